@@ -1,0 +1,139 @@
+"""Coded errors: what went wrong, why, and the command or key that mends it.
+
+A code is ``VIM-<exit code><two digits>``: VIM-403 leaves the process with exit code 4. ``CATALOG``
+is the complete list; ``docs/errors.md`` has one entry for each, and a test compares the two.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit status of the command line; stable."""
+
+    OK = 0
+    UNEXPECTED = 1
+    USAGE = 2
+    ENVIRONMENT = 3
+    BAD_INPUT = 4
+    EXPORT_FAILED = 5
+    BUILD_FAILED = 6
+    PARITY_NOT_MET = 7
+    PRECISION_NOT_AS_ASKED = 8
+    INCOMPATIBLE_ENGINE = 9
+    PERFORMANCE_REGRESSION = 10
+    #: Ctrl-C, by the shell's convention of 128 + SIGINT.
+    INTERRUPTED = 130
+
+
+CATALOG: dict[str, str] = {
+    # 2: how the command was called
+    "VIM-201": "unknown option name",
+    "VIM-202": "option value not valid",
+    "VIM-203": "options contradict each other",
+    "VIM-204": "output exists and was made with other settings",
+    # 3: the machine
+    "VIM-301": "a needed package is not installed",
+    "VIM-302": "no usable GPU",
+    "VIM-303": "model hub not reachable",
+    "VIM-304": "output location cannot be written",
+    "VIM-305": "no space left",
+    "VIM-306": "another process is writing this output",
+    "VIM-307": "no CUDA compiler found",
+    # 4: the input
+    "VIM-401": "input file not found",
+    "VIM-402": "not a readable checkpoint",
+    "VIM-403": "checkpoint refused: it would run code",
+    "VIM-404": "checkpoint does not fit the model",
+    "VIM-405": "checkpoint holds NaN or Inf",
+    "VIM-406": "image size and patches do not fit",
+    "VIM-407": "architecture cannot be inferred",
+    "VIM-408": "model options that do not work together",
+    "VIM-409": "not a readable ONNX model",
+    "VIM-410": "ONNX model without vim-deploy metadata",
+    "VIM-411": "not a readable image",
+    "VIM-412": "recipe not valid",
+    "VIM-413": "not a readable engine",
+    "VIM-414": "stored outputs not readable",
+    "VIM-415": "input does not fit the model",
+    "VIM-416": "model config file not valid",
+    # 5: export
+    "VIM-501": "trace failed",
+    "VIM-502": "exported graph is not what it should be",
+    "VIM-503": "opset cannot be produced",
+    # 6: build
+    "VIM-601": "runtime refused the ONNX model",
+    "VIM-602": "runtime parsed the file and found nothing in it",
+    "VIM-603": "engine build failed",
+    "VIM-604": "engine builder died",
+    # 7: parity
+    "VIM-701": "outputs differ by more than the tolerance",
+    # 9: engine and machine
+    "VIM-901": "engine does not run on this GPU",
+    "VIM-902": "engine and record do not belong together",
+}
+
+
+class VimDeployError(Exception):
+    """A failure with a code, a reason and a remedy.
+
+    Args:
+        code: a key of ``CATALOG``.
+        message: what happened, one line, naming the file, key or value.
+        why: what was found and what was expected; may have several lines.
+        fix: the command or change that mends it.
+    """
+
+    def __init__(self, code: str, message: str, *, why: str = "", fix: str = "") -> None:
+        if code not in CATALOG:
+            raise KeyError(f"error code {code} is not in the catalog")
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.why = why
+        self.fix = fix
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """The process exit code: the digits of ``code`` before the last two."""
+        return ExitCode(int(self.code.removeprefix("VIM-")[:-2]))
+
+    def as_dict(self) -> dict[str, str | int]:
+        """The error as a JSON object."""
+        return {
+            "code": self.code,
+            "title": CATALOG[self.code],
+            "message": self.message,
+            "why": self.why,
+            "fix": self.fix,
+            "exit_code": int(self.exit_code),
+        }
+
+    def __str__(self) -> str:
+        lines = [f"{self.code}: {self.message}"]
+        if self.why:
+            lines.append(f"why: {self.why}")
+        if self.fix:
+            lines.append(f"fix: {self.fix}")
+        return "\n".join(lines)
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """A sentence that names the closest valid name, or lists all of them when none is close."""
+    names = sorted(valid)
+    close = difflib.get_close_matches(name, names, n=1)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return "valid names: " + ", ".join(names)
+
+
+def missing_package(package: str, extra: str, purpose: str) -> VimDeployError:
+    """The error for an optional package that is not installed."""
+    return VimDeployError(
+        "VIM-301",
+        f"{purpose} needs the Python package {package!r}, which is not installed",
+        fix=f"pip install 'vim-deploy[{extra}]'",
+    )

@@ -1,0 +1,150 @@
+"""Files on disk: hashes, atomic writes, one writer at a time.
+
+Every output of the tool goes through ``atomic_output``: a reader sees the old file or the whole
+new one, and a killed process leaves at most a hidden temporary file that the next run removes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from vim_deploy.errors import VimDeployError
+
+_CHUNK = 1 << 20
+
+
+def sha256_of(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def settings_hash(settings: Mapping[str, Any]) -> str:
+    """Hex SHA-256 of a JSON-able mapping, independent of key order."""
+    text = json.dumps(settings, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def require_file(path: Path, what: str) -> Path:
+    """``path`` if it is a regular file; VIM-401 otherwise."""
+    if path.is_file():
+        return path
+    found = "it is a folder" if path.is_dir() else "there is no such file"
+    raise VimDeployError("VIM-401", f"{what} not found: {path}", why=found, fix="check the path")
+
+
+def _output_error(error: OSError, path: Path) -> VimDeployError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return VimDeployError(
+            "VIM-305",
+            f"no space left while writing {path}",
+            why=str(error),
+            fix="free some space or choose another place with -o; nothing was changed",
+        )
+    return VimDeployError(
+        "VIM-304",
+        f"cannot write {path}",
+        why=error.strerror or str(error),
+        fix="choose a folder that exists and is writable with -o",
+    )
+
+
+@contextlib.contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Turn an ``OSError`` met while writing ``path`` into VIM-304 or VIM-305."""
+    try:
+        yield
+    except OSError as error:
+        raise _output_error(error, path) from error
+
+
+def _lock_exclusively(stream: IO[bytes]) -> None:
+    if os.name == "nt":  # pragma: no cover - not run on the machines that test this
+        import msvcrt
+
+        msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+    else:
+        import fcntl
+
+        fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@contextlib.contextmanager
+def single_writer(path: Path) -> Iterator[None]:
+    """Hold the right to write ``path``; VIM-306 when another process holds it.
+
+    The lock belongs to the process, so a killed one leaves no stale lock behind.
+    """
+    lock_path = path.parent / f".{path.name}.lock"
+    with output_errors(path):
+        stream = lock_path.open("wb")
+    with stream:
+        try:
+            _lock_exclusively(stream)
+        except OSError as error:
+            raise VimDeployError(
+                "VIM-306",
+                f"another process is writing {path}",
+                fix="wait for it, or choose another output with -o",
+            ) from error
+        try:
+            yield
+        finally:
+            lock_path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_output(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; put it in place when the block ends well.
+
+    Raises:
+        VimDeployError: VIM-304 (folder missing or read-only), VIM-305 (disk full).
+    """
+    with output_errors(path):
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with output_errors(path):
+            # mkstemp makes 0600; an output is as readable as any file the user makes.
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+    except OSError as error:
+        raise _output_error(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` atomically."""
+    with atomic_output(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write ``value`` as indented JSON, atomically, with a final newline."""
+    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path, on_error: Callable[[str], VimDeployError]) -> Any:  # noqa: ANN401
+    """Parse a JSON file; ``on_error`` makes the error from what the parser said."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise on_error(str(error)) from error

@@ -1,0 +1,90 @@
+"""Reading and writing what an exported ONNX file says about itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from vim_deploy.errors import VimDeployError
+from vim_deploy.files import require_file
+from vim_deploy.specs import ExportInfo, TensorSpec
+
+#: Key of the one metadata entry; its value is the JSON of ``ExportInfo``.
+METADATA_KEY = "vim_deploy"
+
+
+def attach(model: onnx.ModelProto, info: ExportInfo) -> None:
+    """Store ``info`` in ``model``, replacing an earlier one."""
+    kept = [entry for entry in model.metadata_props if entry.key != METADATA_KEY]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    entry = model.metadata_props.add()
+    entry.key = METADATA_KEY
+    entry.value = json.dumps(info.as_dict(), sort_keys=True, allow_nan=False)
+
+
+def find(model: onnx.ModelProto) -> ExportInfo | None:
+    """The stored record, or None when the file was not made by this tool."""
+    for entry in model.metadata_props:
+        if entry.key == METADATA_KEY:
+            try:
+                return ExportInfo.from_dict(json.loads(entry.value))
+            except (ValueError, TypeError, KeyError) as error:
+                raise VimDeployError(
+                    "VIM-410",
+                    "the file's vim-deploy metadata cannot be read",
+                    why=f"{type(error).__name__}: {error}",
+                    fix="export the file again with this version of vim-deploy",
+                ) from error
+    return None
+
+
+def load_model(path: Path) -> onnx.ModelProto:
+    """Parse an ONNX file.
+
+    Raises:
+        VimDeployError: VIM-401 when missing, VIM-409 when empty, truncated or not ONNX.
+    """
+    require_file(path, "ONNX model")
+    try:
+        model = onnx.load(str(path))
+    except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
+        raise VimDeployError(
+            "VIM-409",
+            f"{path} is not a readable ONNX model",
+            why=f"{type(error).__name__}: {error}",
+            fix="export it again: vim-deploy export CHECKPOINT -o " + str(path),
+        ) from error
+    # protobuf parses an empty file, and many text files, as a message without content.
+    if not model.graph.node or not model.graph.output:
+        raise VimDeployError(
+            "VIM-409",
+            f"{path} is not a readable ONNX model",
+            why="it parses, but holds no nodes or no outputs",
+            fix="export it again: vim-deploy export CHECKPOINT -o " + str(path),
+        )
+    return model
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    tensor = value.type.tensor_type
+    shape = tuple(
+        dim.dim_param if dim.HasField("dim_param") else int(dim.dim_value)
+        for dim in tensor.shape.dim
+    )
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+    return TensorSpec(value.name, dtype, shape)
+
+
+def inputs_of(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
+    """Graph inputs that are not initialisers."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    return tuple(_spec(value) for value in model.graph.input if value.name not in constants)
+
+
+def outputs_of(model: onnx.ModelProto) -> tuple[TensorSpec, ...]:
+    """Graph outputs."""
+    return tuple(_spec(value) for value in model.graph.output)

@@ -1,0 +1,118 @@
+"""Records that stages exchange: plain, frozen, JSON-able."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+PreprocessMode = Literal["none", "normalize", "uint8"]
+Precision = Literal["fp32", "fp16", "bf16"]
+
+#: Mean and standard deviation of ImageNet's RGB channels, as the official evaluation uses them
+#: (timm.data.constants IMAGENET_DEFAULT_MEAN and IMAGENET_DEFAULT_STD).
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class ImagePreparation:
+    """How a picture becomes the model's input.
+
+    Attributes:
+        height, width: input size in pixels.
+        channels: 1 (grey) or 3 (RGB).
+        mean, std: per channel, for pixel values scaled to [0, 1].
+        crop_ratio: the short side is resized to ``round_down(size / crop_ratio)``, then the
+            centre is cropped (official evaluation: 0.875, vim/datasets.py).
+        interpolation: PIL filter name of the resize.
+    """
+
+    height: int
+    width: int
+    channels: int = 3
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    crop_ratio: float = 0.875
+    interpolation: str = "bicubic"
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> ImagePreparation:
+        """The inverse of ``dataclasses.asdict`` after a JSON round trip."""
+        known = dict(value)
+        known["mean"] = tuple(known["mean"])
+        known["std"] = tuple(known["std"])
+        return cls(**known)
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, dtype (NumPy name) and shape of a graph input or output; a str is a symbolic size."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """Where the weights came from.
+
+    Attributes:
+        name: file name, without the folder; for seeded weights ``seed:<n>``.
+        sha256: of the file; empty for seeded weights.
+        part: ``model``, ``model_ema``, ``state_dict`` or ``seeded``.
+        source: hub address, when there is one.
+    """
+
+    name: str
+    sha256: str
+    part: str
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class ExportInfo:
+    """What an exported file says about itself (stored in the ONNX metadata).
+
+    Attributes:
+        model: variant short name, or ``custom``.
+        model_config: the official constructor's keywords, complete.
+        checkpoint: origin of the weights.
+        image: preparation of pictures for this model.
+        preprocess: what the graph does itself: ``none`` (takes normalised NCHW float),
+            ``normalize`` (takes NCHW float in [0, 1]), ``uint8`` (takes NHWC uint8).
+        head: ``logits``, ``softmax``, ``topk:K`` or ``features``.
+        graph, precision, opset: form of the graph.
+        pos_embed: how the position embedding was fitted to the image size.
+        labels: class names, in order; may be empty.
+        tool_version: of vim-deploy.
+        settings_hash: of everything above; equal hash, equal file.
+    """
+
+    model: str
+    model_config: dict[str, Any]
+    checkpoint: CheckpointInfo
+    image: ImagePreparation
+    preprocess: str
+    head: str
+    graph: str
+    precision: str
+    opset: int
+    pos_embed: str
+    tool_version: str
+    settings_hash: str
+    labels: tuple[str, ...] = field(default_factory=tuple)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> ExportInfo:
+        """The inverse of ``as_dict`` after a JSON round trip."""
+        known = dict(value)
+        known["checkpoint"] = CheckpointInfo(**known["checkpoint"])
+        known["image"] = ImagePreparation.from_dict(known["image"])
+        known["labels"] = tuple(known["labels"])
+        return cls(**known)
