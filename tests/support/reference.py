@@ -1,0 +1,130 @@
+"""The reference cases: what the official code computed, as frozen records.
+
+The small cases are committed (``tests/data/reference``, see the README there). The full-size case
+is read from a folder ``shared/reference`` beside the checkout, or from the folder that the
+environment variable ``VIM_DEPLOY_REFERENCE`` names; where it is absent, its tests are skipped.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SMALL = REPOSITORY / "tests" / "data" / "reference"
+FULL_SIZE = "B_vim_tiny_224"
+DIGITS = "vim_digits"
+REFERENCE_VARIABLE = "VIM_DEPLOY_REFERENCE"
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class ReferenceCase:
+    """One run of the official code.
+
+    Attributes:
+        name: file name without suffix.
+        factory: official factory name; empty when the constructor was called directly.
+        kwargs: keywords given to the constructor or the factory (lists stand for tuples).
+        image: input, float32 NCHW.
+        outputs: ``output`` and, for vim_digits, ``output_ema``.
+        extras: every other stored array: ``features``, ``block_XX_hidden``,
+            ``block_XX_residual``, ``labels``, ``test_index``, ``image_uint8``.
+        checkpoint: path of the ``.pth``.
+        record: the whole JSON file.
+    """
+
+    name: str
+    factory: str
+    kwargs: Mapping[str, Any]
+    image: Array
+    outputs: Mapping[str, Array]
+    extras: Mapping[str, Array]
+    checkpoint: Path
+    record: Mapping[str, Any]
+
+    @property
+    def output(self) -> Array:
+        """The stored output of the ``model`` weights."""
+        return self.outputs["output"]
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Indices of the blocks whose outputs are stored."""
+        suffix = "_hidden"
+        return tuple(
+            int(key.removeprefix("block_").removesuffix(suffix))
+            for key in sorted(self.extras)
+            if key.endswith(suffix)
+        )
+
+
+def cases() -> tuple[str, ...]:
+    """Names of the committed model cases, sorted: the A cases and vim_digits."""
+    return tuple(sorted(path.stem for path in SMALL.glob("*.pth")))
+
+
+def full_size_folder() -> Path:
+    """Where the full-size case is looked for."""
+    named = os.environ.get(REFERENCE_VARIABLE)
+    return Path(named) if named else REPOSITORY.parent / "shared" / "reference"
+
+
+def has_full_size() -> bool:
+    """Whether the full-size case is on this machine."""
+    return (full_size_folder() / f"{FULL_SIZE}.npz").is_file()
+
+
+def _folder_of(name: str) -> Path:
+    if name != FULL_SIZE:
+        return SMALL
+    if not has_full_size():
+        pytest.skip(
+            f"full-size reference case {FULL_SIZE} is not in {full_size_folder()}; "
+            f"set {REFERENCE_VARIABLE} to the folder that holds it"
+        )
+    return full_size_folder()
+
+
+def arrays_of(path: Path) -> dict[str, Array]:
+    """Every array of an ``.npz`` file, read-only so that a shared one cannot be changed."""
+    with np.load(path) as stored:
+        arrays = {key: stored[key] for key in stored.files}
+    for array in arrays.values():
+        array.setflags(write=False)
+    return arrays
+
+
+@functools.lru_cache(maxsize=8)
+def load_case(name: str) -> ReferenceCase:
+    """The case ``name``; skips the calling test when it is the full-size one and not here."""
+    folder = _folder_of(name)
+    record = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    arrays = arrays_of(folder / f"{name}.npz")
+    image = arrays.pop("image")
+    outputs = {key: arrays.pop(key) for key in sorted(arrays) if key.startswith("output")}
+    return ReferenceCase(
+        name=name,
+        factory=record.get("factory", "").partition(" ")[0],
+        kwargs=MappingProxyType(record["kwargs"]),
+        image=image,
+        outputs=MappingProxyType(outputs),
+        extras=MappingProxyType(arrays),
+        checkpoint=folder / f"{name}.pth",
+        record=MappingProxyType(record),
+    )
+
+
+def pos_embed_vectors() -> dict[str, Array]:
+    """Input and output of the official position-embedding interpolation (see the data README)."""
+    return arrays_of(SMALL / "pos_embed_interp.npz")
