@@ -1,0 +1,193 @@
+"""Vision Mamba for inference (arXiv 2401.09417), loading official checkpoints by their own keys.
+
+No randomness, no training branches, one path for eager runs and for the trace. Where the official
+code does something unexpected it is reproduced and the reason is given beside the line.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from vim_deploy.model.layers import DirectionalConv1d, PatchEmbed, make_norm
+from vim_deploy.model.mixer import Mixer
+from vim_deploy.model.rope import RotaryEmbedding
+from vim_deploy.recipe.model_config import ModelConfig
+
+
+class Block(nn.Module):
+    """Add, norm, mix: (hidden, residual) to (mixer output, stream before it)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.mixer = Mixer(config)
+        self.norm = make_norm(config)
+
+    def forward(self, hidden: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
+        stream = hidden if residual is None else hidden + residual
+        return self.mixer(self.norm(stream)), stream
+
+
+class VisionMamba(nn.Module):
+    """Image T[B, C, H, W] to logits T[B, classes].
+
+    The output shape follows the official code: [B, tokens, classes] without class token and
+    ``final_pool_type`` "all"; [B] with a class token and "max"; with ``num_classes`` 0 the head
+    is absent and features come out.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.embed_dim
+        self.patch_embed = PatchEmbed(config)
+        if config.if_cls_token:
+            names = ("cls_token_head", "cls_token_tail")
+            for name in names if config.use_double_cls_token else ("cls_token",):
+                setattr(self, name, nn.Parameter(torch.zeros(1, 1, dim)))
+        if config.if_abs_pos_embed:
+            self.pos_embed = nn.Parameter(torch.zeros(1, config.num_tokens, dim))
+        if config.if_rope:
+            # The official code divides by patch_size and ignores stride; _check_rope saw to it.
+            grid = config.image_hw[0] // config.patch_hw[0]
+            self.rope = RotaryEmbedding(dim, grid, config.pt_hw_seq_len)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.norm_f = make_norm(config)
+        has_head = config.num_classes > 0
+        self.head = nn.Linear(dim, config.num_classes) if has_head else nn.Identity()
+        self.eval()
+
+    def forward(self, image: Tensor, return_features: bool = False) -> Tensor:
+        """Logits, or the features before the head."""
+        features = self._pool(self._final_norm(*self._mix(self._tokens(image))))
+        if return_features:
+            return features
+        logits: Tensor = self.head(features)
+        # The official code takes this maximum with a class token too, over the classes then.
+        return logits.amax(dim=1) if self.config.final_pool_type == "max" else logits
+
+    def block_outputs(self, image: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """(hidden, residual) of every layer that runs, each T[B, L, embed_dim]."""
+        outputs: list[tuple[Tensor, Tensor]] = []
+        handles = [
+            layer.register_forward_hook(lambda _m, _i, output: outputs.append(output))
+            for layer in self.layers
+        ]
+        try:
+            self(image)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return outputs
+
+    def _tokens(self, image: Tensor) -> Tensor:
+        config = self.config
+        if image.shape[1:] != (config.channels, *config.image_hw):
+            expected = (config.channels, *config.image_hw)
+            raise ValueError(f"image {tuple(image.shape)}: the model takes [B, {expected}]")
+        x: Tensor = self.patch_embed(image)
+        if config.if_cls_token:
+            x = self._with_class_tokens(x)
+        if config.if_abs_pos_embed:
+            x = x + self.pos_embed
+        return x.flip(1) if config.flips_sequence else x
+
+    def _with_class_tokens(self, x: Tensor) -> Tensor:
+        batch = x.shape[0]
+        if self.config.use_double_cls_token:
+            head = self.cls_token_head.expand(batch, -1, -1)
+            return torch.cat((head, x, self.cls_token_tail.expand(batch, -1, -1)), dim=1)
+        position = self.config.cls_positions[0]
+        token = self.cls_token.expand(batch, -1, -1)
+        return torch.cat((x[:, :position], token, x[:, position:]), dim=1)
+
+    def _rotate(self, hidden: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Rope before a layer: on the last mixer's output, and on the stream when asked."""
+        if not self.config.if_rope:
+            return hidden, residual
+        hidden = self._rope_in_image_order(hidden)
+        if residual is not None and self.config.if_rope_residual:
+            residual = self._rope_in_image_order(residual)
+        return hidden, residual
+
+    def _rope_in_image_order(self, x: Tensor) -> Tensor:
+        # A flipped sequence is flipped back for rope, in one-layer mode only (as officially).
+        if self.config.flips_sequence and not self.config.if_bidirectional:
+            rotated: Tensor = self.rope(x.flip(1))
+            return rotated.flip(1)
+        result: Tensor = self.rope(x)
+        return result
+
+    def _mix(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        hidden, residual = x, None
+        if not self.config.if_bidirectional:
+            for layer in self.layers:
+                hidden, residual = layer(*self._rotate(hidden, residual))
+            return hidden, residual
+        for index in range(0, self.config.layers_run, 2):
+            hidden, residual = self._mix_pair(index, *self._rotate(hidden, residual))
+        return hidden, residual
+
+    def _mix_pair(
+        self, index: int, hidden: Tensor, residual: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Two-layer mode: the odd layer sees the flipped sequence. Both streams are added, so the
+        residual doubles at every pair, as officially."""
+        flipped = None if residual is None else residual.flip(1)
+        forward, stream = self.layers[index](hidden, residual)
+        backward, stream_b = self.layers[index + 1](hidden.flip(1), flipped)
+        return forward + backward.flip(1), stream + stream_b.flip(1)
+
+    def _final_norm(self, hidden: Tensor, residual: Tensor | None) -> Tensor:
+        stream = hidden if residual is None else hidden + residual
+        normed: Tensor = self.norm_f(stream)
+        return normed
+
+    def _pool(self, x: Tensor) -> Tensor:
+        config = self.config
+        positions = config.cls_positions
+        if len(positions) == 2:
+            return (x[:, positions[0]] + x[:, positions[1]]) / 2
+        if positions:
+            return x[:, positions[0]]
+        if config.final_pool_type == "none":
+            return x[:, -1]
+        return x.mean(dim=1) if config.final_pool_type == "mean" else x
+
+
+def seed_weights(model: VisionMamba, seed: int) -> None:
+    """Fill ``model`` with repeatable weights of realistic scale, for timing and smoke runs.
+
+    Not trained: outputs mean nothing. Step sizes follow Mamba's initialisation (softplus(dt_bias)
+    log-uniform in [0.001, 0.1], arXiv 2312.00752 appendix E.3) so that the scan neither forgets at
+    once nor never; A starts at -(1..N).
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(tensor: Tensor, std: float) -> None:
+        tensor.copy_(torch.empty_like(tensor).normal_(0.0, std, generator=generator))
+
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d | DirectionalConv1d):
+                normal(module.weight, module.weight[0].numel() ** -0.5)
+                if module.bias is not None:
+                    module.bias.zero_()
+        for module in model.modules():
+            if isinstance(module, Mixer):
+                for name, child in module.named_children():
+                    if name.startswith("dt_proj") and isinstance(child, nn.Linear):
+                        _seed_step_bias(child.bias, generator)
+        for name, parameter in model.named_parameters():
+            if name == "pos_embed" or name.startswith("cls_token"):
+                normal(parameter, 0.02)
+
+
+def _seed_step_bias(bias: Tensor, generator: torch.Generator) -> None:
+    low, high = math.log(0.001), math.log(0.1)
+    uniform = torch.empty_like(bias).uniform_(0.0, 1.0, generator=generator)
+    step = torch.exp(low + uniform * (high - low))
+    # Inverse of softplus.
+    bias.copy_(step + torch.log(-torch.expm1(-step)))
