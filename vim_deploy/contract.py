@@ -21,6 +21,9 @@ DOMAIN_VERSION: Final = 1
 PLUGIN_VERSION: Final = "1"
 PLUGIN_NAMESPACE: Final = ""
 
+#: Grows whenever the meaning, the inputs or the attributes of an op change.
+CONTRACT_VERSION: Final = 1
+
 SELECTIVE_SCAN: Final = "VimSelectiveScan"
 #: Inputs of ``VimSelectiveScan`` in order. T is fp32, fp16 or bf16; f is fp32.
 #: u T[B,L,D], dt T[B,L,D], A f[N,D], bc T[B,L,K], Dskip f[D], dt_bias f[D], z T[B,L,Zc].
@@ -40,5 +43,42 @@ SELECTIVE_SCAN_ATTRIBUTES: Final = (
 #: of directions that Scan wants, so the node carries that list as well.
 SCAN_DIRECTIONS: Final = "scan_directions"
 
+BI_CAUSAL_CONV: Final = "VimBiCausalConv"
+#: Inputs of ``VimBiCausalConv``: xz T[B,L,Xc] with x at columns [x_off, x_off + D), w f[2,W,D],
+#: b f[2,D]. With x taken as 0 outside the sequence::
+#:
+#:     u2[0, l] = silu(b[0] + sum_k w[0, k] * x[l - (W - 1) + k])     (causal)
+#:     u2[1, l] = silu(b[1] + sum_k w[1, k] * x[l + (W - 1) - k])     (anti-causal)
+BI_CAUSAL_CONV_INPUTS: Final = ("xz", "w", "b")
+#: Output: u2 T[2,B,L,D].
+BI_CAUSAL_CONV_OUTPUTS: Final = ("u2",)
+BI_CAUSAL_CONV_ATTRIBUTES: Final = ("x_off",)
+
+BI_SELECTIVE_SCAN: Final = "VimBiSelectiveScan"
+#: Inputs of ``VimBiSelectiveScan``: u2 T[2,B,L,D], dt T[2,B,L,D] (or, when ``low_rank`` = 1, the
+#: weight T[2,D,r] with dt[l, d] = sum_r dt[d, r] * xdbl[l, dt_off + r]), xdbl T[2,B,L,K],
+#: A f[2,N,D], Dskip f[2,D], dt_bias f[2,D], xz T[B,L,Zc]. Index 0 of the leading axis runs
+#: forward, index 1 in reverse, and with the recurrence above::
+#:
+#:     y = scale * (y_forward + y_reverse) * silu(xz[..., z_off : z_off + D])
+#:
+#: where the sum is taken in fp32.
+BI_SELECTIVE_SCAN_INPUTS: Final = ("u2", "dt", "xdbl", "A", "Dskip", "dt_bias", "xz")
+#: Output: y T[B,L,D].
+BI_SELECTIVE_SCAN_OUTPUTS: Final = ("y",)
+#: Integer attributes; all are present on every node (``dt_off`` is read when ``low_rank`` = 1).
+BI_SELECTIVE_SCAN_ATTRIBUTES: Final = (
+    "delta_softplus",
+    "b_off",
+    "c_off",
+    "dt_off",
+    "z_off",
+    "low_rank",
+)
+#: Float attributes: 0.5 when the model halves the sum of the directions, else 1.
+BI_SELECTIVE_SCAN_FLOAT_ATTRIBUTES: Final = ("scale",)
+
 #: Largest state size the kernels support.
 MAX_STATE: Final = 64
+#: Largest number of convolution taps the kernels support.
+MAX_CONV_WIDTH: Final = 16

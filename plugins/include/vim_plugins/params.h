@@ -1,0 +1,102 @@
+//! Plain parameter structs of the kernels: device pointers, sizes, column offsets, flags.
+//!
+//! All tensors are dense, row-major and channels-last; T below is `type`, f is fp32. The structs
+//! are standard-layout with fixed-width fields, so that ctypes can mirror them field by field.
+//! Nothing here needs CUDA: any C++17 compiler reads it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+namespace vim_plugins {
+
+//! Element type T of the activations. Weights, state and accumulators are always fp32.
+enum class DataType : std::int32_t { kFloat32 = 0, kFloat16 = 1, kBFloat16 = 2 };
+
+//! One way to run an op. Ids are stable: TensorRT stores them in plans and timing caches.
+enum class Tactic : std::int32_t {
+    kDefault = 0,    //!< launch() picks default_tactic() for the current device
+    kGeneric = 1,    //!< any shape the contract allows; one thread a channel
+    kSerial = 2,     //!< serial in L, two channels x 16 states a thread: large B*D
+    kChunked4 = 3,   //!< chunked in L, a block owns 4 channels: smallest B*D
+    kChunked8 = 4,   //!< chunked in L, a block owns 8 channels
+    kChunked16 = 5,  //!< chunked in L, a block owns 16 channels
+    kVector = 6,     //!< convolution: 16-byte loads and stores
+};
+
+//! Upper bound of what tactics() writes.
+inline constexpr std::int32_t kMaxTactics = 5;
+
+//! VimSelectiveScan: one direction.
+struct SelectiveScanParams {
+    const void* u = nullptr;         //!< T[batch, length, channels]
+    const void* dt = nullptr;        //!< T[batch, length, channels], before bias and softplus
+    const float* A = nullptr;        //!< f[states, channels], negative, natural units
+    const void* bc = nullptr;        //!< T[batch, length, bc_columns]
+    const float* d_skip = nullptr;   //!< f[channels]
+    const float* dt_bias = nullptr;  //!< f[channels]
+    const void* z = nullptr;         //!< T[batch, length, z_columns]; read only when has_z
+    void* y = nullptr;               //!< T[batch, length, channels]
+    std::int32_t batch = 0;
+    std::int32_t length = 0;
+    std::int32_t channels = 0;
+    std::int32_t states = 0;
+    std::int32_t bc_columns = 0;
+    std::int32_t z_columns = 0;
+    std::int32_t b_off = 0;  //!< first column of B in bc
+    std::int32_t c_off = 0;  //!< first column of C in bc
+    std::int32_t z_off = 0;  //!< first column of the gate in z
+    std::int32_t reverse = 0;
+    std::int32_t delta_softplus = 1;
+    std::int32_t has_z = 0;
+    DataType type = DataType::kFloat32;
+};
+
+//! VimBiCausalConv: depthwise causal and anti-causal convolution, each followed by SiLU.
+struct BiCausalConvParams {
+    const void* xz = nullptr;    //!< T[batch, length, xz_columns]
+    const float* w = nullptr;    //!< f[2, width, channels]
+    const float* bias = nullptr; //!< f[2, channels]
+    void* u2 = nullptr;          //!< T[2, batch, length, channels]
+    std::int32_t batch = 0;
+    std::int32_t length = 0;
+    std::int32_t channels = 0;
+    std::int32_t width = 0;
+    std::int32_t xz_columns = 0;
+    std::int32_t x_off = 0;  //!< first column of x in xz
+    DataType type = DataType::kFloat32;
+};
+
+//! VimBiSelectiveScan: both directions, the skip, the gate and the scaled sum.
+struct BiSelectiveScanParams {
+    const void* u2 = nullptr;        //!< T[2, batch, length, channels]
+    const void* dt = nullptr;        //!< T[2, batch, length, channels], or dt_w T[2, channels, rank]
+    const void* xdbl = nullptr;      //!< T[2, batch, length, xdbl_columns]
+    const float* A = nullptr;        //!< f[2, states, channels]
+    const float* d_skip = nullptr;   //!< f[2, channels]
+    const float* dt_bias = nullptr;  //!< f[2, channels]
+    const void* xz = nullptr;        //!< T[batch, length, xz_columns]
+    void* y = nullptr;               //!< T[batch, length, channels]
+    float scale = 1.0F;              //!< 0.5 when the model divides the sum by two
+    std::int32_t batch = 0;
+    std::int32_t length = 0;
+    std::int32_t channels = 0;
+    std::int32_t states = 0;
+    std::int32_t xdbl_columns = 0;
+    std::int32_t xz_columns = 0;
+    std::int32_t rank = 0;    //!< r; read only when low_rank
+    std::int32_t b_off = 0;   //!< first column of B in xdbl
+    std::int32_t c_off = 0;   //!< first column of C in xdbl
+    std::int32_t dt_off = 0;  //!< first of the rank columns of xdbl; read only when low_rank
+    std::int32_t z_off = 0;   //!< first column of the gate in xz
+    std::int32_t delta_softplus = 1;
+    std::int32_t low_rank = 0;  //!< 1: dt is dt_w, and dt[l, d] = sum_r dt_w[d, r] * xdbl[l, dt_off + r]
+    DataType type = DataType::kFloat32;
+};
+
+static_assert(std::is_standard_layout_v<SelectiveScanParams>);
+static_assert(std::is_standard_layout_v<BiCausalConvParams>);
+static_assert(std::is_standard_layout_v<BiSelectiveScanParams>);
+
+}  // namespace vim_plugins
