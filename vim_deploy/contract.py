@@ -39,9 +39,10 @@ SELECTIVE_SCAN_ATTRIBUTES: Final = (
     "z_off",
     "has_z",
 )
-#: INTS attribute for the local function only: ONNX cannot turn the INT ``reverse`` into the list
-#: of directions that Scan wants, so the node carries that list as well.
-SCAN_DIRECTIONS: Final = "scan_directions"
+#: INTS attributes for the local function only: ONNX cannot turn the INT ``reverse`` into the lists
+#: of directions that Scan wants, so the node carries those lists as well. Plugins ignore them.
+SCAN_INPUT_DIRECTIONS: Final = "scan_input_directions"
+SCAN_OUTPUT_DIRECTIONS: Final = "scan_output_directions"
 
 BI_CAUSAL_CONV: Final = "VimBiCausalConv"
 #: Inputs of ``VimBiCausalConv``: xz T[B,L,Xc] with x at columns [x_off, x_off + D), w f[2,W,D],
