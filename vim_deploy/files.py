@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -45,7 +46,7 @@ def require_file(path: Path, what: str) -> Path:
 
 
 def _output_error(error: OSError, path: Path) -> VimDeployError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return VimDeployError(
             "VIM-305",
             f"no space left while writing {path}",
@@ -129,6 +130,15 @@ def atomic_output(path: Path) -> Iterator[Path]:
         raise _output_error(error, path) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove temporary files of ``path`` that a killed run left; call it under its lock."""
+    pattern = re.compile(re.escape(f".{path.name}.") + r"[a-z0-9_]{8}\.part")
+    with output_errors(path):
+        for entry in path.parent.iterdir():
+            if pattern.fullmatch(entry.name):
+                entry.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -1,0 +1,78 @@
+"""TensorRT-RTX: the only module that imports ``tensorrt_rtx``, and what that version can do.
+
+Its wheel (``tensorrt-rtx-cu13``) builds engines without a GPU. Importing it loads about 240 MB of
+shared libraries, so nothing here imports it before it is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from types import ModuleType
+
+from vim_deploy.errors import VimDeployError, missing_package
+
+_MODULE = "tensorrt_rtx"
+#: Turing: an engine runs there only when it is named, by NVIDIA's page "CPU-Only AOT and
+#: TensorRT-RTX Engines" (docs.nvidia.com/deeplearning/tensorrt-rtx).
+_NOT_BY_DEFAULT = frozenset({"7.5"})
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What the installed TensorRT-RTX can do.
+
+    Attributes:
+        version: of the runtime, four numbers.
+        compute_capabilities: GPUs an engine can be built for, such as ``8.6``, ascending.
+        default_compute_capabilities: those an engine runs on when none is named; GPUs newer than
+            all of them are included as well.
+        progress_monitor: the build reports its phases and can be cancelled.
+    """
+
+    version: str
+    compute_capabilities: tuple[str, ...]
+    default_compute_capabilities: tuple[str, ...]
+    progress_monitor: bool
+
+
+def is_installed() -> bool:
+    """Whether the package is there; says nothing about whether its libraries load."""
+    return importlib.util.find_spec(_MODULE) is not None
+
+
+def load() -> ModuleType:
+    """The module ``tensorrt_rtx``.
+
+    Raises:
+        VimDeployError: VIM-301 when it is not installed or its libraries do not load.
+    """
+    if not is_installed():
+        raise missing_package(_MODULE, "rtx", "building an engine with TensorRT-RTX")
+    try:
+        return importlib.import_module(_MODULE)
+    except (ImportError, OSError) as error:
+        raise VimDeployError(
+            "VIM-301",
+            "TensorRT-RTX is installed, but does not load",
+            why=f"{type(error).__name__}: {error}",
+            fix="pip install --force-reinstall 'vim-deploy[rtx]'",
+        ) from error
+
+
+def _named(members: dict[str, object]) -> tuple[str, ...]:
+    numbers = sorted(int(name[2:]) for name in members if name.startswith("SM"))
+    return tuple(f"{number // 10}.{number % 10}" for number in numbers)
+
+
+def capabilities() -> Capabilities:
+    """Ask the installed TensorRT-RTX; VIM-301 as for ``load``."""
+    module = load()
+    named = _named(dict(module.ComputeCapability.__members__))
+    return Capabilities(
+        version=str(module.__version__),
+        compute_capabilities=named,
+        default_compute_capabilities=tuple(cc for cc in named if cc not in _NOT_BY_DEFAULT),
+        progress_monitor=hasattr(module, "IProgressMonitor"),
+    )

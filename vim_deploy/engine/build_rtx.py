@@ -1,0 +1,303 @@
+"""Build an engine with TensorRT-RTX, without a GPU: ONNX file in, plan and record out.
+
+The compiler runs in a process of its own (``rtx_worker``). The plan and its record are both
+finished before either takes its place, so that a build that is stopped or fails changes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+import vim_deploy
+from vim_deploy.deps import trt_rtx
+from vim_deploy.engine.choose import TENSORRT_RTX
+from vim_deploy.engine.gpus import describe_gpus, parse_compute_capabilities
+from vim_deploy.engine.inspect import read_header
+from vim_deploy.engine.profiles import Profile, ProfileOptions, resolve_profiles
+from vim_deploy.engine.record import (
+    EngineRecord,
+    FileIdentity,
+    build_settings,
+    read_record,
+    record_path,
+)
+from vim_deploy.engine.rtx_process import ProgressCallback, run_worker
+from vim_deploy.errors import VimDeployError
+from vim_deploy.files import (
+    atomic_output,
+    output_errors,
+    remove_leftovers,
+    settings_hash,
+    sha256_of,
+    single_writer,
+    write_json,
+)
+from vim_deploy.graph.metadata import find, inputs_of, load_model, outputs_of
+from vim_deploy.log import get_logger
+from vim_deploy.specs import ExportInfo, TensorSpec
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """Everything decided before the build starts."""
+
+    model_path: Path
+    source: FileIdentity
+    external_data: tuple[FileIdentity, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    export: ExportInfo | None
+    profiles: tuple[Profile, ...]
+    #: Compute capabilities to name to the runtime; empty for its default.
+    named: tuple[str, ...]
+    compute_capabilities: tuple[str, ...]
+    runtime_version: str
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the engine."""
+        return build_settings(
+            source=self.source,
+            external_data=self.external_data,
+            runtime=TENSORRT_RTX,
+            runtime_version=self.runtime_version,
+            profiles=self.profiles,
+            compute_capabilities=self.compute_capabilities,
+            later_gpus=not self.named,
+            tool_version=vim_deploy.__version__,
+        )
+
+    def job(self, output: Path) -> dict[str, Any]:
+        """The worker's job."""
+        return {
+            "model": str(self.model_path.resolve()),
+            "output": str(output.resolve()),
+            "inputs": {spec.name: spec.dtype for spec in self.inputs},
+            "outputs": {spec.name: spec.dtype for spec in self.outputs},
+            "profiles": [profile.as_dict() for profile in self.profiles],
+            "compute_capabilities": list(self.named),
+        }
+
+
+def build_engine_rtx(
+    model_path: Path,
+    plan_path: Path,
+    *,
+    profiles: ProfileOptions | None = None,
+    compute_capabilities: Iterable[str] = (),
+    progress: ProgressCallback | None = None,
+    force: bool = False,
+    command: Sequence[str] = (),
+) -> EngineRecord:
+    """Build an engine and write it with its record, ``plan_path`` and ``plan_path`` + ``.json``.
+
+    Args:
+        model_path: ONNX file.
+        plan_path: where the engine goes; its folder must exist.
+        profiles: input shapes to accept; by default batch 1 to 32, tuned for 8.
+        compute_capabilities: GPUs to build for, such as ``8.6``; by default all from Ampere on
+            that TensorRT-RTX supports, later ones included.
+        progress: called with the state of the build, a few times a second.
+        force: replace an engine made with other settings, and build even if nothing changed.
+        command: the command line, for the record.
+
+    Returns:
+        The record; its ``up_to_date`` is set when the engine was there already.
+
+    Raises:
+        VimDeployError: VIM-202, VIM-203, VIM-415 (options), VIM-204 (exists with other settings),
+            VIM-301 (no TensorRT-RTX), VIM-304 to VIM-306 (output), VIM-401, VIM-409 (model),
+            VIM-410 (its metadata), VIM-601 to VIM-604 (build).
+        KeyboardInterrupt: after the build was stopped; nothing was changed.
+    """
+    request = _prepare(model_path, profiles, compute_capabilities)
+    _check_output(plan_path, model_path)
+    with single_writer(plan_path):
+        remove_leftovers(plan_path)
+        remove_leftovers(record_path(plan_path))
+        if not force:
+            existing = _existing(plan_path, request)
+            if existing is not None:
+                return replace(existing, up_to_date=True)
+        gpus = describe_gpus(request.compute_capabilities, later=not request.named)
+        _log.info(
+            "TensorRT-RTX %s: the engine will run on GPUs of %s; TensorRT-RTX has no support for "
+            "Hopper (9.0), data-centre Blackwell (10.x) and Jetson Orin (8.7)",
+            request.runtime_version,
+            gpus,
+        )
+        return _build(request, plan_path, progress, command)
+
+
+def _prepare(
+    model_path: Path, options: ProfileOptions | None, compute_capabilities: Iterable[str]
+) -> _Request:
+    model = load_model(model_path)
+    inputs = inputs_of(model)
+    capabilities = trt_rtx.capabilities()
+    named = parse_compute_capabilities(
+        compute_capabilities,
+        capabilities.compute_capabilities,
+        f"TensorRT-RTX {capabilities.version}",
+    )
+    return _Request(
+        model_path=model_path,
+        source=FileIdentity.of(model_path),
+        external_data=_external_data(model_path),
+        inputs=inputs,
+        outputs=outputs_of(model),
+        export=find(model),
+        profiles=resolve_profiles(inputs, options),
+        named=named,
+        compute_capabilities=named or capabilities.default_compute_capabilities,
+        runtime_version=capabilities.version,
+    )
+
+
+def _tensors_in(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for node in nodes:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for graph in (attribute.g, *attribute.graphs):
+                yield from graph.initializer
+                yield from _tensors_in(graph.node)
+
+
+def _external_data(model_path: Path) -> tuple[FileIdentity, ...]:
+    """Files with weights beside the ONNX file; ``load_model`` has read them already."""
+    model = onnx.load(str(model_path), load_external_data=False)
+    tensors = [*model.graph.initializer, *_tensors_in(model.graph.node)]
+    for function in model.functions:
+        tensors.extend(_tensors_in(function.node))
+    names = {ExternalDataInfo(tensor).location for tensor in tensors if uses_external_data(tensor)}
+    return tuple(FileIdentity.of(model_path.parent / name, name) for name in sorted(names))
+
+
+def _check_output(plan_path: Path, model_path: Path) -> None:
+    for path in (plan_path, record_path(plan_path)):
+        if path.exists() and not path.is_file():
+            # Replacing a device such as /dev/null by a file would harm the whole system.
+            raise VimDeployError(
+                "VIM-304",
+                f"cannot write {path}",
+                why="it exists and is not a regular file",
+                fix="choose another output with -o",
+            )
+        if path.exists() and path.samefile(model_path):
+            raise VimDeployError(
+                "VIM-203",
+                f"the output {path} is the model itself",
+                fix="choose another output with -o",
+            )
+
+
+def _other_settings(plan_path: Path, why: str) -> VimDeployError:
+    return VimDeployError(
+        "VIM-204",
+        f"{plan_path} exists and is not what this build would make",
+        why=why,
+        fix="give --force to replace it, or another output with -o",
+    )
+
+
+def _existing(plan_path: Path, request: _Request) -> EngineRecord | None:
+    """The record of an intact engine with the same settings; None when there is no engine.
+
+    Raises:
+        VimDeployError: VIM-204 when there is another engine, or one nothing is known about.
+    """
+    if not plan_path.exists():
+        return None
+    try:
+        record = read_record(plan_path)
+    except VimDeployError as error:
+        raise _other_settings(plan_path, f"{error.message}: {error.why}") from error
+    if record is None:
+        raise _other_settings(plan_path, f"it has no record {record_path(plan_path).name}")
+    wanted, found = request.settings(), record.settings()
+    different = [key for key in wanted if wanted[key] != found[key]]
+    if different or record.settings_hash != settings_hash(wanted):
+        raise _other_settings(plan_path, "different: " + (", ".join(different) or "its record"))
+    with output_errors(plan_path):
+        intact = sha256_of(plan_path) == record.plan.sha256
+    if not intact:
+        raise _other_settings(plan_path, "it was changed after it was built")
+    return record
+
+
+def _build(
+    request: _Request,
+    plan_path: Path,
+    progress: ProgressCallback | None,
+    command: Sequence[str],
+) -> EngineRecord:
+    # The inner block ends first: the plan takes its place, then its record.
+    with (
+        atomic_output(record_path(plan_path)) as record_part,
+        atomic_output(plan_path) as plan_part,
+    ):
+        began = time.monotonic()
+        facts = run_worker(request.job(plan_part), progress)
+        seconds = time.monotonic() - began
+        _check_header(plan_part, request)
+        record = EngineRecord(
+            plan=FileIdentity.of(plan_part, plan_path.name),
+            source=request.source,
+            external_data=request.external_data,
+            runtime=TENSORRT_RTX,
+            runtime_version=request.runtime_version,
+            inputs=_engine_tensors(request.inputs, facts["inputs"]),
+            outputs=_engine_tensors(request.outputs, facts["outputs"]),
+            profiles=request.profiles,
+            compute_capabilities=request.compute_capabilities,
+            later_gpus=not request.named,
+            layers=int(facts["layers"]),
+            tool_version=vim_deploy.__version__,
+            settings_hash=settings_hash(request.settings()),
+            build_seconds=round(seconds, 2),
+            peak_memory_bytes=int(facts["peak_memory_bytes"]),
+            export=request.export,
+            command=tuple(command),
+        )
+        write_json(record_part, record.as_dict())
+    return record
+
+
+def _check_header(plan: Path, request: _Request) -> None:
+    """Prove that the plan is whole and made for the GPUs that were asked for."""
+    header = read_header(plan)
+    known = bool(header.compute_capabilities)
+    found = (header.compute_capabilities, header.later_gpus)
+    asked = (request.compute_capabilities, not request.named)
+    if header.version != request.runtime_version or (known and found != asked):
+        raise VimDeployError(
+            "VIM-603",
+            "TensorRT-RTX built another engine than was asked for",
+            why=f"asked: version {request.runtime_version}, {describe_gpus(*asked)}; "
+            f"built: version {header.version}, {describe_gpus(*found)}",
+            fix="report this with the ONNX file; leave out --compute-capability meanwhile",
+        )
+
+
+def _engine_tensors(
+    specs: Sequence[TensorSpec], facts: Sequence[Mapping[str, Any]]
+) -> tuple[TensorSpec, ...]:
+    """The engine's tensors, with the ONNX file's names for sizes that are dynamic."""
+    symbols = {spec.name: spec.shape for spec in specs}
+    tensors = []
+    for fact in facts:
+        shape: list[int | str] = []
+        for axis, size in enumerate(fact["shape"]):
+            own = symbols.get(fact["name"], ())
+            symbol = own[axis] if axis < len(own) else ""
+            shape.append(size if size >= 0 else str(symbol or "?"))
+        tensors.append(TensorSpec(fact["name"], fact["dtype"], tuple(shape)))
+    return tuple(tensors)

@@ -1,0 +1,203 @@
+"""The record beside an engine: what it was made from, how, and where it runs.
+
+A plan stays raw, so that trtexec, Triton and C++ programs load it as it is; everything about it
+stands in ``NAME.plan.json``. Two builds with the same settings hash come from the same file with
+the same options, runtime and tool.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from vim_deploy.engine.profiles import Profile
+from vim_deploy.errors import VimDeployError
+from vim_deploy.files import read_json, sha256_of
+from vim_deploy.specs import ExportInfo, TensorSpec
+
+#: Raised when a field changes its meaning; a record of another format is not read.
+RECORD_FORMAT = 1
+#: A record is a few kilobytes; labels of a large label set make it a few hundred.
+_MAX_RECORD_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class FileIdentity:
+    """A file's name (without folder), SHA-256 and size in bytes."""
+
+    name: str
+    sha256: str
+    bytes: int
+
+    @classmethod
+    def of(cls, path: Path, name: str | None = None) -> FileIdentity:
+        """Read ``path``; ``name`` when the file will be called otherwise."""
+        return cls(name or path.name, sha256_of(path), path.stat().st_size)
+
+
+@dataclass(frozen=True)
+class EngineRecord:
+    """What is known about an engine.
+
+    Attributes:
+        plan: the engine file.
+        source: the ONNX file it was built from.
+        external_data: files with weights that the ONNX file refers to; usually none.
+        runtime, runtime_version: such as ``tensorrt-rtx``, ``1.7.1.116``.
+        inputs, outputs: of the engine; a str in a shape is a symbolic size.
+        profiles: shapes it accepts.
+        compute_capabilities: GPUs it runs on, such as ``8.6``.
+        later_gpus: whether it also runs on GPUs newer than all of these.
+        layers: layers of the network that the runtime's parser made.
+        tool_version: of vim-deploy.
+        settings_hash: of everything that decides what is built, see ``build_settings``.
+        build_seconds: wall time of the build process.
+        peak_memory_bytes: largest resident memory of the build process.
+        export: what the ONNX file says about itself; None when vim-deploy did not make it.
+        command: command line that led here; may be empty.
+        up_to_date: set on a record that was found rather than made; not stored.
+    """
+
+    plan: FileIdentity
+    source: FileIdentity
+    external_data: tuple[FileIdentity, ...]
+    runtime: str
+    runtime_version: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    profiles: tuple[Profile, ...]
+    compute_capabilities: tuple[str, ...]
+    later_gpus: bool
+    layers: int
+    tool_version: str
+    settings_hash: str
+    build_seconds: float
+    peak_memory_bytes: int
+    export: ExportInfo | None = None
+    command: tuple[str, ...] = ()
+    up_to_date: bool = field(default=False, compare=False)
+
+    def settings(self) -> dict[str, Any]:
+        """The settings this engine was built with, for comparison with others."""
+        return build_settings(
+            source=self.source,
+            external_data=self.external_data,
+            runtime=self.runtime,
+            runtime_version=self.runtime_version,
+            profiles=self.profiles,
+            compute_capabilities=self.compute_capabilities,
+            later_gpus=self.later_gpus,
+            tool_version=self.tool_version,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able form, as stored."""
+        value: dict[str, Any] = {"format": RECORD_FORMAT}
+        for entry in dataclasses.fields(self):
+            item = getattr(self, entry.name)
+            if entry.name == "up_to_date":
+                continue
+            if entry.name == "profiles":
+                value["profiles"] = [profile.as_dict() for profile in item]
+            elif isinstance(item, tuple):
+                value[entry.name] = [_plain(part) for part in item]
+            else:
+                value[entry.name] = _plain(item)
+        return value
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> EngineRecord:
+        """The inverse of ``as_dict`` after a JSON round trip.
+
+        Raises:
+            ValueError, TypeError, KeyError: the mapping is not such a record.
+        """
+        known = dict(value)
+        if known.pop("format") != RECORD_FORMAT:
+            raise ValueError(f"record format {value['format']!r}, expected {RECORD_FORMAT}")
+        known["plan"] = FileIdentity(**known["plan"])
+        known["source"] = FileIdentity(**known["source"])
+        known["external_data"] = tuple(FileIdentity(**item) for item in known["external_data"])
+        known["inputs"] = tuple(_spec(item) for item in known["inputs"])
+        known["outputs"] = tuple(_spec(item) for item in known["outputs"])
+        known["profiles"] = tuple(Profile.from_dict(item) for item in known["profiles"])
+        known["compute_capabilities"] = tuple(known["compute_capabilities"])
+        known["command"] = tuple(known["command"])
+        if known["export"] is not None:
+            known["export"] = ExportInfo.from_dict(known["export"])
+        known.pop("up_to_date", None)
+        return cls(**known)
+
+
+def _plain(item: Any) -> Any:  # noqa: ANN401 - any field of a record
+    if dataclasses.is_dataclass(item) and not isinstance(item, type):
+        return dataclasses.asdict(item)
+    return item
+
+
+def _spec(value: Mapping[str, Any]) -> TensorSpec:
+    return TensorSpec(value["name"], value["dtype"], tuple(value["shape"]))
+
+
+def build_settings(
+    *,
+    source: FileIdentity,
+    external_data: Sequence[FileIdentity],
+    runtime: str,
+    runtime_version: str,
+    profiles: Sequence[Profile],
+    compute_capabilities: Sequence[str],
+    later_gpus: bool,
+    tool_version: str,
+) -> dict[str, Any]:
+    """What decides the engine's bytes, as a mapping for ``files.settings_hash``.
+
+    File names are left out: a renamed model is the same model.
+    """
+    return {
+        "ONNX file": source.sha256,
+        "external data": sorted(item.sha256 for item in external_data),
+        "runtime": runtime,
+        "runtime version": runtime_version,
+        "profiles": [profile.as_dict() for profile in profiles],
+        "compute capabilities": [*compute_capabilities, *(["later"] if later_gpus else [])],
+        "vim-deploy version": tool_version,
+    }
+
+
+def record_path(plan_path: Path) -> Path:
+    """Where the record of a plan stands: ``model.plan`` -> ``model.plan.json``."""
+    return plan_path.with_name(plan_path.name + ".json")
+
+
+def read_record(plan_path: Path) -> EngineRecord | None:
+    """The record beside a plan, or None when there is none.
+
+    Raises:
+        VimDeployError: VIM-413 when there is one that cannot be read.
+    """
+    path = record_path(plan_path)
+    if not path.exists():
+        return None
+
+    def unreadable(why: str) -> VimDeployError:
+        return VimDeployError(
+            "VIM-413",
+            f"{path} is not a readable engine record",
+            why=why,
+            fix="build the engine again: vim-deploy build-engine MODEL.onnx --force",
+        )
+
+    if path.is_file() and path.stat().st_size > _MAX_RECORD_BYTES:
+        raise unreadable(f"it has {path.stat().st_size} bytes, which no record has")
+    value = read_json(path, unreadable)
+    try:
+        if not isinstance(value, dict):
+            raise TypeError("the file holds no JSON object")
+        return EngineRecord.from_dict(MappingProxyType(value))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise unreadable(f"{type(error).__name__}: {error}") from error

@@ -1,0 +1,250 @@
+"""The parent's side of a TensorRT-RTX build: start the worker, follow it, stop it.
+
+The worker has its own session, so that Ctrl-C in a terminal reaches only this process, which then
+closes the worker's standard input (the order to stop), waits, and at last kills it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+import vim_deploy
+from vim_deploy.engine.rtx_errors import error_from_death, error_from_failure
+from vim_deploy.engine.rtx_worker import CANCEL_GRACE_SECONDS
+from vim_deploy.errors import VimDeployError
+from vim_deploy.log import get_logger
+
+WORKER_MODULE = "vim_deploy.engine.rtx_worker"
+#: Seconds between calls of the progress callback while the worker says nothing.
+HEARTBEAT_SECONDS = 0.25
+#: The worker ends itself after its own grace; this is for one that no longer can.
+_KILL_AFTER_SECONDS = CANCEL_GRACE_SECONDS + 1.0
+_STDERR_LINES = 40
+#: Said once for every node of every further call of a local function; harmless.
+_HARMLESS = ("A node named", "already exists")
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class BuildProgress:
+    """Where a build is.
+
+    Attributes:
+        phase: what the builder does, in its own words.
+        step, steps: steps done and expected in this phase; 0 expected means not known.
+        depth: how many phases enclose this one.
+        elapsed: seconds since the build began.
+    """
+
+    phase: str
+    step: int
+    steps: int
+    depth: int
+    elapsed: float
+
+
+ProgressCallback = Callable[[BuildProgress], None]
+
+
+class _Phases:
+    """The open phases, innermost last."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._open = [BuildProgress("Starting TensorRT-RTX", 0, 0, 0, 0.0)]
+
+    def now(self) -> BuildProgress:
+        """The innermost open phase, with the time."""
+        return replace(self._open[-1], elapsed=time.monotonic() - self._began)
+
+    def take(self, event: Mapping[str, Any]) -> None:
+        """Follow one event of the worker."""
+        kind, name = event["event"], event.get("name", "")
+        if kind == "phase":
+            depth = len(self._open) - 1
+            self._open.append(BuildProgress(name, 0, int(event["steps"]), depth, 0.0))
+        elif kind == "step":
+            self._open = [
+                replace(phase, step=int(event["step"])) if phase.phase == name else phase
+                for phase in self._open
+            ]
+        elif kind == "phase_end":
+            names = [phase.phase for phase in self._open]
+            if name in names[1:]:
+                # The compiler closes an inner phase after the outer one now and then.
+                del self._open[len(names) - 1 - names[::-1].index(name)]
+
+
+def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            list(command),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            # -m looks into the working folder first: it must be ours, not the user's.
+            cwd=Path(vim_deploy.__file__).resolve().parents[1],
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise VimDeployError(
+            "VIM-604", f"cannot start the build process {command[0]}", why=str(error)
+        ) from error
+
+
+class _Worker:
+    """A running worker process and the threads that read from it."""
+
+    def __init__(self, command: Sequence[str], job: Mapping[str, Any]) -> None:
+        self.events: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self.stderr: deque[str] = deque(maxlen=_STDERR_LINES)
+        self.process = _start(command)
+        stdin, stdout, stderr = self.process.stdin, self.process.stdout, self.process.stderr
+        assert stdin is not None
+        assert stdout is not None
+        assert stderr is not None
+        self._stdin: IO[bytes] = stdin
+        self._streams = (stdin, stdout, stderr)
+        self._threads = [
+            threading.Thread(target=self._read_events, args=(stdout,), daemon=True),
+            threading.Thread(target=self._read_stderr, args=(stderr,), daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+        # A worker that died at once is reported by its exit status, not by this pipe.
+        with contextlib.suppress(BrokenPipeError):
+            stdin.write(json.dumps(job).encode() + b"\n")
+            stdin.flush()
+
+    def _read_events(self, stream: IO[bytes]) -> None:
+        for line in stream:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                event = None
+            if isinstance(event, dict) and isinstance(event.get("event"), str):
+                self.events.put(event)
+            else:
+                self.stderr.append(line.decode(errors="replace").rstrip())
+        self.events.put(None)
+
+    def _read_stderr(self, stream: IO[bytes]) -> None:
+        for line in stream:
+            text = line.decode(errors="replace").rstrip()
+            self.stderr.append(text)
+            _log.debug("TensorRT-RTX process: %s", text)
+
+    def stop(self) -> None:
+        """Order the worker to stop; kill it when it does not. Safe on one that has ended."""
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                self._stdin.close()
+            self.process.wait(_KILL_AFTER_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._kill()
+        except KeyboardInterrupt:
+            self._kill()
+            raise
+        finally:
+            self._finish()
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            if os.name == "posix":
+                os.killpg(self.process.pid, signal.SIGKILL)
+            else:  # pragma: no cover - Linux is what is tested
+                self.process.kill()
+        self.process.wait()
+
+    def _finish(self) -> None:
+        for thread in self._threads:
+            thread.join(timeout=1.0)
+        for stream in self._streams:
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()
+
+
+def worker_command() -> list[str]:
+    """The command that starts a worker with this interpreter."""
+    return [sys.executable, "-m", WORKER_MODULE]
+
+
+def run_worker(
+    job: Mapping[str, Any],
+    progress: ProgressCallback | None = None,
+    command: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Run one build in a process of its own; the facts of its ``done`` event.
+
+    Args:
+        job: ``model`` and ``output`` (absolute paths), ``inputs`` and ``outputs`` (types by name),
+            ``profiles``, ``compute_capabilities``.
+        progress: called in this thread on every event and a few times a second in between. What
+            it raises, KeyboardInterrupt included, stops the build.
+        command: the worker's command line.
+
+    Raises:
+        VimDeployError: VIM-301, VIM-202, VIM-601 to VIM-604.
+        OSError: the worker could not write its output.
+    """
+    worker = _Worker(command or worker_command(), job)
+    try:
+        last = _follow(worker, progress)
+        status = worker.process.wait()
+    finally:
+        worker.stop()
+    if last is None or last["event"] == "cancelled":
+        raise error_from_death(status, list(worker.stderr), str(job["model"]))
+    if last["event"] == "failed":
+        raise error_from_failure(last, str(job["model"]))
+    if status != 0:
+        _log.warning("the TensorRT-RTX process finished its work and ended with status %d", status)
+    return last
+
+
+def _follow(worker: _Worker, progress: ProgressCallback | None) -> dict[str, Any] | None:
+    """Read events until the worker's output ends; its closing event, if there was one."""
+    phases = _Phases()
+    said: set[str] = set()
+    last = None
+    while True:
+        try:
+            event = worker.events.get(timeout=HEARTBEAT_SECONDS)
+        except queue.Empty:
+            event = {"event": "heartbeat"}
+        if event is None:
+            return last
+        if event["event"] in ("done", "failed", "cancelled"):
+            last = event
+        elif event["event"] == "log":
+            _forward(event, said)
+            continue
+        else:
+            phases.take(event)
+        if progress is not None:
+            progress(phases.now())
+
+
+def _forward(event: Mapping[str, Any], said: set[str]) -> None:
+    """Pass on the runtime's log; each warning once, errors as detail of the coded error."""
+    message = str(event["message"])
+    harmless = all(part in message for part in _HARMLESS)
+    if event["severity"] == "warning" and not harmless and message not in said:
+        said.add(message)
+        _log.warning("TensorRT-RTX: %s", message)
+    else:
+        _log.debug("TensorRT-RTX %s: %s", event["severity"], message)
