@@ -142,8 +142,8 @@ def parse_model(module: ModuleType, network: Any, logger: Any, model: str) -> No
     """Fill ``network`` from an ONNX file.
 
     Raises:
-        ReportedError: ``parse`` with the parser's errors, or ``empty`` when it found nothing: the parser
-            takes an empty file and most text files for a model without nodes.
+        ReportedError: ``parse`` with the parser's errors, or ``empty`` when it found nothing: the
+            parser takes an empty file and most text files for a model without nodes.
     """
     parser = module.OnnxParser(network, logger)
     if not parser.parse_from_file(model):

@@ -1,0 +1,59 @@
+"""Stand-ins for TensorRT-RTX: a plan with an honest header, and a build that needs no compiler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from vim_deploy.deps.trt_rtx import Capabilities
+
+CAPABILITIES = Capabilities(
+    version="1.7.1.116",
+    compute_capabilities=("7.5", "8.0", "8.6", "8.9", "12.0", "12.1"),
+    default_compute_capabilities=("8.0", "8.6", "8.9", "12.0", "12.1"),
+    progress_monitor=True,
+)
+DEFAULT_WORD = 0x7E
+
+
+def plan_bytes(payload: bytes = b"engine", word: int = DEFAULT_WORD) -> bytes:
+    """A plan as TensorRT-RTX 1.7.1.116 begins it."""
+    size = 36 + len(payload)
+    return b"".join(
+        (
+            b"vtrt",
+            bytes(4),
+            (2).to_bytes(8, "little"),
+            size.to_bytes(8, "little"),
+            bytes((1, 7, 1, 116)),
+            b"vtrt",
+            word.to_bytes(4, "little"),
+            payload,
+        )
+    )
+
+
+def plan_word(job: Mapping[str, Any]) -> int:
+    """The header word for a job's compute capabilities."""
+    if not job["compute_capabilities"]:
+        return DEFAULT_WORD
+    order = CAPABILITIES.compute_capabilities
+    return sum(1 << order.index(capability) for capability in job["compute_capabilities"])
+
+
+def run_worker(job: Mapping[str, Any], progress: Callable[[Any], None] | None) -> dict[str, Any]:
+    """In place of ``rtx_process.run_worker``: writes a plan and reports the asked tensors."""
+    Path(job["output"]).write_bytes(plan_bytes(word=plan_word(job)))
+    first = next(iter(job["profiles"][0].values()))["min"]
+    return {
+        "layers": 3,
+        "inputs": _tensors(job["inputs"], first),
+        "outputs": _tensors(job["outputs"], first),
+        "peak_memory_bytes": 1 << 20,
+    }
+
+
+def _tensors(types: Mapping[str, str], shape: list[int]) -> list[dict[str, Any]]:
+    shape = [-1, *shape[1:]]
+    return [{"name": name, "dtype": dtype, "shape": shape} for name, dtype in types.items()]

@@ -1,0 +1,128 @@
+"""The engine record: a round trip through JSON, and what is not a record."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support import fake_rtx
+from vim_deploy.engine.inspect import inspect_plan
+from vim_deploy.engine.profiles import resolve_profiles
+from vim_deploy.engine.record import EngineRecord, FileIdentity, read_record, record_path
+from vim_deploy.errors import VimDeployError
+from vim_deploy.files import settings_hash
+from vim_deploy.specs import CheckpointInfo, ExportInfo, ImagePreparation, TensorSpec
+
+IMAGE = TensorSpec("image", "float32", ("batch", 3, 32, 32))
+EXPORT = ExportInfo(
+    model="custom",
+    model_config={"depth": 2, "img_size": [32, 32]},
+    checkpoint=CheckpointInfo("a.pth", "00", "model"),
+    image=ImagePreparation(32, 32),
+    preprocess="none",
+    head="logits",
+    graph="base",
+    precision="fp32",
+    opset=18,
+    pos_embed="unchanged",
+    tool_version="0.1.0",
+    settings_hash="11",
+    labels=("zero", "one"),
+)
+RECORD = EngineRecord(
+    plan=FileIdentity("model.plan", "aa", 136),
+    source=FileIdentity("model.onnx", "bb", 10),
+    external_data=(FileIdentity("weights.bin", "cc", 5),),
+    runtime="tensorrt-rtx",
+    runtime_version="1.7.1.116",
+    inputs=(IMAGE,),
+    outputs=(TensorSpec("logits", "float32", ("batch", 10)),),
+    profiles=resolve_profiles([IMAGE]),
+    compute_capabilities=("8.0", "8.6"),
+    later_gpus=True,
+    layers=7,
+    tool_version="0.1.0",
+    settings_hash="dd",
+    build_seconds=1.5,
+    peak_memory_bytes=1 << 30,
+    export=EXPORT,
+    command=("vim-deploy", "build-engine"),
+)
+
+
+def test_round_trip_through_json():
+    text = json.dumps(RECORD.as_dict())
+    assert EngineRecord.from_dict(json.loads(text)) == RECORD
+
+
+def test_round_trip_without_export_info():
+    bare = dataclasses.replace(RECORD, export=None)
+    assert EngineRecord.from_dict(json.loads(json.dumps(bare.as_dict()))) == bare
+
+
+def test_no_field_is_left_out():
+    fields = {field.name for field in dataclasses.fields(EngineRecord)} - {"up_to_date"}
+    assert set(RECORD.as_dict()) == fields | {"format"}
+
+
+def test_name():
+    assert record_path(Path("out/model.fp16.plan")).name == "model.fp16.plan.json"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "changes"),
+    [
+        ("runtime_version", "1.8.0.0", True),
+        ("tool_version", "0.2.0", True),
+        ("later_gpus", False, True),
+        ("external_data", (), True),
+        ("source", FileIdentity("renamed.onnx", "bb", 10), False),
+        ("command", (), False),
+        ("build_seconds", 9.0, False),
+    ],
+)
+def test_settings_are_what_decides_the_engine(field, value, changes):
+    other = dataclasses.replace(RECORD, **{field: value})
+    assert (settings_hash(other.settings()) != settings_hash(RECORD.settings())) is changes
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        "null",
+        '{"format": 2}',
+        '{"format": 1, "plan": 3}',
+        "\xff\xfe",
+        json.dumps(RECORD.as_dict() | {"surprise": 1}),
+        json.dumps(RECORD.as_dict() | {"plan": {}}),
+    ],
+)
+def test_not_a_record(tmp_path, text):
+    plan = tmp_path / "model.plan"
+    record_path(plan).write_bytes(text.encode("latin-1"))
+    with pytest.raises(VimDeployError) as caught:
+        read_record(plan)
+    assert caught.value.code == "VIM-413"
+
+
+def test_no_record(tmp_path):
+    assert read_record(tmp_path / "model.plan") is None
+
+
+def test_record_of_another_engine(tmp_path):
+    plan = tmp_path / "model.plan"
+    plan.write_bytes(fake_rtx.plan_bytes())
+    record_path(plan).write_text(json.dumps(RECORD.as_dict()))
+    with pytest.raises(VimDeployError) as caught:
+        inspect_plan(plan)
+    assert caught.value.code == "VIM-902"
+    own = dataclasses.replace(RECORD, plan=FileIdentity.of(plan))
+    record_path(plan).write_text(json.dumps(own.as_dict()))
+    assert inspect_plan(plan)["record"] == own.as_dict()
