@@ -1,4 +1,4 @@
-"""Small layers with the official parameter names: norms, patch embedding, directional convolution."""
+"""Layers with the official parameter names: norms, patch embedding, directional convolution."""
 
 from __future__ import annotations
 
@@ -64,3 +64,13 @@ class DirectionalConv1d(nn.Module):
         padded = F.pad(x.transpose(1, 2), padding)
         y = F.conv1d(padded, weight, self.bias, groups=channels)
         return F.silu(y.transpose(1, 2))
+
+
+class StepProjection(nn.Linear):
+    """dt_proj without its bias: packed rows T[B, L, R + 2N] to step sizes T[B, L, D].
+
+    The bias belongs to the scan, which adds it in float32 before softplus.
+    """
+
+    def forward(self, x_dbl: Tensor) -> Tensor:
+        return x_dbl[..., : self.in_features] @ self.weight.t()

@@ -51,7 +51,7 @@ class RotaryEmbedding(nn.Module):
         skipped = tokens.shape[1] % 2
         spatial = tokens[:, skipped:]
         # Pairs as a trailing axis: [B, L, dim/2, 2] -> (-x1, x0).
-        first, second = spatial.unflatten(-1, (-1, 2)).unbind(-1)
+        first, second = spatial.reshape(*spatial.shape[:-1], -1, 2).unbind(-1)
         turned = torch.stack((-second, first), dim=-1).flatten(-2)
         rotated = spatial * self.freqs_cos + turned * self.freqs_sin
         return torch.cat((tokens[:, :1], rotated), dim=1) if skipped else rotated

@@ -20,9 +20,9 @@ from vim_deploy.recipe.model_config import ModelConfig
 class Block(nn.Module):
     """Add, norm, mix: (hidden, residual) to (mixer output, stream before it)."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, index: int) -> None:
         super().__init__()
-        self.mixer = Mixer(config)
+        self.mixer = Mixer(config, config.mirrored(index))
         self.norm = make_norm(config)
 
     def forward(self, hidden: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -37,6 +37,11 @@ class VisionMamba(nn.Module):
     ``final_pool_type`` "all"; [B] with a class token and "max"; with ``num_classes`` 0 the head
     is absent and features come out.
     """
+
+    rope: RotaryEmbedding
+    cls_token: nn.Parameter
+    cls_token_head: nn.Parameter
+    cls_token_tail: nn.Parameter
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -53,7 +58,7 @@ class VisionMamba(nn.Module):
             # The official code divides by patch_size and ignores stride; _check_rope saw to it.
             grid = config.image_hw[0] // config.patch_hw[0]
             self.rope = RotaryEmbedding(dim, grid, config.pt_hw_seq_len)
-        self.layers = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.layers = nn.ModuleList(Block(config, index) for index in range(config.depth))
         self.norm_f = make_norm(config)
         has_head = config.num_classes > 0
         self.head = nn.Linear(dim, config.num_classes) if has_head else nn.Identity()
@@ -69,7 +74,11 @@ class VisionMamba(nn.Module):
         return logits.amax(dim=1) if self.config.final_pool_type == "max" else logits
 
     def block_outputs(self, image: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """(hidden, residual) of every layer that runs, each T[B, L, embed_dim]."""
+        """(hidden, residual) of every layer that runs, each T[B, L, embed_dim].
+
+        Tokens stand as in the official module: the mirrored layers of two-layer mode, which work
+        in natural order here, are flipped to compare.
+        """
         outputs: list[tuple[Tensor, Tensor]] = []
         handles = [
             layer.register_forward_hook(lambda _m, _i, output: outputs.append(output))
@@ -80,7 +89,12 @@ class VisionMamba(nn.Module):
         finally:
             for handle in handles:
                 handle.remove()
-        return outputs
+        return [
+            (hidden.flip(1), residual.flip(1))
+            if self.config.mirrored(index)
+            else (hidden, residual)
+            for index, (hidden, residual) in enumerate(outputs)
+        ]
 
     def _tokens(self, image: Tensor) -> Tensor:
         config = self.config
@@ -133,12 +147,13 @@ class VisionMamba(nn.Module):
     def _mix_pair(
         self, index: int, hidden: Tensor, residual: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Two-layer mode: the odd layer sees the flipped sequence. Both streams are added, so the
-        residual doubles at every pair, as officially."""
-        flipped = None if residual is None else residual.flip(1)
-        forward, stream = self.layers[index](hidden, residual)
-        backward, stream_b = self.layers[index + 1](hidden.flip(1), flipped)
-        return forward + backward.flip(1), stream + stream_b.flip(1)
+        """Two-layer mode: both layers take the same input, the odd one mirrored.
+
+        Both streams are added, so the residual doubles at every pair, as officially.
+        """
+        first, stream = self.layers[index](hidden, residual)
+        second, stream_b = self.layers[index + 1](hidden, residual)
+        return first + second, stream + stream_b
 
     def _final_norm(self, hidden: Tensor, residual: Tensor | None) -> Tensor:
         stream = hidden if residual is None else hidden + residual

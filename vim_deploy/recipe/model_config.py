@@ -202,6 +202,14 @@ class ModelConfig:
         """Scan directions of one mixer; without the fast path the official code runs one."""
         return 2 if self.direction_type != "none" and self.ssm["use_fast_path"] else 1
 
+    def mirrored(self, layer: int) -> bool:
+        """Whether a layer's two directions are exchanged.
+
+        In two-layer mode the odd layer of a pair sees the flipped sequence. Running it on tokens
+        in natural order with both directions exchanged gives the same result without a flip.
+        """
+        return self.if_bidirectional and layer % 2 == 1
+
     @property
     def flips_sequence(self) -> bool:
         """Whether the token sequence is reversed after the position embedding."""

@@ -1,0 +1,127 @@
+"""Names that say which block and direction a node or tensor belongs to.
+
+Before: ``node_linear_7`` with the exporter's metadata. After: ``block_03/mixer/bwd/x_proj/MatMul``
+with output ``block_03/mixer/bwd/x_proj/MatMul_output_0``, parameters under their official keys, and
+no metadata (which holds source paths of the exporting machine).
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter
+
+import onnx
+from onnx import NodeProto
+
+from vim_deploy import contract
+from vim_deploy.recipe.model_config import ModelConfig
+
+_SCOPES_KEY = "pkg.torch.onnx.name_scopes"
+#: Attribute name of the Vim module inside the traced one.
+_MODEL_PREFIX = "model"
+_LAYER = re.compile(r"layers\.(\d+)(?:\.(.*))?")
+#: Parts of the mixer that exist per direction; the official suffix _b marks the second branch.
+_BRANCH = re.compile(r"mixer\.(conv1d|x_proj|dt_proj|scan)(_b)?")
+#: Scope that torch.export gives to nodes it made itself, such as the batch size's.
+_NO_MODULE = "_empty_nn_module_stack_from_metadata_hook"
+
+
+def apply_names(model: onnx.ModelProto, config: ModelConfig) -> None:
+    """Rename nodes, tensors and initialisers of ``model`` in place and drop its metadata."""
+    graph = model.graph
+    scopes = [_scope_of(node) for node in graph.node]
+    fixed = {value.name for value in [*graph.input, *graph.output]}
+    renamed = _name_initializers(model, scopes)
+    seen: Counter[str] = Counter()
+    for node, scope in zip(graph.node, scopes, strict=True):
+        base = f"{_place(scope, config)}/{node.op_type}".lstrip("/")
+        seen[base] += 1
+        node.name = base if seen[base] == 1 else f"{base}_{seen[base] - 1}"
+        for index, output in enumerate(node.output):
+            if output and output not in fixed:
+                renamed[output] = f"{node.name}_output_{index}"
+    _rename_tensors(model, renamed)
+    _strip_metadata(model)
+
+
+def _scope_of(node: NodeProto) -> str:
+    """Path of the innermost module that made ``node``, official from the model on."""
+    for entry in node.metadata_props:
+        if entry.key == _SCOPES_KEY:
+            scopes: list[str] = ast.literal_eval(entry.value)
+            # The last entry is the operation itself, the one before it the module.
+            path = scopes[-2] if len(scopes) > 1 else ""
+            return "" if path == _NO_MODULE else path.removeprefix(_MODEL_PREFIX).lstrip(".")
+    return ""
+
+
+def _place(scope: str, config: ModelConfig) -> str:
+    """``layers.3.mixer.x_proj_b`` -> ``block_03/mixer/bwd/x_proj``."""
+    layer = _LAYER.fullmatch(scope)
+    if layer is None:
+        return scope.replace(".", "/")
+    index = int(layer.group(1))
+    block = f"block_{index:02d}"
+    inner = layer.group(2) or ""
+    branch = _BRANCH.fullmatch(inner)
+    if branch is not None:
+        second = branch.group(2) is not None
+        direction = "bwd" if second != config.mirrored(index) else "fwd"
+        return f"{block}/mixer/{direction}/{branch.group(1)}"
+    return f"{block}/{inner.replace('.', '/')}".rstrip("/")
+
+
+def _name_initializers(model: onnx.ModelProto, scopes: list[str]) -> dict[str, str]:
+    """New names by old: official keys for parameters, role names for what was folded."""
+    roles: dict[str, str] = {}
+    for node, scope in zip(model.graph.node, scopes, strict=True):
+        for position, name in enumerate(node.input):
+            roles.setdefault(name, f"{scope}.{_role(node, position)}".lstrip("."))
+    prefix = f"{_MODEL_PREFIX}."
+    # Parameters first, so that a folded constant never takes the name of a real one.
+    names = [tensor.name for tensor in model.graph.initializer]
+    parameters = {name: name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+    taken = Counter(parameters.values())
+    renamed = dict(parameters)
+    for name in names:
+        if name in renamed:
+            continue
+        wanted = roles.get(name, name)
+        taken[wanted] += 1
+        renamed[name] = wanted if taken[wanted] == 1 else f"{wanted}_{taken[wanted] - 1}"
+    return renamed
+
+
+def _role(node: NodeProto, position: int) -> str:
+    """What a folded constant is to the node that reads it."""
+    if node.domain == contract.DOMAIN:
+        return contract.SELECTIVE_SCAN_INPUTS[position]
+    if node.op_type == "MatMul":
+        return "weight_t"
+    if node.op_type == "Conv":
+        return "weight_reversed"
+    return f"{node.op_type.lower()}_constant"
+
+
+def _rename_tensors(model: onnx.ModelProto, renamed: dict[str, str]) -> None:
+    graph = model.graph
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for index, name in enumerate(names):
+                names[index] = renamed.get(name, name)
+    for tensor in graph.initializer:
+        tensor.name = renamed.get(tensor.name, tensor.name)
+    for value in graph.value_info:
+        value.name = renamed.get(value.name, value.name)
+
+
+def _strip_metadata(model: onnx.ModelProto) -> None:
+    graph = model.graph
+    graph.name = "vision_mamba"
+    for item in [graph, *graph.node, *graph.initializer]:
+        del item.metadata_props[:]
+    for value in [*graph.input, *graph.output, *graph.value_info]:
+        del value.metadata_props[:]
+    for node in graph.node:
+        node.doc_string = ""

@@ -1,0 +1,123 @@
+"""From the PyTorch module to an ONNX graph in which each scan direction is one node."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import onnx
+import torch
+from onnxscript import values
+
+import vim_deploy.model.scan_op  # noqa: F401 - registers torch.ops.vim_deploy.selective_scan
+from vim_deploy import contract
+from vim_deploy.errors import VimDeployError
+from vim_deploy.graph.function_body import direction_attributes
+from vim_deploy.graph.op_schema import selective_scan_schema
+from vim_deploy.model.heads import DeployedModel, example_input
+
+#: Opset that PyTorch's exporter is written against; other opsets are made from it (opset.py).
+TRACE_OPSET = 18
+#: A batch of 1 would be specialised: the exporter treats a size of 1 as a constant.
+TRACE_BATCH = 2
+
+_SCAN_OP = values.Op(
+    values.Opset(contract.DOMAIN, contract.DOMAIN_VERSION),
+    contract.SELECTIVE_SCAN,
+    selective_scan_schema(),
+)
+
+
+def _translate_scan(
+    u: Any,  # noqa: ANN401 - the exporter's symbolic values
+    dt: Any,  # noqa: ANN401
+    a: Any,  # noqa: ANN401
+    bc: Any,  # noqa: ANN401
+    d_skip: Any,  # noqa: ANN401
+    dt_bias: Any,  # noqa: ANN401
+    z: Any,  # noqa: ANN401
+    reverse: bool,
+    delta_softplus: bool,
+    b_off: int,
+    c_off: int,
+    z_off: int,
+    has_z: bool,
+) -> Any:  # noqa: ANN401
+    """The traced op as a contract node."""
+    return _SCAN_OP(
+        u,
+        dt,
+        a,
+        bc,
+        d_skip,
+        dt_bias,
+        z,
+        reverse=int(reverse),
+        delta_softplus=int(delta_softplus),
+        b_off=b_off,
+        c_off=c_off,
+        z_off=z_off,
+        has_z=int(has_z),
+        **direction_attributes(reverse),
+    )
+
+
+@contextlib.contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Silence what the exporter says about packages this project does not use."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            # torch.export warns about its own deprecated internals; nothing a user could act on.
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def trace(module: DeployedModel, *, batch: int | None) -> onnx.ModelProto:
+    """Trace ``module`` into an unoptimised opset-18 graph.
+
+    Args:
+        module: in eval mode, float32, on the CPU.
+        batch: fixed batch size, or None for a dynamic one.
+
+    Returns:
+        A model with input ``image`` and the head's outputs; nodes carry the exporter's metadata.
+
+    Raises:
+        VimDeployError: VIM-501 when the exporter fails.
+    """
+    example = example_input(module.model.config, module.preprocess, batch or TRACE_BATCH)
+    dynamic = {0: torch.export.Dim("batch")} if batch is None else {}
+    try:
+        with _quiet_exporter(), torch.no_grad():
+            program = torch.onnx.export(
+                module,
+                (example,),
+                dynamo=True,
+                opset_version=TRACE_OPSET,
+                input_names=["image"],
+                output_names=list(module.head.output_names),
+                dynamic_shapes=(dynamic,),
+                custom_translation_table={
+                    torch.ops.vim_deploy.selective_scan.default: _translate_scan
+                },
+                optimize=False,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise VimDeployError(
+            "VIM-501",
+            "PyTorch's exporter could not trace the model",
+            why=str(error).strip().splitlines()[0],
+            fix="run again with -vv and report the trace together with the model config",
+        ) from error
+    if program is None:
+        raise VimDeployError("VIM-501", "PyTorch's exporter returned no model")
+    return program.model_proto

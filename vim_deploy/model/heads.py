@@ -1,0 +1,117 @@
+"""What stands around the model in an exported graph: image preparation in front, head behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vim_deploy.errors import VimDeployError, nearest
+from vim_deploy.model.vim import VisionMamba
+from vim_deploy.recipe.model_config import ModelConfig
+from vim_deploy.specs import ImagePreparation
+
+PREPROCESS_MODES = ("none", "normalize", "uint8")
+HEADS = ("logits", "softmax", "topk:K", "features")
+
+
+@dataclass(frozen=True)
+class Head:
+    """A parsed ``--head``: kind and, for ``topk``, how many classes."""
+
+    kind: str
+    count: int = 0
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the graph outputs."""
+        if self.kind == "topk":
+            return "probabilities", "classes"
+        return {"softmax": ("probabilities",)}.get(self.kind, (self.kind,))
+
+
+def parse_head(text: str, config: ModelConfig) -> Head:
+    """Read ``logits``, ``softmax``, ``topk:K`` or ``features`` for this model.
+
+    Raises:
+        VimDeployError: VIM-202 for an unknown head or K, VIM-203 when the model has no classes
+            on its last axis to take a softmax or the best K of.
+    """
+    kind, _, count = text.partition(":")
+    if kind in ("logits", "softmax", "features") and not count:
+        head = Head(kind)
+    elif kind == "topk" and count.isdigit() and int(count) > 0:
+        head = Head(kind, int(count))
+    else:
+        raise VimDeployError("VIM-202", f"--head {text!r} is not valid", fix=nearest(kind, HEADS))
+    if kind in ("softmax", "topk"):
+        without_classes = config.num_classes == 0 or (
+            config.if_cls_token and config.final_pool_type == "max"
+        )
+        if without_classes:
+            raise VimDeployError(
+                "VIM-203",
+                f"--head {text} needs class scores, and this model's output has none",
+                why="it has no head (num_classes 0) or takes a maximum over the classes",
+                fix="--head logits or --head features",
+            )
+        if head.count > config.num_classes:
+            raise VimDeployError(
+                "VIM-202",
+                f"--head {text}: the model has {config.num_classes} classes",
+                fix=f"--head topk:{config.num_classes} or fewer",
+            )
+    return head
+
+
+def example_input(config: ModelConfig, preprocess: str, batch: int) -> Tensor:
+    """A tensor of the shape and dtype that an exported graph takes; its values do not matter."""
+    height, width = config.image_hw
+    if preprocess == "uint8":
+        return torch.zeros((batch, height, width, config.channels), dtype=torch.uint8)
+    return torch.zeros((batch, config.channels, height, width))
+
+
+class DeployedModel(nn.Module):
+    """Preparation, VisionMamba and head as one module, eager and traced alike.
+
+    Input by ``preprocess``: ``none`` normalised float [B, C, H, W]; ``normalize`` float
+    [B, C, H, W] in [0, 1]; ``uint8`` pixels [B, H, W, C].
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, model: VisionMamba, image: ImagePreparation, preprocess: str, head: Head
+    ) -> None:
+        super().__init__()
+        if preprocess not in PREPROCESS_MODES:
+            raise VimDeployError(
+                "VIM-202",
+                f"--preprocess {preprocess!r} is not valid",
+                fix=nearest(preprocess, PREPROCESS_MODES),
+            )
+        self.model = model
+        self.preprocess = preprocess
+        self.head = head
+        channels = model.config.channels
+        if preprocess != "none":
+            self.register_buffer("mean", torch.tensor(image.mean).view(1, channels, 1, 1))
+            self.register_buffer("std", torch.tensor(image.std).view(1, channels, 1, 1))
+        self.eval()
+
+    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """The head's output; ``topk`` gives probabilities [.., K] and class indices int64."""
+        if self.preprocess == "uint8":
+            image = image.permute(0, 3, 1, 2).float() / 255
+        if self.preprocess != "none":
+            image = (image - self.mean) / self.std
+        result: Tensor = self.model(image, self.head.kind == "features")
+        if self.head.kind in ("softmax", "topk"):
+            result = result.softmax(dim=-1)
+        if self.head.kind == "topk":
+            values, classes = result.topk(self.head.count, dim=-1)
+            return values, classes
+        return result
