@@ -1,0 +1,275 @@
+"""From image files to the model's input, exactly as the official evaluation prepares them.
+
+The official evaluation (vim/datasets.py, torchvision transforms on PIL images) does, in order:
+resize the short side to ``int(size / crop_ratio)`` with PIL's filter, crop the centre, divide by
+255, subtract the mean, divide by the standard deviation. The rounding rules here are torchvision's
+(``Resize``: the long side is truncated; ``CenterCrop``: the offset is rounded half to even), so the
+8-bit crop is the same, bit for bit.
+
+EXIF orientation is not applied, because the official evaluation does not apply it either: a turned
+photograph stays turned. Images with more than 8 bits a channel are refused, since Pillow would clip
+them silently.
+
+The part before the crop's last step (8-bit, height x width x channels) is always done here; which
+of the rest is left to the exported graph is the preprocess mode (``specs.ExportInfo.preprocess``).
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from vim_deploy.errors import VimDeployError, nearest
+from vim_deploy.files import require_file
+from vim_deploy.specs import ImagePreparation, PreprocessMode
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+Pixels = npt.NDArray[np.uint8]
+
+#: What is looked for in a folder. Only these decoders are opened: others, such as PostScript,
+#: would hand the file to an external program.
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+
+#: Names of the resize filters, as in ``PIL.Image.Resampling``.
+INTERPOLATIONS = ("bicubic", "bilinear", "box", "hamming", "lanczos", "nearest")
+
+#: Largest picture that is decoded, in pixels: 268 MB as RGB (Pillow's own warning threshold).
+MAX_PIXELS = 89_478_485
+
+_PIL_MODES = {1: "L", 3: "RGB"}
+
+
+def find_images(path: Path) -> tuple[Path, ...]:
+    """Image files under ``path``, sorted by relative path; ``path`` itself when it is a file.
+
+    Sub-folders are searched, hidden entries and links to folders are not.
+
+    Raises:
+        VimDeployError: VIM-401 when ``path`` does not exist or the folder holds no image.
+    """
+    if not path.is_dir():
+        return (require_file(path, "image"),)
+    found = []
+    for folder, subfolders, files in os.walk(path):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        found += [
+            Path(folder, name)
+            for name in files
+            if not name.startswith(".") and name.lower().endswith(SUFFIXES)
+        ]
+    if not found:
+        raise VimDeployError(
+            "VIM-401",
+            f"no images in {path}",
+            why="looked for files ending in " + ", ".join(SUFFIXES),
+            fix="name a folder that holds images, or one image file",
+        )
+    return tuple(sorted(found, key=lambda file: file.relative_to(path).as_posix()))
+
+
+def crop_from_file(path: Path, preparation: ImagePreparation) -> Pixels:
+    """Decode an image file, resize it and crop its centre: uint8 [height, width, channels].
+
+    Raises:
+        VimDeployError: VIM-401 (no such file), VIM-411 (not an image, truncated, too large, more
+            than 8 bits a channel).
+    """
+    require_file(path, "image")
+    if path.stat().st_size == 0:
+        raise _unreadable(path, "the file is empty")
+    return _crop(_decoded(path, preparation.channels), preparation)
+
+
+def crop_from_array(pixels: Pixels, preparation: ImagePreparation) -> Pixels:
+    """Resize a picture that is already decoded and crop its centre.
+
+    Args:
+        pixels: uint8, [height, width], [height, width, 1] or [height, width, 3].
+        preparation: size, channels, crop ratio and filter.
+
+    Returns:
+        uint8 [preparation.height, preparation.width, preparation.channels].
+
+    Raises:
+        VimDeployError: VIM-415 for another dtype or shape, or a picture without pixels.
+    """
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    fits = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
+    if pixels.dtype != np.uint8 or not fits or 0 in pixels.shape:
+        raise VimDeployError(
+            "VIM-415",
+            "the picture is not an 8-bit grey or RGB array",
+            why=f"dtype {pixels.dtype}, shape {list(pixels.shape)}",
+            fix="give uint8 pixels of shape [height, width] or [height, width, 3]",
+        )
+    import PIL.Image
+
+    image = PIL.Image.fromarray(np.ascontiguousarray(pixels))
+    return _crop(image.convert(_pil_mode(preparation.channels)), preparation)
+
+
+def batch_from_crops(
+    crops: Sequence[Pixels] | Pixels, preparation: ImagePreparation, mode: PreprocessMode
+) -> npt.NDArray[Any]:
+    """Stack crops into the input of a graph exported with preprocess ``mode``.
+
+    Args:
+        crops: uint8 [height, width, channels] each, or one [batch, height, width, channels].
+        preparation: the sizes the crops must have; mean and standard deviation.
+        mode: ``none``: float32 NCHW, normalised; ``normalize``: float32 NCHW in [0, 1];
+            ``uint8``: uint8 NHWC, unchanged.
+
+    Raises:
+        VimDeployError: VIM-415 when a crop has another dtype or shape, or there is none;
+            VIM-202 for an unknown mode.
+    """
+    wanted = (preparation.height, preparation.width, preparation.channels)
+    for crop in crops:
+        if crop.shape != wanted or crop.dtype != np.uint8:
+            raise VimDeployError(
+                "VIM-415",
+                "an image crop does not fit the model",
+                why=f"{crop.dtype} {list(crop.shape)}, expected uint8 {list(wanted)}",
+                fix="prepare it with crop_from_file or crop_from_array",
+            )
+    if len(crops) == 0:
+        raise VimDeployError("VIM-415", "no images to make a batch of", fix="give one or more")
+    pixels = np.ascontiguousarray(np.stack(list(crops)))
+    if mode == "uint8":
+        return pixels
+    scaled = pixels.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
+    if mode == "normalize":
+        return np.ascontiguousarray(scaled)
+    if mode == "none":
+        return np.ascontiguousarray(normalized(scaled, preparation))
+    raise VimDeployError(
+        "VIM-202",
+        f"unknown preprocess mode {mode!r}",
+        fix=nearest(mode, get_args(PreprocessMode)),
+    )
+
+
+def normalized(
+    scaled: npt.NDArray[np.float32], preparation: ImagePreparation
+) -> npt.NDArray[np.float32]:
+    """``(x - mean) / std`` per channel, in float32, for NCHW values in [0, 1]."""
+    mean = np.asarray(preparation.mean, np.float32).reshape(1, -1, 1, 1)
+    std = np.asarray(preparation.std, np.float32).reshape(1, -1, 1, 1)
+    return (scaled - mean) / std
+
+
+def load_batch(
+    paths: Iterable[Path], preparation: ImagePreparation, mode: PreprocessMode
+) -> npt.NDArray[Any]:
+    """Decode, crop and stack image files; errors as in the functions it joins."""
+    return batch_from_crops(
+        [crop_from_file(path, preparation) for path in paths], preparation, mode
+    )
+
+
+def resized_size(width: int, height: int, preparation: ImagePreparation) -> tuple[int, int]:
+    """Width and height after the resize, before the crop.
+
+    The picture is made as small as it can be while covering ``int(size / crop_ratio)`` in both
+    directions; for a square model that is torchvision's ``Resize(int(size / crop_ratio))``. The
+    side that does not bind is truncated, as torchvision does, but never below the crop.
+    """
+    cover_width = int(preparation.width / preparation.crop_ratio)
+    cover_height = int(preparation.height / preparation.crop_ratio)
+    # width / cover_width <= height / cover_height, in integers: the width binds.
+    if width * cover_height <= height * cover_width:
+        return cover_width, max(int(cover_width * height / width), cover_height)
+    return max(int(cover_height * width / height), cover_width), cover_height
+
+
+def _crop(image: PIL.Image.Image, preparation: ImagePreparation) -> Pixels:
+    """Resize and centre-crop a PIL image of the right mode."""
+    size = resized_size(image.width, image.height, preparation)
+    if size[0] * size[1] > MAX_PIXELS:
+        raise VimDeployError(
+            "VIM-411",
+            f"the picture is too elongated to resize: {image.width} x {image.height}",
+            why=f"it would become {size[0]} x {size[1]}; at most {MAX_PIXELS} pixels are made",
+            fix="crop it closer to the model's shape first",
+        )
+    if size != image.size:
+        image = image.resize(size, _pil_filter(preparation.interpolation))
+    # Python rounds half to even, and so does torchvision's CenterCrop, which uses the same round.
+    left = round((size[0] - preparation.width) / 2)
+    top = round((size[1] - preparation.height) / 2)
+    box = (left, top, left + preparation.width, top + preparation.height)
+    pixels = np.array(image.crop(box), dtype=np.uint8)
+    return pixels.reshape(preparation.height, preparation.width, preparation.channels)
+
+
+def _decoded(path: Path, channels: int) -> PIL.Image.Image:
+    import PIL.Image
+
+    try:
+        with warnings.catch_warnings():
+            # Our own size check below answers for the first; the second is about transparency,
+            # which the conversion drops as the official evaluation does.
+            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore", UserWarning)
+            with PIL.Image.open(path, formats=_FORMATS) as image:
+                _check_pixels(path, image)
+                return image.convert(_pil_mode(channels))
+    except VimDeployError:
+        raise
+    except PIL.UnidentifiedImageError as error:
+        raise _unreadable(path, f"it is none of {', '.join(_FORMATS)}") from error
+    # A malformed file makes Pillow's decoders raise almost anything (OSError, SyntaxError,
+    # struct.error, zlib.error, IndexError, ...); all of it means that this is not an image.
+    except Exception as error:
+        raise _unreadable(path, f"{type(error).__name__}: {error}") from error
+
+
+def _check_pixels(path: Path, image: PIL.Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise _unreadable(
+            path,
+            f"{image.width} x {image.height} pixels; at most {MAX_PIXELS} are decoded, because a "
+            "small file can unpack to more than the memory",
+        )
+    if image.mode == "F" or image.mode.startswith("I"):
+        raise _unreadable(path, f"more than 8 bits a channel (Pillow mode {image.mode})")
+
+
+def _unreadable(path: Path, why: str) -> VimDeployError:
+    return VimDeployError(
+        "VIM-411",
+        f"{path} is not a readable image",
+        why=why,
+        fix="give a complete 8-bit image file, or take it out of the folder",
+    )
+
+
+def _pil_mode(channels: int) -> str:
+    if channels not in _PIL_MODES:
+        raise VimDeployError(
+            "VIM-415",
+            f"no image files for a model with {channels} channels",
+            why="an image file gives 1 (grey) or 3 (RGB) channels",
+            fix="use stored arrays or random input instead of image files",
+        )
+    return _PIL_MODES[channels]
+
+
+def _pil_filter(name: str) -> PIL.Image.Resampling:
+    import PIL.Image
+
+    if name not in INTERPOLATIONS:
+        raise VimDeployError(
+            "VIM-202", f"unknown interpolation {name!r}", fix=nearest(name, INTERPOLATIONS)
+        )
+    return PIL.Image.Resampling[name.upper()]
