@@ -94,7 +94,7 @@ class ExportInfo:
     model_config: dict[str, Any]
     checkpoint: CheckpointInfo
     image: ImagePreparation
-    preprocess: str
+    preprocess: PreprocessMode
     head: str
     graph: str
     precision: str

@@ -26,7 +26,8 @@ _AXES_WERE_ATTRIBUTE = ("ReduceMean", "ReduceMax")
 _ONLY_EXTENDED = frozenset(
     {"Cast", "Constant", "ConstantOfShape", "Expand", "Flatten", "Identity", "Reshape", "Scan",
      "Shape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze", "Concat", "Gather", "Pad",
-     "ReduceSum", "Div", "Sub", "Add", "Mul", "Pow", "ReduceMax", "Softplus", "Conv", "MatMul", "Gemm"}
+     "ReduceSum", "Div", "Sub", "Add", "Mul", "Pow", "ReduceMax", "Softplus", "Conv", "MatMul",
+     "Gemm"}
 )  # fmt: skip
 
 

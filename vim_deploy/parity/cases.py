@@ -1,0 +1,104 @@
+"""Inputs to compare on: pictures, random arrays, stored inputs with stored outputs."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from vim_deploy.errors import VimDeployError
+from vim_deploy.files import require_file
+from vim_deploy.images import find_images, load_batch
+from vim_deploy.run.base import Array, check_input
+from vim_deploy.specs import ExportInfo, TensorSpec
+
+#: Names under which stored files may hold an output that a graph calls otherwise.
+_STORED_NAMES = {"logits": "output"}
+#: Rows of a stored file are one input each; more than this is a data set, not a parity case.
+_MAX_ROWS = 100_000
+
+
+@dataclass(frozen=True)
+class Case:
+    """Images in the graph's own input format, with stored outputs when there are any."""
+
+    name: str
+    images: Array
+    stored: Mapping[str, Array] = field(default_factory=dict)
+
+
+def random_case(spec: TensorSpec, preprocess: str, count: int, seed: int = 0) -> Case:
+    """``count`` repeatable random images: normal for normalised input, else uniform."""
+    generator = np.random.default_rng(seed)
+    shape = (count, *(int(size) for size in spec.shape[1:]))
+    if preprocess == "uint8":
+        images: Array = generator.integers(0, 256, shape, dtype=np.uint8)
+    elif preprocess == "normalize":
+        images = generator.random(shape, dtype=np.float32)
+    else:
+        images = generator.standard_normal(shape, dtype=np.float32)
+    return Case(f"random (seed {seed})", images)
+
+
+def image_case(path: Path, info: ExportInfo, limit: int) -> Case:
+    """Pictures from a file or folder, prepared as the model's metadata says."""
+    files = find_images(path)[:limit]
+    return Case(f"images ({path.name})", load_batch(files, info.image, info.preprocess))
+
+
+def stored_case(path: Path, spec: TensorSpec, outputs: tuple[str, ...]) -> Case:
+    """An .npz with the input under the graph's input name and outputs under theirs.
+
+    Logits may also be stored as ``output``; for a graph that takes uint8, ``image_uint8`` is
+    preferred to ``image``.
+
+    Raises:
+        VimDeployError: VIM-401, VIM-414 (not an .npz, no matching input or output), VIM-415.
+    """
+    require_file(path, "stored outputs")
+    names = [spec.name] if spec.dtype != "uint8" else [f"{spec.name}_uint8", spec.name]
+    try:
+        # Pickled arrays would run code: allow_pickle stays off.
+        with np.load(path, allow_pickle=False) as archive:
+            key = next((name for name in names if name in archive), None)
+            stored = {
+                name: archive[found]
+                for name in outputs
+                if (found := _stored_name(name, archive.files)) is not None
+            }
+            images = None if key is None else archive[key]
+            found_keys = sorted(archive.files)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise VimDeployError(
+            "VIM-414",
+            f"{path} is not a readable .npz file",
+            why=f"{type(error).__name__}: {error}",
+            fix="store arrays with numpy.savez(path, image=..., logits=...)",
+        ) from error
+    if images is None or not stored:
+        raise VimDeployError(
+            "VIM-414",
+            f"{path} holds no input or no output of this model",
+            why=f"found {found_keys}; wanted input {names} and outputs {list(outputs)}",
+            fix="store arrays with numpy.savez(path, image=..., logits=...)",
+        )
+    check_input(spec, images[:1])
+    if len(images) > _MAX_ROWS or any(len(value) != len(images) for value in stored.values()):
+        raise VimDeployError(
+            "VIM-414",
+            f"{path} does not hold one output row for each input row",
+            why=f"{len(images)} inputs; outputs "
+            + ", ".join(f"{name} {list(value.shape)}" for name, value in stored.items()),
+            fix="store inputs and outputs of the same run",
+        )
+    return Case(f"stored ({path.name})", images, stored)
+
+
+def _stored_name(output: str, keys: list[str]) -> str | None:
+    for name in (output, _STORED_NAMES.get(output)):
+        if name is not None and name in keys:
+            return name
+    return None

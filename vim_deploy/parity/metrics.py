@@ -1,0 +1,184 @@
+"""How far apart two outputs are, and whether that is within tolerance.
+
+NaN and Inf are values like others: they must stand in the same places with the same sign, and
+then only the finite values are measured. One NaN too many fails, however large the tolerance.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+#: Default tolerances for float32 against float32. The official code differs from itself by up to
+#: 1.1e-5 (its own kernels' bodies against its reference functions, feature maps up to 20, logits
+#: 5e-6; measured on the reference vectors in tests/data/reference). 1e-4 leaves a factor of nine
+#: for other summation orders; the relative part covers outputs far above 1.
+FP32_ATOL = 1e-4
+FP32_RTOL = 1e-5
+TOLERANCE_ORIGIN = (
+    "float32 rounding: the official code differs from itself by up to 1.1e-5 absolute; "
+    "1e-4 + 1e-5 |reference| allows for other summation orders"
+)
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Limits of a comparison; None leaves a metric unchecked.
+
+    Attributes:
+        atol, rtol: |candidate - reference| <= atol + rtol |reference| for every element.
+        cosine: smallest cosine similarity of any row.
+        top1_agreement: smallest share of rows whose largest element is at the same place.
+        origin: why these numbers.
+    """
+
+    atol: float = FP32_ATOL
+    rtol: float = FP32_RTOL
+    cosine: float | None = None
+    top1_agreement: float | None = None
+    origin: str = TOLERANCE_ORIGIN
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Metrics of one output over all rows (images).
+
+    ``max_abs``, ``mean_abs`` and ``relative_l2`` are over finite elements; ``worst`` is the largest
+    |difference| / (atol + rtol |reference|), at most 1 when within tolerance. Agreement of top-1
+    and top-5 is None where an output has no class axis.
+    """
+
+    output: str
+    rows: int
+    max_abs: float
+    mean_abs: float
+    relative_l2: float
+    cosine: float
+    worst: float
+    top1_agreement: float | None
+    top5_agreement: float | None
+    failures: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every limit is met."""
+        return not self.failures
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {**dataclasses.asdict(self), "passed": self.passed}
+
+
+def compare(output: str, reference: Array, candidate: Array, tolerance: Tolerance) -> Comparison:
+    """Compare two arrays of the same output; the first axis is the batch."""
+    if reference.shape != candidate.shape:
+        return _incomparable(
+            output, len(candidate), f"shape {candidate.shape} instead of {reference.shape}"
+        )
+    if np.issubdtype(reference.dtype, np.integer):
+        return _compare_integers(output, reference, candidate)
+    ref, cand = reference.astype(np.float64), candidate.astype(np.float64)
+    finite = np.isfinite(ref)
+    if not np.array_equal(finite, np.isfinite(cand)) or not np.array_equal(
+        ref[~finite], cand[~finite], equal_nan=True
+    ):
+        strays = int((~np.isfinite(cand)).sum())
+        return _incomparable(output, len(cand), f"{strays} NaN or Inf not matched by the reference")
+    difference = np.abs(np.where(finite, cand - np.where(finite, ref, 0), 0))
+    ref, cand = np.where(finite, ref, 0), np.where(finite, cand, 0)
+    allowed = tolerance.atol + tolerance.rtol * np.abs(ref)
+    worst = _largest(np.divide(difference, allowed, out=_unmet(difference), where=allowed > 0))
+    cosine = _smallest_cosine(ref, cand)
+    top1, top5 = _agreement(ref, cand, 1), _agreement(ref, cand, 5)
+    norm = float(np.linalg.norm(ref))
+    distance = float(np.linalg.norm(difference))
+    return Comparison(
+        output=output,
+        rows=len(ref),
+        max_abs=_largest(difference),
+        mean_abs=float(difference.mean()) if difference.size else 0.0,
+        relative_l2=distance / norm if norm else distance,
+        cosine=cosine,
+        worst=worst,
+        top1_agreement=top1,
+        top5_agreement=top5,
+        failures=_failures(worst, cosine, top1, tolerance),
+    )
+
+
+def _largest(values: Array) -> float:
+    return float(values.max()) if values.size else 0.0
+
+
+def _unmet(difference: Array) -> Array:
+    """Ratio where nothing is allowed: 0 for an exact match, else beyond any limit."""
+    return np.where(difference > 0, np.finfo(np.float64).max, 0.0)
+
+
+def _failures(
+    worst: float, cosine: float, top1: float | None, tolerance: Tolerance
+) -> tuple[str, ...]:
+    failures = []
+    if worst > 1:
+        failures.append(f"largest difference is {worst:.3g} times what is allowed")
+    if tolerance.cosine is not None and cosine < tolerance.cosine:
+        failures.append(f"cosine {cosine:.6f} is below {tolerance.cosine}")
+    if tolerance.top1_agreement is not None:
+        if top1 is None:
+            failures.append("top-1 agreement was asked for, but this output has no classes")
+        elif top1 < tolerance.top1_agreement:
+            failures.append(f"top-1 agreement {top1:.4f} is below {tolerance.top1_agreement}")
+    return tuple(failures)
+
+
+def _incomparable(output: str, rows: int, failure: str) -> Comparison:
+    largest = float(np.finfo(np.float64).max)
+    return Comparison(
+        output, rows, largest, largest, largest, -1.0, largest, None, None, (failure,)
+    )
+
+
+def _compare_integers(output: str, reference: Array, candidate: Array) -> Comparison:
+    """Class indices: the share of equal rows, and no tolerance."""
+    same = (reference == candidate).reshape(len(reference), -1)
+    share = float(same.all(axis=1).mean())
+    difference = np.abs(reference.astype(np.int64) - candidate.astype(np.int64))
+    failures = () if share == 1 else (f"{(1 - share) * len(same):.0f} rows differ",)
+    return Comparison(
+        output=output,
+        rows=len(reference),
+        max_abs=_largest(difference),
+        mean_abs=float(difference.mean()),
+        relative_l2=0.0 if share == 1 else 1.0,
+        cosine=1.0 if share == 1 else 0.0,
+        worst=0.0 if share == 1 else float(np.finfo(np.float64).max),
+        top1_agreement=float(same[:, 0].mean()),
+        top5_agreement=None,
+        failures=failures,
+    )
+
+
+def _smallest_cosine(ref: Array, cand: Array) -> float:
+    """Over rows; 1 where both are zero, 0 where only one is."""
+    a, b = ref.reshape(len(ref), -1), cand.reshape(len(cand), -1)
+    dots = np.einsum("ij,ij->i", a, b)
+    norms: Array = np.sqrt(np.einsum("ij,ij->i", a, a) * np.einsum("ij,ij->i", b, b))
+    both_zero = (~a.any(axis=1)) & (~b.any(axis=1))
+    cosines = np.divide(dots, norms, out=both_zero.astype(np.float64), where=norms > 0)
+    return float(min(cosines.min(initial=1.0), 1.0))
+
+
+def _agreement(ref: Array, cand: Array, count: int) -> float | None:
+    """Share of rows whose ``count`` largest elements are the same set."""
+    if ref.ndim < 2 or ref.shape[-1] <= count:
+        return None
+    a, b = ref.reshape(-1, ref.shape[-1]), cand.reshape(-1, cand.shape[-1])
+    best_a = np.sort(np.argsort(-a, axis=1, kind="stable")[:, :count], axis=1)
+    best_b = np.sort(np.argsort(-b, axis=1, kind="stable")[:, :count], axis=1)
+    return float((best_a == best_b).all(axis=1).mean())

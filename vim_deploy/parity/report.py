@@ -1,0 +1,134 @@
+"""One parity run as a record, ``parity.json`` and a verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import vim_deploy
+from vim_deploy.errors import VimDeployError
+from vim_deploy.files import write_json
+from vim_deploy.parity.cases import Case
+from vim_deploy.parity.metrics import Comparison, Tolerance, compare
+from vim_deploy.run.base import Array, Runner, run_in_batches
+
+#: Images the reference runs at once; only memory depends on it.
+_REFERENCE_BATCH = 8
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """Comparisons of one case at one batch size, one per output."""
+
+    case: str
+    batch: int
+    comparisons: tuple[Comparison, ...]
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """What was compared with what, and how it came out."""
+
+    artifact: str
+    artifact_sha256: str
+    reference: str
+    candidate: str
+    tolerance: Tolerance
+    results: tuple[CaseResult, ...]
+    command: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default_factory=tuple)
+
+    @property
+    def passed(self) -> bool:
+        """Whether there is a result and every comparison is within tolerance."""
+        comparisons = [item for result in self.results for item in result.comparisons]
+        return bool(comparisons) and all(item.passed for item in comparisons)
+
+    @property
+    def worst(self) -> Comparison:
+        """The comparison nearest to, or furthest beyond, its limit."""
+        comparisons = [item for result in self.results for item in result.comparisons]
+        return max(comparisons, key=lambda item: (not item.passed, item.worst))
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able form, as in ``parity.json``."""
+        return {
+            "tool": f"vim-deploy {vim_deploy.__version__}",
+            "passed": self.passed,
+            "artifact": self.artifact,
+            "artifact_sha256": self.artifact_sha256,
+            "reference": self.reference,
+            "candidate": self.candidate,
+            "tolerance": dataclasses.asdict(self.tolerance),
+            "results": [
+                {
+                    "case": result.case,
+                    "batch": result.batch,
+                    "outputs": [item.as_dict() for item in result.comparisons],
+                }
+                for result in self.results
+            ],
+            "notes": list(self.notes),
+            "command": list(self.command),
+        }
+
+    def write(self, path: Path) -> None:
+        """Write ``as_dict`` to ``path``, atomically."""
+        write_json(path, self.as_dict())
+
+    def require_passed(self) -> None:
+        """VIM-701 naming the worst output when a tolerance is not met."""
+        if self.passed:
+            return
+        if not self.results:
+            raise VimDeployError("VIM-701", "nothing was compared")
+        worst = self.worst
+        raise VimDeployError(
+            "VIM-701",
+            f"{self.candidate} and {self.reference} differ in {worst.output!r}",
+            why=f"{'; '.join(worst.failures)} (max abs {worst.max_abs:.3g}, relative L2 "
+            f"{worst.relative_l2:.3g}, tolerance {self.tolerance.atol:g} + "
+            f"{self.tolerance.rtol:g} |reference|)",
+            fix="check that the reference belongs to this file; the report lists every output",
+        )
+
+
+def compare_runners(
+    reference: Runner | None,
+    candidate: Runner,
+    cases: Sequence[Case],
+    batches: Sequence[int],
+    tolerance: Tolerance,
+) -> tuple[CaseResult, ...]:
+    """Run every case at every batch size and compare with stored outputs or the reference.
+
+    The reference runs once per case. Cases with stored outputs need no reference runner.
+    """
+    results = []
+    for case in cases:
+        expected = _expected(reference, case)
+        for batch in batches:
+            found = run_in_batches(candidate, case.images, batch)
+            comparisons = tuple(
+                compare(name, expected[name], found[name], tolerance)
+                for name in candidate.outputs
+                if name in expected
+            )
+            results.append(CaseResult(case.name, batch, comparisons))
+    return tuple(results)
+
+
+def _expected(reference: Runner | None, case: Case) -> Mapping[str, Array]:
+    if case.stored:
+        return case.stored
+    if reference is None:
+        raise VimDeployError(
+            "VIM-203",
+            "nothing to compare with",
+            why=f"case {case.name} has no stored outputs and no reference was given",
+            fix="--against CHECKPOINT, ANOTHER.onnx or STORED.npz",
+        )
+    return run_in_batches(reference, case.images, _REFERENCE_BATCH)

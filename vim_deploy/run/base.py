@@ -1,0 +1,55 @@
+"""What every runner offers: arrays in, named arrays out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vim_deploy.errors import VimDeployError
+from vim_deploy.specs import TensorSpec
+
+Array = NDArray[Any]
+
+
+class Runner(Protocol):
+    """Runs one model in one runtime."""
+
+    @property
+    def name(self) -> str:
+        """Runtime and version, for reports."""
+
+    @property
+    def input(self) -> TensorSpec:
+        """The image input; a str in the shape is a dynamic size."""
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Output names in order."""
+
+    def run(self, image: Array) -> Mapping[str, Array]:
+        """Outputs for one batch of images of the input's dtype and shape."""
+
+
+def check_input(spec: TensorSpec, image: Array) -> None:
+    """Refuse an array that the model does not take (VIM-415), before a runtime does it worse."""
+    fits = len(spec.shape) == image.ndim and all(
+        isinstance(wanted, str) or wanted == found
+        for wanted, found in zip(spec.shape, image.shape, strict=True)
+    )
+    if image.dtype != np.dtype(spec.dtype) or not fits or 0 in image.shape:
+        raise VimDeployError(
+            "VIM-415",
+            f"the model's input {spec.name!r} does not take this array",
+            why=f"found {image.dtype} {list(image.shape)}, expected {spec.dtype} "
+            f"{list(spec.shape)}",
+            fix="prepare images as the model's metadata says: vim-deploy inspect MODEL.onnx",
+        )
+
+
+def run_in_batches(runner: Runner, images: Array, batch: int) -> dict[str, Array]:
+    """Run ``images`` in batches of ``batch`` (the last may be smaller) and join the outputs."""
+    parts = [runner.run(images[start : start + batch]) for start in range(0, len(images), batch)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in runner.outputs}
