@@ -1,0 +1,45 @@
+//! \file abi.h
+//! Where the few functions that this library calls on TensorRT's objects lie in their virtual
+//! tables, by generation.
+//!
+//! The plugins are handed to TensorRT, which calls them through interfaces that are the same from
+//! 10.0 to 11.1. The other way round that is not so: 11.0 dropped three functions from the front
+//! of IPluginRegistry and gave ILogger and ILoggerFinder a base class, so that a call compiled
+//! against the headers of 10 lands in another function of 11. One library serves both, hence the
+//! table. Positions follow from the order of declaration in NvInferRuntimeCommon.h,
+//! NvInferRuntime.h and NvInferRuntimeBase.h of 8.6.1, 10.14 and 11.1 (Itanium C++ ABI: a virtual
+//! destructor takes two places).
+#pragma once
+
+#include "tensorrt_lookup.h"
+
+namespace vim_plugins::adapters {
+
+//! Index in the virtual table of each function called.
+struct AbiSlots {
+    int register_creator;  //!< IPluginRegistry: bool (creator, namespace)
+    int find_logger;       //!< ILoggerFinder: ILogger* ()
+    int log;               //!< ILogger: void (severity, message)
+};
+
+//! The slots of a generation; not to be asked for kUnknown.
+constexpr AbiSlots abi_slots(Generation generation) noexcept {
+    switch (generation) {
+        case Generation::kV10:
+            return {12, 0, 0};
+        case Generation::kV11:
+            return {8, 4, 4};
+        case Generation::kV8:
+        case Generation::kUnknown:
+            break;
+    }
+    return {0, 0, 0};
+}
+
+//! The virtual function of `object` at `slot`; the object itself is the function's first argument.
+template <typename Function>
+Function virtual_function(void* object, int slot) noexcept {
+    return reinterpret_cast<Function>((*static_cast<void***>(object))[slot]);
+}
+
+}  // namespace vim_plugins::adapters

@@ -1,0 +1,139 @@
+//! \file registration.cpp
+//! Registers the plugins when the library is only dlopened, as Triton's TensorRT backend does,
+//! and keeps out of the way when TensorRT itself loads the library.
+#include <NvInferVersion.h>
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <array>
+#include <mutex>
+#include <string>
+
+#include "abi.h"
+#include "creators.h"
+#include "logging.h"
+#include "tensorrt_lookup.h"
+#include "vim_plugins/contract.h"
+
+namespace vim_plugins::adapters {
+namespace {
+
+// A creator compiled against the headers of 8 is another class than one of 10; from 10 to 11 the
+// creator interface stayed as it is.
+bool fits_headers(Generation generation) noexcept {
+#if NV_TENSORRT_MAJOR >= 10
+    return generation == Generation::kV10 || generation == Generation::kV11;
+#else
+    return generation == Generation::kV8;
+#endif
+}
+
+constexpr Generation kHeaderGeneration = NV_TENSORRT_MAJOR >= 11   ? Generation::kV11
+                                         : NV_TENSORRT_MAJOR >= 10 ? Generation::kV10
+                                                                   : Generation::kV8;
+
+struct Registered {
+    std::mutex mutex;
+    std::vector<void const*> bases;
+};
+
+Registered& registered() {
+    static auto* instance = new Registered;
+    return *instance;
+}
+
+// Creators in a registry must not vanish with a dlclose of the one who opened the library.
+void stay_loaded() {
+    Dl_info info{};
+    if (::dladdr(reinterpret_cast<void const*>(&vim_plugins_register), &info) != 0) {
+        static_cast<void>(::dlopen(info.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE));
+    }
+}
+
+// Whether at least one creator is new to this registry.
+bool register_creators(LoadedTensorRt const& library) {
+    using RegisterCreator = bool (*)(void*, void*, char const*);
+    int const slot = abi_slots(generation_of(library.version)).register_creator;
+    auto const call = virtual_function<RegisterCreator>(library.registry, slot);
+    bool any = false;
+    for (void* creator : creator_objects()) {
+        any = call(library.registry, creator, kPluginNamespace) || any;
+    }
+    return any;
+}
+
+void register_with(LoadedTensorRt const& library, Registered& done) {
+    std::string const name = library.path.empty() ? "this program" : library.path;
+    Generation const generation = generation_of(library.version);
+    if (!fits_headers(generation)) {
+        report(Severity::kWarning, "vim_plugins: not registered with " + name +
+                                       ", TensorRT version " + std::to_string(library.version) +
+                                       ": this library is built for TensorRT " +
+                                       std::to_string(NV_TENSORRT_MAJOR));
+        return;
+    }
+    if (library.get_logger != nullptr) {
+        add_logger_source(library.get_logger, generation);
+    }
+    if (std::find(done.bases.begin(), done.bases.end(), library.base) != done.bases.end() ||
+        is_on_call_stack(library.base)) {
+        return;
+    }
+    if (!register_creators(library)) {
+        report(Severity::kInfo, "vim_plugins: the plugins are already registered with " + name);
+        return;
+    }
+    stay_loaded();
+    done.bases.push_back(library.base);
+    report(Severity::kVerbose, "vim_plugins: registered with " + name);
+}
+
+}  // namespace
+
+int register_with_loaded_tensorrt() noexcept {
+    return guarded("registration", 0, [] {
+        Registered& done = registered();
+        std::lock_guard<std::mutex> const lock(done.mutex);
+        for (LoadedTensorRt const& library : find_loaded_tensorrt()) {
+            register_with(library, done);
+        }
+        return static_cast<int>(done.bases.size());
+    });
+}
+
+bool is_registered_with(void const* address) noexcept {
+    return guarded("registration", false, [address] {
+        Registered& done = registered();
+        std::lock_guard<std::mutex> const lock(done.mutex);
+        void const* base = base_of(address);
+        return std::find(done.bases.begin(), done.bases.end(), base) != done.bases.end();
+    });
+}
+
+void take_logger_finder(void* finder, void const* address) noexcept {
+    guarded("setLoggerFinder", 0, [finder, address] {
+        Generation generation = kHeaderGeneration;
+        void const* base = base_of(address);
+        for (LoadedTensorRt const& library : find_loaded_tensorrt()) {
+            Generation const found = generation_of(library.version);
+            if (library.base == base && found != Generation::kUnknown) {
+                generation = found;
+            }
+        }
+        set_logger_finder(finder, generation);
+        return 0;
+    });
+}
+
+namespace {
+
+[[gnu::constructor]] void register_on_load() {
+    register_with_loaded_tensorrt();
+}
+
+}  // namespace
+}  // namespace vim_plugins::adapters
+
+extern "C" int vim_plugins_register() noexcept {
+    return vim_plugins::adapters::register_with_loaded_tensorrt();
+}

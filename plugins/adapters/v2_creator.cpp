@@ -1,0 +1,93 @@
+//! \file v2_creator.cpp
+//! The creators and the entry points of the library for TensorRT 8.6.
+#include "v2_creator.h"
+
+#include <memory>
+
+#include "attributes.h"
+#include "creators.h"
+#include "logging.h"
+#include "v2_fields.h"
+#include "v2_plugin.h"
+
+namespace vim_plugins::adapters {
+
+template <typename Params>
+V2Creator<Params>::V2Creator()
+    : name_(describe(Params{}).name), fields_(announce_attributes(describe(Params{}))) {
+    collection_ = {static_cast<std::int32_t>(fields_.size()), fields_.data()};
+}
+
+template <typename Params>
+nvinfer1::IPluginV2* V2Creator<Params>::make(nvinfer1::PluginFieldCollection const* fields) const {
+    auto plugin = std::make_unique<V2Plugin<Params>>(OpNode<Params>(fields));
+    plugin->setPluginNamespace(namespace_.c_str());
+    return plugin.release();
+}
+
+template <typename Params>
+nvinfer1::IPluginV2* V2Creator<Params>::createPlugin(
+    char const*, nvinfer1::PluginFieldCollection const* fields) noexcept {
+    return guarded<nvinfer1::IPluginV2*>("createPlugin", nullptr, [&] { return make(fields); });
+}
+
+template <typename Params>
+nvinfer1::IPluginV2* V2Creator<Params>::deserializePlugin(char const*, void const* serialData,
+                                                          std::size_t serialLength) noexcept {
+    return guarded<nvinfer1::IPluginV2*>("deserializePlugin", nullptr, [&] {
+        UnpackedFields const fields(serialData, serialLength);
+        return make(fields.collection());
+    });
+}
+
+template <typename Params>
+void V2Creator<Params>::setPluginNamespace(char const* pluginNamespace) noexcept {
+    guarded("setPluginNamespace", 0, [&] {
+        namespace_ = pluginNamespace == nullptr ? "" : pluginNamespace;
+        return 0;
+    });
+}
+
+template class V2Creator<SelectiveScanParams>;
+template class V2Creator<BiCausalConvParams>;
+template class V2Creator<BiSelectiveScanParams>;
+
+namespace {
+
+struct Creators {
+    V2Creator<SelectiveScanParams> scan;
+    V2Creator<BiCausalConvParams> conv;
+    V2Creator<BiSelectiveScanParams> bi_scan;
+    std::array<nvinfer1::IPluginCreator*, 3> list{&scan, &conv, &bi_scan};
+};
+
+// Never destroyed: a registry may hold the creators until the process ends.
+Creators& creators() {
+    static auto* instance = new Creators;
+    return *instance;
+}
+
+}  // namespace
+
+std::vector<void*> creator_objects() {
+    auto const& list = creators().list;
+    return {list.begin(), list.end()};
+}
+
+}  // namespace vim_plugins::adapters
+
+//! TensorRT's loadLibrary() asks for the creators here.
+extern "C" nvinfer1::IPluginCreator* const* getPluginCreators(std::int32_t& nbCreators) noexcept {
+    using namespace vim_plugins::adapters;
+    void const* caller = __builtin_return_address(0);
+    return guarded<nvinfer1::IPluginCreator* const*>("getPluginCreators", nullptr, [&] {
+        auto const& list = creators().list;
+        nbCreators = is_registered_with(caller) ? 0 : static_cast<std::int32_t>(list.size());
+        return list.data();
+    });
+}
+
+//! TensorRT's loadLibrary() hands the way to its logger over here.
+extern "C" void setLoggerFinder(nvinfer1::ILoggerFinder* finder) noexcept {
+    vim_plugins::adapters::take_logger_finder(finder, __builtin_return_address(0));
+}

@@ -1,0 +1,69 @@
+//! \file v3_creator.cpp
+//! The creators and the entry points of the library for TensorRT 10 and 11.
+#include "v3_creator.h"
+
+#include "attributes.h"
+#include "creators.h"
+#include "logging.h"
+#include "v3_plugin.h"
+
+namespace vim_plugins::adapters {
+
+template <typename Params>
+V3Creator<Params>::V3Creator()
+    : name_(describe(Params{}).name), fields_(announce_attributes(describe(Params{}))) {
+    collection_ = {static_cast<std::int32_t>(fields_.size()), fields_.data()};
+}
+
+template <typename Params>
+nvinfer1::IPluginV3* V3Creator<Params>::createPlugin(char const*,
+                                                     nvinfer1::PluginFieldCollection const* fields,
+                                                     nvinfer1::TensorRTPhase) noexcept {
+    return guarded<nvinfer1::IPluginV3*>(
+        "createPlugin", nullptr, [fields] { return new V3Plugin<Params>(OpNode<Params>(fields)); });
+}
+
+template class V3Creator<SelectiveScanParams>;
+template class V3Creator<BiCausalConvParams>;
+template class V3Creator<BiSelectiveScanParams>;
+
+namespace {
+
+struct Creators {
+    V3Creator<SelectiveScanParams> scan;
+    V3Creator<BiCausalConvParams> conv;
+    V3Creator<BiSelectiveScanParams> bi_scan;
+    std::array<nvinfer1::IPluginCreatorInterface*, 3> list{&scan, &conv, &bi_scan};
+};
+
+// Never destroyed: a registry may hold the creators until the process ends.
+Creators& creators() {
+    static auto* instance = new Creators;
+    return *instance;
+}
+
+}  // namespace
+
+std::vector<void*> creator_objects() {
+    auto const& list = creators().list;
+    return {list.begin(), list.end()};
+}
+
+}  // namespace vim_plugins::adapters
+
+//! TensorRT's loadLibrary() asks for the creators here.
+extern "C" nvinfer1::IPluginCreatorInterface* const* getCreators(
+    std::int32_t& nbCreators) noexcept {
+    using namespace vim_plugins::adapters;
+    void const* caller = __builtin_return_address(0);
+    return guarded<nvinfer1::IPluginCreatorInterface* const*>("getCreators", nullptr, [&] {
+        auto const& list = creators().list;
+        nbCreators = is_registered_with(caller) ? 0 : static_cast<std::int32_t>(list.size());
+        return list.data();
+    });
+}
+
+//! TensorRT's loadLibrary() hands the way to its logger over here.
+extern "C" void setLoggerFinder(nvinfer1::ILoggerFinder* finder) noexcept {
+    vim_plugins::adapters::take_logger_finder(finder, __builtin_return_address(0));
+}
