@@ -26,8 +26,8 @@ inline constexpr std::int32_t kMaxConvWidth = 16;
 
 //! u T[B,L,D], dt T[B,L,D], A f[N,D], bc T[B,L,K], Dskip f[D], dt_bias f[D], z T[B,L,Zc].
 inline constexpr const char* kSelectiveScan = "VimSelectiveScan";
-inline constexpr std::array<const char*, 7> kSelectiveScanInputs = {
-    "u", "dt", "A", "bc", "Dskip", "dt_bias", "z"};
+inline constexpr std::array<const char*, 7> kSelectiveScanInputs = {"u",     "dt",      "A", "bc",
+                                                                    "Dskip", "dt_bias", "z"};
 inline constexpr std::array<const char*, 1> kSelectiveScanOutputs = {"y"};
 inline constexpr std::array<const char*, 6> kSelectiveScanAttributes = {
     "reverse", "delta_softplus", "b_off", "c_off", "z_off", "has_z"};

@@ -78,8 +78,7 @@ std::int32_t vim_selective_scan_default_tactic(const vim_plugins::SelectiveScanP
 std::int64_t vim_selective_scan_workspace_bytes(const vim_plugins::SelectiveScanParams* params,
                                                 std::int32_t tactic) noexcept;
 std::int32_t vim_selective_scan_launch(const vim_plugins::SelectiveScanParams* params,
-                                       std::int32_t tactic, void* workspace,
-                                       void* stream) noexcept;
+                                       std::int32_t tactic, void* workspace, void* stream) noexcept;
 std::int32_t vim_selective_scan_params_size() noexcept;
 
 const char* vim_bi_causal_conv_validate(const vim_plugins::BiCausalConvParams* params) noexcept;
@@ -91,8 +90,7 @@ std::int32_t vim_bi_causal_conv_default_tactic(const vim_plugins::BiCausalConvPa
 std::int64_t vim_bi_causal_conv_workspace_bytes(const vim_plugins::BiCausalConvParams* params,
                                                 std::int32_t tactic) noexcept;
 std::int32_t vim_bi_causal_conv_launch(const vim_plugins::BiCausalConvParams* params,
-                                       std::int32_t tactic, void* workspace,
-                                       void* stream) noexcept;
+                                       std::int32_t tactic, void* workspace, void* stream) noexcept;
 std::int32_t vim_bi_causal_conv_params_size() noexcept;
 
 const char* vim_bi_selective_scan_validate(
@@ -102,8 +100,8 @@ std::int32_t vim_bi_selective_scan_tactics(const vim_plugins::BiSelectiveScanPar
                                            std::int32_t capacity) noexcept;
 std::int32_t vim_bi_selective_scan_default_tactic(const vim_plugins::BiSelectiveScanParams* params,
                                                   std::int32_t sm_count) noexcept;
-std::int64_t vim_bi_selective_scan_workspace_bytes(
-    const vim_plugins::BiSelectiveScanParams* params, std::int32_t tactic) noexcept;
+std::int64_t vim_bi_selective_scan_workspace_bytes(const vim_plugins::BiSelectiveScanParams* params,
+                                                   std::int32_t tactic) noexcept;
 std::int32_t vim_bi_selective_scan_launch(const vim_plugins::BiSelectiveScanParams* params,
                                           std::int32_t tactic, void* workspace,
                                           void* stream) noexcept;

@@ -55,10 +55,10 @@ struct SelectiveScanParams {
 
 //! VimBiCausalConv: depthwise causal and anti-causal convolution, each followed by SiLU.
 struct BiCausalConvParams {
-    const void* xz = nullptr;    //!< T[batch, length, xz_columns]
-    const float* w = nullptr;    //!< f[2, width, channels]
-    const float* bias = nullptr; //!< f[2, channels]
-    void* u2 = nullptr;          //!< T[2, batch, length, channels]
+    const void* xz = nullptr;     //!< T[batch, length, xz_columns]
+    const float* w = nullptr;     //!< f[2, width, channels]
+    const float* bias = nullptr;  //!< f[2, channels]
+    void* u2 = nullptr;           //!< T[2, batch, length, channels]
     std::int32_t batch = 0;
     std::int32_t length = 0;
     std::int32_t channels = 0;
@@ -70,11 +70,11 @@ struct BiCausalConvParams {
 
 //! VimBiSelectiveScan: both directions, the skip, the gate and the scaled sum.
 struct BiSelectiveScanParams {
-    const void* u2 = nullptr;        //!< T[2, batch, length, channels]
-    const void* dt = nullptr;        //!< T[2, batch, length, channels], or dt_w T[2, channels, rank]
-    const void* xdbl = nullptr;      //!< T[2, batch, length, xdbl_columns]
-    const float* A = nullptr;        //!< f[2, states, channels]
-    const float* d_skip = nullptr;   //!< f[2, channels]
+    const void* u2 = nullptr;       //!< T[2, batch, length, channels]
+    const void* dt = nullptr;       //!< T[2, batch, length, channels], or dt_w T[2, channels, rank]
+    const void* xdbl = nullptr;     //!< T[2, batch, length, xdbl_columns]
+    const float* A = nullptr;       //!< f[2, states, channels]
+    const float* d_skip = nullptr;  //!< f[2, channels]
     const float* dt_bias = nullptr;  //!< f[2, channels]
     const void* xz = nullptr;        //!< T[batch, length, xz_columns]
     void* y = nullptr;               //!< T[batch, length, channels]
@@ -91,7 +91,8 @@ struct BiSelectiveScanParams {
     std::int32_t dt_off = 0;  //!< first of the rank columns of xdbl; read only when low_rank
     std::int32_t z_off = 0;   //!< first column of the gate in xz
     std::int32_t delta_softplus = 1;
-    std::int32_t low_rank = 0;  //!< 1: dt is dt_w, and dt[l, d] = sum_r dt_w[d, r] * xdbl[l, dt_off + r]
+    std::int32_t low_rank =
+        0;  //!< 1: dt is dt_w, and dt[l, d] = sum_r dt_w[d, r] * xdbl[l, dt_off + r]
     DataType type = DataType::kFloat32;
 };
 

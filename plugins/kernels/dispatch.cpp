@@ -1,0 +1,386 @@
+//! Which tactic runs which shape, how much workspace it wants, and the launch itself.
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <limits>
+
+#include "kernel_args.h"
+#include "vim_plugins/ops.h"
+
+namespace vim_plugins {
+namespace {
+
+constexpr std::size_t kWorkspaceAlignment = 16;
+
+//! From this many channels over the whole batch on, serial walks give every scheduler of a large
+//! GPU two warps (two channels a thread, 132 multiprocessors of four schedulers).
+constexpr std::int64_t kSerialMinRows = 34000;
+//! Shorter sequences do not pay for the serial kernel's prologue.
+constexpr std::int32_t kSerialMinLength = 64;
+
+//! The part of a scan's shape that decides which kernels can run it.
+struct ScanShape {
+    std::int32_t batch;
+    std::int32_t length;
+    std::int32_t channels;
+    std::int32_t states;
+    std::int32_t bc_columns;
+    std::int32_t gate_columns;  //!< 0 without a gate
+    std::int32_t b_off;
+    std::int32_t c_off;
+    std::int32_t z_off;
+    std::int32_t dt_off;
+    std::int32_t rank;
+    bool delta_softplus;
+    bool both;
+};
+
+ScanShape shape_of(const SelectiveScanParams& p) {
+    return {p.batch,
+            p.length,
+            p.channels,
+            p.states,
+            p.bc_columns,
+            p.has_z == 1 ? p.z_columns : 0,
+            p.b_off,
+            p.c_off,
+            p.has_z == 1 ? p.z_off : 0,
+            0,
+            0,
+            p.delta_softplus == 1,
+            false};
+}
+
+ScanShape shape_of(const BiSelectiveScanParams& p) {
+    return {p.batch,
+            p.length,
+            p.channels,
+            p.states,
+            p.xdbl_columns,
+            p.xz_columns,
+            p.b_off,
+            p.c_off,
+            p.z_off,
+            p.low_rank == 1 ? p.dt_off : 0,
+            p.low_rank == 1 ? p.rank : 0,
+            p.delta_softplus == 1,
+            true};
+}
+
+bool even(std::int32_t value) {
+    return value % 2 == 0;
+}
+
+//! What the serial and the chunked kernels have in common: 16 states, softplus, channels in
+//! eights, pairs of columns at even offsets, and rows of one sequence within 32-bit offsets.
+bool fast_scan(const ScanShape& s) {
+    const std::int64_t widest = std::max({s.channels, s.bc_columns, s.gate_columns});
+    return s.states == kFastStates && s.delta_softplus && s.channels % 8 == 0 &&
+           even(s.bc_columns) && even(s.b_off) && even(s.c_off) && even(s.gate_columns) &&
+           even(s.z_off) && s.length <= std::numeric_limits<std::int32_t>::max() / widest;
+}
+
+std::int32_t block_channels(Tactic tactic) {
+    switch (tactic) {
+        case Tactic::kChunked4:
+            return 4;
+        case Tactic::kChunked8:
+            return 8;
+        case Tactic::kChunked16:
+            return 16;
+        default:
+            return 0;
+    }
+}
+
+bool supports_scan(const ScanShape& s, Tactic tactic) {
+    switch (tactic) {
+        case Tactic::kDefault:
+        case Tactic::kGeneric:
+            return true;
+        case Tactic::kSerial:
+            return fast_scan(s) && s.rank <= kSerialMaxRank && even(s.rank) && even(s.dt_off);
+        case Tactic::kChunked4:
+        case Tactic::kChunked8:
+        case Tactic::kChunked16:
+            return fast_scan(s) && s.channels % block_channels(tactic) == 0;
+        default:
+            return false;
+    }
+}
+
+//! Serial walks where they fill the GPU, else the largest chunked block that still gives every
+//! multiprocessor one; the smallest block where none does.
+Tactic default_scan(const ScanShape& s, std::int32_t sm_count) {
+    const std::int64_t rows = std::int64_t{s.batch} * s.channels;
+    if (supports_scan(s, Tactic::kSerial) && rows >= kSerialMinRows &&
+        s.length >= kSerialMinLength) {
+        return Tactic::kSerial;
+    }
+    for (const Tactic tactic : {Tactic::kChunked16, Tactic::kChunked8}) {
+        if (supports_scan(s, tactic) && rows / block_channels(tactic) >= sm_count) {
+            return tactic;
+        }
+    }
+    return supports_scan(s, Tactic::kChunked4) ? Tactic::kChunked4 : Tactic::kGeneric;
+}
+
+constexpr std::array<Tactic, 4> kFastScans = {Tactic::kSerial, Tactic::kChunked16,
+                                              Tactic::kChunked8, Tactic::kChunked4};
+
+//! Writes `first` and then the other candidates that run the shape.
+template <typename Supports, std::size_t kCount>
+std::int32_t list_tactics(Tactic first, const std::array<Tactic, kCount>& others, Supports&& runs,
+                          Tactic* out, std::int32_t capacity) {
+    std::int32_t count = 0;
+    const auto add = [&](Tactic tactic) {
+        if (count < capacity && out != nullptr) {
+            out[count++] = tactic;
+        }
+    };
+    add(first);
+    for (const Tactic tactic : others) {
+        if (tactic != first && runs(tactic)) {
+            add(tactic);
+        }
+    }
+    return count;
+}
+
+std::int32_t scan_tactics(const ScanShape& s, std::int32_t sm_count, Tactic* out,
+                          std::int32_t capacity) {
+    // Timing the generic kernel would only slow a build down where a fast one runs.
+    return list_tactics(
+        default_scan(s, sm_count), kFastScans, [&](Tactic t) { return supports_scan(s, t); }, out,
+        capacity);
+}
+
+//! Scratch for the outputs of the first direction, in fp32.
+std::size_t scan_workspace(const ScanShape& s, Tactic tactic) {
+    const bool in_registers = block_channels(tactic) > 0 && s.length <= kChunkedSegment;
+    if (!s.both || in_registers) {
+        return 0;
+    }
+    const std::size_t bytes = sizeof(float) * static_cast<std::size_t>(s.batch) *
+                              static_cast<std::size_t>(s.length) *
+                              static_cast<std::size_t>(s.channels);
+    return (bytes + kWorkspaceAlignment - 1) / kWorkspaceAlignment * kWorkspaceAlignment;
+}
+
+//! A pointer moved by `columns` elements of the type.
+const void* at_column(const void* pointer, std::int32_t columns, DataType type) {
+    const std::size_t size = type == DataType::kFloat32 ? 4 : 2;
+    return static_cast<const unsigned char*>(pointer) + size * static_cast<std::size_t>(columns);
+}
+
+ScanArgs args_of(const SelectiveScanParams& p) {
+    ScanArgs args{};
+    args.direction[p.reverse == 1 ? 1 : 0] = {p.u, p.dt, p.bc, p.A, p.d_skip, p.dt_bias};
+    args.z = p.has_z == 1 ? at_column(p.z, p.z_off, p.type) : nullptr;
+    args.y = p.y;
+    args.scale = 1.0F;
+    args.batch = p.batch;
+    args.length = p.length;
+    args.channels = p.channels;
+    args.states = p.states;
+    args.bc_columns = p.bc_columns;
+    args.z_columns = p.z_columns;
+    args.b_off = p.b_off;
+    args.c_off = p.c_off;
+    args.forward = p.reverse == 0;
+    args.reverse = p.reverse == 1;
+    args.delta_softplus = p.delta_softplus == 1;
+    return args;
+}
+
+ScanArgs args_of(const BiSelectiveScanParams& p, void* workspace) {
+    const std::int64_t rows = std::int64_t{p.batch} * p.length;
+    const std::size_t size = p.type == DataType::kFloat32 ? 4 : 2;
+    ScanArgs args{};
+    for (int i = 0; i < 2; ++i) {
+        const auto moved = [&](const void* base, std::int64_t elements) -> const void* {
+            return static_cast<const unsigned char*>(base) +
+                   static_cast<std::size_t>(i * elements) * size;
+        };
+        const std::int64_t dt_elements =
+            p.low_rank == 1 ? std::int64_t{p.channels} * p.rank : rows * p.channels;
+        args.direction[i] = {
+            moved(p.u2, rows * p.channels),          moved(p.dt, dt_elements),
+            moved(p.xdbl, rows * p.xdbl_columns),    p.A + std::int64_t{i} * p.states * p.channels,
+            p.d_skip + std::int64_t{i} * p.channels, p.dt_bias + std::int64_t{i} * p.channels};
+    }
+    args.z = at_column(p.xz, p.z_off, p.type);
+    args.y = p.y;
+    args.partial = static_cast<float*>(workspace);
+    args.scale = p.scale;
+    args.batch = p.batch;
+    args.length = p.length;
+    args.channels = p.channels;
+    args.states = p.states;
+    args.bc_columns = p.xdbl_columns;
+    args.z_columns = p.xz_columns;
+    args.b_off = p.b_off;
+    args.c_off = p.c_off;
+    args.dt_off = p.low_rank == 1 ? p.dt_off : 0;
+    args.rank = p.low_rank == 1 ? p.rank : 0;
+    args.forward = true;
+    args.reverse = true;
+    args.delta_softplus = p.delta_softplus == 1;
+    return args;
+}
+
+cudaError_t launch_scan(const ScanArgs& args, DataType type, Tactic tactic, cudaStream_t stream) {
+    const bool fp32 = type == DataType::kFloat32;
+    const bool fp16 = type == DataType::kFloat16;
+    if (tactic == Tactic::kSerial) {
+        return fp32   ? launch_serial_fp32(args, stream)
+               : fp16 ? launch_serial_fp16(args, stream)
+                      : launch_serial_bf16(args, stream);
+    }
+    if (tactic == Tactic::kGeneric) {
+        return fp32   ? launch_generic_fp32(args, stream)
+               : fp16 ? launch_generic_fp16(args, stream)
+                      : launch_generic_bf16(args, stream);
+    }
+    return fp32   ? launch_chunked_fp32(args, tactic, stream)
+           : fp16 ? launch_chunked_fp16(args, tactic, stream)
+                  : launch_chunked_bf16(args, tactic, stream);
+}
+
+//! Multiprocessors of the current device; 0 on failure. Reads an attribute the runtime has cached:
+//! no synchronisation, allowed during stream capture.
+std::int32_t current_sm_count() {
+    int device = 0;
+    int count = 0;
+    if (cudaGetDevice(&device) != cudaSuccess ||
+        cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) != cudaSuccess) {
+        return 0;
+    }
+    return count;
+}
+
+bool conv_vector(const BiCausalConvParams& p) {
+    return p.width == 4 && p.channels % 8 == 0 && p.xz_columns % 8 == 0 && p.x_off % 8 == 0;
+}
+
+}  // namespace
+
+bool supports(const SelectiveScanParams& params, Tactic tactic) noexcept {
+    return validate_shape(params) == nullptr && supports_scan(shape_of(params), tactic);
+}
+
+bool supports(const BiSelectiveScanParams& params, Tactic tactic) noexcept {
+    return validate_shape(params) == nullptr && supports_scan(shape_of(params), tactic);
+}
+
+bool supports(const BiCausalConvParams& params, Tactic tactic) noexcept {
+    return validate_shape(params) == nullptr &&
+           (tactic == Tactic::kDefault || tactic == Tactic::kGeneric ||
+            (tactic == Tactic::kVector && conv_vector(params)));
+}
+
+std::int32_t tactics(const SelectiveScanParams& params, std::int32_t sm_count, Tactic* out,
+                     std::int32_t capacity) noexcept {
+    return validate_shape(params) != nullptr
+               ? 0
+               : scan_tactics(shape_of(params), sm_count, out, capacity);
+}
+
+std::int32_t tactics(const BiSelectiveScanParams& params, std::int32_t sm_count, Tactic* out,
+                     std::int32_t capacity) noexcept {
+    return validate_shape(params) != nullptr
+               ? 0
+               : scan_tactics(shape_of(params), sm_count, out, capacity);
+}
+
+std::int32_t tactics(const BiCausalConvParams& params, std::int32_t sm_count, Tactic* out,
+                     std::int32_t capacity) noexcept {
+    if (validate_shape(params) != nullptr) {
+        return 0;
+    }
+    return list_tactics(
+        default_tactic(params, sm_count), std::array<Tactic, 0>{}, [](Tactic) { return false; },
+        out, capacity);
+}
+
+Tactic default_tactic(const SelectiveScanParams& params, std::int32_t sm_count) noexcept {
+    return validate_shape(params) != nullptr ? Tactic::kGeneric
+                                             : default_scan(shape_of(params), sm_count);
+}
+
+Tactic default_tactic(const BiSelectiveScanParams& params, std::int32_t sm_count) noexcept {
+    return validate_shape(params) != nullptr ? Tactic::kGeneric
+                                             : default_scan(shape_of(params), sm_count);
+}
+
+Tactic default_tactic(const BiCausalConvParams& params, std::int32_t) noexcept {
+    return conv_vector(params) ? Tactic::kVector : Tactic::kGeneric;
+}
+
+std::size_t workspace_bytes(const SelectiveScanParams&, Tactic) noexcept {
+    return 0;
+}
+
+std::size_t workspace_bytes(const BiCausalConvParams&, Tactic) noexcept {
+    return 0;
+}
+
+std::size_t workspace_bytes(const BiSelectiveScanParams& params, Tactic tactic) noexcept {
+    return validate_shape(params) != nullptr ? 0 : scan_workspace(shape_of(params), tactic);
+}
+
+cudaError_t launch(const SelectiveScanParams& params, Tactic tactic, void*,
+                   cudaStream_t stream) noexcept {
+    if (validate(params) != nullptr || !supports(params, tactic)) {
+        return cudaErrorInvalidValue;
+    }
+    if (tactic == Tactic::kDefault) {
+        tactic = default_tactic(params, current_sm_count());
+    }
+    return launch_scan(args_of(params), params.type, tactic, stream);
+}
+
+cudaError_t launch(const BiSelectiveScanParams& params, Tactic tactic, void* workspace,
+                   cudaStream_t stream) noexcept {
+    if (validate(params) != nullptr || !supports(params, tactic)) {
+        return cudaErrorInvalidValue;
+    }
+    if (tactic == Tactic::kDefault) {
+        tactic = default_tactic(params, current_sm_count());
+    }
+    const bool needed = workspace_bytes(params, tactic) > 0;
+    const bool misaligned = reinterpret_cast<std::uintptr_t>(workspace) % kWorkspaceAlignment != 0;
+    if (needed && (workspace == nullptr || misaligned)) {
+        return cudaErrorInvalidValue;
+    }
+    return launch_scan(args_of(params, needed ? workspace : nullptr), params.type, tactic, stream);
+}
+
+cudaError_t launch(const BiCausalConvParams& params, Tactic tactic, void*,
+                   cudaStream_t stream) noexcept {
+    if (validate(params) != nullptr || !supports(params, tactic)) {
+        return cudaErrorInvalidValue;
+    }
+    if (tactic == Tactic::kDefault) {
+        tactic = default_tactic(params, 0);
+    }
+    const ConvArgs args{at_column(params.xz, params.x_off, params.type),
+                        params.w,
+                        params.bias,
+                        params.u2,
+                        params.batch,
+                        params.length,
+                        params.channels,
+                        params.width,
+                        params.xz_columns};
+    switch (params.type) {
+        case DataType::kFloat32:
+            return launch_conv_fp32(args, tactic, stream);
+        case DataType::kFloat16:
+            return launch_conv_fp16(args, tactic, stream);
+        default:
+            return launch_conv_bf16(args, tactic, stream);
+    }
+}
+
+}  // namespace vim_plugins

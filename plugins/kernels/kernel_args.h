@@ -1,0 +1,83 @@
+//! What the kernels read: one struct for the scans of one or both directions, one for the
+//! convolution. dispatch.cpp fills them from the public parameters; column offsets of the gate and
+//! of x are already added to the pointers.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "vim_plugins/params.h"
+
+namespace vim_plugins {
+
+//! State size of the fast kernels; other sizes take the generic one.
+inline constexpr int kFastStates = 16;
+//! Columns of B and C together, staged side by side.
+inline constexpr int kFastBcColumns = 2 * kFastStates;
+//! Largest rank of dt_w for which the serial kernel keeps the weight in shared memory.
+inline constexpr int kSerialMaxRank = 64;
+//! Tokens a chunked block holds at once; longer sequences are walked in such segments.
+inline constexpr int kChunkedSegment = 200;
+
+//! Inputs of one direction. Index 0 of ScanArgs::direction runs forward, index 1 in reverse.
+struct DirectionArgs {
+    const void* u;         //!< T[batch, length, channels]
+    const void* dt;        //!< T[batch, length, channels], or T[channels, rank] when rank > 0
+    const void* bc;        //!< T[batch, length, bc_columns]
+    const float* A;        //!< f[states, channels]
+    const float* d_skip;   //!< f[channels]
+    const float* dt_bias;  //!< f[channels]
+};
+
+struct ScanArgs {
+    DirectionArgs direction[2];
+    const void* z;   //!< T[batch, length, z_columns] at the gate's first column, or nullptr
+    void* y;         //!< T[batch, length, channels]
+    float* partial;  //!< f[batch, length, channels] scratch for two directions, or nullptr
+    float scale;
+    std::int32_t batch;
+    std::int32_t length;
+    std::int32_t channels;
+    std::int32_t states;
+    std::int32_t bc_columns;
+    std::int32_t z_columns;
+    std::int32_t b_off;
+    std::int32_t c_off;
+    std::int32_t dt_off;
+    std::int32_t rank;  //!< 0: dt is given per token
+    bool forward;       //!< direction[0] runs
+    bool reverse;       //!< direction[1] runs
+    bool delta_softplus;
+};
+
+struct ConvArgs {
+    const void* x;      //!< T[batch, length, x_columns] at x's first column
+    const float* w;     //!< f[2, width, channels]
+    const float* bias;  //!< f[2, channels]
+    void* u2;           //!< T[2, batch, length, channels]
+    std::int32_t batch;
+    std::int32_t length;
+    std::int32_t channels;
+    std::int32_t width;
+    std::int32_t x_columns;
+};
+
+cudaError_t launch_serial_fp32(const ScanArgs& args, cudaStream_t stream);
+cudaError_t launch_serial_fp16(const ScanArgs& args, cudaStream_t stream);
+cudaError_t launch_serial_bf16(const ScanArgs& args, cudaStream_t stream);
+
+cudaError_t launch_chunked_fp32(const ScanArgs& args, Tactic tactic, cudaStream_t stream);
+cudaError_t launch_chunked_fp16(const ScanArgs& args, Tactic tactic, cudaStream_t stream);
+cudaError_t launch_chunked_bf16(const ScanArgs& args, Tactic tactic, cudaStream_t stream);
+
+cudaError_t launch_generic_fp32(const ScanArgs& args, cudaStream_t stream);
+cudaError_t launch_generic_fp16(const ScanArgs& args, cudaStream_t stream);
+cudaError_t launch_generic_bf16(const ScanArgs& args, cudaStream_t stream);
+
+cudaError_t launch_conv_fp32(const ConvArgs& args, Tactic tactic, cudaStream_t stream);
+cudaError_t launch_conv_fp16(const ConvArgs& args, Tactic tactic, cudaStream_t stream);
+cudaError_t launch_conv_bf16(const ConvArgs& args, Tactic tactic, cudaStream_t stream);
+
+}  // namespace vim_plugins

@@ -1,0 +1,192 @@
+//! What the kernels refuse, and the words for it.
+#include <cmath>
+#include <cstdint>
+#include <initializer_list>
+
+#include "vim_plugins/contract.h"
+#include "vim_plugins/ops.h"
+
+namespace vim_plugins {
+namespace {
+
+//! Alignment of every tensor: the widest load. TensorRT and every CUDA allocator give more.
+constexpr std::uintptr_t kAlignment = 16;
+
+//! A grid has at most 2^31 - 1 blocks along x, and a block covers at least one element.
+constexpr std::int64_t kMaxElements = std::int64_t{1} << 37;
+
+struct Tensor {
+    const void* pointer;
+    const char* missing;
+    const char* misaligned;
+};
+
+const char* check_pointers(std::initializer_list<Tensor> tensors) {
+    for (const Tensor& tensor : tensors) {
+        if (tensor.pointer == nullptr) {
+            return tensor.missing;
+        }
+        if (reinterpret_cast<std::uintptr_t>(tensor.pointer) % kAlignment != 0) {
+            return tensor.misaligned;
+        }
+    }
+    return nullptr;
+}
+
+const char* check_sizes(std::int32_t batch, std::int32_t length, std::int32_t channels,
+                        DataType type) {
+    if (type != DataType::kFloat32 && type != DataType::kFloat16 && type != DataType::kBFloat16) {
+        return "type is not fp32, fp16 or bf16";
+    }
+    if (batch < 1) {
+        return "batch B is below 1";
+    }
+    if (length < 1) {
+        return "sequence length L is below 1";
+    }
+    if (channels < 1) {
+        return "number of channels D is below 1";
+    }
+    // Two steps, so that the product itself cannot overflow.
+    const std::int64_t rows = std::int64_t{batch} * length;
+    if (rows > kMaxElements / channels) {
+        return "B * L * D is larger than a grid can cover";
+    }
+    return nullptr;
+}
+
+//! Whether columns [offset, offset + count) lie inside a row.
+bool columns_fit(std::int32_t offset, std::int32_t count, std::int32_t columns) {
+    return offset >= 0 && columns > 0 && std::int64_t{offset} + count <= columns;
+}
+
+bool is_flag(std::int32_t value) {
+    return value == 0 || value == 1;
+}
+
+const char* check_states(std::int32_t states) {
+    if (states < 1) {
+        return "state size N is below 1";
+    }
+    return states > kMaxState ? "state size N is above 64" : nullptr;
+}
+
+}  // namespace
+
+const char* validate_shape(const SelectiveScanParams& p) noexcept {
+    if (const char* fault = check_sizes(p.batch, p.length, p.channels, p.type)) {
+        return fault;
+    }
+    if (const char* fault = check_states(p.states)) {
+        return fault;
+    }
+    if (!is_flag(p.reverse) || !is_flag(p.delta_softplus) || !is_flag(p.has_z)) {
+        return "reverse, delta_softplus and has_z must be 0 or 1";
+    }
+    if (!columns_fit(p.b_off, p.states, p.bc_columns)) {
+        return "columns [b_off, b_off + N) lie outside the rows of bc";
+    }
+    if (!columns_fit(p.c_off, p.states, p.bc_columns)) {
+        return "columns [c_off, c_off + N) lie outside the rows of bc";
+    }
+    if (p.has_z == 1 && !columns_fit(p.z_off, p.channels, p.z_columns)) {
+        return "columns [z_off, z_off + D) lie outside the rows of z";
+    }
+    return nullptr;
+}
+
+const char* validate_shape(const BiCausalConvParams& p) noexcept {
+    if (const char* fault = check_sizes(p.batch, p.length, p.channels, p.type)) {
+        return fault;
+    }
+    if (p.width < 1) {
+        return "convolution width W is below 1";
+    }
+    if (p.width > kMaxConvWidth) {
+        return "convolution width W is above 16";
+    }
+    if (!columns_fit(p.x_off, p.channels, p.xz_columns)) {
+        return "columns [x_off, x_off + D) lie outside the rows of xz";
+    }
+    return nullptr;
+}
+
+const char* validate_shape(const BiSelectiveScanParams& p) noexcept {
+    if (const char* fault = check_sizes(p.batch, p.length, p.channels, p.type)) {
+        return fault;
+    }
+    if (const char* fault = check_states(p.states)) {
+        return fault;
+    }
+    if (!is_flag(p.delta_softplus) || !is_flag(p.low_rank)) {
+        return "delta_softplus and low_rank must be 0 or 1";
+    }
+    if (!std::isfinite(p.scale) || p.scale == 0.0F) {
+        return "scale must be finite and not 0";
+    }
+    if (!columns_fit(p.b_off, p.states, p.xdbl_columns)) {
+        return "columns [b_off, b_off + N) lie outside the rows of xdbl";
+    }
+    if (!columns_fit(p.c_off, p.states, p.xdbl_columns)) {
+        return "columns [c_off, c_off + N) lie outside the rows of xdbl";
+    }
+    if (p.low_rank == 1 && p.rank < 1) {
+        return "rank of dt_w is below 1";
+    }
+    if (p.low_rank == 1 && !columns_fit(p.dt_off, p.rank, p.xdbl_columns)) {
+        return "columns [dt_off, dt_off + r) lie outside the rows of xdbl";
+    }
+    if (!columns_fit(p.z_off, p.channels, p.xz_columns)) {
+        return "columns [z_off, z_off + D) lie outside the rows of xz";
+    }
+    return nullptr;
+}
+
+const char* validate(const SelectiveScanParams& p) noexcept {
+    if (const char* fault = validate_shape(p)) {
+        return fault;
+    }
+    const char* fault = check_pointers({
+        {p.u, "u is a null pointer", "u is not 16-byte aligned"},
+        {p.dt, "dt is a null pointer", "dt is not 16-byte aligned"},
+        {p.A, "A is a null pointer", "A is not 16-byte aligned"},
+        {p.bc, "bc is a null pointer", "bc is not 16-byte aligned"},
+        {p.d_skip, "Dskip is a null pointer", "Dskip is not 16-byte aligned"},
+        {p.dt_bias, "dt_bias is a null pointer", "dt_bias is not 16-byte aligned"},
+        {p.y, "y is a null pointer", "y is not 16-byte aligned"},
+    });
+    if (fault == nullptr && p.has_z == 1) {
+        fault = check_pointers({{p.z, "z is a null pointer", "z is not 16-byte aligned"}});
+    }
+    return fault;
+}
+
+const char* validate(const BiCausalConvParams& p) noexcept {
+    if (const char* fault = validate_shape(p)) {
+        return fault;
+    }
+    return check_pointers({
+        {p.xz, "xz is a null pointer", "xz is not 16-byte aligned"},
+        {p.w, "w is a null pointer", "w is not 16-byte aligned"},
+        {p.bias, "b is a null pointer", "b is not 16-byte aligned"},
+        {p.u2, "u2 is a null pointer", "u2 is not 16-byte aligned"},
+    });
+}
+
+const char* validate(const BiSelectiveScanParams& p) noexcept {
+    if (const char* fault = validate_shape(p)) {
+        return fault;
+    }
+    return check_pointers({
+        {p.u2, "u2 is a null pointer", "u2 is not 16-byte aligned"},
+        {p.dt, "dt is a null pointer", "dt is not 16-byte aligned"},
+        {p.xdbl, "xdbl is a null pointer", "xdbl is not 16-byte aligned"},
+        {p.A, "A is a null pointer", "A is not 16-byte aligned"},
+        {p.d_skip, "Dskip is a null pointer", "Dskip is not 16-byte aligned"},
+        {p.dt_bias, "dt_bias is a null pointer", "dt_bias is not 16-byte aligned"},
+        {p.xz, "xz is a null pointer", "xz is not 16-byte aligned"},
+        {p.y, "y is a null pointer", "y is not 16-byte aligned"},
+    });
+}
+
+}  // namespace vim_plugins
