@@ -36,6 +36,9 @@ _STDERR_LINES = 40
 #: Said once for every node of every further call of a local function; harmless.
 _HARMLESS = ("A node named", "already exists")
 
+#: Measured with 1.7.1: this phase is where the compiler works, nine tenths of a build's time.
+_TITLES = {"Determining refit engines": "Compiling"}
+
 _log = get_logger(__name__)
 
 
@@ -55,6 +58,11 @@ class BuildProgress:
     steps: int
     depth: int
     elapsed: float
+
+    @property
+    def title(self) -> str:
+        """The phase for people: the builder's own name where that says what is happening."""
+        return _TITLES.get(self.phase, self.phase)
 
 
 ProgressCallback = Callable[[BuildProgress], None]

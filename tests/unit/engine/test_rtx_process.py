@@ -13,7 +13,7 @@ import time
 import pytest
 
 from vim_deploy.engine import rtx_process
-from vim_deploy.engine.rtx_process import run_worker
+from vim_deploy.engine.rtx_process import BuildProgress, run_worker
 from vim_deploy.errors import VimDeployError
 
 PRELUDE = """
@@ -76,6 +76,11 @@ def test_progress_follows_nested_phases(job):
         ("outer", 2, 2, 0),
     ]
     assert [p.elapsed for p in seen] == sorted(p.elapsed for p in seen)
+
+
+def test_titles_are_for_people():
+    assert BuildProgress("Determining refit engines", 0, 1, 0, 0.0).title == "Compiling"
+    assert BuildProgress("Building engine", 0, 1, 0, 0.0).title == "Building engine"
 
 
 def test_progress_is_called_while_the_worker_is_silent(job, monkeypatch):

@@ -1,0 +1,61 @@
+"""An exported Vision Mamba, its scans as local functions, through TensorRT-RTX."""
+
+from __future__ import annotations
+
+import onnx
+import pytest
+
+from vim_deploy.deps import trt_rtx
+from vim_deploy.engine.build_rtx import build_engine_rtx
+from vim_deploy.engine.inspect import inspect_plan
+from vim_deploy.engine.profiles import ProfileOptions
+from vim_deploy.recipe.model_config import ModelConfig
+from vim_deploy.specs import CheckpointInfo, ExportInfo, ImagePreparation
+
+torch = pytest.importorskip("torch", reason="not checked here: torch is not installed")
+
+pytestmark = [
+    pytest.mark.rtx,
+    pytest.mark.skipif(
+        not trt_rtx.is_installed(), reason="not checked here: tensorrt_rtx is not installed"
+    ),
+]
+
+
+@pytest.mark.parametrize(("batch", "head"), [(None, "topk:2"), (3, "logits")])
+def test_exported_model_becomes_an_engine(tmp_path, batch, head):
+    from vim_deploy.graph.export_graph import export_graph
+    from vim_deploy.model.heads import DeployedModel, parse_head
+    from vim_deploy.model.vim import VisionMamba
+
+    config = ModelConfig(
+        img_size=32, patch_size=8, stride=8, depth=2, embed_dim=32, num_classes=5, d_state=4
+    )
+    image = ImagePreparation(32, 32)
+    info = ExportInfo(
+        model="custom",
+        model_config={},
+        checkpoint=CheckpointInfo("seed:0", "", "seeded"),
+        image=image,
+        preprocess="none",
+        head=head,
+        graph="base",
+        precision="fp32",
+        opset=18,
+        pos_embed="unchanged",
+        tool_version="0",
+        settings_hash="0",
+    )
+    torch.manual_seed(0)
+    module = DeployedModel(VisionMamba(config), image, "none", parse_head(head, config))
+    model, _ = export_graph(module, info, batch=batch)
+    onnx.save(model, tmp_path / "model.onnx")
+
+    options = ProfileOptions(max_batch=4) if batch is None else ProfileOptions()
+    record = build_engine_rtx(tmp_path / "model.onnx", tmp_path / "m.plan", profiles=options)
+    assert record.export == info
+    assert inspect_plan(tmp_path / "m.plan")["record"] == record.as_dict()
+    (shapes,) = (profile.shapes[record.inputs[0].name] for profile in record.profiles)
+    expected = (1, 4, 4) if batch is None else (3, 3, 3)
+    assert (shapes.min[0], shapes.opt[0], shapes.max[0]) == expected
+    assert len(record.outputs) == (2 if head.startswith("topk") else 1)
