@@ -1,0 +1,151 @@
+"""What can be exported by name: the published architectures and the shipped recipes.
+
+The architectures are those of the five published classification checkpoints, under a short name
+and under the name of the official factory function (hustvl/Vim, vim/models_mamba.py), whose
+keywords they repeat. The base factory's misspelt ``if_devide_out`` has no effect there and is left
+out here; the default of ``if_divide_out`` is the same.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vim_deploy.errors import VimDeployError, nearest
+from vim_deploy.recipe.load import load_recipe
+from vim_deploy.recipe.model_config import ModelConfig
+from vim_deploy.recipe.schema import CUSTOM, Recipe
+
+_POOL = "bimambav2_final_pool_mean_abs_pos_embed"
+#: Short name to official factory name.
+FACTORY_NAMES = {
+    "vim-tiny": f"vim_tiny_patch16_224_{_POOL}_with_midclstok_div2",
+    "vim-tiny-plus": f"vim_tiny_patch16_stride8_224_{_POOL}_with_midclstok_div2",
+    "vim-small": f"vim_small_patch16_224_{_POOL}_with_midclstok_div2",
+    "vim-small-plus": f"vim_small_patch16_stride8_224_{_POOL}_with_midclstok_div2",
+    "vim-base": f"vim_base_patch16_224_{_POOL}_with_middle_cls_token_div2",
+}
+#: Embedding width and patch stride; everything else is the same in all five.
+_SIZES = {
+    "vim-tiny": (192, 16),
+    "vim-tiny-plus": (192, 8),
+    "vim-small": (384, 16),
+    "vim-small-plus": (384, 8),
+    "vim-base": (768, 16),
+}
+#: A recipe for a fine-tuned checkpoint may change these and still name its variant.
+FREE_KEYWORDS = ("img_size", "num_classes")
+
+
+def _published_config(embed_dim: int, stride: int) -> ModelConfig:
+    return ModelConfig(
+        img_size=224,
+        patch_size=16,
+        stride=stride,
+        embed_dim=embed_dim,
+        depth=24,
+        rms_norm=True,
+        residual_in_fp32=True,
+        fused_add_norm=True,
+        final_pool_type="mean",
+        if_abs_pos_embed=True,
+        if_rope=False,
+        if_rope_residual=False,
+        bimamba_type="v2",
+        if_cls_token=True,
+        if_divide_out=True,
+        use_middle_cls_token=True,
+    )
+
+
+def variants() -> dict[str, ModelConfig]:
+    """Every named architecture: the five short names, then the five official factory names."""
+    short = {name: _published_config(*size) for name, size in _SIZES.items()}
+    return short | {FACTORY_NAMES[name]: config for name, config in short.items()}
+
+
+def find_variant(name: str) -> ModelConfig:
+    """The architecture called ``name``.
+
+    Raises:
+        VimDeployError: VIM-201 for an unknown name, with the nearest one.
+    """
+    known = variants()
+    if name not in known:
+        raise VimDeployError("VIM-201", f"unknown model {name!r}", fix=nearest(name, known))
+    return known[name]
+
+
+def short_name(config: ModelConfig) -> str:
+    """Short name of the variant that ``config`` is, whatever its image size and classes.
+
+    ``custom`` when it is none of them.
+    """
+    return next((name for name in _SIZES if _is_variant(config, name)), CUSTOM)
+
+
+def _is_variant(config: ModelConfig, name: str) -> bool:
+    own, named = config.as_dict(), find_variant(name).as_dict()
+    # Training-only keywords do not make another architecture.
+    ignored = (*FREE_KEYWORDS, "drop_rate", "drop_path_rate", "initializer_cfg", "ft_seq_len")
+    return all(own[key] == named[key] for key in named if key not in ignored)
+
+
+def recipes_folder() -> Path:
+    """Where the shipped recipes are.
+
+    ``export/`` in a source checkout; ``published/`` beside this module in an installed package,
+    where the build has copied them (``setup.py``).
+    """
+    installed = Path(__file__).parent / "published"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "export"
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Names of the shipped recipes, sorted."""
+    return tuple(sorted(path.stem for path in recipes_folder().glob("*.toml")))
+
+
+def names_recipe(text: str) -> bool:
+    """Whether a command's argument means a recipe rather than a checkpoint."""
+    return text.endswith(".toml") or text in recipe_names()
+
+
+def find_recipe(text: str) -> Recipe:
+    """The recipe in the file ``text``, or the shipped one of that name.
+
+    Raises:
+        VimDeployError: VIM-201 for an unknown name, VIM-401 or VIM-412 for a file.
+    """
+    if text.endswith(".toml"):
+        recipe = load_recipe(Path(text))
+    elif text in recipe_names():
+        recipe = load_recipe(recipes_folder() / f"{text}.toml")
+    else:
+        raise VimDeployError(
+            "VIM-201", f"unknown recipe {text!r}", fix=nearest(text, recipe_names())
+        )
+    _check_model(recipe)
+    return recipe
+
+
+def _check_model(recipe: Recipe) -> None:
+    """A recipe that names a variant has to be one; otherwise the name would mislead."""
+    if recipe.model == CUSTOM:
+        return
+    if recipe.model not in _SIZES:
+        raise VimDeployError(
+            "VIM-412",
+            f"{recipe.path} is not a valid recipe",
+            why=f"model = {recipe.model!r}",
+            fix=nearest(recipe.model, (*_SIZES, CUSTOM)),
+        )
+    if not _is_variant(recipe.model_config, recipe.model):
+        own, named = recipe.model_config.as_dict(), find_variant(recipe.model).as_dict()
+        differing = [k for k in named if own[k] != named[k] and k not in FREE_KEYWORDS]
+        raise VimDeployError(
+            "VIM-412",
+            f"{recipe.path} is not a valid recipe",
+            why=f"[model_config] is not {recipe.model}: "
+            + ", ".join(f"{k} is {own[k]!r} instead of {named[k]!r}" for k in differing),
+            fix=f"mend these keys, or write model = {CUSTOM!r}",
+        )

@@ -1,0 +1,122 @@
+"""What a recipe says: which checkpoint becomes which file, and how well it has to agree.
+
+A recipe is one flat TOML file in ``export/``; the records here are its parsed form. Nothing is
+inherited from another recipe and no value has a hidden default: what the file does not say, it
+refuses to be without (``load.py``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vim_deploy.recipe.model_config import ModelConfig
+from vim_deploy.specs import ImagePreparation
+
+#: Tasks a recipe can name.
+TASKS = ("classification",)
+#: Which weights of a training checkpoint are exported; ``auto`` takes ``model`` when it is there.
+CHECKPOINT_PARTS = ("auto", "model", "model_ema")
+#: ``labels`` and the published figures say this when there is nothing.
+NONE = "none"
+#: ``model`` of a recipe whose architecture is not one of the named variants.
+CUSTOM = "custom"
+
+
+@dataclass(frozen=True)
+class CheckpointSource:
+    """Where the weights are.
+
+    Attributes:
+        address: ``hf://owner/name/FILE`` (FILE may be a pattern such as ``*76p1*.pth`` and has to
+            match exactly one file of the hub repository), ``hf://owner/name`` (the repository
+            holds one checkpoint), or a path relative to the recipe.
+        part: one of ``CHECKPOINT_PARTS``.
+    """
+
+    address: str
+    part: str
+
+
+@dataclass(frozen=True)
+class Published:
+    """What the authors report, for comparison; accuracies are in percent.
+
+    Attributes:
+        top1, top5: accuracy on the dataset; None where it is not reported.
+        dataset: what it was measured on.
+        source: the document and row the figures are from.
+        paper: the paper that describes the model.
+    """
+
+    top1: float | None
+    top5: float | None
+    dataset: str
+    source: str
+    paper: str
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """How far an exported fp32 file may be from PyTorch.
+
+    Attributes:
+        atol, rtol: an output element may differ by ``atol + rtol * |expected|``.
+        cosine: smallest cosine similarity of an image's whole output vector.
+        top1_agreement: smallest share of images with the same first class.
+        origin: where these values come from.
+    """
+
+    atol: float
+    rtol: float
+    cosine: float
+    top1_agreement: float
+    origin: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One checkpoint for one task.
+
+    Attributes:
+        name: the recipe's file name without ``.toml``.
+        title: one line for people.
+        task: one of ``TASKS``.
+        model: short name of a variant, or ``custom``.
+        model_config: the official constructor's keywords.
+        checkpoint: where the weights are.
+        image: preparation of pictures; its size and channels are those of ``model_config``.
+        labels: a text file with one class name a line, relative to the recipe, or ``none``.
+        published: what the authors report.
+        tolerances: agreement demanded of the fp32 export.
+        path: the file the recipe was read from.
+    """
+
+    name: str
+    title: str
+    task: str
+    model: str
+    model_config: ModelConfig
+    checkpoint: CheckpointSource
+    image: ImagePreparation
+    labels: str
+    published: Published
+    tolerances: Tolerances
+    path: Path
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able form with every value resolved."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "task": self.task,
+            "model": self.model,
+            "labels": self.labels,
+            "checkpoint": dataclasses.asdict(self.checkpoint),
+            "image": dataclasses.asdict(self.image),
+            "published": dataclasses.asdict(self.published),
+            "tolerances": dataclasses.asdict(self.tolerances),
+            "model_config": self.model_config.as_dict(),
+        }
