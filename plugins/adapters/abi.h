@@ -17,23 +17,24 @@ namespace vim_plugins::adapters {
 
 //! Index in the virtual table of each function called.
 struct AbiSlots {
-    int register_creator;  //!< IPluginRegistry: bool (creator, namespace)
-    int find_logger;       //!< ILoggerFinder: ILogger* ()
-    int log;               //!< ILogger: void (severity, message)
+    int register_creator;    //!< IPluginRegistry: bool (creator, namespace)
+    int deregister_creator;  //!< IPluginRegistry: bool (creator)
+    int find_logger;         //!< ILoggerFinder: ILogger* ()
+    int log;                 //!< ILogger: void (severity, message)
 };
 
 //! The slots of a generation; not to be asked for kUnknown.
 constexpr AbiSlots abi_slots(Generation generation) noexcept {
     switch (generation) {
         case Generation::kV10:
-            return {12, 0, 0};
+            return {12, 15, 0, 0};
         case Generation::kV11:
-            return {8, 4, 4};
+            return {8, 11, 4, 4};
         case Generation::kV8:
         case Generation::kUnknown:
             break;
     }
-    return {0, 0, 0};
+    return {0, 7, 0, 0};
 }
 
 //! The virtual function of `object` at `slot`; the object itself is the function's first argument.

@@ -15,9 +15,10 @@ std::vector<void*> creator_objects();
 //! Returns how many registries have them now. Safe to call again.
 int register_with_loaded_tensorrt() noexcept;
 
-//! Whether the creators were registered here with the TensorRT that holds the code at `address`.
-//! Its loadLibrary() then gets an empty list, because it refuses what is registered already.
-bool is_registered_with(void const* address) noexcept;
+//! Takes the creators out of the registry of the TensorRT that holds the code at `address`, if they
+//! were put there by register_with_loaded_tensorrt(). Its loadLibrary() is about to register them
+//! itself, and refuses what is registered already (an empty list it refuses as well).
+void hand_over_to(void const* address) noexcept;
 
 //! setLoggerFinder() for a caller at `address`.
 void take_logger_finder(void* finder, void const* address) noexcept;

@@ -34,7 +34,7 @@ constexpr Generation kHeaderGeneration = NV_TENSORRT_MAJOR >= 11   ? Generation:
 
 struct Registered {
     std::mutex mutex;
-    std::vector<void const*> bases;
+    std::vector<LoadedTensorRt> libraries;
 };
 
 Registered& registered() {
@@ -62,6 +62,21 @@ bool register_creators(LoadedTensorRt const& library) {
     return any;
 }
 
+void deregister_creators(LoadedTensorRt const& library) {
+    using DeregisterCreator = bool (*)(void*, void const*);
+    int const slot = abi_slots(generation_of(library.version)).deregister_creator;
+    auto const call = virtual_function<DeregisterCreator>(library.registry, slot);
+    for (void* creator : creator_objects()) {
+        static_cast<void>(call(library.registry, creator));
+    }
+}
+
+// The entry of the library at `base`, or the end.
+std::vector<LoadedTensorRt>::iterator find_base(Registered& done, void const* base) {
+    return std::find_if(done.libraries.begin(), done.libraries.end(),
+                        [base](LoadedTensorRt const& entry) { return entry.base == base; });
+}
+
 void register_with(LoadedTensorRt const& library, Registered& done) {
     std::string const name = library.path.empty() ? "this program" : library.path;
     Generation const generation = generation_of(library.version);
@@ -75,8 +90,7 @@ void register_with(LoadedTensorRt const& library, Registered& done) {
     if (library.get_logger != nullptr) {
         add_logger_source(library.get_logger, generation);
     }
-    if (std::find(done.bases.begin(), done.bases.end(), library.base) != done.bases.end() ||
-        is_on_call_stack(library.base)) {
+    if (find_base(done, library.base) != done.libraries.end() || is_on_call_stack(library.base)) {
         return;
     }
     if (!register_creators(library)) {
@@ -84,7 +98,7 @@ void register_with(LoadedTensorRt const& library, Registered& done) {
         return;
     }
     stay_loaded();
-    done.bases.push_back(library.base);
+    done.libraries.push_back(library);
     report(Severity::kVerbose, "vim_plugins: registered with " + name);
 }
 
@@ -97,16 +111,20 @@ int register_with_loaded_tensorrt() noexcept {
         for (LoadedTensorRt const& library : find_loaded_tensorrt()) {
             register_with(library, done);
         }
-        return static_cast<int>(done.bases.size());
+        return static_cast<int>(done.libraries.size());
     });
 }
 
-bool is_registered_with(void const* address) noexcept {
-    return guarded("registration", false, [address] {
+void hand_over_to(void const* address) noexcept {
+    guarded("registration", 0, [address] {
         Registered& done = registered();
         std::lock_guard<std::mutex> const lock(done.mutex);
-        void const* base = base_of(address);
-        return std::find(done.bases.begin(), done.bases.end(), base) != done.bases.end();
+        auto const entry = find_base(done, base_of(address));
+        if (entry != done.libraries.end()) {
+            deregister_creators(*entry);
+            done.libraries.erase(entry);
+        }
+        return 0;
     });
 }
 

@@ -82,7 +82,8 @@ extern "C" nvinfer1::IPluginCreator* const* getPluginCreators(std::int32_t& nbCr
     void const* caller = __builtin_return_address(0);
     return guarded<nvinfer1::IPluginCreator* const*>("getPluginCreators", nullptr, [&] {
         auto const& list = creators().list;
-        nbCreators = is_registered_with(caller) ? 0 : static_cast<std::int32_t>(list.size());
+        hand_over_to(caller);
+        nbCreators = static_cast<std::int32_t>(list.size());
         return list.data();
     });
 }
