@@ -31,6 +31,7 @@ _BUILD_REMEDIES = (
         "no optimization profile has been defined",
         "give --minShapes, --optShapes and --maxShapes for every input with dynamic sizes",
     ),
+    # "Memory", "memory" and "OutOfMemory"
     ("emory", "give a smaller --max-batch, or build on a machine with more memory"),
 )
 

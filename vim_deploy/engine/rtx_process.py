@@ -93,7 +93,7 @@ class _Phases:
         elif kind == "phase_end":
             names = [phase.phase for phase in self._open]
             if name in names[1:]:
-                # The compiler closes an inner phase after the outer one now and then.
+                # Whatever is still open inside it ends with it.
                 del self._open[len(names) - 1 - names[::-1].index(name)]
 
 
@@ -110,7 +110,10 @@ def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
         )
     except OSError as error:
         raise VimDeployError(
-            "VIM-604", f"cannot start the build process {command[0]}", why=str(error)
+            "VIM-604",
+            f"cannot start the build process {command[0]}",
+            why=str(error),
+            fix="check that this Python interpreter can be run, and that memory is free",
         ) from error
 
 
