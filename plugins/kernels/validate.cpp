@@ -12,8 +12,8 @@ namespace {
 //! Alignment of every tensor: the widest load. TensorRT and every CUDA allocator give more.
 constexpr std::uintptr_t kAlignment = 16;
 
-//! A grid has at most 2^31 - 1 blocks along x, and a block covers at least one element.
-constexpr std::int64_t kMaxElements = std::int64_t{1} << 37;
+//! A grid has at most 2^31 - 1 blocks; the smallest blocks cover four channels of one sequence.
+constexpr std::int64_t kMaxElements = std::int64_t{1} << 32;
 
 struct Tensor {
     const void* pointer;
