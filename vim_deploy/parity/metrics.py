@@ -45,6 +45,18 @@ class Tolerance:
     origin: str = TOLERANCE_ORIGIN
 
 
+def tolerance_from(
+    atol: float | None, rtol: float | None, cosine: float | None, top1_agree: float | None
+) -> Tolerance:
+    """The default tolerance with what the user set; its origin says so."""
+    given = {"atol": atol, "rtol": rtol, "cosine": cosine, "top1_agreement": top1_agree}
+    changes = {name: value for name, value in given.items() if value is not None}
+    if not changes:
+        return Tolerance()
+    origin = f"{', '.join(changes)} set by the user; else {TOLERANCE_ORIGIN}"
+    return Tolerance(**changes, origin=origin)
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Metrics of one output over all rows (images).
@@ -169,7 +181,7 @@ def _smallest_cosine(ref: Array, cand: Array) -> float:
     a, b = ref.reshape(len(ref), -1), cand.reshape(len(cand), -1)
     dots = np.einsum("ij,ij->i", a, b)
     norms: Array = np.sqrt(np.einsum("ij,ij->i", a, a) * np.einsum("ij,ij->i", b, b))
-    both_zero = (~a.any(axis=1)) & (~b.any(axis=1))
+    both_zero = np.asarray(~a.any(axis=1) & ~b.any(axis=1))
     cosines = np.divide(dots, norms, out=both_zero.astype(np.float64), where=norms > 0)
     return float(min(cosines.min(initial=1.0), 1.0))
 

@@ -1,0 +1,81 @@
+"""``vim-deploy deploy``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vim_deploy.cli.cmd_build_engine import report as report_engine
+from vim_deploy.cli.cmd_build_engine import take_profiles
+from vim_deploy.cli.cmd_export import take_export_options
+from vim_deploy.cli.cmd_verify import print_report
+from vim_deploy.cli.options import (
+    graph_options,
+    json_option,
+    model_options,
+    profile_options,
+    runtime_options,
+    take_request,
+)
+from vim_deploy.cli.output import build_progress, command_line, print_json, print_table
+
+if TYPE_CHECKING:
+    from vim_deploy.pipeline.deploying import DeployResult
+
+
+@click.command("deploy")
+@model_options
+@graph_options
+@runtime_options
+@profile_options
+@click.option("--images", type=click.Path(path_type=Path), help="Pictures to verify on.")
+@click.option("--no-engine", is_flag=True, help="Stop after the verified ONNX file.")
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path),
+    default="vim-deploy-work",
+    show_default=True,
+    help="Folder in which a new numbered one is made.",
+)
+@json_option
+def command(
+    runtime: str,
+    images: Path | None,
+    no_engine: bool,
+    work: Path,
+    as_json: bool,
+    **options: Any,  # noqa: ANN401
+) -> None:
+    """Export, verify and build in one go, into a numbered work folder.
+
+    Stops at the first stage that fails; what earlier stages made stays.
+    """
+    from vim_deploy.pipeline import deploy
+    from vim_deploy.pipeline.verifying import VerifyOptions
+
+    request, export_options = take_request(options), take_export_options(options)
+    with build_progress() as progress:
+        result = deploy(
+            request,
+            work,
+            options=export_options,
+            verify_options=VerifyOptions(images=images),
+            engine=not no_engine,
+            runtime=runtime,
+            profiles=take_profiles(options),
+            progress=progress,
+            command=command_line(),
+        )
+    _report(result)
+    if as_json:
+        print_json(result.as_dict())
+
+
+def _report(result: DeployResult) -> None:
+    print_report(result.parity)
+    if result.engine is not None:
+        report_engine(result.engine)
+    rows = [(stage, f"{value:.1f} s") for stage, value in result.seconds.items()]
+    print_table(f"made {result.folder}", ("stage", "time"), rows)

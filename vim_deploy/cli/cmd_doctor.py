@@ -1,0 +1,27 @@
+"""``vim-deploy doctor``."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import click
+
+from vim_deploy.cli.options import json_option
+from vim_deploy.cli.output import print_json, print_table
+
+
+@click.command("doctor")
+@json_option
+def command(as_json: bool) -> None:
+    """Say what this machine can do, and how to mend what it cannot.
+
+    Always leaves with exit code 0: a missing piece matters only to the stage that needs it.
+    """
+    from vim_deploy.pipeline.diagnosis import diagnose
+
+    findings = diagnose()
+    if as_json:
+        print_json({"findings": [dataclasses.asdict(item) for item in findings]})
+        return
+    rows = [("ok" if item.ok else "no", item.subject, item.detail, item.fix) for item in findings]
+    print_table("this machine", ("", "what", "found", "fix"), rows)

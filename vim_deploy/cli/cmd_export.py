@@ -1,0 +1,91 @@
+"""``vim-deploy export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vim_deploy.cli.options import (
+    force_option,
+    graph_options,
+    json_option,
+    model_options,
+    output_option,
+    take_request,
+)
+from vim_deploy.cli.output import print_json, say
+
+if TYPE_CHECKING:
+    from vim_deploy.pipeline.exporting import ExportOptions, ExportResult
+
+
+def take_export_options(options: dict[str, Any], force: bool = False) -> ExportOptions:
+    """Take ``graph_options``'s values out of a command's keywords."""
+    from vim_deploy.pipeline.exporting import ExportOptions
+
+    return ExportOptions(
+        batch=options.pop("batch") or None,
+        opset=options.pop("opset"),
+        preprocess=options.pop("preprocess"),
+        head=options.pop("head"),
+        check=not options.pop("no_check"),
+        force=force,
+    )
+
+
+@click.command("export")
+@model_options
+@graph_options
+@output_option
+@force_option
+@json_option
+def command(output: Path | None, force: bool, as_json: bool, **options: Any) -> None:  # noqa: ANN401
+    """Export a checkpoint to one self-describing ONNX file.
+
+    CHECKPOINT-OR-RECIPE is a checkpoint (.pth, .safetensors or a folder holding one), a hub
+    address hf://owner/name[/file], the name of a recipe (vim-deploy recipes list) or a recipe
+    file. The file is compared with PyTorch before it is put in place.
+    """
+    from vim_deploy.pipeline import export
+
+    request = take_request(options)
+    result = export(request, output, take_export_options(options, force))
+    _report(result)
+    if as_json:
+        print_json(as_dict(result))
+
+
+def as_dict(result: ExportResult) -> dict[str, Any]:
+    """The result as a JSON object."""
+    return {
+        "path": str(result.path),
+        "up_to_date": result.up_to_date,
+        "scans": result.summary.scans,
+        "flips": result.summary.flips,
+        "nodes": sum(result.summary.ops.values()),
+        "notes": list(result.notes),
+        "seconds": round(result.seconds, 3),
+        "parity": result.parity.as_dict() if result.parity else None,
+        "export": result.info.as_dict(),
+    }
+
+
+def _report(result: ExportResult) -> None:
+    if result.up_to_date:
+        say(f"up to date: {result.path}")
+        return
+    summary = result.summary
+    say(
+        f"wrote {result.path}: {result.info.model}, {summary.blocks} blocks, {summary.scans} "
+        f"scans, {sum(summary.ops.values())} nodes, {result.seconds:.1f} s"
+    )
+    if result.parity is not None:
+        worst = result.parity.worst
+        say(
+            f"checked: {result.parity.candidate} against {result.parity.reference}, "
+            f"largest difference {worst.max_abs:.2g}"
+        )
+    else:
+        say(result.notes[-1])

@@ -1,0 +1,50 @@
+"""``vim-deploy recipes``."""
+
+from __future__ import annotations
+
+import click
+
+from vim_deploy.cli.options import json_option
+from vim_deploy.cli.output import print_json, print_table
+
+
+@click.group("recipes")
+def command() -> None:
+    """List and show what can be exported by name."""
+
+
+@command.command("list")
+@json_option
+def list_recipes(as_json: bool) -> None:
+    """One line for each recipe that comes with vim-deploy."""
+    from vim_deploy.recipe.catalog import find_recipe, recipe_names
+
+    recipes = [find_recipe(name) for name in recipe_names()]
+    if as_json:
+        print_json({"recipes": [recipe.as_dict() for recipe in recipes]})
+        return
+    rows = [
+        (
+            recipe.name,
+            recipe.title,
+            "-" if recipe.published.top1 is None else f"{recipe.published.top1:g} %",
+            recipe.checkpoint.address,
+        )
+        for recipe in recipes
+    ]
+    print_table("recipes", ("name", "what", "published top-1", "checkpoint"), rows)
+
+
+@command.command("show")
+@click.argument("name")
+@json_option
+def show(name: str, as_json: bool) -> None:
+    """Everything a recipe says; NAME is a recipe's name or a .toml file."""
+    from vim_deploy.cli.cmd_inspect import flat_rows
+    from vim_deploy.recipe.catalog import find_recipe
+
+    recipe = find_recipe(name).as_dict()
+    if as_json:
+        print_json(recipe)
+        return
+    print_table(f"recipe {name}", ("key", "value"), flat_rows(recipe))

@@ -1,0 +1,236 @@
+"""Every option that more than one command takes, defined once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from vim_deploy.errors import VimDeployError
+from vim_deploy.files import read_json, require_file
+from vim_deploy.recipe.request import AUTO, ModelRequest
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+force_option = click.option("--force", is_flag=True, help="Replace an output of other settings.")
+output_option = click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="File to write; derived by default."
+)
+
+
+class Numbers(click.ParamType[tuple[float, ...]]):
+    """Numbers joined by commas."""
+
+    name = "n,n,.."
+
+    def convert(
+        self,
+        value: object,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers joined by commas", param, ctx)
+
+
+class WholeNumbers(click.ParamType[tuple[int, ...]]):
+    """Positive whole numbers joined by commas."""
+
+    name = "n,n,.."
+
+    def convert(
+        self,
+        value: object,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).split(",")
+        if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+            self.fail(f"{value!r} is not a list of positive whole numbers", param, ctx)
+        return tuple(int(part) for part in parts)
+
+
+class ImageSize(click.ParamType[int | tuple[int, int]]):
+    """``N`` for a square, or ``HEIGHTxWIDTH``."""
+
+    name = "n or hxw"
+
+    def convert(
+        self,
+        value: object,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> int | tuple[int, int]:
+        if isinstance(value, int | tuple):
+            return value
+        parts = str(value).lower().split("x")
+        if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+            self.fail(f"{value!r} is not a size such as 224 or 224x320", param, ctx)
+        sizes = [int(part) for part in parts]
+        return sizes[0] if len(sizes) == 1 else (sizes[0], sizes[1])
+
+
+class Batch(click.ParamType[int]):
+    """``dynamic`` (0) or a fixed size."""
+
+    name = "dynamic or n"
+
+    def convert(
+        self,
+        value: object,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> int:
+        if value == "dynamic" or value == 0:
+            return 0
+        if not str(value).isdecimal() or int(value) < 1:
+            self.fail(f"{value!r} is neither 'dynamic' nor a batch size", param, ctx)
+        return int(value)
+
+
+_MODEL_OPTIONS = (
+    click.argument("source", metavar="CHECKPOINT-OR-RECIPE"),
+    click.option("--model", default=AUTO, show_default=True, help="auto or a variant's name."),
+    click.option(
+        "--config",
+        "config_file",
+        type=click.Path(path_type=Path),
+        help="JSON file with the official constructor's keywords.",
+    ),
+    click.option("--image-size", type=ImageSize(), help="Another size than the checkpoint's."),
+    click.option(
+        "--pos-embed",
+        type=click.Choice(["grid", "official"]),
+        default="grid",
+        show_default=True,
+        help="How the position embedding is fitted to another size (docs/resolutions.md).",
+    ),
+    click.option("--use-ema", is_flag=True, help="Take the averaged weights of a training file."),
+    click.option(
+        "--random-weights",
+        type=click.IntRange(min=0),
+        metavar="SEED",
+        help="Seeded weights that mean nothing, for timing; the source is then a variant's name.",
+    ),
+    click.option("--mean", type=Numbers(), help="Picture mean per channel, for values in [0, 1]."),
+    click.option("--std", type=Numbers(), help="Picture standard deviation per channel."),
+    click.option(
+        "--crop-ratio",
+        type=click.FloatRange(0, 1, min_open=True),
+        help="Share of the resized short side that the centre crop keeps.",
+    ),
+    click.option(
+        "--labels",
+        "labels_file",
+        type=click.Path(path_type=Path),
+        help="Text file with one class name a line.",
+    ),
+)
+
+_GRAPH_OPTIONS = (
+    click.option("--batch", type=Batch(), default="dynamic", show_default=True, help="Batch size."),
+    click.option("--opset", type=int, default=18, show_default=True, help="ONNX opset, 17 to 21."),
+    click.option(
+        "--preprocess",
+        type=click.Choice(["none", "normalize", "uint8"]),
+        default="none",
+        show_default=True,
+        help="What the graph does itself: nothing, (x - mean) / std, or that from NHWC bytes.",
+    ),
+    click.option(
+        "--head",
+        default="logits",
+        show_default=True,
+        help="Output: logits, softmax, topk:K or features.",
+    ),
+    click.option("--no-check", is_flag=True, help="Do not compare the file with PyTorch."),
+)
+
+_PROFILE_OPTIONS = (
+    click.option("--min-batch", type=click.IntRange(min=1), help="Smallest batch.  [default: 1]"),
+    click.option("--opt-batch", type=click.IntRange(min=1), help="Tuned batch.  [default: 8]"),
+    click.option("--max-batch", type=click.IntRange(min=1), help="Largest batch.  [default: 32]"),
+    click.option("--minShapes", "min_shapes", multiple=True, help="As trtexec: image:1x3x224x224."),
+    click.option("--optShapes", "opt_shapes", multiple=True, help="As trtexec."),
+    click.option("--maxShapes", "max_shapes", multiple=True, help="As trtexec."),
+    click.option(
+        "--profile",
+        "indices",
+        type=click.IntRange(min=0),
+        multiple=True,
+        help="Number of the profile whose shapes follow, as trtexec; may be left out.",
+    ),
+)
+
+_RUNTIME_OPTIONS = (
+    click.option(
+        "--runtime",
+        type=click.Choice(["auto", "tensorrt-rtx"]),
+        default="auto",
+        show_default=True,
+        help="What builds the engine.",
+    ),
+)
+
+
+def _apply(options: tuple[Callable[[Command], Command], ...]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+model_options = _apply(_MODEL_OPTIONS)
+graph_options = _apply(_GRAPH_OPTIONS)
+profile_options = _apply(_PROFILE_OPTIONS)
+runtime_options = _apply(_RUNTIME_OPTIONS)
+
+
+def take_request(options: dict[str, Any]) -> ModelRequest:
+    """Take ``model_options``'s values out of a command's keywords."""
+    config_file: Path | None = options.pop("config_file")
+    labels_file: Path | None = options.pop("labels_file")
+    names = ("source", "model", "image_size", "use_ema", "pos_embed", "random_weights")
+    values = {name: options.pop(name) for name in (*names, "mean", "std", "crop_ratio")}
+    return ModelRequest(
+        **values,
+        config=None if config_file is None else _read_config(config_file),
+        labels=None if labels_file is None else _read_labels(labels_file),
+    )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    def bad(why: str) -> VimDeployError:
+        return VimDeployError(
+            "VIM-416",
+            f"{path} is not a model config",
+            why=why,
+            fix="write one JSON object with the official constructor's keywords",
+        )
+
+    value = read_json(require_file(path, "model config"), bad)
+    if not isinstance(value, dict):
+        raise bad(f"it holds {json.dumps(value)[:60]}, not an object")
+    return value
+
+
+def _read_labels(path: Path) -> tuple[str, ...]:
+    try:
+        text = require_file(path, "label file").read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise VimDeployError(
+            "VIM-416", f"{path} is not a text file", why=str(error), fix="one class name a line"
+        ) from error
+    return tuple(line.strip() for line in text.splitlines() if line.strip())

@@ -1,0 +1,13 @@
+"""The stages as functions: the only package that knows all of them.
+
+Each function does what the command of the same name does and returns the record it prints. torch
+is imported inside the stages that read checkpoints, so that the deploying side works without it.
+"""
+
+from vim_deploy.pipeline.building import build_engine
+from vim_deploy.pipeline.deploying import deploy
+from vim_deploy.pipeline.exporting import export
+from vim_deploy.pipeline.inspecting import inspect
+from vim_deploy.pipeline.verifying import verify
+
+__all__ = ["build_engine", "deploy", "export", "inspect", "verify"]

@@ -1,0 +1,145 @@
+"""Deploy: export, verify and build in one go, into a numbered work folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import vim_deploy
+from vim_deploy.engine.choose import AUTO, choose_runtime
+from vim_deploy.engine.profiles import ProfileOptions
+from vim_deploy.engine.record import EngineRecord
+from vim_deploy.engine.rtx_process import ProgressCallback
+from vim_deploy.errors import VimDeployError
+from vim_deploy.files import output_errors, write_json
+from vim_deploy.log import get_logger
+from vim_deploy.parity.report import ParityReport
+from vim_deploy.pipeline.building import build_engine
+from vim_deploy.pipeline.exporting import ExportOptions, ExportResult, export
+from vim_deploy.pipeline.verifying import VerifyOptions, verify
+from vim_deploy.recipe.request import ModelRequest
+
+_log = get_logger(__name__)
+
+WORK_FOLDER = Path("vim-deploy-work")
+#: Work folders are numbered with this many digits; a run never reuses one.
+_DIGITS = 3
+
+
+@dataclass(frozen=True)
+class DeployResult:
+    """What a run made. ``engine`` is None when no engine was asked for."""
+
+    folder: Path
+    export: ExportResult
+    parity: ParityReport
+    engine: EngineRecord | None
+    seconds: dict[str, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able form, as in ``deploy.json``."""
+        return {
+            "tool": f"vim-deploy {vim_deploy.__version__}",
+            "folder": str(self.folder),
+            "onnx": self.export.path.name,
+            "export": self.export.info.as_dict(),
+            "notes": list(self.export.notes),
+            "parity": self.parity.as_dict(),
+            "engine": self.engine.as_dict() if self.engine else None,
+            "seconds": {stage: round(value, 3) for stage, value in self.seconds.items()},
+        }
+
+
+def deploy(
+    request: ModelRequest | str,
+    work: Path = WORK_FOLDER,
+    *,
+    options: ExportOptions | None = None,
+    verify_options: VerifyOptions | None = None,
+    engine: bool = True,
+    runtime: str = AUTO,
+    profiles: ProfileOptions | None = None,
+    progress: ProgressCallback | None = None,
+    command: Sequence[str] = (),
+) -> DeployResult:
+    """Export, verify against PyTorch and build, stopping at the first stage that fails.
+
+    Args:
+        request: what to load; a str is its ``source``.
+        work: folder in which a new numbered one is made.
+        options, verify_options, runtime, profiles, progress: as in the stages.
+        engine: whether to build one.
+        command: for the records.
+
+    Raises:
+        VimDeployError: of any stage; what earlier stages made stays in the folder.
+    """
+    if engine:
+        # A missing builder is better known before the minutes of the other stages.
+        choose_runtime(runtime)
+    if isinstance(request, str):
+        request = ModelRequest(request)
+    folder = _new_folder(work, Path(request.source).stem)
+    _log.info("working in %s", folder)
+    seconds: dict[str, float] = {}
+    clock = time.perf_counter()
+    exported = export(request, folder / "model.onnx", options)
+    seconds["export"] = time.perf_counter() - clock
+
+    clock = time.perf_counter()
+    against = _reference_of(request, exported)
+    report = verify(exported.path, against, verify_options, command)
+    report.write(folder / "parity.json")
+    report.require_passed()
+    seconds["verify"] = time.perf_counter() - clock
+
+    record = None
+    if engine:
+        clock = time.perf_counter()
+        record = build_engine(
+            exported.path,
+            folder / "model.plan",
+            runtime=runtime,
+            profiles=profiles,
+            progress=progress,
+            command=command,
+        )
+        seconds["build-engine"] = time.perf_counter() - clock
+    result = DeployResult(folder, exported, report, record, seconds)
+    write_json(folder / "deploy.json", result.as_dict())
+    return result
+
+
+def _reference_of(request: ModelRequest, exported: ExportResult) -> str:
+    """What PyTorch is to be loaded from: the same weights as the export."""
+    checkpoint = exported.info.checkpoint
+    if checkpoint.part == "seeded":
+        return checkpoint.name
+    from vim_deploy.model.load import checkpoint_of
+
+    return checkpoint_of(request)
+
+
+def _new_folder(work: Path, stem: str) -> Path:
+    """``work/NNN-stem`` with the next free number; two runs never get the same one."""
+    name = "".join(char if char.isalnum() or char in "-_." else "-" for char in stem) or "model"
+    with output_errors(work):
+        work.mkdir(parents=True, exist_ok=True)
+        taken = [int(path.name[:_DIGITS]) for path in work.iterdir() if _is_numbered(path)]
+        for number in range(max(taken, default=0) + 1, 10**_DIGITS):
+            folder = work / f"{number:0{_DIGITS}d}-{name}"
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                continue
+            return folder
+    raise VimDeployError(
+        "VIM-304", f"{work} has no free number left", fix="choose another folder with --work"
+    )
+
+
+def _is_numbered(path: Path) -> bool:
+    return path.is_dir() and path.name[:_DIGITS].isdecimal() and path.name[_DIGITS:][:1] == "-"

@@ -1,0 +1,85 @@
+"""What this machine can do: one finding a line, each with its fix."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import platform
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import vim_deploy
+from vim_deploy.deps import ort, trt, trt_rtx
+from vim_deploy.errors import VimDeployError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One capability: whether it is there, what was found, and what to do if it is wanted."""
+
+    subject: str
+    ok: bool
+    detail: str
+    fix: str = ""
+
+
+def diagnose() -> list[Finding]:
+    """Ask everything, in the order the stages need it. Nothing heavy is imported."""
+    return [
+        Finding(
+            "vim-deploy", True, f"{vim_deploy.__version__}, Python {platform.python_version()}"
+        ),
+        _package("export: PyTorch", "torch", "torch", "torch"),
+        _package("export: onnxscript", "onnxscript", "onnxscript", "torch"),
+        _package("checkpoints: safetensors", "safetensors", "safetensors", "torch"),
+        _package("checkpoints: hub", "huggingface_hub", "huggingface_hub", "hub"),
+        _asked("verify: ONNX Runtime", ort.is_installed(), _onnxruntime, "vim-deploy[ort]"),
+        _asked("engine: TensorRT-RTX", trt_rtx.is_installed(), _rtx, "vim-deploy[rtx]"),
+        _asked("engine: TensorRT", trt.is_installed(), _tensorrt, "vim-deploy[trt]"),
+        _gpu(),
+        Finding("mamba_ssm, causal_conv1d", True, "not needed: the model code is our own"),
+    ]
+
+
+def _package(subject: str, module: str, distribution: str, extra: str) -> Finding:
+    if importlib.util.find_spec(module) is None:
+        return Finding(subject, False, "not installed", f"pip install 'vim-deploy[{extra}]'")
+    return Finding(subject, True, importlib.metadata.version(distribution))
+
+
+def _asked(subject: str, installed: bool, ask: Callable[[], str], package: str) -> Finding:
+    if not installed:
+        return Finding(subject, False, "not installed", f"pip install '{package}'")
+    try:
+        return Finding(subject, True, ask())
+    except VimDeployError as error:
+        return Finding(subject, False, f"{error.message}: {error.why}", error.fix)
+
+
+def _onnxruntime() -> str:
+    found = ort.capabilities()
+    return f"{found.version}, providers {', '.join(found.providers)}"
+
+
+def _rtx() -> str:
+    found = trt_rtx.capabilities()
+    return (
+        f"{found.version}, builds without a GPU for compute capability "
+        f"{', '.join(found.compute_capabilities)}"
+    )
+
+
+def _tensorrt() -> str:
+    return f"{trt.capabilities().version}; this version of vim-deploy builds with TensorRT-RTX only"
+
+
+def _gpu() -> Finding:
+    if shutil.which("nvidia-smi") is None:
+        return Finding(
+            "GPU",
+            False,
+            "no NVIDIA driver found (nvidia-smi)",
+            "not needed to export, verify or build; engines run on a machine with one",
+        )
+    return Finding("GPU", True, "an NVIDIA driver is installed")

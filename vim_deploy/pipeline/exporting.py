@@ -1,0 +1,206 @@
+"""Export: a checkpoint, hub address or recipe becomes one checked ONNX file."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import vim_deploy
+from vim_deploy.deps import ort
+from vim_deploy.errors import VimDeployError, missing_package
+from vim_deploy.files import (
+    atomic_output,
+    output_errors,
+    remove_leftovers,
+    settings_hash,
+    sha256_of,
+    single_writer,
+)
+from vim_deploy.graph import metadata
+from vim_deploy.graph.verify import GraphSummary, summarize
+from vim_deploy.log import get_logger
+from vim_deploy.parity.cases import random_case
+from vim_deploy.parity.metrics import Tolerance
+from vim_deploy.parity.report import ParityReport, compare_runners
+from vim_deploy.recipe.model_config import ModelConfig
+from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.run.ort_runner import OrtRunner
+from vim_deploy.specs import ExportInfo
+
+if TYPE_CHECKING:
+    from vim_deploy.model.heads import DeployedModel
+    from vim_deploy.model.load import LoadedModel
+
+_log = get_logger(__name__)
+
+#: Batch sizes that a check runs: one, an odd one, and never the one the trace used.
+CHECK_BATCHES = (1, 3)
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How to export.
+
+    ``batch`` is a fixed batch size, or None for a dynamic one. ``check`` compares the file with
+    PyTorch in ONNX Runtime before it is put in place.
+    """
+
+    batch: int | None = None
+    opset: int = 18
+    preprocess: str = "none"
+    head: str = "logits"
+    check: bool = True
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """An exported file. ``parity`` is None when nothing was checked, and ``notes`` say why."""
+
+    path: Path
+    info: ExportInfo
+    summary: GraphSummary
+    parity: ParityReport | None
+    notes: tuple[str, ...]
+    seconds: float
+    up_to_date: bool = False
+
+
+def export(
+    request: ModelRequest | str,
+    output: Path | None = None,
+    options: ExportOptions | None = None,
+) -> ExportResult:
+    """Export a checkpoint, hub address or recipe to one ONNX file.
+
+    Args:
+        request: what to load; a str is its ``source``.
+        output: file to write; by default the source's name with ``.onnx``, in this folder.
+        options: form of the graph.
+
+    Raises:
+        VimDeployError: of every stage; nothing is written then.
+    """
+    require_torch()
+    from vim_deploy.model.load import load_model
+
+    if isinstance(request, str):
+        request = ModelRequest(request)
+    options = options or ExportOptions()
+    started = time.perf_counter()
+    loaded = load_model(request)
+    for note in loaded.notes:
+        _log.info("%s", note)
+    path = output or Path(f"{loaded.stem}.onnx")
+    with single_writer(path):
+        remove_leftovers(path)
+        return _export_loaded(loaded, path, options, started)
+
+
+def require_torch() -> None:
+    """VIM-301 when what reads checkpoints is not installed."""
+    for package in ("torch", "onnxscript"):
+        if importlib.util.find_spec(package) is None:
+            raise missing_package(package, "torch", "reading a checkpoint")
+
+
+def _export_loaded(
+    loaded: LoadedModel, path: Path, options: ExportOptions, started: float
+) -> ExportResult:
+    from vim_deploy.model.heads import DeployedModel, parse_head
+
+    head = parse_head(options.head, loaded.module.config)
+    module = DeployedModel(loaded.module, loaded.image, options.preprocess, head)
+    info = _export_info(loaded, options, module.preprocess)
+    if not options.force:
+        existing = _existing_export(path, info, loaded.notes, started)
+        if existing is not None:
+            return existing
+    from vim_deploy.graph.export_graph import export_graph
+
+    model, summary = export_graph(module, info, batch=options.batch)
+    with atomic_output(path) as temporary:
+        with output_errors(path):
+            temporary.write_bytes(model.SerializeToString(deterministic=True))
+        parity, notes = _check_export(temporary, path, module, info, options)
+    notes = (*loaded.notes, *notes)
+    seconds = time.perf_counter() - started
+    return ExportResult(path, info, summary, parity, notes, seconds)
+
+
+def _export_info(loaded: LoadedModel, options: ExportOptions, preprocess: Any) -> ExportInfo:  # noqa: ANN401
+    """The file's own description; its hash covers everything that decides the bytes."""
+    values: dict[str, Any] = {
+        "model": loaded.name,
+        "model_config": loaded.module.config.as_dict(),
+        "checkpoint": loaded.checkpoint,
+        "image": loaded.image,
+        "preprocess": preprocess,
+        "head": options.head,
+        "graph": "base",
+        "precision": "fp32",
+        "opset": options.opset,
+        "pos_embed": loaded.pos_embed,
+        "tool_version": vim_deploy.__version__,
+        "labels": loaded.labels,
+    }
+    info = ExportInfo(**values, settings_hash="")
+    digest = settings_hash({**info.as_dict(), "batch": options.batch})
+    return ExportInfo(**values, settings_hash=digest)
+
+
+def _existing_export(
+    path: Path, info: ExportInfo, notes: tuple[str, ...], started: float
+) -> ExportResult | None:
+    """The file at ``path`` if it was made with these settings; VIM-204 if with others."""
+    if not path.exists():
+        return None
+    why = "it is not a file that vim-deploy made"
+    try:
+        model = metadata.load_model(path)
+        found = metadata.find(model)
+    except VimDeployError as error:
+        why, found = error.message, None
+    if found is not None and found.settings_hash == info.settings_hash:
+        summary = summarize(model, ModelConfig.from_dict(found.model_config).layers_run)
+        seconds = time.perf_counter() - started
+        return ExportResult(path, found, summary, None, notes, seconds, up_to_date=True)
+    if found is not None:
+        why = "it differs in " + ", ".join(_differences(found.as_dict(), info.as_dict()))
+    raise VimDeployError(
+        "VIM-204",
+        f"{path} exists and was made with other settings",
+        why=why,
+        fix="add --force to replace it, or choose another output with -o",
+    )
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    names = [key for key in new if key != "settings_hash" and old.get(key) != new[key]]
+    return names or ["the batch size"]
+
+
+def _check_export(
+    written: Path, path: Path, module: DeployedModel, info: ExportInfo, options: ExportOptions
+) -> tuple[ParityReport | None, tuple[str, ...]]:
+    """Compare the written file with the module; the reason when that was not done."""
+    if not options.check:
+        return None, ("not checked against PyTorch: --no-check",)
+    if not ort.is_installed():
+        return None, ("not checked against PyTorch: onnxruntime is not installed",)
+    from vim_deploy.run.torch_runner import TorchRunner
+
+    reference, candidate = TorchRunner(module), OrtRunner(written)
+    batches = CHECK_BATCHES if options.batch is None else (options.batch,)
+    case = random_case(candidate.input, info.preprocess, max(batches))
+    tolerance = Tolerance()
+    results = compare_runners(reference, candidate, [case], batches, tolerance)
+    report = ParityReport(
+        path.name, sha256_of(written), reference.name, candidate.name, tolerance, results
+    )
+    report.require_passed()
+    return report, ()

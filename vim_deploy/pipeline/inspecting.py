@@ -1,0 +1,94 @@
+"""Inspect: say what a file is, from its contents rather than its name."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from vim_deploy import contract
+from vim_deploy.engine.inspect import inspect_plan
+from vim_deploy.files import require_file, sha256_of
+from vim_deploy.graph import metadata
+from vim_deploy.graph.rewrite import opset_version
+from vim_deploy.graph.verify import summarize
+from vim_deploy.recipe.catalog import find_recipe
+from vim_deploy.recipe.model_config import ModelConfig
+
+#: First bytes of engines of full TensorRT and of TensorRT-RTX.
+_PLAN_MAGIC = (b"ftrt", b"vtrt")
+_ZIP_MAGIC = b"PK\x03\x04"
+_PICKLE_MAGIC = b"\x80"
+_CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".tar")
+
+
+def inspect(path: Path) -> dict[str, Any]:
+    """Describe an ONNX file, engine, checkpoint or recipe as a JSON-able mapping.
+
+    Every description has ``kind``, ``file``, ``bytes`` and ``sha256``. Checkpoints need torch.
+
+    Raises:
+        VimDeployError: VIM-401 (missing), VIM-402, VIM-403, VIM-409, VIM-412 or VIM-413 when the
+            file is not what it seems to be.
+    """
+    require_file(path, "file")
+    if path.suffix == ".toml":
+        description = {"kind": "recipe", **find_recipe(str(path)).as_dict()}
+    elif _is_plan(path):
+        description = {"kind": "engine", **inspect_plan(path)}
+    elif _is_checkpoint(path):
+        description = {"kind": "checkpoint", **_checkpoint(path)}
+    else:
+        description = {"kind": "onnx", **_onnx(path)}
+    identity = {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
+    return {**description, **identity}
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(4)
+
+
+def _is_plan(path: Path) -> bool:
+    return path.suffix in (".plan", ".engine") or _start(path) in _PLAN_MAGIC
+
+
+def _is_checkpoint(path: Path) -> bool:
+    start = _start(path)
+    return path.suffix in _CHECKPOINT_SUFFIXES or start == _ZIP_MAGIC or start[:1] == _PICKLE_MAGIC
+
+
+def _onnx(path: Path) -> dict[str, Any]:
+    model = metadata.load_model(path)
+    info = metadata.find(model)
+    blocks = ModelConfig.from_dict(info.model_config).layers_run if info else 0
+    summary = summarize(model, blocks)
+    functions = [f"{item.domain}::{item.name}" for item in model.functions]
+    return {
+        "ir_version": model.ir_version,
+        "opset": opset_version(model),
+        "inputs": [dataclasses.asdict(spec) for spec in metadata.inputs_of(model)],
+        "outputs": [dataclasses.asdict(spec) for spec in metadata.outputs_of(model)],
+        "parameters": sum(_elements(tensor.dims) for tensor in model.graph.initializer),
+        "graph": dataclasses.asdict(summary),
+        "functions": functions,
+        "runs_without_plugin": summary.scans == 0
+        or f"{contract.DOMAIN}::{contract.SELECTIVE_SCAN}" in functions,
+        "export": info.as_dict() if info else None,
+    }
+
+
+def _elements(dims: Any) -> int:  # noqa: ANN401 - protobuf's repeated field
+    product = 1
+    for dim in dims:
+        product *= int(dim)
+    return product
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    from vim_deploy.pipeline.exporting import require_torch
+
+    require_torch()
+    from vim_deploy.model.describe import describe_checkpoint
+
+    return describe_checkpoint(path)
