@@ -1,0 +1,63 @@
+# Everything starts from a plain Python 3.10 to 3.12:
+#   make demo    deploy two models, with a table of what was made
+#   make test    style, types and tests; what CI runs
+# Variables:
+#   PYTHON=python3.12        the interpreter that makes the environment
+#   PIP_ARGS='...'           more arguments for pip, for example an index that has CPU builds of
+#                            torch (the default index gives the CUDA build on Linux, which works
+#                            too and is about 2 GB larger)
+#   PYTEST_ARGS='-k digits'  more arguments for pytest
+
+PYTHON ?= python3
+VENV ?= .venv
+PIP_ARGS ?=
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	--constraint constraints.txt $(PIP_ARGS)
+
+.PHONY: help venv demo check test test-fast test-all bench clean
+
+help:
+	@echo "make venv       environment in $(VENV) from pinned versions"
+	@echo "make demo       deploy a trained toy and Vim-Ti, and show what was made"
+	@echo "make test       style, types, all tests (what CI runs)"
+	@echo "make test-fast  style, types, tests without engine builds and slow ones"
+	@echo "make test-all   make test, then the demo"
+	@echo "make bench      time the stages for Vim-Ti at 224 and print ratios"
+
+venv: $(STAMP)
+
+# torch comes first and alone: where several builds of it are offered, the pin decides, not the
+# resolution of what depends on it.
+$(STAMP): pyproject.toml setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 12) \
+		else "vim-deploy is made for Python 3.10 to 3.12, this is %d.%d; set PYTHON=..." % v)'
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) torch==2.13.0
+	$(INSTALL) --editable '.[torch,ort,rtx,demo,dev]'
+	@touch $@
+
+demo: venv
+	$(BIN)/python examples/demo.py
+
+check: venv
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+
+test: check
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-fast: check
+	$(BIN)/python -m pytest -m 'not slow and not rtx' $(PYTEST_ARGS)
+
+test-all: test demo
+
+bench: venv
+	$(BIN)/python benchmarks/spine.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
