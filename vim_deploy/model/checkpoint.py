@@ -1,0 +1,235 @@
+"""Checkpoints: weights, where they came from, and the training arguments stored beside them.
+
+Understood are the official training files (``model``, ``model_ema``, ``args`` and more), files with
+a ``state_dict`` entry, bare state dicts, all of these with the prefixes that wrappers add, and
+safetensors. What is chosen or converted is said in the notes; nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vim_deploy.errors import VimDeployError, missing_package, nearest
+from vim_deploy.files import sha256_of
+from vim_deploy.model.checkpoint_file import find_checkpoint_file
+from vim_deploy.model.unpickle import load_pickled, unreadable
+from vim_deploy.specs import CheckpointInfo
+
+PARTS = ("auto", "model", "model_ema")
+#: Entries that hold weights: those of the official vim/main.py, and the common other names.
+_MODEL_KEYS = ("model", "state_dict")
+_EMA_KEYS = ("model_ema", "state_dict_ema")
+#: Prefixes that DistributedDataParallel and torch.compile put before every key.
+_WRAPPER_PREFIXES = ("module.", "_orig_mod.")
+_LISTED = 10
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights read from a file.
+
+    Attributes:
+        state_dict: tensors on the CPU, by the model's own keys; floating ones are float32.
+        info: name, sha256, chosen part and hub address.
+        args: training arguments stored in the file, plain values only; often empty.
+        notes: sentences on what was chosen and converted.
+    """
+
+    state_dict: Mapping[str, Tensor]
+    info: CheckpointInfo
+    args: Mapping[str, Any]
+    notes: tuple[str, ...]
+
+
+def read_checkpoint(address: str | Path, *, part: str = "auto") -> Checkpoint:
+    """Read a checkpoint without running anything in it.
+
+    Args:
+        address: a file, a folder that holds one checkpoint, or
+            ``hf://owner/name[@revision][/file]``.
+        part: ``model``, ``model_ema`` (moving average of the weights), or ``auto``, which is
+            ``model``, as the official evaluation uses it.
+
+    Raises:
+        VimDeployError: VIM-202 (``part`` or address), VIM-301 (huggingface_hub or safetensors not
+            installed), VIM-303 (hub not reachable), VIM-401 (not found), VIM-402 (not readable),
+            VIM-403 (would run code), VIM-404 (no such part), VIM-405 (NaN or Inf).
+    """
+    if part not in PARTS:
+        raise VimDeployError("VIM-202", f"unknown part {part!r}", fix=nearest(part, PARTS))
+    file = find_checkpoint_file(address)
+    digest = sha256_of(file.path)
+    loaded = _load(file.path)
+    notes = list(file.notes)
+    chosen, weights = _choose_part(loaded, part, file.path, notes)
+    weights = _without_prefixes(weights, notes)
+    state_dict = _float32(weights, file.path, notes)
+    _refuse_non_finite(state_dict, file.path)
+    info = CheckpointInfo(name=file.path.name, sha256=digest, part=chosen, source=file.source)
+    return Checkpoint(state_dict, info, _plain_args(loaded), tuple(notes))
+
+
+def _load(path: Path) -> Mapping[Any, Any]:
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        head = stream.read(512)
+    _refuse_known_others(path, head)
+    header_size = int.from_bytes(head[:8], "little")
+    is_safetensors = head[8:9] == b"{" and header_size <= size - 8
+    if is_safetensors or path.suffix == ".safetensors":
+        return _load_safetensors(path)
+    loaded = load_pickled(path)
+    if not isinstance(loaded, Mapping):
+        raise unreadable(path, f"it holds a {type(loaded).__name__}, not named weights")
+    return loaded
+
+
+def _refuse_known_others(path: Path, head: bytes) -> None:
+    """VIM-402 for what often lies where a checkpoint should be."""
+    if not head:
+        raise unreadable(path, "the file is empty")
+    if head.startswith(b"version https://git-lfs"):
+        raise unreadable(path, "it is a Git LFS pointer, not the file itself", "run: git lfs pull")
+    if head.lstrip()[:5].lower() in (b"<html", b"<!doc"):
+        why = "it is a web page"
+        raise unreadable(path, why, "download the file itself, not the page that shows it")
+
+
+def _load_safetensors(path: Path) -> Mapping[Any, Any]:
+    try:
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise missing_package("safetensors", "torch", f"reading {path.name}") from error
+    try:
+        tensors: Mapping[Any, Any] = load_file(path, device="cpu")
+    except Exception as error:
+        # The library raises its own SafetensorError, and others from below, for damaged files.
+        raise unreadable(path, f"safetensors says: {error}") from error
+    return tensors
+
+
+def _choose_part(
+    loaded: Mapping[Any, Any], part: str, path: Path, notes: list[str]
+) -> tuple[str, Mapping[Any, Any]]:
+    """Name and weights of the wanted part."""
+    model = next((key for key in _MODEL_KEYS if isinstance(loaded.get(key), Mapping)), None)
+    ema = next((key for key in _EMA_KEYS if isinstance(loaded.get(key), Mapping)), None)
+    bare = model is None and ema is None and _all_tensors(loaded)
+    if part == "model_ema":
+        if ema is None:
+            raise VimDeployError(
+                "VIM-404",
+                f"no moving average of the weights (model_ema) in {path}",
+                why=f"it holds {_listing(loaded)}",
+                fix="leave out --use-ema",
+            )
+        notes.append(f"weights: {ema!r}, the moving average")
+        return "model_ema", loaded[ema]
+    if bare:
+        return "state_dict", loaded
+    if model is not None:
+        other = f"; {ema!r} is there too, --use-ema takes it" if ema else ""
+        notes.append(f"weights: {model!r} of the file{other}")
+        return model, loaded[model]
+    if ema is not None:
+        raise VimDeployError(
+            "VIM-404",
+            f"only the moving average of the weights ({ema}) is in {path}",
+            fix="take it with --use-ema",
+        )
+    why = f"it holds {_listing(loaded)}; expected weights under 'model' or 'state_dict', or alone"
+    raise unreadable(path, why)
+
+
+def _all_tensors(value: Mapping[Any, Any]) -> bool:
+    return bool(value) and all(isinstance(item, Tensor) for item in value.values())
+
+
+def _listing(value: Mapping[Any, Any]) -> str:
+    names = [str(key)[:80] for key in list(value)[:_LISTED]]
+    more = f" and {len(value) - _LISTED} more" if len(value) > _LISTED else ""
+    return (", ".join(names) or "nothing") + more
+
+
+def _without_prefixes(weights: Mapping[Any, Any], notes: list[str]) -> Mapping[Any, Any]:
+    """Keys without the prefixes of wrappers; only a prefix that every key has is removed."""
+    stripped = True
+    while stripped and weights:
+        stripped = False
+        for prefix in _WRAPPER_PREFIXES:
+            if all(isinstance(key, str) and key.startswith(prefix) for key in weights):
+                weights = {key.removeprefix(prefix): value for key, value in weights.items()}
+                notes.append(f"prefix {prefix!r} removed from all keys")
+                stripped = True
+    return weights
+
+
+def _float32(weights: Mapping[Any, Any], path: Path, notes: list[str]) -> dict[str, Tensor]:
+    """Plain dense tensors, floating ones as float32; VIM-402 for anything else."""
+    if not weights:
+        raise unreadable(path, "it holds no weights")
+    result: dict[str, Tensor] = {}
+    converted: set[str] = set()
+    for key, value in weights.items():
+        _check_entry(key, value, path)
+        tensor = value.detach()
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            converted.add(str(tensor.dtype).removeprefix("torch."))
+            tensor = tensor.to(torch.float32)
+        result[key] = tensor
+    if converted:
+        notes.append(f"weights converted from {', '.join(sorted(converted))} to float32")
+    return result
+
+
+def _check_entry(key: object, value: object, path: Path) -> None:
+    if not isinstance(key, str) or not isinstance(value, Tensor):
+        why = f"entry {str(key)[:80]!r} is a {type(value).__name__}, not a tensor"
+        raise unreadable(path, why)
+    if value.layout != torch.strided or value.is_quantized or value.is_complex():
+        raise unreadable(path, f"tensor {key!r} is sparse, quantized or complex")
+    # A few bytes can claim any shape through strides of zero; converting it would fill memory.
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        why = f"tensor {key!r} claims shape {tuple(value.shape)}, more than the file stores"
+        raise unreadable(path, why)
+
+
+def _refuse_non_finite(state_dict: Mapping[str, Tensor], path: Path) -> None:
+    bad = [
+        key
+        for key, tensor in state_dict.items()
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
+    ]
+    if bad:
+        raise VimDeployError(
+            "VIM-405",
+            f"{len(bad)} of {len(state_dict)} tensors hold NaN or Inf in {path}",
+            why=_names(bad),
+            fix="the training diverged or the file is damaged: use an earlier checkpoint",
+        )
+
+
+def _names(keys: Sequence[str]) -> str:
+    more = f" and {len(keys) - _LISTED} more" if len(keys) > _LISTED else ""
+    return ", ".join(keys[:_LISTED]) + more
+
+
+def _plain_args(loaded: Mapping[Any, Any]) -> dict[str, Any]:
+    """Stored arguments that are plain values; other ones have no meaning for the architecture."""
+    stored = loaded.get("args")
+    values = vars(stored) if isinstance(stored, argparse.Namespace) else stored
+    if not isinstance(values, Mapping):
+        return {}
+    plain = (str, int, float, bool, type(None))
+    return {
+        key: value
+        for key, value in values.items()
+        if isinstance(key, str) and isinstance(value, plain)
+    }

@@ -1,0 +1,208 @@
+"""Reading pickled checkpoints from strangers: nothing in the file runs.
+
+Two walls. The pickle's instructions are first listed without being followed, and every name the
+file would import has to be on ``ALLOWED_GLOBALS``. Then ``torch.load(weights_only=True)`` reads it,
+whose own unpickler refuses unknown names too, whatever the first wall overlooked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import pickletools
+import tarfile
+import warnings
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from vim_deploy.errors import VimDeployError
+
+_STORAGES = (
+    "BFloat16", "Bool", "Byte", "Char", "Double", "Float", "Half", "Int", "Long", "Short",
+)  # fmt: skip
+_DTYPES = (
+    "bfloat16", "bool", "float16", "float32", "float64", "int16", "int32", "int64", "int8", "uint8",
+)  # fmt: skip
+
+#: Every name a checkpoint may import: what ``torch.save`` writes for tensors and plain containers,
+#: and the Namespace in which the official training script keeps its arguments.
+ALLOWED_GLOBALS = frozenset(
+    {
+        "argparse.Namespace",
+        "collections.OrderedDict",
+        "torch.Size",
+        "torch.device",
+        "torch._utils._rebuild_parameter",
+        "torch._utils._rebuild_parameter_with_state",
+        "torch._utils._rebuild_tensor",
+        "torch._utils._rebuild_tensor_v2",
+        "torch.nn.parameter.Parameter",
+        *(f"torch.{name}Storage" for name in _STORAGES),
+        *(f"torch.{name}" for name in _DTYPES),
+    }
+)
+
+#: Unpacked size at which an archive is taken for an attack rather than a model.
+MAX_UNPACKED_BYTES = 64 << 30
+#: Weights hardly compress, so a file that unpacks to this many times its size is not weights.
+MAX_EXPANSION = 200
+#: The pickle inside an archive only describes tensors; Vim-Base's is below 1 MiB.
+MAX_PICKLE_BYTES = 32 << 20
+#: Pickles at the start of a file in torch's format before 1.6: magic number, protocol version,
+#: system information, the object, the storage keys. Raw numbers follow.
+_LEGACY_PICKLES = 5
+_RESAVE = "save the weights alone, torch.save(model.state_dict(), FILE), and use that file"
+
+
+def unreadable(
+    path: Path, why: str, fix: str = "get the file again, or choose another"
+) -> VimDeployError:
+    """VIM-402 for ``path``."""
+    return VimDeployError("VIM-402", f"not a readable checkpoint: {path}", why=why, fix=fix)
+
+
+def load_pickled(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
+    """The object in a ``torch.save`` file, tensors on the CPU.
+
+    Raises:
+        VimDeployError: VIM-402 when the file cannot be read, VIM-403 when it asks for a name that
+            is not on ``ALLOWED_GLOBALS``.
+    """
+    with path.open("rb") as stream:
+        _refuse_code(path, stream)
+        stream.seek(0)
+        return _load(path, stream)
+
+
+def _load(path: Path, stream: IO[bytes]) -> Any:  # noqa: ANN401
+    try:
+        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
+            # torch warns of pickle protocols it then refuses; the error below says so.
+            warnings.simplefilter("ignore")
+            return torch.load(stream, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported operand" in str(error):
+            why = "its pickle protocol is not the one torch.save writes (2)"
+            raise unreadable(path, why, _RESAVE) from error
+        # torch's own text recommends weights_only=False, which is the last thing to do here.
+        reason = str(error).rpartition("WeightsUnpickler error:")[2].strip().split("\n")[0]
+        raise _refused(path, [f"something PyTorch refuses ({reason})"]) from error
+    except MemoryError as error:
+        raise unreadable(path, "it needs more memory than there is") from error
+    except Exception as error:
+        # A damaged file makes torch raise nearly anything: RuntimeError, EOFError, KeyError,
+        # IndexError, struct.error, UnicodeDecodeError, AssertionError, TypeError.
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise unreadable(path, f"PyTorch says: {reason}") from error
+
+
+def _refused(path: Path, names: Sequence[str]) -> VimDeployError:
+    return VimDeployError(
+        "VIM-403",
+        f"checkpoint refused, nothing in it was run: {path}",
+        why="loading it would call or create: " + ", ".join(names),
+        fix=f"where you trust the file and have the code it came from, {_RESAVE}",
+    )
+
+
+def _refuse_code(path: Path, stream: IO[bytes]) -> None:
+    """VIM-403 when any pickle in the file imports a name that is not allowed."""
+    found: dict[str, None] = {}
+    is_zip = zipfile.is_zipfile(stream)
+    stream.seek(0)
+    is_tar = not is_zip and tarfile.is_tarfile(stream)
+    stream.seek(0)
+    if is_zip:
+        pickles = _zip_pickles(path, stream)
+    elif is_tar:
+        pickles = _tar_pickles(path, stream)
+    else:
+        pickles = iter((stream,))
+    readable = False
+    for pickled in pickles:
+        for _ in range(1 if is_zip else _LEGACY_PICKLES):
+            names, complete = _imported_names(pickled)
+            found.update(dict.fromkeys(names))
+            readable |= complete
+            if not complete:
+                break
+    refused = [name for name in found if name not in ALLOWED_GLOBALS]
+    if refused:
+        raise _refused(path, refused[:10] + ["..."] * (len(refused) > 10))
+    if is_tar:
+        raise unreadable(path, "it is a tar archive", "unpack it and use the checkpoint inside")
+    if not readable:
+        raise unreadable(path, "there is no complete pickle in it")
+
+
+def _zip_pickles(path: Path, stream: IO[bytes]) -> Iterator[IO[bytes]]:
+    """The pickle in a zip of torch.save, once the archive's declared sizes are believable."""
+    try:
+        with zipfile.ZipFile(stream) as archive:
+            members = archive.infolist()
+            _refuse_bomb(path, sum(member.file_size for member in members))
+            names = {member.filename.rpartition("/")[2] for member in members}
+            if "constants.pkl" in names:
+                why = "it is a TorchScript archive, which holds code"
+                raise unreadable(path, why, _RESAVE)
+            pickles = [m for m in members if m.filename.rpartition("/")[2] == "data.pkl"]
+            if not pickles:
+                raise unreadable(path, "it is a zip archive, but not one that torch.save wrote")
+            for member in pickles:
+                if member.file_size > MAX_PICKLE_BYTES:
+                    raise unreadable(path, f"its pickle has {member.file_size} bytes", _RESAVE)
+                with archive.open(member) as pickled:
+                    yield pickled
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, ValueError) as error:
+        # RuntimeError: encrypted; NotImplementedError: unknown compression.
+        raise unreadable(path, f"damaged zip archive: {error}") from error
+
+
+def _refuse_bomb(path: Path, unpacked: int) -> None:
+    packed = path.stat().st_size
+    if unpacked > MAX_UNPACKED_BYTES or unpacked > MAX_EXPANSION * packed:
+        why = f"{packed} bytes that claim to unpack to {unpacked}"
+        raise unreadable(path, why)
+
+
+def _tar_pickles(path: Path, stream: IO[bytes]) -> Iterator[IO[bytes]]:
+    try:
+        with tarfile.open(fileobj=stream, mode="r:") as archive:
+            for member in archive:
+                pickled = archive.extractfile(member) if member.isreg() else None
+                if pickled is not None:
+                    yield pickled
+    except (tarfile.TarError, OSError, ValueError) as error:
+        raise unreadable(path, f"damaged tar archive: {error}") from error
+
+
+def _imported_names(pickled: IO[bytes]) -> tuple[list[str], bool]:
+    """Names that one pickle imports, and whether its end was reached.
+
+    The instructions are listed, not followed. ``STACK_GLOBAL`` takes its two strings from the
+    stack; they are the last two strings seen in what any pickler writes, and a file that hides
+    them better is still stopped by torch's reader, which does not know that instruction.
+    """
+    names: list[str] = []
+    strings: list[str] = []
+    try:
+        for opcode, argument, _ in pickletools.genops(pickled):
+            if opcode.name in ("GLOBAL", "INST"):
+                names.append(str(argument).replace(" ", "."))
+            elif opcode.name == "STACK_GLOBAL":
+                names.append(".".join(strings[-2:]) or "a name made while loading")
+            elif opcode.name.startswith("EXT"):
+                names.append(f"copyreg extension {argument}")
+            elif isinstance(argument, str):
+                strings = [*strings[-1:], argument]
+            if pickled.seekable() and pickled.tell() > MAX_PICKLE_BYTES:
+                return names, False
+    except Exception:
+        # genops raises ValueError, UnicodeDecodeError, struct.error, OverflowError and others on
+        # what is no pickle; the caller decides what an unfinished one means.
+        return names, False
+    return names, True
