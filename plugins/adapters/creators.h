@@ -20,7 +20,8 @@ int register_with_loaded_tensorrt() noexcept;
 //! itself, and refuses what is registered already (an empty list it refuses as well).
 void hand_over_to(void const* address) noexcept;
 
-//! setLoggerFinder() for a caller at `address`.
+//! setLoggerFinder() for a caller at `address`; a finder of a TensorRT that is not known is not
+//! taken, since its layout is not known either.
 void take_logger_finder(void* finder, void const* address) noexcept;
 
 }  // namespace vim_plugins::adapters

@@ -12,9 +12,9 @@ namespace {
 struct Sources {
     std::mutex mutex;
     void* finder = nullptr;
-    Generation finder_generation = Generation::kUnknown;
+    std::int32_t finder_version = 0;
     void* (*get_logger)() = nullptr;
-    Generation get_logger_generation = Generation::kUnknown;
+    std::int32_t get_logger_version = 0;
 };
 
 // Never destroyed: TensorRT may log through a plugin while the process ends.
@@ -25,7 +25,7 @@ Sources& sources() {
 
 struct Logger {
     void* object = nullptr;
-    Generation generation = Generation::kUnknown;
+    std::int32_t version = 0;
 };
 
 // The finder is TensorRT's own code and not declared noexcept.
@@ -35,13 +35,13 @@ Logger current_logger() {
     Logger logger;
     if (all.finder != nullptr) {
         using FindLogger = void* (*)(void*);
-        int const slot = abi_slots(all.finder_generation).find_logger;
+        int const slot = abi_slots(all.finder_version).find_logger;
         logger.object = virtual_function<FindLogger>(all.finder, slot)(all.finder);
-        logger.generation = all.finder_generation;
+        logger.version = all.finder_version;
     }
     if (logger.object == nullptr && all.get_logger != nullptr) {
         logger.object = all.get_logger();
-        logger.generation = all.get_logger_generation;
+        logger.version = all.get_logger_version;
     }
     return logger;
 }
@@ -50,7 +50,7 @@ void write(Severity severity, std::string const& message) {
     Logger const logger = current_logger();
     if (logger.object != nullptr) {
         using Log = void (*)(void*, std::int32_t, char const*);
-        int const slot = abi_slots(logger.generation).log;
+        int const slot = abi_slots(logger.version).log;
         virtual_function<Log>(logger.object, slot)(
             logger.object, static_cast<std::int32_t>(severity), message.c_str());
     } else if (severity <= Severity::kWarning) {
@@ -60,23 +60,23 @@ void write(Severity severity, std::string const& message) {
 
 }  // namespace
 
-void set_logger_finder(void* finder, Generation generation) noexcept {
-    guarded("setLoggerFinder", 0, [finder, generation] {
+void set_logger_finder(void* finder, std::int32_t version) noexcept {
+    guarded("setLoggerFinder", 0, [finder, version] {
         Sources& all = sources();
         std::lock_guard<std::mutex> const lock(all.mutex);
         all.finder = finder;
-        all.finder_generation = generation;
+        all.finder_version = version;
         return 0;
     });
 }
 
-void add_logger_source(void* (*get_logger)(), Generation generation) noexcept {
-    guarded("add_logger_source", 0, [get_logger, generation] {
+void add_logger_source(void* (*get_logger)(), std::int32_t version) noexcept {
+    guarded("add_logger_source", 0, [get_logger, version] {
         Sources& all = sources();
         std::lock_guard<std::mutex> const lock(all.mutex);
         if (all.get_logger == nullptr) {
             all.get_logger = get_logger;
-            all.get_logger_generation = generation;
+            all.get_logger_version = version;
         }
         return 0;
     });

@@ -6,19 +6,17 @@
 #include <exception>
 #include <string>
 
-#include "tensorrt_lookup.h"
-
 namespace vim_plugins::adapters {
 
 //! The values of nvinfer1::ILogger::Severity.
 enum class Severity : std::int32_t { kError = 1, kWarning = 2, kInfo = 3, kVerbose = 4 };
 
-//! Takes the logger finder that TensorRT hands over when it loads the library; `generation` is
-//! the caller's. A null finder is forgotten.
-void set_logger_finder(void* finder, Generation generation) noexcept;
+//! Takes the logger finder that TensorRT hands over when it loads the library; `version` is the
+//! caller's, as getInferLibVersion() states it. A null finder takes the last one away.
+void set_logger_finder(void* finder, std::int32_t version) noexcept;
 
 //! Takes the function that returns the logger of a TensorRT found in the process.
-void add_logger_source(void* (*get_logger)(), Generation generation) noexcept;
+void add_logger_source(void* (*get_logger)(), std::int32_t version) noexcept;
 
 //! Sends `message` to the first logger there is: the finder's, that of a TensorRT found in the
 //! process, or stderr for errors and warnings.

@@ -28,10 +28,6 @@ bool fits_headers(Generation generation) noexcept {
 #endif
 }
 
-constexpr Generation kHeaderGeneration = NV_TENSORRT_MAJOR >= 11   ? Generation::kV11
-                                         : NV_TENSORRT_MAJOR >= 10 ? Generation::kV10
-                                                                   : Generation::kV8;
-
 struct Registered {
     std::mutex mutex;
     std::vector<LoadedTensorRt> libraries;
@@ -53,7 +49,7 @@ void stay_loaded() {
 // Whether at least one creator is new to this registry.
 bool register_creators(LoadedTensorRt const& library) {
     using RegisterCreator = bool (*)(void*, void*, char const*);
-    int const slot = abi_slots(generation_of(library.version)).register_creator;
+    int const slot = abi_slots(library.version).register_creator;
     auto const call = virtual_function<RegisterCreator>(library.registry, slot);
     bool any = false;
     for (void* creator : creator_objects()) {
@@ -64,7 +60,7 @@ bool register_creators(LoadedTensorRt const& library) {
 
 void deregister_creators(LoadedTensorRt const& library) {
     using DeregisterCreator = bool (*)(void*, void const*);
-    int const slot = abi_slots(generation_of(library.version)).deregister_creator;
+    int const slot = abi_slots(library.version).deregister_creator;
     auto const call = virtual_function<DeregisterCreator>(library.registry, slot);
     for (void* creator : creator_objects()) {
         static_cast<void>(call(library.registry, creator));
@@ -79,8 +75,7 @@ std::vector<LoadedTensorRt>::iterator find_base(Registered& done, void const* ba
 
 void register_with(LoadedTensorRt const& library, Registered& done) {
     std::string const name = library.path.empty() ? "this program" : library.path;
-    Generation const generation = generation_of(library.version);
-    if (!fits_headers(generation)) {
+    if (!fits_headers(generation_of(library.version))) {
         report(Severity::kWarning, "vim_plugins: not registered with " + name +
                                        ", TensorRT version " + std::to_string(library.version) +
                                        ": this library is built for TensorRT " +
@@ -88,7 +83,7 @@ void register_with(LoadedTensorRt const& library, Registered& done) {
         return;
     }
     if (library.get_logger != nullptr) {
-        add_logger_source(library.get_logger, generation);
+        add_logger_source(library.get_logger, library.version);
     }
     if (find_base(done, library.base) != done.libraries.end() || is_on_call_stack(library.base)) {
         return;
@@ -130,15 +125,12 @@ void hand_over_to(void const* address) noexcept {
 
 void take_logger_finder(void* finder, void const* address) noexcept {
     guarded("setLoggerFinder", 0, [finder, address] {
-        Generation generation = kHeaderGeneration;
         void const* base = base_of(address);
         for (LoadedTensorRt const& library : find_loaded_tensorrt()) {
-            Generation const found = generation_of(library.version);
-            if (library.base == base && found != Generation::kUnknown) {
-                generation = found;
+            if (library.base == base && generation_of(library.version) != Generation::kUnknown) {
+                set_logger_finder(finder, library.version);
             }
         }
-        set_logger_finder(finder, generation);
         return 0;
     });
 }

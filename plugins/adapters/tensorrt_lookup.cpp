@@ -84,18 +84,6 @@ _Unwind_Reason_Code check_frame(_Unwind_Context* context, void* data) {
 
 }  // namespace
 
-Generation generation_of(int32_t version) noexcept {
-    if (version >= 8500 && version < 9000) {
-        return Generation::kV8;
-    }
-    if (version >= 100000 && version < 110000) {
-        return Generation::kV10;
-    }
-    bool const is_rtx = version >= 10000 && version < 20000;
-    bool const is_v11 = version >= 110000 && version < 120000;
-    return is_rtx || is_v11 ? Generation::kV11 : Generation::kUnknown;
-}
-
 std::vector<LoadedTensorRt> find_loaded_tensorrt() {
     std::vector<LoadedTensorRt> found;
     add_library(RTLD_DEFAULT, found);

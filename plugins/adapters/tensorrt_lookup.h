@@ -31,8 +31,18 @@ struct LoadedTensorRt {
 //! Generation of a version number as getInferLibVersion() states it.
 //!
 //! 8.x and 9.x count major * 1000 + minor * 100 + patch, 10.x and later major * 10000 + ...;
-//! TensorRT-RTX starts again at 1.0 (1.7.1 is 10701).
-Generation generation_of(int32_t version) noexcept;
+//! TensorRT-RTX starts again at 1.0. Its layout is known from 1.7 (10700) on.
+constexpr Generation generation_of(std::int32_t version) noexcept {
+    if (version >= 8500 && version < 9000) {
+        return Generation::kV8;
+    }
+    if (version >= 100000 && version < 110000) {
+        return Generation::kV10;
+    }
+    bool const is_rtx = version >= 10700 && version < 20000;
+    bool const is_v11 = version >= 110000 && version < 120000;
+    return is_rtx || is_v11 ? Generation::kV11 : Generation::kUnknown;
+}
 
 //! Every loaded TensorRT, in load order, each registry once.
 std::vector<LoadedTensorRt> find_loaded_tensorrt();
