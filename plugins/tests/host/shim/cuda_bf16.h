@@ -2,7 +2,7 @@
 #pragma once
 
 #include "cuda_runtime.h"
-#include "small_float.h"
+#include "../../common/small_float.h"
 
 struct __nv_bfloat16 {
     std::uint16_t bits;

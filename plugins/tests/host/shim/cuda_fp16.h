@@ -2,7 +2,7 @@
 #pragma once
 
 #include "cuda_runtime.h"
-#include "small_float.h"
+#include "../../common/small_float.h"
 
 struct __half {
     std::uint16_t bits;

@@ -1,0 +1,102 @@
+//! Random problems for the three ops, and their answers in float64.
+//!
+//! A Problem holds every tensor as fp32 values that the element type can represent, so that the
+//! reference sees exactly what the kernel reads. The reference is a plain loop written from the
+//! contract; it shares no code with the kernels.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "vim_plugins/params.h"
+
+namespace vim_tests {
+
+using vim_plugins::DataType;
+using vim_plugins::Tactic;
+
+enum class Op { kScan, kConv, kBiScan };
+
+//! What to make; everything not said takes a value that Vim would use.
+struct Spec {
+    Op op = Op::kScan;
+    DataType type = DataType::kFloat32;
+    int batch = 1;
+    int length = 1;
+    int channels = 64;
+    int states = 16;
+    bool reverse = false;
+    bool gate = true;
+    bool softplus = true;
+    int rank = 0;  //!< of dt_w; 0: dt is given per token
+    int width = 4;
+    int margin = 0;  //!< unused columns before, between and after the used ones
+    float scale = 1.0F;
+};
+
+struct Problem {
+    Spec spec;
+    int bc_columns = 0;
+    int z_columns = 0;
+    int b_off = 0;
+    int c_off = 0;
+    int dt_off = 0;
+    int z_off = 0;
+    std::vector<float> u, dt, A, bc, skip, bias, z, w;
+};
+
+Problem make_problem(const Spec& spec, std::uint32_t seed);
+
+//! The op's output in float64, in the order of the output tensor.
+std::vector<double> reference(const Problem& problem);
+
+//! What a launch needs of the memory its tensors live in.
+class Memory {
+  public:
+    virtual ~Memory() = default;
+    //! A tensor with these bytes.
+    virtual void* place(const void* data, std::size_t bytes) = 0;
+    //! A tensor of NaNs.
+    virtual void* blank(std::size_t bytes) = 0;
+    virtual void fetch(void* to, const void* from, std::size_t bytes) = 0;
+};
+
+//! A problem's tensors in some memory, ready to launch with any of its tactics.
+class Bound {
+  public:
+    Bound(const Problem& problem, Memory& memory);
+    const char* validate() const;
+    //! Tactics to test: those the library lists, and the generic one.
+    std::vector<Tactic> tactics(int sm_count) const;
+    //! Bytes of scratch the tactic wants.
+    std::size_t workspace_bytes(Tactic tactic) const;
+    //! Enqueues; the CUDA error code.
+    int launch(Tactic tactic, void* workspace, void* stream) const;
+    //! The output as double.
+    std::vector<double> output() const;
+    void* output_pointer() const { return output_; }
+    std::size_t output_bytes() const;
+
+  private:
+    const Problem& problem_;
+    Memory& memory_;
+    void* output_ = nullptr;
+    std::size_t output_elements_ = 0;
+    vim_plugins::SelectiveScanParams scan_;
+    vim_plugins::BiCausalConvParams conv_;
+    vim_plugins::BiSelectiveScanParams bi_;
+};
+
+//! |got - want| / |want| in the 2-norm; NaN when an element is.
+double relative_l2(const std::vector<double>& got, const std::vector<double>& want);
+
+//! Largest relative_l2 allowed: 1e-6 for the arithmetic, which is fp32 for every type, and the unit
+//! roundoff of T for its rounding of the output.
+double tolerance(DataType type);
+
+std::string describe(const Spec& spec);
+std::string name_of(Tactic tactic);
+std::string name_of(DataType type);
+
+}  // namespace vim_tests

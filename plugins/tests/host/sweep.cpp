@@ -1,0 +1,241 @@
+//! Every kernel and tactic, run on the CPU under the CUDA shim, against float64.
+//!
+//!     sweep short|long
+//!
+//! Each tensor is an allocation of exactly its size, so that AddressSanitizer sees any access
+//! outside one. Outputs and scratch start as NaN. Each launch is repeated with the fibers in the
+//! opposite order and must give the same bits: a missing barrier would show. Prints one JSON
+//! object; the exit status is 1 when anything failed.
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "../common/problem.h"
+
+namespace {
+
+using namespace vim_tests;
+
+class HostMemory : public Memory {
+  public:
+    void* place(const void* data, std::size_t bytes) override {
+        // malloc rather than aligned_alloc: its redzone starts at the very next byte, and its
+        // pointers are 16-byte aligned.
+        blocks_.emplace_back(std::malloc(bytes), std::free);
+        std::memcpy(blocks_.back().get(), data, bytes);
+        return blocks_.back().get();
+    }
+    void* blank(std::size_t bytes) override {
+        blocks_.emplace_back(std::malloc(bytes), std::free);
+        std::memset(blocks_.back().get(), 0xFF, bytes);
+        return blocks_.back().get();
+    }
+    void fetch(void* to, const void* from, std::size_t bytes) override {
+        std::memcpy(to, from, bytes);
+    }
+
+  private:
+    std::vector<std::unique_ptr<void, void (*)(void*)>> blocks_;
+};
+
+struct Totals {
+    int launches = 0;
+    int failures = 0;
+    double worst_fp32 = 0.0;
+    std::string worst_case;
+};
+
+void fail(Totals& totals, const std::string& what, const std::string& why) {
+    ++totals.failures;
+    std::fprintf(stderr, "FAIL %s: %s\n", what.c_str(), why.c_str());
+}
+
+//! One launch into fresh NaNs; the output.
+std::vector<double> launch(const Bound& bound, Tactic tactic, vim_shim::Schedule schedule,
+                           int& status) {
+    HostMemory scratch;
+    const std::size_t bytes = bound.workspace_bytes(tactic);
+    void* workspace = bytes > 0 ? scratch.blank(bytes) : nullptr;
+    std::memset(bound.output_pointer(), 0xFF, bound.output_bytes());
+    vim_shim::set_schedule(schedule);
+    status = bound.launch(tactic, workspace, nullptr);
+    return bound.output();
+}
+
+void check(const Spec& spec, std::uint32_t seed, Totals& totals) {
+    const Problem problem = make_problem(spec, seed);
+    const std::vector<double> want = reference(problem);
+    HostMemory memory;
+    const Bound bound(problem, memory);
+    if (const char* fault = bound.validate()) {
+        fail(totals, describe(spec), fault);
+        return;
+    }
+    for (const Tactic tactic : bound.tactics(132)) {
+        const std::string what = describe(spec) + " " + name_of(tactic);
+        int status = 0;
+        const auto got = launch(bound, tactic, vim_shim::Schedule::kAscending, status);
+        ++totals.launches;
+        if (status != 0) {
+            fail(totals, what, "status " + std::to_string(status));
+            continue;
+        }
+        const double error = relative_l2(got, want);
+        if (!(error <= tolerance(spec.type))) {
+            fail(totals, what, "relative L2 " + std::to_string(error * 1e6) + "e-6");
+        }
+        if (spec.type == DataType::kFloat32 && error > totals.worst_fp32) {
+            totals.worst_fp32 = error;
+            totals.worst_case = what;
+        }
+        const auto schedule =
+            seed % 2 == 0 ? vim_shim::Schedule::kDescending : vim_shim::Schedule::kShuffled;
+        const auto again = launch(bound, tactic, schedule, status);
+        if (status != 0 || std::memcmp(got.data(), again.data(), 8 * got.size()) != 0) {
+            fail(totals, what, "another fiber order gives another result");
+        }
+    }
+}
+
+const std::vector<int> kLengths = {1,  2,  3,   7,   8,   15,  16,  17,  31,
+                                   32, 33, 196, 197, 255, 256, 257, 730, 1025};
+const std::vector<DataType> kTypes = {DataType::kFloat32, DataType::kFloat16, DataType::kBFloat16};
+
+template <typename V>
+const V& turn(const std::vector<V>& values, std::size_t i) {
+    return values[i % values.size()];
+}
+
+//! Every length, with the other factors taking turns; then rows that vary one factor each.
+std::vector<Spec> short_sweep() {
+    std::vector<Spec> specs;
+    for (std::size_t i = 0; i < kLengths.size(); ++i) {
+        const int length = kLengths[i];
+        const bool is_long = length > 300;
+        Spec s;
+        s.length = length;
+        s.type = turn(kTypes, i);
+        s.batch = is_long ? 1 : 1 + int(i % 3);
+        s.channels = is_long ? 16 : turn(std::vector<int>{64, 8, 100, 72, 16}, i);
+        s.reverse = i % 2 == 1;
+        s.gate = i % 4 < 2;
+        specs.push_back(s);
+        s.states = turn(std::vector<int>{1, 8, 5, 64}, i);
+        s.channels = is_long ? 4 : s.channels;
+        s.batch = 1;
+        s.reverse = !s.reverse;
+        specs.push_back(s);
+        s = Spec{};
+        s.op = Op::kBiScan;
+        s.length = length;
+        s.type = turn(kTypes, i + 1);
+        s.batch = is_long ? 1 : 1 + int((i + 1) % 3);
+        s.channels = is_long ? 16 : turn(std::vector<int>{72, 64, 16, 8, 100}, i);
+        s.rank = turn(std::vector<int>{0, 12, 0, 5, 0, 24, 48}, i);
+        s.scale = i % 2 == 0 ? 0.5F : 1.0F;
+        s.margin = int(i % 3);
+        specs.push_back(s);
+        s.type = DataType::kFloat32;
+        s.channels = 8;
+        s.rank = 0;
+        s.margin = 0;
+        specs.push_back(s);
+        s = Spec{};
+        s.op = Op::kConv;
+        s.length = length;
+        s.type = turn(kTypes, i + 2);
+        s.batch = 1 + int(i % 3);
+        s.channels = turn(std::vector<int>{64, 8, 100, 24}, i);
+        specs.push_back(s);
+    }
+    for (const DataType type : kTypes) {
+        for (const Op op : {Op::kScan, Op::kBiScan, Op::kConv}) {
+            Spec s;
+            s.op = op;
+            s.type = type;
+            s.length = 17;
+            s.channels = 384;
+            specs.push_back(s);
+            s.channels = 64;
+            s.length = 203;
+            specs.push_back(s);
+            s.margin = 3;
+            specs.push_back(s);
+            s.margin = 8;
+            s.softplus = false;
+            s.width = 3;
+            specs.push_back(s);
+        }
+    }
+    return specs;
+}
+
+std::vector<Spec> long_sweep() {
+    std::vector<Spec> specs = short_sweep();
+    std::size_t turns = 0;
+    for (const int length : kLengths) {
+        for (const int channels : {8, 64, 100, 384}) {
+            for (const int batch : {1, 2, 3}) {
+                for (const int states : {1, 5, 8, 16, 64}) {
+                    // The largest products only with the state size of the fast kernels.
+                    if (length > 300 && states != 16 && channels > 64) {
+                        continue;
+                    }
+                    Spec s;
+                    s.length = length;
+                    s.channels = channels;
+                    s.batch = batch;
+                    s.states = states;
+                    for (const bool reverse : {false, true}) {
+                        s.op = Op::kScan;
+                        s.reverse = reverse;
+                        s.gate = turns % 3 != 0;
+                        s.type = turn(kTypes, turns++);
+                        specs.push_back(s);
+                    }
+                    s.reverse = false;
+                    s.op = Op::kBiScan;
+                    s.gate = true;
+                    s.rank = turn(std::vector<int>{0, 12, 0, 48, 24}, turns);
+                    s.scale = turns % 2 == 0 ? 0.5F : 1.0F;
+                    s.type = turn(kTypes, turns++);
+                    specs.push_back(s);
+                }
+                Spec s;
+                s.op = Op::kConv;
+                s.length = length;
+                s.channels = channels;
+                s.batch = batch;
+                s.width = turn(std::vector<int>{4, 4, 2, 7}, turns);
+                s.type = turn(kTypes, turns++);
+                specs.push_back(s);
+            }
+        }
+    }
+    return specs;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    const std::string which = argc == 2 ? argv[1] : "";
+    if (which != "short" && which != "long") {
+        std::fprintf(stderr, "usage: sweep short|long\n");
+        return 2;
+    }
+    Totals totals;
+    std::uint32_t seed = 1;
+    for (const Spec& spec : which == "short" ? short_sweep() : long_sweep()) {
+        check(spec, seed++, totals);
+    }
+    std::printf(
+        "{\"launches\": %d, \"failures\": %d, \"worst_fp32\": %.3e, \"worst_case\": \"%s\"}\n",
+        totals.launches, totals.failures, totals.worst_fp32, totals.worst_case.c_str());
+    return totals.failures == 0 ? 0 : 1;
+}
