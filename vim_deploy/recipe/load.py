@@ -199,11 +199,11 @@ def _checkpoint(table: Mapping[str, Any], path: Path) -> CheckpointSource:
     address = values["address"]
     if address.startswith(HUB_PREFIX):
         parts = address.removeprefix(HUB_PREFIX).split("/")
-        if len(parts) not in (2, 3) or not all(parts):
+        if len(parts) < 2 or not all(parts):
             raise _invalid(
                 path,
                 f"checkpoint.address = {address!r}",
-                "write hf://owner/name/FILE, where FILE may be a pattern such as *76p1*.pth",
+                "write hf://owner/name/FILE, or hf://owner/name@revision/FILE",
             )
     elif not address or "://" in address:
         raise _invalid(path, f"checkpoint.address = {address!r}", "write hf://... or a path")

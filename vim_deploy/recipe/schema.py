@@ -30,9 +30,8 @@ class CheckpointSource:
     """Where the weights are.
 
     Attributes:
-        address: ``hf://owner/name/FILE`` (FILE may be a pattern such as ``*76p1*.pth`` and has to
-            match exactly one file of the hub repository), ``hf://owner/name`` (the repository
-            holds one checkpoint), or a path relative to the recipe.
+        address: ``hf://owner/name[@revision]/FILE`` on the hub; ``hf://owner/name[@revision]``
+            when the repository holds one checkpoint; or a path relative to the recipe.
         part: one of ``CHECKPOINT_PARTS``.
     """
 
