@@ -87,22 +87,46 @@ def single_writer(path: Path) -> Iterator[None]:
 
     The lock belongs to the process, so a killed one leaves no stale lock behind.
     """
+    require_writable_place(path)
     lock_path = path.parent / f".{path.name}.lock"
-    with output_errors(path):
-        stream = lock_path.open("wb")
-    with stream:
+    with _locked(lock_path, path):
+        try:
+            yield
+        finally:
+            lock_path.unlink(missing_ok=True)
+
+
+def require_writable_place(path: Path) -> None:
+    """VIM-304 for an output that is a folder or a device, which a rename would replace."""
+    if path.exists() and not path.is_file():
+        raise VimDeployError(
+            "VIM-304",
+            f"cannot write {path}",
+            why="it is a folder" if path.is_dir() else "it is not a regular file",
+            fix="name a file with -o",
+        )
+
+
+def _locked(lock_path: Path, path: Path) -> IO[bytes]:
+    """The open lock file, locked; VIM-306 when another process has it."""
+    while True:
+        with output_errors(path):
+            stream = lock_path.open("wb")
         try:
             _lock_exclusively(stream)
         except OSError as error:
+            stream.close()
             raise VimDeployError(
                 "VIM-306",
                 f"another process is writing {path}",
                 fix="wait for it, or choose another output with -o",
             ) from error
-        try:
-            yield
-        finally:
-            lock_path.unlink(missing_ok=True)
+        # The holder before us may have removed the file that we opened: then our lock is on a file
+        # that nobody else will find.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(stream.fileno()), lock_path.stat()):
+                return stream
+        stream.close()
 
 
 @contextlib.contextmanager
@@ -112,6 +136,7 @@ def atomic_output(path: Path) -> Iterator[Path]:
     Raises:
         VimDeployError: VIM-304 (folder missing or read-only), VIM-305 (disk full).
     """
+    require_writable_place(path)
     with output_errors(path):
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
         os.close(handle)
@@ -123,7 +148,7 @@ def atomic_output(path: Path) -> Iterator[Path]:
             umask = os.umask(0)
             os.umask(umask)
             temporary.chmod(0o666 & ~umask)
-            with temporary.open("rb") as stream:
+            with temporary.open("r+b") as stream:
                 os.fsync(stream.fileno())
             temporary.replace(path)
     except OSError as error:

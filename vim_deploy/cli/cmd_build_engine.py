@@ -34,11 +34,11 @@ def take_profiles(options: dict[str, Any]) -> ProfileOptions:
 @runtime_options
 @profile_options
 @click.option(
-    "--gpu",
+    "--compute-capability",
     "gpus",
     multiple=True,
     metavar="CC",
-    help="Compute capability to build for, such as 8.6; repeatable. Default: all from 8.0 on.",
+    help="GPU to build for, such as 8.6; repeatable. Default: all from 8.0 on.",
 )
 @output_option
 @force_option

@@ -6,6 +6,7 @@ Commands are loaded when they are called, so that ``--help`` needs nothing heavy
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 import traceback
 
@@ -72,6 +73,8 @@ def cli(ctx: click.Context, verbose: int, quiet: bool, log_format: str) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
     arguments = sys.argv[1:] if argv is None else argv
+    # A polite kill cleans up like Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run(arguments))
 
 

@@ -91,11 +91,12 @@ class Batch(click.ParamType[int]):
         param: click.Parameter | None,
         ctx: click.Context | None,
     ) -> int:
-        if value == "dynamic" or value == 0:
+        text = str(value)
+        if text == "dynamic":
             return 0
-        if not str(value).isdecimal() or int(value) < 1:
-            self.fail(f"{value!r} is neither 'dynamic' nor a batch size", param, ctx)
-        return int(value)
+        if not text.isdecimal() or int(text) < 1:
+            self.fail(f"{text!r} is neither 'dynamic' nor a batch size", param, ctx)
+        return int(text)
 
 
 _MODEL_OPTIONS = (

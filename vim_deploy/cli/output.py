@@ -12,6 +12,9 @@ import click
 
 from vim_deploy.errors import VimDeployError
 
+#: Columns of a table that goes to a file or pipe.
+_WIDTH_OF_FILES = 120
+
 if TYPE_CHECKING:
     from vim_deploy.engine.rtx_process import BuildProgress, ProgressCallback
 
@@ -47,13 +50,18 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=title, title_justify="left")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*row)
-    Console(stderr=True).print(table)
+        # As Text: cells such as 'vim-deploy[rtx]' are not rich's markup.
+        table.add_row(*map(Text, row))
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        console.width = _WIDTH_OF_FILES
+    console.print(table)
 
 
 def command_line() -> tuple[str, ...]:

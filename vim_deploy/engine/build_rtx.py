@@ -34,6 +34,7 @@ from vim_deploy.files import (
     atomic_output,
     output_errors,
     remove_leftovers,
+    require_writable_place,
     settings_hash,
     sha256_of,
     single_writer,
@@ -183,14 +184,7 @@ def _external_data(model_path: Path) -> tuple[FileIdentity, ...]:
 
 def _check_output(plan_path: Path, model_path: Path) -> None:
     for path in (plan_path, record_path(plan_path)):
-        if path.exists() and not path.is_file():
-            # Replacing a device such as /dev/null by a file would harm the whole system.
-            raise VimDeployError(
-                "VIM-304",
-                f"cannot write {path}",
-                why="it exists and is not a regular file",
-                fix="choose another output with -o",
-            )
+        require_writable_place(path)
         if path.exists() and path.samefile(model_path):
             raise VimDeployError(
                 "VIM-203",

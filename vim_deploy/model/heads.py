@@ -80,8 +80,8 @@ class DeployedModel(nn.Module):
     [B, C, H, W] in [0, 1]; ``uint8`` pixels [B, H, W, C].
     """
 
-    mean: Tensor
-    std: Tensor
+    pixel_mean: Tensor
+    pixel_std: Tensor
 
     def __init__(
         self, model: VisionMamba, image: ImagePreparation, preprocess: str, head: Head
@@ -98,16 +98,17 @@ class DeployedModel(nn.Module):
         self.head = head
         channels = model.config.channels
         if preprocess != "none":
-            self.register_buffer("mean", torch.tensor(image.mean).view(1, channels, 1, 1))
-            self.register_buffer("std", torch.tensor(image.std).view(1, channels, 1, 1))
+            self.register_buffer("pixel_mean", torch.tensor(image.mean).view(1, channels, 1, 1))
+            self.register_buffer("pixel_std", torch.tensor(image.std).view(1, channels, 1, 1))
         self.eval()
 
     def forward(self, image: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """The head's output; ``topk`` gives probabilities [.., K] and class indices int64."""
         if self.preprocess == "uint8":
-            image = image.permute(0, 3, 1, 2).float() / 255
+            # Float first: TensorRT-RTX has no transpose of bytes.
+            image = image.float().permute(0, 3, 1, 2) / 255
         if self.preprocess != "none":
-            image = (image - self.mean) / self.std
+            image = (image - self.pixel_mean) / self.pixel_std
         result: Tensor = self.model(image, self.head.kind == "features")
         if self.head.kind in ("softmax", "topk"):
             result = result.softmax(dim=-1)
