@@ -1,1 +1,1 @@
-
+"""From an ONNX file to an engine and its record."""

@@ -1,1 +1,1 @@
-
+"""From a torch module to the exported ONNX file."""

@@ -1,1 +1,1 @@
-
+"""The Vision Mamba model, its checkpoints and its one scan op."""

@@ -1,1 +1,1 @@
-
+"""How far two runners are apart."""

@@ -1,1 +1,1 @@
-
+"""What can be exported: architectures, recipes and requests."""

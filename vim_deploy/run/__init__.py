@@ -1,1 +1,1 @@
-
+"""Runners: one way to call PyTorch, ONNX Runtime and engines."""

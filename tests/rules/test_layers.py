@@ -1,0 +1,138 @@
+"""Imports go one way, and heavy packages are imported where they belong and nowhere else."""
+
+from __future__ import annotations
+
+import ast
+import sys
+
+import pytest
+
+from tests.support.source import Module, imported, modules
+
+#: From the top down; a layer imports only from layers further down, and from itself. Names on one
+#: line are siblings, which do not know each other.
+LAYERS = (
+    ("cli",),
+    ("pipeline",),
+    ("package",),
+    ("parity", "bench"),
+    ("run",),
+    ("engine",),
+    ("graph",),
+    ("model",),
+    ("recipe",),
+    ("deps",),
+    ("images",),
+    ("files",),
+    ("errors", "log", "specs", "contract"),
+)
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+
+_TORCH = ("vim_deploy.model.", "vim_deploy.graph.trace", "vim_deploy.run.torch_runner")
+#: Package -> prefixes of the modules that may import it. What is not listed may not be imported,
+#: the standard library, numpy and onnx apart.
+HOMES = {
+    "torch": _TORCH,
+    "safetensors": ("vim_deploy.model.",),
+    "onnxscript": ("vim_deploy.graph.",),
+    "onnx_ir": ("vim_deploy.graph.",),
+    "onnx_graphsurgeon": ("vim_deploy.graph.",),
+    "onnxruntime": ("vim_deploy.deps.ort",),
+    "tensorrt": ("vim_deploy.deps.trt",),
+    "tensorrt_rtx": ("vim_deploy.deps.trt_rtx",),
+    "cuda": ("vim_deploy.deps.cudart",),
+    "huggingface_hub": ("vim_deploy.deps.hub",),
+    "PIL": ("vim_deploy.images",),
+    "click": ("vim_deploy.cli.",),
+    "rich": ("vim_deploy.cli.",),
+}
+#: onnx and its serialiser are base dependencies, but the base modules do without them.
+ONNX_FREE = ("errors", "log", "specs", "contract", "files", "images", "recipe", "")
+ONNX = ("onnx", "google")
+EVERYWHERE = ("numpy",)
+STANDARD_FROM_3_11 = ("tomllib", "tomli")
+
+
+def one_home(prefix: str, name: str) -> bool:
+    return name == prefix or (prefix.endswith(".") and name.startswith(prefix))
+
+
+@pytest.mark.parametrize("module", modules(), ids=lambda module: module.name)
+def test_imports_go_down(module: Module) -> None:
+    if module.layer == "":
+        return  # the package resolves its stage functions on first use
+    assert module.layer in RANK, f"{module.name} is in no layer; add it to LAYERS"
+    for name, line in imported(module.tree):
+        if not name.startswith("vim_deploy."):
+            continue
+        target = name.split(".")[1]
+        if target == "__version__" or target == module.layer:
+            continue
+        assert target in RANK, f"{module.path}:{line} imports {name}, which is in no layer"
+        assert RANK[target] > RANK[module.layer], f"{module.path}:{line} imports {name} upwards"
+
+
+@pytest.mark.parametrize("module", modules(), ids=lambda module: module.name)
+def test_heavy_packages_stay_at_home(module: Module) -> None:
+    for name, line in imported(module.tree):
+        top = name.partition(".")[0]
+        if top in HOMES:
+            allowed = any(one_home(prefix, module.name) for prefix in HOMES[top])
+            assert allowed, f"{module.path}:{line} imports {top}; it belongs in {HOMES[top]}"
+        elif top in ONNX:
+            assert module.layer not in ONNX_FREE, f"{module.path}:{line} imports {top}"
+        else:
+            known = {"vim_deploy", *EVERYWHERE, *STANDARD_FROM_3_11} | sys.stdlib_module_names
+            assert top in known, f"{module.path}:{line} imports {top}, which has no home"
+
+
+def test_optional_runtimes_have_one_importer() -> None:
+    for package in ("onnxruntime", "tensorrt", "tensorrt_rtx", "cuda", "huggingface_hub"):
+        importers = {
+            module.name
+            for module in modules()
+            for name, _ in imported(module.tree)
+            if name.partition(".")[0] == package
+        }
+        assert len(importers) <= 1, f"{package} is imported in {sorted(importers)}"
+
+
+def test_no_import_cycles() -> None:
+    names = {module.name for module in modules()}
+    graph: dict[str, set[str]] = {}
+    for module in modules():
+        # Imports inside functions, and those for annotations alone, do not run at import time.
+        top = ast.Module(
+            [node for node in module.tree.body if isinstance(node, ast.Import | ast.ImportFrom)],
+            [],
+        )
+        found = {name for name, _ in imported(top)}
+        owners = {name if name in names else name.rpartition(".")[0] for name in found}
+        graph[module.name] = (owners & names) - {module.name, "vim_deploy"}
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " -> ".join((*path, name))
+        if name in done:
+            return
+        for target in sorted(graph[name]):
+            visit(target, (*path, name))
+        done.add(name)
+
+    for name in sorted(graph):
+        visit(name, ())
+
+
+def test_the_rules_can_fail() -> None:
+    tree = ast.parse(
+        "import torch.nn\nfrom vim_deploy.cli import main\n"
+        "def f():\n    import tensorrt\n    importlib.import_module('cuda')\n"
+    )
+    assert [name for name, _ in imported(tree)] == [
+        "torch.nn",
+        "vim_deploy.cli.main",
+        "tensorrt",
+        "cuda",
+    ]
+    assert not one_home("vim_deploy.deps.trt", "vim_deploy.deps.trt_rtx")
+    assert one_home("vim_deploy.model.", "vim_deploy.model.vim")
