@@ -7,8 +7,12 @@ shim beside this file, so that the very source of the GPU kernels runs here.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import functools
+import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +62,7 @@ class SelectiveScanParams(ctypes.Structure):
 class BiCausalConvParams(ctypes.Structure):
     """``vim_plugins::BiCausalConvParams``."""
 
-    _fields_ = _fields(
-        "xz w bias u2", "", "batch length channels width xz_columns x_off type"
-    )
+    _fields_ = _fields("xz w bias u2", "", "batch length channels width xz_columns x_off type")
 
 
 class BiSelectiveScanParams(ctypes.Structure):
@@ -151,7 +153,7 @@ def compile_host(
             source, output = waiting.pop(0)
             command = ["g++", *HOST_FLAGS, *flags, f"-I{SHIM}", f"-I{PLUGINS / 'include'}"]
             command += [f"-I{PLUGINS / 'kernels'}", "-x", "c++", "-c", str(source)]
-            running.append(subprocess.Popen([*command, "-o", str(output)]))  # noqa: S607
+            running.append(subprocess.Popen([*command, "-o", str(output)]))
         process = running.pop(0)
         if process.wait() != 0:
             for other in running:
@@ -167,3 +169,16 @@ def build_host_library(folder: Path, flags: tuple[str, ...] = ("-O2",)) -> Path:
     command = ["g++", "-shared", *flags, "-o", str(library), *map(str, objects)]
     subprocess.run(command, check=True)
     return library
+
+
+@functools.cache
+def host_library() -> KernelLibrary:
+    """The CPU library, compiled once per process into a folder that goes with it."""
+    folder = tempfile.TemporaryDirectory(prefix="vim-kernels-")
+    atexit.register(folder.cleanup)
+    return KernelLibrary(build_host_library(Path(folder.name)))
+
+
+def missing_host_tools() -> str | None:
+    """Why the kernels cannot be compiled for the CPU here, or None."""
+    return None if shutil.which("g++") else "g++ is not on PATH"

@@ -1,0 +1,63 @@
+"""The kernels' own source on the CPU, under AddressSanitizer, against a float64 loop in C++.
+
+``VIM_TEST_ALL=1`` runs the long sweep (every length, batch, channel count and state size) instead
+of the short one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PLUGINS = Path(__file__).parents[3] / "plugins"
+sys.path.insert(0, str(PLUGINS / "tests" / "host"))
+
+import kernel_library  # noqa: E402 - lives beside the shim it compiles
+
+SANITIZERS = (
+    "-O1",
+    "-g1",
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=undefined",
+    "-fno-omit-frame-pointer",
+)
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The harness with the kernels compiled in."""
+    if reason := kernel_library.missing_host_tools():
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("sweep")
+    sources = [
+        *kernel_library.kernel_sources(),
+        kernel_library.SHIM / "fibers.cpp",
+        PLUGINS / "tests" / "common" / "problem.cpp",
+        PLUGINS / "tests" / "host" / "sweep.cpp",
+    ]
+    objects = kernel_library.compile_host(sources, folder / "objects", SANITIZERS)
+    program = folder / "sweep"
+    subprocess.run(["g++", *SANITIZERS, "-o", program, *objects], check=True)
+    return program
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.slow
+def test_every_tactic_agrees_with_float64(sweep: Path) -> None:
+    which = "long" if os.environ.get("VIM_TEST_ALL") else "short"
+    result = subprocess.run([sweep, which], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-4000:]
+    totals = json.loads(result.stdout)
+    print(totals)
+    assert totals["failures"] == 0
+    assert totals["launches"] > 300
+    assert 0.0 < totals["worst_fp32"] <= 1e-6
+
+
+def test_refuses_an_unknown_sweep(sweep: Path) -> None:
+    assert subprocess.run([sweep, "medium"], capture_output=True).returncode == 2
