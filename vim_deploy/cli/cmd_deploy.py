@@ -53,7 +53,6 @@ def command(
     Stops at the first stage that fails; what earlier stages made stays.
     """
     from vim_deploy.pipeline import deploy
-    from vim_deploy.pipeline.verifying import VerifyOptions
 
     request, export_options = take_request(options), take_export_options(options)
     with build_progress() as progress:
@@ -61,7 +60,7 @@ def command(
             request,
             work,
             options=export_options,
-            verify_options=VerifyOptions(images=images),
+            images=images,
             engine=not no_engine,
             runtime=runtime,
             profiles=take_profiles(options),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from vim_deploy.errors import VimDeployError
-from vim_deploy.log import get_logger
 from vim_deploy.model.checkpoint import Checkpoint, read_checkpoint
 from vim_deploy.model.fit import config_for_image_size, load_into
 from vim_deploy.model.heads import DeployedModel, parse_head
@@ -17,10 +17,8 @@ from vim_deploy.recipe.catalog import find_recipe, find_variant, names_recipe, s
 from vim_deploy.recipe.load import checkpoint_address, read_labels
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.request import AUTO, ModelRequest
-from vim_deploy.recipe.schema import Recipe
+from vim_deploy.recipe.schema import Recipe, Tolerances
 from vim_deploy.specs import CheckpointInfo, ExportInfo, ImagePreparation
-
-_log = get_logger(__name__)
 
 #: Mean and standard deviation for grey pictures without a recipe: values to [-1, 1].
 _GREY = (0.5,)
@@ -30,7 +28,8 @@ _GREY = (0.5,)
 class LoadedModel:
     """A module with weights and all that is known about it.
 
-    ``pos_embed`` is ``as stored``, or how it was interpolated. ``stem`` names outputs.
+    ``pos_embed`` is ``as stored``, or how it was interpolated. ``stem`` names outputs;
+    ``tolerances`` are the recipe's, when there is one.
     """
 
     module: VisionMamba
@@ -40,6 +39,7 @@ class LoadedModel:
     pos_embed: str
     stem: str
     notes: tuple[str, ...]
+    tolerances: Tolerances | None = None
 
     @property
     def name(self) -> str:
@@ -54,11 +54,20 @@ def load_model(request: ModelRequest) -> LoadedModel:
         VimDeployError: VIM-201 to VIM-203 (request), VIM-301, VIM-303 (hub), VIM-401 to VIM-408
             (checkpoint and architecture), VIM-412 (recipe), VIM-416 (labels).
     """
-    if request.model != AUTO and request.config is not None:
-        raise VimDeployError(
-            "VIM-203", "--model and --config both describe the architecture", fix="give one"
-        )
     recipe = find_recipe(request.source) if names_recipe(request.source) else None
+    described = [
+        text
+        for text, given in (
+            ("--model", request.model != AUTO),
+            ("--config", request.config is not None),
+            ("the recipe", recipe is not None),
+        )
+        if given
+    ]
+    if len(described) > 1:
+        raise VimDeployError(
+            "VIM-203", f"{' and '.join(described)} both describe the architecture", fix="give one"
+        )
     if request.random_weights is not None:
         return _seeded(request, recipe)
     address = checkpoint_address(recipe) if recipe else request.source
@@ -109,13 +118,33 @@ def reference_model(address: str, info: ExportInfo) -> DeployedModel:
         checkpoint = read_checkpoint(address, part=part)
         if checkpoint.info.sha256 != stored.sha256:
             raise _other_checkpoint(address, f"{stored.name}, sha256 {stored.sha256}")
-        load_into(module, checkpoint.state_dict, config=config, pos_embed=_pos_embed_mode(info))
+        mode, stored_config = _fitted_from(info, config)
+        load_into(
+            module,
+            checkpoint.state_dict,
+            config=config,
+            pos_embed=mode,
+            stored_config=stored_config,
+        )
     head = parse_head(info.head, config)
     return DeployedModel(module, info.image, info.preprocess, head)
 
 
-def _pos_embed_mode(info: ExportInfo) -> str:
-    return "official" if info.pos_embed.startswith("official") else "grid"
+#: ``ExportInfo.pos_embed`` of an interpolated embedding, as ``load_into`` reports it.
+_FITTED = re.compile(r"(grid|official) (\d+)x(\d+) to \d+x\d+")
+
+
+def _fitted_from(info: ExportInfo, config: ModelConfig) -> tuple[str, ModelConfig | None]:
+    """How the position embedding was fitted, and the config at the checkpoint's own size."""
+    fitted = _FITTED.fullmatch(info.pos_embed)
+    if fitted is None:
+        return "grid", None
+    grid = int(fitted.group(2)), int(fitted.group(3))
+    height, width = (
+        (count - 1) * config.stride + patch
+        for count, patch in zip(grid, config.patch_hw, strict=True)
+    )
+    return fitted.group(1), config.replace(img_size=height if height == width else (height, width))
 
 
 def _other_checkpoint(address: str, expected: str) -> VimDeployError:
@@ -159,30 +188,14 @@ def _architecture(
     """The config the checkpoint was made with: given, named, from the recipe, or inferred."""
     if request.config is not None:
         return ModelConfig.from_dict(request.config)
-    if request.model != AUTO:
-        return _named(request.model, checkpoint, notes)
     if recipe is not None:
         return recipe.model_config
-    inferred = infer_config(checkpoint.state_dict, checkpoint.args)
+    model = None if request.model == AUTO else request.model
+    inferred = infer_config(
+        checkpoint.state_dict, checkpoint.args, model=model, image_size=request.image_size
+    )
     notes += inferred.statements
     return inferred.config
-
-
-def _named(name: str, checkpoint: Checkpoint, notes: list[str]) -> ModelConfig:
-    """A named variant; class count and image size are the factory's free keywords."""
-    config = find_variant(name)
-    try:
-        found = infer_config(checkpoint.state_dict, checkpoint.args).config
-    except VimDeployError as error:
-        # Loading will say which keys do not fit; there is nothing to add to the variant here.
-        _log.debug("sizes were not read from the checkpoint: %s", error.message)
-        return config
-    for field in ("num_classes", "img_size"):
-        value = getattr(found, field)
-        if value != getattr(config, field):
-            notes.append(f"{field} = {value}, from the checkpoint's shapes")
-            config = config.replace(**{field: value})
-    return config
 
 
 def _loaded(
@@ -211,6 +224,7 @@ def _loaded(
         pos_embed=pos_embed,
         stem=stem,
         notes=tuple(notes),
+        tolerances=recipe.tolerances if recipe else None,
     )
 
 

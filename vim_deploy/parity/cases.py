@@ -62,7 +62,7 @@ def stored_case(path: Path, spec: TensorSpec, outputs: tuple[str, ...]) -> Case:
     names = [spec.name] if spec.dtype != "uint8" else [f"{spec.name}_uint8", spec.name]
     try:
         # Pickled arrays would run code: allow_pickle stays off.
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             key = next((name for name in names if name in archive), None)
             stored = {
                 name: archive[found]

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vim_deploy.recipe.schema import Tolerances
+
 Array = NDArray[Any]
 
 #: Default tolerances for float32 against float32. The official code differs from itself by up to
@@ -43,6 +45,11 @@ class Tolerance:
     cosine: float | None = None
     top1_agreement: float | None = None
     origin: str = TOLERANCE_ORIGIN
+
+
+def recipe_tolerance(tolerances: Tolerances | None) -> Tolerance:
+    """What a recipe demands, or the default without one."""
+    return Tolerance() if tolerances is None else Tolerance(**dataclasses.asdict(tolerances))
 
 
 def tolerance_from(

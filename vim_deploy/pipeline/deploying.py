@@ -16,10 +16,12 @@ from vim_deploy.engine.rtx_process import ProgressCallback
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import output_errors, write_json
 from vim_deploy.log import get_logger
+from vim_deploy.parity.metrics import recipe_tolerance
 from vim_deploy.parity.report import ParityReport
 from vim_deploy.pipeline.building import build_engine
 from vim_deploy.pipeline.exporting import ExportOptions, ExportResult, export
 from vim_deploy.pipeline.verifying import VerifyOptions, verify
+from vim_deploy.recipe.catalog import find_recipe, names_recipe
 from vim_deploy.recipe.request import ModelRequest
 
 _log = get_logger(__name__)
@@ -58,7 +60,7 @@ def deploy(
     work: Path = WORK_FOLDER,
     *,
     options: ExportOptions | None = None,
-    verify_options: VerifyOptions | None = None,
+    images: Path | None = None,
     engine: bool = True,
     runtime: str = AUTO,
     profiles: ProfileOptions | None = None,
@@ -70,7 +72,8 @@ def deploy(
     Args:
         request: what to load; a str is its ``source``.
         work: folder in which a new numbered one is made.
-        options, verify_options, runtime, profiles, progress: as in the stages.
+        images: pictures to verify on, instead of random ones.
+        options, runtime, profiles, progress: as in the stages.
         engine: whether to build one.
         command: for the records.
 
@@ -91,7 +94,7 @@ def deploy(
 
     clock = time.perf_counter()
     against = _reference_of(request, exported)
-    report = verify(exported.path, against, verify_options, command)
+    report = verify(exported.path, against, _verify_options(request, images), command)
     report.write(folder / "parity.json")
     report.require_passed()
     seconds["verify"] = time.perf_counter() - clock
@@ -111,6 +114,13 @@ def deploy(
     result = DeployResult(folder, exported, report, record, seconds)
     write_json(folder / "deploy.json", result.as_dict())
     return result
+
+
+def _verify_options(request: ModelRequest, images: Path | None) -> VerifyOptions:
+    """Pictures or random images, and the recipe's tolerance."""
+    recipe = find_recipe(request.source) if names_recipe(request.source) else None
+    tolerance = recipe_tolerance(recipe.tolerances if recipe else None)
+    return VerifyOptions(images=images, tolerance=tolerance)
 
 
 def _reference_of(request: ModelRequest, exported: ExportResult) -> str:

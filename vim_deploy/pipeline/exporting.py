@@ -24,7 +24,7 @@ from vim_deploy.graph import metadata
 from vim_deploy.graph.verify import GraphSummary, summarize
 from vim_deploy.log import get_logger
 from vim_deploy.parity.cases import random_case
-from vim_deploy.parity.metrics import Tolerance
+from vim_deploy.parity.metrics import Tolerance, recipe_tolerance
 from vim_deploy.parity.report import ParityReport, compare_runners
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.request import ModelRequest
@@ -126,7 +126,8 @@ def _export_loaded(
     with atomic_output(path) as temporary:
         with output_errors(path):
             temporary.write_bytes(model.SerializeToString(deterministic=True))
-        parity, notes = _check_export(temporary, path, module, info, options)
+        tolerance = recipe_tolerance(loaded.tolerances)
+        parity, notes = _check_export(temporary, path, module, info, options, tolerance)
     notes = (*loaded.notes, *notes)
     seconds = time.perf_counter() - started
     return ExportResult(path, info, summary, parity, notes, seconds)
@@ -185,7 +186,12 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def _check_export(
-    written: Path, path: Path, module: DeployedModel, info: ExportInfo, options: ExportOptions
+    written: Path,
+    path: Path,
+    module: DeployedModel,
+    info: ExportInfo,
+    options: ExportOptions,
+    tolerance: Tolerance,
 ) -> tuple[ParityReport | None, tuple[str, ...]]:
     """Compare the written file with the module; the reason when that was not done."""
     if not options.check:
@@ -197,7 +203,6 @@ def _check_export(
     reference, candidate = TorchRunner(module), OrtRunner(written)
     batches = CHECK_BATCHES if options.batch is None else (options.batch,)
     case = random_case(candidate.input, info.preprocess, max(batches))
-    tolerance = Tolerance()
     results = compare_runners(reference, candidate, [case], batches, tolerance)
     report = ParityReport(
         path.name, sha256_of(written), reference.name, candidate.name, tolerance, results

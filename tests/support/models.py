@@ -1,0 +1,57 @@
+"""Modules with reference weights, and exported files of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from tests.support.reference import ReferenceCase
+from vim_deploy.model.checkpoint import read_checkpoint
+from vim_deploy.model.vim import VisionMamba, seed_weights
+from vim_deploy.recipe.catalog import find_variant
+from vim_deploy.recipe.model_config import ModelConfig
+
+
+def config_of(case: ReferenceCase) -> ModelConfig:
+    """The architecture of a reference case."""
+    if case.factory:
+        return find_variant(case.factory).replace(**case.kwargs)
+    return ModelConfig.from_dict(case.kwargs)
+
+
+def model_of(case: ReferenceCase, part: str = "auto") -> VisionMamba:
+    """Our module with the case's weights, loaded by their official keys, strictly."""
+    model = VisionMamba(config_of(case))
+    model.load_state_dict(read_checkpoint(str(case.checkpoint), part=part).state_dict, strict=True)
+    return model
+
+
+def tiny_config(**changes: object) -> ModelConfig:
+    """A two-layer model of 16-pixel images that exports in about a second."""
+    values = {
+        "img_size": 16,
+        "patch_size": 8,
+        "stride": 8,
+        "embed_dim": 16,
+        "depth": 2,
+        "d_state": 4,
+        "num_classes": 7,
+    }
+    return ModelConfig.from_dict({**values, **changes})
+
+
+def perturbed(model: VisionMamba, seed: int = 0) -> VisionMamba:
+    """Repeatable weights in which every parameter matters and none equals another."""
+    seed_weights(model, seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def save_training_file(model: VisionMamba, path: Path) -> Path:
+    """A checkpoint in the layout of the official main.py, without optimiser state."""
+    torch.save({"model": model.state_dict(), "epoch": 1}, path)
+    return path

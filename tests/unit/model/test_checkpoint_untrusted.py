@@ -1,0 +1,267 @@
+"""Damaged and hostile checkpoints: a coded error, and nothing in the file runs."""
+
+from __future__ import annotations
+
+import argparse
+import builtins
+import io
+import pickle
+import random
+import tarfile
+import warnings
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from vim_deploy.errors import VimDeployError
+from vim_deploy.model import unpickle
+from vim_deploy.model.checkpoint import read_checkpoint
+
+
+class Payload:
+    """Unpickling this creates the file ``target``."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return builtins.open, (str(self.target), "w")
+
+
+def error_of(path: Path) -> VimDeployError:
+    with pytest.raises(VimDeployError) as caught:
+        read_checkpoint(path)
+    assert caught.value.fix
+    return caught.value
+
+
+def tensors() -> dict[str, torch.Tensor]:
+    return {"a": torch.arange(64.0)}
+
+
+def zip_format(value: object) -> bytes:
+    stream = io.BytesIO()
+    torch.save(value, stream)
+    return stream.getvalue()
+
+
+def legacy_format(value: object) -> bytes:
+    stream = io.BytesIO()
+    torch.save(value, stream, _use_new_zipfile_serialization=False)
+    return stream.getvalue()
+
+
+def in_tar(value: object) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for name, content in (("storages", b""), ("pickle", pickle.dumps(value, protocol=2))):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return stream.getvalue()
+
+
+FORMATS = {
+    "zip": zip_format,
+    "legacy": legacy_format,
+    "tar": in_tar,
+    "tar of legacy": lambda value: in_tar_file(legacy_format(value)),
+    "pickle 0": lambda value: pickle.dumps(value, protocol=0),
+    "pickle 4": lambda value: pickle.dumps(value, protocol=4),
+    "zip with pickle 4": lambda value: zip_of_pickle(pickle.dumps(value, protocol=4)),
+}
+
+
+def in_tar_file(content: bytes) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        member = tarfile.TarInfo("model.pth")
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def zip_of_pickle(content: bytes) -> bytes:
+    source, result = io.BytesIO(zip_format(tensors())), io.BytesIO()
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(result, "w") as new:
+        for member in old.infolist():
+            is_pickle = member.filename.endswith("data.pkl")
+            new.writestr(member.filename, content if is_pickle else old.read(member))
+    return result.getvalue()
+
+
+def test_the_payload_works_where_pickles_are_trusted(tmp_path: Path) -> None:
+    target = tmp_path / "made"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        pickle.loads(pickle.dumps(Payload(target))).close()
+    assert target.exists()
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("place", ["alone", "weights", "args", "optimizer"])
+def test_payload_is_named_and_never_runs(tmp_path: Path, form: str, place: str) -> None:
+    target = tmp_path / "made"
+    payload = Payload(target)
+    value = {
+        "alone": payload,
+        "weights": {"model": {"a": payload}},
+        "args": {"model": {}, "args": argparse.Namespace(model=payload)},
+        "optimizer": {"model": {}, "optimizer": [payload]},
+    }[place]
+    path = tmp_path / "w.pth"
+    path.write_bytes(FORMATS[form](value))
+    error = error_of(path)
+    assert error.code == "VIM-403"
+    assert "io.open" in error.why
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy"])
+def test_second_wall_alone_refuses_too(
+    tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unpickle, "_refuse_code", lambda path, stream: None)
+    target, path = tmp_path / "made", tmp_path / "w.pth"
+    path.write_bytes(FORMATS[form]({"a": Payload(target)}))
+    assert error_of(path).code == "VIM-403"
+    assert not target.exists()
+
+
+def test_names_that_others_allowed_in_this_process_stay_refused(tmp_path: Path) -> None:
+    target, path = tmp_path / "made", tmp_path / "w.pth"
+    path.write_bytes(zip_format({"a": Payload(target)}))
+    with torch.serialization.safe_globals([builtins.open]):
+        assert error_of(path).code == "VIM-403"
+    assert not target.exists()
+
+
+def test_whole_pickled_module_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    path.write_bytes(zip_format(torch.nn.Linear(2, 2)))
+    error = error_of(path)
+    assert error.code == "VIM-403"
+    assert "torch.nn.modules.linear.Linear" in error.why
+    assert "state_dict()" in error.fix
+
+
+def test_torchscript_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("w/constants.pkl", b"x")
+        archive.writestr("w/data.pkl", b"x")
+    error = error_of(path)
+    assert error.code == "VIM-402"
+    assert "TorchScript" in error.why
+
+
+def test_harmless_tar_and_newer_pickle_protocol_are_unreadable(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    for content, word in (
+        (in_tar({"epoch": 1}), "tar"),
+        (zip_of_pickle(pickle.dumps({"epoch": 1}, protocol=4)), "protocol"),
+    ):
+        path.write_bytes(content)
+        error = error_of(path)
+        assert error.code == "VIM-402"
+        assert word in error.why
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (b"", "empty"),
+        (b"hello, I am a text file\n", "pickle"),
+        (b"\n<!DOCTYPE html><html></html>", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "LFS"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(64), "pickle"),
+        (bytes(4096), "pickle"),
+        (b"PK\x03\x04" + bytes(60), "pickle"),
+        (pickle.dumps([1, 2], protocol=2), "PyTorch"),
+    ],
+)
+def test_other_files(tmp_path: Path, content: bytes, word: str) -> None:
+    for suffix in ("pth", "safetensors"):
+        path = tmp_path / f"w.{suffix}"
+        path.write_bytes(content)
+        error = error_of(path)
+        assert error.code == "VIM-402"
+        assert str(path) in error.message
+        assert suffix == "safetensors" or word in error.why
+
+
+def test_zip_of_something_else(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("word/document.xml", "<xml/>")
+    error = error_of(path)
+    assert error.code == "VIM-402"
+    assert "torch.save" in error.why
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "safetensors"])
+def test_truncated(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "w.pth"
+    if form == "safetensors":
+        save_file(tensors(), path)
+        whole = path.read_bytes()
+    else:
+        whole = FORMATS[form]({"model": tensors()})
+    for length in (1, 7, 8, 9, 64, len(whole) // 2, len(whole) - 100, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        assert error_of(path).code == "VIM-402", length
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy"])
+def test_damaged_bytes_never_escape_as_another_error(tmp_path: Path, form: str) -> None:
+    whole = FORMATS[form]({"model": tensors(), "args": argparse.Namespace(x=1)})
+    path = tmp_path / "w.pth"
+    numbers = random.Random(0)
+    refused = 0
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for _ in range(numbers.randint(1, 4)):
+            damaged[numbers.randrange(min(len(whole), 900))] = numbers.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            read_checkpoint(path)
+        except VimDeployError as error:
+            assert error.code in ("VIM-402", "VIM-403", "VIM-404", "VIM-405")  # noqa: PT017
+            refused += 1
+    assert refused > 20
+
+
+def test_zip_bomb_by_expansion(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("w/data.pkl", pickle.dumps({}, protocol=2))
+        archive.writestr("w/data/0", bytes(8 << 20))
+    error = error_of(path)
+    assert error.code == "VIM-402"
+    assert "unpack" in error.why
+
+
+def test_zip_bomb_by_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "w.pth"
+    path.write_bytes(zip_format({"model": tensors()}))
+    read_checkpoint(path)
+    monkeypatch.setattr(unpickle, "MAX_UNPACKED_BYTES", 100)
+    assert "unpack" in error_of(path).why
+
+
+def test_huge_pickle_inside_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "w.pth"
+    path.write_bytes(zip_format({"model": tensors()}))
+    monkeypatch.setattr(unpickle, "MAX_PICKLE_BYTES", 10)
+    assert error_of(path).code == "VIM-402"
+
+
+def test_shape_beyond_the_stored_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    path.write_bytes(zip_format({"a": torch.zeros(1).expand(1 << 40)}))
+    error = error_of(path)
+    assert error.code == "VIM-402"
+    assert "claims shape" in error.why

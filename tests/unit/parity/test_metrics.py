@@ -1,0 +1,122 @@
+"""Metrics on arrays whose answers can be worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vim_deploy.parity.metrics import Comparison, Tolerance, compare, tolerance_from
+
+EXACT = Tolerance(atol=0, rtol=0)
+
+
+def compared(reference: object, candidate: object, tolerance: Tolerance = EXACT) -> Comparison:
+    return compare("logits", np.array(reference), np.array(candidate), tolerance)
+
+
+def test_equal_arrays_pass_exactly() -> None:
+    result = compared([[1.0, 2.0], [0.0, 0.0]], [[1.0, 2.0], [0.0, 0.0]])
+    assert result.passed
+    assert (result.max_abs, result.relative_l2, result.cosine) == (0, 0, 1)
+    assert result.top1_agreement == 1
+
+
+def test_values_by_hand() -> None:
+    result = compared([[3.0, 4.0]], [[3.0, 4.5]], Tolerance(atol=1, rtol=0))
+    assert result.max_abs == 0.5
+    assert result.mean_abs == 0.25
+    assert result.relative_l2 == pytest.approx(0.1)
+    assert result.cosine == pytest.approx((9 + 18) / (5 * np.hypot(3, 4.5)))
+    assert result.worst == 0.5
+    assert result.passed
+
+
+def test_relative_part_of_the_tolerance() -> None:
+    # Allowed: 0.5 + 0.1 * 10 = 1.5.
+    assert compared([[10.0]], [[11.4]], Tolerance(atol=0.5, rtol=0.1)).passed
+    assert not compared([[10.0]], [[11.6]], Tolerance(atol=0.5, rtol=0.1)).passed
+
+
+def test_any_difference_fails_when_nothing_is_allowed() -> None:
+    assert not compared([[1.0, 0.0]], [[1.0, 1e-12]]).passed
+
+
+def test_matching_nan_and_inf_are_equal() -> None:
+    values = [[np.nan, np.inf, -np.inf, 1.0]]
+    assert compared(values, values).passed
+
+
+@pytest.mark.parametrize(
+    ("reference", "candidate"),
+    [
+        ([[1.0, 2.0]], [[1.0, np.nan]]),
+        ([[1.0, np.nan]], [[1.0, 2.0]]),
+        ([[1.0, np.inf]], [[1.0, -np.inf]]),
+        ([[1.0, np.inf]], [[1.0, np.nan]]),
+    ],
+)
+def test_stray_nan_or_inf_fails_whatever_the_tolerance(
+    reference: object, candidate: object
+) -> None:
+    result = compared(reference, candidate, Tolerance(atol=1e9, rtol=1e9))
+    assert not result.passed
+    assert "NaN or Inf" in result.failures[0]
+
+
+def test_other_shape_fails() -> None:
+    assert not compared([[1.0, 2.0]], [[1.0, 2.0, 3.0]], Tolerance(atol=1e9)).passed
+
+
+def test_cosine_is_the_worst_row() -> None:
+    result = compared([[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]], Tolerance(atol=9))
+    assert result.cosine == pytest.approx(0)
+    assert not compared([[1.0, 0.0]], [[0.0, 1.0]], Tolerance(atol=9, cosine=0.5)).passed
+
+
+def test_cosine_of_zero_rows() -> None:
+    assert compared([[0.0, 0.0]], [[0.0, 0.0]]).cosine == 1
+    assert compared([[0.0, 0.0]], [[1.0, 0.0]], Tolerance(atol=9)).cosine == 0
+
+
+def test_top_agreement() -> None:
+    reference = np.eye(8)[[0, 1, 2, 3]]
+    candidate = np.eye(8)[[0, 1, 2, 4]]
+    result = compared(reference, candidate, Tolerance(atol=9, top1_agreement=0.8))
+    assert result.top1_agreement == 0.75
+    assert not result.passed
+    assert compared(reference, candidate, Tolerance(atol=9, top1_agreement=0.75)).passed
+
+
+def test_top5_ignores_the_order_of_the_five() -> None:
+    reference = np.arange(8.0)[None]
+    candidate = reference[:, ::-1].copy()
+    swapped = reference.copy()
+    swapped[0, [6, 7]] = swapped[0, [7, 6]]
+    assert compared(reference, swapped, Tolerance(atol=9)).top5_agreement == 1
+    assert compared(reference, swapped, Tolerance(atol=9)).top1_agreement == 0
+    assert compared(reference, candidate, Tolerance(atol=9)).top5_agreement == 0
+
+
+def test_agreement_without_classes() -> None:
+    assert compared([1.0, 2.0], [1.0, 2.0]).top1_agreement is None
+    assert not compared([1.0, 2.0], [1.0, 2.0], Tolerance(atol=0, top1_agreement=0.5)).passed
+
+
+def test_integers_have_no_tolerance() -> None:
+    assert compared([[1, 2]], [[1, 2]], Tolerance(atol=9)).passed
+    result = compared([[1, 2], [3, 4]], [[1, 2], [3, 5]], Tolerance(atol=9))
+    assert not result.passed
+    assert result.failures == ("1 rows differ",)
+
+
+def test_tolerance_says_what_the_user_set() -> None:
+    assert tolerance_from(None, None, None, None) == Tolerance()
+    changed = tolerance_from(1e-3, None, 0.9, None)
+    assert (changed.atol, changed.cosine) == (1e-3, 0.9)
+    assert changed.origin.startswith("atol, cosine set by the user")
+
+
+def test_json_has_no_infinity() -> None:
+    import json
+
+    json.dumps(compared([[1.0]], [[np.nan]]).as_dict(), allow_nan=False)
