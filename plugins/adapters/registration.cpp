@@ -73,6 +73,12 @@ std::vector<LoadedTensorRt>::iterator find_base(Registered& done, void const* ba
                         [base](LoadedTensorRt const& entry) { return entry.base == base; });
 }
 
+// A program that TensorRT is linked into is on every call stack, so that says nothing there;
+// registering is harmless then, since the entry point that TensorRT calls next hands over.
+bool is_loading_us(LoadedTensorRt const& library) noexcept {
+    return library.base != program_base() && is_on_call_stack(library.base);
+}
+
 void register_with(LoadedTensorRt const& library, Registered& done) {
     std::string const name = library.path.empty() ? "this program" : library.path;
     if (!fits_headers(generation_of(library.version))) {
@@ -85,7 +91,7 @@ void register_with(LoadedTensorRt const& library, Registered& done) {
     if (library.get_logger != nullptr) {
         add_logger_source(library.get_logger, library.version);
     }
-    if (find_base(done, library.base) != done.libraries.end() || is_on_call_stack(library.base)) {
+    if (find_base(done, library.base) != done.libraries.end() || is_loading_us(library)) {
         return;
     }
     if (!register_creators(library)) {

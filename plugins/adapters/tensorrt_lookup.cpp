@@ -7,6 +7,7 @@
 
 #include <dlfcn.h>
 #include <link.h>
+#include <sys/auxv.h>
 #include <unwind.h>
 
 namespace vim_plugins::adapters {
@@ -102,6 +103,10 @@ std::vector<LoadedTensorRt> find_loaded_tensorrt() {
 void const* base_of(void const* address) noexcept {
     Dl_info info{};
     return ::dladdr(address, &info) == 0 ? nullptr : info.dli_fbase;
+}
+
+void const* program_base() noexcept {
+    return base_of(reinterpret_cast<void const*>(::getauxval(AT_ENTRY)));
 }
 
 bool is_on_call_stack(void const* base) noexcept {

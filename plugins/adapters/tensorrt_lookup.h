@@ -50,6 +50,9 @@ std::vector<LoadedTensorRt> find_loaded_tensorrt();
 //! Load address of the object that holds \p address; null when there is none.
 void const* base_of(void const* address) noexcept;
 
+//! Load address of the program itself.
+void const* program_base() noexcept;
+
 //! True when the current call was made, at whatever distance, by code of the object at \p base.
 bool is_on_call_stack(void const* base) noexcept;
 

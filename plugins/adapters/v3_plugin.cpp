@@ -76,7 +76,8 @@ std::int32_t V3Plugin<Params>::configurePlugin(DynamicPluginTensorDesc const* in
     return guarded("configurePlugin", kFailed, [&] {
         static_cast<void>(out);
         node_.require_counts(nbInputs, nbOutputs);
-        node_.configure(profile_points(in, nbInputs), in[0].desc.type);
+        std::vector<InputShapes> const points = profile_points(in, nbInputs);
+        node_.configure(points, in[0].desc.type);
         return kOk;
     });
 }
@@ -141,7 +142,8 @@ std::size_t V3Plugin<Params>::getWorkspaceSize(DynamicPluginTensorDesc const* in
     return guarded<std::size_t>("getWorkspaceSize", 0, [&] {
         static_cast<void>(outputs);
         node_.require_counts(nbInputs, nbOutputs);
-        return node_.workspace(profile_points(inputs, nbInputs), inputs[0].desc.type);
+        std::vector<InputShapes> const points = profile_points(inputs, nbInputs);
+        return node_.workspace(points, inputs[0].desc.type);
     });
 }
 

@@ -35,9 +35,9 @@ if(TensorRT_INCLUDE_DIR AND EXISTS "${TensorRT_INCLUDE_DIR}/NvInferVersion.h")
     # Up to 10.x a number follows the name; later the name of another macro that ends in
     # _ENTERPRISE and holds the number.
     foreach(_trt_part MAJOR MINOR PATCH)
-        if(_trt_text MATCHES "#define NV_TENSORRT_${_trt_part} ([0-9]+)"
-           OR _trt_text MATCHES "#define TRT_${_trt_part}_ENTERPRISE ([0-9]+)")
-            set(TensorRT_VERSION_${_trt_part} ${CMAKE_MATCH_1})
+        set(_trt_pattern "#define (NV_TENSORRT_${_trt_part}|TRT_${_trt_part}_ENTERPRISE) ([0-9]+)")
+        if(_trt_text MATCHES "${_trt_pattern}")
+            set(TensorRT_VERSION_${_trt_part} ${CMAKE_MATCH_2})
         else()
             set(TensorRT_VERSION_${_trt_part} 0)
         endif()

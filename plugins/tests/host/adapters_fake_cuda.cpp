@@ -12,7 +12,9 @@ FakeLaunches launches;
 
 }  // namespace
 
-FakeLaunches* fake_launches() { return &launches; }
+FakeLaunches* fake_launches() {
+    return &launches;
+}
 
 extern "C" {
 
@@ -26,11 +28,17 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
     return cudaSuccess;
 }
 
-cudaError_t cudaGetLastError() { return cudaSuccess; }
+cudaError_t cudaGetLastError() {
+    return cudaSuccess;
+}
 
-char const* cudaGetErrorName(cudaError_t) { return "cudaErrorFake"; }
+char const* cudaGetErrorName(cudaError_t) {
+    return "cudaErrorFake";
+}
 
-char const* cudaGetErrorString(cudaError_t) { return "a fake error"; }
+char const* cudaGetErrorString(cudaError_t) {
+    return "a fake error";
+}
 
 }  // extern "C"
 
@@ -63,18 +71,18 @@ cudaError_t record_conv(ConvArgs const& args, char const* kernel, cudaStream_t s
 
 }  // namespace
 
-#define FAKE_LAUNCHES(type)                                                              \
-    cudaError_t launch_serial_##type(const ScanArgs& args, cudaStream_t stream) {        \
-        return record_scan(args, "serial_" #type, stream);                               \
-    }                                                                                    \
+#define FAKE_LAUNCHES(type)                                                                \
+    cudaError_t launch_serial_##type(const ScanArgs& args, cudaStream_t stream) {          \
+        return record_scan(args, "serial_" #type, stream);                                 \
+    }                                                                                      \
     cudaError_t launch_chunked_##type(const ScanArgs& args, Tactic, cudaStream_t stream) { \
-        return record_scan(args, "chunked_" #type, stream);                              \
-    }                                                                                    \
-    cudaError_t launch_generic_##type(const ScanArgs& args, cudaStream_t stream) {       \
-        return record_scan(args, "generic_" #type, stream);                              \
-    }                                                                                    \
-    cudaError_t launch_conv_##type(const ConvArgs& args, Tactic, cudaStream_t stream) {  \
-        return record_conv(args, "conv_" #type, stream);                                 \
+        return record_scan(args, "chunked_" #type, stream);                                \
+    }                                                                                      \
+    cudaError_t launch_generic_##type(const ScanArgs& args, cudaStream_t stream) {         \
+        return record_scan(args, "generic_" #type, stream);                                \
+    }                                                                                      \
+    cudaError_t launch_conv_##type(const ConvArgs& args, Tactic, cudaStream_t stream) {    \
+        return record_conv(args, "conv_" #type, stream);                                   \
     }
 
 FAKE_LAUNCHES(fp32)

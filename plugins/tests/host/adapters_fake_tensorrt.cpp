@@ -142,14 +142,18 @@ class FakeRegistry : public IPluginRegistry {
 
 }  // namespace
 
-extern "C" FakeTensorRt* fake_tensorrt() { return &state(); }
+extern "C" FakeTensorRt* fake_tensorrt() {
+    return &state();
+}
 
 extern "C" IPluginRegistry* getPluginRegistry() noexcept {
     static auto* instance = new FakeRegistry;
     return instance;
 }
 
-extern "C" ILogger* getLogger() noexcept { return &logger(); }
+extern "C" ILogger* getLogger() noexcept {
+    return &logger();
+}
 
 extern "C" std::int32_t getInferLibVersion() noexcept {
     return NV_TENSORRT_MAJOR * 10000 + NV_TENSORRT_MINOR * 100 + NV_TENSORRT_PATCH;

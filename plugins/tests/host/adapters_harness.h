@@ -6,7 +6,10 @@
 #include <dlfcn.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <functional>
+#include <limits>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -14,12 +17,12 @@
 
 inline int failures = 0;
 
-#define CHECK(condition)                                                            \
-    do {                                                                            \
-        if (!(condition)) {                                                         \
-            std::printf("FAILED %s:%d: %s\n", __FILE__, __LINE__, #condition);      \
-            ++failures;                                                             \
-        }                                                                           \
+#define CHECK(condition)                                                       \
+    do {                                                                       \
+        if (!(condition)) {                                                    \
+            std::printf("FAILED %s:%d: %s\n", __FILE__, __LINE__, #condition); \
+            ++failures;                                                        \
+        }                                                                      \
     } while (false)
 
 //! Opened libraries of one run: the fake TensorRT and the adapters.
@@ -75,33 +78,50 @@ inline bool logged_nothing() {
     return nothing;
 }
 
-//! Expressions of fixed sizes, as TensorRT has them when shapes are known.
+//! Expressions of fixed sizes, as TensorRT has them when shapes are known. The interface classes
+//! forward to an implementation object, which is what is faked.
 class FakeDimension : public nvinfer1::IDimensionExpr {
   public:
-    explicit FakeDimension(std::int64_t value) : value_(value) {}
+    explicit FakeDimension(std::int64_t value) : implementation_(value) {
+        mImpl = &implementation_;
+    }
     ~FakeDimension() noexcept override = default;
-    bool isConstant() const noexcept override { return true; }
-    std::int64_t getConstantValue() const noexcept override { return value_; }
 
   private:
-    std::int64_t value_;
+    struct Implementation : nvinfer1::apiv::VDimensionExpr {
+        explicit Implementation(std::int64_t size) : value(size) {}
+        bool isConstant() const override { return true; }
+        std::int64_t getConstantValue() const override { return value; }
+        bool isSizeTensor() const override { return false; }
+        std::int64_t value;
+    };
+    Implementation implementation_;
 };
 
 class FakeExprBuilder : public nvinfer1::IExprBuilder {
   public:
+    FakeExprBuilder() { mImpl = &implementation_; }
     ~FakeExprBuilder() noexcept override = default;
-    nvinfer1::IDimensionExpr const* constant(std::int64_t value) noexcept override {
-        made_.push_back(std::make_unique<FakeDimension>(value));
-        return made_.back().get();
-    }
-    nvinfer1::IDimensionExpr const* operation(nvinfer1::DimensionOperation,
-                                              nvinfer1::IDimensionExpr const&,
-                                              nvinfer1::IDimensionExpr const&) noexcept override {
-        return nullptr;
-    }
 
   private:
-    std::vector<std::unique_ptr<FakeDimension>> made_;
+    struct Implementation : nvinfer1::apiv::VExprBuilder {
+        nvinfer1::IDimensionExpr const* constant(std::int64_t value) override {
+            made.push_back(std::make_unique<FakeDimension>(value));
+            return made.back().get();
+        }
+        nvinfer1::IDimensionExpr const* operation(nvinfer1::DimensionOperation,
+                                                  nvinfer1::IDimensionExpr const&,
+                                                  nvinfer1::IDimensionExpr const&) override {
+            return nullptr;
+        }
+        nvinfer1::IDimensionExpr const* declareSizeTensor(
+            std::int32_t, nvinfer1::IDimensionExpr const&,
+            nvinfer1::IDimensionExpr const&) override {
+            return nullptr;
+        }
+        std::vector<std::unique_ptr<FakeDimension>> made;
+    };
+    Implementation implementation_;
 };
 
 using Sizes = std::vector<std::int64_t>;
@@ -119,45 +139,52 @@ struct Case {
 //! The three ops with every optional part present and absent; D = 64, N = 16.
 inline std::vector<Case> all_cases() {
     auto const scan = [](bool gated) {
-        return Case{
-            "VimSelectiveScan",
-            {{"reverse", 1}, {"delta_softplus", 1}, {"b_off", 0}, {"c_off", 16},
-             {"z_off", gated ? 64 : 0}, {"has_z", gated ? 1 : 0}},
-            false,
-            [gated](std::int64_t b, std::int64_t l) {
-                std::vector<Sizes> inputs{{b, l, 64}, {b, l, 64}, {16, 64}, {b, l, 40}, {64}, {64}};
-                if (gated) {
-                    inputs.push_back({b, l, 128});
-                }
-                return inputs;
-            },
-            [](std::int64_t b, std::int64_t l) { return Sizes{b, l, 64}; },
-            gated ? std::vector<bool>{true, true, false, true, false, false, true}
-                  : std::vector<bool>{true, true, false, true, false, false}};
+        return Case{"VimSelectiveScan",
+                    {{"reverse", 1},
+                     {"delta_softplus", 1},
+                     {"b_off", 0},
+                     {"c_off", 16},
+                     {"z_off", gated ? 64 : 0},
+                     {"has_z", gated ? 1 : 0}},
+                    false,
+                    [gated](std::int64_t b, std::int64_t l) {
+                        std::vector<Sizes> inputs{{b, l, 64}, {b, l, 64}, {16, 64},
+                                                  {b, l, 40}, {64},       {64}};
+                        if (gated) {
+                            inputs.push_back({b, l, 128});
+                        }
+                        return inputs;
+                    },
+                    [](std::int64_t b, std::int64_t l) { return Sizes{b, l, 64}; },
+                    gated ? std::vector<bool>{true, true, false, true, false, false, true}
+                          : std::vector<bool>{true, true, false, true, false, false}};
     };
     auto const bi_scan = [](bool low_rank) {
-        return Case{
-            "VimBiSelectiveScan",
-            {{"delta_softplus", 1}, {"b_off", 0}, {"c_off", 16}, {"dt_off", 32}, {"z_off", 64},
-             {"low_rank", low_rank ? 1 : 0}},
-            true,
-            [low_rank](std::int64_t b, std::int64_t l) {
-                Sizes const dt = low_rank ? Sizes{2, 64, 12} : Sizes{2, b, l, 64};
-                return std::vector<Sizes>{{2, b, l, 64}, dt,      {2, b, l, 48}, {2, 16, 64},
-                                          {2, 64},       {2, 64}, {b, l, 128}};
-            },
-            [](std::int64_t b, std::int64_t l) { return Sizes{b, l, 64}; },
-            {true, true, true, false, false, false, true}};
+        return Case{"VimBiSelectiveScan",
+                    {{"delta_softplus", 1},
+                     {"b_off", 0},
+                     {"c_off", 16},
+                     {"dt_off", 32},
+                     {"z_off", 64},
+                     {"low_rank", low_rank ? 1 : 0}},
+                    true,
+                    [low_rank](std::int64_t b, std::int64_t l) {
+                        Sizes const dt = low_rank ? Sizes{2, 64, 12} : Sizes{2, b, l, 64};
+                        return std::vector<Sizes>{{2, b, l, 64}, dt,      {2, b, l, 48},
+                                                  {2, 16, 64},   {2, 64}, {2, 64},
+                                                  {b, l, 128}};
+                    },
+                    [](std::int64_t b, std::int64_t l) { return Sizes{b, l, 64}; },
+                    {true, true, true, false, false, false, true}};
     };
-    Case const conv{
-        "VimBiCausalConv",
-        {{"x_off", 0}},
-        false,
-        [](std::int64_t b, std::int64_t l) {
-            return std::vector<Sizes>{{b, l, 128}, {2, 4, 64}, {2, 64}};
-        },
-        [](std::int64_t b, std::int64_t l) { return Sizes{2, b, l, 64}; },
-        {true, false, false}};
+    Case const conv{"VimBiCausalConv",
+                    {{"x_off", 0}},
+                    false,
+                    [](std::int64_t b, std::int64_t l) {
+                        return std::vector<Sizes>{{b, l, 128}, {2, 4, 64}, {2, 64}};
+                    },
+                    [](std::int64_t b, std::int64_t l) { return Sizes{2, b, l, 64}; },
+                    {true, false, false}};
     return {scan(false), scan(true), conv, bi_scan(false), bi_scan(true)};
 }
 
@@ -229,9 +256,10 @@ inline std::vector<nvinfer1::PluginTensorDesc> describe_tensors(Case const& node
 }
 
 //! The same over a profile: batch 1 to 8, length 1 to `longest`, best at half of it.
-inline std::vector<nvinfer1::DynamicPluginTensorDesc> describe_profile(
-    Case const& node, nvinfer1::DataType type, std::int64_t shortest = 1,
-    std::int64_t longest = 256) {
+inline std::vector<nvinfer1::DynamicPluginTensorDesc> describe_profile(Case const& node,
+                                                                       nvinfer1::DataType type,
+                                                                       std::int64_t shortest = 1,
+                                                                       std::int64_t longest = 256) {
     auto const lowest = describe_tensors(node, type, 1, shortest);
     auto const best = describe_tensors(node, type, 4, (shortest + longest) / 2);
     auto const highest = describe_tensors(node, type, 8, longest);
@@ -253,7 +281,7 @@ inline std::vector<nvinfer1::DynamicPluginTensorDesc> describe_profile(
 //! Every data type of TensorRT 10 and a few formats: the table of combinations runs over them.
 inline std::vector<nvinfer1::DataType> all_types() {
     using Type = nvinfer1::DataType;
-    return {Type::kFLOAT, Type::kHALF,  Type::kINT8, Type::kINT32, Type::kBOOL, Type::kUINT8,
+    return {Type::kFLOAT, Type::kHALF, Type::kINT8,  Type::kINT32, Type::kBOOL, Type::kUINT8,
             Type::kFP8,   Type::kBF16, Type::kINT64, Type::kINT4,  Type::kFP4};
 }
 
@@ -270,9 +298,7 @@ class Buffers {
             pointers_.push_back(&block);
         }
     }
-    std::vector<void const*> inputs() const {
-        return {pointers_.begin(), pointers_.end() - 1};
-    }
+    std::vector<void const*> inputs() const { return {pointers_.begin(), pointers_.end() - 1}; }
     std::vector<void*> outputs() const { return {pointers_.back()}; }
 
   private:
@@ -284,4 +310,5 @@ class Buffers {
 };
 
 //! Opens the fake TensorRT as Triton would have it, and the plugins; runs `checks`.
-int run_harness(int argc, char** argv, std::vector<std::pair<char const*, void (*)()>> const& checks);
+int run_harness(int argc, char** argv,
+                std::vector<std::pair<char const*, void (*)()>> const& checks);
