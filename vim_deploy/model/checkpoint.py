@@ -193,8 +193,6 @@ def _check_entry(key: object, value: object, path: Path) -> None:
     if not isinstance(key, str) or not isinstance(value, Tensor):
         why = f"entry {str(key)[:80]!r} is a {type(value).__name__}, not a tensor"
         raise unreadable(path, why)
-    if value.layout != torch.strided or value.is_quantized or value.is_complex():
-        raise unreadable(path, f"tensor {key!r} is sparse, quantized or complex")
     # A few bytes can claim any shape through strides of zero; converting it would fill memory.
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
         why = f"tensor {key!r} claims shape {tuple(value.shape)}, more than the file stores"

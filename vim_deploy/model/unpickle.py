@@ -55,6 +55,8 @@ MAX_PICKLE_BYTES = 32 << 20
 #: Pickles at the start of a file in torch's format before 1.6: magic number, protocol version,
 #: system information, the object, the storage keys. Raw numbers follow.
 _LEGACY_PICKLES = 5
+#: Where a tar archive has the letters "ustar" (POSIX.1-1988).
+_TAR_MAGIC_OFFSET = 257
 _RESAVE = "save the weights alone, torch.save(model.state_dict(), FILE), and use that file"
 
 
@@ -90,6 +92,7 @@ def _load(path: Path, stream: IO[bytes]) -> Any:  # noqa: ANN401
             raise unreadable(path, why, _RESAVE) from error
         # torch's own text recommends weights_only=False, which is the last thing to do here.
         reason = str(error).rpartition("WeightsUnpickler error:")[2].strip().split("\n")[0]
+        reason = reason.partition(". ")[0]
         raise _refused(path, [f"something PyTorch refuses ({reason})"]) from error
     except MemoryError as error:
         raise unreadable(path, "it needs more memory than there is") from error
@@ -110,33 +113,34 @@ def _refused(path: Path, names: Sequence[str]) -> VimDeployError:
 
 
 def _refuse_code(path: Path, stream: IO[bytes]) -> None:
-    """VIM-403 when any pickle in the file imports a name that is not allowed."""
-    found: dict[str, None] = {}
+    """VIM-403 when any pickle in the file imports a name that is not allowed.
+
+    VIM-402 when the pickles are not all there, since a name could be cut off, or for a tar archive.
+    """
     is_zip = zipfile.is_zipfile(stream)
-    stream.seek(0)
-    is_tar = not is_zip and tarfile.is_tarfile(stream)
+    stream.seek(_TAR_MAGIC_OFFSET)
+    is_tar = not is_zip and stream.read(5) == b"ustar"
     stream.seek(0)
     if is_zip:
         pickles = _zip_pickles(path, stream)
-    elif is_tar:
-        pickles = _tar_pickles(path, stream)
     else:
-        pickles = iter((stream,))
-    readable = False
+        pickles = _tar_pickles(path, stream) if is_tar else iter((stream,))
+    found: dict[str, None] = {}
+    complete = True
     for pickled in pickles:
         for _ in range(1 if is_zip else _LEGACY_PICKLES):
-            names, complete = _imported_names(pickled)
+            names, ended = _imported_names(pickled)
             found.update(dict.fromkeys(names))
-            readable |= complete
-            if not complete:
+            complete &= ended
+            if not ended:
                 break
     refused = [name for name in found if name not in ALLOWED_GLOBALS]
     if refused:
         raise _refused(path, refused[:10] + ["..."] * (len(refused) > 10))
     if is_tar:
         raise unreadable(path, "it is a tar archive", "unpack it and use the checkpoint inside")
-    if not readable:
-        raise unreadable(path, "there is no complete pickle in it")
+    if not complete:
+        raise unreadable(path, "it is cut off, or torch.save did not write it")
 
 
 def _zip_pickles(path: Path, stream: IO[bytes]) -> Iterator[IO[bytes]]:

@@ -154,14 +154,17 @@ def test_moving_average_alone_is_not_taken_for_the_model(tmp_path: Path) -> None
         (torch.ones(3), "Tensor"),
         ({"model": {"a": "text"}}, "str"),
         ({"model": {3: torch.ones(1)}}, "'3'"),
-        ({"a": torch.eye(3).to_sparse()}, "sparse"),
-        ({"a": torch.ones(2, dtype=torch.complex64)}, "complex"),
     ],
 )
 def test_no_usable_weights(tmp_path: Path, value: object, word: str) -> None:
     error = error_of(saved(tmp_path / "w.pth", value))
     assert error.code == "VIM-402"
     assert word in error.why
+
+
+@pytest.mark.parametrize("tensor", [torch.eye(3).to_sparse(), torch.ones(2, dtype=torch.complex64)])
+def test_kinds_of_tensor_that_no_vim_has_are_refused(tmp_path: Path, tensor: torch.Tensor) -> None:
+    assert error_of(saved(tmp_path / "w.pth", {"a": tensor})).code == "VIM-403"
 
 
 def test_non_finite_weights_are_named(tmp_path: Path) -> None:

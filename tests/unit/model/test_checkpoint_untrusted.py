@@ -174,13 +174,13 @@ def test_harmless_tar_and_newer_pickle_protocol_are_unreadable(tmp_path: Path) -
     ("content", "word"),
     [
         (b"", "empty"),
-        (b"hello, I am a text file\n", "pickle"),
+        (b"hello, I am a text file\n", "torch.save"),
         (b"\n<!DOCTYPE html><html></html>", "web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "LFS"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(64), "pickle"),
-        (bytes(4096), "pickle"),
-        (b"PK\x03\x04" + bytes(60), "pickle"),
-        (pickle.dumps([1, 2], protocol=2), "PyTorch"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(64), "torch.save"),
+        (bytes(4096), "torch.save"),
+        (b"PK\x03\x04" + bytes(60), "torch.save"),
+        (pickle.dumps([1, 2], protocol=2), "torch.save"),
     ],
 )
 def test_other_files(tmp_path: Path, content: bytes, word: str) -> None:
