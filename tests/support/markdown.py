@@ -1,0 +1,110 @@
+"""Reading the repository's Markdown files: fenced blocks, links, headings, quoted commands."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.source import files
+
+PROGRAM = "vim-deploy"
+_FENCE = re.compile(r"^(`{3,}|~{3,})\s*(\w*)")
+_NOT_RUN = re.compile(r"<!--\s*not run:\s*(\S.*?)\s*-->")
+_LINK = re.compile(r"(?<!\!)\[[^\]]*\]\(([^)\s]+)[^)]*\)|!\[[^\]]*\]\(([^)\s]+)[^)]*\)")
+_HEADING = re.compile(r"^#{1,6}\s+(.*?)\s*#*\s*$")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, its lines, where it begins, and why it is not run (or "")."""
+
+    language: str
+    lines: tuple[str, ...]
+    first_line: int
+    not_run: str
+
+
+def markdown_files() -> tuple[Path, ...]:
+    """Every Markdown file of the repository."""
+    return tuple(files(".md"))
+
+
+def _split(text: str) -> tuple[list[Block], list[tuple[int, str]]]:
+    """Fenced blocks, and the numbered lines outside them."""
+    blocks: list[Block] = []
+    prose: list[tuple[int, str]] = []
+    fence, language, start, inside = "", "", 0, []
+    before = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        match = _FENCE.match(line.strip())
+        if fence:
+            if match and match[1].startswith(fence) and not match[2]:
+                reason = _NOT_RUN.search(before)
+                blocks.append(Block(language, tuple(inside), start, reason[1] if reason else ""))
+                fence, before = "", ""
+            else:
+                inside.append(line)
+        elif match:
+            fence, language, start, inside = match[1], match[2], number, []
+        else:
+            prose.append((number, line))
+            before = line if line.strip() else before
+    assert not fence, f"a block that begins in line {start} is not closed"
+    return blocks, prose
+
+
+def blocks(path: Path) -> list[Block]:
+    """Fenced blocks of a file, in order."""
+    return _split(path.read_text(encoding="utf-8"))[0]
+
+
+def links(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and target of every link and picture outside fenced blocks."""
+    for number, line in _split(path.read_text(encoding="utf-8"))[1]:
+        for match in _LINK.finditer(re.sub(r"`[^`]*`", "", line)):
+            yield number, match[1] or match[2]
+
+
+def anchors(path: Path) -> set[str]:
+    """Names that ``#...`` can point to in a file, as GitHub makes them from headings."""
+    found = set()
+    for _, line in _split(path.read_text(encoding="utf-8"))[1]:
+        if match := _HEADING.match(line):
+            text = re.sub(r"[^\w\- ]", "", match[1].lower())
+            found.add(text.replace(" ", "-"))
+    return found
+
+
+def _joined(lines: tuple[str, ...]) -> Iterator[str]:
+    """Lines with a trailing backslash joined to the next."""
+    whole = ""
+    for line in lines:
+        whole += line.rstrip().removesuffix("\\")
+        if not line.rstrip().endswith("\\"):
+            yield whole
+            whole = ""
+    if whole:
+        yield whole
+
+
+def console_commands(block: Block) -> list[list[str]]:
+    """Command lines of a ``console`` block: those that begin with ``$``, split as a shell does."""
+    lines = [line.strip() for line in _joined(block.lines)]
+    return [shlex.split(line[1:], comments=True) for line in lines if line.startswith("$ ")]
+
+
+def quoted_commands(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Line and words of every ``vim-deploy`` command in blocks, indented code and backquotes."""
+    found, prose = _split(path.read_text(encoding="utf-8"))
+    pieces = [(block.first_line, line) for block in found for line in _joined(block.lines)]
+    pieces += [(number, line) for number, line in prose if line.startswith("    ")]
+    # A quoted command may go over the end of a line.
+    text = "\n".join(line for _, line in prose if not line.startswith("    "))
+    pieces += [(0, piece.replace("\n", " ")) for piece in re.findall(r"`([^`]+)`", text)]
+    for number, piece in pieces:
+        line = re.sub(r"\[([^\]]*)\]", r"\1", piece.strip().removeprefix("$ "))
+        if line.startswith(PROGRAM + " "):
+            yield number, line.replace("'", "").split("#")[0].split()[1:]

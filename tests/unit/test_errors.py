@@ -1,0 +1,74 @@
+"""Coded errors: codes, exit codes, text."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from vim_deploy.errors import CATALOG, ExitCode, VimDeployError, missing_package, nearest
+
+
+@pytest.mark.parametrize("code", CATALOG)
+def test_every_code_has_an_exit_code_and_a_title(code: str) -> None:
+    error = VimDeployError(code, "what")
+    assert error.exit_code in ExitCode
+    assert error.exit_code not in (ExitCode.OK, ExitCode.UNEXPECTED)
+    assert CATALOG[code]
+
+
+def test_catalog_is_in_order() -> None:
+    assert list(CATALOG) == sorted(CATALOG)
+
+
+def test_exit_code_is_the_codes_own_digits() -> None:
+    assert VimDeployError("VIM-403", "x").exit_code == ExitCode.BAD_INPUT
+    assert VimDeployError("VIM-701", "x").exit_code == ExitCode.PARITY_NOT_MET
+
+
+def test_exit_codes_are_stable() -> None:
+    assert {code.name: int(code) for code in ExitCode} == {
+        "OK": 0,
+        "UNEXPECTED": 1,
+        "USAGE": 2,
+        "ENVIRONMENT": 3,
+        "BAD_INPUT": 4,
+        "EXPORT_FAILED": 5,
+        "BUILD_FAILED": 6,
+        "PARITY_NOT_MET": 7,
+        "PRECISION_NOT_AS_ASKED": 8,
+        "INCOMPATIBLE_ENGINE": 9,
+        "PERFORMANCE_REGRESSION": 10,
+        "INTERRUPTED": 130,
+    }
+
+
+def test_unknown_code_is_a_defect() -> None:
+    with pytest.raises(KeyError, match="VIM-999"):
+        VimDeployError("VIM-999", "x")
+
+
+def test_text_and_json() -> None:
+    error = VimDeployError("VIM-401", "gone", why="no such file", fix="check the path")
+    assert str(error) == "VIM-401: gone\nwhy: no such file\nfix: check the path"
+    assert str(VimDeployError("VIM-401", "gone")) == "VIM-401: gone"
+    assert json.loads(json.dumps(error.as_dict())) == {
+        "code": "VIM-401",
+        "title": CATALOG["VIM-401"],
+        "message": "gone",
+        "why": "no such file",
+        "fix": "check the path",
+        "exit_code": 4,
+    }
+
+
+def test_nearest_names_the_closest_or_all() -> None:
+    assert nearest("vim-tinny", ["vim-tiny", "vim-base"]) == "did you mean 'vim-tiny'?"
+    assert nearest("zzz", ["b", "a"]) == "valid names: a, b"
+
+
+def test_missing_package_says_what_to_install() -> None:
+    error = missing_package("torch", "torch", "reading a checkpoint")
+    assert error.code == "VIM-301"
+    assert "'torch'" in error.message
+    assert "vim-deploy[torch]" in error.fix

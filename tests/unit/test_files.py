@@ -1,0 +1,247 @@
+"""Files: whole or not at all, one writer, errors that name the place."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import multiprocessing
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.source import REPOSITORY
+from vim_deploy import files
+from vim_deploy.errors import VimDeployError
+
+posix = pytest.mark.skipif(os.name != "posix", reason="POSIX permissions and signals")
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_sha256_of_a_file_larger_than_one_chunk(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 5000
+    path = tmp_path / "data"
+    path.write_bytes(data)
+    assert files.sha256_of(path) == hashlib.sha256(data).hexdigest()
+
+
+def test_settings_hash_ignores_order_and_sees_every_value() -> None:
+    first = files.settings_hash({"a": 1, "b": {"c": [1, 2]}})
+    assert first == files.settings_hash({"b": {"c": [1, 2]}, "a": 1})
+    assert first != files.settings_hash({"a": 1, "b": {"c": [2, 1]}})
+    with pytest.raises(ValueError, match="JSON"):
+        files.settings_hash({"a": float("nan")})
+
+
+def test_require_file(tmp_path: Path) -> None:
+    path = tmp_path / "here"
+    path.touch()
+    assert files.require_file(path, "model") == path
+    for missing, why in ((tmp_path, "folder"), (tmp_path / "no", "no such file")):
+        with pytest.raises(VimDeployError, match=why) as caught:
+            files.require_file(missing, "model")
+        assert caught.value.code == "VIM-401"
+
+
+def test_output_appears_whole(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    path.write_text("old")
+    with files.atomic_output(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+        assert temporary.parent == tmp_path
+    assert path.read_text() == "new"
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("failure", [ValueError("x"), KeyboardInterrupt(), SystemExit(3)])
+def test_failure_keeps_the_old_file(tmp_path: Path, failure: BaseException) -> None:
+    path = tmp_path / "out"
+    path.write_text("old")
+
+    def write() -> None:
+        with files.atomic_output(path) as temporary:
+            temporary.write_text("half")
+            raise failure
+
+    with pytest.raises(type(failure)):
+        write()
+    assert path.read_text() == "old"
+    assert leftovers(tmp_path) == []
+
+
+@posix
+def test_output_has_the_permissions_of_an_ordinary_file(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    old = os.umask(0o027)
+    try:
+        files.write_bytes(path, b"x")
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    path = tmp_path / "no" / "out"
+    with pytest.raises(VimDeployError, match=str(path)) as caught:
+        files.write_bytes(path, b"x")
+    assert caught.value.code == "VIM-304"
+    with pytest.raises(VimDeployError) as caught, files.single_writer(path):
+        pass
+    assert caught.value.code == "VIM-304"
+
+
+def test_output_that_is_a_folder(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    path.mkdir()
+    with pytest.raises(VimDeployError) as caught:
+        files.write_bytes(path, b"x")
+    assert caught.value.code == "VIM-304"
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_output_that_is_a_device_is_not_replaced() -> None:
+    with pytest.raises(VimDeployError) as caught, files.single_writer(Path("/dev/full")):
+        pass
+    assert caught.value.code == "VIM-304"
+    assert not Path("/dev/full").is_file()
+
+
+@posix
+@pytest.mark.skipif(
+    os.name == "posix" and os.geteuid() == 0, reason="root may write to read-only folders"
+)
+def test_read_only_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o500)
+    with pytest.raises(VimDeployError) as caught:
+        files.write_bytes(folder / "out", b"x")
+    assert caught.value.code == "VIM-304"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_full_disk_is_told_apart() -> None:
+    with pytest.raises(VimDeployError) as caught, files.output_errors(Path("out")):
+        Path("/dev/full").write_bytes(b"x")
+    assert caught.value.code == "VIM-305"
+    assert "out" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (errno.ENOSPC, "VIM-305"),
+        (errno.EDQUOT, "VIM-305"),
+        (errno.EROFS, "VIM-304"),
+        (errno.EACCES, "VIM-304"),
+    ],
+)
+def test_errors_while_writing_keep_the_old_file(tmp_path: Path, number: int, code: str) -> None:
+    path = tmp_path / "out"
+    path.write_text("old")
+    with pytest.raises(VimDeployError) as caught, files.atomic_output(path):
+        raise OSError(number, os.strerror(number))
+    assert caught.value.code == code
+    assert path.read_text() == "old"
+    assert leftovers(tmp_path) == []
+
+
+def _try_to_write(path: Path, answers: multiprocessing.Queue[str]) -> None:
+    try:
+        with files.single_writer(path):
+            answers.put("written")
+    except VimDeployError as error:
+        answers.put(error.code)
+
+
+def in_another_process(path: Path) -> str:
+    context = multiprocessing.get_context("spawn")
+    answers: multiprocessing.Queue[str] = context.Queue()
+    process = context.Process(target=_try_to_write, args=(path, answers))
+    process.start()
+    answer = answers.get(timeout=60)
+    process.join(60)
+    return answer
+
+
+def test_second_writer_is_refused_and_a_later_one_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    with files.single_writer(path):
+        assert in_another_process(path) == "VIM-306"
+    assert leftovers(tmp_path) == []
+    assert in_another_process(path) == "written"
+
+
+HOLD = """
+import pathlib, sys, time
+from vim_deploy.files import atomic_output, single_writer
+path = pathlib.Path(sys.argv[1])
+with single_writer(path), atomic_output(path) as temporary:
+    temporary.write_text("half")
+    print("holding", flush=True)
+    time.sleep(60)
+"""
+
+
+@posix
+def test_killed_writer_leaves_no_lock_and_no_half_file(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, cwd=REPOSITORY
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"holding\n"
+        process.send_signal(signal.SIGKILL)
+        process.wait(20)
+    assert not path.exists()
+    with files.single_writer(path):
+        files.remove_leftovers(path)
+        files.write_bytes(path, b"whole")
+    assert path.read_bytes() == b"whole"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
+
+
+@posix
+def test_ctrl_c_removes_the_temporary_file(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=REPOSITORY,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        process.wait(20)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_round_trip_and_unreadable_json(tmp_path: Path) -> None:
+    def on_error(why: str) -> VimDeployError:
+        return VimDeployError("VIM-416", "bad", why=why)
+
+    path = tmp_path / "value.json"
+    files.write_json(path, {"a": [1, "é"]})
+    assert files.read_json(path, on_error) == {"a": [1, "é"]}
+    assert path.read_bytes().endswith(b"}\n")
+    for content in (b"{", b"\xff\xfe", b""):
+        path.write_bytes(content)
+        with pytest.raises(VimDeployError) as caught:
+            files.read_json(path, on_error)
+        assert caught.value.code == "VIM-416"
+        assert caught.value.why
+    with pytest.raises(ValueError, match="JSON"):
+        files.write_json(path, {"a": float("inf")})
+    with pytest.raises(VimDeployError):
+        files.read_json(tmp_path / "absent.json", on_error)
