@@ -43,6 +43,7 @@ CATALOG: dict[str, str] = {
     "VIM-305": "no space left",
     "VIM-306": "another process is writing this output",
     "VIM-307": "no CUDA compiler found",
+    "VIM-308": "no TensorRT headers found",
     # 4: the input
     "VIM-401": "input file not found",
     "VIM-402": "not a readable checkpoint",
@@ -60,6 +61,7 @@ CATALOG: dict[str, str] = {
     "VIM-414": "stored outputs not readable",
     "VIM-415": "input does not fit the model",
     "VIM-416": "model config file not valid",
+    "VIM-417": "not a plugin library of vim-deploy",
     # 5: export
     "VIM-501": "trace failed",
     "VIM-502": "exported graph is not what it should be",
@@ -69,11 +71,14 @@ CATALOG: dict[str, str] = {
     "VIM-602": "runtime parsed the file and found nothing in it",
     "VIM-603": "engine build failed",
     "VIM-604": "engine builder died",
+    "VIM-605": "plugin library did not compile",
     # 7: parity
     "VIM-701": "outputs differ by more than the tolerance",
     # 9: engine and machine
     "VIM-901": "engine does not run on this GPU",
     "VIM-902": "engine and record do not belong together",
+    "VIM-903": "plugin library does not fit",
+    "VIM-904": "kernel launch refused by CUDA",
 }
 
 

@@ -1,0 +1,243 @@
+"""The CUDA compiler and TensorRT's headers: where they are, found without importing anything.
+
+A toolkit may be an installation (CUDA_HOME, PATH, /usr/local/cuda) or NVIDIA's packages on PyPI
+(nvidia-cuda-nvcc, nvidia-cuda-crt, nvidia-nvvm, nvidia-cuda-runtime, nvidia-cuda-cccl), which
+share one folder ``nvidia/cu<major>``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vim_deploy.errors import VimDeployError
+
+#: What makes a compiler from PyPI.
+NVCC_PACKAGES = "nvidia-cuda-nvcc nvidia-cuda-crt nvidia-nvvm nvidia-cuda-runtime nvidia-cuda-cccl"
+#: The package that carries the headers of TensorRT 10 (Apache-2.0), and nothing else of TensorRT.
+HEADERS_PACKAGE = "kernel-lens==2.0.1"
+
+_SYSTEM_HEADERS = (
+    "/usr/local/tensorrt/include",
+    "/opt/tensorrt/include",
+    "/usr/include/x86_64-linux-gnu",
+    "/usr/include/aarch64-linux-gnu",
+    "/usr/include",
+)
+
+
+@dataclass(frozen=True)
+class Toolkit:
+    """A working CUDA compiler.
+
+    Attributes:
+        nvcc: the compiler.
+        version: of the toolkit, ``13.0``.
+        source: how it was found.
+        architectures: the GPU architectures it compiles for, ``("75", "80", ...)``.
+    """
+
+    nvcc: Path
+    version: str
+    source: str
+    architectures: tuple[str, ...]
+
+    @property
+    def root(self) -> Path:
+        """The toolkit's folder."""
+        return self.nvcc.parent.parent
+
+
+@dataclass(frozen=True)
+class TensorRtHeaders:
+    """TensorRT's headers: their folder, version ``10.14.1`` and how they were found."""
+
+    include: Path
+    version: str
+    source: str
+
+    @property
+    def major(self) -> int:
+        return int(self.version.split(".")[0])
+
+
+def find_toolkit(root: Path | None = None) -> Toolkit:
+    """The first working compiler of: ``root``, CUDA_HOME, CUDA_PATH, PATH, PyPI, /usr/local/cuda.
+
+    Raises:
+        VimDeployError: VIM-307, with what was tried and why each was not taken.
+    """
+    tried = []
+    for source, nvcc in _compilers(root):
+        found = _ask(nvcc, source)
+        if isinstance(found, Toolkit):
+            return found
+        tried.append(f"{source}: {found}")
+    raise VimDeployError(
+        "VIM-307",
+        "no CUDA compiler found",
+        why="; ".join(tried) or "nothing named nvcc in CUDA_HOME, PATH, PyPI packages",
+        fix=f"install the CUDA toolkit and set CUDA_HOME, or: pip install {NVCC_PACKAGES}",
+    )
+
+
+def _compilers(root: Path | None) -> Iterator[tuple[str, Path]]:
+    if root is not None:
+        yield f"--cuda-root {root}", root / "bin" / "nvcc"
+        return
+    for variable in ("CUDA_HOME", "CUDA_PATH"):
+        if os.environ.get(variable):
+            yield variable, Path(os.environ[variable]) / "bin" / "nvcc"
+    on_path = shutil.which("nvcc")
+    if on_path is not None:
+        yield "PATH", Path(on_path)
+    for folder in _pypi_folders():
+        yield "PyPI packages", folder / "bin" / "nvcc"
+    default = Path("/usr/local/cuda/bin/nvcc")
+    if default.exists():
+        yield "/usr/local/cuda", default
+
+
+def _pypi_folders() -> list[Path]:
+    """``nvidia/cu13`` and its like, newest first; ``nvidia/cuda_nvcc`` of CUDA 12 has no nvcc."""
+    spec = importlib.util.find_spec("nvidia")
+    places = [] if spec is None else list(spec.submodule_search_locations or ())
+    folders = [folder for place in places for folder in Path(place).glob("cu[0-9]*")]
+    return sorted(folders, key=lambda folder: int(re.sub(r"\D", "", folder.name)), reverse=True)
+
+
+def _run(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout
+
+
+def _ask(nvcc: Path, source: str) -> Toolkit | str:
+    """The toolkit at ``nvcc``, or why it is not one."""
+    if not nvcc.is_file():
+        return f"no file {nvcc}"
+    try:
+        version = re.search(r"release (\d+\.\d+)", _run([str(nvcc), "--version"]))
+        codes = re.findall(r"^sm_(\d+)$", _run([str(nvcc), "--list-gpu-code"]), re.MULTILINE)
+        # The compiler may be a script that starts the real one elsewhere: ask where its files are.
+        plan = subprocess.run(
+            [str(nvcc), "--dryrun", "-x", "cu", "-c", "-", "-o", os.devnull],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+            stdin=subprocess.DEVNULL,
+        ).stderr
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"{nvcc} does not run: {error}"
+    top = re.search(r"^#\$ TOP=(.+)$", plan, re.MULTILINE)
+    if version is None or not codes or top is None:
+        return f"{nvcc} does not answer as a CUDA compiler does"
+    real = Path(top.group(1).strip()).resolve()
+    missing = [
+        name
+        for name in ("include/cuda_runtime.h", "include/crt/host_config.h", "nvvm/bin/cicc")
+        if not (real / name).exists()
+    ]
+    if missing and not _has_target_headers(real, missing):
+        return f"{real} is not complete: {', '.join(missing)} missing"
+    return Toolkit(real / "bin" / "nvcc", version.group(1), source, tuple(codes))
+
+
+def _has_target_headers(root: Path, missing: list[str]) -> bool:
+    """Whether what is missing lies in ``targets/<machine>``, as in NVIDIA's own packages."""
+    return all(
+        name.startswith("include/") and any(root.glob(f"targets/*/{name}")) for name in missing
+    )
+
+
+def find_tensorrt_headers(root: Path | None = None) -> TensorRtHeaders:
+    """The first headers of: ``root``, TensorRT_ROOT, the system's folders, the PyPI package.
+
+    Raises:
+        VimDeployError: VIM-308, with the places looked at.
+    """
+    tried = []
+    for source, folder in _header_folders(root):
+        version = _headers_version(folder)
+        if version is not None:
+            return TensorRtHeaders(folder.resolve(), version, source)
+        tried.append(str(folder))
+    raise VimDeployError(
+        "VIM-308",
+        "no TensorRT headers found",
+        why="looked at " + ", ".join(tried),
+        fix="name a TensorRT installation with --tensorrt-root, or take the headers of TensorRT 10 "
+        f"from PyPI: pip install --no-deps {HEADERS_PACKAGE}",
+    )
+
+
+def _header_folders(root: Path | None) -> Iterator[tuple[str, Path]]:
+    if root is not None:
+        for folder in _inside(root):
+            yield f"--tensorrt-root {root}", folder
+        return
+    if os.environ.get("TensorRT_ROOT"):  # noqa: SIM112 - CMake's spelling
+        for folder in _inside(Path(os.environ["TensorRT_ROOT"])):  # noqa: SIM112
+            yield "TensorRT_ROOT", folder
+    for system in _SYSTEM_HEADERS:
+        yield "system", Path(system)
+    spec = importlib.util.find_spec("kernel_lens")
+    for place in [] if spec is None else spec.submodule_search_locations or ():
+        yield f"PyPI package {HEADERS_PACKAGE}", Path(place) / "include" / "tensorrt"
+
+
+def _inside(root: Path) -> list[Path]:
+    targets = sorted(root.glob("targets/*/include"))
+    multiarch = sorted((root / "include").glob("*-linux-gnu"))
+    return [root / "include", *targets, *multiarch, root]
+
+
+def _headers_version(folder: Path) -> str | None:
+    """``10.14.1`` from NvInferVersion.h, in the form of TensorRT 8 to 10 or of 11."""
+    header = folder / "NvInferVersion.h"
+    if not header.is_file() or not (folder / "NvInferRuntime.h").is_file():
+        return None
+    text = header.read_text(encoding="utf-8", errors="replace")
+    parts = []
+    for part in ("MAJOR", "MINOR", "PATCH"):
+        pattern = rf"#define (?:NV_TENSORRT_{part}|TRT_{part}_ENTERPRISE) (\d+)"
+        found = re.search(pattern, text)
+        if found is None:
+            return None
+        parts.append(found.group(1))
+    return ".".join(parts)
+
+
+@dataclass(frozen=True)
+class BuildTools:
+    """CMake, what it drives (``Ninja`` or ``Unix Makefiles``) and the C++ compiler."""
+
+    cmake: Path
+    generator: str
+    compiler: Path
+
+
+def find_build_tools() -> BuildTools:
+    """CMake and a C++ compiler.
+
+    Raises:
+        VimDeployError: VIM-301 naming the one that is missing.
+    """
+    cmake = shutil.which("cmake")
+    compiler = shutil.which(os.environ.get("CXX", "") or "g++") or shutil.which("c++")
+    if cmake is None or compiler is None:
+        name = "cmake" if cmake is None else "a C++ compiler"
+        raise VimDeployError(
+            "VIM-301",
+            f"building the plugin library needs {name}",
+            why=f"PATH has no {'cmake' if cmake is None else 'g++ or c++'}",
+            fix="pip install cmake ninja" if cmake is None else "install g++, or set CXX",
+        )
+    generator = "Ninja" if shutil.which("ninja") else "Unix Makefiles"
+    return BuildTools(Path(cmake), generator, Path(compiler))
