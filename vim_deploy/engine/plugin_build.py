@@ -190,7 +190,7 @@ def resolve_architectures(arch: str, toolkit: Toolkit) -> tuple[tuple[str, ...],
     names = sorted({_canonical(part) for part in arch.split(",")}, key=int)
     for name in names:
         _known(name, toolkit)
-    return tuple(f"{name}-real" for name in names[:-1]) + (names[-1],), ()
+    return (*(f"{name}-real" for name in names[:-1]), names[-1]), ()
 
 
 def _canonical(text: str) -> str:

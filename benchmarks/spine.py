@@ -1,0 +1,142 @@
+"""Time the spine for Vim-Ti at 224 on this machine: help, export, ONNX Runtime, engine.
+
+    python benchmarks/spine.py [--out FOLDER]
+
+Prints a table and writes ``spine.json``. Every command runs in a process of its own, so that wall
+time and peak memory are what a user sees. The clock of the runtimes covers ``run`` alone, after one
+warm-up; the two runtimes take turns in one process, with the same inputs and thread count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROUNDS = 7
+COMMAND = (sys.executable, "-m", "vim_deploy")
+
+
+def timed(*arguments: str, folder: Path) -> tuple[float, float]:
+    """Wall seconds and peak resident memory in GB of one ``vim-deploy`` command."""
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        [*COMMAND, *arguments], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    stderr = process.stderr.read().decode() if process.stderr else ""
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - started
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"vim-deploy {' '.join(arguments)} failed:\n{stderr}")
+    return seconds, usage.ru_maxrss * 1024 / 1e9
+
+
+def compare_runtimes(path: Path) -> dict[str, Any]:
+    """Median seconds of PyTorch and ONNX Runtime at batch 1 and 8, measured in turns."""
+    import torch
+
+    from vim_deploy.graph.metadata import find, load_model
+    from vim_deploy.model.load import reference_model
+    from vim_deploy.run.ort_runner import OrtRunner
+    from vim_deploy.run.torch_runner import TorchRunner
+
+    threads = os.cpu_count() or 1
+    torch.set_num_threads(threads)
+    info = find(load_model(path))
+    assert info is not None
+    runners = {
+        "pytorch": TorchRunner(reference_model("seed:0", info)),
+        "onnxruntime": OrtRunner(path, threads=threads),
+    }
+    results: dict[str, Any] = {"threads": threads, "rounds": ROUNDS}
+    for batch in (1, 8):
+        images = np.random.default_rng(0).standard_normal((batch, 3, 224, 224), dtype=np.float32)
+        times: dict[str, list[float]] = {name: [] for name in runners}
+        for runner in runners.values():
+            runner.run(images)
+        for _ in range(ROUNDS):
+            for name, runner in runners.items():
+                started = time.perf_counter()
+                runner.run(images)
+                times[name].append(time.perf_counter() - started)
+        medians = {name: statistics.median(values) for name, values in times.items()}
+        results[f"batch_{batch}"] = {
+            "seconds": {name: round(value, 4) for name, value in medians.items()},
+            "onnxruntime_is_faster_by": round(medians["pytorch"] / medians["onnxruntime"], 2),
+        }
+    return results
+
+
+def environment() -> dict[str, Any]:
+    """Machine, versions, commit and date."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],  # noqa: S607 - git of the PATH
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()
+    packages = ("vim-deploy", "torch", "onnx", "onnxscript", "onnxruntime", "tensorrt-rtx-cu13")
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "commit": commit,
+        "command": "python benchmarks/spine.py",
+        "cpu_count": os.cpu_count(),
+        "load_average_before": round(os.getloadavg()[0], 2),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in packages},
+    }
+
+
+def measure() -> dict[str, Any]:
+    """All figures."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        about = environment()
+        help_seconds = statistics.median(timed("--help", folder=folder)[0] for _ in range(5))
+        seconds, memory = timed("export", "vim-tiny", "--random-weights", "0", folder=folder)
+        runtimes = compare_runtimes(folder / "vim-tiny.onnx")
+        timed("build-engine", "vim-tiny.onnx", folder=folder)
+        record = json.loads((folder / "vim-tiny.plan.json").read_text())
+        return {
+            **about,
+            "model": "vim-tiny, 224 x 224, seeded weights",
+            "help_seconds": round(help_seconds, 3),
+            "export": {"seconds": round(seconds, 1), "peak_memory_gb": round(memory, 2)},
+            "runtimes": runtimes,
+            "engine": {
+                "seconds": round(record["build_seconds"], 1),
+                "peak_memory_gb": round(record["peak_memory_bytes"] / 1e9, 2),
+                "plan_mb": round(record["plan"]["bytes"] / 1e6, 1),
+            },
+        }
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    default = Path(__file__).parent / "results" / f"cpu-{os.cpu_count()}-core"
+    parser.add_argument("--out", type=Path, default=default, help="folder for spine.json")
+    out: Path = parser.parse_args().out
+    figures = measure()
+    print(json.dumps(figures, indent=2))
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "spine.json").write_text(json.dumps(figures, indent=2) + "\n")
+    print(f"wrote {out / 'spine.json'}")
+
+
+if __name__ == "__main__":
+    main()

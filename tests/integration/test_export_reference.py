@@ -1,0 +1,114 @@
+"""Every reference case: checkpoint file to ONNX file to ONNX Runtime, against the official output.
+
+1e-4 is the bound the project promises for ONNX Runtime; measured differences are below 1e-5.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support import reference
+from tests.support.models import config_of
+from vim_deploy.pipeline import verify
+from vim_deploy.pipeline.exporting import ExportOptions, export
+from vim_deploy.pipeline.verifying import VerifyOptions
+from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.run.base import run_in_batches
+from vim_deploy.run.ort_runner import OrtRunner
+
+BOUND = 1e-4
+NAMES = [
+    *(name for name in reference.cases() if name != reference.DIGITS),
+    pytest.param(reference.FULL_SIZE, marks=[pytest.mark.reference, pytest.mark.slow]),
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_exported_file_gives_the_official_output(name: str, tmp_path: Path) -> None:
+    case = reference.load_case(name)
+    config = config_of(case)
+    request = ModelRequest(str(case.checkpoint), config=config.as_dict())
+    # The comparison below is stricter than the export's own check.
+    result = export(request, tmp_path / "model.onnx", ExportOptions(check=False))
+    assert result.summary.scans == config.layers_run * config.scans_per_layer
+    assert result.summary.flips == 0 or config.flips_sequence
+    runner = OrtRunner(result.path)
+    rows = np.arange(5) % len(case.image)
+    for batch in (1, 2, 5):
+        found = run_in_batches(runner, case.image[rows], batch)[runner.outputs[0]]
+        assert np.abs(found - case.output[rows]).max() <= BOUND, batch
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("digits") / "digits.onnx"
+    return export("vim-digits", path).path
+
+
+def test_digits_predictions_are_the_stored_ones(digits: Path) -> None:
+    case = reference.load_case(reference.DIGITS)
+    found = run_in_batches(OrtRunner(digits), case.image, 32)["logits"]
+    assert np.abs(found - case.output).max() <= BOUND
+    assert (found.argmax(1) == case.output.argmax(1)).all()
+
+
+def test_digits_averaged_weights(tmp_path: Path) -> None:
+    case = reference.load_case(reference.DIGITS)
+    request = ModelRequest(str(case.checkpoint), use_ema=True, config=config_of(case).as_dict())
+    result = export(request, tmp_path / "ema.onnx", ExportOptions(check=False))
+    assert result.info.checkpoint.part == "model_ema"
+    found = run_in_batches(OrtRunner(result.path), case.image, 64)["logits"]
+    assert (found.argmax(1) == case.outputs["output_ema"].argmax(1)).all()
+
+
+def test_verify_against_stored_outputs_and_checkpoint(digits: Path) -> None:
+    case = reference.load_case(reference.DIGITS)
+    stored = verify(digits, str(reference.SMALL / f"{reference.DIGITS}.npz"))
+    assert stored.passed
+    assert {item.rows for result in stored.results for item in result.comparisons} == {360}
+    live = verify(digits, str(case.checkpoint), VerifyOptions(random=3, batches=(1, 3)))
+    assert live.passed
+    json.dumps(live.as_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize("name", ["A01_middle_cls", "A10_if_bidirectional", "A12_rope_residual"])
+def test_block_outputs_in_the_exported_file(name: str, tmp_path: Path) -> None:
+    # Tensor names say what they are: the mixer's last node and the block's own sum.
+    import onnx
+
+    case = reference.load_case(name)
+    config = config_of(case)
+    request = ModelRequest(str(case.checkpoint), config=config.as_dict())
+    path = export(request, tmp_path / "model.onnx", ExportOptions(check=False)).path
+    model = onnx.load(path)
+    names = {output for node in model.graph.node for output in node.output}
+    wanted = {
+        block: (
+            f"block_{block:02d}/mixer/out_proj/MatMul_output_0",
+            f"block_{block:02d}/Add_output_0",
+        )
+        for block in case.blocks
+    }
+    kept = {tensor for pair in wanted.values() for tensor in pair if tensor in names}
+    model.graph.output.extend(
+        onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None)
+        for tensor in sorted(kept)
+    )
+    onnx.save(model, path)
+    found = OrtRunner(path).run(case.image)
+    compared = 0
+    for block, pair in wanted.items():
+        for kind, tensor in zip(("hidden", "residual"), pair, strict=True):
+            if tensor not in kept:
+                continue
+            value = found[tensor]
+            stored = case.extras[f"block_{block:02d}_{kind}"]
+            if config.mirrored(block):
+                stored = stored[:, ::-1]
+            assert np.abs(value - stored).max() <= BOUND, tensor
+            compared += 1
+    assert compared >= len(case.blocks)

@@ -1,0 +1,110 @@
+"""``vim-deploy plugin``: build, describe and test the TensorRT plugin library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from vim_deploy.cli.options import json_option, output_option
+from vim_deploy.cli.output import print_json, print_table, say
+
+library_argument = click.argument(
+    "library", type=click.Path(path_type=Path), required=False, default=None
+)
+
+
+@click.group("plugin")
+def command() -> None:
+    """Build, describe and test the TensorRT plugin library."""
+
+
+@command.command("build")
+@click.option(
+    "--arch",
+    default="native",
+    show_default=True,
+    help="GPUs to compile for: native, all, or a list such as 80,90.",
+)
+@click.option(
+    "--tensorrt",
+    type=click.Choice(["8.6", "10", "11"]),
+    default="10",
+    show_default=True,
+    help="TensorRT release; a library for 10 serves 11 and the other way round.",
+)
+@click.option(
+    "--tensorrt-root", type=click.Path(path_type=Path), help="Where TensorRT's headers are."
+)
+@click.option("--cuda-root", type=click.Path(path_type=Path), help="CUDA toolkit to compile with.")
+@click.option(
+    "--jobs", type=click.IntRange(1), default=2, show_default=True, help="Compilers at once."
+)
+@output_option
+@json_option
+def build(
+    arch: str,
+    tensorrt: str,
+    tensorrt_root: Path | None,
+    cuda_root: Path | None,
+    jobs: int,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Compile libvim_plugins.so; the same settings are compiled once and kept in a cache."""
+    from vim_deploy.engine.plugin_build import PluginSettings, build_plugin
+
+    settings = PluginSettings(arch, tensorrt, tensorrt_root, cuda_root, jobs)
+    built = build_plugin(settings, output, say)
+    state = "up to date" if built.up_to_date else f"built in {built.seconds:.0f} s"
+    say(f"{built.library}: {state}, for TensorRT {' and '.join(built.info.serves)}")
+    if as_json:
+        print_json(built.as_dict())
+
+
+@command.command("info")
+@library_argument
+@json_option
+def info(library: Path | None, as_json: bool) -> None:
+    """Ops, versions and GPU architectures of LIBRARY (the one built last by default)."""
+    from vim_deploy.engine.plugin_library import describe_plugin, find_plugin_library
+
+    found = describe_plugin(find_plugin_library(library))
+    if as_json:
+        print_json({**found.as_dict(), "serves": list(found.serves)})
+        return
+    rows = [
+        ("file", found.path),
+        ("sha256", found.sha256),
+        ("ops", ", ".join(found.ops)),
+        ("op version", found.plugin_version),
+        ("contract", str(found.contract_version)),
+        ("TensorRT", f"{' and '.join(found.serves)} (compiled with headers of {found.tensorrt})"),
+        ("plugin interface", found.interface),
+        ("CUDA", found.cuda),
+        ("GPU code", ", ".join(found.architectures)),
+        ("kernels", found.kernels),
+    ]
+    print_table("plugin library", ("what", "value"), rows)
+
+
+@command.command("test")
+@library_argument
+@json_option
+def test(library: Path | None, as_json: bool) -> None:
+    """Run every op of LIBRARY on the GPU at hand and compare with float64."""
+    from vim_deploy.pipeline.plugin_testing import check_plugin_on_gpu
+
+    report = check_plugin_on_gpu(library, say)
+    if as_json:
+        print_json(report.as_dict())
+    rows = [
+        (line.op, line.dtype, str(line.cases), f"{line.worst:.2e}", f"{line.tolerance:.2e}")
+        for line in report.summary()
+    ]
+    print_table(
+        f"{report.library} on {report.gpu}",
+        ("op", "dtype", "runs", "worst relative L2", "allowed"),
+        rows,
+    )
+    report.require_ok()
