@@ -116,6 +116,13 @@ def test_output_that_is_a_device_is_not_replaced() -> None:
     assert not Path("/dev/full").is_file()
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc on this system")
+def test_folder_that_takes_no_files() -> None:
+    with pytest.raises(VimDeployError) as caught:
+        files.write_bytes(Path("/proc/out"), b"x")
+    assert caught.value.code == "VIM-304"
+
+
 @posix
 @pytest.mark.skipif(
     os.name == "posix" and os.geteuid() == 0, reason="root may write to read-only folders"
