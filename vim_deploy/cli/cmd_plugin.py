@@ -93,7 +93,7 @@ def info(library: Path | None, as_json: bool) -> None:
 @json_option
 def test(library: Path | None, as_json: bool) -> None:
     """Run every op of LIBRARY on the GPU at hand and compare with float64."""
-    from vim_deploy.pipeline.plugin_testing import check_plugin_on_gpu
+    from vim_deploy.run.plugin_check import check_plugin_on_gpu
 
     report = check_plugin_on_gpu(library, say)
     if as_json:

@@ -182,7 +182,7 @@ def resolve_architectures(arch: str, toolkit: Toolkit) -> tuple[tuple[str, ...],
             GPU).
     """
     if arch == "native":
-        return (f"{_known(cuda_driver.gpu().architecture, toolkit)}-real",), ()
+        return (f"{_known(_native(), toolkit)}-real",), ()
     if arch == "all":
         known = [name for name in ALL_ARCHITECTURES if name in toolkit.architectures]
         left_out = tuple(name for name in ALL_ARCHITECTURES if name not in known)
@@ -191,6 +191,18 @@ def resolve_architectures(arch: str, toolkit: Toolkit) -> tuple[tuple[str, ...],
     for name in names:
         _known(name, toolkit)
     return (*(f"{name}-real" for name in names[:-1]), names[-1]), ()
+
+
+def _native() -> str:
+    try:
+        return cuda_driver.gpu().architecture
+    except VimDeployError as error:
+        raise VimDeployError(
+            error.code,
+            "--arch native asks the GPU of this machine, and there is no usable one",
+            why=error.why,
+            fix="name the GPUs to build for: --arch all, or a list such as --arch 80,90",
+        ) from error
 
 
 def _canonical(text: str) -> str:

@@ -64,7 +64,11 @@ def rounded(values: Array, dtype: DataType) -> Array:
     return decode(encode(values, dtype), dtype, values.shape)
 
 
-def cases(lengths: tuple[int, ...]) -> Iterator[Case]:
+#: 1 and primes, both sides of a multiple of 32 and of a chunked block, Vim's own 196, 197 and 730.
+LENGTHS = (1, 2, 7, 31, 33, 196, 197, 257, 730)
+
+
+def cases(lengths: tuple[int, ...] = LENGTHS) -> Iterator[Case]:
     """Lengths at the fast kernels' sizes, then one factor at a time at a length of 33."""
     for dtype in DataType:
         for length in lengths:
@@ -213,10 +217,15 @@ def _bi_scan_case(
         "dt_bias": rounded(draw(2, channels) - 2.0, DataType.FP32),
         "xz": rounded(draw(batch, length, 2 * channels), dtype),
     }
-    offsets = {"b_off": 0, "c_off": states, "dt_off": 2 * states}
+    offsets: dict[str, Any] = {"b_off": 0, "c_off": states, "dt_off": 2 * states}
     y = op_reference.bi_selective_scan(
-        *(inputs[name] for name in ("u2", "dt", "xdbl", "A", "d_skip", "dt_bias")),
-        inputs["xz"][..., channels:],
+        u2=inputs["u2"],
+        dt=inputs["dt"],
+        xdbl=inputs["xdbl"],
+        d_skip=inputs["d_skip"],
+        dt_bias=inputs["dt_bias"],
+        a=inputs["A"],
+        gate=inputs["xz"][..., channels:],
         scale=scale,
         delta_softplus=True,
         low_rank=low_rank,

@@ -7,12 +7,17 @@ bytes, so that a value left out and a write outside are both seen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from vim_deploy.deps import cuda_driver
+from vim_deploy.engine.plugin_library import describe_plugin, find_plugin_library
+from vim_deploy.errors import VimDeployError
 from vim_deploy.run.cuda_scan import DataType, ScanLibrary
 from vim_deploy.run.plugin_cases import Case, cases, decode, encode
 
@@ -28,8 +33,6 @@ TOLERANCES = {
 _GUARD = 256
 #: Every byte 0xFF is a NaN in fp32, fp16 and bf16 alike.
 _POISON = 0xFF
-
-_LENGTHS = (1, 2, 7, 31, 33, 196, 197, 257, 730)
 
 
 class Device(Protocol):
@@ -82,21 +85,115 @@ class CheckResult:
         return {**asdict(self), "ok": self.ok}
 
 
+@dataclass(frozen=True)
+class CheckLine:
+    """All runs of one op and element type: how many, the worst error, what it may be."""
+
+    op: str
+    dtype: str
+    cases: int
+    worst: float
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """Every result of one library on one GPU."""
+
+    library: str
+    gpu: str
+    results: tuple[CheckResult, ...]
+
+    @property
+    def failures(self) -> tuple[CheckResult, ...]:
+        """The results that did not pass."""
+        return tuple(result for result in self.results if not result.ok)
+
+    def summary(self) -> list[CheckLine]:
+        """One line for each op and element type; an error of infinity where a value was lost."""
+        groups: dict[tuple[str, str], list[CheckResult]] = {}
+        for result in self.results:
+            groups.setdefault((result.op, result.dtype), []).append(result)
+        return [
+            CheckLine(
+                op,
+                dtype,
+                len(group),
+                max(math.inf if r.error is None else r.error for r in group),
+                group[0].tolerance,
+            )
+            for (op, dtype), group in groups.items()
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return {
+            "library": self.library,
+            "gpu": self.gpu,
+            "ok": not self.failures and bool(self.results),
+            "runs": len(self.results),
+            "failures": [result.as_dict() for result in self.failures],
+            "results": [result.as_dict() for result in self.results],
+        }
+
+    def require_ok(self) -> None:
+        """VIM-701 with the first failures, when there are any or nothing ran."""
+        if self.results and not self.failures:
+            return
+        lines = [
+            f"{r.op} {r.dtype} {r.case} tactic {r.tactic}: "
+            + (r.fault or f"relative L2 {r.error:.3g}, allowed {r.tolerance:.3g}")
+            for r in self.failures[:10]
+        ]
+        raise VimDeployError(
+            "VIM-701",
+            f"{len(self.failures)} of {len(self.results)} runs of {self.library} failed on "
+            f"{self.gpu}",
+            why="\n".join(lines) or "the library offered no tactic for any case",
+            fix="build the library again with this machine's toolkit; if it stays, report it with "
+            "the output of vim-deploy plugin test --json",
+        )
+
+
+def check_plugin_on_gpu(path: Path | None, say: Callable[[str], None]) -> CheckReport:
+    """Check the library at ``path``, or the one built last, on the first GPU.
+
+    Raises:
+        VimDeployError: VIM-302 (no GPU), VIM-401, VIM-417, VIM-903 (no library, or not ours),
+            VIM-904 (no code for this GPU, or CUDA refused).
+    """
+    library = find_plugin_library(path)
+    gpu = cuda_driver.gpu()
+    found = describe_plugin(library)
+    if not found.runs_on(gpu.major, gpu.minor):
+        raise VimDeployError(
+            "VIM-904",
+            f"{library} has no code for {gpu.name}",
+            why=f"the GPU is of architecture {gpu.architecture}, the library has "
+            + (", ".join(found.architectures) or "none"),
+            fix="vim-deploy plugin build --arch native",
+        )
+    say(f"{library} on {gpu.name}, architecture {gpu.architecture}")
+    with cuda_driver.Device() as device:
+        results = tuple(check_library(ScanLibrary(library), device, gpu.multiprocessors))
+    return CheckReport(str(library), gpu.name, results)
+
+
 def check_library(
     library: ScanLibrary,
     device: Device,
     multiprocessors: int,
-    lengths: tuple[int, ...] = _LENGTHS,
+    chosen: Iterable[Case] | None = None,
 ) -> Iterator[CheckResult]:
-    """Run every case; yields a result for each case and tactic as it is done.
+    """Run the cases; yields a result for each case and tactic as it is done.
 
     Args:
         library: the library under test.
         device: where it runs.
         multiprocessors: of the GPU; the library's choice of tactics depends on it.
-        lengths: sequence lengths L to try.
+        chosen: what to run; everything by default.
     """
-    for case in cases(lengths):
+    for case in cases() if chosen is None else chosen:
         for tactic in library.tactics(case.params(), multiprocessors):
             try:
                 yield _run(library, device, case, tactic)
