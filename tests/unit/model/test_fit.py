@@ -1,0 +1,229 @@
+"""Weights into a model: strict keys, other image sizes, rope tables."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+
+from tests.support import reference
+from vim_deploy.errors import VimDeployError
+from vim_deploy.model.checkpoint import read_checkpoint
+from vim_deploy.model.fit import KeyReport, config_for_image_size, load_into
+from vim_deploy.model.pos_embed import interpolate_grid, interpolate_official
+from vim_deploy.model.vim import VisionMamba
+from vim_deploy.recipe.catalog import find_variant
+from vim_deploy.recipe.model_config import ModelConfig
+
+State = dict[str, torch.Tensor]
+
+
+@functools.lru_cache(maxsize=16)
+def case(name: str) -> tuple[ModelConfig, State]:
+    stored = reference.load_case(name)
+    config = ModelConfig.from_dict(dict(stored.kwargs))
+    return config, dict(read_checkpoint(stored.checkpoint).state_dict)
+
+
+def load(
+    config: ModelConfig, state: State, **options: object
+) -> tuple[VisionMamba, KeyReport]:  # fmt: skip
+    model = VisionMamba(config)
+    return model, load_into(model, state, config=config, **options)
+
+
+def error_of(config: ModelConfig, state: State, **options: object) -> VimDeployError:
+    with pytest.raises(VimDeployError) as caught:
+        load(config, state, **options)
+    assert caught.value.fix
+    return caught.value
+
+
+@pytest.mark.parametrize("name", reference.cases())
+def test_reference_checkpoints_load_as_stored(name: str) -> None:
+    config, state = case(name)
+    model, report = load(config, state, stored_config=config)
+    assert report.pos_embed == ("as stored" if config.if_abs_pos_embed else "none")
+    assert report.tensors == len(state)
+    assert report.parameters == sum(tensor.numel() for tensor in state.values())
+    assert report.notes == ()
+    for key, tensor in model.state_dict().items():
+        assert torch.equal(tensor, state[key]), key
+
+
+def test_all_misfits_are_listed() -> None:
+    config, state = case("A01_middle_cls")
+    broken = {key: tensor for key, tensor in state.items() if key != "norm_f.weight"}
+    broken["extra.bias"] = torch.ones(3)
+    broken["head.weight"] = torch.ones(4, 48)
+    broken["layers.0.mixer.D"] = torch.ones(96, dtype=torch.int64)
+    error = error_of(config, broken)
+    assert error.code == "VIM-404"
+    assert error.message.startswith("4 keys")
+    assert "missing norm_f.weight, expected [48]" in error.why
+    assert "unexpected extra.bias, found [3]" in error.why
+    assert "head.weight: found [4, 48], expected [10, 48]" in error.why
+    assert "layers.0.mixer.D: found [96] torch.int64" in error.why
+
+
+def test_long_lists_end_with_a_count() -> None:
+    config, state = case("A01_middle_cls")
+    error = error_of(config.replace(embed_dim=64), state)
+    lines = error.why.splitlines()
+    assert len(lines) == 21
+    assert lines[-1].startswith("and ")
+    assert "--model auto" in error.fix
+
+
+def test_the_variant_that_fits_is_named() -> None:
+    small = find_variant("vim-tiny").replace(img_size=32, depth=24)
+    with torch.device("meta"):
+        shapes = VisionMamba(find_variant("vim-tiny")).state_dict()
+    state = {key: torch.zeros(1).expand(tensor.shape) for key, tensor in shapes.items()}
+    error = error_of(small.replace(embed_dim=48), state)
+    assert "--model vim-tiny" in error.fix
+
+
+def test_nothing_is_loaded_when_a_key_does_not_fit() -> None:
+    config, state = case("A01_middle_cls")
+    model = VisionMamba(config)
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    with pytest.raises(VimDeployError):
+        load_into(model, {**state, "extra": torch.ones(1)}, config=config)
+    assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("A01_middle_cls", 64), ("A02_head_cls", 48), ("A03_double_cls", 96),
+     ("A04_nocls_pool_mean", 24), ("A01_middle_cls", (32, 64)), ("A19_nonsquare", (64, 32))],
+)  # fmt: skip
+@pytest.mark.parametrize("told", [True, False])
+def test_grid_fit(name: str, size: int | tuple[int, int], told: bool) -> None:
+    stored, state = case(name)
+    config = config_for_image_size(stored, size)
+    if not told and name == "A19_nonsquare":
+        # As many patches as the model has, and nobody says that they lie otherwise.
+        assert load(config, state)[1].pos_embed == "as stored"
+        return
+    model, report = load(config, state, stored_config=stored if told else None)
+    expected = interpolate_grid(
+        state["pos_embed"],
+        stored.grid_hw,
+        config.grid_hw,
+        stored.cls_positions,
+        config.cls_positions,
+    )
+    assert torch.equal(model.pos_embed, expected)
+    assert report.pos_embed.startswith("grid ")
+    assert any("interpolated" in note for note in report.notes)
+    image = torch.zeros(1, config.channels, *config.image_hw)
+    with torch.inference_mode():
+        assert model(image).shape == (1, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "shifted"),
+    [("A01_middle_cls", True), ("A02_head_cls", False), ("A03_double_cls", True)],
+)
+def test_official_fit(name: str, shifted: bool) -> None:
+    stored, state = case(name)
+    size = 96 if name == "A03_double_cls" else 64
+    config = config_for_image_size(stored, size)
+    model, report = load(config, state, stored_config=stored, pos_embed="official")
+    expected = interpolate_official(
+        state["pos_embed"], config.num_patches, len(config.cls_positions)
+    )  # fmt: skip
+    assert torch.equal(model.pos_embed, expected)
+    assert report.pos_embed.startswith("official ")
+    assert any("shifted" in note for note in report.notes) == shifted
+
+
+def test_official_fit_is_for_squares() -> None:
+    stored, state = case("A01_middle_cls")
+    config = config_for_image_size(stored, (32, 64))
+    error = error_of(config, state, stored_config=stored, pos_embed="official")
+    assert error.code == "VIM-406"
+    assert "--pos-embed grid" in error.fix
+
+
+def test_unknown_way_to_fit() -> None:
+    config, state = case("A01_middle_cls")
+    error = error_of(config, state, pos_embed="offical")
+    assert error.code == "VIM-202"
+    assert "official" in error.fix
+
+
+def test_position_embedding_that_contradicts_the_stated_size() -> None:
+    stored, state = case("A01_middle_cls")
+    wrong = stored.replace(img_size=64)
+    error = error_of(wrong, state, stored_config=wrong)
+    assert error.code == "VIM-404"
+    assert "17 rows" in error.why
+    assert "img_size=32" in error.fix
+
+
+def test_position_embedding_of_an_unknown_grid() -> None:
+    _, state = case("A19_nonsquare")
+    config, _ = case("A01_middle_cls")
+    error = error_of(config, state)
+    assert error.code == "VIM-406"
+    assert "--config" in error.fix
+
+
+def test_rope_tables_of_another_size_are_computed() -> None:
+    stored, state = case("A11_rope_nocls")
+    config = config_for_image_size(stored, 64)
+    model, report = load(config, state, stored_config=stored)
+    assert torch.equal(model.rope.freqs_cos, VisionMamba(config).rope.freqs_cos)
+    assert any("rope" in note and "8x8" in note for note in report.notes)
+
+
+def test_rope_tables_of_another_formula_are_refused() -> None:
+    stored, state = case("A12b_rope_residual_head_cls_ptseq4")
+    error = error_of(stored.replace(pt_hw_seq_len=14), state)
+    assert error.code == "VIM-404"
+    assert "pt_hw_seq_len" in error.fix
+    cut = {**state, "rope.freqs_sin": state["rope.freqs_sin"][:3]}
+    assert error_of(stored, cut).code == "VIM-404"
+
+
+def test_image_size() -> None:
+    config = find_variant("vim-tiny-plus")
+    assert config_for_image_size(config, 224) is config
+    assert config_for_image_size(config, 264).num_patches == 1024
+    assert config_for_image_size(config, (224, 224)) is config
+    wide = config_for_image_size(config, (224, 448))
+    assert wide.grid_hw == (27, 55)
+
+
+@pytest.mark.parametrize(
+    ("size", "fix"),
+    [
+        (225, "--image-size 224 or 232"),
+        (230, "--image-size 224 or 232"),
+        (15, "--image-size 16"),
+        (0, "--image-size 16"),
+        (-8, "--image-size 16"),
+        ((224, 225), "--image-size 224 or 224x232"),
+        ((9, 230), "--image-size 16x224 or 16x232"),
+    ],
+)
+def test_image_size_that_patches_do_not_cover(size: int | tuple[int, int], fix: str) -> None:
+    with pytest.raises(VimDeployError) as caught:
+        config_for_image_size(find_variant("vim-tiny-plus"), size)
+    assert caught.value.code == "VIM-406"
+    assert caught.value.fix == fix
+
+
+def test_own_size_is_accepted_even_when_pixels_are_left_over() -> None:
+    """The official code floors, so a checkpoint may have such a size."""
+    config = find_variant("vim-tiny").replace(img_size=230)
+    assert config_for_image_size(config, 230) is config
+
+
+def test_rope_needs_an_even_grid() -> None:
+    with pytest.raises(VimDeployError) as caught:
+        config_for_image_size(case("A11_rope_nocls")[0], 40)
+    assert caught.value.code == "VIM-408"
