@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
+from vim_deploy.model import scan_op
 from vim_deploy.model.heads import DeployedModel, example_input
 from vim_deploy.run.base import Array, check_input
+from vim_deploy.run.cuda_scan import ScanLibrary, selective_scan_params
 from vim_deploy.specs import TensorSpec
 
 
@@ -38,3 +41,96 @@ class TorchRunner:
             result = self._module(torch.from_numpy(image))
         values = result if isinstance(result, tuple) else (result,)
         return {name: value.numpy() for name, value in zip(self.outputs, values, strict=True)}
+
+
+def launch_scan(
+    kernels: ScanLibrary,
+    u: Tensor,
+    dt: Tensor,
+    a: Tensor,
+    bc: Tensor,
+    d_skip: Tensor,
+    dt_bias: Tensor,
+    z: Tensor | None,
+    *,
+    reverse: bool,
+    delta_softplus: bool,
+    b_off: int,
+    c_off: int,
+    z_off: int,
+    stream: int = 0,
+) -> Tensor:
+    """One scan direction by the plugin library's kernel; meaning as in ``scan.selective_scan``.
+
+    Args:
+        kernels: the library.
+        stream: CUDA stream to enqueue on; the result is there when the stream gets to it.
+
+    Returns:
+        y T[B,L,D], on the device of ``u``.
+
+    Raises:
+        VimDeployError: VIM-415 (a tensor does not fit), VIM-904 (CUDA refused).
+    """
+    y = torch.empty_like(u, memory_format=torch.contiguous_format)
+    params = selective_scan_params(
+        u := u.contiguous(),
+        dt := dt.contiguous(),
+        a := a.contiguous(),
+        bc := bc.contiguous(),
+        d_skip := d_skip.contiguous(),
+        dt_bias := dt_bias.contiguous(),
+        z := None if z is None else z.contiguous(),
+        y,
+        reverse=reverse,
+        delta_softplus=delta_softplus,
+        b_off=b_off,
+        c_off=c_off,
+        z_off=z_off,
+    )
+    size = kernels.workspace_bytes(params)
+    workspace = torch.empty(size, dtype=torch.uint8, device=u.device)
+    kernels.launch(params, workspace=workspace.data_ptr() if size else 0, stream=stream)
+    return y
+
+
+def use_scan_kernels(kernels: ScanLibrary) -> None:
+    """From now on, scans of CUDA tensors in this process run on the plugin library's kernels.
+
+    The module itself does not change: its scan operator gets an implementation for CUDA. PyTorch's
+    allocator reuses the copies made here only in stream order, so they need not be kept.
+    """
+
+    @scan_op.selective_scan.register_kernel("cuda")
+    def _(
+        u: Tensor,
+        dt: Tensor,
+        a: Tensor,
+        bc: Tensor,
+        d_skip: Tensor,
+        dt_bias: Tensor,
+        z: Tensor,
+        reverse: bool,
+        delta_softplus: bool,
+        b_off: int,
+        c_off: int,
+        z_off: int,
+        has_z: bool,
+    ) -> Tensor:
+        with torch.cuda.device(u.device):
+            return launch_scan(
+                kernels,
+                u,
+                dt,
+                a,
+                bc,
+                d_skip,
+                dt_bias,
+                z if has_z else None,
+                reverse=reverse,
+                delta_softplus=delta_softplus,
+                b_off=b_off,
+                c_off=c_off,
+                z_off=z_off,
+                stream=torch.cuda.current_stream(u.device).cuda_stream,
+            )
