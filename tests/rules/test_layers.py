@@ -12,6 +12,7 @@ from tests.support.source import Module, imported, modules
 #: From the top down; a layer imports only from layers further down, and from itself. Names on one
 #: line are siblings, which do not know each other.
 LAYERS = (
+    ("__main__",),
     ("cli",),
     ("pipeline",),
     ("package",),

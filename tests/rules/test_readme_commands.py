@@ -31,11 +31,10 @@ def readme_blocks() -> list[Block]:
 
 def run(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     """Run one command line as the installed program would."""
-    start = "import sys; from vim_deploy.cli.main import main; main(sys.argv[1:])"
     variables = {name: v for name, v in os.environ.items() if not name.startswith("VIM_DEPLOY_")}
     variables["PYTHONPATH"] = str(REPOSITORY)
     return subprocess.run(
-        [sys.executable, "-c", start, *words[1:]],
+        [sys.executable, "-m", "vim_deploy", *words[1:]],
         cwd=folder,
         env=variables,
         capture_output=True,
