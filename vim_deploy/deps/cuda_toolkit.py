@@ -23,6 +23,7 @@ NVCC_PACKAGES = "nvidia-cuda-nvcc nvidia-cuda-crt nvidia-nvvm nvidia-cuda-runtim
 #: The package that carries the headers of TensorRT 10 (Apache-2.0), and nothing else of TensorRT.
 HEADERS_PACKAGE = "kernel-lens==2.0.1"
 
+_DEFAULT_NVCC = Path("/usr/local/cuda/bin/nvcc")
 _SYSTEM_HEADERS = (
     "/usr/local/tensorrt/include",
     "/opt/tensorrt/include",
@@ -99,9 +100,8 @@ def _compilers(root: Path | None) -> Iterator[tuple[str, Path]]:
         yield "PATH", Path(on_path)
     for folder in _pypi_folders():
         yield "PyPI packages", folder / "bin" / "nvcc"
-    default = Path("/usr/local/cuda/bin/nvcc")
-    if default.exists():
-        yield "/usr/local/cuda", default
+    if _DEFAULT_NVCC.exists():
+        yield str(_DEFAULT_NVCC), _DEFAULT_NVCC
 
 
 def _pypi_folders() -> list[Path]:

@@ -154,5 +154,14 @@ def test_no_link_to_tensorrt_or_cuda() -> None:
     ).stdout
     needed = [line.split("[")[1].rstrip("]") for line in text.splitlines() if "(NEEDED)" in line]
     assert needed
-    allowed = ("libc.", "libm.", "libdl.", "librt.", "libpthread.", "libgcc_s.", "libstdc++.", "ld-")
+    allowed = (
+        "libc.",
+        "libm.",
+        "libdl.",
+        "librt.",
+        "libpthread.",
+        "libgcc_s.",
+        "libstdc++.",
+        "ld-",
+    )
     assert [name for name in needed if not name.startswith(allowed)] == []
