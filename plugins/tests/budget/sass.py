@@ -1,8 +1,8 @@
 """Counting instructions in what cuobjdump prints: per kernel, and in its hottest loop.
 
 A loop is the stretch from the target of a backward branch to that branch. The hot loop of a kernel
-is the one with the most special-function instructions (MUFU): every kernel here spends its time in
-exponentials. Counts are static, so an inner loop counts once.
+is the innermost one with the most special-function instructions (MUFU): the scans spend their time
+in exponentials. Counts are static, so a loop inside it counts once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from collections import Counter
 from dataclasses import dataclass
 
 _FUNCTION = re.compile(r"^\s*Function : (\S+)")
-_INSTRUCTION = re.compile(r"^\s*/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)\s*(.*?);")
+_INSTRUCTION = re.compile(
+    r"^\s*/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)\s*(.*?);"
+)
 _ADDRESS = re.compile(r"0x([0-9a-f]+)\s*$")
 
 
@@ -59,9 +61,22 @@ def mufu(code: list[Instruction]) -> int:
     return sum(i.opcode.startswith("MUFU") for i in code)
 
 
-def hot_loops(code: list[Instruction], count: int = 1) -> list[list[Instruction]]:
-    """The ``count`` loops with the most MUFU, most first; the shorter one where they tie."""
-    return sorted(loops(code), key=lambda body: (-mufu(body), len(body)))[:count]
+def hot_loop(code: list[Instruction]) -> list[Instruction]:
+    """The innermost loop with the most MUFU, the shorter one where two tie; empty if there is none.
+
+    Innermost among the loops with MUFU: a small loop without any, inside it, belongs to it.
+    """
+    busy = [body for body in loops(code) if mufu(body) > 0]
+
+    def contains(outer: list[Instruction], inner: list[Instruction]) -> bool:
+        return (
+            len(inner) < len(outer)
+            and outer[0].address <= inner[0].address
+            and inner[-1].address <= outer[-1].address
+        )
+
+    innermost = [body for body in busy if not any(contains(body, other) for other in busy)]
+    return max(innermost, key=lambda body: (mufu(body), -len(body)), default=[])
 
 
 def by_group(code: list[Instruction]) -> dict[str, int]:

@@ -1,8 +1,8 @@
 //! Stand-in for CUDA's bf16 header.
 #pragma once
 
-#include "cuda_runtime.h"
 #include "../../common/small_float.h"
+#include "cuda_runtime.h"
 
 struct __nv_bfloat16 {
     std::uint16_t bits;
@@ -16,9 +16,6 @@ inline float __bfloat162float(__nv_bfloat16 value) {
 }
 inline __nv_bfloat16 __float2bfloat16_rn(float value) {
     return {vim_shim::bfloat_from(value)};
-}
-inline float2 __bfloat1622float2(__nv_bfloat162 value) {
-    return {__bfloat162float(value.x), __bfloat162float(value.y)};
 }
 inline __nv_bfloat162 __float22bfloat162_rn(float2 value) {
     return {__float2bfloat16_rn(value.x), __float2bfloat16_rn(value.y)};

@@ -1,8 +1,8 @@
 //! Stand-in for CUDA's fp16 header.
 #pragma once
 
-#include "cuda_runtime.h"
 #include "../../common/small_float.h"
+#include "cuda_runtime.h"
 
 struct __half {
     std::uint16_t bits;

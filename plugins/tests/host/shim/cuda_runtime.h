@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 
 #define VIM_PLUGINS_HOST_SHIM 1
 #define __global__
@@ -22,6 +23,12 @@ struct alignas(16) float4 {
 };
 inline float2 make_float2(float x, float y) {
     return {x, y};
+}
+
+inline float __uint_as_float(unsigned bits) {
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
 }
 
 struct uint3 {

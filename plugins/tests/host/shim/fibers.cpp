@@ -132,20 +132,27 @@ void prepare(unsigned threads) {
     }
 }
 
-//! Lets go of barriers that everyone still alive has reached; true when one opened.
+//! Opens a warp's barrier when all its living fibers have reached it.
+bool open_warp(unsigned warp) {
+    Block& b = block();
+    if (b.warp_waiting[warp] == 0 || b.warp_waiting[warp] != b.warp_alive[warp]) {
+        return false;
+    }
+    for (Fiber& fiber : b.fibers) {
+        if (fiber.warp == warp && fiber.wait == Wait::kWarp) {
+            fiber.wait = Wait::kNone;
+        }
+    }
+    b.warp_waiting[warp] = 0;
+    return true;
+}
+
+//! Opens every barrier that everyone still alive has reached; true when there was one.
 bool open_barriers() {
     Block& b = block();
     bool opened = false;
-    for (unsigned w = 0; w < b.warp_alive.size(); ++w) {
-        if (b.warp_waiting[w] > 0 && b.warp_waiting[w] == b.warp_alive[w]) {
-            for (Fiber& fiber : b.fibers) {
-                if (fiber.warp == w && fiber.wait == Wait::kWarp) {
-                    fiber.wait = Wait::kNone;
-                }
-            }
-            b.warp_waiting[w] = 0;
-            opened = true;
-        }
+    for (unsigned warp = 0; warp < b.warp_alive.size(); ++warp) {
+        opened |= open_warp(warp);
     }
     if (b.block_waiting > 0 && b.block_waiting == b.alive) {
         for (Fiber& fiber : b.fibers) {
@@ -159,28 +166,52 @@ bool open_barriers() {
     return opened;
 }
 
-//! One block to its end; false when its threads wait for each other for ever.
+//! Lets one fiber run to its next barrier and counts it there.
+void step(Fiber& fiber) {
+    Block& b = block();
+    enter_fiber(fiber);
+    switch (fiber.wait) {
+        case Wait::kWarp:
+            ++b.warp_waiting[fiber.warp];
+            break;
+        case Wait::kBlock:
+            ++b.block_waiting;
+            break;
+        default:
+            --b.warp_alive[fiber.warp];
+            --b.alive;
+    }
+}
+
+//! Lets the runnable fibers of one warp step once; true when there was one.
+bool step_warp(unsigned warp) {
+    Block& b = block();
+    bool ran = false;
+    for (unsigned at = 0; at < b.order.size(); ++at) {
+        Fiber& fiber = b.fibers[b.order[at]];
+        if (fiber.warp == warp && fiber.wait == Wait::kNone) {
+            step(fiber);
+            ran = true;
+        }
+    }
+    return ran;
+}
+
+//! One block to its end; false when its threads wait for each other for ever. Ascending: all warps
+//! advance together. Otherwise each warp runs as far as it can before the next one starts, so that
+//! anything a warp may do ahead of its neighbours is done.
 bool run_block() {
     Block& b = block();
+    const auto warps = static_cast<unsigned>(b.warp_alive.size());
     while (b.alive > 0) {
         bool ran = false;
-        for (const unsigned i : b.order) {
-            Fiber& fiber = b.fibers[i];
-            if (fiber.wait != Wait::kNone) {
-                continue;
-            }
-            ran = true;
-            enter_fiber(fiber);
-            switch (fiber.wait) {
-                case Wait::kWarp:
-                    ++b.warp_waiting[fiber.warp];
+        for (unsigned i = 0; i < warps; ++i) {
+            const unsigned warp = b.schedule == Schedule::kDescending ? warps - 1 - i : i;
+            while (step_warp(warp)) {
+                ran = true;
+                if (b.schedule == Schedule::kAscending || !open_warp(warp)) {
                     break;
-                case Wait::kBlock:
-                    ++b.block_waiting;
-                    break;
-                default:
-                    --b.warp_alive[fiber.warp];
-                    --b.alive;
+                }
             }
         }
         if (!open_barriers() && !ran) {

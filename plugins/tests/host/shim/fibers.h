@@ -11,7 +11,8 @@
 
 namespace vim_shim {
 
-//! Order in which runnable fibers of a block get the CPU.
+//! Order in which runnable fibers of a block get the CPU. Ascending keeps the warps in step; in the
+//! two others a warp runs ahead of its neighbours as far as the barriers let it.
 enum class Schedule { kAscending, kDescending, kShuffled };
 void set_schedule(Schedule schedule);
 

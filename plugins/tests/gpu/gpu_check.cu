@@ -1,0 +1,252 @@
+//! Every op, tactic and type on the GPU at hand against float64.
+//!
+//!     gpu_check [--small] [--output FILE]
+//!
+//! Each tactic runs eagerly, in a CUDA graph replayed twice, and on two streams at once, always
+//! into outputs and scratch full of NaN and between guard bands. Writes one JSON object (to stdout,
+//! or to FILE) and exits with 0 when all is well, 1 when something failed, 3 on a CUDA error.
+//! --small keeps to short sequences, for compute-sanitizer.
+#include <cuda_runtime.h>
+
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "../common/problem.h"
+#include "device_memory.h"
+
+namespace {
+
+using namespace vim_tests;
+
+struct Result {
+    int runs = 0;
+    int failures = 0;
+    double worst = 0.0;
+};
+
+//! The CPU tolerance, and ten times its part for the arithmetic: the GPU's exponential is accurate
+//! to 2 ulp where the CPU's is correctly rounded, and slow states add up its error over L.
+double device_tolerance(DataType type) {
+    return tolerance(type) + 9e-6;
+}
+
+int sm_count() {
+    int count = 0;
+    require(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, 0), "device");
+    return count;
+}
+
+//! A problem on the device, with scratch for one tactic.
+struct Placed {
+    Placed(const Problem& problem, Tactic tactic) : bound(problem, memory), tactic(tactic) {
+        const std::size_t bytes = bound.workspace_bytes(tactic);
+        workspace_bytes = bytes;
+        workspace = bytes > 0 ? memory.blank(bytes) : nullptr;
+    }
+    void poison(const Stream& stream) const {
+        require(cudaMemsetAsync(bound.output_pointer(), 0xFF, bound.output_bytes(), stream.get()),
+                "poison");
+        if (workspace != nullptr) {
+            require(cudaMemsetAsync(workspace, 0xFF, workspace_bytes, stream.get()), "poison");
+        }
+    }
+    int launch(const Stream& stream) const { return bound.launch(tactic, workspace, stream.get()); }
+
+    DeviceMemory memory;
+    Bound bound;
+    Tactic tactic;
+    void* workspace = nullptr;
+    std::size_t workspace_bytes = 0;
+};
+
+class Checker {
+  public:
+    void check(const Spec& spec, std::uint32_t seed);
+    int failures() const;
+    std::string json() const;
+
+  private:
+    void compare(const Placed& placed, const Spec& spec, const std::vector<double>& want,
+                 const char* mode);
+
+    Stream first_;
+    Stream second_;
+    int sm_count_ = sm_count();
+    std::map<std::string, Result> results_;
+};
+
+void Checker::compare(const Placed& placed, const Spec& spec, const std::vector<double>& want,
+                      const char* mode) {
+    const std::string what = describe(spec) + " " + name_of(placed.tactic) + " " + mode;
+    const char* op = spec.op == Op::kScan ? "scan" : spec.op == Op::kConv ? "conv" : "bi_scan";
+    Result& result =
+        results_[std::string(op) + " " + name_of(spec.type) + " " + name_of(placed.tactic)];
+    const double error = relative_l2(placed.bound.output(), want);
+    ++result.runs;
+    result.worst = error > result.worst || std::isnan(error) ? error : result.worst;
+    if (!(error <= device_tolerance(spec.type))) {
+        ++result.failures;
+        std::fprintf(stderr, "FAIL %s: relative L2 %.3e\n", what.c_str(), error);
+    }
+    if (!placed.memory.intact()) {
+        ++result.failures;
+        std::fprintf(stderr, "FAIL %s: wrote outside a tensor\n", what.c_str());
+    }
+}
+
+void Checker::check(const Spec& spec, std::uint32_t seed) {
+    const Problem problem = make_problem(spec, seed);
+    const std::vector<double> want = reference(problem);
+    std::vector<Tactic> tactics;
+    {
+        DeviceMemory memory;
+        tactics = Bound(problem, memory).tactics(sm_count_);
+    }
+    tactics.push_back(Tactic::kDefault);
+    for (const Tactic tactic : tactics) {
+        const Placed placed(problem, tactic);
+        placed.poison(first_);
+        require(static_cast<cudaError_t>(placed.launch(first_)), describe(spec).c_str());
+        first_.wait();
+        compare(placed, spec, want, "eager");
+
+        const Graph graph(first_, [&] { return placed.launch(first_); });
+        for (int i = 0; i < 2; ++i) {
+            placed.poison(first_);
+            graph.replay(first_);
+            first_.wait();
+            compare(placed, spec, want, "graph");
+        }
+
+        const Placed other(problem, tactic);
+        placed.poison(first_);
+        other.poison(second_);
+        require(static_cast<cudaError_t>(placed.launch(first_)), "first stream");
+        require(static_cast<cudaError_t>(other.launch(second_)), "second stream");
+        first_.wait();
+        second_.wait();
+        compare(placed, spec, want, "two streams");
+        compare(other, spec, want, "two streams");
+    }
+}
+
+int Checker::failures() const {
+    int sum = 0;
+    for (const auto& entry : results_) {
+        sum += entry.second.failures;
+    }
+    return sum;
+}
+
+std::string Checker::json() const {
+    cudaDeviceProp properties{};
+    require(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties");
+    char line[512];
+    std::snprintf(line, sizeof line,
+                  "{\"gpu\": \"%s\", \"compute_capability\": \"%d.%d\", \"failures\": %d, "
+                  "\"kernels\": {",
+                  properties.name, properties.major, properties.minor, failures());
+    std::string out = line;
+    const char* separator = "\n";
+    for (const auto& [name, result] : results_) {
+        // JSON has no NaN: null says that an output was one.
+        char worst[32] = "null";
+        if (!std::isnan(result.worst)) {
+            std::snprintf(worst, sizeof worst, "%.3e", result.worst);
+        }
+        std::snprintf(line, sizeof line,
+                      "%s  \"%s\": {\"runs\": %d, \"failures\": %d, \"worst_relative_l2\": %s}",
+                      separator, name.c_str(), result.runs, result.failures, worst);
+        out += line;
+        separator = ",\n";
+    }
+    return out + "\n}}\n";
+}
+
+std::vector<Spec> specs(bool small) {
+    const std::vector<int> lengths =
+        small ? std::vector<int>{1, 5, 33, 201}
+              : std::vector<int>{1,  2,  3,   7,   8,   15,  16,  17,  31,
+                                 32, 33, 196, 197, 255, 256, 257, 730, 1025};
+    std::vector<Spec> all;
+    for (const DataType type : {DataType::kFloat32, DataType::kFloat16, DataType::kBFloat16}) {
+        for (std::size_t i = 0; i < lengths.size(); ++i) {
+            Spec s;
+            s.type = type;
+            s.length = lengths[i];
+            s.batch = 1 + int(i % 3);
+            for (const int channels : small ? std::vector<int>{72} : std::vector<int>{72, 384}) {
+                s.channels = channels;
+                s.op = Op::kScan;
+                s.gate = i % 4 != 3;
+                for (const bool reverse : {false, true}) {
+                    s.reverse = reverse;
+                    all.push_back(s);
+                }
+                s.reverse = false;
+                s.gate = true;
+                s.op = Op::kBiScan;
+                s.scale = 0.5F;
+                for (const int rank : {0, 12, 48}) {
+                    s.rank = rank;
+                    all.push_back(s);
+                }
+                s.rank = 0;
+                s.scale = 1.0F;
+                s.op = Op::kConv;
+                all.push_back(s);
+            }
+            Spec odd;
+            odd.type = type;
+            odd.length = lengths[i];
+            odd.channels = 100;
+            odd.states = std::vector<int>{1, 5, 8, 64}[i % 4];
+            odd.margin = 3;
+            all.push_back(odd);
+            odd.op = Op::kBiScan;
+            odd.softplus = i % 2 == 0;
+            odd.rank = odd.softplus ? 7 : 0;
+            all.push_back(odd);
+            odd.op = Op::kConv;
+            odd.rank = 0;
+            odd.width = 5;
+            all.push_back(odd);
+        }
+    }
+    return all;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    bool small = false;
+    const char* output = nullptr;
+    for (int i = 1; i < argc; ++i) {
+        if (std::strcmp(argv[i], "--small") == 0) {
+            small = true;
+        } else if (std::strcmp(argv[i], "--output") == 0 && i + 1 < argc) {
+            output = argv[++i];
+        } else {
+            std::fprintf(stderr, "usage: gpu_check [--small] [--output FILE]\n");
+            return 2;
+        }
+    }
+    Checker checker;
+    std::uint32_t seed = 1;
+    for (const Spec& spec : specs(small)) {
+        checker.check(spec, seed++);
+    }
+    const std::string text = checker.json();
+    std::FILE* file = output != nullptr ? std::fopen(output, "w") : stdout;
+    if (file == nullptr || std::fputs(text.c_str(), file) < 0 ||
+        (output != nullptr && std::fclose(file) != 0)) {
+        std::fprintf(stderr, "cannot write %s\n", output);
+        return 3;
+    }
+    return checker.failures() == 0 ? 0 : 1;
+}

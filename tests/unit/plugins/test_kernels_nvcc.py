@@ -1,0 +1,125 @@
+"""nvcc compiles the kernels without a warning, and they stay within the committed budget.
+
+``VIM_TEST_ALL=1`` does so for every architecture of the plugin library instead of three.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+BUDGET_FOLDER = Path(__file__).parents[3] / "plugins" / "tests" / "budget"
+sys.path.insert(0, str(BUDGET_FOLDER))
+
+import kernel_budget  # noqa: E402 - lives beside the budget it keeps
+import sass  # noqa: E402
+
+SHORT = ("80", "90", "120")
+CHOSEN = kernel_budget.ARCHITECTURES if os.environ.get("VIM_TEST_ALL") else SHORT
+BUDGET = json.loads(kernel_budget.BUDGET.read_text(encoding="utf-8"))
+
+Measured = dict[str, dict[str, kernel_budget.Counts]]
+
+
+@pytest.fixture(scope="module")
+def measured() -> Measured:
+    """Every kernel compiled with warnings as errors; this alone is the compile test."""
+    nvcc = kernel_budget.find_nvcc()
+    if nvcc is None:
+        pytest.skip("nvcc is neither in CUDA_HOME nor on PATH")
+    return kernel_budget.measure(nvcc, list(CHOSEN))
+
+
+def require_budgeted_compiler() -> None:
+    nvcc = kernel_budget.find_nvcc()
+    assert nvcc is not None
+    release = kernel_budget.release_of(nvcc)
+    if release != BUDGET["nvcc"]:
+        pytest.skip(f"the budget is for nvcc {BUDGET['nvcc']}, this is {release}")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+class TestCompiled:
+    def test_every_kernel_compiles_without_a_warning(self, measured: Measured) -> None:
+        for arch in CHOSEN:
+            assert measured[arch].keys() == BUDGET["kernels"][arch].keys()
+
+    def test_budget(self, measured: Measured) -> None:
+        require_budgeted_compiler()
+        faults = [
+            f"sm_{arch} {fault}"
+            for arch in CHOSEN
+            for fault in kernel_budget.growth(BUDGET["kernels"][arch], measured[arch])
+        ]
+        assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize("arch", kernel_budget.ARCHITECTURES)
+def test_budget_covers_every_architecture_and_type(arch: str) -> None:
+    kernels = BUDGET["kernels"][arch]
+    for name in ("serial_scan", "serial_bi_scan", "chunked_scan", "generic_scan", "conv_vector"):
+        for data_type in ("fp32", "fp16", "bf16"):
+            assert any(k.startswith(f"{name}_kernel {data_type}") for k in kernels), (name, arch)
+
+
+@pytest.mark.parametrize("data_type", ["fp32", "fp16", "bf16"])
+def test_serial_scan_with_gate_needs_at_most_115_instructions(data_type: str) -> None:
+    counts = BUDGET["kernels"]["90"][f"serial_scan_kernel {data_type} 1"]
+    assert kernel_budget.serial_instructions_per_element(counts) <= 115
+    # 16 decays, softplus, and two for the gate.
+    assert counts["loop_mufu"] == 19 * kernel_budget.SERIAL_ELEMENTS
+
+
+def test_growth_is_seen() -> None:
+    budget = {"k": {"registers": 100, "spill": 0, "instructions": 1000}}
+    assert kernel_budget.growth(budget, {"k": dict(budget["k"])}) == []
+    for what, value in (("registers", 101), ("spill", 4), ("instructions", 1031)):
+        assert kernel_budget.growth(budget, {"k": {**budget["k"], what: value}})
+    assert kernel_budget.growth(budget, {})
+    assert kernel_budget.growth({}, budget)
+
+
+def test_hot_loop_is_the_innermost_with_exponentials() -> None:
+    listing = "\n".join(
+        [
+            "\t\tFunction : kernel",
+            "        /*0000*/                   MOV R1, c[0x0][0x28] ;   /* 0x0 */",
+            "        /*0010*/                   IADD3 R0, R0, 0x1, RZ ;  /* 0x0 */",
+            "        /*0020*/                   MUFU.EX2 R2, R3 ;        /* 0x0 */",
+            "        /*0030*/                   FFMA R4, R2, R4, R5 ;    /* 0x0 */",
+            "        /*0040*/              @!P0 BRA 0x20 ;               /* 0x0 */",
+            "        /*0050*/               @P1 BRA 0x10 ;               /* 0x0 */",
+            "        /*0060*/                   EXIT ;                   /* 0x0 */",
+            "        /*0070*/                   BRA 0x70;                /* 0x0 */",
+        ]
+    )
+    code = sass.functions(listing)["kernel"]
+    assert len(code) == 8
+    loop = sass.hot_loop(code)
+    assert [i.opcode for i in loop] == ["MUFU.EX2", "FFMA", "BRA"]
+    assert sass.mufu(loop) == 1
+    assert sass.by_group(loop) == {"MUFU": 1, "FFMA": 1, "BRA": 1}
+
+
+@pytest.mark.parametrize(
+    ("mangled", "name"),
+    [
+        (
+            "_ZN11vim_plugins18serial_scan_kernelI6__halfLb1EEEvNS_8ScanArgsE",
+            "serial_scan_kernel fp16 1",
+        ),
+        (
+            "_ZN11vim_plugins19chunked_scan_kernelI13__nv_bfloat16NS_12ChunkedShapeILi4ELi1ELi5E"
+            "Li5ELi4ELi3EEEEEvNS_8ScanArgsE",
+            "chunked_scan_kernel bf16 4 1 5 5 4 3",
+        ),
+        ("_ZN11vim_plugins18conv_vector_kernelIfEEvNS_8ConvArgsE", "conv_vector_kernel fp32"),
+    ],
+)
+def test_readable_names(mangled: str, name: str) -> None:
+    assert kernel_budget.readable(mangled) == name
