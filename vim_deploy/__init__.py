@@ -1,24 +1,57 @@
 """Deploy Vision Mamba checkpoints: ONNX, engine, proof.
 
 The stages are functions of the same names as the commands: ``export``, ``build_engine``,
-``verify``, ``inspect`` and ``deploy``. They are resolved on first use, so that importing the
-package needs nothing but the standard library.
+``verify``, ``inspect`` and ``deploy``; the records they take are here too. Everything is resolved
+on first use, so that importing the package needs nothing but the standard library.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vim_deploy.engine.profiles import ProfileOptions
+    from vim_deploy.errors import VimDeployError
+    from vim_deploy.parity.metrics import Tolerance
     from vim_deploy.pipeline import build_engine, deploy, export, inspect, verify
+    from vim_deploy.pipeline.exporting import ExportOptions
+    from vim_deploy.pipeline.verifying import VerifyOptions
+    from vim_deploy.recipe.request import ModelRequest
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "build_engine", "deploy", "export", "inspect", "verify"]
+__all__ = [
+    "ExportOptions",
+    "ModelRequest",
+    "ProfileOptions",
+    "Tolerance",
+    "VerifyOptions",
+    "VimDeployError",
+    "__version__",
+    "build_engine",
+    "deploy",
+    "export",
+    "inspect",
+    "verify",
+]
+
+#: Where a public name comes from.
+_HOMES = {
+    "ExportOptions": "vim_deploy.pipeline.exporting",
+    "ModelRequest": "vim_deploy.recipe.request",
+    "ProfileOptions": "vim_deploy.engine.profiles",
+    "Tolerance": "vim_deploy.parity.metrics",
+    "VerifyOptions": "vim_deploy.pipeline.verifying",
+    "VimDeployError": "vim_deploy.errors",
+    "build_engine": "vim_deploy.pipeline",
+    "deploy": "vim_deploy.pipeline",
+    "export": "vim_deploy.pipeline",
+    "inspect": "vim_deploy.pipeline",
+    "verify": "vim_deploy.pipeline",
+}
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - the stages have different types
-    if name in __all__:
-        from vim_deploy import pipeline
-
-        return getattr(pipeline, name)
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - functions and records
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'vim_deploy' has no attribute {name!r}")

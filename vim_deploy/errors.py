@@ -75,7 +75,6 @@ CATALOG: dict[str, str] = {
     # 7: parity
     "VIM-701": "outputs differ by more than the tolerance",
     # 9: engine and machine
-    "VIM-901": "engine does not run on this GPU",
     "VIM-902": "engine and record do not belong together",
     "VIM-903": "plugin library does not fit",
     "VIM-904": "kernel launch refused by CUDA",

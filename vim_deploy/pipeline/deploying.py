@@ -19,7 +19,7 @@ from vim_deploy.log import get_logger
 from vim_deploy.parity.metrics import recipe_tolerance
 from vim_deploy.parity.report import ParityReport
 from vim_deploy.pipeline.building import build_engine
-from vim_deploy.pipeline.exporting import ExportOptions, ExportResult, export
+from vim_deploy.pipeline.exporting import ExportOptions, ExportResult, export, require_torch
 from vim_deploy.pipeline.verifying import VerifyOptions, verify
 from vim_deploy.recipe.catalog import find_recipe, names_recipe
 from vim_deploy.recipe.request import ModelRequest
@@ -80,8 +80,9 @@ def deploy(
     Raises:
         VimDeployError: of any stage; what earlier stages made stays in the folder.
     """
+    # What is missing is better known before the minutes of the first stages.
+    require_torch()
     if engine:
-        # A missing builder is better known before the minutes of the other stages.
         choose_runtime(runtime)
     if isinstance(request, str):
         request = ModelRequest(request)

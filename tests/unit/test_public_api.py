@@ -1,0 +1,41 @@
+"""The package's short public surface."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vim_deploy
+from vim_deploy.cli.main import COMMANDS
+
+
+@pytest.mark.parametrize("name", vim_deploy.__all__)
+def test_every_public_name_resolves(name: str) -> None:
+    assert getattr(vim_deploy, name) is not None
+
+
+def test_stages_have_the_names_of_the_commands() -> None:
+    stages = {name.replace("-", "_") for name in COMMANDS} - {"recipes", "plugin", "doctor"}
+    assert stages <= set(vim_deploy.__all__)
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(AttributeError, match="exprot"):
+        vim_deploy.exprot  # noqa: B018
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, vim_deploy; print([m for m in ('numpy', 'onnx', 'torch') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "[]"
