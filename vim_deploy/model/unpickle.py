@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import pickle
 import pickletools
+import re
 import tarfile
 import warnings
 import zipfile
@@ -55,6 +56,7 @@ MAX_PICKLE_BYTES = 32 << 20
 #: Pickles at the start of a file in torch's format before 1.6: magic number, protocol version,
 #: system information, the object, the storage keys. Raw numbers follow.
 _LEGACY_PICKLES = 5
+_DOTTED_NAME = re.compile(r"[A-Za-z_][\w.]*")
 #: Where a tar archive has the letters "ustar" (POSIX.1-1988).
 _TAR_MAGIC_OFFSET = 257
 _RESAVE = "save the weights alone, torch.save(model.state_dict(), FILE), and use that file"
@@ -207,6 +209,7 @@ def _imported_names(pickled: IO[bytes]) -> tuple[list[str], bool]:
                 return names, False
     except Exception:
         # genops raises ValueError, UnicodeDecodeError, struct.error, OverflowError and others on
-        # what is no pickle; the caller decides what an unfinished one means.
-        return names, False
+        # what is no pickle; the caller decides what an unfinished one means. Many letters are
+        # instructions, so that prose seems to import its own lines: those are not names.
+        return [name for name in names if _DOTTED_NAME.fullmatch(name)], False
     return names, True

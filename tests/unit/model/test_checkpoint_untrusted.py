@@ -175,6 +175,7 @@ def test_harmless_tar_and_newer_pickle_protocol_are_unreadable(tmp_path: Path) -
     [
         (b"", "empty"),
         (b"hello, I am a text file\n", "torch.save"),
+        (b"import torch, io\nvalue = torch.ones(3)\nprint(value)\n", "torch.save"),
         (b"\n<!DOCTYPE html><html></html>", "web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "LFS"),
         (b"\x89PNG\r\n\x1a\n" + bytes(64), "torch.save"),
