@@ -119,7 +119,8 @@ def _refuse_code(path: Path, stream: IO[bytes]) -> None:
 
     VIM-402 when the pickles are not all there, since a name could be cut off, or for a tar archive.
     """
-    is_zip = zipfile.is_zipfile(stream)
+    # As torch decides: a pickle with a zip archive behind it is a pickle.
+    is_zip = stream.read(4) == b"PK\x03\x04"
     stream.seek(_TAR_MAGIC_OFFSET)
     is_tar = not is_zip and stream.read(5) == b"ustar"
     stream.seek(0)

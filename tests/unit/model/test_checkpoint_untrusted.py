@@ -69,10 +69,15 @@ FORMATS = {
     "legacy": legacy_format,
     "tar": in_tar,
     "tar of legacy": lambda value: in_tar_file(legacy_format(value)),
+    "legacy, then a harmless zip": lambda value: before_a_harmless_zip(value),
     "pickle 0": lambda value: pickle.dumps(value, protocol=0),
     "pickle 4": lambda value: pickle.dumps(value, protocol=4),
     "zip with pickle 4": lambda value: zip_of_pickle(pickle.dumps(value, protocol=4)),
 }
+
+
+def before_a_harmless_zip(value: object) -> bytes:
+    return legacy_format(value) + zip_format(tensors())
 
 
 def in_tar_file(content: bytes) -> bytes:
@@ -180,7 +185,7 @@ def test_harmless_tar_and_newer_pickle_protocol_are_unreadable(tmp_path: Path) -
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "LFS"),
         (b"\x89PNG\r\n\x1a\n" + bytes(64), "torch.save"),
         (bytes(4096), "torch.save"),
-        (b"PK\x03\x04" + bytes(60), "torch.save"),
+        (b"PK\x03\x04" + bytes(60), "zip"),
         (pickle.dumps([1, 2], protocol=2), "torch.save"),
     ],
 )
