@@ -65,7 +65,10 @@ def read_checkpoint(address: str | Path, *, part: str = "auto") -> Checkpoint:
     if part not in PARTS:
         raise VimDeployError("VIM-202", f"unknown part {part!r}", fix=nearest(part, PARTS))
     file = find_checkpoint_file(address)
-    digest = sha256_of(file.path)
+    try:
+        digest = sha256_of(file.path)
+    except OSError as error:
+        raise unreadable(file.path, error.strerror or str(error), "check its rights") from error
     loaded = _load(file.path)
     notes = list(file.notes)
     chosen, weights = _choose_part(loaded, part, file.path, notes)

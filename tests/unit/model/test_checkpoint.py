@@ -125,6 +125,16 @@ def test_missing_file(tmp_path: Path) -> None:
     assert error_of(tmp_path / "none.pth").code == "VIM-401"
 
 
+def test_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(path: Path) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("vim_deploy.model.checkpoint.sha256_of", denied)
+    error = error_of(saved(tmp_path / "w.pth", weights()))
+    assert error.code == "VIM-402"
+    assert error.why == "Permission denied"
+
+
 def test_unknown_part(tmp_path: Path) -> None:
     error = error_of(saved(tmp_path / "w.pth", weights()), part="model_emma")
     assert error.code == "VIM-202"
