@@ -24,7 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import sass  # noqa: E402 - the module beside this file
+import sass
 
 PLUGINS = Path(__file__).resolve().parents[2]
 BUDGET = Path(__file__).resolve().parent / "budget.json"
@@ -70,7 +70,7 @@ def release_of(nvcc: Path) -> str:
 
 
 def readable(mangled: str) -> str:
-    """``_ZN11vim_plugins18serial_scan_kernelI6__halfLb1EEE...`` -> ``serial_scan_kernel fp16 1``."""
+    """``_ZN11vim_plugins18serial_scan_kernelI6__halfLb1EEE..``: ``serial_scan_kernel fp16 1``."""
     body = mangled.split("vim_plugins", 1)[-1]
     length = re.match(r"\d+", body)
     if length is None:

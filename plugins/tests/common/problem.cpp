@@ -366,23 +366,9 @@ double tolerance(DataType type) {
 }
 
 std::string name_of(Tactic tactic) {
-    switch (tactic) {
-        case Tactic::kDefault:
-            return "default";
-        case Tactic::kGeneric:
-            return "generic";
-        case Tactic::kSerial:
-            return "serial";
-        case Tactic::kChunked4:
-            return "chunked4";
-        case Tactic::kChunked8:
-            return "chunked8";
-        case Tactic::kChunked16:
-            return "chunked16";
-        case Tactic::kVector:
-            return "vector";
-    }
-    return "unknown";
+    static const char* const names[] = {"default",  "generic",   "serial", "chunked4",
+                                        "chunked8", "chunked16", "vector"};
+    return names[static_cast<int>(tactic)];
 }
 
 std::string name_of(DataType type) {

@@ -1,0 +1,179 @@
+//! What a warp of the serial scan holds and where it reads and writes: see scan_serial.cuh.
+#pragma once
+
+#include "kernel_args.h"
+#include "launch.cuh"
+#include "numeric_types.cuh"
+#include "scan_math.cuh"
+
+namespace vim_plugins {
+
+inline constexpr int kWarp = 32;
+//! Tokens staged and prefetched together: the arithmetic of four tokens covers a DRAM access.
+inline constexpr int kSerialTile = 4;
+inline constexpr int kSerialChannels = 2;
+inline constexpr int kSerialWarps = 2;
+inline constexpr int kSerialWarpChannels = kWarp * kSerialChannels;
+//! Six blocks of two warps an SM: what about 168 registers a thread allow.
+inline constexpr int kSerialBlocksPerSm = 6;
+
+//! What becomes of a token's output.
+enum class Finish {
+    kStore,    //!< y = output
+    kGate,     //!< y = output * silu(z)
+    kPartial,  //!< scratch = output
+    kCombine,  //!< y = scale * (output + scratch) * silu(z)
+};
+
+template <Finish kFinish>
+inline constexpr bool kReadsGate = kFinish == Finish::kGate || kFinish == Finish::kCombine;
+template <Finish kFinish>
+inline constexpr bool kReadsPartial = kFinish == Finish::kCombine;
+
+//! Shared memory of one warp. Two buffers, so that one warp barrier a tile is enough.
+struct alignas(16) SerialStage {
+    float bc[2][kSerialTile][kFastBcColumns];
+};
+
+//! The low-rank part of it, behind the stages: dt columns of a tile, and the weight, rank-major.
+struct alignas(16) SerialLowRank {
+    float columns[kSerialTile][kSerialMaxRank];
+    float weight[1][kSerialWarpChannels];  //!< [rank rounded up to 4][64]
+};
+
+__host__ __device__ constexpr int padded_rank(int rank) {
+    return (rank + 3) / 4 * 4;
+}
+
+__host__ __device__ constexpr std::size_t serial_low_rank_bytes(int rank) {
+    return sizeof(float) * (kSerialTile * kSerialMaxRank +
+                            static_cast<std::size_t>(padded_rank(rank)) * kSerialWarpChannels);
+}
+
+__host__ __device__ constexpr std::size_t serial_shared_bytes(int rank) {
+    return kSerialWarps * (sizeof(SerialStage) + (rank > 0 ? serial_low_rank_bytes(rank) : 0));
+}
+
+//! Raw activations of one tile, on their way from memory.
+template <typename T, Finish kFinish, bool kLowRank>
+struct SerialTile {
+    using Pair = typename Numeric<T>::Pair;
+    Pair u[kSerialTile];
+    Pair dt[kLowRank ? 1 : kSerialTile];
+    Pair z[kReadsGate<kFinish> ? kSerialTile : 1];
+    float2 partial[kReadsPartial<kFinish> ? kSerialTile : 1];
+    Pair bc[kSerialTile / 2];
+    Pair columns[kLowRank ? kSerialTile : 1];
+};
+
+//! Where a walk reads and writes next: this lane's channels (or columns) of one token.
+template <typename T>
+struct SerialCursor {
+    const T* u;
+    const T* dt;
+    const T* z;
+    const T* bc;
+    const T* columns;
+    const float* partial;
+};
+
+//! What both directions of a warp share.
+template <typename T, bool kLowRank>
+struct SerialChannels {
+    float state[kSerialChannels][kFastStates];
+    float rate[kSerialChannels][kFastStates];
+    float2 skip;             //!< divided by ln 2, as the outputs are
+    float2 bias;             //!< divided by ln 2
+    SerialCursor<T> origin;  //!< the direction's first token
+    T* y;                    //!< at that token
+    float* partial;          //!< at that token
+    SerialStage* stage;
+    SerialLowRank* low_rank;
+    int row_step;   //!< elements from a token to the next in u, dt, y and partial; negative in
+                    //!< reverse
+    int gate_step;  //!< the same in z
+    int bc_step;    //!< the same in the B/C rows
+    int rank;
+    int lane;
+    bool active;  //!< false for lanes past the last channel: they load, but never store
+};
+
+//! Weight rows of a warp's channels into shared memory, transposed; rows up to the next multiple of
+//! four are zero, and so are the dt columns they meet.
+template <typename T>
+__device__ __forceinline__ void serial_load_weight(const ScanArgs& args, const T* weight,
+                                                   int first_channel,
+                                                   SerialChannels<T, true>& own) {
+    const int padded = padded_rank(args.rank);
+    for (int c = 0; c < kSerialWarpChannels; ++c) {
+        const int channel =
+            first_channel + c < args.channels ? first_channel + c : args.channels - 1;
+        for (int j = own.lane; j < padded; j += kWarp) {
+            own.low_rank->weight[j][c] =
+                j < args.rank ? Numeric<T>::to_float(weight[channel * args.rank + j]) : 0.0F;
+        }
+    }
+    for (int j = args.rank + own.lane; j < padded; j += kWarp) {
+        for (int t = 0; t < kSerialTile; ++t) {
+            own.low_rank->columns[t][j] = 0.0F;
+        }
+    }
+    __syncwarp();
+}
+
+template <typename T, bool kLowRank>
+__device__ __forceinline__ void serial_init(const ScanArgs& args, bool reverse, int batch,
+                                            int first_channel, int warp,
+                                            SerialChannels<T, kLowRank>& own) {
+    const DirectionArgs& in = args.direction[reverse ? 1 : 0];
+    own.lane = static_cast<int>(threadIdx.x) % kWarp;
+    const int step = reverse ? -1 : 1;
+    own.row_step = step * args.channels;
+    own.gate_step = step * args.z_columns;
+    own.bc_step = step * args.bc_columns;
+    own.rank = args.rank;
+    const int wanted = first_channel + own.lane * kSerialChannels;
+    own.active = wanted < args.channels;
+    const int channel = own.active ? wanted : args.channels - kSerialChannels;
+
+    const std::int64_t first_row =
+        std::int64_t{batch} * args.length + (reverse ? args.length - 1 : 0);
+    const std::int64_t first = first_row * args.channels + channel;
+    const T* rows = static_cast<const T*>(in.bc) + first_row * args.bc_columns;
+    // Lanes 0-15 stage the 16 column pairs (8 of B, 8 of C) of one token, lanes 16-31 of the next.
+    const int pair = own.lane % kFastStates;
+    own.origin.u = static_cast<const T*>(in.u) + first;
+    own.origin.dt = static_cast<const T*>(in.dt) + (kLowRank ? 0 : first);
+    own.origin.z =
+        static_cast<const T*>(args.z) + (args.z ? first_row * args.z_columns + channel : 0);
+    own.origin.bc = rows + (pair < 8 ? args.b_off + 2 * pair : args.c_off + 2 * (pair - 8));
+    own.origin.columns = rows + args.dt_off + (2 * own.lane < args.rank ? 2 * own.lane : 0);
+    own.partial = args.partial + (args.partial ? first : 0);
+    own.origin.partial = own.partial;
+    own.y = static_cast<T*>(args.y) + first;
+
+    unsigned char* shared = &shared_storage<unsigned char>();
+    own.stage = reinterpret_cast<SerialStage*>(shared) + warp;
+    own.low_rank =
+        reinterpret_cast<SerialLowRank*>(shared + kSerialWarps * sizeof(SerialStage) +
+                                         (kLowRank ? warp * serial_low_rank_bytes(args.rank) : 0));
+#pragma unroll
+    for (int n = 0; n < kFastStates; ++n) {
+        const float2 a = *reinterpret_cast<const float2*>(in.A + n * args.channels + channel);
+        own.rate[0][n] = finite_decay(a.x);
+        own.rate[1][n] = finite_decay(a.y);
+        keep(own.rate[0][n]);
+        keep(own.rate[1][n]);
+        own.state[0][n] = 0.0F;
+        own.state[1][n] = 0.0F;
+    }
+    const float2 skip = *reinterpret_cast<const float2*>(in.d_skip + channel);
+    const float2 bias = *reinterpret_cast<const float2*>(in.dt_bias + channel);
+    own.skip = make_float2(skip.x * kLog2E, skip.y * kLog2E);
+    own.bias = make_float2(bias.x * kLog2E, bias.y * kLog2E);
+    if constexpr (kLowRank) {
+        serial_load_weight(args, static_cast<const T*>(in.dt), first_channel, own);
+    }
+}
+
+}  // namespace vim_plugins
