@@ -49,6 +49,8 @@ _INTERFACES = {
     "v3": ("adapters/v3_creator.cpp", "adapters/v3_plugin.cpp"),
     "v2": ("adapters/v2_creator.cpp", "adapters/v2_fields.cpp", "adapters/v2_plugin.cpp"),
 }
+#: Programs of the harness, each without its common part.
+_CHECKS = {"v3": ("v3", "v3_refusals"), "v2": ("v2",)}
 _SANITIZE = "-fsanitize=address,undefined"
 
 
@@ -136,7 +138,7 @@ def harness(interface: str) -> tuple[Path, Path, Path]:
     objects = _folder() / "harness"
     program, plugins = objects / interface, objects / f"{interface}.so"
     common = [_object(name) for name in (*_SHARED, *_INTERFACES[interface])]
-    parts = ["tests/host/adapters_harness.cpp", f"tests/host/adapters_{interface}.cpp"]
+    parts = [f"tests/host/adapters_{name}.cpp" for name in ("harness", *_CHECKS[interface])]
     _link([*common, "-shared"], plugins)
     _link([*map(_object, parts), "-ldl"], program)
     return program, _fake_tensorrt(), plugins
@@ -165,7 +167,7 @@ def _compile_harness() -> None:
     headers = need_headers()
     (_folder() / "harness").mkdir()
     sources = [*_SHARED, *_INTERFACES["v3"], *_INTERFACES["v2"]]
-    names = ("fake_tensorrt", "harness", "v2", "v3")
+    names = ("fake_tensorrt", "harness", *_CHECKS["v2"], *_CHECKS["v3"])
     sources += [f"tests/host/adapters_{name}.cpp" for name in names]
     flags = ["-std=c++17", "-g", "-fPIC", _SANITIZE, "-fno-sanitize-recover=all"]
     # TensorRT 10 declares the old interface as deprecated.

@@ -1,6 +1,6 @@
 """The plugin objects of both interfaces, driven as TensorRT drives them, under sanitizers.
 
-What is checked stands in ``plugins/tests/host/adapters_v3.cpp`` and ``adapters_v2.cpp``: creation
+What is checked stands in ``plugins/tests/host/adapters_v3*.cpp`` and ``adapters_v2.cpp``: creation
 from fields, shapes, types, every format combination, tactics, serialisation, clones, and what is
 refused. Each run also registers the library by dlopen alone, by loadLibrary, and by both.
 """
