@@ -125,11 +125,13 @@ class KernelLibrary:
             self._function(PREFIXES[type(params)], "workspace_bytes")(ctypes.byref(params), tactic)
         )
 
-    def launch(self, params: Params, tactic: int, workspace: int | None = None) -> int:
-        """Run on the default stream; the CUDA error code, 0 when good."""
+    def launch(
+        self, params: Params, tactic: int, workspace: int | None = None, stream: int | None = None
+    ) -> int:
+        """Enqueue on a stream (the default one for None); the CUDA error code, 0 when good."""
         return int(
             self._function(PREFIXES[type(params)], "launch")(
-                ctypes.byref(params), tactic, ctypes.c_void_p(workspace), None
+                ctypes.byref(params), tactic, ctypes.c_void_p(workspace), ctypes.c_void_p(stream)
             )
         )
 
