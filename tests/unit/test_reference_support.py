@@ -1,0 +1,77 @@
+"""The reference cases are whole, small, and told apart."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.data import pack_reference
+from tests.support import reference
+
+
+def test_the_set_is_whole() -> None:
+    names = reference.cases()
+    assert len(names) == 36
+    assert names[0] == "A01_middle_cls"
+    assert reference.DIGITS in names
+    for name in names:
+        for suffix in (".json", ".npz", ".pth"):
+            assert (reference.SMALL / f"{name}{suffix}").is_file()
+
+
+def test_the_set_is_small() -> None:
+    total = sum(path.stat().st_size for path in reference.SMALL.parent.rglob("*"))
+    assert total <= pack_reference.MAX_TOTAL_BYTES
+
+
+@pytest.mark.parametrize("name", reference.cases())
+def test_arrays_have_the_recorded_shapes(name: str) -> None:
+    case = reference.load_case(name)
+    assert list(case.image.shape) == case.record["input_shape"]
+    arrays = {**case.outputs, **case.extras}
+    recorded = case.record["output_shapes"]
+    assert {key: list(array.shape) for key, array in arrays.items()} == recorded
+    assert case.image.dtype == case.output.dtype == np.float32
+    assert not case.image.flags.writeable
+
+
+def test_blocks_and_factory() -> None:
+    assert reference.load_case("A01_middle_cls").blocks == (0, 1, 2)
+    assert reference.load_case("A02_head_cls").blocks == ()
+    assert reference.load_case("A02_head_cls").factory == ""
+
+
+def test_full_size_case_is_skipped_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(reference.REFERENCE_VARIABLE, str(tmp_path))
+    reference.load_case.cache_clear()
+    with pytest.raises(pytest.skip.Exception, match=reference.REFERENCE_VARIABLE):
+        reference.load_case(reference.FULL_SIZE)
+
+
+def test_packing_gives_the_same_bytes_and_keeps_the_contents(tmp_path: Path) -> None:
+    source, packed = tmp_path / "source", tmp_path / "packed"
+    source.mkdir()
+    stored = {"image": np.zeros((4, 4), np.float32), "output": np.arange(3)}
+    np.savez(source / "A99_case.npz", **stored)
+    (source / "A99_case.json").write_text("{}")
+    (source / "D01_other.json").write_text("{}")
+    pack_reference.pack(source, packed)
+    first = {path.name: path.read_bytes() for path in packed.iterdir()}
+    pack_reference.pack(source, packed)
+    assert {path.name: path.read_bytes() for path in packed.iterdir()} == first
+    assert set(first) == {"A99_case.npz", "A99_case.json"}
+    for key, array in reference.arrays_of(packed / "A99_case.npz").items():
+        np.testing.assert_array_equal(array, stored[key])
+    with zipfile.ZipFile(packed / "A99_case.npz") as archive:
+        kinds = {entry.compress_type for entry in archive.infolist()}
+    assert kinds == {zipfile.ZIP_DEFLATED}
+
+
+def test_nothing_to_pack_is_said(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="no reference cases"):
+        pack_reference.pack(tmp_path, tmp_path / "packed")
