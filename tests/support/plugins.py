@@ -173,6 +173,7 @@ def _compile_harness() -> None:
     # TensorRT 10 declares the old interface as deprecated.
     flags += ["-Wall", "-Wextra", "-Wconversion", "-Werror", "-Wno-deprecated-declarations"]
     flags += [f"-I{PLUGINS / 'include'}", f"-I{PLUGINS / 'kernels'}", f"-I{HOST_TESTS}"]
+    flags += [f"-I{PLUGINS / 'adapters'}"]
     flags += ["-isystem", str(headers), "-isystem", str(cuda)]
     texts = {"VERSION": "0", "ARCHITECTURES": "", "INTERFACE": "V3", "KERNEL_HASH": "test"}
     flags += [f'-DVIM_PLUGINS_{name}="{text}"' for name, text in texts.items()]

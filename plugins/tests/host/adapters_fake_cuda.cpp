@@ -50,6 +50,9 @@ cudaError_t record_scan(ScanArgs const& args, char const* kernel, cudaStream_t s
     launches.kernel = kernel;
     launches.stream = stream;
     launches.output = args.y;
+    DirectionArgs const& direction = args.direction[args.forward ? 0 : 1];
+    launches.inputs = {direction.u,      direction.dt,      direction.A, direction.bc,
+                       direction.d_skip, direction.dt_bias, args.z};
     launches.batch = args.batch;
     launches.length = args.length;
     launches.channels = args.channels;
@@ -63,6 +66,7 @@ cudaError_t record_conv(ConvArgs const& args, char const* kernel, cudaStream_t s
     launches.kernel = kernel;
     launches.stream = stream;
     launches.output = args.u2;
+    launches.inputs = {args.x, args.w, args.bias};
     launches.batch = args.batch;
     launches.length = args.length;
     launches.channels = args.channels;

@@ -14,6 +14,9 @@ struct FakeLaunches {
     std::string kernel;
     void* stream = nullptr;
     void* output = nullptr;
+    //! Of the scans: u, dt, A, bc, d_skip, dt_bias, z of the first direction that runs; of the
+    //! convolution: x, w, bias. In the order of the public parameter structs.
+    std::vector<void const*> inputs;
     std::int32_t batch = 0;
     std::int32_t length = 0;
     std::int32_t channels = 0;

@@ -2,9 +2,38 @@
 //! The parts of the harness that do not depend on the plugin interface: loading and registration.
 #include "adapters_harness.h"
 
-#include <memory>
+#include <cstddef>
+#include <cstring>
+
+#include "abi.h"
 
 namespace {
+
+// Place of a virtual function in its table, from a pointer to it (Itanium C++ ABI: the offset in
+// the table plus one).
+template <typename Function>
+int slot_of(Function function) {
+    static_assert(sizeof(function) == 2 * sizeof(std::ptrdiff_t));
+    std::ptrdiff_t offset = 0;
+    std::memcpy(&offset, &function, sizeof(offset));
+    return static_cast<int>((offset - 1) / static_cast<std::ptrdiff_t>(sizeof(void*)));
+}
+
+// The table of abi.h against the headers at hand.
+void check_abi_slots() {
+    using nvinfer1::IPluginCreatorInterface;
+    using nvinfer1::IPluginRegistry;
+    bool (IPluginRegistry::*add)(IPluginCreatorInterface&, char const* const) noexcept =
+        &IPluginRegistry::registerCreator;
+    bool (IPluginRegistry::*remove)(IPluginCreatorInterface const&) noexcept =
+        &IPluginRegistry::deregisterCreator;
+    auto const slots = vim_plugins::adapters::abi_slots(
+        NV_TENSORRT_MAJOR * 10000 + NV_TENSORRT_MINOR * 100 + NV_TENSORRT_PATCH);
+    CHECK(slot_of(add) == slots.register_creator);
+    CHECK(slot_of(remove) == slots.deregister_creator);
+    CHECK(slot_of(&nvinfer1::ILoggerFinder::findLogger) == slots.find_logger);
+    CHECK(slot_of(&nvinfer1::ILogger::log) == slots.log);
+}
 
 // Triton's way: TensorRT is loaded already, its symbols are not in the global scope, and the plugin
 // library is opened by someone else.
@@ -45,6 +74,7 @@ int run_harness(int argc, char** argv,
         std::printf("FAILED %s\n", ::dlerror());
         return 1;
     }
+    check_abi_slots();
     bool const load_first = std::string(argv[3]) == "load";
     if (load_first) {
         // TensorRT loads the library itself: the library must not register on its own account.

@@ -134,6 +134,8 @@ struct Case {
     std::function<std::vector<Sizes>(std::int64_t batch, std::int64_t length)> inputs;
     std::function<Sizes(std::int64_t batch, std::int64_t length)> output;
     std::vector<bool> is_activation;  //!< per input
+    //! For each pointer of FakeLaunches::inputs, the node's input it must come from.
+    std::vector<std::size_t> launch_order;
 };
 
 //! The three ops with every optional part present and absent; D = 64, N = 16.
@@ -157,7 +159,9 @@ inline std::vector<Case> all_cases() {
                     },
                     [](std::int64_t b, std::int64_t l) { return Sizes{b, l, 64}; },
                     gated ? std::vector<bool>{true, true, false, true, false, false, true}
-                          : std::vector<bool>{true, true, false, true, false, false}};
+                          : std::vector<bool>{true, true, false, true, false, false},
+                    gated ? std::vector<std::size_t>{0, 1, 2, 3, 4, 5, 6}
+                          : std::vector<std::size_t>{0, 1, 2, 3, 4, 5}};
     };
     auto const bi_scan = [](bool low_rank) {
         return Case{"VimBiSelectiveScan",
@@ -175,7 +179,8 @@ inline std::vector<Case> all_cases() {
                                                   {b, l, 128}};
                     },
                     [](std::int64_t b, std::int64_t l) { return Sizes{b, l, 64}; },
-                    {true, true, true, false, false, false, true}};
+                    {true, true, true, false, false, false, true},
+                    {0, 1, 3, 2, 4, 5, 6}};
     };
     Case const conv{"VimBiCausalConv",
                     {{"x_off", 0}},
@@ -184,7 +189,8 @@ inline std::vector<Case> all_cases() {
                         return std::vector<Sizes>{{b, l, 128}, {2, 4, 64}, {2, 64}};
                     },
                     [](std::int64_t b, std::int64_t l) { return Sizes{2, b, l, 64}; },
-                    {true, false, false}};
+                    {true, false, false},
+                    {0, 1, 2}};
     return {scan(false), scan(true), conv, bi_scan(false), bi_scan(true)};
 }
 
@@ -308,6 +314,19 @@ class Buffers {
     std::vector<Block> storage_;
     std::vector<void*> pointers_;
 };
+
+//! Whether the last launch read each of the node's inputs where the kernel expects it. The gate is
+//! passed at its first column, z_off = 64 in these cases, so elements of `size` bytes further on.
+inline bool reads_its_inputs(Case const& node, Buffers const& buffers, std::size_t size) {
+    auto const given = buffers.inputs();
+    for (std::size_t i = 0; i < node.launch_order.size(); ++i) {
+        auto const* expected = static_cast<char const*>(given[node.launch_order[i]]);
+        if (launched().inputs[i] != expected + (i == 6 ? 64 * size : 0)) {
+            return false;
+        }
+    }
+    return true;
+}
 
 //! Opens the fake TensorRT as Triton would have it, and the plugins; runs `checks`.
 int run_harness(int argc, char** argv,

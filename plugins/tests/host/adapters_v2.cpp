@@ -131,6 +131,7 @@ void check_run() {
         std::vector<std::max_align_t> workspace(1 << 16);
         CHECK(enqueue(plugin, tensors, buffers, workspace.data()) == 0);
         CHECK(launched().output == buffers.outputs()[0]);
+        CHECK(reads_its_inputs(node, buffers, 4));
         CHECK(launched().length == 197);
         CHECK(logged_nothing());
 

@@ -216,6 +216,7 @@ void check_serialisation_and_clones() {
                                                &tensors.back(), 1) == 0);
             CHECK(enqueue(*copy, tensors, buffers, workspace.data()) == 0);
             CHECK(launched().output == buffers.outputs()[0]);
+            CHECK(reads_its_inputs(node, buffers, 2));
             CHECK(launched().stream == reinterpret_cast<void*>(7));
             CHECK(launched().batch == 2 && launched().length == 197 && launched().channels == 64);
             CHECK(launched().kernel.find("bf16") != std::string::npos);
