@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -57,6 +58,21 @@ class TestCompiled:
             for fault in kernel_budget.growth(BUDGET["kernels"][arch], measured[arch])
         ]
         assert not faults, "\n".join(faults)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "program", ["tests/gpu/gpu_check.cu", "bench/kernel_bench.cu", "tests/common/problem.cpp"]
+)
+def test_gpu_programs_compile(program: str, tmp_path: Path) -> None:
+    nvcc = kernel_budget.find_nvcc()
+    if nvcc is None:
+        pytest.skip("nvcc is neither in CUDA_HOME nor on PATH")
+    command = [str(nvcc), "-std=c++17", "-arch=sm_90", *kernel_budget.WARNINGS]
+    command += [f"-I{kernel_budget.PLUGINS / 'include'}", "-c"]
+    command += [str(kernel_budget.PLUGINS / program), "-o", str(tmp_path / "object.o")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("arch", kernel_budget.ARCHITECTURES)
