@@ -147,12 +147,22 @@ std::int32_t list_tactics(Tactic first, const std::array<Tactic, kCount>& others
     return count;
 }
 
+//! Thread blocks of a fast tactic's grid.
+std::int64_t grid_blocks(const ScanShape& s, Tactic tactic) {
+    // A serial block owns 64 channels in two directions, or 128 in one.
+    const std::int64_t serial = s.both ? 64 : 128;
+    const std::int64_t owned = tactic == Tactic::kSerial ? serial : block_channels(tactic);
+    return s.batch * ((s.channels + owned - 1) / owned);
+}
+
+//! Worth timing: the default, and what runs the shape on at least a third of the multiprocessors.
+//! The generic kernel is left out wherever a fast one runs.
 std::int32_t scan_tactics(const ScanShape& s, std::int32_t sm_count, Tactic* out,
                           std::int32_t capacity) {
-    // Timing the generic kernel would only slow a build down where a fast one runs.
-    return list_tactics(
-        default_scan(s, sm_count), kFastScans, [&](Tactic t) { return supports_scan(s, t); }, out,
-        capacity);
+    const auto worthwhile = [&](Tactic tactic) {
+        return supports_scan(s, tactic) && 3 * grid_blocks(s, tactic) >= sm_count;
+    };
+    return list_tactics(default_scan(s, sm_count), kFastScans, worthwhile, out, capacity);
 }
 
 //! Scratch for the outputs of the first direction, in fp32.

@@ -146,14 +146,13 @@ def measure(nvcc: Path, architectures: list[str], jobs: int = 2) -> dict[str, di
                 for arch in architectures
             }
             return {
-                arch: {kernel: c for task in sorted_results(started) for kernel, c in task}
+                arch: {
+                    kernel: counts
+                    for task in started
+                    for kernel, counts in sorted(task.result().items())
+                }
                 for arch, started in tasks.items()
             }
-
-
-def sorted_results(tasks: list) -> list[list[tuple[str, Counts]]]:  # type: ignore[type-arg]
-    """Finished tasks' kernels by name."""
-    return [sorted(task.result().items()) for task in tasks]
 
 
 def growth(budget: dict[str, Counts], measured: dict[str, Counts]) -> list[str]:

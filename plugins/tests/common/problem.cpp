@@ -293,22 +293,16 @@ const char* Bound::validate() const {
     }
 }
 
-std::vector<Tactic> Bound::tactics(int sm_count) const {
-    Tactic found[vim_plugins::kMaxTactics];
-    int count = 0;
-    switch (problem_.spec.op) {
-        case Op::kScan:
-            count = vim_plugins::tactics(scan_, sm_count, found, vim_plugins::kMaxTactics);
-            break;
-        case Op::kConv:
-            count = vim_plugins::tactics(conv_, sm_count, found, vim_plugins::kMaxTactics);
-            break;
-        default:
-            count = vim_plugins::tactics(bi_, sm_count, found, vim_plugins::kMaxTactics);
-    }
-    std::vector<Tactic> all(found, found + count);
-    if (std::find(all.begin(), all.end(), Tactic::kGeneric) == all.end()) {
-        all.push_back(Tactic::kGeneric);
+std::vector<Tactic> Bound::tactics() const {
+    std::vector<Tactic> all;
+    for (const Tactic tactic : {Tactic::kGeneric, Tactic::kSerial, Tactic::kChunked4,
+                                Tactic::kChunked8, Tactic::kChunked16, Tactic::kVector}) {
+        const bool runs = problem_.spec.op == Op::kScan   ? vim_plugins::supports(scan_, tactic)
+                          : problem_.spec.op == Op::kConv ? vim_plugins::supports(conv_, tactic)
+                                                          : vim_plugins::supports(bi_, tactic);
+        if (runs) {
+            all.push_back(tactic);
+        }
     }
     return all;
 }

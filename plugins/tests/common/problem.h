@@ -67,8 +67,8 @@ class Bound {
   public:
     Bound(const Problem& problem, Memory& memory);
     const char* validate() const;
-    //! Tactics to test: those the library lists, and the generic one.
-    std::vector<Tactic> tactics(int sm_count) const;
+    //! Every tactic that runs this shape, worthwhile or not.
+    std::vector<Tactic> tactics() const;
     //! Bytes of scratch the tactic wants.
     std::size_t workspace_bytes(Tactic tactic) const;
     //! Enqueues; the CUDA error code.

@@ -35,12 +35,6 @@ double device_tolerance(DataType type) {
     return tolerance(type) + 9e-6;
 }
 
-int sm_count() {
-    int count = 0;
-    require(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, 0), "device");
-    return count;
-}
-
 //! A problem on the device, with scratch for one tactic.
 struct Placed {
     Placed(const Problem& problem, Tactic tactic) : bound(problem, memory), tactic(tactic) {
@@ -76,7 +70,6 @@ class Checker {
 
     Stream first_;
     Stream second_;
-    int sm_count_ = sm_count();
     std::map<std::string, Result> results_;
 };
 
@@ -105,7 +98,7 @@ void Checker::check(const Spec& spec, std::uint32_t seed) {
     std::vector<Tactic> tactics;
     {
         DeviceMemory memory;
-        tactics = Bound(problem, memory).tactics(sm_count_);
+        tactics = Bound(problem, memory).tactics();
     }
     tactics.push_back(Tactic::kDefault);
     for (const Tactic tactic : tactics) {

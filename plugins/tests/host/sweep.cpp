@@ -77,7 +77,7 @@ void check(const Spec& spec, std::uint32_t seed, Totals& totals) {
         fail(totals, describe(spec), fault);
         return;
     }
-    for (const Tactic tactic : bound.tactics(132)) {
+    for (const Tactic tactic : bound.tactics()) {
         const std::string what = describe(spec) + " " + name_of(tactic);
         int status = 0;
         const auto got = launch(bound, tactic, vim_shim::Schedule::kAscending, status);

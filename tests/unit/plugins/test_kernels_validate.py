@@ -213,6 +213,22 @@ def test_only_the_generic_kernel_takes_odd_shapes(
         assert library.launch(params, TACTICS[tactic], 1 << 20) == CUDA_ERROR_INVALID_VALUE
 
 
+def test_tactics_that_leave_most_of_the_gpu_idle_are_not_offered(
+    library: kernel_library.KernelLibrary,
+) -> None:
+    params = params_of(BiSelectiveScanParams)
+    params.length = 197
+    params.channels, params.z_off, params.xz_columns = 384, 384, 768
+    # Blocks on 132 multiprocessors: serial 6, chunked16 24, chunked8 48, chunked4 96.
+    assert library.tactics(params) == [TACTICS["chunked4"], TACTICS["chunked8"]]
+    assert library.tactics(params, sm_count=16) == [
+        TACTICS["chunked16"],
+        TACTICS["serial"],
+        TACTICS["chunked8"],
+        TACTICS["chunked4"],
+    ]
+
+
 def test_tactics_are_unique_and_never_the_default_id(
     library: kernel_library.KernelLibrary,
 ) -> None:
