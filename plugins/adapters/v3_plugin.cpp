@@ -1,6 +1,7 @@
 //! \file v3_plugin.cpp
 #include "v3_plugin.h"
 
+#include <algorithm>
 #include <stdexcept>
 
 #include "attributes.h"
@@ -26,6 +27,28 @@ std::vector<InputShapes> profile_points(DynamicPluginTensorDesc const* inputs, s
         points[0][at] = to_shape(inputs[i].min);
         points[1][at] = to_shape(inputs[i].opt);
         points[2][at] = to_shape(inputs[i].max);
+    }
+    return points;
+}
+
+// Those of the points that are known in full. TensorRT asks for the workspace while it runs as
+// well, when there is a shape and no profile.
+std::vector<InputShapes> known_points(DynamicPluginTensorDesc const* inputs, std::int32_t count) {
+    std::vector<InputShapes> points = profile_points(inputs, count);
+    points.emplace_back();
+    for (std::int32_t i = 0; i < count; ++i) {
+        points.back()[static_cast<std::size_t>(i)] = to_shape(inputs[i].desc.dims);
+    }
+    auto const is_unknown = [count](InputShapes const& shapes) {
+        return std::any_of(shapes.begin(), shapes.begin() + count, [](Shape const& shape) {
+            return shape.rank == 0 ||
+                   std::any_of(shape.size.begin(), shape.size.begin() + shape.rank,
+                               [](std::int64_t size) { return size < 1; });
+        });
+    };
+    points.erase(std::remove_if(points.begin(), points.end(), is_unknown), points.end());
+    if (points.empty()) {
+        throw std::invalid_argument("no input shapes are known");
     }
     return points;
 }
@@ -142,7 +165,7 @@ std::size_t V3Plugin<Params>::getWorkspaceSize(DynamicPluginTensorDesc const* in
     return guarded<std::size_t>("getWorkspaceSize", 0, [&] {
         static_cast<void>(outputs);
         node_.require_counts(nbInputs, nbOutputs);
-        std::vector<InputShapes> const points = profile_points(inputs, nbInputs);
+        std::vector<InputShapes> const points = known_points(inputs, nbInputs);
         return node_.workspace(points, inputs[0].desc.type);
     });
 }
@@ -152,10 +175,11 @@ std::int32_t V3Plugin<Params>::getValidTactics(std::int32_t* tactics,
                                                std::int32_t nbTactics) noexcept {
     return guarded("getValidTactics", kFailed, [&] {
         std::vector<std::int32_t> const& ids = node_.tactic_ids();
-        if (tactics == nullptr || nbTactics != static_cast<std::int32_t>(ids.size())) {
+        bool const fits = nbTactics >= 0 && nbTactics <= static_cast<std::int32_t>(ids.size());
+        if (!fits || (tactics == nullptr && nbTactics > 0)) {
             throw std::invalid_argument("the room for tactics does not fit their number");
         }
-        std::copy(ids.begin(), ids.end(), tactics);
+        std::copy_n(ids.begin(), nbTactics, tactics);  // the best guesses come first
         return kOk;
     });
 }

@@ -150,7 +150,23 @@ void check_tactics() {
             }
             CHECK(plugin.build->getWorkspaceSize(tensors.data(), count, &tensors.back(), 1) <
                   std::size_t{1} << 30);
+            // A shape without a profile, as while an engine runs.
+            auto fixed_shape = tensors;
+            auto const longest = describe_tensors(node, DataType::kHALF, 8, 256);
+            for (std::size_t i = 0; i < fixed_shape.size(); ++i) {
+                fixed_shape[i] = {longest[i], {}, {}, {}};
+            }
+            CHECK(
+                plugin.build->getWorkspaceSize(fixed_shape.data(), count, &fixed_shape.back(), 1) ==
+                plugin.build->getWorkspaceSize(tensors.data(), count, &tensors.back(), 1));
+            std::int32_t first = 0;
+            CHECK(plugin.build->getValidTactics(&first, 1) == 0);
+            CHECK(first == ids[0]);
             CHECK(logged_nothing());
+            fixed_shape[0].desc.dims.d[0] = -1;
+            CHECK(plugin.build->getWorkspaceSize(fixed_shape.data(), count, &fixed_shape.back(),
+                                                 1) == 0);
+            CHECK(logged_error("no input shapes are known"));
             CHECK(plugin.build->getValidTactics(ids.data(), number + 1) != 0);
             CHECK(plugin.build->getValidTactics(nullptr, number) != 0);
             CHECK(logged_error("room for tactics"));
