@@ -18,8 +18,6 @@ from vim_deploy import contract
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file, sha256_of
 
-#: Version of the contract that this package exports for (``kContractVersion`` in contract.h).
-CONTRACT_VERSION = 1
 #: Environment variable that names a library to use.
 LIBRARY_VARIABLE = "VIM_DEPLOY_PLUGIN"
 LIBRARY_NAME = "libvim_plugins.so"
@@ -118,11 +116,11 @@ def open_library(path: Path) -> ctypes.CDLL:
     except (OSError, AttributeError) as error:
         raise _not_ours(path, str(error)) from error
     version.restype = ctypes.c_int32
-    if version() != CONTRACT_VERSION:
+    if version() != contract.CONTRACT_VERSION:
         raise VimDeployError(
             "VIM-903",
             f"{path} does not fit this version of vim-deploy",
-            why=f"its ops follow contract {version()}, expected {CONTRACT_VERSION}",
+            why=f"its ops follow contract {version()}, expected {contract.CONTRACT_VERSION}",
             fix="build it again: vim-deploy plugin build",
         )
     return handle

@@ -109,7 +109,7 @@ def test_the_built_library_describes_itself() -> None:
         contract.BI_CAUSAL_CONV,
         contract.BI_SELECTIVE_SCAN,
     )
-    assert info.contract_version == plugin_library.CONTRACT_VERSION
+    assert info.contract_version == contract.CONTRACT_VERSION
     assert (info.plugin_version, info.plugin_namespace) == ("1", "")
     assert info.architectures == ("sm_80", "compute_80")
     assert (info.interface, info.tensorrt) == ("V3", "10.14.1")
