@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from vim_deploy.cli.options import json_option, output_option
+from vim_deploy.cli.options import force_option, json_option, output_option
 from vim_deploy.cli.output import print_json, print_table, say
 
 library_argument = click.argument(
@@ -41,6 +41,7 @@ def command() -> None:
     "--jobs", type=click.IntRange(1), default=2, show_default=True, help="Compilers at once."
 )
 @output_option
+@force_option
 @json_option
 def build(
     arch: str,
@@ -49,13 +50,14 @@ def build(
     cuda_root: Path | None,
     jobs: int,
     output: Path | None,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Compile libvim_plugins.so; the same settings are compiled once and kept in a cache."""
     from vim_deploy.engine.plugin_build import PluginSettings, build_plugin
 
     settings = PluginSettings(arch, tensorrt, tensorrt_root, cuda_root, jobs)
-    built = build_plugin(settings, output, say)
+    built = build_plugin(settings, output, say, force=force)
     state = "up to date" if built.up_to_date else f"built in {built.seconds:.0f} s"
     say(f"{built.library}: {state}, for TensorRT {' and '.join(built.info.serves)}")
     if as_json:

@@ -22,7 +22,13 @@ from vim_deploy.deps import cuda_driver, cuda_toolkit
 from vim_deploy.deps.cuda_toolkit import BuildTools, TensorRtHeaders, Toolkit
 from vim_deploy.engine.plugin_library import LIBRARY_NAME, PluginInfo, cache_folder, describe_plugin
 from vim_deploy.errors import VimDeployError
-from vim_deploy.files import atomic_output, settings_hash, single_writer, write_json
+from vim_deploy.files import (
+    atomic_output,
+    settings_hash,
+    sha256_of,
+    single_writer,
+    write_json,
+)
 
 #: GPUs of ``--arch all``: every family from Turing on, and the machines of Jetson Orin (87).
 ALL_ARCHITECTURES = ("75", "80", "86", "87", "89", "90", "100", "120")
@@ -89,7 +95,11 @@ class PluginBuild:
 
 
 def build_plugin(
-    settings: PluginSettings, output: Path | None = None, say: Callable[[str], None] = print
+    settings: PluginSettings,
+    output: Path | None = None,
+    say: Callable[[str], None] = print,
+    *,
+    force: bool = False,
 ) -> PluginBuild:
     """Build the library, or take it from the cache; put it at ``output`` too when given.
 
@@ -97,9 +107,11 @@ def build_plugin(
         settings: what to build.
         output: a file, or a folder to put ``libvim_plugins.so`` into.
         say: told what was found and what is being done, line by line.
+        force: replace another file at ``output``.
 
     Raises:
-        VimDeployError: VIM-202 (architecture or TensorRT release not valid), VIM-301 (no CMake),
+        VimDeployError: VIM-202 (architecture or TensorRT release not valid), VIM-204 (another
+            file at ``output``), VIM-301 (no CMake or C++ compiler),
             VIM-302 (``native`` without a GPU), VIM-304, VIM-305, VIM-306 (cache or output),
             VIM-307 (no nvcc), VIM-308 (no headers, or of the wrong release), VIM-401 (no
             sources), VIM-605 (the compiler failed).
@@ -126,7 +138,8 @@ def build_plugin(
             _compile(settings, sources, tools, toolkit, headers, architectures, library)
             write_json(home / "build.json", key)
     seconds = 0.0 if up_to_date else time.monotonic() - started
-    library = library if output is None else _copy(library, output)
+    if output is not None:
+        library = _deliver(library, output, force)
     info = describe_plugin(library)
     return PluginBuild(library, info, up_to_date, seconds, toolkit, headers, left_out)
 
@@ -324,8 +337,22 @@ def _telling_lines(text: str, most: int = 12) -> str:
     return "\n".join(errors[:most] or lines[-most:])
 
 
-def _copy(source: Path, output: Path) -> Path:
+def _deliver(library: Path, output: Path, force: bool) -> Path:
+    """Copy to a file or into a folder; the file."""
     target = output / LIBRARY_NAME if output.is_dir() else output
+    if target.is_file() and sha256_of(target) == sha256_of(library):
+        return target
+    if target.exists() and not force:
+        raise VimDeployError(
+            "VIM-204",
+            f"{target} exists and is another file",
+            why="it differs from the library built now",
+            fix="add --force to replace it, or choose another output with -o",
+        )
+    _copy(library, target)
+    return target
+
+
+def _copy(source: Path, target: Path) -> None:
     with atomic_output(target) as temporary:
         shutil.copyfile(source, temporary)
-    return target

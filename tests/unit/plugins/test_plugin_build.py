@@ -170,6 +170,15 @@ def test_second_build_is_taken_from_the_cache(
     assert any("nvcc" in line for line in said)
     assert any("TensorRT headers 10.14.1" in line for line in said)
     json.dumps(again.as_dict())
+    other = tmp_path / "other.so"
+    other.write_bytes(b"precious")
+    with pytest.raises(VimDeployError) as caught:
+        build_plugin(settings, other, quiet)
+    assert caught.value.code == "VIM-204"
+    assert other.read_bytes() == b"precious"
+    build_plugin(settings, other, quiet, force=True)
+    assert other.read_bytes() == first.library.read_bytes()
+    assert build_plugin(settings, other, quiet).library == other
     note = json.loads((first.library.parent / "build.json").read_text())
     assert note["architectures"] == ["80"]
     # The build's own folder is gone.
