@@ -74,12 +74,12 @@ __device__ __forceinline__ void generic_direction(const ScanArgs& args, bool rev
                 y = fmaf(c, state[n], y);
             }
         }
-        float* partial = args.partial + row * args.channels + channel;
-        y = first ? y : y + *partial;
+        const std::int64_t at = row * args.channels + channel;
+        y = first ? y : y + args.partial[at];
         if (last) {
             generic_finish<T>(args, row, channel, args.scale * y);
         } else {
-            *partial = y;
+            args.partial[at] = y;
         }
     }
 }
