@@ -54,6 +54,8 @@ test: check
 test-fast: check
 	$(BIN)/python -m pytest -m 'not slow and not rtx' $(PYTEST_ARGS)
 
+# The long kernel sweep and all eight GPU architectures: about half an hour more.
+test-all: export VIM_TEST_ALL = 1
 test-all: test demo
 
 bench: venv

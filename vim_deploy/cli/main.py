@@ -8,7 +8,9 @@ from __future__ import annotations
 import importlib
 import signal
 import sys
+import threading
 import traceback
+from types import FrameType
 
 import click
 
@@ -74,16 +76,36 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
     arguments = sys.argv[1:] if argv is None else argv
     # A polite kill cleans up like Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     sys.exit(run(arguments))
+
+
+#: Set by a signal: libraries turn the KeyboardInterrupt that interrupts them into other errors.
+_interrupted = threading.Event()
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    _interrupted.set()
+    raise KeyboardInterrupt
 
 
 def run(arguments: list[str]) -> int:
     """Run one command line; the exit code."""
     traces = "-vv" in arguments or arguments.count("-v") > 1
     try:
+        return _run(arguments, traces)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted: unfinished outputs were not written", err=True)
+        return int(ExitCode.INTERRUPTED)
+
+
+def _run(arguments: list[str], traces: bool) -> int:
+    try:
         cli.main(args=arguments, prog_name="vim-deploy", standalone_mode=False)
     except VimDeployError as error:
+        if _interrupted.is_set():
+            raise KeyboardInterrupt from error
         print_error(error, as_json="--json" in arguments)
         if traces:
             traceback.print_exc()
@@ -93,14 +115,15 @@ def run(arguments: list[str]) -> int:
     except click.ClickException as error:
         error.show()
         return int(ExitCode.USAGE)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted; nothing was changed", err=True)
-        return int(ExitCode.INTERRUPTED)
+    except click.Abort:
+        raise
     except BrokenPipeError:
         # The reader of our output went away, as in `vim-deploy inspect x.onnx | head`.
         sys.stderr.close()
         return int(ExitCode.OK)
-    except Exception:
+    except Exception as error:
+        if _interrupted.is_set():
+            raise KeyboardInterrupt from error
         traceback.print_exc()
         click.echo("this is a defect of vim-deploy: please report the lines above", err=True)
         return int(ExitCode.UNEXPECTED)
