@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from vim_deploy import interrupts
 from vim_deploy.errors import VimDeployError
 
 _CHUNK = 1 << 20
@@ -150,6 +151,7 @@ def atomic_output(path: Path) -> Iterator[Path]:
             temporary.chmod(0o666 & ~umask)
             with temporary.open("r+b") as stream:
                 os.fsync(stream.fileno())
+            interrupts.check()
             temporary.replace(path)
     except OSError as error:
         raise _output_error(error, path) from error

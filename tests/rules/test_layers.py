@@ -25,7 +25,7 @@ LAYERS = (
     ("deps",),
     ("images",),
     ("files",),
-    ("errors", "log", "specs", "contract"),
+    ("errors", "log", "specs", "contract", "interrupts"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
@@ -48,7 +48,7 @@ HOMES = {
     "rich": ("vim_deploy.cli.",),
 }
 #: onnx and its serialiser are base dependencies, but the base modules do without them.
-ONNX_FREE = ("errors", "log", "specs", "contract", "files", "images", "recipe", "")
+ONNX_FREE = ("errors", "log", "specs", "contract", "interrupts", "files", "images", "recipe", "")
 ONNX = ("onnx", "google")
 EVERYWHERE = ("numpy",)
 STANDARD_FROM_3_11 = ("tomllib", "tomli")

@@ -6,15 +6,13 @@ Commands are loaded when they are called, so that ``--help`` needs nothing heavy
 from __future__ import annotations
 
 import importlib
-import signal
 import sys
-import threading
 import traceback
-from types import FrameType
 
 import click
 
 import vim_deploy
+from vim_deploy import interrupts
 from vim_deploy.cli.output import print_error
 from vim_deploy.errors import ExitCode, VimDeployError
 from vim_deploy.log import configure
@@ -75,19 +73,8 @@ def cli(ctx: click.Context, verbose: int, quiet: bool, log_format: str) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
     arguments = sys.argv[1:] if argv is None else argv
-    # A polite kill cleans up like Ctrl-C does.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    interrupts.install()
     sys.exit(run(arguments))
-
-
-#: Set by a signal: libraries turn the KeyboardInterrupt that interrupts them into other errors.
-_interrupted = threading.Event()
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    _interrupted.set()
-    raise KeyboardInterrupt
 
 
 def run(arguments: list[str]) -> int:
@@ -104,7 +91,8 @@ def _run(arguments: list[str], traces: bool) -> int:
     try:
         cli.main(args=arguments, prog_name="vim-deploy", standalone_mode=False)
     except VimDeployError as error:
-        if _interrupted.is_set():
+        # Libraries turn the KeyboardInterrupt that stops them into errors of their own.
+        if interrupts.requested():
             raise KeyboardInterrupt from error
         print_error(error, as_json="--json" in arguments)
         if traces:
@@ -122,7 +110,7 @@ def _run(arguments: list[str], traces: bool) -> int:
         sys.stderr.close()
         return int(ExitCode.OK)
     except Exception as error:
-        if _interrupted.is_set():
+        if interrupts.requested():
             raise KeyboardInterrupt from error
         traceback.print_exc()
         click.echo("this is a defect of vim-deploy: please report the lines above", err=True)

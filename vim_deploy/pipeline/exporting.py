@@ -200,7 +200,7 @@ def _check_export(
         return None, ("not checked against PyTorch: onnxruntime is not installed",)
     from vim_deploy.run.torch_runner import TorchRunner
 
-    reference, candidate = TorchRunner(module), OrtRunner(written)
+    reference, candidate = TorchRunner(module, threads=1), OrtRunner(written)
     batches = CHECK_BATCHES if options.batch is None else (options.batch,)
     case = random_case(candidate.input, info.preprocess, max(batches))
     results = compare_runners(reference, candidate, [case], batches, tolerance)
