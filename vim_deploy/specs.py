@@ -8,6 +8,9 @@ from typing import Any, Literal
 
 PreprocessMode = Literal["none", "normalize", "uint8"]
 Precision = Literal["fp32", "fp16", "bf16"]
+#: ``base``: one node for each scan direction. ``fused``: both directions of a mixer in one
+#: convolution and one scan. ``fused-low-rank``: the scan computes dt from its low-rank weight, too.
+GraphForm = Literal["base", "fused", "fused-low-rank"]
 
 #: Mean and standard deviation of ImageNet's RGB channels, as the official evaluation uses them
 #: (timm.data.constants IMAGENET_DEFAULT_MEAN and IMAGENET_DEFAULT_STD).
@@ -83,7 +86,9 @@ class ExportInfo:
         preprocess: what the graph does itself: ``none`` (takes normalised NCHW float),
             ``normalize`` (takes NCHW float in [0, 1]), ``uint8`` (takes NHWC uint8).
         head: ``logits``, ``softmax``, ``topk:K`` or ``features``.
-        graph, precision, opset: form of the graph.
+        graph: ``base``, ``fused`` or ``fused-low-rank``: the form that was asked for. What has no
+            fused form (a scan without a partner, v1's shared convolution) stays as in ``base``.
+        precision, opset: form of the graph.
         pos_embed: how the position embedding was fitted to the image size.
         labels: class names, in order; may be empty.
         tool_version: of vim-deploy.
@@ -96,7 +101,7 @@ class ExportInfo:
     image: ImagePreparation
     preprocess: PreprocessMode
     head: str
-    graph: str
+    graph: GraphForm
     precision: str
     opset: int
     pos_embed: str

@@ -48,7 +48,7 @@ def test_exported_model_becomes_an_engine(tmp_path, batch, head):
     )
     torch.manual_seed(0)
     module = DeployedModel(VisionMamba(config), image, "none", parse_head(head, config))
-    model, _ = export_graph(module, info, batch=batch)
+    model, *_ = export_graph(module, info, batch=batch)
     onnx.save(model, tmp_path / "model.onnx")
 
     options = ProfileOptions(max_batch=4) if batch is None else ProfileOptions()

@@ -27,6 +27,8 @@ def take_export_options(options: dict[str, Any], force: bool = False) -> ExportO
 
     return ExportOptions(
         batch=options.pop("batch") or None,
+        graph=options.pop("graph"),
+        dump_passes=options.pop("dump_passes"),
         opset=options.pop("opset"),
         preprocess=options.pop("preprocess"),
         head=options.pop("head"),
@@ -63,8 +65,11 @@ def as_dict(result: ExportResult) -> dict[str, Any]:
         "path": str(result.path),
         "up_to_date": result.up_to_date,
         "scans": result.summary.scans,
+        "fused_scans": result.summary.fused_scans,
+        "fused_convolutions": result.summary.fused_convolutions,
         "flips": result.summary.flips,
         "nodes": sum(result.summary.ops.values()),
+        "passes": [report.as_dict() for report in result.passes],
         "notes": list(result.notes),
         "seconds": round(result.seconds, 3),
         "parity": result.parity.as_dict() if result.parity else None,
@@ -78,9 +83,13 @@ def _report(result: ExportResult) -> None:
         return
     summary = result.summary
     say(
-        f"wrote {result.path}: {result.info.model}, {summary.blocks} blocks, {summary.scans} "
-        f"scans, {sum(summary.ops.values())} nodes, {result.seconds:.1f} s"
+        f"wrote {result.path}: {result.info.model}, {result.info.graph} graph, "
+        f"{summary.blocks} blocks, {summary.scans} scans ({summary.fused_scans} fused pairs), "
+        f"{sum(summary.ops.values())} nodes, {result.seconds:.1f} s"
     )
+    for note in result.notes:
+        if note.startswith("not fused"):
+            say(note)
     if result.parity is not None:
         worst = result.parity.worst
         say(

@@ -140,6 +140,20 @@ _MODEL_OPTIONS = (
 
 _GRAPH_OPTIONS = (
     click.option("--batch", type=Batch(), default="dynamic", show_default=True, help="Batch size."),
+    click.option(
+        "--graph",
+        type=click.Choice(["fused", "fused-low-rank", "base"]),
+        default="fused",
+        show_default=True,
+        help="Both directions of a mixer in one convolution and one scan (low-rank: the scan "
+        "computes dt as well), or one scan node for each.",
+    ),
+    click.option(
+        "--dump-passes",
+        type=click.Path(path_type=Path, file_okay=False),
+        metavar="DIR",
+        help="Folder for the graph before and after each fusion pass.",
+    ),
     click.option("--opset", type=int, default=18, show_default=True, help="ONNX opset, 17 to 21."),
     click.option(
         "--preprocess",

@@ -1,6 +1,9 @@
-"""Trace, tidy, name, convert, describe, check: a module becomes one self-describing ONNX model."""
+"""Trace, tidy, name, fuse, convert, describe, check: a module to one self-describing ONNX model."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
 
 import onnx
 
@@ -9,31 +12,50 @@ from vim_deploy.graph import metadata
 from vim_deploy.graph.function_body import attach_functions
 from vim_deploy.graph.names import apply_names
 from vim_deploy.graph.opset import convert_opset
+from vim_deploy.graph.passes.report import PassReport
+from vim_deploy.graph.passes.run import run_passes
 from vim_deploy.graph.tidy import tidy
 from vim_deploy.graph.trace import trace
-from vim_deploy.graph.verify import GraphSummary, check_graph
+from vim_deploy.graph.verify import GraphSummary, check_graph, fused_mixers
 from vim_deploy.model.heads import DeployedModel
 from vim_deploy.specs import ExportInfo
 
 
+class ExportedGraph(NamedTuple):
+    """A checked model, what was counted in it, and what each pass did (none: a base graph)."""
+
+    model: onnx.ModelProto
+    summary: GraphSummary
+    passes: tuple[PassReport, ...]
+
+
 def export_graph(
-    module: DeployedModel, info: ExportInfo, *, batch: int | None
-) -> tuple[onnx.ModelProto, GraphSummary]:
-    """The checked model of ``module`` and what was counted in it.
+    module: DeployedModel, info: ExportInfo, *, batch: int | None, dump: Path | None = None
+) -> ExportedGraph:
+    """The checked model of ``module``.
 
     Args:
         module: preparation, model and head, with weights.
-        info: stored in the file.
+        info: stored in the file; its ``graph`` decides the form.
         batch: fixed batch size, or None for a dynamic one.
+        dump: folder that takes the graph before and after each pass.
+
+    Raises:
+        VimDeployError: VIM-501 to VIM-503.
     """
     config = module.model.config
     model = tidy(trace(module, batch=batch))
     apply_names(model, config)
+    passes: tuple[PassReport, ...] = ()
+    if info.graph != "base":
+        low_rank = info.graph == "fused-low-rank"
+        expected = fused_mixers(config, info.graph)
+        passes = run_passes(model, expected=expected, low_rank=low_rank, dump=dump)
     convert_opset(model, info.opset)
     attach_functions(model)
     _make_repeatable(model)
     metadata.attach(model, info)
-    return model, check_graph(model, config)
+    return ExportedGraph(model, check_graph(model, config, info.graph), passes)
 
 
 def _make_repeatable(model: onnx.ModelProto) -> None:

@@ -10,16 +10,18 @@ those happen outside. State is [B, N, D]; a token's slices are [B, 1, D] and [B,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import onnx
-from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, helper
+from onnx import AttributeProto, FunctionProto, NodeProto, helper
 
 from vim_deploy import contract
 from vim_deploy.errors import VimDeployError
-from vim_deploy.graph.rewrite import attribute_int, opset_version, scan_nodes
+from vim_deploy.graph import fused_bodies
+from vim_deploy.graph.body_nodes import columns, constant, one_token, silu
+from vim_deploy.graph.rewrite import Shapes, attribute_int, nodes_of, opset_version
 
 #: Tensors that Scan slices per token: step sizes, step sizes times input, B, C; and y it stacks.
 _SCAN_INPUTS = 4
@@ -49,29 +51,43 @@ def direction_attributes(reverse: bool) -> dict[str, list[int]]:
 
 
 def attach_functions(model: onnx.ModelProto) -> None:
-    """Give ``model`` the local function that all its scan nodes share.
+    """Give ``model`` a local function for each of our ops that it holds.
 
     Raises:
-        VimDeployError: VIM-502 when the nodes differ in anything but the direction.
+        VimDeployError: VIM-502 when nodes of one op differ in what a function is written for (a
+            scan's direction apart).
     """
-    nodes = scan_nodes(model.graph)
-    if not nodes:
-        return
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    forms = {_form_of(node, shapes) for node in nodes}
+    opset = opset_version(model)
+    functions = [
+        _function_of(nodes, shapes, form_of, function, opset)
+        for op_type, form_of, function in _BODIES
+        if (nodes := nodes_of(model.graph, op_type))
+    ]
+    kept = [item for item in model.functions if item.domain != contract.DOMAIN]
+    del model.functions[:]
+    model.functions.extend([*kept, *functions])
+
+
+def _function_of(
+    nodes: list[NodeProto],
+    shapes: Shapes,
+    form_of: Callable[[NodeProto, Shapes], Any],
+    function: Callable[[Any, int], FunctionProto],
+    opset: int,
+) -> FunctionProto:
+    forms = {form_of(node, shapes) for node in nodes}
     if len(forms) != 1:
         raise VimDeployError(
             "VIM-502",
-            "the scan nodes do not share one form",
+            f"the {nodes[0].op_type} nodes do not share one form",
             why=f"found {len(forms)}: {sorted(map(str, forms))}",
             fix="report this model config",
         )
-    kept = [item for item in model.functions if item.domain != contract.DOMAIN]
-    del model.functions[:]
-    model.functions.extend([*kept, scan_function(forms.pop(), opset_version(model))])
+    return function(forms.pop(), opset)
 
 
-def _form_of(node: NodeProto, shapes: dict[str, tuple[int, ...]]) -> ScanForm:
+def _form_of(node: NodeProto, shapes: Shapes) -> ScanForm:
     state, channels = shapes[node.input[contract.SELECTIVE_SCAN_INPUTS.index("A")]]
     return ScanForm(
         state=state,
@@ -87,8 +103,8 @@ def _form_of(node: NodeProto, shapes: dict[str, tuple[int, ...]]) -> ScanForm:
 def scan_function(form: ScanForm, opset: int) -> FunctionProto:
     """The function for one form; float32 tensors."""
     nodes = [
-        *_columns("bc", form.b_off, form.state, "b_rows"),
-        *_columns("bc", form.c_off, form.state, "c_rows"),
+        *columns("bc", form.b_off, form.state, "b_rows", axis=2),
+        *columns("bc", form.c_off, form.state, "c_rows", axis=2),
         *_step_sizes(form),
         *_recurrence(form),
         *_skip_and_gate(form),
@@ -108,21 +124,6 @@ def scan_function(form: ScanForm, opset: int) -> FunctionProto:
     )
 
 
-def _constant(name: str, values: Sequence[int]) -> NodeProto:
-    array = np.array(values, dtype=np.int64)
-    return helper.make_node("Constant", [], [name], value=onnx.numpy_helper.from_array(array))
-
-
-def _columns(source: str, start: int, count: int, name: str) -> list[NodeProto]:
-    """``name`` = source[..., start : start + count] of a rank-3 tensor."""
-    return [
-        _constant(f"{name}_start", [start]),
-        _constant(f"{name}_end", [start + count]),
-        _constant(f"{name}_axis", [2]),
-        helper.make_node("Slice", [source, f"{name}_start", f"{name}_end", f"{name}_axis"], [name]),
-    ]
-
-
 def _step_sizes(form: ScanForm) -> list[NodeProto]:
     """delta = softplus(dt + dt_bias); delta_u = delta * u."""
     biased = "delta_before_softplus" if form.delta_softplus else "delta"
@@ -138,7 +139,7 @@ def _recurrence(form: ScanForm) -> list[NodeProto]:
         "Scan",
         ["state_0", "delta_4d", "delta_u_4d", "b_4d", "c_4d"],
         ["state_L", "y_scan"],
-        body=_scan_body(),
+        body=one_token([""]),
         num_scan_inputs=_SCAN_INPUTS,
         scan_input_axes=[_TOKEN_AXIS] * _SCAN_INPUTS,
         scan_output_axes=[_TOKEN_AXIS] * _SCAN_OUTPUTS,
@@ -148,41 +149,18 @@ def _recurrence(form: ScanForm) -> list[NodeProto]:
             AttributeProto(name=name, ref_attr_name=name, type=AttributeProto.INTS)
         )
     return [
-        _constant("axis_2", [2]),
-        _constant("axis_3", [3]),
+        constant("axis_2", [2]),
+        constant("axis_3", [3]),
         helper.make_node("Unsqueeze", ["delta", "axis_2"], ["delta_4d"]),
         helper.make_node("Unsqueeze", ["delta_u", "axis_2"], ["delta_u_4d"]),
         helper.make_node("Unsqueeze", ["b_rows", "axis_3"], ["b_4d"]),
         helper.make_node("Unsqueeze", ["c_rows", "axis_3"], ["c_4d"]),
         helper.make_node("Shape", ["u"], ["batch"], start=0, end=1),
-        _constant("state_sizes", [form.state, form.channels]),
+        constant("state_sizes", [form.state, form.channels]),
         helper.make_node("Concat", ["batch", "state_sizes"], ["state_shape"], axis=0),
         helper.make_node("ConstantOfShape", ["state_shape"], ["state_0"]),
         scan,
     ]
-
-
-def _scan_body() -> GraphProto:
-    """One token: h = exp(delta A) h + delta u B; y = sum_n C h."""
-
-    def value(name: str) -> onnx.ValueInfoProto:
-        return helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
-
-    return helper.make_graph(
-        [
-            helper.make_node("Mul", ["delta_t", "A"], ["delta_a_t"]),
-            helper.make_node("Exp", ["delta_a_t"], ["decay_t"]),
-            helper.make_node("Mul", ["decay_t", "state_in"], ["decayed_t"]),
-            helper.make_node("Mul", ["delta_u_t", "b_t"], ["input_t"]),
-            helper.make_node("Add", ["decayed_t", "input_t"], ["state_out"]),
-            helper.make_node("Mul", ["state_out", "c_t"], ["read_t"]),
-            _constant("state_axis", [1]),
-            helper.make_node("ReduceSum", ["read_t", "state_axis"], ["y_t"], keepdims=0),
-        ],
-        "one_token",
-        [value(name) for name in ("state_in", "delta_t", "delta_u_t", "b_t", "c_t")],
-        [value("state_out"), value("y_t")],
-    )
 
 
 def _skip_and_gate(form: ScanForm) -> list[NodeProto]:
@@ -196,8 +174,15 @@ def _skip_and_gate(form: ScanForm) -> list[NodeProto]:
         return nodes
     return [
         *nodes,
-        *_columns("z", form.z_off, form.channels, "gate"),
-        helper.make_node("Sigmoid", ["gate"], ["gate_sigmoid"]),
-        helper.make_node("Mul", ["gate", "gate_sigmoid"], ["gate_silu"]),
+        *columns("z", form.z_off, form.channels, "gate", axis=2),
+        *silu("gate", "gate_silu"),
         helper.make_node("Mul", [ungated, "gate_silu"], ["y"]),
     ]
+
+
+#: Op, form of one of its nodes, and the body for a form.
+_BODIES: tuple[tuple[str, Callable[..., Any], Callable[..., FunctionProto]], ...] = (
+    (contract.SELECTIVE_SCAN, _form_of, scan_function),
+    (contract.BI_CAUSAL_CONV, fused_bodies.conv_form, fused_bodies.conv_function),
+    (contract.BI_SELECTIVE_SCAN, fused_bodies.bi_scan_form, fused_bodies.bi_scan_function),
+)

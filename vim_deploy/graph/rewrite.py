@@ -9,6 +9,9 @@ from onnx import GraphProto, ModelProto, NodeProto
 
 from vim_deploy import contract
 
+#: Shape of each initialiser by name.
+Shapes = dict[str, tuple[int, ...]]
+
 
 def attribute_int(node: NodeProto, name: str) -> int:
     """An INT attribute of ``node``; KeyError when it is absent."""
@@ -18,13 +21,32 @@ def attribute_int(node: NodeProto, name: str) -> int:
     raise KeyError(f"{node.op_type} {node.name} has no attribute {name}")
 
 
-def scan_nodes(graph: GraphProto) -> list[NodeProto]:
-    """The scan nodes in graph order."""
+def attribute_float(node: NodeProto, name: str) -> float:
+    """A FLOAT attribute of ``node``; KeyError when it is absent."""
+    for attribute in node.attribute:
+        if attribute.name == name:
+            return float(attribute.f)
+    raise KeyError(f"{node.op_type} {node.name} has no attribute {name}")
+
+
+def attribute_ints(node: NodeProto, name: str) -> list[int] | None:
+    """An INTS attribute of ``node``; None when it is absent."""
+    for attribute in node.attribute:
+        if attribute.name == name:
+            return [int(value) for value in attribute.ints]
+    return None
+
+
+def nodes_of(graph: GraphProto, op_type: str) -> list[NodeProto]:
+    """The nodes of one of our own ops, in graph order."""
     return [
-        node
-        for node in graph.node
-        if node.domain == contract.DOMAIN and node.op_type == contract.SELECTIVE_SCAN
+        node for node in graph.node if node.domain == contract.DOMAIN and node.op_type == op_type
     ]
+
+
+def scan_nodes(graph: GraphProto) -> list[NodeProto]:
+    """The one-direction scan nodes in graph order."""
+    return nodes_of(graph, contract.SELECTIVE_SCAN)
 
 
 def constants_of(graph: GraphProto) -> dict[str, NDArray[np.int64]]:

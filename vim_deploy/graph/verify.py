@@ -1,7 +1,7 @@
 """Facts that an exported graph must show before it is written.
 
-Counts, not numbers: two scans a block, no flip, no operator nobody expects. Numbers are the
-business of ``parity``.
+Counts, not numbers: two scans a block, fused where that was asked for, no flip, no operator nobody
+expects. Numbers are the business of ``parity``.
 """
 
 from __future__ import annotations
@@ -13,43 +13,63 @@ import onnx
 
 from vim_deploy import contract
 from vim_deploy.errors import VimDeployError
-from vim_deploy.graph.rewrite import attribute_int, constants_of, scan_nodes
+from vim_deploy.graph.rewrite import attribute_int, constants_of, nodes_of, scan_nodes
 from vim_deploy.recipe.model_config import ModelConfig
 
 #: Standard operators that the trace of a VisionMamba may hold, preparation and heads included.
 EXPECTED_OPS = frozenset(
     {"Add", "Cast", "Concat", "Conv", "Div", "Expand", "Gather", "Gemm", "LayerNormalization",
-     "MatMul", "Mul", "Neg", "Pow", "Reciprocal", "ReduceMax", "ReduceMean", "Reshape", "Shape",
-     "Sigmoid", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "TopK", "Transpose",
+     "MatMul", "Mul", "Neg", "Pad", "Pow", "Reciprocal", "ReduceMax", "ReduceMean", "Reshape",
+     "Shape", "Sigmoid", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "TopK", "Transpose",
      "Unsqueeze"}
 )  # fmt: skip
 
 
+_OWN_OPS = frozenset(
+    f"{contract.DOMAIN}::{name}"
+    for name in (contract.SELECTIVE_SCAN, contract.BI_CAUSAL_CONV, contract.BI_SELECTIVE_SCAN)
+)
+
+
 @dataclass(frozen=True)
 class GraphSummary:
-    """What the checker counted."""
+    """What the checker counted.
+
+    Attributes:
+        blocks: as the model config says.
+        scans: directions scanned; a fused scan node counts twice.
+        forward_scans, backward_scans: of those, each way.
+        fused_scans, fused_convolutions: nodes that do both directions.
+        flips: slices that run backwards.
+        ops: nodes of the main graph by operator.
+    """
 
     blocks: int
     scans: int
     forward_scans: int
     backward_scans: int
+    fused_scans: int
+    fused_convolutions: int
     flips: int
     ops: dict[str, int]
 
 
 def summarize(model: onnx.ModelProto, blocks: int) -> GraphSummary:
     """Count nodes of the main graph."""
-    scans = scan_nodes(model.graph)
-    backward = sum(attribute_int(node, "reverse") for node in scans)
+    singles = scan_nodes(model.graph)
+    backward = sum(attribute_int(node, "reverse") for node in singles)
+    fused = len(nodes_of(model.graph, contract.BI_SELECTIVE_SCAN))
     ops = Counter(
         f"{node.domain}::{node.op_type}" if node.domain else node.op_type
         for node in model.graph.node
     )
     return GraphSummary(
         blocks=blocks,
-        scans=len(scans),
-        forward_scans=len(scans) - backward,
-        backward_scans=backward,
+        scans=len(singles) + 2 * fused,
+        forward_scans=len(singles) - backward + fused,
+        backward_scans=backward + fused,
+        fused_scans=fused,
+        fused_convolutions=len(nodes_of(model.graph, contract.BI_CAUSAL_CONV)),
         flips=_count_flips(model),
         ops=dict(sorted(ops.items())),
     )
@@ -66,8 +86,21 @@ def _count_flips(model: onnx.ModelProto) -> int:
     return flips
 
 
-def check_graph(model: onnx.ModelProto, config: ModelConfig) -> GraphSummary:
-    """Compare the graph with what ``config`` promises.
+def fused_mixers(config: ModelConfig, graph: str) -> int:
+    """How many mixers the form ``graph`` fuses: all of a v2 model that runs both directions."""
+    fuses = graph != "base" and config.direction_type == "v2" and config.scans_per_layer == 2
+    return config.layers_run if fuses else 0
+
+
+def missing_functions(model: onnx.ModelProto) -> list[str]:
+    """Our ops that the graph holds, but not as local functions."""
+    held = {(item.domain, item.name) for item in model.functions}
+    used = {node.op_type for node in model.graph.node if node.domain == contract.DOMAIN}
+    return sorted(name for name in used if (contract.DOMAIN, name) not in held)
+
+
+def check_graph(model: onnx.ModelProto, config: ModelConfig, graph: str = "base") -> GraphSummary:
+    """Compare the graph with what ``config`` and the form ``graph`` promise.
 
     Raises:
         VimDeployError: VIM-502 with every deviation.
@@ -81,17 +114,22 @@ def check_graph(model: onnx.ModelProto, config: ModelConfig) -> GraphSummary:
         problems.append(
             f"{summary.forward_scans} forward and {summary.backward_scans} backward scans"
         )
+    expected_fused = fused_mixers(config, graph)
+    for what, found in (
+        ("fused scan", summary.fused_scans),
+        ("fused convolution", summary.fused_convolutions),
+    ):
+        if found != expected_fused:
+            problems.append(f"{found} {what} nodes instead of {expected_fused}")
     # Only flip_img_sequences_ratio asks for a flipped sequence.
     if summary.flips and not config.flips_sequence:
         problems.append(f"{summary.flips} flips")
-    custom = f"{contract.DOMAIN}::{contract.SELECTIVE_SCAN}"
     problems += [
         f"unexpected operator {name} ({count} times)"
         for name, count in summary.ops.items()
-        if name not in EXPECTED_OPS and name != custom
+        if name not in EXPECTED_OPS and name not in _OWN_OPS
     ]
-    if expected_scans and [item.name for item in model.functions] != [contract.SELECTIVE_SCAN]:
-        problems.append("the local function of the scan is missing")
+    problems += [f"the local function of {name} is missing" for name in missing_functions(model)]
     if problems:
         raise VimDeployError(
             "VIM-502",

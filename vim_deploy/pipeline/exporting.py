@@ -21,6 +21,7 @@ from vim_deploy.files import (
     single_writer,
 )
 from vim_deploy.graph import metadata
+from vim_deploy.graph.passes.report import PassReport
 from vim_deploy.graph.verify import GraphSummary, summarize
 from vim_deploy.log import get_logger
 from vim_deploy.parity.cases import random_case
@@ -29,7 +30,7 @@ from vim_deploy.parity.report import ParityReport, compare_runners
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.run.ort_runner import OrtRunner
-from vim_deploy.specs import ExportInfo
+from vim_deploy.specs import ExportInfo, GraphForm
 
 if TYPE_CHECKING:
     from vim_deploy.model.heads import DeployedModel
@@ -45,11 +46,14 @@ CHECK_BATCHES = (1, 3)
 class ExportOptions:
     """How to export.
 
-    ``batch`` is a fixed batch size, or None for a dynamic one. ``check`` compares the file with
-    PyTorch in ONNX Runtime before it is put in place.
+    ``batch`` is a fixed batch size, or None for a dynamic one. ``graph`` is the form of the graph
+    (``vim_deploy.specs.GraphForm``), ``dump_passes`` a folder for the graph before and after each
+    fusion pass. ``check`` compares the file with PyTorch in ONNX Runtime before it is put in place.
     """
 
     batch: int | None = None
+    graph: GraphForm = "fused"
+    dump_passes: Path | None = None
     opset: int = 18
     preprocess: str = "none"
     head: str = "logits"
@@ -59,7 +63,11 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class ExportResult:
-    """An exported file. ``parity`` is None when nothing was checked, and ``notes`` say why."""
+    """An exported file.
+
+    ``parity`` is None when nothing was checked, and ``notes`` say why. ``passes`` are the reports
+    of the fusion passes, none for a base graph or a file that was up to date.
+    """
 
     path: Path
     info: ExportInfo
@@ -68,6 +76,7 @@ class ExportResult:
     notes: tuple[str, ...]
     seconds: float
     up_to_date: bool = False
+    passes: tuple[PassReport, ...] = ()
 
 
 def export(
@@ -85,12 +94,13 @@ def export(
     Raises:
         VimDeployError: of every stage; nothing is written then.
     """
+    options = options or ExportOptions()
+    _check_options(options)
     require_torch()
     from vim_deploy.model.load import load_model
 
     if isinstance(request, str):
         request = ModelRequest(request)
-    options = options or ExportOptions()
     started = time.perf_counter()
     loaded = load_model(request)
     for note in loaded.notes:
@@ -99,6 +109,16 @@ def export(
     with single_writer(path):
         remove_leftovers(path)
         return _export_loaded(loaded, path, options, started)
+
+
+def _check_options(options: ExportOptions) -> None:
+    if options.dump_passes is not None and options.graph == "base":
+        raise VimDeployError(
+            "VIM-202",
+            "--dump-passes has nothing to dump for --graph base",
+            why="the passes make the fused forms out of the base graph",
+            fix="--graph fused",
+        )
 
 
 def require_torch() -> None:
@@ -118,19 +138,33 @@ def _export_loaded(
     info = _export_info(loaded, options, module.preprocess)
     if not options.force:
         existing = _existing_export(path, info, loaded.notes, started)
-        if existing is not None:
+        # A dump needs the passes to run; the file they end in is the same one.
+        if existing is not None and options.dump_passes is None:
             return existing
     from vim_deploy.graph.export_graph import export_graph
 
-    model, summary = export_graph(module, info, batch=options.batch)
+    exported = export_graph(module, info, batch=options.batch, dump=options.dump_passes)
+    model, summary, passes = exported
     with atomic_output(path) as temporary:
         with output_errors(path):
             temporary.write_bytes(model.SerializeToString(deterministic=True))
         tolerance = recipe_tolerance(loaded.tolerances)
         parity, notes = _check_export(temporary, path, module, info, options, tolerance)
-    notes = (*loaded.notes, *notes)
+    notes = (*loaded.notes, *_not_fused(passes), *notes)
     seconds = time.perf_counter() - started
-    return ExportResult(path, info, summary, parity, notes, seconds)
+    return ExportResult(path, info, summary, parity, notes, seconds, passes=passes)
+
+
+def _not_fused(passes: tuple[PassReport, ...]) -> tuple[str, ...]:
+    """One sentence for each reason why something stayed as it was."""
+    places: dict[str, set[str]] = {}
+    for report in passes:
+        for refusal in report.refused:
+            places.setdefault(refusal.reason, set()).add(refusal.place)
+    return tuple(
+        f"not fused: {reason} ({len(found)} places, first {min(found)})"
+        for reason, found in places.items()
+    )
 
 
 def _export_info(loaded: LoadedModel, options: ExportOptions, preprocess: Any) -> ExportInfo:  # noqa: ANN401
@@ -142,7 +176,7 @@ def _export_info(loaded: LoadedModel, options: ExportOptions, preprocess: Any) -
         "image": loaded.image,
         "preprocess": preprocess,
         "head": options.head,
-        "graph": "base",
+        "graph": options.graph,
         "precision": "fp32",
         "opset": options.opset,
         "pos_embed": loaded.pos_embed,

@@ -6,12 +6,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from vim_deploy import contract
 from vim_deploy.engine.inspect import inspect_plan
 from vim_deploy.files import require_file, sha256_of
 from vim_deploy.graph import metadata
 from vim_deploy.graph.rewrite import opset_version
-from vim_deploy.graph.verify import summarize
+from vim_deploy.graph.verify import missing_functions, summarize
 from vim_deploy.recipe.catalog import find_recipe
 from vim_deploy.recipe.model_config import ModelConfig
 
@@ -72,8 +71,7 @@ def _onnx(path: Path) -> dict[str, Any]:
         "parameters": sum(_elements(tensor.dims) for tensor in model.graph.initializer),
         "graph": dataclasses.asdict(summary),
         "functions": functions,
-        "runs_without_plugin": summary.scans == 0
-        or f"{contract.DOMAIN}::{contract.SELECTIVE_SCAN}" in functions,
+        "runs_without_plugin": not missing_functions(model),
         "export": info.as_dict() if info else None,
     }
 

@@ -61,7 +61,7 @@ def exported(
     batch: int | None = None,
 ) -> tuple[DeployedModel, onnx.ModelProto, GraphSummary]:
     module, info = deployed(config or tiny_config(), preprocess, head)
-    model, summary = export_graph(module, info, batch=batch)
+    model, summary, _ = export_graph(module, info, batch=batch)
     return module, model, summary
 
 
@@ -165,8 +165,8 @@ def test_structure_does_not_depend_on_values() -> None:
     module, info = deployed(config)
     blank = DeployedModel(VisionMamba(config), info.image, "none", module.head)
     seed_weights(blank.model, 0)
-    first, _ = export_graph(module, info, batch=None)
-    second, _ = export_graph(blank, info, batch=None)
+    first, *_ = export_graph(module, info, batch=None)
+    second, *_ = export_graph(blank, info, batch=None)
     assert [node.name for node in first.graph.node] == [node.name for node in second.graph.node]
     assert [t.name for t in first.graph.initializer] == [t.name for t in second.graph.initializer]
 
@@ -223,7 +223,7 @@ def test_fixed_batch() -> None:
 def test_opsets(opset: int, pool: str) -> None:
     module, info = deployed(tiny_config(if_cls_token=False, final_pool_type=pool))
     info = ExportInfo.from_dict({**info.as_dict(), "opset": opset})
-    model, _ = export_graph(module, info, batch=None)
+    model, *_ = export_graph(module, info, batch=None)
     versions = {entry.domain: entry.version for entry in model.opset_import}
     assert versions[""] == opset
     assert model.ir_version == {17: 8, 18: 8, 19: 9, 20: 9, 21: 10}[opset]

@@ -1,0 +1,1 @@
+"""Passes that turn the traced graph into the deployed one; ``run.PASSES`` is their order."""
