@@ -22,8 +22,11 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize(("batch", "head"), [(None, "topk:2"), (3, "logits")])
-def test_exported_model_becomes_an_engine(tmp_path, batch, head):
+@pytest.mark.parametrize(
+    ("batch", "head", "graph"),
+    [(None, "topk:2", "base"), (3, "logits", "fused"), (None, "logits", "fused-low-rank")],
+)
+def test_exported_model_becomes_an_engine(tmp_path, batch, head, graph):
     from vim_deploy.graph.export_graph import export_graph
     from vim_deploy.model.heads import DeployedModel, parse_head
     from vim_deploy.model.vim import VisionMamba
@@ -39,7 +42,7 @@ def test_exported_model_becomes_an_engine(tmp_path, batch, head):
         image=image,
         preprocess="none",
         head=head,
-        graph="base",
+        graph=graph,
         precision="fp32",
         opset=18,
         pos_embed="unchanged",

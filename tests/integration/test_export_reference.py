@@ -19,22 +19,37 @@ from vim_deploy.pipeline.verifying import VerifyOptions
 from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.run.base import run_in_batches
 from vim_deploy.run.ort_runner import OrtRunner
+from vim_deploy.specs import GraphForm
 
 BOUND = 1e-4
-NAMES = [
-    *(name for name in reference.cases() if name != reference.DIGITS),
-    pytest.param(reference.FULL_SIZE, marks=[pytest.mark.reference, pytest.mark.slow]),
+#: Every case, in the form that export makes unless told otherwise.
+FUSED = [
+    *((name, "fused") for name in reference.cases() if name != reference.DIGITS),
+    pytest.param(reference.FULL_SIZE, "fused", marks=[pytest.mark.reference, pytest.mark.slow]),
 ]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_exported_file_gives_the_official_output(name: str, tmp_path: Path) -> None:
+#: The other forms of the graph, on cases that differ in what the passes meet.
+OTHER_FORMS = [
+    (name, graph)
+    for name in ("A01_middle_cls", "A08_bimamba_v1", "A18_d_state8", "A22_ssm_cfg")
+    for graph in ("base", "fused-low-rank")
+]
+
+
+@pytest.mark.parametrize(("name", "graph"), [*FUSED, *OTHER_FORMS])
+def test_exported_file_gives_the_official_output(
+    name: str, graph: GraphForm, tmp_path: Path
+) -> None:
     case = reference.load_case(name)
     config = config_of(case)
     request = ModelRequest(str(case.checkpoint), config=config.as_dict())
     # The comparison below is stricter than the export's own check.
-    result = export(request, tmp_path / "model.onnx", ExportOptions(check=False))
+    options = ExportOptions(graph=graph, check=False)
+    result = export(request, tmp_path / "model.onnx", options)
     assert result.summary.scans == config.layers_run * config.scans_per_layer
+    fuses = graph != "base" and config.direction_type == "v2" and config.scans_per_layer == 2
+    assert result.summary.fused_scans == (config.layers_run if fuses else 0)
     assert result.summary.flips == 0 or config.flips_sequence
     runner = OrtRunner(result.path)
     rows = np.arange(5) % len(case.image)
