@@ -9,25 +9,59 @@ from typing import Any
 import click
 
 from vim_deploy.cli.options import json_option
-from vim_deploy.cli.output import print_json, print_table
+from vim_deploy.cli.output import print_json, print_table, say
 
 
 @click.command("inspect")
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--graph",
+    is_flag=True,
+    help="An ONNX file's blocks: operators, types, kernel launches, sizes, share of the scans.",
+)
+@click.option("--batch", type=click.IntRange(min=1), help="Pictures, for --graph.  [default: 1]")
+@click.option("--gpu", help="GPU to predict for, for --graph.  [default: h200]")
 @json_option
-def command(file: Path, as_json: bool) -> None:
+def command(file: Path, graph: bool, batch: int | None, gpu: str | None, as_json: bool) -> None:
     """Describe an ONNX file, engine, checkpoint or recipe.
 
     Reads an engine's header and record without loading it, so no GPU is needed.
     """
     from vim_deploy.pipeline import inspect
+    from vim_deploy.pipeline.inspecting import GraphQuestion
 
-    description = inspect(file)
+    if not graph and (batch is not None or gpu is not None):
+        raise click.UsageError("--batch and --gpu belong to --graph")
+    question = GraphQuestion(batch=batch or 1, gpu=gpu or "h200") if graph else None
+    description = inspect(file, question)
     if as_json:
         print_json(description)
         return
+    inventory = description.pop("inventory", None)
     kind = description["kind"]
     print_table(f"{file.name}: {kind}", ("what", "value"), flat_rows(description))
+    if inventory is not None:
+        _print_inventory(inventory)
+
+
+_BLOCK_COLUMNS = ("block", "nodes", "types", "launches", "parameters", "activations, MB")
+
+
+def _print_inventory(inventory: dict[str, Any]) -> None:
+    title = f"{inventory['tokens']} tokens, batch {inventory['batch']}"
+    rows = []
+    for block in inventory["blocks"]:
+        ops = ", ".join(f"{count} {name}" for name, count in block["ops"].items())
+        types = ", ".join(f"{count} {name}" for name, count in block["edge_types"].items())
+        sizes = (f"{block['parameters']:,}", f"{block['activation_bytes'] / 1e6:.2f}")
+        rows.append((block["name"], ops, types, str(block["launches"]), *sizes))
+    print_table(title, _BLOCK_COLUMNS, rows)
+    found = inventory["prediction"]
+    say(
+        f"{inventory['launches']} kernel launches expected; ideal times on {found['gpu']}: scans "
+        f"{found['scan_us']:.1f} us (bound by {found['scan_bound_by']}), the rest "
+        f"{found['rest_us']:.1f} us, so the scans are {found['scan_share']:.0%}"
+    )
 
 
 def flat_rows(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from vim_deploy.engine.inspect import inspect_plan
+from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file, sha256_of
 from vim_deploy.graph import metadata
+from vim_deploy.graph.inventory import take_inventory
 from vim_deploy.graph.rewrite import opset_version
+from vim_deploy.graph.scan_bound import find_gpu, predict
 from vim_deploy.graph.verify import missing_functions, summarize
 from vim_deploy.recipe.catalog import find_recipe
 from vim_deploy.recipe.model_config import ModelConfig
@@ -21,12 +24,23 @@ _PICKLE_MAGIC = b"\x80"
 _CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".tar")
 
 
-def inspect(path: Path) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class GraphQuestion:
+    """What to say about an ONNX file's graph: for how many pictures, and for which GPU."""
+
+    batch: int = 1
+    gpu: str = "h200"
+
+
+def inspect(path: Path, graph: GraphQuestion | None = None) -> dict[str, Any]:
     """Describe an ONNX file, engine, checkpoint or recipe as a JSON-able mapping.
 
     Every description has ``kind``, ``file``, ``bytes`` and ``sha256``. Checkpoints need torch.
+    With ``graph``, an ONNX file's description has ``inventory`` as well: each block's operators,
+    types, kernel launches and sizes, and the scans' ideal share of the time.
 
     Raises:
+        VimDeployError: VIM-202 when ``graph`` is given for something that is no ONNX file.
         VimDeployError: VIM-401 (missing), VIM-402, VIM-403, VIM-409, VIM-412 or VIM-413 when the
             file is not what it seems to be.
     """
@@ -39,6 +53,14 @@ def inspect(path: Path) -> dict[str, Any]:
         description = {"kind": "checkpoint", **_checkpoint(path)}
     else:
         description = {"kind": "onnx", **_onnx(path)}
+    if graph is not None:
+        if description["kind"] != "onnx":
+            raise VimDeployError(
+                "VIM-202",
+                f"--graph describes ONNX files, {path.name} is of kind {description['kind']}",
+                fix="leave --graph away, or name an exported .onnx file",
+            )
+        description["inventory"] = _inventory(path, graph)
     identity = {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
     return {**description, **identity}
 
@@ -73,6 +95,22 @@ def _onnx(path: Path) -> dict[str, Any]:
         "functions": functions,
         "runs_without_plugin": not missing_functions(model),
         "export": info.as_dict() if info else None,
+    }
+
+
+def _inventory(path: Path, question: GraphQuestion) -> dict[str, Any]:
+    gpu = find_gpu(question.gpu)
+    model = metadata.load_model(path)
+    given = metadata.inputs_of(model)[0].shape[0]
+    batch = given if isinstance(given, int) else question.batch
+    blocks = take_inventory(model, batch)
+    tokens = {scan.tokens for block in blocks for scan in block.scans}
+    return {
+        "batch": batch,
+        "tokens": max(tokens, default=0),
+        "launches": sum(block.launches for block in blocks),
+        "prediction": dataclasses.asdict(predict(blocks, gpu, batch)),
+        "blocks": [dataclasses.asdict(block) for block in blocks],
     }
 
 

@@ -1,0 +1,148 @@
+"""What ``inspect --graph`` counts in a graph, and the bound it predicts with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+
+from tests.support.models import tiny_config
+from tests.unit.graph.test_passes import FUSED_BLOCK, block_ops, copy_of, exported
+from vim_deploy.cli.main import run
+from vim_deploy.errors import VimDeployError
+from vim_deploy.graph.inventory import OUTSIDE, BlockInventory, Scan, take_inventory
+from vim_deploy.graph.scan_bound import GPUS, find_gpu, predict
+
+#: Of tiny_config: 4 patches and a class token; embed_dim 16, d_inner 32, d_state 4, dt_rank 1.
+TOKENS, WIDTH, INNER, STATES = 5, 16, 32, 4
+
+
+@pytest.fixture(scope="module")
+def fused_model() -> onnx.ModelProto:
+    return exported("fused")[1].model
+
+
+def test_blocks_of_the_fused_graph(fused_model: onnx.ModelProto) -> None:
+    first, second, outside = take_inventory(fused_model, 3)
+    assert [first.name, second.name, outside.name] == ["block_00", "block_01", OUTSIDE]
+    assert (first.launches, second.launches) == (7, 7)
+    own = {name: second.ops[name] for name in ("VimBiCausalConv", "VimBiSelectiveScan", "MatMul")}
+    assert own == FUSED_BLOCK == block_ops(fused_model, 1)
+    assert first.edge_types == {"float": sum(first.ops.values())}
+    assert second.scans[0].tokens == TOKENS
+    assert (second.scans[0].directions, second.scans[0].channels) == (2, INNER)
+
+
+def test_low_rank_and_base_launches() -> None:
+    low_rank = take_inventory(exported("fused-low-rank")[1].model, 1)
+    assert [block.launches for block in low_rank[:2]] == [6, 6]
+    base = take_inventory(exported("base")[1].model, 1)
+    # norm, in_proj, slice, one transpose for both; for each direction conv, transpose, SiLU,
+    # x_proj, slice, dt_proj, scan; sum with halving, out_proj.
+    assert [block.launches for block in base[:2]] == [4 + 2 * 7 + 2] * 2
+
+
+def test_sizes_are_those_of_the_tensors(fused_model: onnx.ModelProto) -> None:
+    batch = 3
+    rows = 4 * batch * TOKENS  # bytes of one fp32 column
+    columns = 16  # B, C and dt of rank 1, padded
+    block = take_inventory(fused_model, batch)[1]
+    moved_by_scan = rows * (2 * INNER * 2 + 2 * columns + INNER + INNER)
+    assert block.scans[0].activation_bytes == moved_by_scan
+    mixer = (
+        WIDTH * 2 * INNER
+        + 2 * (4 + 1) * INNER
+        + 2 * INNER * columns
+        + 2 * columns * INNER
+        + 2 * (STATES + 2) * INNER
+        + INNER * WIDTH
+    )
+    # The norm's weight and its three constants: exponent, axis and epsilon.
+    assert block.parameters == mixer + WIDTH + 3
+    stream = rows * WIDTH
+    # Read hidden and residual, write the sum and the normed tokens; the parts in between are free.
+    norm = 4 * stream
+    in_proj = stream + rows * 2 * INNER
+    conv = rows * (INNER + 2 * INNER)
+    x_proj = rows * (2 * INNER + 2 * columns)
+    dt_proj = rows * (2 * columns + 2 * INNER)
+    out_proj = rows * INNER + stream
+    activations = norm + in_proj + conv + x_proj + dt_proj + moved_by_scan + out_proj
+    assert block.moved_bytes == activations + block.parameter_bytes
+
+
+def test_a_fixed_batch_and_a_dynamic_one_agree(fused_model: onnx.ModelProto) -> None:
+    fixed = copy_of(fused_model)
+    fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+    assert take_inventory(fixed, 9) == take_inventory(fused_model, 2)
+
+
+def test_every_kind_of_model_has_an_inventory() -> None:
+    for changes in ({"bimamba_type": "v1"}, {"if_rope": True, "if_cls_token": False}):
+        blocks = take_inventory(exported("fused", tiny_config(**changes))[1].model, 2)
+        assert sum(len(block.scans) for block in blocks) in (2, 4)
+
+
+def test_shapes_that_contradict_each_other_are_refused(fused_model: onnx.ModelProto) -> None:
+    broken = copy_of(fused_model)
+    broken.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 24
+    with pytest.raises(VimDeployError) as caught:
+        take_inventory(broken, 1)
+    assert caught.value.code == "VIM-409"
+
+
+def _block(*scans: Scan, moved: int) -> BlockInventory:
+    return BlockInventory("block_00", {}, 1, {}, 0, 0, 0, moved, scans)
+
+
+def test_prediction_by_special_functions() -> None:
+    # 2 * (16 + 2) + 2 = 38 results a token and channel at 132 * 16 * 1.98e9 a second.
+    scan = Scan(directions=2, tokens=197, channels=384, states=16, activation_bytes=1000)
+    found = predict([_block(scan, moved=4_321_000)] * 24, GPUS["h200"], 64)
+    assert found.scan_us == pytest.approx(24 * 64 * 197 * 384 * 38 / (132 * 16 * 1.98e9) * 1e6)
+    assert found.rest_us == pytest.approx(24 * 4_320_000 / (4.8e12 * 0.9) * 1e6)
+    assert found.scan_share == pytest.approx(found.scan_us / (found.scan_us + found.rest_us))
+    assert found.scan_bound_by == "special functions"
+
+
+def test_prediction_by_memory_and_without_scans() -> None:
+    scan = Scan(directions=2, tokens=1, channels=8, states=16, activation_bytes=27_000_000)
+    found = predict([_block(scan, moved=54_000_000)], GPUS["l4"], 1)
+    assert (found.scan_bound_by, found.scan_share) == ("memory", 0.5)
+    assert found.scan_us == pytest.approx(100)
+    assert predict([_block(moved=1)], GPUS["l4"], 1).scan_share == 0
+
+
+def test_unknown_gpu_is_refused() -> None:
+    with pytest.raises(VimDeployError, match="no figures for GPU 'h2000'"):
+        find_gpu("h2000")
+
+
+def test_command(
+    fused_model: onnx.ModelProto, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(fused_model, path)
+    assert run(["inspect", str(path), "--graph", "--gpu", "l4", "--batch", "4", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["inventory"]
+    assert (found["batch"], found["tokens"]) == (4, TOKENS)
+    assert found["prediction"]["gpu"] == "l4"
+    assert [block["launches"] for block in found["blocks"]][:2] == [7, 7]
+    assert run(["inspect", str(path), "--graph"]) == 0
+    printed = capsys.readouterr()
+    assert "VimBiSelectiveScan" in printed.err
+    assert "kernel launches expected" in printed.err
+    assert run(["inspect", str(path)]) == 0
+    assert "launches" not in capsys.readouterr().err
+
+
+def test_command_refuses_what_it_would_ignore(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = Path(__file__).parents[3] / "export" / "vim-digits.toml"
+    assert run(["inspect", str(recipe), "--gpu", "l4"]) == 2
+    assert "belong to --graph" in capsys.readouterr().err
+    assert run(["inspect", str(recipe), "--graph"]) == 2
+    assert "VIM-202" in capsys.readouterr().err

@@ -1,0 +1,270 @@
+"""What each block of an exported graph holds: operators, types, sizes, kernel launches.
+
+Everything is read off the graph, with the batch size filled in and shapes inferred. A block is what
+is named ``block_NN/...``; all other nodes count as ``outside``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import onnx
+from onnx import NodeProto, TensorProto, helper
+
+from vim_deploy import contract
+from vim_deploy.errors import VimDeployError
+from vim_deploy.graph.metadata import inputs_of
+
+_BLOCK = re.compile(r"(block_\d+)/.*")
+_NORM = re.compile(r"((?:block_\d+/)?norm(?:_f)?)/.*")
+OUTSIDE = "outside"
+
+#: No kernel of their own: they rename a tensor or work on shapes.
+_FREE = frozenset({"Constant", "Flatten", "Identity", "Reshape", "Shape", "Squeeze", "Unsqueeze"})
+#: Neighbours of these kinds are compiled into one kernel.
+_POINTWISE = frozenset(
+    {"Add", "Cast", "Div", "Exp", "Mul", "Neg", "Pow", "Reciprocal", "Sigmoid", "Softplus", "Sqrt",
+     "Sub", "Tanh"}
+)  # fmt: skip
+#: Input of our ops whose rows hold x and z side by side.
+_SHARED_ROWS = {
+    contract.SELECTIVE_SCAN: contract.SELECTIVE_SCAN_INPUTS.index("z"),
+    contract.BI_CAUSAL_CONV: contract.BI_CAUSAL_CONV_INPUTS.index("xz"),
+    contract.BI_SELECTIVE_SCAN: contract.BI_SELECTIVE_SCAN_INPUTS.index("xz"),
+}
+#: A scan node's directions, and the position of its A, [.., N, D].
+_SCAN_FACTS = {
+    contract.SELECTIVE_SCAN: (1, contract.SELECTIVE_SCAN_INPUTS.index("A")),
+    contract.BI_SELECTIVE_SCAN: (2, contract.BI_SELECTIVE_SCAN_INPUTS.index("A")),
+}
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One scan node: directions, tokens a picture, channels, states, bytes it moves."""
+
+    directions: int
+    tokens: int
+    channels: int
+    states: int
+    activation_bytes: int
+
+
+@dataclass(frozen=True)
+class BlockInventory:
+    """One block, for the batch size that was asked for.
+
+    Attributes:
+        name: ``block_03``, or ``outside``.
+        ops: nodes by operator.
+        launches: kernels expected of an engine with the plugin library: add and norm one, each
+            chain of elementwise nodes one, every other node one, reshapes none.
+        edge_types: inner tensors by element type.
+        parameters, parameter_bytes: initialisers that its nodes read.
+        activation_bytes: of all tensors that its nodes write.
+        moved_bytes: activations its launches read and write, and its parameters, once each; what
+            passes inside a launch does not count.
+        scans: its scan nodes.
+    """
+
+    name: str
+    ops: dict[str, int]
+    launches: int
+    edge_types: dict[str, int]
+    parameters: int
+    parameter_bytes: int
+    activation_bytes: int
+    moved_bytes: int
+    scans: tuple[Scan, ...]
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Bytes, element type and shape of every tensor; elements of parameters; who reads what."""
+
+    bytes: dict[str, int]
+    types: dict[str, str]
+    shapes: dict[str, tuple[int, ...]]
+    parameters: dict[str, int]
+    readers: dict[str, list[NodeProto]]
+    outputs: frozenset[str]
+
+
+def take_inventory(model: onnx.ModelProto, batch: int) -> tuple[BlockInventory, ...]:
+    """The blocks of ``model`` in order, and last what is outside of them.
+
+    Args:
+        model: an exported graph; it is not changed.
+        batch: pictures at once; a graph with a fixed batch keeps its own.
+
+    Raises:
+        VimDeployError: VIM-409 when the shapes of the graph cannot be worked out.
+    """
+    sizes = _sizes(model, batch)
+    groups: dict[str, list[NodeProto]] = {}
+    for node in model.graph.node:
+        named = _BLOCK.fullmatch(node.name)
+        groups.setdefault(named.group(1) if named else OUTSIDE, []).append(node)
+    names = sorted(groups, key=lambda name: (name == OUTSIDE, name))
+    return tuple(_block(name, groups[name], sizes) for name in names)
+
+
+def _sizes(model: onnx.ModelProto, batch: int) -> _Sizes:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    image = inputs_of(model)[0]
+    for value in copy.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        if value.name == image.name and dims and not dims[0].HasField("dim_value"):
+            dims[0].dim_value = batch
+    for value in copy.graph.output:
+        # A symbolic size would contradict the one filled in above.
+        value.type.tensor_type.ClearField("shape")
+    try:
+        inferred = onnx.shape_inference.infer_shapes(copy, strict_mode=True, data_prop=True)
+    except onnx.shape_inference.InferenceError as error:
+        raise VimDeployError(
+            "VIM-409",
+            "the shapes of the graph cannot be worked out",
+            why=str(error).strip().splitlines()[0],
+            fix="export the file again with this version of vim-deploy",
+        ) from error
+    outputs = frozenset(value.name for value in model.graph.output)
+    sizes = _Sizes({}, {}, {}, {}, {}, outputs)
+    for node in model.graph.node:
+        for name in node.input:
+            sizes.readers.setdefault(name, []).append(node)
+    for tensor in model.graph.initializer:
+        _note(sizes, tensor.name, tensor.data_type, tuple(tensor.dims))
+        sizes.parameters[tensor.name] = _product(tensor.dims)
+    graph = inferred.graph
+    for value in [*graph.input, *graph.value_info, *graph.output]:
+        kind = value.type.tensor_type
+        dims = tuple(int(dim.dim_value) for dim in kind.shape.dim)
+        if kind.HasField("shape") and all(dim.HasField("dim_value") for dim in kind.shape.dim):
+            _note(sizes, value.name, kind.elem_type, dims)
+    missing = [n for node in model.graph.node for n in node.output if n and n not in sizes.bytes]
+    if missing:
+        raise VimDeployError(
+            "VIM-409",
+            "the shapes of the graph cannot be worked out",
+            why=f"unknown: {missing[0]} and {len(missing) - 1} more",
+            fix="export the file again with this version of vim-deploy",
+        )
+    return sizes
+
+
+def _note(sizes: _Sizes, name: str, element: int, shape: tuple[int, ...]) -> None:
+    dtype = helper.tensor_dtype_to_np_dtype(element)
+    sizes.bytes[name] = dtype.itemsize * _product(shape)
+    sizes.types[name] = TensorProto.DataType.Name(element).lower()
+    sizes.shapes[name] = shape
+
+
+def _product(shape: Iterable[int]) -> int:
+    product = 1
+    for size in shape:
+        product *= int(size)
+    return product
+
+
+def _block(name: str, nodes: list[NodeProto], sizes: _Sizes) -> BlockInventory:
+    launches = _launches(nodes)
+    read = {tensor for node in nodes for tensor in node.input if tensor in sizes.parameters}
+    written = [tensor for node in nodes for tensor in node.output if tensor]
+    parameter_bytes = sum(sizes.bytes[tensor] for tensor in read)
+    moved = sum(_moved(launch, sizes) for launch in launches)
+    return BlockInventory(
+        name=name,
+        ops=dict(sorted(Counter(node.op_type for node in nodes).items())),
+        launches=len(launches),
+        edge_types=dict(sorted(Counter(sizes.types[tensor] for tensor in written).items())),
+        parameters=sum(sizes.parameters[tensor] for tensor in read),
+        parameter_bytes=parameter_bytes,
+        activation_bytes=sum(sizes.bytes[tensor] for tensor in written),
+        moved_bytes=moved + parameter_bytes,
+        scans=tuple(
+            _scan(node, sizes)
+            for node in nodes
+            if node.domain == contract.DOMAIN and node.op_type in _SCAN_FACTS
+        ),
+    )
+
+
+def _launches(nodes: list[NodeProto]) -> list[list[NodeProto]]:
+    """The nodes in groups that become one kernel each; ``BlockInventory.launches`` has the rule."""
+    groups: dict[int, list[NodeProto]] = {}
+    group_of: dict[str, int] = {}
+    for number, node in enumerate(nodes):
+        if node.op_type in _FREE and node.domain == "":
+            # Transparent: what reads its output reads its input.
+            group = group_of.get(node.input[0]) if node.input else None
+            if group is not None:
+                group_of.update(dict.fromkeys(node.output, group))
+            continue
+        joined = _joins(node, groups, group_of)
+        group = number if joined is None else joined
+        groups.setdefault(group, []).append(node)
+        group_of.update(dict.fromkeys(node.output, group))
+    return list(groups.values())
+
+
+def _joins(
+    node: NodeProto, groups: dict[int, list[NodeProto]], group_of: dict[str, int]
+) -> int | None:
+    """The group of an earlier node that ``node`` is compiled into."""
+    norm = _norm_of(node)
+    for group in [group_of[tensor] for tensor in node.input if tensor in group_of]:
+        same_norm = norm is not None and _norm_of(groups[group][-1]) == norm
+        takes_sum = norm is not None or node.op_type in _POINTWISE
+        if same_norm or (takes_sum and _pointwise(groups[group])):
+            return group
+    return None
+
+
+def _norm_of(node: NodeProto) -> str | None:
+    """Place of the norm that ``node`` is a part of."""
+    named = _NORM.fullmatch(node.name)
+    return named.group(1) if named else None
+
+
+def _pointwise(nodes: list[NodeProto]) -> bool:
+    return all(node.op_type in _POINTWISE and node.domain == "" for node in nodes)
+
+
+def _moved(launch: list[NodeProto], sizes: _Sizes) -> int:
+    """Bytes of activations that a launch reads and writes, each once."""
+    inner = {id(node) for node in launch}
+    made = {tensor for node in launch for tensor in node.output if tensor}
+    reads = {
+        tensor: _read_bytes(node, position, sizes)
+        for node in launch
+        for position, tensor in enumerate(node.input)
+        if tensor in sizes.bytes and tensor not in made and tensor not in sizes.parameters
+    }
+    written = (
+        sizes.bytes[tensor]
+        for tensor in made
+        if any(id(reader) not in inner for reader in sizes.readers.get(tensor, ()))
+        or tensor in sizes.outputs
+    )
+    return sum(reads.values()) + sum(written)
+
+
+def _read_bytes(node: NodeProto, position: int, sizes: _Sizes) -> int:
+    """Bytes of one input that ``node`` reads: our ops read D columns of the rows x and z share."""
+    tensor = node.input[position]
+    size = sizes.bytes[tensor]
+    if node.domain == contract.DOMAIN and position == _SHARED_ROWS[node.op_type]:
+        return size * sizes.shapes[node.output[0]][-1] // sizes.shapes[tensor][-1]
+    return size
+
+
+def _scan(node: NodeProto, sizes: _Sizes) -> Scan:
+    directions, position = _SCAN_FACTS[node.op_type]
+    *_, states, channels = sizes.shapes[node.input[position]]
+    _, tokens, _ = sizes.shapes[node.output[0]]
+    return Scan(directions, tokens, channels, states, _moved([node], sizes))
