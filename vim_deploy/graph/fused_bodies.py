@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 from onnx import FunctionProto, NodeProto, helper
 
 from vim_deploy import contract
 from vim_deploy.graph.body_nodes import columns, constant, one_token, scalar, silu
 from vim_deploy.graph.rewrite import Shapes, attribute_float, attribute_int
 
-#: End of a slice that runs to the last element.
-_TO_END = int(np.iinfo(np.int64).max)
 _DIRECTIONS = ("_fwd", "_bwd")
 #: Tensors that Scan slices per token and direction: delta, delta * u, B and C.
 _SLICED = ("delta", "delta_u", "b", "c")
@@ -40,34 +37,35 @@ def conv_form(node: NodeProto, shapes: Shapes) -> ConvForm:
 
 
 def conv_function(form: ConvForm, opset: int) -> FunctionProto:
-    """Sums of shifted tokens: no transpose, and the same form for both directions.
+    """Two depthwise convolutions on channels-first tokens, then SiLU on both at once.
 
-    With W - 1 zeros on either side, token l + s of the padded rows is x[l - (W - 1) + s].
+    Nodes that read constants only, which a runtime folds, reorder the kernels from the contract's
+    layout [2,W,D]. Sums of shifted tokens would need no transposes, but twice the nodes:
+    ONNX Runtime then loads a model more slowly, and TensorRT-RTX builds it more slowly.
     """
     last = form.width - 1
     nodes = [
         *columns("xz", form.x_off, form.channels, "x", axis=2),
-        constant("padding", [0, last, 0, 0, last, 0]),
-        helper.make_node("Pad", ["x", "padding"], ["padded"], mode="constant"),
-        constant("tokens_axis", [1]),
-        constant("leading_axis", [0]),
-        *_rows_of_parameters(form),
+        helper.make_node("Transpose", ["x"], ["x_channels_first"], perm=[0, 2, 1]),
+        helper.make_node("Transpose", ["w"], ["w_channels_first"], perm=[0, 2, 1]),
+        constant("axis_0", [0]),
+        constant("axis_2", [2]),
+        helper.make_node("Unsqueeze", ["w_channels_first", "axis_2"], ["kernels"]),
+        *_taken("kernels", 0, "kernel_fwd"),
+        *_taken("kernels", 1, "kernel_newest_last"),
+        # The contract counts taps towards the token itself, from the right here.
+        constant("newest_first", range(last, -1, -1)),
+        helper.make_node("Gather", ["kernel_newest_last", "newest_first"], ["kernel_bwd"], axis=2),
+        *_taken("b", 0, "bias_fwd"),
+        *_taken("b", 1, "bias_bwd"),
     ]
-    for shift in range(2 * last + 1):
-        end = shift - 2 * last
-        nodes += [
-            constant(f"start_{shift}", [shift]),
-            constant(f"end_{shift}", [end or _TO_END]),
-            helper.make_node(
-                "Slice",
-                ["padded", f"start_{shift}", f"end_{shift}", "tokens_axis"],
-                [f"x_{shift}"],
-            ),
-        ]
-    for number, direction in enumerate(_DIRECTIONS):
-        nodes += _one_convolution(form, number, direction)
-    stacked = [f"row{direction}" for direction in _DIRECTIONS]
-    nodes += [helper.make_node("Concat", stacked, ["convolved"], axis=0), *silu("convolved", "u2")]
+    for direction, pads in zip(_DIRECTIONS, ([last, 0], [0, last]), strict=True):
+        nodes += _one_convolution(form, direction, pads)
+    nodes += [
+        helper.make_node("Concat", [f"row{d}" for d in _DIRECTIONS], ["rows"], axis=0),
+        helper.make_node("Transpose", ["rows"], ["convolved"], perm=[0, 1, 3, 2]),
+        *silu("convolved", "u2"),
+    ]
     return _function(
         contract.BI_CAUSAL_CONV,
         contract.BI_CAUSAL_CONV_INPUTS,
@@ -78,34 +76,28 @@ def conv_function(form: ConvForm, opset: int) -> FunctionProto:
     )
 
 
-def _rows_of_parameters(form: ConvForm) -> list[NodeProto]:
-    """Each tap and each bias as a tensor [1,D] of its own."""
-    taps = [f"tap{d}_{tap}" for d in _DIRECTIONS for tap in range(form.width)]
+def _taken(source: str, number: int, name: str) -> list[NodeProto]:
+    """``name`` = source[number]."""
     return [
-        constant("flat", [len(taps), form.channels]),
-        helper.make_node("Reshape", ["w", "flat"], ["flat_taps"]),
-        constant("one_each", [1] * len(taps)),
-        helper.make_node("Split", ["flat_taps", "one_each"], taps, axis=0),
-        constant("one_each_direction", [1, 1]),
-        helper.make_node(
-            "Split", ["b", "one_each_direction"], [f"bias{d}" for d in _DIRECTIONS], axis=0
-        ),
+        scalar(f"{name}_index", number),
+        helper.make_node("Gather", [source, f"{name}_index"], [name], axis=0),
     ]
 
 
-def _one_convolution(form: ConvForm, number: int, direction: str) -> list[NodeProto]:
-    """row [1,B,L,D] = bias + sum over k of tap k times the tokens it reaches."""
-    d, last = direction, form.width - 1
-    nodes: list[NodeProto] = []
-    total = f"bias{d}"
-    for tap in range(form.width):
-        shift = tap if number == 0 else 2 * last - tap
-        nodes += [
-            helper.make_node("Mul", [f"x_{shift}", f"tap{d}_{tap}"], [f"term{d}_{tap}"]),
-            helper.make_node("Add", [total, f"term{d}_{tap}"], [f"sum{d}_{tap}"]),
-        ]
-        total = f"sum{d}_{tap}"
-    return [*nodes, helper.make_node("Unsqueeze", [total, "leading_axis"], [f"row{d}"])]
+def _one_convolution(form: ConvForm, direction: str, pads: list[int]) -> list[NodeProto]:
+    """row [1,B,D,L] of one direction."""
+    inputs = ["x_channels_first", f"kernel{direction}", f"bias{direction}"]
+    return [
+        helper.make_node(
+            "Conv",
+            inputs,
+            [f"convolved{direction}"],
+            group=form.channels,
+            kernel_shape=[form.width],
+            pads=pads,
+        ),
+        helper.make_node("Unsqueeze", [f"convolved{direction}", "axis_0"], [f"row{direction}"]),
+    ]
 
 
 @dataclass(frozen=True)

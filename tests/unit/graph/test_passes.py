@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from vim_deploy.graph.opset import OPSETS
 from vim_deploy.graph.passes.run import PASSES, run_passes
 from vim_deploy.graph.verify import summarize
 from vim_deploy.model.heads import DeployedModel
+from vim_deploy.model.vim import VisionMamba, seed_weights
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.run.torch_runner import TorchRunner
 from vim_deploy.specs import ExportInfo
@@ -329,3 +332,43 @@ def test_a_fused_graph_has_nothing_left_to_fuse() -> None:
     reports = run_passes(model)
     assert [report.matched for report in reports] == [0] * len(PASSES)
     assert model.SerializeToString(deterministic=True) == before
+
+
+@pytest.mark.slow
+def test_every_one_of_24_blocks_is_fused() -> None:
+    _, (model, summary, passes) = exported("fused", tiny_config(depth=24))
+    assert (summary.fused_scans, summary.fused_convolutions, summary.scans) == (24, 24, 48)
+    assert [block_ops(model, block) for block in range(24)] == [FUSED_BLOCK] * 24
+    assert [report.matched for report in passes] == [1, 24, 24, 24, 24]
+
+
+@pytest.mark.parametrize("graph", ["fused", "fused-low-rank"])
+def test_structure_does_not_depend_on_values(graph: str) -> None:
+    config = tiny_config(depth=1)
+    module, info = deployed(config)
+    info = ExportInfo.from_dict({**info.as_dict(), "graph": graph})
+    blank = DeployedModel(VisionMamba(config), info.image, "none", module.head)
+    seed_weights(blank.model, 0)
+    first, second = (export_graph(m, info, batch=None).model for m in (module, blank))
+    assert [node.name for node in first.graph.node] == [node.name for node in second.graph.node]
+    shapes = [[(t.name, list(t.dims)) for t in m.graph.initializer] for m in (first, second)]
+    assert shapes[0] == shapes[1]
+
+
+def test_same_input_gives_the_same_bytes_in_another_process() -> None:
+    code = (
+        "import hashlib; from tests.unit.graph.test_passes import exported;"
+        "data = exported('fused')[1].model.SerializeToString(deterministic=True);"
+        "print(hashlib.sha256(data).hexdigest())"
+    )
+    digests = {
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", code],
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parents[3])},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(digests) == 1
