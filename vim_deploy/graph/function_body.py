@@ -3,6 +3,8 @@
 Before: a model with ``vim_deploy::VimSelectiveScan`` nodes. After: the same nodes, and one
 function of that name in the file, so that any ONNX runtime can run it without a plugin.
 
+The fused ops' functions are written in ``fused_bodies``; ``attach_functions`` attaches them all.
+
 The recurrence is an ONNX ``Scan`` over the token axis whose body holds elementwise and reduce ops
 only: TensorRT-RTX's compiler fails on Unsqueeze, Squeeze or MatMul in there next to casts, so
 those happen outside. State is [B, N, D]; a token's slices are [B, 1, D] and [B, N, 1].
