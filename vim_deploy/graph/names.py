@@ -100,7 +100,7 @@ def _role(node: NodeProto, position: int) -> str:
     if node.op_type == "MatMul":
         return "weight_t"
     if node.op_type == "Conv":
-        return "weight_reversed"
+        return "weight_reversed" if position == 1 else "zero_bias"
     return f"{node.op_type.lower()}_constant"
 
 
