@@ -5,7 +5,7 @@
     python kernel_budget.py table [--arch 90]            budget.json as a Markdown table
 
 Compiling treats every warning as an error. Instruction counts need cuobjdump (beside nvcc, on PATH,
-or from the PyPI package nvidia-cuda-cuobjdump); without it only registers and spills are looked at.
+or from the PyPI packages nvidia-cuda-cuobjdump and -nvdisasm); without it only registers and spills are looked at.
 """
 
 from __future__ import annotations
@@ -50,14 +50,21 @@ def find_nvcc() -> Path | None:
 
 
 def find_cuobjdump(nvcc: Path | None) -> Path | None:
-    """cuobjdump beside nvcc, on PATH, or of the PyPI package."""
+    """cuobjdump beside nvcc, on PATH, or of the PyPI package; None without its nvdisasm."""
     candidates = [nvcc.resolve().parent / "cuobjdump"] if nvcc else []
     if found := shutil.which("cuobjdump"):
         candidates.append(Path(found))
     spec = importlib.util.find_spec("nvidia")
     for root in (spec.submodule_search_locations or []) if spec else []:
         candidates += sorted(Path(root).glob("*/bin/cuobjdump"))
-    return next((path for path in candidates if path.is_file()), None)
+    # cuobjdump prints no instructions where it does not find nvdisasm.
+    on_path = shutil.which("nvdisasm") is not None
+    usable = (
+        path
+        for path in candidates
+        if path.is_file() and (on_path or path.with_name("nvdisasm").is_file())
+    )
+    return next(usable, None)
 
 
 def release_of(nvcc: Path) -> str:
