@@ -36,6 +36,8 @@ from vim_deploy.run.torch_runner import TorchRunner
 OUT = Path("demo-out")
 BATCH = 32
 console = Console()
+if not console.is_terminal:
+    console.width = 120
 
 
 def digit_images() -> tuple[np.ndarray, np.ndarray]:

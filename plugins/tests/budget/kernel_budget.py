@@ -5,7 +5,8 @@
     python kernel_budget.py table [--arch 90]            budget.json as a Markdown table
 
 Compiling treats every warning as an error. Instruction counts need cuobjdump (beside nvcc, on PATH,
-or from the PyPI packages nvidia-cuda-cuobjdump and -nvdisasm); without it only registers and spills are looked at.
+or from the PyPI packages nvidia-cuda-cuobjdump and -nvdisasm); without it only registers and spills
+are looked at.
 """
 
 from __future__ import annotations
