@@ -79,6 +79,19 @@ BI_SELECTIVE_SCAN_ATTRIBUTES: Final = (
 #: Float attributes: 0.5 when the model halves the sum of the directions, else 1.
 BI_SELECTIVE_SCAN_FLOAT_ATTRIBUTES: Final = ("scale",)
 
+#: Inputs that are fp32 whatever the element type T of the others.
+FP32_INPUTS: Final = {
+    SELECTIVE_SCAN: ("A", "Dskip", "dt_bias"),
+    BI_CAUSAL_CONV: ("w", "b"),
+    BI_SELECTIVE_SCAN: ("A", "Dskip", "dt_bias"),
+}
+#: Input names of every op, in order.
+INPUTS: Final = {
+    SELECTIVE_SCAN: SELECTIVE_SCAN_INPUTS,
+    BI_CAUSAL_CONV: BI_CAUSAL_CONV_INPUTS,
+    BI_SELECTIVE_SCAN: BI_SELECTIVE_SCAN_INPUTS,
+}
+
 #: Largest state size the kernels support.
 MAX_STATE: Final = 64
 #: Largest number of convolution taps the kernels support.

@@ -62,10 +62,12 @@ CATALOG: dict[str, str] = {
     "VIM-415": "input does not fit the model",
     "VIM-416": "model config file not valid",
     "VIM-417": "not a plugin library of vim-deploy",
+    "VIM-420": "precision policy not valid",
     # 5: export
     "VIM-501": "trace failed",
     "VIM-502": "exported graph is not what it should be",
     "VIM-503": "opset cannot be produced",
+    "VIM-505": "weights do not fit into the precision",
     # 6: build
     "VIM-601": "runtime refused the ONNX model",
     "VIM-602": "runtime parsed the file and found nothing in it",

@@ -88,9 +88,12 @@ class ExportInfo:
         head: ``logits``, ``softmax``, ``topk:K`` or ``features``.
         graph: ``base``, ``fused`` or ``fused-low-rank``: the form that was asked for. What has no
             fused form (a scan without a partner, v1's shared convolution) stays as in ``base``.
-        precision, opset: form of the graph.
+        precision: of weights and activations, where ``precision_policy`` does not keep float32.
+        opset: of the graph.
         pos_embed: how the position embedding was fitted to the image size.
         labels: class names, in order; may be empty.
+        io_precision: of float inputs and outputs.
+        precision_policy: as ``recipe.precision_policy`` stores it; empty for fp32.
         tool_version: of vim-deploy.
         settings_hash: of everything above; equal hash, equal file.
     """
@@ -102,12 +105,14 @@ class ExportInfo:
     preprocess: PreprocessMode
     head: str
     graph: GraphForm
-    precision: str
+    precision: Precision
     opset: int
     pos_embed: str
     tool_version: str
     settings_hash: str
     labels: tuple[str, ...] = field(default_factory=tuple)
+    io_precision: Precision = "fp32"
+    precision_policy: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able form."""

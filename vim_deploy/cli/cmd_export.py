@@ -29,6 +29,9 @@ def take_export_options(options: dict[str, Any], force: bool = False) -> ExportO
         batch=options.pop("batch") or None,
         graph=options.pop("graph"),
         dump_passes=options.pop("dump_passes"),
+        precision=options.pop("precision"),
+        precision_policy=options.pop("precision_policy"),
+        io_precision=options.pop("io_precision"),
         opset=options.pop("opset"),
         preprocess=options.pop("preprocess"),
         head=options.pop("head"),
@@ -70,6 +73,7 @@ def as_dict(result: ExportResult) -> dict[str, Any]:
         "flips": result.summary.flips,
         "nodes": sum(result.summary.ops.values()),
         "passes": [report.as_dict() for report in result.passes],
+        "precision": result.precision.as_dict() if result.precision else None,
         "notes": list(result.notes),
         "seconds": round(result.seconds, 3),
         "parity": result.parity.as_dict() if result.parity else None,
@@ -83,18 +87,19 @@ def _report(result: ExportResult) -> None:
         return
     summary = result.summary
     say(
-        f"wrote {result.path}: {result.info.model}, {result.info.graph} graph, "
+        f"wrote {result.path}: {result.info.model}, {result.info.graph} {result.info.precision} "
+        f"graph, {result.path.stat().st_size / 1e6:.1f} MB, "
         f"{summary.blocks} blocks, {summary.scans} scans ({summary.fused_scans} fused pairs), "
         f"{sum(summary.ops.values())} nodes, {result.seconds:.1f} s"
     )
     for note in result.notes:
-        if note.startswith("not fused"):
+        if note.startswith(("not fused", "kept in float32")) or "weights hold" in note:
             say(note)
     if result.parity is not None:
         worst = result.parity.worst
         say(
             f"checked: {result.parity.candidate} against {result.parity.reference}, "
-            f"largest difference {worst.max_abs:.2g}"
+            f"largest difference {worst.max_abs:.2g} (relative L2 {worst.relative_l2:.2g})"
         )
     else:
         say(result.notes[-1])

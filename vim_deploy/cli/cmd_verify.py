@@ -13,6 +13,9 @@ from vim_deploy.cli.output import command_line, print_json, print_table, say
 if TYPE_CHECKING:
     from vim_deploy.parity.report import ParityReport
 
+#: Options that are limits of ``parity.metrics.Tolerance``.
+_LIMITS = ("atol", "rtol", "relative_l2", "cosine", "top1_agreement")
+
 
 @click.command("verify")
 @click.argument("artifact", metavar="MODEL.onnx", type=click.Path(path_type=Path))
@@ -29,8 +32,14 @@ if TYPE_CHECKING:
 @click.option(
     "--batches", type=WholeNumbers(), default="1,2,5", show_default=True, help="Batch sizes to run."
 )
-@click.option("--atol", type=click.FloatRange(min=0), help="Absolute tolerance.  [default: 1e-4]")
-@click.option("--rtol", type=click.FloatRange(min=0), help="Relative tolerance.  [default: 1e-5]")
+@click.option("--twin", is_flag=True, help="Compare with PyTorch typed as the file is.")
+@click.option("--atol", type=click.FloatRange(min=0), help="Absolute; fp32's default is 1e-4.")
+@click.option("--rtol", type=click.FloatRange(min=0), help="Relative; fp32's default is 1e-5.")
+@click.option(
+    "--relative-l2",
+    type=click.FloatRange(min=0),
+    help="Of a whole output; the default is 1e-2 for fp16, 8e-2 for bf16.",
+)
 @click.option("--cosine", type=click.FloatRange(-1, 1), help="Smallest cosine of an image.")
 @click.option("--top1-agree", type=click.FloatRange(0, 1), help="Smallest share of equal top-1.")
 @click.option("--report", "report_folder", type=click.Path(path_type=Path), help="Folder to write.")
@@ -48,16 +57,16 @@ def command(
     Leaves with exit code 7 when a tolerance is not met. The report goes to parity.json in the
     folder of --report, by default the artifact's.
     """
-    from vim_deploy.parity.metrics import tolerance_from
     from vim_deploy.pipeline import verify
     from vim_deploy.pipeline.verifying import VerifyOptions
 
-    names = ("atol", "rtol", "cosine", "top1_agree")
-    tolerance = tolerance_from(**{name: options.pop(name) for name in names})
+    options["top1_agreement"] = options.pop("top1_agree")
+    given = {name: options.pop(name) for name in _LIMITS}
+    limits = {name: value for name, value in given.items() if value is not None}
     result = verify(
         artifact,
         against,
-        VerifyOptions(batches=batches, tolerance=tolerance, **options),
+        VerifyOptions(batches=batches, limits=limits, **options),
         command_line(),
     )
     path = (report_folder or artifact.parent) / "parity.json"

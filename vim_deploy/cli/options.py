@@ -154,6 +154,26 @@ _GRAPH_OPTIONS = (
         metavar="DIR",
         help="Folder for the graph before and after each fusion pass.",
     ),
+    click.option(
+        "--precision",
+        type=click.Choice(["fp32", "fp16", "bf16"]),
+        default="fp32",
+        show_default=True,
+        help="Type of weights and activations (docs/precision.md).",
+    ),
+    click.option(
+        "--precision-policy",
+        type=click.Path(path_type=Path),
+        metavar="FILE.toml",
+        help="What stays in float32 at fp16 and bf16.  [default: the shipped policy]",
+    ),
+    click.option(
+        "--io-precision",
+        type=click.Choice(["fp32", "fp16", "bf16"]),
+        default="fp32",
+        show_default=True,
+        help="Type of float inputs and outputs: fp32, or that of --precision.",
+    ),
     click.option("--opset", type=int, default=18, show_default=True, help="ONNX opset, 17 to 21."),
     click.option(
         "--preprocess",

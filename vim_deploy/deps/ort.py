@@ -41,11 +41,11 @@ def capabilities() -> Capabilities:
     return Capabilities(str(runtime.__version__), tuple(runtime.get_available_providers()))
 
 
-def create_session(path: Path, providers: tuple[str, ...], threads: int) -> Any:  # noqa: ANN401
+def create_session(model: Path | bytes, providers: tuple[str, ...], threads: int) -> Any:  # noqa: ANN401
     """An inference session.
 
     Args:
-        path: ONNX file.
+        model: ONNX file, or a serialised model without external data.
         providers: execution providers by ONNX Runtime's names, in order of preference.
         threads: threads inside one operator; 0 for the runtime's own choice.
 
@@ -59,11 +59,13 @@ def create_session(path: Path, providers: tuple[str, ...], threads: int) -> Any:
     # Every error class of ONNX Runtime derives from RuntimeError or Exception by build; the file
     # was parsed before, so whatever it says concerns the model.
     try:
-        return runtime.InferenceSession(str(path), options, providers=list(providers))
+        source = model if isinstance(model, bytes) else str(model)
+        return runtime.InferenceSession(source, options, providers=list(providers))
     except Exception as error:
+        name = model if isinstance(model, Path) else "the model"
         raise VimDeployError(
             "VIM-409",
-            f"ONNX Runtime {runtime.__version__} does not load {path}",
+            f"ONNX Runtime {runtime.__version__} does not load {name}",
             why=str(error).strip().splitlines()[0],
             fix="export the model again with --opset 18",
         ) from error

@@ -1,4 +1,4 @@
-"""Trace, tidy, name, fuse, convert, describe, check: a module to one self-describing ONNX model."""
+"""Trace, tidy, name, fuse, convert, type, describe, check: module to self-describing ONNX model."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ from vim_deploy.graph.names import apply_names
 from vim_deploy.graph.opset import convert_opset
 from vim_deploy.graph.passes.report import PassReport
 from vim_deploy.graph.passes.run import run_passes
+from vim_deploy.graph.precision import PrecisionReport, apply_precision
 from vim_deploy.graph.tidy import tidy
 from vim_deploy.graph.trace import trace
 from vim_deploy.graph.verify import GraphSummary, check_graph, fused_mixers
 from vim_deploy.model.heads import DeployedModel
+from vim_deploy.recipe.precision_policy import PrecisionPolicy
 from vim_deploy.specs import ExportInfo
 
 
 class ExportedGraph(NamedTuple):
-    """A checked model, what was counted in it, and what each pass did (none: a base graph)."""
+    """A checked model, what was counted in it, and what passes (none: base) and typing did."""
 
     model: onnx.ModelProto
     summary: GraphSummary
     passes: tuple[PassReport, ...]
+    precision: PrecisionReport
 
 
 def export_graph(
@@ -36,12 +39,13 @@ def export_graph(
 
     Args:
         module: preparation, model and head, with weights.
-        info: stored in the file; its ``graph`` decides the form.
+        info: stored in the file; its ``graph`` decides the form, its precisions and policy the
+            types.
         batch: fixed batch size, or None for a dynamic one.
         dump: folder that takes the graph before and after each pass.
 
     Raises:
-        VimDeployError: VIM-501 to VIM-503.
+        VimDeployError: VIM-501 to VIM-503, VIM-505, VIM-203 (precisions that contradict).
     """
     config = module.model.config
     model = tidy(trace(module, batch=batch))
@@ -53,9 +57,11 @@ def export_graph(
         passes = run_passes(model, expected=expected, low_rank=low_rank, dump=dump)
     convert_opset(model, info.opset)
     attach_functions(model)
+    policy = PrecisionPolicy.stored(info.precision_policy)
+    report = apply_precision(model, info.precision, policy, info.io_precision)
     _make_repeatable(model)
     metadata.attach(model, info)
-    return ExportedGraph(model, check_graph(model, config, info.graph), passes)
+    return ExportedGraph(model, check_graph(model, config, info.graph), passes, report)
 
 
 def _make_repeatable(model: onnx.ModelProto) -> None:

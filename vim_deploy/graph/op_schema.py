@@ -6,15 +6,13 @@ from onnx.defs import OpSchema
 
 from vim_deploy import contract
 
-#: The inputs that are fp32 whatever the graph's precision.
-FP32_INPUTS = ("A", "Dskip", "dt_bias")
-
 
 def selective_scan_schema() -> OpSchema:
     """Schema of ``vim_deploy::VimSelectiveScan`` version 1."""
     parameter = OpSchema.FormalParameter
+    fixed = contract.FP32_INPUTS[contract.SELECTIVE_SCAN]
     inputs = [
-        parameter(name, "tensor(float)" if name in FP32_INPUTS else "T")
+        parameter(name, "tensor(float)" if name in fixed else "T")
         for name in contract.SELECTIVE_SCAN_INPUTS
     ]
     integers = [

@@ -13,6 +13,7 @@ import onnx
 
 from vim_deploy import contract
 from vim_deploy.errors import VimDeployError
+from vim_deploy.graph.half_weights import half_tensors
 from vim_deploy.graph.rewrite import attribute_int, constants_of, nodes_of, scan_nodes
 from vim_deploy.recipe.model_config import ModelConfig
 
@@ -24,6 +25,8 @@ EXPECTED_OPS = frozenset(
      "Unsqueeze"}
 )  # fmt: skip
 
+#: Operators of norms and softmax: float32 in every precision.
+_WIDE_OPS = frozenset({"LayerNormalization", "Pow", "ReduceMean", "Softmax", "Sqrt"})
 
 _OWN_OPS = frozenset(
     f"{contract.DOMAIN}::{name}"
@@ -99,6 +102,16 @@ def missing_functions(model: onnx.ModelProto) -> list[str]:
     return sorted(name for name in used if (contract.DOMAIN, name) not in held)
 
 
+def _half_reductions(model: onnx.ModelProto) -> list[str]:
+    """Reductions and norms in 16 bits: they overflow, and TensorRT warns of "layernorm in FP16"."""
+    half = half_tensors(model)
+    return [
+        f"{node.name} reduces in 16 bits"
+        for node in model.graph.node
+        if node.op_type in _WIDE_OPS and any(name in half for name in (*node.input, *node.output))
+    ]
+
+
 def check_graph(model: onnx.ModelProto, config: ModelConfig, graph: str = "base") -> GraphSummary:
     """Compare the graph with what ``config`` and the form ``graph`` promise.
 
@@ -130,6 +143,19 @@ def check_graph(model: onnx.ModelProto, config: ModelConfig, graph: str = "base"
         if name not in EXPECTED_OPS and name not in _OWN_OPS
     ]
     problems += [f"the local function of {name} is missing" for name in missing_functions(model)]
+    _require_none(problems)
+    try:
+        # In full: the types of a mixed-precision graph must meet everywhere.
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise VimDeployError(
+            "VIM-502", "the exported graph breaks ONNX's rules", why=str(error)
+        ) from error
+    _require_none(_half_reductions(model))
+    return summary
+
+
+def _require_none(problems: list[str]) -> None:
     if problems:
         raise VimDeployError(
             "VIM-502",
@@ -137,10 +163,3 @@ def check_graph(model: onnx.ModelProto, config: ModelConfig, graph: str = "base"
             why="; ".join(problems),
             fix="report this model config together with the versions of torch and onnxscript",
         )
-    try:
-        onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
-        raise VimDeployError(
-            "VIM-502", "the exported graph breaks ONNX's rules", why=str(error)
-        ) from error
-    return summary

@@ -16,7 +16,7 @@ from vim_deploy.engine.rtx_process import ProgressCallback
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import output_errors, write_json
 from vim_deploy.log import get_logger
-from vim_deploy.parity.metrics import recipe_tolerance
+from vim_deploy.parity.metrics import tolerance_for
 from vim_deploy.parity.report import ParityReport
 from vim_deploy.pipeline.building import build_engine
 from vim_deploy.pipeline.exporting import ExportOptions, ExportResult, export, require_torch
@@ -95,7 +95,7 @@ def deploy(
 
     clock = time.perf_counter()
     against = _reference_of(request, exported)
-    report = verify(exported.path, against, _verify_options(request, images), command)
+    report = verify(exported.path, against, _verify_options(request, exported, images), command)
     report.write(folder / "parity.json")
     report.require_passed()
     seconds["verify"] = time.perf_counter() - clock
@@ -117,10 +117,12 @@ def deploy(
     return result
 
 
-def _verify_options(request: ModelRequest, images: Path | None) -> VerifyOptions:
-    """Pictures or random images, and the recipe's tolerance."""
+def _verify_options(
+    request: ModelRequest, exported: ExportResult, images: Path | None
+) -> VerifyOptions:
+    """Pictures or random images, and the tolerance of the recipe or the precision."""
     recipe = find_recipe(request.source) if names_recipe(request.source) else None
-    tolerance = recipe_tolerance(recipe.tolerances if recipe else None)
+    tolerance = tolerance_for(exported.info.precision, recipe.tolerances if recipe else None)
     return VerifyOptions(images=images, tolerance=tolerance)
 
 

@@ -22,15 +22,17 @@ from vim_deploy.files import (
 )
 from vim_deploy.graph import metadata
 from vim_deploy.graph.passes.report import PassReport
+from vim_deploy.graph.precision import PrecisionReport, require_io_precision
 from vim_deploy.graph.verify import GraphSummary, summarize
 from vim_deploy.log import get_logger
 from vim_deploy.parity.cases import random_case
-from vim_deploy.parity.metrics import Tolerance, recipe_tolerance
+from vim_deploy.parity.metrics import Tolerance, tolerance_for
 from vim_deploy.parity.report import ParityReport, compare_runners
 from vim_deploy.recipe.model_config import ModelConfig
+from vim_deploy.recipe.precision_policy import default_policy, load_policy
 from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.run.ort_runner import OrtRunner
-from vim_deploy.specs import ExportInfo, GraphForm
+from vim_deploy.specs import ExportInfo, GraphForm, Precision
 
 if TYPE_CHECKING:
     from vim_deploy.model.heads import DeployedModel
@@ -48,12 +50,17 @@ class ExportOptions:
 
     ``batch`` is a fixed batch size, or None for a dynamic one. ``graph`` is the form of the graph
     (``vim_deploy.specs.GraphForm``), ``dump_passes`` a folder for the graph before and after each
-    fusion pass. ``check`` compares the file with PyTorch in ONNX Runtime before it is put in place.
+    fusion pass. ``precision`` types weights and activations, apart from what the file
+    ``precision_policy`` (None: the shipped one) keeps in float32; ``io_precision`` the inputs and
+    outputs. ``check`` compares the file with PyTorch in ONNX Runtime before it is put in place.
     """
 
     batch: int | None = None
     graph: GraphForm = "fused"
     dump_passes: Path | None = None
+    precision: Precision = "fp32"
+    precision_policy: Path | None = None
+    io_precision: Precision = "fp32"
     opset: int = 18
     preprocess: str = "none"
     head: str = "logits"
@@ -66,7 +73,8 @@ class ExportResult:
     """An exported file.
 
     ``parity`` is None when nothing was checked, and ``notes`` say why. ``passes`` are the reports
-    of the fusion passes, none for a base graph or a file that was up to date.
+    of the fusion passes, none for a base graph or a file that was up to date; ``precision`` is the
+    report of the typing, None for the latter.
     """
 
     path: Path
@@ -77,6 +85,7 @@ class ExportResult:
     seconds: float
     up_to_date: bool = False
     passes: tuple[PassReport, ...] = ()
+    precision: PrecisionReport | None = None
 
 
 def export(
@@ -119,6 +128,24 @@ def _check_options(options: ExportOptions) -> None:
             why="the passes make the fused forms out of the base graph",
             fix="--graph fused",
         )
+    require_io_precision(options.precision, options.io_precision)
+    if options.precision_policy is not None and options.precision == "fp32":
+        raise VimDeployError(
+            "VIM-203",
+            "--precision-policy has nothing to decide for --precision fp32",
+            why="it says what stays in float32 in a half-precision graph",
+            fix="add --precision fp16 or bf16",
+        )
+
+
+def _policy_of(options: ExportOptions, config: ModelConfig) -> dict[str, Any]:
+    """The precision policy as a file stores it; empty for fp32."""
+    if options.precision == "fp32":
+        return {}
+    path = options.precision_policy
+    policy = default_policy() if path is None else load_policy(path)
+    policy.require_blocks(config.layers_run)
+    return policy.as_dict()
 
 
 def require_torch() -> None:
@@ -144,15 +171,15 @@ def _export_loaded(
     from vim_deploy.graph.export_graph import export_graph
 
     exported = export_graph(module, info, batch=options.batch, dump=options.dump_passes)
-    model, summary, passes = exported
+    model, summary, passes, typed = exported
     with atomic_output(path) as temporary:
         with output_errors(path):
             temporary.write_bytes(model.SerializeToString(deterministic=True))
-        tolerance = recipe_tolerance(loaded.tolerances)
+        tolerance = tolerance_for(info.precision, loaded.tolerances)
         parity, notes = _check_export(temporary, path, module, info, options, tolerance)
-    notes = (*loaded.notes, *_not_fused(passes), *notes)
+    notes = (*loaded.notes, *_not_fused(passes), *_on_weights(typed), *notes)
     seconds = time.perf_counter() - started
-    return ExportResult(path, info, summary, parity, notes, seconds, passes=passes)
+    return ExportResult(path, info, summary, parity, notes, seconds, passes=passes, precision=typed)
 
 
 def _not_fused(passes: tuple[PassReport, ...]) -> tuple[str, ...]:
@@ -167,6 +194,20 @@ def _not_fused(passes: tuple[PassReport, ...]) -> tuple[str, ...]:
     )
 
 
+def _on_weights(typed: PrecisionReport) -> tuple[str, ...]:
+    """What the precision did to the graph against the user's expectation."""
+    notes = [f"kept in float32: {what}" for what in typed.kept]
+    small = sorted(typed.weights, key=lambda weight: -weight.subnormal / weight.elements)
+    if small:
+        worst = small[0]
+        notes.append(
+            f"{len(small)} weights hold values that lost bits below {typed.precision}'s normal "
+            f"range; most: {worst.name}, {worst.subnormal} of {worst.elements}, "
+            f"{worst.vanished} became 0"
+        )
+    return tuple(notes)
+
+
 def _export_info(loaded: LoadedModel, options: ExportOptions, preprocess: Any) -> ExportInfo:  # noqa: ANN401
     """The file's own description; its hash covers everything that decides the bytes."""
     values: dict[str, Any] = {
@@ -177,7 +218,9 @@ def _export_info(loaded: LoadedModel, options: ExportOptions, preprocess: Any) -
         "preprocess": preprocess,
         "head": options.head,
         "graph": options.graph,
-        "precision": "fp32",
+        "precision": options.precision,
+        "io_precision": options.io_precision,
+        "precision_policy": _policy_of(options, loaded.module.config),
         "opset": options.opset,
         "pos_embed": loaded.pos_embed,
         "tool_version": vim_deploy.__version__,

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import sha256_of
 from vim_deploy.graph import metadata
 from vim_deploy.parity.cases import Case, image_case, random_case, stored_case
-from vim_deploy.parity.metrics import Tolerance
+from vim_deploy.parity.metrics import Tolerance, adjusted, tolerance_for
 from vim_deploy.parity.report import ParityReport, compare_runners
 from vim_deploy.pipeline.exporting import require_torch
+from vim_deploy.recipe.precision_policy import PrecisionPolicy
 from vim_deploy.run.base import Runner
 from vim_deploy.run.ort_runner import OrtRunner
 from vim_deploy.specs import ExportInfo
@@ -27,14 +28,18 @@ class VerifyOptions:
         image_limit: at most so many of them, in sorted order.
         random: number of random images; None for four when there are no others.
         batches: batch sizes to run, besides the one the trace used.
-        tolerance: limits.
+        tolerance: limits; None for those of the file's precision.
+        limits: single limits of ``Tolerance`` by name, over those.
+        twin: compare with the module typed as the file is, instead of the float32 one.
     """
 
     images: Path | None = None
     image_limit: int = 64
     random: int | None = None
     batches: tuple[int, ...] = (1, 2, 5)
-    tolerance: Tolerance = Tolerance()  # noqa: RUF009 - frozen
+    tolerance: Tolerance | None = None
+    limits: Mapping[str, float] = field(default_factory=dict)
+    twin: bool = False
 
 
 def verify(
@@ -61,16 +66,18 @@ def verify(
     options = options or VerifyOptions()
     candidate = OrtRunner(artifact)
     info = metadata.find(metadata.load_model(artifact))
-    reference, cases = _reference(against, candidate, info)
+    precision = info.precision if info else "fp32"
+    tolerance = adjusted(options.tolerance or tolerance_for(precision), options.limits)
+    reference, cases = _reference(against, candidate, info, options.twin)
     cases += _live_cases(candidate, info, options, stored=bool(cases))
     batches = _batches(candidate, options.batches)
-    results = compare_runners(reference, candidate, cases, batches, options.tolerance)
+    results = compare_runners(reference, candidate, cases, batches, tolerance)
     return ParityReport(
         artifact=artifact.name,
         artifact_sha256=sha256_of(artifact),
         reference=reference.name if reference else f"stored outputs {Path(against).name}",
         candidate=candidate.name,
-        tolerance=options.tolerance,
+        tolerance=tolerance,
         results=results,
         command=tuple(command),
     )
@@ -82,10 +89,16 @@ def _batches(candidate: Runner, wanted: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _reference(
-    against: str, candidate: OrtRunner, info: ExportInfo | None
+    against: str, candidate: OrtRunner, info: ExportInfo | None, twin: bool
 ) -> tuple[Runner | None, list[Case]]:
     """The runner to compare with, or the stored case that replaces one."""
     suffix = Path(against).suffix
+    if twin and suffix in (".npz", ".onnx"):
+        raise VimDeployError(
+            "VIM-203",
+            f"--twin compares with PyTorch, and {against} is no checkpoint",
+            fix="--against CHECKPOINT, or leave out --twin",
+        )
     if suffix == ".npz":
         return None, [stored_case(Path(against), candidate.input, candidate.outputs)]
     if suffix == ".onnx":
@@ -100,7 +113,13 @@ def _reference(
     from vim_deploy.model.load import reference_model
     from vim_deploy.run.torch_runner import TorchRunner
 
-    return TorchRunner(reference_model(against, info)), []
+    module = reference_model(against, info)
+    if not twin:
+        return TorchRunner(module), []
+    from vim_deploy.model.precision import typed_twin
+
+    policy = PrecisionPolicy.stored(info.precision_policy)
+    return TorchRunner(typed_twin(module, info.precision, policy), info.precision), []
 
 
 def _live_cases(

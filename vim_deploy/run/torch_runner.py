@@ -11,21 +11,25 @@ from vim_deploy.model import scan_op
 from vim_deploy.model.heads import DeployedModel, example_input
 from vim_deploy.run.base import Array, check_input
 from vim_deploy.run.cuda_scan import ScanLibrary, selective_scan_params
-from vim_deploy.specs import TensorSpec
+from vim_deploy.specs import Precision, TensorSpec
 
 
 class TorchRunner:
-    """Runs a module eagerly on the CPU in float32.
+    """Runs a module eagerly on the CPU.
 
     Args:
         module: with weights.
+        precision: what it computes in, for the name.
         threads: threads inside one operator while running; None for PyTorch's own setting. The
             scan makes many small calls, and on a busy machine their threads wait for each other:
             one thread is then many times faster than two.
     """
 
-    def __init__(self, module: DeployedModel, threads: int | None = None) -> None:
+    def __init__(
+        self, module: DeployedModel, precision: Precision = "fp32", threads: int | None = None
+    ) -> None:
         self._module = module
+        self._precision = precision
         self._threads = threads
         example = example_input(module.model.config, module.preprocess, 1)
         dtype = str(example.dtype).removeprefix("torch.")
@@ -33,7 +37,8 @@ class TorchRunner:
 
     @property
     def name(self) -> str:
-        return f"PyTorch {torch.__version__} CPU"
+        typed = "" if self._precision == "fp32" else f" {self._precision}"
+        return f"PyTorch {torch.__version__} CPU{typed}"
 
     @property
     def input(self) -> TensorSpec:

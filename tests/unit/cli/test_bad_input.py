@@ -317,3 +317,34 @@ def test_json_error_goes_to_stdout(folder: Path, capsys: Any) -> None:
 def test_usage_errors(folder: Path, capsys: Any, arguments: list[str]) -> None:
     assert run(arguments) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("code", "arguments"),
+    [
+        ("VIM-203", ["--precision-policy", "p.toml"]),
+        ("VIM-203", ["--io-precision", "fp16"]),
+        ("VIM-203", ["--precision", "fp16", "--io-precision", "bf16"]),
+        ("VIM-401", ["--precision", "fp16", "--precision-policy", "none.toml"]),
+        ("VIM-420", ["--precision", "fp16", "--precision-policy", "p.toml"]),
+    ],
+)
+def test_precision_options(
+    code: str,
+    arguments: list[str],
+    folder: Path,
+    checkpoint: Path,
+    config_file: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # The model has two blocks, 0 and 1.
+    rule = '[[keep_fp32]]\nroles = ["scan"]\nblocks = "2"\n'
+    (folder / "p.toml").write_text(f"format = 1\n{rule}")
+    fails(capsys, code, "export", checkpoint, "--config", config_file, "-o", "m.onnx", *arguments)
+    assert sorted(path.name for path in folder.iterdir()) == ["p.toml"]
+
+
+def test_twin_needs_a_checkpoint(
+    folder: Path, exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fails(capsys, "VIM-203", "verify", exported, "--against", exported, "--twin")

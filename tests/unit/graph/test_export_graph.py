@@ -61,7 +61,7 @@ def exported(
     batch: int | None = None,
 ) -> tuple[DeployedModel, onnx.ModelProto, GraphSummary]:
     module, info = deployed(config or tiny_config(), preprocess, head)
-    model, summary, _ = export_graph(module, info, batch=batch)
+    model, summary, *_ = export_graph(module, info, batch=batch)
     return module, model, summary
 
 

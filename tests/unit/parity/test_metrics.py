@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vim_deploy.parity.metrics import Comparison, Tolerance, compare, tolerance_from
+from vim_deploy.parity.metrics import Comparison, Tolerance, adjusted, compare, tolerance_for
+from vim_deploy.recipe.schema import Tolerances
 
 EXACT = Tolerance(atol=0, rtol=0)
 
@@ -109,9 +110,32 @@ def test_integers_have_no_tolerance() -> None:
     assert result.failures == ("1 rows differ",)
 
 
+@pytest.mark.parametrize(("size", "passes"), [(1.009, True), (1.011, False)])
+def test_relative_l2_limits_a_whole_output(size: float, passes: bool) -> None:
+    half = tolerance_for("fp16")
+    result = compared([[3.0, 4.0]], [[3.0 * size, 4.0 * size]], half)
+    assert result.passed == passes
+    assert result.worst == pytest.approx((size - 1) / 1e-2)
+    assert half.limits() == "relative L2 0.01"
+
+
+def test_half_precision_reports_other_classes_and_fails_on_nan() -> None:
+    indices = compared([[1, 2]], [[1, 3]], tolerance_for("bf16"))
+    assert indices.passed
+    assert indices.relative_l2 == 1
+    assert not compared([[1.0]], [[np.nan]], tolerance_for("bf16")).passed
+
+
+def test_a_recipe_decides_for_float32_only() -> None:
+    strict = Tolerances(atol=1e-6, rtol=0.0, cosine=1.0, top1_agreement=1.0, origin="here")
+    assert tolerance_for("fp32", strict).atol == 1e-6
+    assert tolerance_for("fp16", strict) == tolerance_for("fp16")
+    assert tolerance_for("fp32") == Tolerance()
+
+
 def test_tolerance_says_what_the_user_set() -> None:
-    assert tolerance_from(None, None, None, None) == Tolerance()
-    changed = tolerance_from(1e-3, None, 0.9, None)
+    assert adjusted(Tolerance(), {}) == Tolerance()
+    changed = adjusted(Tolerance(), {"atol": 1e-3, "cosine": 0.9})
     assert (changed.atol, changed.cosine) == (1e-3, 0.9)
     assert changed.origin.startswith("atol, cosine set by the user")
 

@@ -1,0 +1,99 @@
+"""The precision policy file: what it says, and what is refused in it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.source import REPOSITORY
+from vim_deploy.errors import VimDeployError
+from vim_deploy.recipe.precision_policy import (
+    ROLES,
+    PrecisionPolicy,
+    default_policy,
+    load_policy,
+)
+
+
+def policy_of(text: str, folder: Path) -> PrecisionPolicy:
+    path = folder / "policy.toml"
+    path.write_text(text, encoding="utf-8")
+    return load_policy(path)
+
+
+def test_shipped_policy() -> None:
+    kept = {role for role in ROLES if default_policy().keeps_fp32(role, 0)}
+    assert kept == {"residual", "rope", "head"}
+
+
+def test_the_document_shows_the_shipped_policy(tmp_path: Path) -> None:
+    text = (REPOSITORY / "docs" / "precision.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    assert policy_of(shown, tmp_path) == default_policy()
+    assert all(f"`{role}`" in text for role in ROLES)
+
+
+def test_rules_by_block(tmp_path: Path) -> None:
+    text = 'format = 1\n[[keep_fp32]]\nroles = ["x_proj", "scan"]\nblocks = "0-2, 5"\n'
+    policy = policy_of(text, tmp_path)
+    assert [block for block in range(8) if policy.keeps_fp32("scan", block)] == [0, 1, 2, 5]
+    assert not policy.keeps_fp32("conv", 0)
+    assert not policy.keeps_fp32("scan", None)
+    policy.require_blocks(6)
+    with pytest.raises(VimDeployError, match="block 5; the model has 5 blocks") as caught:
+        policy.require_blocks(5)
+    assert caught.value.code == "VIM-420"
+
+
+def test_json_round_trip(tmp_path: Path) -> None:
+    text = 'format = 1\n[[keep_fp32]]\nroles = ["scan"]\nblocks = "3,7-9"\nreason = "why"\n'
+    for policy in (policy_of(text, tmp_path), default_policy()):
+        assert PrecisionPolicy.from_dict(json.loads(json.dumps(policy.as_dict()))) == policy
+    assert PrecisionPolicy.stored({}) == PrecisionPolicy(())
+    assert PrecisionPolicy.stored(default_policy().as_dict()) == default_policy()
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("format = 2", "format = 2"),
+        ("", "format = None"),
+        ("format = 1\nkeep = 3", "unknown key 'keep'"),
+        ("format = 1\nkeep_fp32 = 3", "no list of tables"),
+        ("format = 1\n[[keep_fp32]]\nrole = ['scan']", "unknown key 'role'"),
+        ("format = 1\n[[keep_fp32]]\nroles = []", "expected a list of roles"),
+        ("format = 1\n[[keep_fp32]]\nroles = 'scan'", "expected a list of roles"),
+        ("format = 1\n[[keep_fp32]]\nroles = ['norm']", "unknown role 'norm'"),
+        ("format = 1\n[[keep_fp32]]\nroles = ['scan']\nreason = 3", "expected text"),
+        ("format = 1\n[[keep_fp32]]\nroles = ['scan']\nblocks = '3-1'", "ends before it begins"),
+        ("format = 1\n[[keep_fp32]]\nroles = ['scan']\nblocks = 'all'", "blocks = 'all'"),
+        ("format = 1\n[[keep_fp32]]\nroles = ['scan']\nblocks = 3", "blocks = 3"),
+        ("format = 1\n[[keep_fp32]]\nroles = ['head']\nblocks = '0'", "head is not in any block"),
+        ("format = [", "not valid TOML"),
+    ],
+)
+def test_refused(text: str, why: str, tmp_path: Path) -> None:
+    with pytest.raises(VimDeployError) as caught:
+        policy_of(text, tmp_path)
+    assert caught.value.code == "VIM-420"
+    assert why in caught.value.why
+
+
+def test_file_missing_or_too_large(tmp_path: Path) -> None:
+    with pytest.raises(VimDeployError) as caught:
+        load_policy(tmp_path / "none.toml")
+    assert caught.value.code == "VIM-401"
+    with pytest.raises(VimDeployError, match="not a valid precision policy") as caught:
+        policy_of("#" * (2 << 20), tmp_path)
+    assert "larger than" in caught.value.why
+
+
+def test_not_text(tmp_path: Path) -> None:
+    path = tmp_path / "p.toml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(VimDeployError) as caught:
+        load_policy(path)
+    assert caught.value.code == "VIM-420"

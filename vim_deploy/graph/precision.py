@@ -1,0 +1,308 @@
+"""Type a float32 graph explicitly: 16-bit weights and activations, float32 where a policy says so.
+
+Before: every float tensor is float32. After: each node computes in the element type of its role,
+its weights are stored in that type, and a Cast stands wherever two types meet. Runtimes with
+strongly typed networks (TensorRT 10 and later) build exactly this.
+
+Always float32: norms (their reductions overflow in float16), class tokens and position embedding,
+pooling, image preparation, softmax, and the parameters of our own ops, whose state is float32.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+from onnx import NodeProto, TensorProto, defs, helper
+
+from vim_deploy import contract
+from vim_deploy.errors import VimDeployError
+from vim_deploy.graph.half_weights import (
+    ELEMENT_TYPES,
+    WeightRange,
+    element_types,
+    require_no_overflow,
+    to_half,
+)
+from vim_deploy.graph.rewrite import drop_unused_initializers, opset_version
+from vim_deploy.graph.typed_functions import type_functions
+from vim_deploy.recipe.precision_policy import PrecisionPolicy
+from vim_deploy.specs import Precision
+
+FLOAT = TensorProto.FLOAT
+#: They move values and compute none: the type of what goes in comes out.
+TRANSPARENT = frozenset(
+    {"Concat", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Slice", "Split",
+     "Squeeze", "Transpose", "Unsqueeze"}
+)  # fmt: skip
+_IN_BLOCK = re.compile(r"block_(\d+)/(?:(mixer)/(?:(?:fwd|bwd)/)?)?(?:(\w+)/)?\w+")
+_MIXER_ROLES = {
+    "in_proj": "in_proj",
+    "conv1d": "conv",
+    "x_proj": "x_proj",
+    "dt_proj": "dt_proj",
+    "scan": "scan",
+    "out_proj": "out_proj",
+    # The sum of the directions and its factor, where no fused op holds them.
+    None: "scan",
+}
+_OUTSIDE = re.compile(r"(patch_embed|rope|head)/.*")
+
+
+@dataclass(frozen=True)
+class PrecisionReport:
+    """What typing a graph did.
+
+    Attributes:
+        precision, io_precision: of the graph, and of its inputs and outputs.
+        nodes: computing nodes (no casts, nothing that only moves values) by precision.
+        casts: Cast nodes added.
+        kept: what stays in float32 although the policy lets it go, and why.
+        weights: 16-bit weights with values outside of the type's normal range.
+    """
+
+    precision: Precision
+    io_precision: Precision
+    nodes: dict[str, int]
+    casts: int
+    kept: tuple[str, ...]
+    weights: tuple[WeightRange, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return dataclasses.asdict(self)
+
+
+def role_of(name: str) -> tuple[str | None, int | None]:
+    """Role and block of the node called ``name``; no role for what is always float32."""
+    inside = _IN_BLOCK.fullmatch(name)
+    if inside is not None:
+        block, mixer, part = int(inside[1]), inside[2], inside[3]
+        if mixer:
+            return _MIXER_ROLES.get(part), block
+        return ("residual" if part is None else None), block
+    outside = _OUTSIDE.fullmatch(name)
+    return (outside[1] if outside else None), None
+
+
+def require_io_precision(precision: Precision, io_precision: Precision) -> None:
+    """VIM-203 unless inputs and outputs are float32 or have the graph's own precision."""
+    if io_precision not in ("fp32", precision):
+        raise VimDeployError(
+            "VIM-203",
+            f"--io-precision {io_precision} contradicts --precision {precision}",
+            why="inputs and outputs are float32 or have the graph's own precision",
+            fix=" or ".join(dict.fromkeys(f"--io-precision {p}" for p in ("fp32", precision))),
+        )
+
+
+def apply_precision(
+    model: onnx.ModelProto,
+    precision: Precision,
+    policy: PrecisionPolicy,
+    io_precision: Precision = "fp32",
+) -> PrecisionReport:
+    """Type ``model`` in place, its local functions included.
+
+    Args:
+        model: an exported float32 graph with the local functions of its ops.
+        precision: type of weights and activations.
+        policy: what stays in float32.
+        io_precision: type of float inputs and outputs: ``fp32`` or ``precision``.
+
+    Raises:
+        VimDeployError: VIM-203 (a policy that leaves nothing to type, other I/O), VIM-502 (types
+            of the graph cannot be worked out), VIM-505 (weights that do not fit).
+    """
+    require_io_precision(precision, io_precision)
+    if precision == "fp32":
+        return PrecisionReport(precision, io_precision, {}, 0, (), ())
+    typing = _Typing(model, ELEMENT_TYPES[precision], policy)
+    typing.run(ELEMENT_TYPES[io_precision])
+    if not typing.counts[ELEMENT_TYPES[precision]]:
+        raise VimDeployError(
+            "VIM-203",
+            f"the precision policy leaves nothing to compute in {precision}",
+            fix="remove rules from it, or export with --precision fp32",
+        )
+    require_no_overflow(typing.weights, precision)
+    type_functions(model)
+    names = {element: name for name, element in ELEMENT_TYPES.items()}
+    return PrecisionReport(
+        precision=precision,
+        io_precision=io_precision,
+        nodes={names[element]: count for element, count in sorted(typing.counts.items())},
+        casts=typing.casts,
+        kept=tuple(typing.kept),
+        weights=tuple(weight for weight in typing.weights if weight.noteworthy),
+    )
+
+
+class _Typing:
+    """One walk over the nodes in order, with the type that each tensor has by then."""
+
+    def __init__(self, model: onnx.ModelProto, element: int, policy: PrecisionPolicy) -> None:
+        self.model = model
+        self.element = element
+        self.policy = policy
+        self.opset = opset_version(model)
+        self.initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+        self.types = _float_tensors(model)
+        self.nodes: list[NodeProto] = []
+        self.cast_of: dict[tuple[str, int], str] = {}
+        self.new_initializers: dict[str, TensorProto] = {}
+        self.counts: Counter[int] = Counter()
+        self.casts = 0
+        self.cast_names: Counter[str] = Counter()
+        self.kept: dict[str, None] = {}
+        self.weights: list[WeightRange] = []
+        self.suffix = "fp16" if element == TensorProto.FLOAT16 else "bf16"
+
+    def run(self, io_element: int) -> None:
+        """Rewrite the graph."""
+        graph = self.model.graph
+        for value in graph.input:
+            if value.name in self.types and value.name not in self.initializers:
+                self.types[value.name] = io_element
+                value.type.tensor_type.elem_type = io_element
+        outputs = {value.name: value for value in graph.output if value.name in self.types}
+        for node in graph.node:
+            self._type_node(node)
+        for name, value in outputs.items():
+            value.type.tensor_type.elem_type = io_element
+            if self.types[name] != io_element:
+                self._cast_output(name, io_element)
+        self._replace_unread()
+        del graph.node[:]
+        graph.node.extend(self.nodes)
+        drop_unused_initializers(graph)
+        del graph.value_info[:]
+
+    def _type_node(self, node: NodeProto) -> None:
+        own = node.domain == contract.DOMAIN
+        fixed = contract.FP32_INPUTS[node.op_type] if own else ()
+        names = contract.INPUTS[node.op_type] if own else ()
+        floats = [
+            position
+            for position, name in enumerate(node.input)
+            if name in self.types and not (own and names[position] in fixed)
+        ]
+        element = self._element_of(node, floats)
+        for position in floats:
+            node.input[position] = self._as(node.input[position], element, node)
+        for name in node.output:
+            if name in self.types:
+                self.types[name] = element
+        if floats and node.op_type not in TRANSPARENT and node.op_type != "Cast":
+            self.counts[element] += 1
+        self.nodes.append(node)
+
+    def _element_of(self, node: NodeProto, floats: list[int]) -> int:
+        """The type that ``node`` computes in."""
+        if not floats or (node.domain == "" and node.op_type == "Cast"):
+            return FLOAT
+        if node.domain == "" and node.op_type in TRANSPARENT:
+            found = {self.types[node.input[position]] for position in floats}
+            return found.pop() if len(found) == 1 else FLOAT
+        role, block = role_of(node.name)
+        if role is None or self.policy.keeps_fp32(role, block):
+            return FLOAT
+        if node.domain == "" and not _takes(node, floats, self.element, self.opset):
+            reason = f"opset {self.opset} has no {self.suffix} {node.op_type}"
+            self.kept[f"{role}: {reason}"] = None
+            return FLOAT
+        return self.element
+
+    def _as(self, name: str, element: int, reader: NodeProto) -> str:
+        """The tensor ``name`` in the type ``element``."""
+        if self.types[name] == element:
+            return name
+        if (name, element) not in self.cast_of:
+            made = self._typed_weight(name, element)
+            self.cast_of[name, element] = made or self._cast(name, element, reader)
+        return self.cast_of[name, element]
+
+    def _typed_weight(self, name: str, element: int) -> str | None:
+        """An initialiser is stored in the type; a second type of it gets a second name."""
+        if name not in self.initializers:
+            return None
+        typed = f"{name}.{self.suffix}"
+        self.new_initializers[typed], found = to_half(self.initializers[name], element, typed)
+        self.weights.append(found)
+        return typed
+
+    def _replace_unread(self) -> None:
+        """A weight that is read in 16 bits only keeps its name."""
+        read = {name for node in self.nodes for name in node.input}
+        renamed = {typed: typed.removesuffix(f".{self.suffix}") for typed in self.new_initializers}
+        renamed = {typed: name for typed, name in renamed.items() if name not in read}
+        for node in self.nodes:
+            for position, name in enumerate(node.input):
+                node.input[position] = renamed.get(name, name)
+        kept = [t for t in self.model.graph.initializer if t.name not in renamed.values()]
+        for typed, tensor in self.new_initializers.items():
+            tensor.name = renamed.get(typed, typed)
+        del self.model.graph.initializer[:]
+        self.model.graph.initializer.extend([*kept, *self.new_initializers.values()])
+
+    def _cast(self, name: str, element: int, reader: NodeProto) -> str:
+        # Narrowing belongs to what writes the tensor, widening to what reads it: there an engine
+        # fuses the cast, and there the block inventory counts it.
+        place, to = (name, self.suffix) if element == self.element else (reader.name, "fp32")
+        cast = f"{place}/Cast_{to}"
+        self.cast_names[cast] += 1
+        if self.cast_names[cast] > 1:
+            cast = f"{cast}_{self.cast_names[cast] - 1}"
+        output = f"{cast}_output_0"
+        self.nodes.append(helper.make_node("Cast", [name], [output], name=cast, to=element))
+        self.casts += 1
+        self.types[output] = element
+        return output
+
+    def _cast_output(self, name: str, element: int) -> None:
+        """A graph output keeps its name; what wrote it gets another one."""
+        inner = f"{name}_{'fp32' if self.types[name] == FLOAT else self.suffix}"
+        for node in self.nodes:
+            for fields in (node.input, node.output):
+                for position, found in enumerate(fields):
+                    if found == name:
+                        fields[position] = inner
+        cast = helper.make_node("Cast", [inner], [name], name=f"{inner}/Cast", to=element)
+        self.nodes.append(cast)
+        self.casts += 1
+
+
+def _float_tensors(model: onnx.ModelProto) -> dict[str, int]:
+    """Every float32 tensor of the main graph."""
+    try:
+        found = element_types(model)
+    except onnx.shape_inference.InferenceError as error:
+        raise VimDeployError(
+            "VIM-502",
+            "the types of the graph cannot be worked out",
+            why=str(error).strip().splitlines()[0],
+            fix="report this model config",
+        ) from error
+    unknown = [name for node in model.graph.node for name in node.output if name not in found]
+    if unknown:
+        raise VimDeployError(
+            "VIM-502",
+            "the types of the graph cannot be worked out",
+            why=f"unknown: {unknown[0]} and {len(unknown) - 1} more",
+            fix="report this model config",
+        )
+    return {name: element for name, element in found.items() if element == FLOAT}
+
+
+def _takes(node: NodeProto, positions: Iterable[int], element: int, opset: int) -> bool:
+    """Whether the operator is defined for ``element`` at these inputs."""
+    schema = defs.get_schema(node.op_type, opset, "")
+    allowed = {item.type_param_str: item.allowed_type_strs for item in schema.type_constraints}
+    wanted = f"tensor({TensorProto.DataType.Name(element).lower()})"
+    formal = [schema.inputs[min(position, len(schema.inputs) - 1)] for position in positions]
+    return all(wanted in allowed.get(item.type_str, ()) for item in formal)

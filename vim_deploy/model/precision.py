@@ -1,0 +1,126 @@
+"""The PyTorch twin of a half-precision graph: the same module, rounding where the graph rounds.
+
+Weights and activations of each role have the type that the policy gives it, the convolution and
+the scan compute in float32 on rounded inputs, and norms, embeddings and pooling stay float32: what
+``graph.precision`` does to a fused graph. Hooks do it from outside; the module's code is the same.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vim_deploy.model.heads import DeployedModel
+from vim_deploy.model.vim import Block, VisionMamba
+from vim_deploy.recipe.precision_policy import PrecisionPolicy
+from vim_deploy.specs import Precision
+
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+#: Activations among the arguments of a ``ScanBranch``: u, dt, x_dbl and xz.
+_SCAN_ACTIVATIONS = (0, 1, 3, 6)
+
+_Type = Callable[..., torch.dtype]
+
+
+def typed_twin(
+    module: DeployedModel, precision: Precision, policy: PrecisionPolicy
+) -> DeployedModel:
+    """A copy of ``module`` that computes in ``precision`` where ``policy`` lets it.
+
+    Inputs and outputs are those of ``module``, float32 where they are float.
+    """
+    twin = copy.deepcopy(module)
+    half = _DTYPES[precision]
+
+    def type_of(role: str, block: int | None = None) -> torch.dtype:
+        return torch.float32 if policy.keeps_fp32(role, block) else half
+
+    _type_model(twin.model, type_of)
+    return twin
+
+
+def _type_model(model: VisionMamba, type_of: _Type) -> None:
+    _store(model.patch_embed.proj, type_of("patch_embed"))
+    _round_inputs(model.patch_embed, type_of("patch_embed"))
+    _round_outputs(model.patch_embed, torch.float32)
+    if model.config.if_rope:
+        _round_inputs(model.rope, type_of("rope"))
+        for buffer in (model.rope.freqs_cos, model.rope.freqs_sin):
+            buffer.data = buffer.data.to(type_of("rope"))
+    for index, block in enumerate(model.layers):
+        assert isinstance(block, Block)
+        _type_block(block, lambda role, index=index: type_of(role, index))
+    _round_inputs(model.norm_f, torch.float32)
+    if isinstance(model.head, nn.Linear):
+        _store(model.head, type_of("head"))
+        _round_inputs(model.head, type_of("head"))
+        _round_outputs(model.head, torch.float32)
+
+
+def _type_block(block: Block, type_of: _Type) -> None:
+    _round_inputs(block, type_of("residual"))
+    # The sums of two-layer mode and the last one are float32, like the norm that reads them.
+    _round_outputs(block, torch.float32)
+    _round_inputs(block.norm, torch.float32)
+    mixer = block.mixer
+    for name in ("in_proj", "out_proj", "x_proj", "x_proj_b"):
+        if (linear := getattr(mixer, name, None)) is not None:
+            _store(linear, type_of(name.removesuffix("_b")))
+    _round_inputs(mixer.in_proj, type_of("in_proj"))
+    for suffix in ("", "_b"):
+        if not hasattr(mixer, f"conv1d{suffix}"):
+            continue
+        convolution = getattr(mixer, f"conv1d{suffix}")
+        _round_inputs(convolution, type_of("conv"), torch.float32)
+        _round_outputs(convolution, type_of("conv"))
+        _round_inputs(getattr(mixer, f"x_proj{suffix}"), type_of("x_proj"))
+        steps = getattr(mixer, f"dt_proj{suffix}")
+        # Its bias belongs to the scan, which adds it in float32.
+        steps.weight.data = steps.weight.data.to(type_of("dt_proj"))
+        _round_inputs(steps, type_of("dt_proj"))
+    for scan in (mixer.scan, mixer.scan_b):
+        _round_inputs(scan, type_of("scan"), torch.float32, positions=_SCAN_ACTIVATIONS)
+    # The directions are summed and scaled in float32; their sum is rounded once.
+    _round_inputs(mixer.out_proj, type_of("scan"), type_of("out_proj"))
+    if hasattr(mixer, "gamma"):
+        mixer.gamma.data = mixer.gamma.data.to(type_of("scan"))
+
+
+def _store(module: nn.Module, dtype: torch.dtype) -> None:
+    """Weights of one layer in ``dtype``."""
+    for parameter in module.parameters(recurse=False):
+        parameter.data = parameter.data.to(dtype)
+
+
+def _cast(value: Any, dtypes: tuple[torch.dtype, ...]) -> Any:  # noqa: ANN401 - any argument
+    if isinstance(value, Tensor) and value.is_floating_point():
+        for dtype in dtypes:
+            value = value.to(dtype)
+    return value
+
+
+def _round_inputs(
+    module: nn.Module, *dtypes: torch.dtype, positions: tuple[int, ...] | None = None
+) -> None:
+    """Cast the arguments at ``positions`` (None: all) through ``dtypes`` before every call."""
+
+    def hook(_module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(
+            _cast(value, dtypes) if positions is None or position in positions else value
+            for position, value in enumerate(arguments)
+        )
+
+    module.register_forward_pre_hook(hook)
+
+
+def _round_outputs(module: nn.Module, dtype: torch.dtype) -> None:
+    def hook(_module: nn.Module, _arguments: object, output: Any) -> Any:  # noqa: ANN401
+        if isinstance(output, tuple):
+            return tuple(_cast(value, (dtype,)) for value in output)
+        return _cast(output, (dtype,))
+
+    module.register_forward_hook(hook)
