@@ -83,7 +83,7 @@ def block_ops(model: onnx.ModelProto, block: int) -> dict[str, int]:
     ("graph", "ops"), [("fused", FUSED_BLOCK), ("fused-low-rank", LOW_RANK_BLOCK)]
 )
 def test_a_block_is_six_nodes_and_the_norm(graph: str, ops: dict[str, int]) -> None:
-    module, (model, summary, passes) = exported(graph)
+    module, (model, summary, passes, _) = exported(graph)
     assert [block_ops(model, block) for block in range(2)] == [ops, ops]
     assert (summary.fused_scans, summary.fused_convolutions, summary.scans) == (2, 2, 4)
     assert [report.name for report in passes] == [name for name, _ in PASSES]
@@ -95,7 +95,7 @@ def test_a_block_is_six_nodes_and_the_norm(graph: str, ops: dict[str, int]) -> N
 
 
 def test_names_and_layouts() -> None:
-    _, (model, _, _) = exported("fused", tiny_config(ssm_cfg={"dt_rank": 3}))
+    _, (model, *_) = exported("fused", tiny_config(ssm_cfg={"dt_rank": 3}))
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     assert {name: shapes[name] for name in shapes if "_pair" in name and "layers.1" in name} == {
         "layers.1.mixer.conv1d_pair.w": (2, 4, 32),
@@ -124,7 +124,7 @@ def test_names_and_layouts() -> None:
 
 
 def test_low_rank_weight_is_the_checkpoints() -> None:
-    module, (model, _, _) = exported("fused-low-rank")
+    module, (model, *_) = exported("fused-low-rank")
     weight = next(
         t for t in model.graph.initializer if t.name.endswith("0.mixer.dt_proj_pair.weight")
     )
@@ -167,7 +167,7 @@ def test_every_step_runs_and_means_the_same(
     ids=str,
 )
 def test_every_v2_model_is_fused(changes: dict[str, object]) -> None:
-    module, (model, _, _) = exported("base", tiny_config(**changes))
+    module, (model, *_) = exported("base", tiny_config(**changes))
     image = images(module, 3)
     expected = TorchRunner(module).run(image)["logits"]
     for low_rank in (False, True):
@@ -188,7 +188,7 @@ def test_every_v2_model_is_fused(changes: dict[str, object]) -> None:
     ],
 )
 def test_other_models_keep_their_scans_and_say_why(changes: dict[str, object], reason: str) -> None:
-    module, (model, summary, passes) = exported("fused", tiny_config(**changes))
+    module, (model, summary, passes, _) = exported("fused", tiny_config(**changes))
     assert summary.fused_scans == summary.fused_convolutions == 0
     assert summary.scans == sum(n.op_type == "VimSelectiveScan" for n in model.graph.node) > 0
     scans = [report for report in passes if report.name == "bi_selective_scan"]
@@ -201,7 +201,7 @@ def test_other_models_keep_their_scans_and_say_why(changes: dict[str, object], r
 
 @pytest.mark.parametrize("opset", OPSETS)
 def test_opsets(opset: int) -> None:
-    module, (model, _, _) = exported("fused", opset=opset)
+    module, (model, *_) = exported("fused", opset=opset)
     onnx.checker.check_model(model, full_check=True)
     image = images(module, 2)
     found = session(model).run(None, {"image": image})[0]
@@ -220,7 +220,7 @@ def test_class_tokens_are_placed_bit_for_bit(base: onnx.ModelProto) -> None:
 
 
 def test_class_tokens_without_position_embedding_stay() -> None:
-    _, (model, _, passes) = exported("fused", tiny_config(if_abs_pos_embed=False))
+    _, (model, _, passes, _) = exported("fused", tiny_config(if_abs_pos_embed=False))
     assert passes[0].matched == 0
     assert "token count is not known" in passes[0].refused[0].reason
     assert "Expand" in {node.op_type for node in model.graph.node}
@@ -327,7 +327,7 @@ def test_a_count_that_is_not_the_promised_one_stops_the_run(base: onnx.ModelProt
 
 
 def test_a_fused_graph_has_nothing_left_to_fuse() -> None:
-    _, (model, _, _) = exported("fused")
+    _, (model, *_) = exported("fused")
     before = model.SerializeToString(deterministic=True)
     reports = run_passes(model)
     assert [report.matched for report in reports] == [0] * len(PASSES)
@@ -336,7 +336,7 @@ def test_a_fused_graph_has_nothing_left_to_fuse() -> None:
 
 @pytest.mark.slow
 def test_every_one_of_24_blocks_is_fused() -> None:
-    _, (model, summary, passes) = exported("fused", tiny_config(depth=24))
+    _, (model, summary, passes, _) = exported("fused", tiny_config(depth=24))
     assert (summary.fused_scans, summary.fused_convolutions, summary.scans) == (24, 24, 48)
     assert [block_ops(model, block) for block in range(24)] == [FUSED_BLOCK] * 24
     assert [report.matched for report in passes] == [1, 24, 24, 24, 24]
