@@ -11,6 +11,9 @@ Precision = Literal["fp32", "fp16", "bf16"]
 #: ``base``: one node for each scan direction. ``fused``: both directions of a mixer in one
 #: convolution and one scan. ``fused-low-rank``: the scan computes dt from its low-rank weight, too.
 GraphForm = Literal["base", "fused", "fused-low-rank"]
+#: What the scan ops' local functions are made of: ``scan``: an ONNX Scan over the tokens;
+#: ``unrolled``: ceil(log2 tokens) steps on all tokens at once, for runtimes without loops.
+ScanBody = Literal["scan", "unrolled"]
 
 #: Mean and standard deviation of ImageNet's RGB channels, as the official evaluation uses them
 #: (timm.data.constants IMAGENET_DEFAULT_MEAN and IMAGENET_DEFAULT_STD).
@@ -95,7 +98,8 @@ class ExportInfo:
         io_precision: of float inputs and outputs.
         precision_policy: as ``recipe.precision_policy`` stores it; empty for fp32.
         tool_version: of vim-deploy.
-        settings_hash: of everything above; equal hash, equal file.
+        settings_hash: of everything else; equal hash, equal file.
+        scan_body: ``scan`` or ``unrolled``: form of the scan ops' local functions.
     """
 
     model: str
@@ -113,6 +117,8 @@ class ExportInfo:
     labels: tuple[str, ...] = field(default_factory=tuple)
     io_precision: Precision = "fp32"
     precision_policy: dict[str, Any] = field(default_factory=dict)
+    # Files from before the choice hold Scans and do not say so.
+    scan_body: ScanBody = "scan"
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able form."""

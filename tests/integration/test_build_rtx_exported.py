@@ -23,10 +23,16 @@ pytestmark = [
 
 
 @pytest.mark.parametrize(
-    ("batch", "head", "graph"),
-    [(None, "topk:2", "base"), (3, "logits", "fused"), (None, "logits", "fused-low-rank")],
+    ("batch", "head", "graph", "scan_body"),
+    [
+        (None, "topk:2", "base", "scan"),
+        (3, "logits", "fused", "scan"),
+        (None, "logits", "fused-low-rank", "scan"),
+        (None, "logits", "base", "unrolled"),
+        (None, "logits", "fused", "unrolled"),
+    ],
 )
-def test_exported_model_becomes_an_engine(tmp_path, batch, head, graph):
+def test_exported_model_becomes_an_engine(tmp_path, batch, head, graph, scan_body):
     from vim_deploy.graph.export_graph import export_graph
     from vim_deploy.model.heads import DeployedModel, parse_head
     from vim_deploy.model.vim import VisionMamba
@@ -48,6 +54,7 @@ def test_exported_model_becomes_an_engine(tmp_path, batch, head, graph):
         pos_embed="unchanged",
         tool_version="0",
         settings_hash="0",
+        scan_body=scan_body,
     )
     torch.manual_seed(0)
     module = DeployedModel(VisionMamba(config), image, "none", parse_head(head, config))

@@ -28,6 +28,7 @@ def take_export_options(options: dict[str, Any], force: bool = False) -> ExportO
     return ExportOptions(
         batch=options.pop("batch") or None,
         graph=options.pop("graph"),
+        scan_body=options.pop("scan_body"),
         dump_passes=options.pop("dump_passes"),
         precision=options.pop("precision"),
         precision_policy=options.pop("precision_policy"),
@@ -71,6 +72,7 @@ def as_dict(result: ExportResult) -> dict[str, Any]:
         "fused_scans": result.summary.fused_scans,
         "fused_convolutions": result.summary.fused_convolutions,
         "flips": result.summary.flips,
+        "loops": result.summary.loops,
         "nodes": sum(result.summary.ops.values()),
         "passes": [report.as_dict() for report in result.passes],
         "precision": result.precision.as_dict() if result.precision else None,
@@ -88,7 +90,7 @@ def _report(result: ExportResult) -> None:
     summary = result.summary
     say(
         f"wrote {result.path}: {result.info.model}, {result.info.graph} {result.info.precision} "
-        f"graph, {result.path.stat().st_size / 1e6:.1f} MB, "
+        f"graph, {result.info.scan_body} body, {result.path.stat().st_size / 1e6:.1f} MB, "
         f"{summary.blocks} blocks, {summary.scans} scans ({summary.fused_scans} fused pairs), "
         f"{sum(summary.ops.values())} nodes, {result.seconds:.1f} s"
     )

@@ -149,6 +149,16 @@ _GRAPH_OPTIONS = (
         "computes dt as well), or one scan node for each.",
     ),
     click.option(
+        "--scan-body",
+        type=click.Choice(["scan", "unrolled"]),
+        default="scan",
+        show_default=True,
+        help="What runtimes without the plugin run: an ONNX Scan, or log2(tokens) steps on all "
+        "tokens at once, without a loop. Unrolled is slower on a CPU, loads more slowly, needs "
+        "d_state times the memory of an activation, and holds for one token count "
+        "(docs/scan-op.md).",
+    ),
+    click.option(
         "--dump-passes",
         type=click.Path(path_type=Path, file_okay=False),
         metavar="DIR",

@@ -39,8 +39,8 @@ def export_graph(
 
     Args:
         module: preparation, model and head, with weights.
-        info: stored in the file; its ``graph`` decides the form, its precisions and policy the
-            types.
+        info: stored in the file; its ``graph`` and ``scan_body`` decide the form, its precisions
+            and policy the types.
         batch: fixed batch size, or None for a dynamic one.
         dump: folder that takes the graph before and after each pass.
 
@@ -51,17 +51,21 @@ def export_graph(
     model = tidy(trace(module, batch=batch))
     apply_names(model, config)
     passes: tuple[PassReport, ...] = ()
+    unrolled = config.num_tokens if info.scan_body == "unrolled" else None
     if info.graph != "base":
         low_rank = info.graph == "fused-low-rank"
         expected = fused_mixers(config, info.graph)
-        passes = run_passes(model, expected=expected, low_rank=low_rank, dump=dump)
+        passes = run_passes(
+            model, expected=expected, low_rank=low_rank, dump=dump, unrolled_tokens=unrolled
+        )
     convert_opset(model, info.opset)
-    attach_functions(model)
+    attach_functions(model, unrolled)
     policy = PrecisionPolicy.stored(info.precision_policy)
     report = apply_precision(model, info.precision, policy, info.io_precision)
     _make_repeatable(model)
     metadata.attach(model, info)
-    return ExportedGraph(model, check_graph(model, config, info.graph), passes, report)
+    summary = check_graph(model, config, info.graph, info.scan_body)
+    return ExportedGraph(model, summary, passes, report)
 
 
 def _make_repeatable(model: onnx.ModelProto) -> None:

@@ -7,13 +7,15 @@ The fused ops' functions are written in ``fused_bodies``; ``attach_functions`` a
 
 The recurrence is an ONNX ``Scan`` over the token axis whose body holds elementwise and reduce ops
 only: TensorRT-RTX's compiler fails on Unsqueeze, Squeeze or MatMul in there next to casts, so
-those happen outside. State is [B, N, D]; a token's slices are [B, 1, D] and [B, N, 1].
+those happen outside. State is [B, N, D]; a token's slices are [B, 1, D] and [B, N, 1]. Or it is the
+log-step form of ``log_step_scan``, for runtimes without loops.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import onnx
@@ -23,6 +25,7 @@ from vim_deploy import contract
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph import fused_bodies
 from vim_deploy.graph.body_nodes import columns, constant, one_token, silu
+from vim_deploy.graph.log_step_scan import in_scan_order, log_steps, scan_order
 from vim_deploy.graph.rewrite import Shapes, attribute_int, nodes_of, opset_version
 
 #: Tensors that Scan slices per token: step sizes, step sizes times input, B, C; and y it stacks.
@@ -52,8 +55,13 @@ def direction_attributes(reverse: bool) -> dict[str, list[int]]:
     }
 
 
-def attach_functions(model: onnx.ModelProto) -> None:
+def attach_functions(model: onnx.ModelProto, unrolled_tokens: int | None = None) -> None:
     """Give ``model`` a local function for each of our ops that it holds.
+
+    Args:
+        model: changed in place; functions of other names stay.
+        unrolled_tokens: tokens that every scan of the model sees, for bodies without a loop; None
+            for ONNX Scans, which take any number.
 
     Raises:
         VimDeployError: VIM-502 when nodes of one op differ in what a function is written for (a
@@ -63,10 +71,10 @@ def attach_functions(model: onnx.ModelProto) -> None:
     opset = opset_version(model)
     functions = [
         _function_of(nodes, shapes, form_of, function, opset)
-        for op_type, form_of, function in _BODIES
+        for op_type, form_of, function in _bodies(unrolled_tokens)
         if (nodes := nodes_of(model.graph, op_type))
     ]
-    kept = [item for item in model.functions if item.domain != contract.DOMAIN]
+    kept = [item for item in model.functions if (item.domain, item.name) not in _OWN]
     del model.functions[:]
     model.functions.extend([*kept, *functions])
 
@@ -102,13 +110,13 @@ def _form_of(node: NodeProto, shapes: Shapes) -> ScanForm:
     )
 
 
-def scan_function(form: ScanForm, opset: int) -> FunctionProto:
-    """The function for one form; float32 tensors."""
+def scan_function(form: ScanForm, opset: int, tokens: int | None = None) -> FunctionProto:
+    """The function for one form; float32 tensors; without a loop when ``tokens`` are given."""
     nodes = [
         *columns("bc", form.b_off, form.state, "b_rows", axis=2),
         *columns("bc", form.c_off, form.state, "c_rows", axis=2),
         *_step_sizes(form),
-        *_recurrence(form),
+        *(_recurrence(form) if tokens is None else _unrolled(tokens)),
         *_skip_and_gate(form),
     ]
     return helper.make_function(
@@ -165,6 +173,23 @@ def _recurrence(form: ScanForm) -> list[NodeProto]:
     ]
 
 
+def _unrolled(tokens: int) -> list[NodeProto]:
+    """y_scan[B, L, D] in log-step form, which runs forward on tokens in the scan's order."""
+    nodes = [constant("axis_2", [2]), constant("axis_3", [3]), *scan_order(tokens, "reverse")]
+    for source, axis, name in (
+        ("delta", "axis_2", "delta_ordered"),
+        ("delta_u", "axis_2", "delta_u_ordered"),
+        ("b_rows", "axis_3", "b_ordered"),
+        ("c_rows", "axis_3", "c_ordered"),
+    ):
+        nodes += [
+            in_scan_order(source, f"{name}_3d"),
+            helper.make_node("Unsqueeze", [f"{name}_3d", axis], [name]),
+        ]
+    steps = log_steps("_ordered", "A", tokens)
+    return [*nodes, *steps, in_scan_order("y_scan_ordered", "y_scan")]
+
+
 def _skip_and_gate(form: ScanForm) -> list[NodeProto]:
     """y = (y_scan + Dskip u) silu(z)."""
     ungated = "y_ungated" if form.has_z else "y"
@@ -182,9 +207,17 @@ def _skip_and_gate(form: ScanForm) -> list[NodeProto]:
     ]
 
 
-#: Op, form of one of its nodes, and the body for a form.
-_BODIES: tuple[tuple[str, Callable[..., Any], Callable[..., FunctionProto]], ...] = (
-    (contract.SELECTIVE_SCAN, _form_of, scan_function),
-    (contract.BI_CAUSAL_CONV, fused_bodies.conv_form, fused_bodies.conv_function),
-    (contract.BI_SELECTIVE_SCAN, fused_bodies.bi_scan_form, fused_bodies.bi_scan_function),
-)
+def _bodies(
+    tokens: int | None,
+) -> tuple[tuple[str, Callable[..., Any], Callable[..., FunctionProto]], ...]:
+    """Op, form of one of its nodes, and the body for a form."""
+    bi_scan_function = partial(fused_bodies.bi_scan_function, tokens=tokens)
+    return (
+        (contract.SELECTIVE_SCAN, _form_of, partial(scan_function, tokens=tokens)),
+        (contract.BI_CAUSAL_CONV, fused_bodies.conv_form, fused_bodies.conv_function),
+        (contract.BI_SELECTIVE_SCAN, fused_bodies.bi_scan_form, bi_scan_function),
+    )
+
+
+#: Functions that are replaced, or go when the model does not hold their op.
+_OWN = frozenset((contract.DOMAIN, op_type) for op_type, _, _ in _bodies(None))

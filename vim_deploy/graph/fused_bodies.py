@@ -1,8 +1,8 @@
 """The meaning of the fused ops as ONNX local functions of standard operators.
 
 Like the one-direction scan's body (``function_body``), and with its restrictions: nothing but
-elementwise and reduce operators inside the Scan. A body is written for the sizes and offsets that
-the nodes of a file share.
+elementwise and reduce operators inside the Scan, or no Scan at all (``log_step_scan``). A body is
+written for the sizes and offsets that the nodes of a file share.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from onnx import FunctionProto, NodeProto, helper
 
 from vim_deploy import contract
 from vim_deploy.graph.body_nodes import columns, constant, one_token, scalar, silu
+from vim_deploy.graph.log_step_scan import log_steps
 from vim_deploy.graph.rewrite import Shapes, attribute_float, attribute_int
 
 _DIRECTIONS = ("_fwd", "_bwd")
@@ -133,8 +134,11 @@ def bi_scan_form(node: NodeProto, shapes: Shapes) -> BiScanForm:
     )
 
 
-def bi_scan_function(form: BiScanForm, opset: int) -> FunctionProto:
-    """One Scan that runs both directions side by side, each with a state of its own."""
+def bi_scan_function(form: BiScanForm, opset: int, tokens: int | None = None) -> FunctionProto:
+    """One Scan that runs both directions side by side, each with a state of its own.
+
+    With ``tokens``, the log-step form for that many instead, once for each direction.
+    """
     nodes = [
         constant("axis_1", [1]),
         constant("axis_3", [3]),
@@ -148,7 +152,7 @@ def bi_scan_function(form: BiScanForm, opset: int) -> FunctionProto:
         helper.make_node("Unsqueeze", ["b_rows", "axis_4"], ["b_5d"]),
         helper.make_node("Unsqueeze", ["c_rows", "axis_4"], ["c_5d"]),
         *_picked(),
-        *_recurrence(form),
+        *(_recurrence(form) if tokens is None else _unrolled(tokens)),
         *_sum_and_gate(form),
     ]
     return _function(
@@ -222,6 +226,14 @@ def _recurrence(form: BiScanForm) -> list[NodeProto]:
         helper.make_node("ConstantOfShape", ["state_shape"], ["state_0"]),
         scan,
     ]
+
+
+def _unrolled(tokens: int) -> list[NodeProto]:
+    """y_scan_fwd and y_scan_bwd [B,L,D] in log-step form."""
+    nodes = []
+    for reverse, d in enumerate(_DIRECTIONS):
+        nodes += log_steps(d, f"A{d}", tokens, reverse=bool(reverse))
+    return nodes
 
 
 def _sum_and_gate(form: BiScanForm) -> list[NodeProto]:

@@ -28,6 +28,8 @@ EXPECTED_OPS = frozenset(
 #: Operators of norms and softmax: float32 in every precision.
 _WIDE_OPS = frozenset({"LayerNormalization", "Pow", "ReduceMean", "Softmax", "Sqrt"})
 
+#: Control flow: what the unrolled scan bodies are there to do without.
+_LOOPS = frozenset({"If", "Loop", "Scan"})
 _OWN_OPS = frozenset(
     f"{contract.DOMAIN}::{name}"
     for name in (contract.SELECTIVE_SCAN, contract.BI_CAUSAL_CONV, contract.BI_SELECTIVE_SCAN)
@@ -45,6 +47,7 @@ class GraphSummary:
         fused_scans, fused_convolutions: nodes that do both directions.
         flips: slices that run backwards.
         ops: nodes of the main graph by operator.
+        loops: Scan, Loop and If nodes, of the main graph and of all local functions.
     """
 
     blocks: int
@@ -55,6 +58,7 @@ class GraphSummary:
     fused_convolutions: int
     flips: int
     ops: dict[str, int]
+    loops: int
 
 
 def summarize(model: onnx.ModelProto, blocks: int) -> GraphSummary:
@@ -75,7 +79,13 @@ def summarize(model: onnx.ModelProto, blocks: int) -> GraphSummary:
         fused_convolutions=len(nodes_of(model.graph, contract.BI_CAUSAL_CONV)),
         flips=_count_flips(model),
         ops=dict(sorted(ops.items())),
+        loops=_count_loops(model),
     )
+
+
+def _count_loops(model: onnx.ModelProto) -> int:
+    held = (model.graph, *model.functions)
+    return sum(node.op_type in _LOOPS and node.domain == "" for item in held for node in item.node)
 
 
 def _count_flips(model: onnx.ModelProto) -> int:
@@ -112,8 +122,10 @@ def _half_reductions(model: onnx.ModelProto) -> list[str]:
     ]
 
 
-def check_graph(model: onnx.ModelProto, config: ModelConfig, graph: str = "base") -> GraphSummary:
-    """Compare the graph with what ``config`` and the form ``graph`` promise.
+def check_graph(
+    model: onnx.ModelProto, config: ModelConfig, graph: str = "base", scan_body: str = "scan"
+) -> GraphSummary:
+    """Compare the graph with what ``config``, the form ``graph`` and ``scan_body`` promise.
 
     Raises:
         VimDeployError: VIM-502 with every deviation.
@@ -134,6 +146,13 @@ def check_graph(model: onnx.ModelProto, config: ModelConfig, graph: str = "base"
     ):
         if found != expected_fused:
             problems.append(f"{found} {what} nodes instead of {expected_fused}")
+    # One Scan in the function of each scan op, or none anywhere.
+    scan_ops = {contract.SELECTIVE_SCAN, contract.BI_SELECTIVE_SCAN} & {
+        node.op_type for node in model.graph.node if node.domain == contract.DOMAIN
+    }
+    expected_loops = 0 if scan_body == "unrolled" else len(scan_ops)
+    if summary.loops != expected_loops:
+        problems.append(f"{summary.loops} loops instead of {expected_loops}")
     # Only flip_img_sequences_ratio asks for a flipped sequence.
     if summary.flips and not config.flips_sequence:
         problems.append(f"{summary.flips} flips")

@@ -32,7 +32,7 @@ from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.precision_policy import default_policy, load_policy
 from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.run.ort_runner import OrtRunner
-from vim_deploy.specs import ExportInfo, GraphForm, Precision
+from vim_deploy.specs import ExportInfo, GraphForm, Precision, ScanBody
 
 if TYPE_CHECKING:
     from vim_deploy.model.heads import DeployedModel
@@ -49,14 +49,16 @@ class ExportOptions:
     """How to export.
 
     ``batch`` is a fixed batch size, or None for a dynamic one. ``graph`` is the form of the graph
-    (``vim_deploy.specs.GraphForm``), ``dump_passes`` a folder for the graph before and after each
-    fusion pass. ``precision`` types weights and activations, apart from what the file
-    ``precision_policy`` (None: the shipped one) keeps in float32; ``io_precision`` the inputs and
-    outputs. ``check`` compares the file with PyTorch in ONNX Runtime before it is put in place.
+    (``vim_deploy.specs.GraphForm``), ``scan_body`` that of the scan ops' functions (``ScanBody``),
+    ``dump_passes`` a folder for the graph before and after each fusion pass. ``precision`` types
+    weights and activations, apart from what the file ``precision_policy`` (None: the shipped one)
+    keeps in float32; ``io_precision`` the inputs and outputs. ``check`` compares the file with
+    PyTorch in ONNX Runtime before it is put in place.
     """
 
     batch: int | None = None
     graph: GraphForm = "fused"
+    scan_body: ScanBody = "scan"
     dump_passes: Path | None = None
     precision: Precision = "fp32"
     precision_policy: Path | None = None
@@ -225,6 +227,7 @@ def _export_info(loaded: LoadedModel, options: ExportOptions, preprocess: Any) -
         "pos_embed": loaded.pos_embed,
         "tool_version": vim_deploy.__version__,
         "labels": loaded.labels,
+        "scan_body": options.scan_body,
     }
     info = ExportInfo(**values, settings_hash="")
     digest = settings_hash({**info.as_dict(), "batch": options.batch})

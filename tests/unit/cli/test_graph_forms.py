@@ -48,6 +48,22 @@ def test_fused_is_the_default_and_another_form_replaces_nothing(
     assert (base["fused_scans"], base["scans"], base["passes"]) == (0, 2, [])
 
 
+def test_scan_body_is_recorded_and_another_one_replaces_nothing(
+    arguments: list[str], capsys: Capture
+) -> None:
+    found = exported(capsys, *arguments, "--scan-body", "unrolled")
+    assert (found["export"]["scan_body"], found["loops"]) == ("unrolled", 0)
+    assert exported(capsys, *arguments, "--scan-body", "unrolled")["up_to_date"]
+    assert run(arguments) != 0
+    assert "differs in scan_body" in capsys.readouterr().err
+    assert exported(capsys, "inspect", "x.onnx", "--json")["export"]["scan_body"] == "unrolled"
+    assert run(["inspect", "x.onnx"]) == 0
+    table = capsys.readouterr().err
+    assert "export.scan_body" in table
+    assert "graph.loops" in table
+    assert exported(capsys, *arguments, "--force")["loops"] == 1
+
+
 def test_dump_of_an_export_that_is_up_to_date(arguments: list[str], capsys: Capture) -> None:
     exported(capsys, *arguments)
     before = Path("x.onnx").read_bytes()

@@ -42,6 +42,7 @@ def run_passes(
     expected: int | None = None,
     low_rank: bool = False,
     dump: Path | None = None,
+    unrolled_tokens: int | None = None,
 ) -> tuple[PassReport, ...]:
     """Fuse the bidirectional mixers of ``model`` in place; its functions are left alone.
 
@@ -50,6 +51,7 @@ def run_passes(
         expected: mixers that must be found; None takes any number.
         low_rank: let the scan op compute dt from its low-rank weight.
         dump: folder that takes the graph before the first and after each pass, and the reports.
+        unrolled_tokens: as in ``attach_functions``, for the graphs in ``dump``.
 
     Raises:
         VimDeployError: VIM-502 when a pass rewrote another number of places than expected.
@@ -59,14 +61,14 @@ def run_passes(
     mixers, refused = find_mixers(model.graph)
     plan = Plan(mixers, refused, expected, low_rank)
     reports: list[PassReport] = []
-    _dump(model, dump, "00_base")
+    _dump(model, dump, "00_base", unrolled_tokens)
     for number, (name, rewrite) in enumerate(PASSES, start=1):
         before = len(model.graph.node)
         outcome = rewrite(model, plan)
         promised = _promised(name, plan)
         after = len(model.graph.node)
         reports.append(PassReport(name, outcome.matched, promised, outcome.refused, before, after))
-        _dump(model, dump, f"{number:02d}_{name}")
+        _dump(model, dump, f"{number:02d}_{name}", unrolled_tokens)
         _check(reports[-1])
     if dump is not None:
         write_json(dump / "passes.json", {"passes": [report.as_dict() for report in reports]})
@@ -80,13 +82,15 @@ def _promised(name: str, plan: Plan) -> int | None:
     return 0 if plan.low_rank and name == "dt_proj" else plan.expected
 
 
-def _dump(model: onnx.ModelProto, folder: Path | None, name: str) -> None:
+def _dump(
+    model: onnx.ModelProto, folder: Path | None, name: str, unrolled_tokens: int | None
+) -> None:
     """Write the graph as a file that runs: with the functions of the ops it holds."""
     if folder is None:
         return
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    attach_functions(copy)
+    attach_functions(copy, unrolled_tokens)
     with output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / f"{name}.onnx", copy.SerializeToString(deterministic=True))
