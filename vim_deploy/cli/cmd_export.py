@@ -67,6 +67,7 @@ def as_dict(result: ExportResult) -> dict[str, Any]:
     """The result as a JSON object."""
     return {
         "path": str(result.path),
+        "files": [str(path) for path in result.files],
         "up_to_date": result.up_to_date,
         "scans": result.summary.scans,
         "fused_scans": result.summary.fused_scans,
@@ -94,6 +95,10 @@ def _report(result: ExportResult) -> None:
         f"{summary.blocks} blocks, {summary.scans} scans ({summary.fused_scans} fused pairs), "
         f"{sum(summary.ops.values())} nodes, {result.seconds:.1f} s"
     )
+    for path in result.files[1:]:
+        say(
+            f"wrote {path}: the weights, {path.stat().st_size:,} bytes; keep the two files together"
+        )
     for note in result.notes:
         if note.startswith(("not fused", "kept in float32")) or "weights hold" in note:
             say(note)

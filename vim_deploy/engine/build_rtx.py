@@ -7,13 +7,12 @@ finished before either takes its place, so that a build that is stopped or fails
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 import vim_deploy
 from vim_deploy.deps import trt_rtx
@@ -41,6 +40,7 @@ from vim_deploy.files import (
     write_json,
 )
 from vim_deploy.graph.metadata import find, inputs_of, load_model, outputs_of
+from vim_deploy.graph.storage import external_names
 from vim_deploy.log import get_logger
 from vim_deploy.specs import ExportInfo, TensorSpec
 
@@ -163,23 +163,10 @@ def _prepare(
     )
 
 
-def _tensors_in(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
-    for node in nodes:
-        for attribute in node.attribute:
-            yield from (attribute.t, *attribute.tensors)
-            for graph in (attribute.g, *attribute.graphs):
-                yield from graph.initializer
-                yield from _tensors_in(graph.node)
-
-
 def _external_data(model_path: Path) -> tuple[FileIdentity, ...]:
     """Files with weights beside the ONNX file; ``load_model`` has read them already."""
     model = onnx.load(str(model_path), load_external_data=False)
-    tensors = [*model.graph.initializer, *_tensors_in(model.graph.node)]
-    for function in model.functions:
-        tensors.extend(_tensors_in(function.node))
-    names = {ExternalDataInfo(tensor).location for tensor in tensors if uses_external_data(tensor)}
-    return tuple(FileIdentity.of(model_path.parent / name, name) for name in sorted(names))
+    return tuple(FileIdentity.of(model_path.parent / name, name) for name in external_names(model))
 
 
 def _check_output(plan_path: Path, model_path: Path) -> None:

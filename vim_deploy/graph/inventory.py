@@ -17,6 +17,7 @@ from onnx import NodeProto, TensorProto, helper
 from vim_deploy import contract
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.metadata import inputs_of
+from vim_deploy.graph.storage import without_weights
 
 _BLOCK = re.compile(r"(block_\d+)/.*")
 _NORM = re.compile(r"((?:block_\d+/)?norm(?:_f)?)/.*")
@@ -113,8 +114,7 @@ def take_inventory(model: onnx.ModelProto, batch: int) -> tuple[BlockInventory, 
 
 
 def _sizes(model: onnx.ModelProto, batch: int) -> _Sizes:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = without_weights(model)
     image = inputs_of(model)[0]
     for value in copy.graph.input:
         dims = value.type.tensor_type.shape.dim

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,6 @@ import vim_deploy
 from vim_deploy.deps import ort
 from vim_deploy.errors import VimDeployError, missing_package
 from vim_deploy.files import (
-    atomic_output,
-    output_errors,
     remove_leftovers,
     settings_hash,
     sha256_of,
@@ -23,6 +21,7 @@ from vim_deploy.files import (
 from vim_deploy.graph import metadata
 from vim_deploy.graph.passes.report import PassReport
 from vim_deploy.graph.precision import PrecisionReport, require_io_precision
+from vim_deploy.graph.storage import data_path, is_large, model_output, owned_data
 from vim_deploy.graph.verify import GraphSummary, summarize
 from vim_deploy.log import get_logger
 from vim_deploy.parity.cases import random_case
@@ -35,6 +34,8 @@ from vim_deploy.run.ort_runner import OrtRunner
 from vim_deploy.specs import ExportInfo, GraphForm, Precision, ScanBody
 
 if TYPE_CHECKING:
+    import onnx
+
     from vim_deploy.model.heads import DeployedModel
     from vim_deploy.model.load import LoadedModel
 
@@ -89,6 +90,12 @@ class ExportResult:
     passes: tuple[PassReport, ...] = ()
     precision: PrecisionReport | None = None
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """``path``, and the file beside it with the weights when one file cannot hold both."""
+        data = owned_data(self.path)
+        return (self.path,) if data is None else (self.path, data)
+
 
 def export(
     request: ModelRequest | str,
@@ -119,6 +126,7 @@ def export(
     path = output or Path(f"{loaded.stem}.onnx")
     with single_writer(path):
         remove_leftovers(path)
+        remove_leftovers(data_path(path))
         return _export_loaded(loaded, path, options, started)
 
 
@@ -174,14 +182,28 @@ def _export_loaded(
 
     exported = export_graph(module, info, batch=options.batch, dump=options.dump_passes)
     model, summary, passes, typed = exported
-    with atomic_output(path) as temporary:
-        with output_errors(path):
-            temporary.write_bytes(model.SerializeToString(deterministic=True))
+    _check_data_place(model, path, options)
+    with model_output(model, path) as temporary:
         tolerance = tolerance_for(info.precision, loaded.tolerances)
         parity, notes = _check_export(temporary, path, module, info, options, tolerance)
+    if parity is not None:
+        parity = replace(parity, artifact_sha256=sha256_of(path))
     notes = (*loaded.notes, *_not_fused(passes), *_on_weights(typed), *notes)
     seconds = time.perf_counter() - started
     return ExportResult(path, info, summary, parity, notes, seconds, passes=passes, precision=typed)
+
+
+def _check_data_place(model: onnx.ModelProto, path: Path, options: ExportOptions) -> None:
+    """VIM-204 when the weights need a file of their own and somebody else's has its name."""
+    data = data_path(path)
+    if options.force or not is_large(model) or not data.exists() or owned_data(path) == data:
+        return
+    raise VimDeployError(
+        "VIM-204",
+        f"{data} exists and is not part of an export to {path.name}",
+        why="the weights are more than one ONNX file holds (2 GiB) and would be written there",
+        fix="add --force to replace it, or choose another output with -o",
+    )
 
 
 def _not_fused(passes: tuple[PassReport, ...]) -> tuple[str, ...]:

@@ -6,6 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from vim_deploy.engine.inspect import inspect_plan
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file, sha256_of
@@ -13,6 +15,7 @@ from vim_deploy.graph import metadata
 from vim_deploy.graph.inventory import take_inventory
 from vim_deploy.graph.rewrite import opset_version
 from vim_deploy.graph.scan_bound import find_gpu, predict
+from vim_deploy.graph.storage import external_names
 from vim_deploy.graph.verify import missing_functions, summarize
 from vim_deploy.recipe.catalog import find_recipe
 from vim_deploy.recipe.model_config import ModelConfig
@@ -94,8 +97,19 @@ def _onnx(path: Path) -> dict[str, Any]:
         "graph": dataclasses.asdict(summary),
         "functions": functions,
         "runs_without_plugin": not missing_functions(model),
+        "external_data": _external_data(path),
         "export": info.as_dict() if info else None,
     }
+
+
+def _external_data(path: Path) -> list[dict[str, Any]]:
+    """The files beside ``path`` that hold its weights; ``load_model`` has read them already."""
+    model = onnx.load(str(path), load_external_data=False)
+    files = [(name, path.parent / name) for name in external_names(model)]
+    return [
+        {"file": name, "bytes": file.stat().st_size, "sha256": sha256_of(file)}
+        for name, file in files
+    ]
 
 
 def _inventory(path: Path, question: GraphQuestion) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import onnx
 
 from vim_deploy.errors import VimDeployError
-from vim_deploy.files import output_errors, write_bytes, write_json
+from vim_deploy.files import output_errors, write_json
 from vim_deploy.graph.function_body import attach_functions
 from vim_deploy.graph.passes.bi_causal_conv import fuse_convolutions
 from vim_deploy.graph.passes.bi_selective_scan import fuse_scans
@@ -21,6 +21,7 @@ from vim_deploy.graph.passes.dt_proj import merge_dt_proj
 from vim_deploy.graph.passes.mixer_pattern import find_mixers
 from vim_deploy.graph.passes.report import Outcome, PassReport, Plan
 from vim_deploy.graph.passes.x_proj import merge_x_proj
+from vim_deploy.graph.storage import model_output
 
 #: Changes the model in place.
 Pass = Callable[[onnx.ModelProto, Plan], Outcome]
@@ -93,7 +94,8 @@ def _dump(
     attach_functions(copy, unrolled_tokens)
     with output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    write_bytes(folder / f"{name}.onnx", copy.SerializeToString(deterministic=True))
+    with model_output(copy, folder / f"{name}.onnx"):
+        pass
 
 
 def _check(report: PassReport) -> None:

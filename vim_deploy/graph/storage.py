@@ -1,0 +1,203 @@
+"""ONNX models as files, weights beside the nodes when one file cannot hold both.
+
+An ONNX file is one protobuf message, and no message is longer than 2 GiB. Above that the weights go
+to one file beside it, ``NAME.onnx.data``, as ONNX's external data; what reads the model finds them
+by that name in the model's folder, so the two are moved and copied together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx.external_data_helper import (
+    ExternalDataInfo,
+    set_external_data,
+    uses_external_data,
+    write_external_data_tensors,
+)
+
+from vim_deploy.files import atomic_output, output_errors
+
+#: Bytes of weights that one file holds: protobuf's limit of 2**31 - 1 bytes a message, less room
+#: for the rest. Nodes, names and functions of a 24-layer model take less than 1 MiB.
+WEIGHTS_LIMIT = 2**31 - 1 - 2**24
+#: Bytes from which a tensor is a weight. Smaller ones (axes, shapes, slice bounds) stay in the
+#: model: runtimes read them while they load the graph.
+_WEIGHT_BYTES = 1024
+
+
+def data_path(path: Path) -> Path:
+    """Where the weights of the model at ``path`` go when it is too large for one file."""
+    return path.with_name(f"{path.name}.data")
+
+
+def is_large(model: onnx.ModelProto) -> bool:
+    """Whether the initialisers, all in memory, are too many for one file."""
+    return sum(_bytes(tensor) for tensor in model.graph.initializer) > WEIGHTS_LIMIT
+
+
+def _bytes(tensor: TensorProto) -> int:
+    size = int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    for dim in tensor.dims:
+        size *= int(dim)
+    return size
+
+
+def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which weights are graph inputs of the same name, type and shape.
+
+    For the checker and for shape inference, which serialise the model they are given and so take
+    none above the limit.
+    """
+    copy = onnx.ModelProto()
+    copy.ir_version = model.ir_version
+    copy.opset_import.MergeFrom(model.opset_import)
+    copy.functions.MergeFrom(model.functions)
+    graph = copy.graph
+    graph.name = model.graph.name
+    for field in ("node", "input", "output", "value_info", "sparse_initializer"):
+        getattr(graph, field).MergeFrom(getattr(model.graph, field))
+    given = {value.name for value in model.graph.input}
+    for tensor in model.graph.initializer:
+        if _bytes(tensor) < _WEIGHT_BYTES:
+            graph.initializer.append(tensor)
+        elif tensor.name not in given:
+            value = helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+            graph.input.append(value)
+    return copy
+
+
+@contextlib.contextmanager
+def model_output(model: onnx.ModelProto, path: Path) -> Iterator[Path]:
+    """Write ``model``; yield a temporary file that runs, and put it in place when the block ends.
+
+    Afterwards there is one file, ``path``, or it and ``data_path(path)``: both new, or nothing
+    changed. Weights that go to the second file are gone from ``model`` then. Weights of a replaced
+    model that lay beside it are replaced or removed with it. A process that is killed between the
+    two renames leaves no model, never one with the weights of another.
+
+    Raises:
+        VimDeployError: VIM-304, VIM-305 (output).
+    """
+    if is_large(model):
+        with _two_files(model, path) as temporary:
+            yield temporary
+        return
+    stale = owned_data(path)
+    with atomic_output(path) as temporary:
+        _write(model, temporary, path)
+        yield temporary
+    if stale is not None:
+        with output_errors(stale):
+            stale.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _two_files(model: onnx.ModelProto, path: Path) -> Iterator[Path]:
+    data = data_path(path)
+    # Contexts end from the right: the weights take their place, then the model.
+    with (
+        _old_files() as put_aside,
+        atomic_output(path) as temporary,
+        atomic_output(data) as temporary_data,
+    ):
+        with output_errors(data):
+            _move_weights(model, temporary_data)
+        _write(model, temporary, path)
+        yield temporary
+        # It ran with the name that its weights had; in place they have another.
+        _name_data(model, data.name)
+        _write(model, temporary, path)
+        put_aside(path, data)
+
+
+@contextlib.contextmanager
+def _old_files() -> Iterator[Callable[..., None]]:
+    """Yield a function that moves files out of the way: for good, or until the block fails."""
+    moved: list[tuple[Path, Path | None]] = []
+
+    def put_aside(*paths: Path) -> None:
+        for path in paths:
+            if not path.exists():
+                moved.append((path, None))
+                continue
+            with output_errors(path):
+                # The name of a temporary file: the next run removes what a killed one leaves.
+                handle, name = tempfile.mkstemp(
+                    prefix=f".{path.name}.", suffix=".part", dir=path.parent
+                )
+                os.close(handle)
+                path.replace(name)
+            moved.append((path, Path(name)))
+
+    try:
+        yield put_aside
+    except BaseException:
+        for path, old in moved:
+            if old is not None:
+                old.replace(path)
+            else:
+                path.unlink(missing_ok=True)
+        raise
+    for _, old in moved:
+        if old is not None:
+            old.unlink(missing_ok=True)
+
+
+def _write(model: onnx.ModelProto, temporary: Path, path: Path) -> None:
+    with output_errors(path):
+        temporary.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _move_weights(model: onnx.ModelProto, data: Path) -> None:
+    """Write the weights of ``model`` to ``data``, one after the other, and refer to them there."""
+    for tensor in model.graph.initializer:
+        if _bytes(tensor) >= _WEIGHT_BYTES:
+            if not tensor.HasField("raw_data"):
+                tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
+            set_external_data(tensor, data.name)
+    write_external_data_tensors(model, str(data.parent))
+
+
+def _name_data(model: onnx.ModelProto, name: str) -> None:
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = name
+
+
+def owned_data(path: Path) -> Path | None:
+    """The file beside ``path`` with the weights of the model there; None when there is none."""
+    data = data_path(path)
+    if not path.is_file() or not data.is_file():
+        return None
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except (DecodeError, OSError):
+        return None
+    return data if data.name in external_names(model) else None
+
+
+def external_names(model: onnx.ModelProto) -> list[str]:
+    """Names, relative to the model's folder, of the files that hold weights of ``model``."""
+    tensors = [*model.graph.initializer, *_tensors_in(model.graph.node)]
+    for function in model.functions:
+        tensors.extend(_tensors_in(function.node))
+    names = {ExternalDataInfo(tensor).location for tensor in tensors if uses_external_data(tensor)}
+    return sorted(names)
+
+
+def _tensors_in(nodes: Iterable[NodeProto]) -> Iterator[TensorProto]:
+    for node in nodes:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for graph in (attribute.g, *attribute.graphs):
+                yield from graph.initializer
+                yield from _tensors_in(graph.node)
