@@ -67,6 +67,7 @@ CATALOG: dict[str, str] = {
     "VIM-501": "trace failed",
     "VIM-502": "exported graph is not what it should be",
     "VIM-503": "opset cannot be produced",
+    "VIM-504": "graph not taken by the fusion passes",
     "VIM-505": "weights do not fit into the precision",
     # 6: build
     "VIM-601": "runtime refused the ONNX model",

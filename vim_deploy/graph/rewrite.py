@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
 
 from vim_deploy import contract
 
+#: The names of ONNX's own operators' domain.
+DEFAULT_DOMAINS = ("", "ai.onnx")
 #: Shape of each initialiser by name.
 Shapes = dict[str, tuple[int, ...]]
 
@@ -58,9 +60,28 @@ def constants_of(graph: GraphProto) -> dict[str, NDArray[np.int64]]:
     }
 
 
+def subgraphs_of(node: NodeProto) -> list[GraphProto]:
+    """The graphs that ``node`` carries in its attributes: branches, bodies."""
+    found: list[GraphProto] = []
+    for attribute in node.attribute:
+        one = attribute.type == AttributeProto.GRAPH
+        found += [attribute.g] if one else attribute.graphs
+    return found
+
+
+def read_by_subgraphs(node: NodeProto) -> list[str]:
+    """Tensors that the graphs inside ``node`` name, those of the outer graph among them."""
+    names: list[str] = []
+    for body in subgraphs_of(node):
+        names += [value.name for value in body.output]
+        for inner in body.node:
+            names += [*inner.input, *read_by_subgraphs(inner)]
+    return names
+
+
 def drop_unused_initializers(graph: GraphProto) -> None:
     """Remove initialisers that no node reads and that are no graph output."""
-    used = {name for node in graph.node for name in node.input}
+    used = {name for node in graph.node for name in [*node.input, *read_by_subgraphs(node)]}
     used |= {value.name for value in graph.output}
     kept = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]
@@ -69,4 +90,6 @@ def drop_unused_initializers(graph: GraphProto) -> None:
 
 def opset_version(model: ModelProto) -> int:
     """Version of the default domain."""
-    return next(int(entry.version) for entry in model.opset_import if entry.domain == "")
+    return next(
+        int(entry.version) for entry in model.opset_import if entry.domain in DEFAULT_DOMAINS
+    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnx import NodeProto
+from onnx import NodeProto, TensorProto
 
 from vim_deploy import contract
 from vim_deploy.graph.passes.editing import GraphIndex
@@ -137,7 +137,8 @@ def _convolution(
     # Opset 11's defaults, where the attribute is absent.
     steps = [attribute_ints(conv, name) or [1] for name in ("strides", "dilations")]
     padding = [0, width - 1] if reverse else [width - 1, 0]
-    if not depthwise or steps != [[1], [1]] or attribute_ints(conv, "pads") != padding:
+    automatic = any(item.name == "auto_pad" and item.s != b"NOTSET" for item in conv.attribute)
+    if automatic or not depthwise or steps != [[1], [1]] or attribute_ints(conv, "pads") != padding:
         raise NoMatch(f"{conv.name} is not the depthwise convolution of its direction")
     if end - start != channels:
         raise NoMatch(f"{conv.name} has {channels} channels, x has {end - start} columns")
@@ -191,10 +192,13 @@ def _check_shapes(index: GraphIndex, branch: Branch) -> None:
         branch.dt_bias: row,
         branch.x_proj: (*row, sizes.columns),
         branch.dt_proj: (sizes.rank, *row),
+        branch.conv_weight: (*row, 1, sizes.width),
     }
     if branch.conv_bias is not None:
         expected[branch.conv_bias] = row
     for tensor, shape in expected.items():
         found = _shape(index, tensor, len(shape))
+        if index.initializers[tensor].data_type != TensorProto.FLOAT:
+            raise NoMatch(f"{tensor} is not of float32")
         if found != shape:
             raise NoMatch(f"{tensor} has shape {found} instead of {shape}")

@@ -20,7 +20,7 @@ from onnx import NodeProto
 from vim_deploy.graph.passes.editing import Array, GraphIndex, Rewriter, node_of
 from vim_deploy.graph.passes.mixer_pattern import Refusal
 from vim_deploy.graph.passes.report import Outcome, Plan
-from vim_deploy.graph.rewrite import attribute_int
+from vim_deploy.graph.rewrite import DEFAULT_DOMAINS, attribute_int
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,9 @@ def place_class_tokens(model: onnx.ModelProto, plan: Plan) -> Outcome:
 
 def _joins_expanded(index: GraphIndex, node: NodeProto) -> bool:
     """Whether ``node`` concatenates tokens of which some are expanded constants."""
-    if node.op_type != "Concat" or node.domain != "" or attribute_int(node, "axis") != 1:
+    if node.op_type != "Concat" or node.domain not in DEFAULT_DOMAINS:
+        return False
+    if attribute_int(node, "axis") != 1:
         return False
     return any(index.producer(name, "Expand") is not None for name in node.input)
 

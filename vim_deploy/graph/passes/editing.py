@@ -11,9 +11,17 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import (
+    GraphProto,
+    NodeProto,
+    SparseTensorProto,
+    TensorProto,
+    ValueInfoProto,
+    helper,
+    numpy_helper,
+)
 
-from vim_deploy.graph.rewrite import drop_unused_initializers
+from vim_deploy.graph.rewrite import DEFAULT_DOMAINS, drop_unused_initializers, read_by_subgraphs
 
 Array = NDArray[np.generic]
 
@@ -33,13 +41,13 @@ class GraphIndex:
             for name in node.output:
                 self.producers[name] = node
             # A subgraph reads outer tensors by name, too.
-            for name in [*node.input, *_read_by_subgraphs(node)]:
+            for name in [*node.input, *read_by_subgraphs(node)]:
                 self._readers.setdefault(name, []).append(node)
 
     def producer(self, tensor: str, op_type: str) -> NodeProto | None:
         """The node that makes ``tensor``, if it is a standard ``op_type``."""
         node = self.producers.get(tensor)
-        fits = node is not None and node.op_type == op_type and node.domain in ("", "ai.onnx")
+        fits = node is not None and node.op_type == op_type and node.domain in DEFAULT_DOMAINS
         return node if fits else None
 
     def readers(self, tensor: str) -> list[NodeProto]:
@@ -63,16 +71,6 @@ class GraphIndex:
         return [int(value) for value in numpy_helper.to_array(item).reshape(-1)]
 
 
-def _read_by_subgraphs(node: NodeProto) -> list[str]:
-    names: list[str] = []
-    for attribute in node.attribute:
-        bodies = [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs
-        for body in bodies:
-            for inner in body.node:
-                names += [*inner.input, *_read_by_subgraphs(inner)]
-    return names
-
-
 class Rewriter:
     """Collects exchanges in ``graph`` and makes them at once in ``finish``."""
 
@@ -84,7 +82,8 @@ class Rewriter:
                 self._position[name] = index
         self._removed: set[int] = set()
         self._inserted: dict[int, list[NodeProto]] = {}
-        self._tensors = {item.name for item in graph.initializer} | set(self._position)
+        taken = [*graph.initializer, *graph.sparse_initializer, *graph.input]
+        self._tensors = {_name_of(item) for item in taken} | set(self._position)
         self._node_names = {node.name for node in graph.node}
 
     def replace(self, tensors: Iterable[str], nodes: Sequence[NodeProto]) -> None:
@@ -115,11 +114,15 @@ class Rewriter:
         for node in reversed(nodes):
             if needed.intersection(node.output):
                 kept.append(node)
-                needed.update([*node.input, *_read_by_subgraphs(node)])
+                needed.update([*node.input, *read_by_subgraphs(node)])
         copies = [_copy(node) for node in reversed(kept)]
         del self._graph.node[:]
         self._graph.node.extend(copies)
         drop_unused_initializers(self._graph)
+
+
+def _name_of(item: TensorProto | SparseTensorProto | ValueInfoProto) -> str:
+    return item.values.name if isinstance(item, SparseTensorProto) else item.name
 
 
 def _free(wanted: str, taken: set[str]) -> str:

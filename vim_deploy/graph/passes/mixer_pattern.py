@@ -10,6 +10,7 @@ Names are not trusted. They only give the new nodes theirs.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -17,9 +18,9 @@ from typing import TypeVar
 from onnx import GraphProto, NodeProto
 
 from vim_deploy import contract
-from vim_deploy.graph.passes.branch_pattern import Branch, NoMatch, find_branch
+from vim_deploy.graph.passes.branch_pattern import Branch, NoMatch, Sizes, find_branch
 from vim_deploy.graph.passes.editing import GraphIndex
-from vim_deploy.graph.rewrite import attribute_int, scan_nodes
+from vim_deploy.graph.rewrite import DEFAULT_DOMAINS, attribute_int, scan_nodes
 
 _PLACE = re.compile(r"(block_(\d+)/mixer)/.*")
 _Z = contract.SELECTIVE_SCAN_INPUTS.index("z")
@@ -70,6 +71,11 @@ class Mixer:
         return self.forward, self.backward
 
     @property
+    def form(self) -> tuple[Sizes, int, int, float]:
+        """What the fused ops' functions are written for; one of each op is in a file."""
+        return self.forward.sizes, self.z_off, self.delta_softplus, self.scale
+
+    @property
     def column_order(self) -> list[int]:
         """Traced column of x_dbl for each column of B, then C, then dt."""
         sizes = self.forward.sizes
@@ -108,6 +114,7 @@ def find_mixers(graph: GraphProto) -> tuple[tuple[Mixer, ...], tuple[Refusal, ..
             mixers.append(mixer)
         except NoMatch as refusal:
             reasons.update(dict.fromkeys((scan.output[0] for scan in scans), str(refusal)))
+    mixers = _of_one_form(mixers, reasons)
     fused = {branch.y for mixer in mixers for branch in mixer.branches}
     alone = "no scan of the other direction is added to its output"
     refused = tuple(
@@ -118,9 +125,20 @@ def find_mixers(graph: GraphProto) -> tuple[tuple[Mixer, ...], tuple[Refusal, ..
     return tuple(mixers), refused
 
 
+def _of_one_form(mixers: list[Mixer], reasons: dict[str, str]) -> list[Mixer]:
+    """The mixers of the most frequent form; the local functions are written for one only."""
+    forms = Counter(mixer.form for mixer in mixers)
+    frequent = max(forms, key=forms.__getitem__, default=None)
+    for mixer in mixers:
+        if mixer.form != frequent:
+            why = "its sizes or factor differ from those of the other mixers"
+            reasons.update(dict.fromkeys((branch.y for branch in mixer.branches), why))
+    return [mixer for mixer in mixers if mixer.form == frequent]
+
+
 def _summed_scans(index: GraphIndex, node: NodeProto) -> tuple[NodeProto, NodeProto] | None:
     """The two scans that ``node`` adds."""
-    if node.op_type != "Add" or node.domain != "":
+    if node.op_type != "Add" or node.domain not in DEFAULT_DOMAINS:
         return None
     first, second = (index.producers.get(name) for name in node.input)
     scan = (contract.DOMAIN, contract.SELECTIVE_SCAN)
@@ -134,6 +152,8 @@ def _summed_scans(index: GraphIndex, node: NodeProto) -> tuple[NodeProto, NodePr
 def _mixer(
     index: GraphIndex, total: NodeProto, scans: tuple[NodeProto, NodeProto], fallback: str
 ) -> Mixer:
+    for scan in scans:
+        _check_scan(scan)
     forward, backward = sorted(scans, key=lambda scan: attribute_int(scan, "reverse"))
     if [attribute_int(scan, "reverse") for scan in (forward, backward)] != [0, 1]:
         raise NoMatch("both scans of the sum run in the same direction")
@@ -170,6 +190,15 @@ def _mixer(
     return mixer
 
 
+def _check_scan(scan: NodeProto) -> None:
+    """The node has what the contract says, so that looking it up cannot fail."""
+    missing = set(contract.SELECTIVE_SCAN_ATTRIBUTES) - {item.name for item in scan.attribute}
+    if missing:
+        raise NoMatch(f"a scan has no attribute {min(missing)}")
+    if len(scan.input) != len(contract.SELECTIVE_SCAN_INPUTS):
+        raise NoMatch(f"a scan has {len(scan.input)} inputs")
+
+
 def _attribute(name: str) -> Callable[[NodeProto], int]:
     return lambda scan: attribute_int(scan, name)
 
@@ -190,7 +219,7 @@ def _scaled(index: GraphIndex, total: NodeProto) -> tuple[float, str, list[NodeP
     if len(readers) != 1 or output in index.outputs:
         return 1.0, output, []
     (node,) = readers
-    if node.op_type != "Mul" or node.domain != "":
+    if node.op_type != "Mul" or node.domain not in DEFAULT_DOMAINS:
         return 1.0, output, []
     other = node.input[1] if node.input[0] == output else node.input[0]
     factor = index.constant(other)
@@ -210,7 +239,9 @@ def _check_private(index: GraphIndex, nodes: Iterable[NodeProto], output: str) -
                 raise NoMatch(f"its inner tensor {tensor} is an output of the graph")
             for reader in index.readers(tensor):
                 if id(reader) not in inner:
-                    raise NoMatch(f"its inner tensor {tensor} is also read by {reader.name}")
+                    raise NoMatch(
+                        f"its inner tensor {tensor} is also read by {reader.name or reader.op_type}"
+                    )
 
 
 def _check_new(index: GraphIndex, mixer: Mixer) -> None:

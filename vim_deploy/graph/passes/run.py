@@ -14,6 +14,7 @@ import onnx
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import output_errors, write_json
 from vim_deploy.graph.function_body import attach_functions
+from vim_deploy.graph.passes.admission import require_distinct_names, require_fusable
 from vim_deploy.graph.passes.bi_causal_conv import fuse_convolutions
 from vim_deploy.graph.passes.bi_selective_scan import fuse_scans
 from vim_deploy.graph.passes.class_tokens import place_class_tokens
@@ -55,8 +56,11 @@ def run_passes(
         unrolled_tokens: as in ``attach_functions``, for the graphs in ``dump``.
 
     Raises:
-        VimDeployError: VIM-502 when a pass rewrote another number of places than expected.
+        VimDeployError: VIM-502 when a pass rewrote another number of places than expected,
+            VIM-504 when the graph is not of the kind that the passes read. ``model`` is of no use
+            after VIM-502.
     """
+    require_fusable(model)
     # Shapes of inner tensors would be stale.
     del model.graph.value_info[:]
     mixers, refused = find_mixers(model.graph)
@@ -71,6 +75,7 @@ def run_passes(
         reports.append(PassReport(name, outcome.matched, promised, outcome.refused, before, after))
         _dump(model, dump, f"{number:02d}_{name}", unrolled_tokens)
         _check(reports[-1])
+    require_distinct_names(model.graph)
     if dump is not None:
         write_json(dump / "passes.json", {"passes": [report.as_dict() for report in reports]})
     return tuple(reports)
