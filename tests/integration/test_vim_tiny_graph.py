@@ -21,7 +21,7 @@ def test_vim_tiny_fused_passes_the_checker_with_either_body() -> None:
     config = find_variant("vim-tiny")
     module, info = deployed(config)
     info = ExportInfo.from_dict({**info.as_dict(), "graph": "fused"})
-    model, summary, _ = export_graph(module, info, batch=None)
+    model, summary, *_ = export_graph(module, info, batch=None)
     assert (summary.blocks, summary.fused_scans, summary.fused_convolutions) == (24, 24, 24)
     for unrolled_tokens in (None, config.num_tokens):
         attach_functions(model, unrolled_tokens)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper, shape_inference
 
 from vim_deploy.errors import VimDeployError
+from vim_deploy.graph.storage import without_weights
 
 #: ONNX element type of each precision.
 ELEMENT_TYPES: dict[str, int] = {
@@ -81,7 +82,7 @@ def element_types(model: ModelProto) -> dict[str, int]:
     Raises:
         onnx.shape_inference.InferenceError: types or shapes contradict each other.
     """
-    inferred = shape_inference.infer_shapes(model, strict_mode=True).graph
+    inferred = shape_inference.infer_shapes(without_weights(model), strict_mode=True).graph
     values = [*inferred.input, *inferred.value_info, *inferred.output]
     found = {value.name: value.type.tensor_type.elem_type for value in values}
     found.update({tensor.name: tensor.data_type for tensor in model.graph.initializer})

@@ -64,6 +64,15 @@ def test_scan_body_is_recorded_and_another_one_replaces_nothing(
     assert exported(capsys, *arguments, "--force")["loops"] == 1
 
 
+def test_unrolled_and_typed(arguments: list[str], capsys: Capture) -> None:
+    # Checked against PyTorch: what is typed is the body without a loop.
+    arguments.remove("--no-check")
+    found = exported(capsys, *arguments, "--scan-body", "unrolled", "--precision", "fp16")
+    assert (found["export"]["scan_body"], found["export"]["precision"]) == ("unrolled", "fp16")
+    assert found["loops"] == 0
+    assert found["parity"]["passed"]
+
+
 def test_dump_of_an_export_that_is_up_to_date(arguments: list[str], capsys: Capture) -> None:
     exported(capsys, *arguments)
     before = Path("x.onnx").read_bytes()

@@ -51,7 +51,7 @@ def operators(model: onnx.ModelProto) -> set[str]:
 )
 def test_same_numbers_as_the_scan(graph: str, changes: dict[str, object]) -> None:
     config = tiny_config(**changes)
-    module, (model, summary, _) = exported(config, graph=graph)
+    module, (model, summary, *_) = exported(config, graph=graph)
     scan = onnx.ModelProto()
     scan.CopyFrom(model)
     attach_functions(scan)
@@ -69,7 +69,7 @@ def test_same_numbers_as_the_scan(graph: str, changes: dict[str, object]) -> Non
 
 @pytest.mark.parametrize("opset", [min(OPSETS), max(OPSETS)])
 def test_opsets(opset: int) -> None:
-    module, (model, _, _) = exported(tiny_config(depth=1), opset=opset, graph="fused")
+    module, (model, *_) = exported(tiny_config(depth=1), opset=opset, graph="fused")
     onnx.checker.check_model(model, full_check=True)
     image = images(module, 2)
     found = session(model).run(None, {"image": image})[0]
