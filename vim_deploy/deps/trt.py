@@ -1,17 +1,28 @@
-"""Full TensorRT: whether it can be imported, and its version.
+"""Full TensorRT: the only module that imports ``tensorrt``, and what that version can do.
 
-This is the only module that imports ``tensorrt``.
+TensorRT 8.6, 10 and 11 differ in typing, plugins, parser and removed names. Each such question is
+asked here, once, of the module itself; everything else reads the answer as a capability.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 from dataclasses import dataclass
+from types import ModuleType
+from typing import Literal
 
 from vim_deploy.errors import VimDeployError, missing_package
 
 _MODULE = "tensorrt"
+#: Releases that vim-deploy builds and runs with, as the plugin library names them.
+GENERATIONS = ("8.6", "10", "11")
+#: From here on the ONNX parser prefers a registered plugin to a local function of the same name
+#: (TensorRT's changelog, 10.7); from 10.0 on it was the other way round.
+_PLUGIN_FIRST = (10, 7)
+#: Opset of the operators that TensorRT 8.6's parser knows (onnx-tensorrt, release 8.6).
+_OPSET_OF_8_6 = 17
 
 
 @dataclass(frozen=True)
@@ -20,9 +31,44 @@ class Capabilities:
 
     Attributes:
         version: of the library, such as ``10.3.0``.
+        release: its first two numbers.
+        generation: ``8.6``, ``10`` or ``11``: which plugin libraries and plans go together.
+        plugin_interface: ``V2`` (IPluginV2DynamicExt) or ``V3`` (IPluginV3).
+        strongly_typed: tensors have the types of the graph. Otherwise types are chosen by
+            builder flags and per-layer precisions.
+        typing_flag: a network is strongly typed only when it is created with that flag.
+        explicit_batch_flag: a network must be created with that flag.
+        local_functions: what the parser does with them: ``none`` (it knows none),
+            ``function-first`` (a function hides a plugin of its name) or ``plugin-first``.
+        max_opset: newest ONNX opset whose operators the parser takes; None when it takes all that
+            vim-deploy writes.
+        builder_flags: names of the BuilderFlag members.
+        hardware_levels: names of the HardwareCompatibilityLevel members.
+        bfloat16: it has that type.
+        progress_monitor: the build reports its phases and can be cancelled between them.
+        plugins_to_serialize: plugin libraries can be put into a version-compatible engine.
+        device_memory_v2: an engine tells its memory as a 64-bit number, for each profile.
+        weights_prototype: a refitter tells type and size of the weights it wants.
+        serialization_config: an engine can be serialised with chosen parts.
     """
 
     version: str
+    release: tuple[int, int]
+    generation: Literal["8.6", "10", "11"]
+    plugin_interface: Literal["V2", "V3"]
+    strongly_typed: bool
+    typing_flag: bool
+    explicit_batch_flag: bool
+    local_functions: Literal["none", "function-first", "plugin-first"]
+    max_opset: int | None
+    builder_flags: frozenset[str]
+    hardware_levels: frozenset[str]
+    bfloat16: bool
+    progress_monitor: bool
+    plugins_to_serialize: bool
+    device_memory_v2: bool
+    weights_prototype: bool
+    serialization_config: bool
 
 
 def is_installed() -> bool:
@@ -30,8 +76,8 @@ def is_installed() -> bool:
     return importlib.util.find_spec(_MODULE) is not None
 
 
-def capabilities() -> Capabilities:
-    """Import TensorRT and ask it.
+def load() -> ModuleType:
+    """The module ``tensorrt``.
 
     Raises:
         VimDeployError: VIM-301 when it is not installed or its libraries do not load.
@@ -39,7 +85,7 @@ def capabilities() -> Capabilities:
     if not is_installed():
         raise missing_package(_MODULE, "trt", "working with full TensorRT")
     try:
-        module = importlib.import_module(_MODULE)
+        return importlib.import_module(_MODULE)
     except (ImportError, OSError) as error:
         raise VimDeployError(
             "VIM-301",
@@ -47,4 +93,74 @@ def capabilities() -> Capabilities:
             why=f"{type(error).__name__}: {error}",
             fix="install TensorRT again so that it fits this machine's CUDA version",
         ) from error
-    return Capabilities(version=str(module.__version__))
+
+
+def version() -> str:
+    """Version of the installed TensorRT; VIM-301 as for ``load``."""
+    return str(load().__version__)
+
+
+def capabilities() -> Capabilities:
+    """Ask the installed TensorRT.
+
+    Raises:
+        VimDeployError: VIM-301 as for ``load``, VIM-309 for a release that is not supported.
+    """
+    return capabilities_of(load())
+
+
+def capabilities_of(module: ModuleType) -> Capabilities:
+    """Ask a ``tensorrt`` module; VIM-309 for a release that is not supported."""
+    text = str(module.__version__)
+    release = _release(text)
+    generation = _generation(text, release)
+    creation = module.NetworkDefinitionCreationFlag.__members__
+    typing_flag = "STRONGLY_TYPED" in creation and release < (11, 0)
+    engine = module.ICudaEngine
+    return Capabilities(
+        version=text,
+        release=release,
+        generation=generation,
+        plugin_interface="V2" if generation == "8.6" else "V3",
+        strongly_typed="STRONGLY_TYPED" in creation or release >= (11, 0),
+        typing_flag=typing_flag,
+        explicit_batch_flag="EXPLICIT_BATCH" in creation and release < (10, 0),
+        local_functions=_local_functions(release),
+        max_opset=_OPSET_OF_8_6 if generation == "8.6" else None,
+        builder_flags=frozenset(module.BuilderFlag.__members__),
+        hardware_levels=frozenset(module.HardwareCompatibilityLevel.__members__),
+        bfloat16="BF16" in module.DataType.__members__,
+        progress_monitor=hasattr(module, "IProgressMonitor"),
+        plugins_to_serialize=hasattr(module.IBuilderConfig, "plugins_to_serialize"),
+        device_memory_v2=hasattr(engine, "device_memory_size_v2"),
+        weights_prototype=hasattr(module.Refitter, "get_weights_prototype"),
+        serialization_config=hasattr(engine, "serialize_with_config"),
+    )
+
+
+def _release(text: str) -> tuple[int, int]:
+    match = re.match(r"(\d+)\.(\d+)", text)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def _generation(text: str, release: tuple[int, int]) -> Literal["8.6", "10", "11"]:
+    if release == (8, 6):
+        return "8.6"
+    if release[0] == 10:
+        return "10"
+    if release[0] >= 11:
+        return "11"
+    raise VimDeployError(
+        "VIM-309",
+        f"TensorRT {text} is not supported",
+        why=f"vim-deploy builds and runs with TensorRT {', '.join(GENERATIONS)}",
+        fix="install one of these, or use --runtime tensorrt-rtx",
+    )
+
+
+def _local_functions(
+    release: tuple[int, int],
+) -> Literal["none", "function-first", "plugin-first"]:
+    if release < (10, 0):
+        return "none"
+    return "plugin-first" if release >= _PLUGIN_FIRST else "function-first"

@@ -1,0 +1,106 @@
+"""Networks, layers and tensors of the fake."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.support.fake_tensorrt.api import Base, attribute, only
+
+_ELEVEN = (11, 0)
+
+
+class ITensor(Base):
+    """A tensor; its type is that of the parsed graph."""
+
+    name = attribute("")
+    dtype = attribute()
+    shape = attribute(())
+    is_shape_tensor = attribute(False)
+    is_network_input = attribute(False)
+    is_network_output = attribute(False)
+    dynamic_range = attribute(None, until=_ELEVEN)
+
+    def __init__(self, name: str, dtype: Any, shape: tuple[int, ...]) -> None:
+        put(self, name=name, dtype=dtype, shape=shape)
+
+
+def put(item: Any, **values: Any) -> None:
+    """Set attributes without recording them as the user's doing."""
+    for name, value in values.items():
+        getattr(type(item), name).fset(item, value)
+
+
+class ILayer(Base):
+    """A layer with a name, a type, inputs and outputs."""
+
+    name = attribute("")
+    type = attribute()
+    metadata = attribute("")
+    precision = attribute(None, until=_ELEVEN)
+
+    def __init__(self, name: str, kind: Any, inputs: list[Any], outputs: list[Any]) -> None:
+        put(self, name=name, type=kind)
+        self._inputs, self._outputs = inputs, outputs
+        self._output_types: dict[int, Any] = {}
+        self._op = ""
+
+    @property
+    def num_inputs(self) -> int:
+        return len(self._inputs)
+
+    @property
+    def num_outputs(self) -> int:
+        return len(self._outputs)
+
+    def get_input(self, index: int) -> Any:
+        return self._inputs[index]
+
+    def get_output(self, index: int) -> Any:
+        return self._outputs[index]
+
+    @only(until=_ELEVEN)
+    def set_output_type(self, index: int, dtype: Any) -> None:
+        self._output_types[index] = dtype
+
+
+class INetworkDefinition(Base):
+    """A network; weakly typed before 10, and in 10 without the flag."""
+
+    name = attribute("")
+
+    def __init__(self, strongly_typed: bool) -> None:
+        self._strongly_typed = strongly_typed
+        self._inputs: list[Any] = []
+        self._outputs: list[Any] = []
+        self._layers: list[Any] = []
+        self._weights: dict[str, list[Any]] = {}
+
+    @property
+    def num_layers(self) -> int:
+        return len(self._layers)
+
+    @property
+    def num_inputs(self) -> int:
+        return len(self._inputs)
+
+    @property
+    def num_outputs(self) -> int:
+        return len(self._outputs)
+
+    def get_input(self, index: int) -> Any:
+        return self._inputs[index]
+
+    def get_output(self, index: int) -> Any:
+        return self._outputs[index]
+
+    def get_layer(self, index: int) -> Any:
+        return self._layers[index]
+
+    @property
+    def has_implicit_batch_dimension(self) -> bool:
+        return False
+
+    has_implicit_batch_dimension.fget.span = ((0, 0), _ELEVEN)  # type: ignore[attr-defined]
+
+
+CLASSES = (ITensor, ILayer, INetworkDefinition)
