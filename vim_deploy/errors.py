@@ -44,6 +44,7 @@ CATALOG: dict[str, str] = {
     "VIM-306": "another process is writing this output",
     "VIM-307": "no CUDA compiler found",
     "VIM-308": "no TensorRT headers found",
+    "VIM-309": "this TensorRT lacks what was asked for",
     # 4: the input
     "VIM-401": "input file not found",
     "VIM-402": "not a readable checkpoint",
@@ -75,8 +76,14 @@ CATALOG: dict[str, str] = {
     "VIM-603": "engine build failed",
     "VIM-604": "engine builder died",
     "VIM-605": "plugin library did not compile",
+    "VIM-606": "plugin layers missing",
+    "VIM-607": "engine cannot be refitted",
+    "VIM-608": "out of memory while building",
+    "VIM-609": "graph cannot be lowered for this TensorRT",
     # 7: parity
     "VIM-701": "outputs differ by more than the tolerance",
+    # 8: precision
+    "VIM-801": "engine precision is not what was asked for",
     # 9: engine and machine
     "VIM-902": "engine and record do not belong together",
     "VIM-903": "plugin library does not fit",

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 
 from tests.support import tiny_onnx
 from vim_deploy.deps import trt_rtx
-from vim_deploy.engine import rtx_process
+from vim_deploy.engine import build_process
 from vim_deploy.engine.build_rtx import build_engine_rtx
 from vim_deploy.engine.inspect import inspect_plan, read_header
 from vim_deploy.engine.profiles import ProfileOptions
@@ -74,7 +74,8 @@ def workers() -> set[int]:
             parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
         except (OSError, ValueError):
             continue
-        if rtx_process.WORKER_MODULE.encode() in command and parent == os.getpid():
+        worker = build_process.WORKER_MODULES["tensorrt-rtx"].encode()
+        if worker in command and parent == os.getpid():
             found.add(int(entry.name))
     return found
 
@@ -172,6 +173,7 @@ def test_the_worker_itself_refuses_what_parses_to_nothing(tmp_path, content):
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
     job = {
+        "runtime": "tensorrt-rtx",
         "model": str(path),
         "output": str(tmp_path / "out"),
         "inputs": {},
@@ -180,7 +182,7 @@ def test_the_worker_itself_refuses_what_parses_to_nothing(tmp_path, content):
         "compute_capabilities": [],
     }
     with pytest.raises(VimDeployError) as caught:
-        rtx_process.run_worker(job)
+        build_process.run_worker(job)
     assert caught.value.code == "VIM-602"
 
 
@@ -214,7 +216,7 @@ def test_ctrl_c_keeps_the_engine_that_was_there(slow_model, tmp_path, tmp_path_f
         "    sys.exit(130)\n"
     )
     arguments = [sys.executable, "-c", script, str(slow_model), str(tmp_path / "m.plan")]
-    root = Path(rtx_process.__file__).parents[2]
+    root = Path(build_process.__file__).parents[2]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=root) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -257,9 +259,9 @@ def test_a_plan_that_does_not_fit_the_disk(model, tmp_path, monkeypatch):
     limited = (
         "import resource, runpy\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))\n"
-        f"runpy.run_module({rtx_process.WORKER_MODULE!r}, run_name='__main__')\n"
+        f"runpy.run_module({build_process.WORKER_MODULES['tensorrt-rtx']!r}, run_name='__main__')\n"
     )
-    monkeypatch.setattr(rtx_process, "worker_command", lambda: [sys.executable, "-c", limited])
+    monkeypatch.setattr(build_process, "worker_command", lambda _: [sys.executable, "-c", limited])
     error = error_of(model, tmp_path / "m.plan")
     assert error.code == "VIM-305"
     assert names(tmp_path) == {"model.onnx"}

@@ -43,7 +43,7 @@ def plan_word(job: Mapping[str, Any]) -> int:
 
 
 def run_worker(job: Mapping[str, Any], progress: Callable[[Any], None] | None) -> dict[str, Any]:
-    """In place of ``rtx_process.run_worker``: writes a plan and reports the asked tensors."""
+    """In place of ``build_process.run_worker``: writes a plan and reports the asked tensors."""
     Path(job["output"]).write_bytes(plan_bytes(word=plan_word(job)))
     first = next(iter(job["profiles"][0].values()))["min"]
     return {

@@ -16,7 +16,7 @@ from vim_deploy.errors import VimDeployError
 _WIDTH_OF_FILES = 120
 
 if TYPE_CHECKING:
-    from vim_deploy.engine.rtx_process import BuildProgress, ProgressCallback
+    from vim_deploy.engine.build_process import BuildProgress, ProgressCallback
 
 
 def print_json(value: Mapping[str, Any]) -> None:

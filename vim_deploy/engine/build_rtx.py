@@ -7,15 +7,20 @@ finished before either takes its place, so that a build that is stopped or fails
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import onnx
-
 import vim_deploy
 from vim_deploy.deps import trt_rtx
+from vim_deploy.engine.build_output import (
+    check_output,
+    engine_tensors,
+    existing_record,
+    external_data,
+)
+from vim_deploy.engine.build_process import ProgressCallback, run_worker
 from vim_deploy.engine.choose import TENSORRT_RTX
 from vim_deploy.engine.gpus import describe_gpus, parse_compute_capabilities
 from vim_deploy.engine.inspect import read_header
@@ -24,23 +29,17 @@ from vim_deploy.engine.record import (
     EngineRecord,
     FileIdentity,
     build_settings,
-    read_record,
     record_path,
 )
-from vim_deploy.engine.rtx_process import ProgressCallback, run_worker
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import (
     atomic_output,
-    output_errors,
     remove_leftovers,
-    require_writable_place,
     settings_hash,
-    sha256_of,
     single_writer,
     write_json,
 )
 from vim_deploy.graph.metadata import find, inputs_of, load_model, outputs_of
-from vim_deploy.graph.storage import external_names
 from vim_deploy.log import get_logger
 from vim_deploy.specs import ExportInfo, TensorSpec
 
@@ -79,6 +78,7 @@ class _Request:
     def job(self, output: Path) -> dict[str, Any]:
         """The worker's job."""
         return {
+            "runtime": TENSORRT_RTX,
             "model": str(self.model_path.resolve()),
             "output": str(output.resolve()),
             "inputs": {spec.name: spec.dtype for spec in self.inputs},
@@ -120,12 +120,12 @@ def build_engine_rtx(
         KeyboardInterrupt: after the build was stopped; nothing was changed.
     """
     request = _prepare(model_path, profiles, compute_capabilities)
-    _check_output(plan_path, model_path)
+    check_output(plan_path, model_path)
     with single_writer(plan_path):
         remove_leftovers(plan_path)
         remove_leftovers(record_path(plan_path))
         if not force:
-            existing = _existing(plan_path, request)
+            existing = existing_record(plan_path, request.settings())
             if existing is not None:
                 return replace(existing, up_to_date=True)
         gpus = describe_gpus(request.compute_capabilities, later=not request.named)
@@ -152,7 +152,7 @@ def _prepare(
     return _Request(
         model_path=model_path,
         source=FileIdentity.of(model_path),
-        external_data=_external_data(model_path),
+        external_data=external_data(model_path),
         inputs=inputs,
         outputs=outputs_of(model),
         export=find(model),
@@ -161,57 +161,6 @@ def _prepare(
         compute_capabilities=named or capabilities.default_compute_capabilities,
         runtime_version=capabilities.version,
     )
-
-
-def _external_data(model_path: Path) -> tuple[FileIdentity, ...]:
-    """Files with weights beside the ONNX file; ``load_model`` has read them already."""
-    model = onnx.load(str(model_path), load_external_data=False)
-    return tuple(FileIdentity.of(model_path.parent / name, name) for name in external_names(model))
-
-
-def _check_output(plan_path: Path, model_path: Path) -> None:
-    for path in (plan_path, record_path(plan_path)):
-        require_writable_place(path)
-        if path.exists() and path.samefile(model_path):
-            raise VimDeployError(
-                "VIM-203",
-                f"the output {path} is the model itself",
-                fix="choose another output with -o",
-            )
-
-
-def _other_settings(plan_path: Path, why: str) -> VimDeployError:
-    return VimDeployError(
-        "VIM-204",
-        f"{plan_path} exists and is not what this build would make",
-        why=why,
-        fix="give --force to replace it, or another output with -o",
-    )
-
-
-def _existing(plan_path: Path, request: _Request) -> EngineRecord | None:
-    """The record of an intact engine with the same settings; None when there is no engine.
-
-    Raises:
-        VimDeployError: VIM-204 when there is another engine, or one nothing is known about.
-    """
-    if not plan_path.exists():
-        return None
-    try:
-        record = read_record(plan_path)
-    except VimDeployError as error:
-        raise _other_settings(plan_path, f"{error.message}: {error.why}") from error
-    if record is None:
-        raise _other_settings(plan_path, f"it has no record {record_path(plan_path).name}")
-    wanted, found = request.settings(), record.settings()
-    different = [key for key in wanted if wanted[key] != found[key]]
-    if different or record.settings_hash != settings_hash(wanted):
-        raise _other_settings(plan_path, "different: " + (", ".join(different) or "its record"))
-    with output_errors(plan_path):
-        intact = sha256_of(plan_path) == record.plan.sha256
-    if not intact:
-        raise _other_settings(plan_path, "it was changed after it was built")
-    return record
 
 
 def _build(
@@ -235,8 +184,8 @@ def _build(
             external_data=request.external_data,
             runtime=TENSORRT_RTX,
             runtime_version=request.runtime_version,
-            inputs=_engine_tensors(request.inputs, facts["inputs"]),
-            outputs=_engine_tensors(request.outputs, facts["outputs"]),
+            inputs=engine_tensors(request.inputs, facts["inputs"]),
+            outputs=engine_tensors(request.outputs, facts["outputs"]),
             profiles=request.profiles,
             compute_capabilities=request.compute_capabilities,
             later_gpus=not request.named,
@@ -266,19 +215,3 @@ def _check_header(plan: Path, request: _Request) -> None:
             f"built: version {header.version}, {describe_gpus(*found)}",
             fix="report this with the ONNX file; leave out --compute-capability meanwhile",
         )
-
-
-def _engine_tensors(
-    specs: Sequence[TensorSpec], facts: Sequence[Mapping[str, Any]]
-) -> tuple[TensorSpec, ...]:
-    """The engine's tensors, with the ONNX file's names for sizes that are dynamic."""
-    symbols = {spec.name: spec.shape for spec in specs}
-    tensors = []
-    for fact in facts:
-        shape: list[int | str] = []
-        for axis, size in enumerate(fact["shape"]):
-            own = symbols.get(fact["name"], ())
-            symbol = own[axis] if axis < len(own) else ""
-            shape.append(size if size >= 0 else str(symbol or "?"))
-        tensors.append(TensorSpec(fact["name"], fact["dtype"], tuple(shape)))
-    return tuple(tensors)

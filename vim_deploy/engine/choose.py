@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from vim_deploy.deps import trt, trt_rtx
+from vim_deploy.deps import cuda_driver, trt, trt_rtx
 from vim_deploy.errors import VimDeployError, missing_package, nearest
 from vim_deploy.log import get_logger
 
@@ -13,40 +13,60 @@ TENSORRT: Final = "tensorrt"
 TENSORRT_RTX: Final = "tensorrt-rtx"
 #: What ``--runtime`` takes.
 RUNTIMES: Final = (AUTO, TENSORRT, TENSORRT_RTX)
+_TITLES: Final = {TENSORRT: "TensorRT", TENSORRT_RTX: "TensorRT-RTX"}
 
 _log = get_logger(__name__)
 
 
+def title_of(runtime: str) -> str:
+    """A runtime's name as NVIDIA writes it."""
+    return _TITLES[runtime]
+
+
 def choose_runtime(requested: str = AUTO) -> str:
-    """The runtime to build with; what is chosen, and why, goes to the log.
+    """The runtime to build with; what ``auto`` takes, and why, goes to the log.
+
+    ``auto`` takes full TensorRT where it loads and a GPU is there (it cannot build without one),
+    and TensorRT-RTX everywhere else.
 
     Raises:
-        VimDeployError: VIM-202 (no such runtime, or none this version builds with),
-            VIM-301 (the runtime is not installed).
+        VimDeployError: VIM-202 (no such runtime), VIM-301 (the runtime is not installed or does
+            not load), VIM-302 (full TensorRT without a GPU), VIM-309 (release not supported).
     """
     if requested not in RUNTIMES:
         raise VimDeployError(
             "VIM-202", f"{requested!r} is not a runtime", fix=nearest(requested, RUNTIMES)
         )
     if requested == TENSORRT:
-        raise VimDeployError(
-            "VIM-202",
-            "this version of vim-deploy does not build with full TensorRT",
-            why="it builds with TensorRT-RTX only",
-            fix="use --runtime tensorrt-rtx, or give the ONNX file to trtexec",
-        )
+        trt.capabilities()
+        cuda_driver.gpu()
+        return TENSORRT
+    if requested == AUTO:
+        reason = _why_not_full_tensorrt()
+        if not reason:
+            _log.info(
+                "runtime: tensorrt (TensorRT %s and a GPU are here; --runtime tensorrt-rtx builds "
+                "an engine that needs neither plugin nor GPU)",
+                trt.version(),
+            )
+            return TENSORRT
+        if trt_rtx.is_installed():
+            _log.info("runtime: tensorrt-rtx (%s)", reason)
     if not trt_rtx.is_installed():
         raise missing_package("tensorrt_rtx", "rtx", "building an engine with TensorRT-RTX")
-    if requested == AUTO:
-        _log.info("runtime: tensorrt-rtx (%s)", _reason())
     return TENSORRT_RTX
 
 
-def _reason() -> str:
+def _why_not_full_tensorrt() -> str:
+    """Why full TensorRT cannot build here; empty when it can."""
     if not trt.is_installed():
         return "full TensorRT is not installed"
     try:
         version = trt.capabilities().version
     except VimDeployError as error:
         return f"{error.message}: {error.why}"
-    return f"TensorRT {version} is installed, but this version of vim-deploy builds only with RTX"
+    try:
+        cuda_driver.gpu()
+    except VimDeployError as error:
+        return f"TensorRT {version} is installed, but builds only on a GPU: {error.why}"
+    return ""

@@ -40,6 +40,28 @@ class FileIdentity:
 
 
 @dataclass(frozen=True)
+class PluginIdentity:
+    """The plugin library of an engine.
+
+    Attributes:
+        name, sha256: of the file.
+        version: of the plugin sources.
+        contract_version: of the ops' inputs, attributes and meaning.
+        interface: ``V2`` (TensorRT 8.6) or ``V3`` (10 and 11).
+        ops: op types it registers.
+        embedded: the engine carries the library inside.
+    """
+
+    name: str
+    sha256: str
+    version: str
+    contract_version: int
+    interface: str
+    ops: tuple[str, ...]
+    embedded: bool = False
+
+
+@dataclass(frozen=True)
 class EngineRecord:
     """What is known about an engine.
 
@@ -59,6 +81,21 @@ class EngineRecord:
         peak_memory_bytes: largest resident memory of the build process.
         export: what the ONNX file says about itself; None when vim-deploy did not make it.
         command: command line that led here; may be empty.
+        gpu: name of the GPU it was built on; empty when none was needed (TensorRT-RTX).
+        hardware_compat: GPUs besides that one: ``none``, ``ampere+`` or ``same-cc``.
+        plugin: the plugin library it needs; None when it needs none.
+        plugin_layers: plugin layers in the engine, by op type.
+        precision: what was asked for and found: ``fp32``, ``fp16`` or ``bf16``; empty when nothing
+            was read from the engine (TensorRT-RTX).
+        layer_types: layers of the engine by the float type of their first output.
+        engine_layers: layers of the engine, after fusion; 0 when not read.
+        flags: TensorRT's BuilderFlag members that were set.
+        options: what else was asked of TensorRT (``trt_options.TrtOptions.settings``).
+        lowering: what was done to the graph, in memory, before TensorRT read it.
+        refittable: its weights can be exchanged.
+        stripped: it holds no weights and must be refitted before it is used.
+        device_memory_bytes: GPU memory of one execution context; 0 when not read.
+        weights_from: the file its weights come from, when it was refitted.
         up_to_date: set on a record that was found rather than made; not stored.
     """
 
@@ -79,6 +116,20 @@ class EngineRecord:
     peak_memory_bytes: int
     export: ExportInfo | None = None
     command: tuple[str, ...] = ()
+    gpu: str = ""
+    hardware_compat: str = "none"
+    plugin: PluginIdentity | None = None
+    plugin_layers: Mapping[str, int] = field(default_factory=dict)
+    precision: str = ""
+    layer_types: Mapping[str, int] = field(default_factory=dict)
+    engine_layers: int = 0
+    flags: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    lowering: tuple[str, ...] = ()
+    refittable: bool = False
+    stripped: bool = False
+    device_memory_bytes: int = 0
+    weights_from: FileIdentity | None = None
     up_to_date: bool = field(default=False, compare=False)
 
     def settings(self) -> dict[str, Any]:
@@ -92,6 +143,11 @@ class EngineRecord:
             compute_capabilities=self.compute_capabilities,
             later_gpus=self.later_gpus,
             tool_version=self.tool_version,
+            gpu=self.gpu,
+            plugin_sha256=self.plugin.sha256 if self.plugin else "",
+            precision=self.precision,
+            options=self.options,
+            weights_from=self.weights_from,
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -126,7 +182,13 @@ class EngineRecord:
         known["outputs"] = tuple(_spec(item) for item in known["outputs"])
         known["profiles"] = tuple(Profile.from_dict(item) for item in known["profiles"])
         known["compute_capabilities"] = tuple(known["compute_capabilities"])
-        known["command"] = tuple(known["command"])
+        for name in ("command", "flags", "lowering"):
+            known[name] = tuple(known.get(name, ()))
+        if known.get("plugin") is not None:
+            plugin = dict(known["plugin"])
+            known["plugin"] = PluginIdentity(**{**plugin, "ops": tuple(plugin["ops"])})
+        if known.get("weights_from") is not None:
+            known["weights_from"] = FileIdentity(**known["weights_from"])
         if known["export"] is not None:
             known["export"] = ExportInfo.from_dict(known["export"])
         known.pop("up_to_date", None)
@@ -153,11 +215,24 @@ def build_settings(
     compute_capabilities: Sequence[str],
     later_gpus: bool,
     tool_version: str,
+    gpu: str = "",
+    plugin_sha256: str = "",
+    precision: str = "",
+    options: Mapping[str, Any] = MappingProxyType({}),
+    weights_from: FileIdentity | None = None,
 ) -> dict[str, Any]:
     """What decides the engine's bytes, as a mapping for ``files.settings_hash``.
 
-    File names are left out: a renamed model is the same model.
+    File names are left out: a renamed model is the same model. What TensorRT-RTX does not know is
+    there only when it is set.
     """
+    extra: dict[str, Any] = {
+        "GPU": gpu,
+        "plugin library": plugin_sha256,
+        "precision": precision,
+        "options": dict(options),
+        "weights": weights_from.sha256 if weights_from else "",
+    }
     return {
         "ONNX file": source.sha256,
         "external data": sorted(item.sha256 for item in external_data),
@@ -166,6 +241,7 @@ def build_settings(
         "profiles": [profile.as_dict() for profile in profiles],
         "compute capabilities": [*compute_capabilities, *(["later"] if later_gpus else [])],
         "vim-deploy version": tool_version,
+        **{key: value for key, value in extra.items() if value},
     }
 
 

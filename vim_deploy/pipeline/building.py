@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from vim_deploy.engine.build_process import ProgressCallback
 from vim_deploy.engine.build_rtx import build_engine_rtx
 from vim_deploy.engine.choose import AUTO, choose_runtime
 from vim_deploy.engine.profiles import ProfileOptions
 from vim_deploy.engine.record import EngineRecord
-from vim_deploy.engine.rtx_process import ProgressCallback
 
 
 def build_engine(

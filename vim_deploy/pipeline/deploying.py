@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import vim_deploy
+from vim_deploy.engine.build_process import ProgressCallback
 from vim_deploy.engine.choose import AUTO, choose_runtime
 from vim_deploy.engine.profiles import ProfileOptions
 from vim_deploy.engine.record import EngineRecord
-from vim_deploy.engine.rtx_process import ProgressCallback
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import output_errors, write_json
 from vim_deploy.log import get_logger

@@ -198,7 +198,8 @@ class Builder(Base):
             return None
         if self.fake.fail == "memory":
             self._logger.log(
-                ILogger.ERROR, "[virtualMemoryBuffer.cpp] Error Code 2: OutOfMemory (no further "
+                ILogger.ERROR,
+                "[virtualMemoryBuffer.cpp] Error Code 2: OutOfMemory (no further "
                 "information): requested 8589934592 bytes",
             )
             return None

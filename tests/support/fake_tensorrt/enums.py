@@ -65,7 +65,9 @@ _MEMBERS: dict[str, list[tuple[str, Release, Release]]] = {
         *((name, FIRST, LAST) for name in ("WORKSPACE", "TACTIC_DRAM")),
         ("TACTIC_SHARED_MEMORY", _TEN, LAST),
     ],
-    "ProfilingVerbosity": [(name, FIRST, LAST) for name in ("LAYER_NAMES_ONLY", "NONE", "DETAILED")],
+    "ProfilingVerbosity": [
+        (name, FIRST, LAST) for name in ("LAYER_NAMES_ONLY", "NONE", "DETAILED")
+    ],
     "LayerInformationFormat": [(name, FIRST, LAST) for name in ("ONELINE", "JSON")],
     "TacticSource": [
         *((name, FIRST, _ELEVEN) for name in ("CUBLAS", "CUBLAS_LT", "CUDNN")),

@@ -117,9 +117,7 @@ class OnnxParser(Base):
             self._refuse("UNSUPPORTED_NODE", f"opset {opset} is newer than the supported 17")
         if model.functions:
             self._refuse("INVALID_GRAPH", "the model holds local functions")
-        if any(
-            tensor.data_type == TensorProto.BFLOAT16 for tensor in model.graph.initializer
-        ):
+        if any(tensor.data_type == TensorProto.BFLOAT16 for tensor in model.graph.initializer):
             self._refuse("UNSUPPORTED_NODE", "Unsupported ONNX data type: BFLOAT16 (16)")
         return not self._errors
 

@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 
+from tests.support.fake_tensorrt import personality
 from vim_deploy.deps import trt, trt_rtx
 from vim_deploy.errors import VimDeployError
 
@@ -69,7 +70,35 @@ def test_not_installed(monkeypatch, module, ask):
     assert "pip install" in caught.value.fix
 
 
+@pytest.mark.parametrize(
+    ("version", "generation", "interface", "typed", "flag", "functions", "opset"),
+    [
+        ("8.6", "8.6", "V2", False, False, "none", 17),
+        ("10.3", "10", "V3", True, True, "function-first", None),
+        ("10.14", "10", "V3", True, True, "plugin-first", None),
+        ("11", "11", "V3", True, False, "plugin-first", None),
+    ],
+)
+def test_full_tensorrt_capabilities(version, generation, interface, typed, flag, functions, opset):
+    found = trt.capabilities_of(personality(version))
+    assert (found.generation, found.plugin_interface) == (generation, interface)
+    assert (found.strongly_typed, found.typing_flag) == (typed, flag)
+    assert (found.local_functions, found.max_opset) == (functions, opset)
+    assert ("FP16" in found.builder_flags) == (version != "11")
+    assert ("SAME_COMPUTE_CAPABILITY" in found.hardware_levels) == (version in ("10.14", "11"))
+    assert found.progress_monitor == found.weights_prototype == (version != "8.6")
+
+
+@pytest.mark.parametrize("version", ["8.5.3", "9.3.0", "7.2", "next"])
+def test_other_releases_of_full_tensorrt(version):
+    module = personality("10.3")
+    module.__version__ = version
+    with pytest.raises(VimDeployError, match=version) as caught:
+        trt.capabilities_of(module)
+    assert caught.value.code == "VIM-309"
+
+
 def test_full_tensorrt_version(package, monkeypatch):
     package("tensorrt", "__version__ = '10.3.0'")
-    assert trt.capabilities().version == "10.3.0"
+    assert trt.version() == "10.3.0"
     monkeypatch.delitem(sys.modules, "tensorrt")

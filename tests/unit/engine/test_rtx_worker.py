@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from vim_deploy.engine import rtx_worker
-from vim_deploy.engine.rtx_worker import Events, ReportedError, peak_memory_bytes, write_plan
+from vim_deploy.engine import worker
+from vim_deploy.engine.worker import Events, ReportedError, peak_memory_bytes, write_plan
 
 
 def test_a_full_disk_is_reported_with_its_number():
@@ -31,7 +31,7 @@ def test_a_plan_is_written_whole(tmp_path):
 
 def test_peak_memory_is_this_process_own():
     code = (
-        "from vim_deploy.engine.rtx_worker import peak_memory_bytes as peak\n"
+        "from vim_deploy.engine.worker import peak_memory_bytes as peak\n"
         "before = peak(); block = bytearray(200 << 20); after = peak()\n"
         "print(before, after)"
     )
@@ -98,10 +98,10 @@ def test_interface(inputs, outputs, side):
     job = {"inputs": {"x": "float32"}, "outputs": {"y": "float16"}}
     network = _Interface(inputs, outputs)
     if side is None:
-        rtx_worker.check_interface(network, job)
+        worker.check_interface(network, job)
     else:
         with pytest.raises(ReportedError) as caught:
-            rtx_worker.check_interface(network, job)
+            worker.check_interface(network, job)
         assert caught.value.facts["side"] == side
 
 
@@ -111,8 +111,8 @@ def test_a_worker_whose_parent_is_gone_ends_and_tidies_up(tmp_path, monkeypatch)
     output.write_bytes(b"half of it")
     code = (
         "import sys, time\n"
-        "from vim_deploy.engine import rtx_worker\n"
-        "rtx_worker.CANCEL_GRACE_SECONDS = 0.1\n"
+        "from vim_deploy.engine import rtx_worker, worker\n"
+        "worker.CANCEL_GRACE_SECONDS = 0.1\n"
         "rtx_worker.build = lambda job, events, stop: time.sleep(60)\n"
         "sys.exit(rtx_worker.main())"
     )
@@ -122,7 +122,7 @@ def test_a_worker_whose_parent_is_gone_ends_and_tidies_up(tmp_path, monkeypatch)
         input=job,
         capture_output=True,
         timeout=30,
-        cwd=Path(rtx_worker.__file__).parents[2],
+        cwd=Path(worker.__file__).parents[2],
     )
-    assert done.returncode == rtx_worker.CANCELLED_STATUS
+    assert done.returncode == worker.CANCELLED_STATUS
     assert not output.exists()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vim_deploy.engine.rtx_errors import error_from_death, error_from_failure
+from vim_deploy.engine.build_errors import error_from_death, error_from_failure
 
 DRIVER_NOISE = (
     "[checkMacros.cpp::catchCudaError::250] Error Code 1: Cuda Runtime (In catchCudaError at "
@@ -19,7 +19,7 @@ def parser_error(**facts):
 
 
 def why_of(*errors) -> str:
-    error = error_from_failure({"stage": "parse", "errors": list(errors)}, "m.onnx")
+    error = error_from_failure({"stage": "parse", "errors": list(errors)}, "m.onnx", "TensorRT-RTX")
     assert error.code == "VIM-601"
     return error.why
 
@@ -75,8 +75,9 @@ def test_file_level_error_has_no_node():
     ],
 )
 def test_build_failures_have_a_remedy(text, word):
-    error = error_from_failure({"stage": "build", "errors": [text, DRIVER_NOISE]}, "m.onnx")
-    assert error.code == "VIM-603"
+    facts = {"stage": "build", "errors": [text, DRIVER_NOISE]}
+    error = error_from_failure(facts, "m.onnx", "TensorRT-RTX")
+    assert error.code == ("VIM-608" if "OutOfMemory" in text else "VIM-603")
     assert text in error.why
     assert word in error.fix
 
@@ -88,7 +89,7 @@ def test_interface_change_is_spelt_out():
         "expected": {"x": "float64"},
         "found": {"x": "float32"},
     }
-    error = error_from_failure(facts, "m.onnx")
+    error = error_from_failure(facts, "m.onnx", "TensorRT-RTX")
     assert error.code == "VIM-601"
     assert "x (float64)" in error.why
     assert "x (float32)" in error.why

@@ -1,11 +1,11 @@
-"""What TensorRT-RTX says when it fails, turned into coded errors a person can act on."""
+"""What TensorRT and TensorRT-RTX say when they fail, as coded errors a person can act on."""
 
 from __future__ import annotations
 
 import errno
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vim_deploy.errors import VimDeployError
@@ -31,9 +31,12 @@ _BUILD_REMEDIES = (
         "no optimization profile has been defined",
         "give --minShapes, --optShapes and --maxShapes for every input with dynamic sizes",
     ),
-    # "Memory", "memory" and "OutOfMemory"
     ("emory", "give a smaller --max-batch, or build on a machine with more memory"),
 )
+
+
+#: The builder's words when memory ran out; texts of TensorRT 8.6 to 11.
+_OUT_OF_MEMORY = ("OutOfMemory", "out of memory", "Out of memory", "std::bad_alloc")
 
 
 def _without_driver_noise(text: str) -> str:
@@ -56,25 +59,32 @@ def _node_line(error: Mapping[str, Any]) -> str:
     return f"node {node!r} ({op}){place}: {text}"
 
 
-def _parse_error(facts: Mapping[str, Any], model: str) -> VimDeployError:
+def _parse_error(facts: Mapping[str, Any], model: str, runtime: str) -> VimDeployError:
     errors = list(facts.get("errors") or [])
     lines = [_node_line(error) for error in errors[:_NODES_SHOWN]]
     if len(errors) > _NODES_SHOWN:
         lines.append(f"and {len(errors) - _NODES_SHOWN} more")
     return VimDeployError(
         "VIM-601",
-        f"TensorRT-RTX cannot take {model}",
+        f"{runtime} cannot take {model}",
         why="\n".join(lines) or "its parser gave no reason",
         fix=_EXPORT_AGAIN,
     )
 
 
-def _build_error(facts: Mapping[str, Any], model: str) -> VimDeployError:
+def _build_error(facts: Mapping[str, Any], model: str, runtime: str) -> VimDeployError:
     errors = [_without_driver_noise(str(text)) for text in facts.get("errors") or []]
     why = "\n".join(errors) or "the runtime gave no reason"
     fix = next((remedy for part, remedy in _BUILD_REMEDIES if part in why), _SEE_LOG)
+    if any(words in why for words in _OUT_OF_MEMORY):
+        return VimDeployError(
+            "VIM-608",
+            f"{runtime} ran out of memory while building an engine from {model}",
+            why=why,
+            fix="give a smaller --max-batch, limit --workspace, or end what else uses the GPU",
+        )
     return VimDeployError(
-        "VIM-603", f"TensorRT-RTX could not build an engine from {model}", why=why, fix=fix
+        "VIM-603", f"{runtime} could not build an engine from {model}", why=why, fix=fix
     )
 
 
@@ -82,7 +92,7 @@ def _tensors(types: Mapping[str, str]) -> str:
     return ", ".join(f"{name} ({dtype})" for name, dtype in types.items()) or "none"
 
 
-def error_from_failure(facts: Mapping[str, Any], model: str) -> VimDeployError:
+def error_from_failure(facts: Mapping[str, Any], model: str, runtime: str) -> VimDeployError:
     """The coded error for a worker's ``failed`` event.
 
     Raises:
@@ -93,11 +103,11 @@ def error_from_failure(facts: Mapping[str, Any], model: str) -> VimDeployError:
         number = facts.get("errno") or errno.EIO
         raise OSError(number, os.strerror(number))
     if stage == "parse":
-        return _parse_error(facts, model)
+        return _parse_error(facts, model, runtime)
     if stage == "empty":
         return VimDeployError(
             "VIM-602",
-            f"TensorRT-RTX found nothing in {model}",
+            f"{runtime} found nothing in {model}",
             why=f"it parses, and makes {facts.get('layers')} layers and {facts.get('outputs')} "
             "outputs: the file is empty, text, or not an ONNX model",
             fix=_EXPORT_AGAIN,
@@ -106,31 +116,80 @@ def error_from_failure(facts: Mapping[str, Any], model: str) -> VimDeployError:
         side, expected, found = facts["side"], dict(facts["expected"]), dict(facts["found"])
         return VimDeployError(
             "VIM-601",
-            f"TensorRT-RTX would change the {side} of {model}",
+            f"{runtime} would change the {side} of {model}",
             why=f"the file has {_tensors(expected)}; the engine would have {_tensors(found)}",
             fix="use float32, float16, bfloat16 or integer types for the model's " + str(side),
         )
     if stage == "import":
         return VimDeployError(
             "VIM-301",
-            "TensorRT-RTX does not load in the build process",
+            f"{runtime} does not load in the build process",
             why=str(facts.get("text", "")),
-            fix="pip install --force-reinstall 'vim-deploy[rtx]'",
+            fix="vim-deploy doctor says what is missing",
         )
     if stage == "target":
         return VimDeployError(
             "VIM-202",
-            f"TensorRT-RTX does not build for compute capability {facts.get('capability')}",
+            f"{runtime} does not build for compute capability {facts.get('capability')}",
             fix="vim-deploy doctor lists those it builds for",
         )
     if stage == "profile":
         return VimDeployError(
             "VIM-202",
-            f"TensorRT-RTX refuses the shapes of the input {facts.get('input')!r}",
+            f"{runtime} refuses the shapes of the input {facts.get('input')!r}",
             why=str(facts.get("text", "")),
             fix="compare the shapes with vim-deploy inspect MODEL.onnx",
         )
-    return _build_error(facts, model)
+    if stage in _TENSORRT_STAGES:
+        return _TENSORRT_STAGES[stage](facts, model)
+    return _build_error(facts, model, runtime)
+
+
+def _plugin_error(facts: Mapping[str, Any], _model: str) -> VimDeployError:
+    return VimDeployError(
+        "VIM-903",
+        f"TensorRT does not take the plugin library {facts.get('path')}",
+        why=f"not registered after loading it: {', '.join(facts.get('missing') or [])}",
+        fix="see vim-deploy plugin info; build for this TensorRT with vim-deploy plugin build "
+        "--tensorrt 8.6, 10 or 11",
+    )
+
+
+def _plugin_layers_error(facts: Mapping[str, Any], model: str) -> VimDeployError:
+    expected = facts.get("expected") or {}
+    asked = ", ".join(f"{count} {op}" for op, count in expected.items())
+    return VimDeployError(
+        "VIM-606",
+        f"TensorRT's parser did not take the plugin for the ops of {model}",
+        why=f"the graph has {asked}; the network has {facts.get('found')} plugin layers",
+        fix="report this with the version of TensorRT; --plugin none builds without the plugin",
+    )
+
+
+def _tactics_error(facts: Mapping[str, Any], _model: str) -> VimDeployError:
+    return VimDeployError(
+        "VIM-309",
+        f"this TensorRT has no tactic source {str(facts.get('part'))!r}",
+        why=f"it has {', '.join(facts.get('known') or [])}",
+        fix="write --tactic-sources as trtexec does, for example -CUDNN,-CUBLAS",
+    )
+
+
+def _inspect_error(facts: Mapping[str, Any], model: str) -> VimDeployError:
+    return VimDeployError(
+        "VIM-603",
+        f"TensorRT built an engine from {model} that it does not load",
+        why="\n".join(map(str, facts.get("errors") or [])) or "the runtime gave no reason",
+        fix="report this with the version of TensorRT; nothing was written",
+    )
+
+
+_TENSORRT_STAGES: dict[str, Callable[[Mapping[str, Any], str], VimDeployError]] = {
+    "plugin": _plugin_error,
+    "plugin-layers": _plugin_layers_error,
+    "tactics": _tactics_error,
+    "inspect": _inspect_error,
+}
 
 
 def error_from_death(status: int, stderr: Sequence[str], model: str) -> VimDeployError:

@@ -1,4 +1,4 @@
-"""The parent's side of a TensorRT-RTX build: start the worker, follow it, stop it.
+"""The parent's side of an engine build: start the worker, follow it, stop it.
 
 The worker has its own session, so that Ctrl-C in a terminal reaches only this process, which then
 closes the worker's standard input (the order to stop), waits, and at last kills it.
@@ -22,12 +22,17 @@ from pathlib import Path
 from typing import IO, Any
 
 import vim_deploy
-from vim_deploy.engine.rtx_errors import error_from_death, error_from_failure
-from vim_deploy.engine.rtx_worker import CANCEL_GRACE_SECONDS
+from vim_deploy.engine.build_errors import error_from_death, error_from_failure
+from vim_deploy.engine.choose import TENSORRT, TENSORRT_RTX, title_of
+from vim_deploy.engine.worker import CANCEL_GRACE_SECONDS
 from vim_deploy.errors import VimDeployError
 from vim_deploy.log import get_logger
 
-WORKER_MODULE = "vim_deploy.engine.rtx_worker"
+#: Module of each runtime's build process.
+WORKER_MODULES = {
+    TENSORRT: "vim_deploy.engine.trt_worker",
+    TENSORRT_RTX: "vim_deploy.engine.rtx_worker",
+}
 #: Seconds between calls of the progress callback while the worker says nothing.
 HEARTBEAT_SECONDS = 0.25
 #: The worker ends itself after its own grace; this is for one that no longer can.
@@ -71,9 +76,9 @@ ProgressCallback = Callable[[BuildProgress], None]
 class _Phases:
     """The open phases, innermost last."""
 
-    def __init__(self) -> None:
+    def __init__(self, title: str) -> None:
         self._began = time.monotonic()
-        self._open = [BuildProgress("Starting TensorRT-RTX", 0, 0, 0, 0.0)]
+        self._open = [BuildProgress(f"Starting {title}", 0, 0, 0, 0.0)]
 
     def now(self) -> BuildProgress:
         """The innermost open phase, with the time."""
@@ -157,7 +162,7 @@ class _Worker:
         for line in stream:
             text = line.decode(errors="replace").rstrip()
             self.stderr.append(text)
-            _log.debug("TensorRT-RTX process: %s", text)
+            _log.debug("build process: %s", text)
 
     def stop(self) -> None:
         """Order the worker to stop; kill it when it does not. Safe on one that has ended."""
@@ -189,9 +194,9 @@ class _Worker:
                 stream.close()
 
 
-def worker_command() -> list[str]:
-    """The command that starts a worker with this interpreter."""
-    return [sys.executable, "-m", WORKER_MODULE]
+def worker_command(runtime: str) -> list[str]:
+    """The command that starts a worker of a runtime with this interpreter."""
+    return [sys.executable, "-m", WORKER_MODULES[runtime]]
 
 
 def run_worker(
@@ -202,34 +207,39 @@ def run_worker(
     """Run one build in a process of its own; the facts of its ``done`` event.
 
     Args:
-        job: ``model`` and ``output`` (absolute paths), ``inputs`` and ``outputs`` (types by name),
-            ``profiles``, ``compute_capabilities``.
+        job: ``runtime``, ``model`` and ``output`` (absolute paths), ``inputs`` and ``outputs``
+            (types by name), ``profiles``, and what that runtime's worker reads besides.
         progress: called in this thread on every event and a few times a second in between. What
             it raises, KeyboardInterrupt included, stops the build.
         command: the worker's command line.
 
     Raises:
-        VimDeployError: VIM-301, VIM-202, VIM-601 to VIM-604.
+        VimDeployError: VIM-301, VIM-202, VIM-601 to VIM-604, VIM-606 to VIM-608.
         OSError: the worker could not write its output.
     """
-    worker = _Worker(command or worker_command(), job)
+    runtime = str(job["runtime"])
+    title = title_of(runtime)
+    model = str(job.get("model_name", job["model"]))
+    worker = _Worker(command or worker_command(runtime), job)
     try:
-        last = _follow(worker, progress)
+        last = _follow(worker, progress, title)
         status = worker.process.wait()
     finally:
         worker.stop()
     if last is None or last["event"] == "cancelled":
-        raise error_from_death(status, list(worker.stderr), str(job["model"]))
+        raise error_from_death(status, list(worker.stderr), model)
     if last["event"] == "failed":
-        raise error_from_failure(last, str(job["model"]))
+        raise error_from_failure(last, model, title)
     if status != 0:
-        _log.warning("the TensorRT-RTX process finished its work and ended with status %d", status)
+        _log.warning("the build process finished its work and ended with status %d", status)
     return last
 
 
-def _follow(worker: _Worker, progress: ProgressCallback | None) -> dict[str, Any] | None:
+def _follow(
+    worker: _Worker, progress: ProgressCallback | None, title: str
+) -> dict[str, Any] | None:
     """Read events until the worker's output ends; its closing event, if there was one."""
-    phases = _Phases()
+    phases = _Phases(title)
     said: set[str] = set()
     last = None
     while True:
@@ -242,7 +252,7 @@ def _follow(worker: _Worker, progress: ProgressCallback | None) -> dict[str, Any
         if event["event"] in ("done", "failed", "cancelled"):
             last = event
         elif event["event"] == "log":
-            _forward(event, said)
+            _forward(event, said, title)
             continue
         else:
             phases.take(event)
@@ -250,12 +260,12 @@ def _follow(worker: _Worker, progress: ProgressCallback | None) -> dict[str, Any
             progress(phases.now())
 
 
-def _forward(event: Mapping[str, Any], said: set[str]) -> None:
+def _forward(event: Mapping[str, Any], said: set[str], title: str) -> None:
     """Pass on the runtime's log; each warning once, errors as detail of the coded error."""
     message = str(event["message"])
     harmless = all(part in message for part in _HARMLESS)
     if event["severity"] == "warning" and not harmless and message not in said:
         said.add(message)
-        _log.warning("TensorRT-RTX: %s", message)
+        _log.warning("%s: %s", title, message)
     else:
-        _log.debug("TensorRT-RTX %s: %s", event["severity"], message)
+        _log.debug("%s %s: %s", title, event["severity"], message)

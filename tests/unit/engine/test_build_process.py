@@ -12,8 +12,8 @@ import time
 
 import pytest
 
-from vim_deploy.engine import rtx_process
-from vim_deploy.engine.rtx_process import BuildProgress, run_worker
+from vim_deploy.engine import build_process
+from vim_deploy.engine.build_process import BuildProgress, run_worker
 from vim_deploy.errors import VimDeployError
 
 PRELUDE = """
@@ -26,7 +26,8 @@ def send(event, **facts):
 
 @pytest.fixture
 def job(tmp_path):
-    return {"model": "model.onnx", "output": str(tmp_path / "out.plan"), "mark": "ä"}
+    output = str(tmp_path / "out.plan")
+    return {"runtime": "tensorrt-rtx", "model": "model.onnx", "output": output, "mark": "ä"}
 
 
 def worker(script: str) -> list[str]:
@@ -84,7 +85,7 @@ def test_titles_are_for_people():
 
 
 def test_progress_is_called_while_the_worker_is_silent(job, monkeypatch):
-    monkeypatch.setattr(rtx_process, "HEARTBEAT_SECONDS", 0.02)
+    monkeypatch.setattr(build_process, "HEARTBEAT_SECONDS", 0.02)
     seen = []
     run_worker(job, seen.append, worker('time.sleep(0.5); send("done")'))
     assert len(seen) > 5
@@ -164,7 +165,7 @@ def test_a_worker_that_never_reads_its_job(job):
     [(True, KeyboardInterrupt()), (True, RuntimeError("callback")), (False, KeyboardInterrupt())],
 )
 def test_an_exception_in_the_callback_stops_the_worker(job, monkeypatch, obeys, error):
-    monkeypatch.setattr(rtx_process, "_KILL_AFTER_SECONDS", 0.5 if not obeys else 20.0)
+    monkeypatch.setattr(build_process, "_KILL_AFTER_SECONDS", 0.5 if not obeys else 20.0)
     pids = []
 
     def stop(progress):
