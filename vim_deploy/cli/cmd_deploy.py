@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vim_deploy.cli.cmd_build_engine import compute_capability_option, take_profiles
 from vim_deploy.cli.cmd_build_engine import report as report_engine
-from vim_deploy.cli.cmd_build_engine import take_profiles
 from vim_deploy.cli.cmd_export import take_export_options
 from vim_deploy.cli.cmd_verify import print_report
+from vim_deploy.cli.engine_options import take_tensorrt_options, tensorrt_options
 from vim_deploy.cli.options import (
     graph_options,
     json_option,
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 @graph_options
 @runtime_options
 @profile_options
+@compute_capability_option
+@tensorrt_options
 @click.option("--images", type=click.Path(path_type=Path), help="Pictures to verify on.")
 @click.option("--no-engine", is_flag=True, help="Stop after the verified ONNX file.")
 @click.option(
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 @json_option
 def command(
     runtime: str,
+    compute_capabilities: tuple[str, ...],
     images: Path | None,
     no_engine: bool,
     work: Path,
@@ -64,6 +68,8 @@ def command(
             engine=not no_engine,
             runtime=runtime,
             profiles=take_profiles(options),
+            compute_capabilities=compute_capabilities,
+            trt_options=take_tensorrt_options(options),
             progress=progress,
             command=command_line(),
         )

@@ -220,7 +220,7 @@ _PROFILE_OPTIONS = (
 _RUNTIME_OPTIONS = (
     click.option(
         "--runtime",
-        type=click.Choice(["auto", "tensorrt-rtx"]),
+        type=click.Choice(["auto", "tensorrt", "tensorrt-rtx"]),
         default="auto",
         show_default=True,
         help="What builds the engine.",

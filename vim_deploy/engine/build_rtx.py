@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from vim_deploy.engine.build_process import ProgressCallback, run_worker
 from vim_deploy.engine.choose import TENSORRT_RTX
 from vim_deploy.engine.gpus import describe_gpus, parse_compute_capabilities
 from vim_deploy.engine.inspect import read_header
+from vim_deploy.engine.lowered_file import lowered_file
 from vim_deploy.engine.profiles import Profile, ProfileOptions, resolve_profiles
 from vim_deploy.engine.record import (
     EngineRecord,
@@ -31,6 +33,7 @@ from vim_deploy.engine.record import (
     build_settings,
     record_path,
 )
+from vim_deploy.engine.typed_model import TypedModel, graph_of_precision
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import (
     atomic_output,
@@ -39,23 +42,23 @@ from vim_deploy.files import (
     single_writer,
     write_json,
 )
-from vim_deploy.graph.metadata import find, inputs_of, load_model, outputs_of
+from vim_deploy.graph.metadata import inputs_of, outputs_of
 from vim_deploy.log import get_logger
-from vim_deploy.specs import ExportInfo, TensorSpec
+from vim_deploy.specs import TensorSpec
 
 _log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class _Request:
+class RtxBuild:
     """Everything decided before the build starts."""
 
     model_path: Path
     source: FileIdentity
     external_data: tuple[FileIdentity, ...]
+    typed: TypedModel
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    export: ExportInfo | None
     profiles: tuple[Profile, ...]
     #: Compute capabilities to name to the runtime; empty for its default.
     named: tuple[str, ...]
@@ -73,13 +76,41 @@ class _Request:
             compute_capabilities=self.compute_capabilities,
             later_gpus=not self.named,
             tool_version=vim_deploy.__version__,
+            precision=self.typed_precision,
         )
 
-    def job(self, output: Path) -> dict[str, Any]:
-        """The worker's job."""
+    @property
+    def typed_precision(self) -> str:
+        """The precision the graph was given in memory; empty when it is built as it is."""
+        return self.typed.precision if self.typed.steps else ""
+
+    def plan_of_work(self) -> dict[str, Any]:
+        """What would be done, for ``--dry-run``; JSON-able."""
+        later = [] if self.named else ["later"]
         return {
             "runtime": TENSORRT_RTX,
-            "model": str(self.model_path.resolve()),
+            "runtime_version": self.runtime_version,
+            "gpu": None,
+            "compute_capabilities": [*self.compute_capabilities, *later],
+            "precision": self.typed.precision,
+            "typing": "strongly typed",
+            "flags": [],
+            "cleared_flags": [],
+            "options": {},
+            "profiles": [profile.as_dict() for profile in self.profiles],
+            "plugin": None,
+            "plugin_layers": {},
+            "lowering": list(self.typed.steps),
+            "timing_cache": None,
+        }
+
+    def job(self, model: Path, output: Path) -> dict[str, Any]:
+        """The worker's job; ``model`` is the file to parse."""
+        return {
+            "runtime": TENSORRT_RTX,
+            "model": str(model.resolve()),
+            "model_name": str(self.model_path),
+            "scratch": [str(model.resolve())] if self.typed.steps else [],
             "output": str(output.resolve()),
             "inputs": {spec.name: spec.dtype for spec in self.inputs},
             "outputs": {spec.name: spec.dtype for spec in self.outputs},
@@ -94,6 +125,7 @@ def build_engine_rtx(
     *,
     profiles: ProfileOptions | None = None,
     compute_capabilities: Iterable[str] = (),
+    precision: str = "",
     progress: ProgressCallback | None = None,
     force: bool = False,
     command: Sequence[str] = (),
@@ -106,6 +138,7 @@ def build_engine_rtx(
         profiles: input shapes to accept; by default batch 1 to 32, tuned for 8.
         compute_capabilities: GPUs to build for, such as ``8.6``; by default all from Ampere on
             that TensorRT-RTX supports, later ones included.
+        precision: ``fp32``, ``fp16`` or ``bf16``; empty for that of the graph.
         progress: called with the state of the build, a few times a second.
         force: replace an engine made with other settings, and build even if nothing changed.
         command: the command line, for the record.
@@ -119,7 +152,7 @@ def build_engine_rtx(
             VIM-410 (its metadata), VIM-601 to VIM-604 (build).
         KeyboardInterrupt: after the build was stopped; nothing was changed.
     """
-    request = _prepare(model_path, profiles, compute_capabilities)
+    request = prepare_rtx(model_path, profiles, compute_capabilities, precision)
     check_output(plan_path, model_path)
     with single_writer(plan_path):
         remove_leftovers(plan_path)
@@ -138,10 +171,15 @@ def build_engine_rtx(
         return _build(request, plan_path, progress, command)
 
 
-def _prepare(
-    model_path: Path, options: ProfileOptions | None, compute_capabilities: Iterable[str]
-) -> _Request:
-    model = load_model(model_path)
+def prepare_rtx(
+    model_path: Path,
+    options: ProfileOptions | None = None,
+    compute_capabilities: Iterable[str] = (),
+    precision: str = "",
+) -> RtxBuild:
+    """Decide everything about a build; arguments and errors as ``build_engine_rtx``."""
+    typed = graph_of_precision(model_path, precision)
+    model = typed.model
     inputs = inputs_of(model)
     capabilities = trt_rtx.capabilities()
     named = parse_compute_capabilities(
@@ -149,13 +187,13 @@ def _prepare(
         capabilities.compute_capabilities,
         f"TensorRT-RTX {capabilities.version}",
     )
-    return _Request(
+    return RtxBuild(
         model_path=model_path,
         source=FileIdentity.of(model_path),
         external_data=external_data(model_path),
+        typed=typed,
         inputs=inputs,
         outputs=outputs_of(model),
-        export=find(model),
         profiles=resolve_profiles(inputs, options),
         named=named,
         compute_capabilities=named or capabilities.default_compute_capabilities,
@@ -164,7 +202,7 @@ def _prepare(
 
 
 def _build(
-    request: _Request,
+    request: RtxBuild,
     plan_path: Path,
     progress: ProgressCallback | None,
     command: Sequence[str],
@@ -173,9 +211,10 @@ def _build(
     with (
         atomic_output(record_path(plan_path)) as record_part,
         atomic_output(plan_path) as plan_part,
+        _file_to_parse(request, plan_path) as model_part,
     ):
         began = time.monotonic()
-        facts = run_worker(request.job(plan_part), progress)
+        facts = run_worker(request.job(model_part, plan_part), progress)
         seconds = time.monotonic() - began
         _check_header(plan_part, request)
         record = EngineRecord(
@@ -194,14 +233,23 @@ def _build(
             settings_hash=settings_hash(request.settings()),
             build_seconds=round(seconds, 2),
             peak_memory_bytes=int(facts["peak_memory_bytes"]),
-            export=request.export,
+            export=request.typed.export,
             command=tuple(command),
+            precision=request.typed_precision,
+            lowering=request.typed.steps,
         )
         write_json(record_part, record.as_dict())
     return record
 
 
-def _check_header(plan: Path, request: _Request) -> None:
+def _file_to_parse(request: RtxBuild, plan_path: Path) -> AbstractContextManager[Path]:
+    """The ONNX file itself, or the graph that was typed in memory as a file of its own."""
+    if not request.typed.steps:
+        return nullcontext(request.model_path)
+    return lowered_file(request.typed.model, plan_path)
+
+
+def _check_header(plan: Path, request: RtxBuild) -> None:
     """Prove that the plan is whole and made for the GPUs that were asked for."""
     header = read_header(plan)
     known = bool(header.compute_capabilities)

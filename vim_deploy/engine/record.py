@@ -85,8 +85,8 @@ class EngineRecord:
         hardware_compat: GPUs besides that one: ``none``, ``ampere+`` or ``same-cc``.
         plugin: the plugin library it needs; None when it needs none.
         plugin_layers: plugin layers in the engine, by op type.
-        precision: what was asked for and found: ``fp32``, ``fp16`` or ``bf16``; empty when nothing
-            was read from the engine (TensorRT-RTX).
+        precision: what was asked for and found: ``fp32``, ``fp16`` or ``bf16``; with TensorRT-RTX
+            only what the graph was given in memory, else empty.
         layer_types: layers of the engine by the float type of their first output.
         engine_layers: layers of the engine, after fusion; 0 when not read.
         flags: TensorRT's BuilderFlag members that were set.

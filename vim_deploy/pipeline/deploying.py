@@ -10,15 +10,16 @@ from typing import Any
 
 import vim_deploy
 from vim_deploy.engine.build_process import ProgressCallback
-from vim_deploy.engine.choose import AUTO, choose_runtime
+from vim_deploy.engine.choose import AUTO
 from vim_deploy.engine.profiles import ProfileOptions
 from vim_deploy.engine.record import EngineRecord
+from vim_deploy.engine.trt_options import TrtOptions
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import output_errors, write_json
 from vim_deploy.log import get_logger
 from vim_deploy.parity.metrics import tolerance_for
 from vim_deploy.parity.report import ParityReport
-from vim_deploy.pipeline.building import build_engine
+from vim_deploy.pipeline.building import build_engine, checked_runtime
 from vim_deploy.pipeline.exporting import ExportOptions, ExportResult, export, require_torch
 from vim_deploy.pipeline.verifying import VerifyOptions, verify
 from vim_deploy.recipe.catalog import find_recipe, names_recipe
@@ -64,6 +65,8 @@ def deploy(
     engine: bool = True,
     runtime: str = AUTO,
     profiles: ProfileOptions | None = None,
+    compute_capabilities: Sequence[str] = (),
+    trt_options: TrtOptions | None = None,
     progress: ProgressCallback | None = None,
     command: Sequence[str] = (),
 ) -> DeployResult:
@@ -73,7 +76,7 @@ def deploy(
         request: what to load; a str is its ``source``.
         work: folder in which a new numbered one is made.
         images: pictures to verify on, instead of random ones.
-        options, runtime, profiles, progress: as in the stages.
+        options, runtime, profiles, compute_capabilities, trt_options, progress: as in the stages.
         engine: whether to build one.
         command: for the records.
 
@@ -83,7 +86,7 @@ def deploy(
     # What is missing is better known before the minutes of the first stages.
     require_torch()
     if engine:
-        choose_runtime(runtime)
+        checked_runtime(runtime, compute_capabilities, trt_options)
     if isinstance(request, str):
         request = ModelRequest(request)
     folder = _new_folder(work, Path(request.source).stem)
@@ -108,6 +111,8 @@ def deploy(
             folder / "model.plan",
             runtime=runtime,
             profiles=profiles,
+            compute_capabilities=compute_capabilities,
+            options=trt_options,
             progress=progress,
             command=command,
         )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import platform
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import vim_deploy
-from vim_deploy.deps import ort, trt, trt_rtx
+from vim_deploy.deps import cuda_driver, ort, trt, trt_rtx
+from vim_deploy.engine.plugin_library import describe_plugin, find_plugin_library
 from vim_deploy.errors import VimDeployError
 
 
@@ -37,6 +37,7 @@ def diagnose() -> list[Finding]:
         _asked("verify: ONNX Runtime", ort.is_installed(), _onnxruntime, "vim-deploy[ort]"),
         _asked("engine: TensorRT-RTX", trt_rtx.is_installed(), _rtx, "vim-deploy[rtx]"),
         _asked("engine: TensorRT", trt.is_installed(), _tensorrt, "vim-deploy[trt]"),
+        _plugin(),
         _gpu(),
         Finding("mamba_ssm, causal_conv1d", True, "not needed: the model code is our own"),
     ]
@@ -71,15 +72,40 @@ def _rtx() -> str:
 
 
 def _tensorrt() -> str:
-    return f"{trt.capabilities().version}; this version of vim-deploy builds with TensorRT-RTX only"
+    found = trt.capabilities()
+    typing = "strongly typed" if found.strongly_typed else "typed by flags"
+    return (
+        f"{found.version}, {typing}, plugins {found.plugin_interface}; builds for the GPU at hand"
+    )
 
 
 def _gpu() -> Finding:
-    if shutil.which("nvidia-smi") is None:
+    try:
+        found = cuda_driver.gpu()
+    except VimDeployError as error:
         return Finding(
             "GPU",
             False,
-            "no NVIDIA driver found (nvidia-smi)",
-            "not needed to export, verify or build; engines run on a machine with one",
+            error.why,
+            "not needed to export, verify or build with TensorRT-RTX; full TensorRT builds, and "
+            "engines run, on a machine with one",
         )
-    return Finding("GPU", True, "an NVIDIA driver is installed")
+    return Finding("GPU", True, f"{found.name}, compute capability {found.major}.{found.minor}")
+
+
+def _plugin() -> Finding:
+    """The library that a build would take first; loading it runs its code."""
+    try:
+        info = describe_plugin(find_plugin_library())
+    except VimDeployError as error:
+        return Finding(
+            "engine: plugin library",
+            False,
+            f"{error.message}: {error.why}",
+            "vim-deploy plugin build (build-engine does that itself); TensorRT-RTX needs none",
+        )
+    return Finding(
+        "engine: plugin library",
+        True,
+        f"{info.path}, for TensorRT {' and '.join(info.serves)}, {', '.join(info.architectures)}",
+    )
