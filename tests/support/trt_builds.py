@@ -1,4 +1,4 @@
-"""Engine builds on the fake TensorRT: machine, plugin library, models, and the worker in process."""
+"""Engine builds on the fake TensorRT: machine, plugin library, models, the worker in process."""
 
 from __future__ import annotations
 

@@ -80,6 +80,9 @@ def lower(model: onnx.ModelProto, capabilities: Capabilities, *, use_plugin: boo
     if capabilities.local_functions == "none" and copy.functions:
         names = ", ".join(sorted(function.name for function in copy.functions))
         copy = inliner.inline_local_functions(copy)
+        # The inliner leaves a function of another opset than the model's alone, without a word.
+        if copy.functions:
+            raise _not_inlined([function.name for function in copy.functions])
         steps.append(f"functions inlined: {names}")
     if capabilities.max_opset is not None:
         _lower_opset(copy, capabilities.max_opset, steps)
@@ -129,6 +132,15 @@ def _require_functions(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> N
             why="without the plugin, TensorRT needs the op's meaning in standard operators",
             fix="leave out --plugin none, or export the file again with this version",
         )
+
+
+def _not_inlined(names: list[str]) -> VimDeployError:
+    return VimDeployError(
+        "VIM-609",
+        "this TensorRT's parser knows no local functions, and the file needs some",
+        why=f"not to be inlined: {', '.join(names)} (another opset than the model's)",
+        fix="export the file again with this version, or use TensorRT 10 or later",
+    )
 
 
 def _lower_opset(model: onnx.ModelProto, newest: int, steps: list[str]) -> None:
