@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vim_deploy.engine.profiles import ProfileOptions
+    from vim_deploy.engine.trt_options import TrtOptions
     from vim_deploy.errors import VimDeployError
     from vim_deploy.parity.metrics import Tolerance
-    from vim_deploy.pipeline import build_engine, deploy, export, inspect, verify
+    from vim_deploy.pipeline import build_engine, deploy, export, inspect, refit, verify
     from vim_deploy.pipeline.exporting import ExportOptions
     from vim_deploy.pipeline.verifying import VerifyOptions
     from vim_deploy.recipe.request import ModelRequest
@@ -25,6 +26,7 @@ __all__ = [
     "ModelRequest",
     "ProfileOptions",
     "Tolerance",
+    "TrtOptions",
     "VerifyOptions",
     "VimDeployError",
     "__version__",
@@ -32,6 +34,7 @@ __all__ = [
     "deploy",
     "export",
     "inspect",
+    "refit",
     "verify",
 ]
 
@@ -41,12 +44,14 @@ _HOMES = {
     "ModelRequest": "vim_deploy.recipe.request",
     "ProfileOptions": "vim_deploy.engine.profiles",
     "Tolerance": "vim_deploy.parity.metrics",
+    "TrtOptions": "vim_deploy.engine.trt_options",
     "VerifyOptions": "vim_deploy.pipeline.verifying",
     "VimDeployError": "vim_deploy.errors",
     "build_engine": "vim_deploy.pipeline",
     "deploy": "vim_deploy.pipeline",
     "export": "vim_deploy.pipeline",
     "inspect": "vim_deploy.pipeline",
+    "refit": "vim_deploy.pipeline",
     "verify": "vim_deploy.pipeline",
 }
 

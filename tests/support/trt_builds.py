@@ -21,8 +21,9 @@ from tests.support.fake_tensorrt.registry import OPS, write_library
 from vim_deploy import contract
 from vim_deploy.deps import cuda_driver, trt
 from vim_deploy.deps.cuda_driver import Gpu
-from vim_deploy.engine import build_trt, plugin_choice, trt_worker
+from vim_deploy.engine import build_trt, plugin_choice, refit, refit_worker, trt_worker
 from vim_deploy.engine.build_errors import error_from_failure
+from vim_deploy.engine.build_process import REFIT
 from vim_deploy.engine.plugin_library import PluginInfo
 from vim_deploy.engine.worker import CancelledError, Events, ReportedError
 from vim_deploy.files import sha256_of
@@ -59,7 +60,8 @@ class Machine:
         self.jobs.append(json.loads(json.dumps(job)))
         stream = io.BytesIO()
         try:
-            return trt_worker.build(job, Events(stream), threading.Event())
+            worker = refit_worker if job["runtime"] == REFIT else trt_worker
+            return worker.build(job, Events(stream), threading.Event())
         except CancelledError:
             raise KeyboardInterrupt from None
         except ReportedError as failure:
@@ -105,6 +107,7 @@ def make_machine(monkeypatch: Any, folder: Path, version: str, **behaviour: Any)
     monkeypatch.setattr(cuda_driver, "gpu", lambda: H200)
     monkeypatch.setattr(plugin_choice, "describe_plugin", describe_fake)
     monkeypatch.setattr(build_trt, "run_worker", machine.run_worker)
+    monkeypatch.setattr(refit, "run_worker", machine.run_worker)
     monkeypatch.setenv("VIM_DEPLOY_PLUGIN", str(machine.library))
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     return machine

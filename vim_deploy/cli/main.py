@@ -21,6 +21,7 @@ from vim_deploy.log import configure
 COMMANDS = {
     "export": "Export a checkpoint to one self-describing ONNX file.",
     "build-engine": "Build an engine from an exported ONNX file.",
+    "refit": "Give an engine the weights of another checkpoint.",
     "verify": "Compare an exported file with PyTorch, another file or stored outputs.",
     "inspect": "Describe an ONNX file, engine, checkpoint or recipe.",
     "deploy": "Export, verify and build in one go.",

@@ -184,11 +184,53 @@ def _inspect_error(facts: Mapping[str, Any], model: str) -> VimDeployError:
     )
 
 
+def _load_error(facts: Mapping[str, Any], _model: str) -> VimDeployError:
+    return VimDeployError(
+        "VIM-607",
+        "TensorRT does not load the engine that is to be refitted",
+        why="\n".join(map(str, facts.get("errors") or [])) or "the runtime gave no reason",
+        fix="refit it with the TensorRT and on the GPU that its record names",
+    )
+
+
+def _not_refittable_error(_facts: Mapping[str, Any], _model: str) -> VimDeployError:
+    return VimDeployError(
+        "VIM-607",
+        "the engine cannot be refitted",
+        why="TensorRT says that it was not built for that",
+        fix="build it again with --refit or --strip-weights",
+    )
+
+
+def _refit_error(facts: Mapping[str, Any], model: str) -> VimDeployError:
+    missing, refused = facts.get("missing") or [], facts.get("refused") or []
+    lines = []
+    if missing:
+        lines.append(f"{len(missing)} weights without a value: " + _some(missing))
+    if refused:
+        lines.append(f"{len(refused)} weights refused: " + _some(refused))
+    return VimDeployError(
+        "VIM-607",
+        f"the engine cannot take the weights of {model}",
+        why="\n".join([*lines, *map(str, facts.get("errors") or [])]),
+        fix="export the checkpoint with the options of the engine's own ONNX file; nothing was "
+        "changed",
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NODES_SHOWN} more" if len(names) > _NODES_SHOWN else ""
+    return ", ".join(names[:_NODES_SHOWN]) + more
+
+
 _TENSORRT_STAGES: dict[str, Callable[[Mapping[str, Any], str], VimDeployError]] = {
     "plugin": _plugin_error,
     "plugin-layers": _plugin_layers_error,
     "tactics": _tactics_error,
     "inspect": _inspect_error,
+    "load": _load_error,
+    "not-refittable": _not_refittable_error,
+    "refit": _refit_error,
 }
 
 

@@ -28,8 +28,11 @@ from vim_deploy.engine.worker import CANCEL_GRACE_SECONDS
 from vim_deploy.errors import VimDeployError
 from vim_deploy.log import get_logger
 
+#: In place of a runtime: full TensorRT exchanges the weights of an engine.
+REFIT = "refit"
 #: Module of each runtime's build process.
 WORKER_MODULES = {
+    REFIT: "vim_deploy.engine.refit_worker",
     TENSORRT: "vim_deploy.engine.trt_worker",
     TENSORRT_RTX: "vim_deploy.engine.rtx_worker",
 }
@@ -218,7 +221,7 @@ def run_worker(
         OSError: the worker could not write its output.
     """
     runtime = str(job["runtime"])
-    title = title_of(runtime)
+    title = title_of(TENSORRT if runtime == REFIT else runtime)
     model = str(job.get("model_name", job["model"]))
     worker = _Worker(command or worker_command(runtime), job)
     try:

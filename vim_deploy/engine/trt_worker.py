@@ -193,7 +193,7 @@ def describe_engine(
     }
 
 
-def _load_tensorrt() -> tuple[ModuleType, Capabilities]:
+def load_tensorrt() -> tuple[ModuleType, Capabilities]:
     try:
         module = trt.load()
         return module, trt.capabilities_of(module)
@@ -208,7 +208,7 @@ def build(job: Mapping[str, Any], events: Events, stop: threading.Event) -> dict
         ReportedError: anything that is not a fault of this program.
         CancelledError: ``stop`` was set.
     """
-    module, capabilities = _load_tensorrt()
+    module, capabilities = load_tensorrt()
     errors: list[str] = []
     logger = make_logger(module, events, errors)
     if job["plugin"]:

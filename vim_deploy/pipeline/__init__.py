@@ -8,6 +8,7 @@ from vim_deploy.pipeline.building import build_engine
 from vim_deploy.pipeline.deploying import deploy
 from vim_deploy.pipeline.exporting import export
 from vim_deploy.pipeline.inspecting import inspect
+from vim_deploy.pipeline.refitting import refit
 from vim_deploy.pipeline.verifying import verify
 
-__all__ = ["build_engine", "deploy", "export", "inspect", "verify"]
+__all__ = ["build_engine", "deploy", "export", "inspect", "refit", "verify"]

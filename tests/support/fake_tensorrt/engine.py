@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 from typing import Any
@@ -147,11 +148,13 @@ class EngineInspector(Base):
 
 
 class Weights:
-    """Values for a refitter."""
+    """Values for a refitter: a type, a pointer, a number of values."""
 
-    def __init__(self, values: Any) -> None:
-        self.values = np.asarray(values)
-        self.dtype, self.size = self.values.dtype, int(self.values.size)
+    def __init__(self, type: Any, ptr: int, count: int) -> None:
+        kind = np.dtype(_NUMPY_TYPES[type.name])
+        data = ctypes.string_at(ptr, count * kind.itemsize)
+        self.values = np.frombuffer(data, kind)
+        self.dtype, self.size = kind, count
 
 
 class Refitter(Base):
@@ -178,8 +181,6 @@ class Refitter(Base):
         return type("Prototype", (), prototype)
 
     def set_named_weights(self, name: str, weights: Any, location: Any = None) -> bool:
-        if isinstance(weights, np.ndarray):
-            weights = Weights(weights)
         kind, size, _ = self._engine._described["weights"].get(name, (None, -1, ""))
         if kind is None or weights.size != size or weights.dtype != _NUMPY_TYPES[kind]:
             self._logger.log(

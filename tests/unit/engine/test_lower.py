@@ -64,9 +64,8 @@ def test_with_the_plugin(exported, version, form):
     lowered = lower(model, capabilities(version), use_plugin=True)
     assert model.SerializeToString() == before
     assert not lowered.model.functions
-    counts = (
-        {"VimSelectiveScan": 4} if form == "base" else {"VimBiCausalConv": 2, "VimBiSelectiveScan": 2}
-    )  # fmt: skip
+    fused = {"VimBiCausalConv": 2, "VimBiSelectiveScan": 2}
+    counts = {"VimSelectiveScan": 4} if form == "base" else fused
     assert lowered.plugin_counts == counts
     assert set(counts) == ops_of(model)
     nodes = {node.name: node for node in lowered.model.graph.node}

@@ -1,0 +1,58 @@
+"""``vim-deploy refit``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from vim_deploy.cli.options import force_option, json_option
+from vim_deploy.cli.output import build_progress, command_line, print_json, say
+
+
+@click.command("refit")
+@click.argument("engine", metavar="ENGINE", type=click.Path(path_type=Path))
+@click.argument("source", metavar="CHECKPOINT-OR-ONNX", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="New engine; by default ENGINE itself."
+)
+@click.option(
+    "--plugin",
+    default="auto",
+    show_default=True,
+    metavar="PATH",
+    help="Plugin library to load the engine with; auto finds or builds one.",
+)
+@click.option("--use-ema", is_flag=True, help="Take the averaged weights of a training file.")
+@force_option
+@json_option
+def command(
+    engine: Path,
+    source: Path,
+    output: Path | None,
+    plugin: str,
+    use_ema: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Give an engine the weights of another checkpoint of the same model.
+
+    The engine must have been built with --refit or --strip-weights. Every weight is set, or
+    nothing changes.
+    """
+    from vim_deploy.pipeline import refit
+
+    with build_progress() as progress:
+        record = refit(
+            engine,
+            source,
+            output,
+            plugin=plugin,
+            use_ema=use_ema,
+            progress=progress,
+            force=force,
+            command=command_line(),
+        )
+    say(f"wrote {record.plan.name} and {record.plan.name}.json: weights of {source.name}")
+    if as_json:
+        print_json(record.as_dict())
