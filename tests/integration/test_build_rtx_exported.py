@@ -69,3 +69,24 @@ def test_exported_model_becomes_an_engine(tmp_path, batch, head, graph, scan_bod
     expected = (1, 4, 4) if batch is None else (3, 3, 3)
     assert (shapes.min[0], shapes.opt[0], shapes.max[0]) == expected
     assert len(record.outputs) == (2 if head.startswith("topk") else 1)
+
+
+def test_a_float32_file_is_typed_in_memory(tmp_path):
+    from tests.support.models import perturbed, save_training_file, tiny_config
+    from vim_deploy.model.vim import VisionMamba
+    from vim_deploy.pipeline.exporting import ExportOptions, export
+    from vim_deploy.recipe.request import ModelRequest
+
+    config = tiny_config()
+    checkpoint = save_training_file(perturbed(VisionMamba(config)), tmp_path / "tiny.pth")
+    request = ModelRequest(str(checkpoint), config=config.as_dict())
+    model = export(request, tmp_path / "m.onnx", ExportOptions(check=False)).path
+    before = model.read_bytes()
+    options = ProfileOptions(max_batch=2)
+    plan = tmp_path / "m.plan"
+    record = build_engine_rtx(model, plan, profiles=options, precision="fp16")
+    assert model.read_bytes() == before
+    assert record.precision == record.export.precision == "fp16"
+    assert record.lowering[0].startswith("typed as fp16")
+    assert build_engine_rtx(model, plan, profiles=options, precision="fp16").up_to_date
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]

@@ -76,7 +76,7 @@ _PRECISION_OPTIONS = (
     click.option(
         "--precision",
         type=click.Choice(["fp32", "fp16", "bf16"]),
-        help="Must match the graph.  [default: the graph's]",
+        help="Types a float32 file in memory; else must match.  [default: the graph's]",
     ),
     click.option("--fp16", is_flag=True, help="Short for --precision fp16."),
 )

@@ -77,7 +77,7 @@ def refit_engine(
         )
     typed = graph_of_precision(require_file(weights, "ONNX file with the weights"), "")
     if typed.precision != record.precision:
-        typed = graph_of_precision(weights, record.precision)
+        typed = graph_of_precision(weights, record.precision, record.export)
     _require_same_model(record, typed.export, weights)
     capabilities = trt.capabilities()
     lowered = lower(typed.model, capabilities, use_plugin=record.plugin is not None)
@@ -147,8 +147,6 @@ def _require_same_model(record: EngineRecord, export: ExportInfo | None, weights
         return
     old, new = record.export.as_dict(), export.as_dict()
     different = [key for key in old if key not in _FREE and old[key] != new.get(key)]
-    # An engine typed in memory comes from a float32 file, and so may the new weights.
-    different = [key for key in different if not key.startswith(("precision", "io_precision"))]
     if different:
         raise _cannot(
             f"{weights} is not a file of the engine's model",

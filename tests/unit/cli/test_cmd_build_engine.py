@@ -144,8 +144,9 @@ def test_refit(full, folder, capsys):
     assert "ONNX file" in error["fix"]
 
 
-def test_refit_with_a_checkpoint(full, folder, capsys):
-    """The checkpoint is exported as the engine's own file was."""
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_refit_with_a_checkpoint(full, folder, capsys, precision):
+    """The checkpoint is exported as the engine's own file was, and typed as the engine was."""
     pytest.importorskip("torch", reason="not checked here: torch is not installed")
     from tests.support.fake_tensorrt.plan import decode_plan
     from tests.support.models import perturbed, save_training_file, tiny_config
@@ -159,7 +160,9 @@ def test_refit_with_a_checkpoint(full, folder, capsys):
         export = ("export", str(path), "--config", f"{seed}.json", "--no-check")
         assert call(capsys, *export, "-o", f"{seed}.onnx")[0] == 0
         plan = ("build-engine", f"{seed}.onnx", "--refit", "-o", f"{seed}.plan")
-        assert call(capsys, *plan)[0] == 0
+        code, built = call(capsys, *plan, "--precision", precision)
+        assert code == 0
+        assert built["precision"] == built["export"]["precision"] == precision
         weights.append(decode_plan((folder / f"{seed}.plan").read_bytes())["weights"])
     assert weights[0].keys() == weights[1].keys()
     assert weights[0] != weights[1]
@@ -168,3 +171,5 @@ def test_refit_with_a_checkpoint(full, folder, capsys):
     assert decode_plan((folder / "0.plan").read_bytes())["weights"] == weights[1]
     assert record["weights_from"]["name"] == "1.pth"
     assert record["plugin_layers"] == {"VimBiCausalConv": 2, "VimBiSelectiveScan": 2}
+    kinds = {kind for kind, _, _ in weights[1].values()}
+    assert kinds == ({"FLOAT"} if precision == "fp32" else {"FLOAT", "HALF"})
