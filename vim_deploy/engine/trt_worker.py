@@ -194,6 +194,7 @@ def describe_engine(
 
 
 def load_tensorrt() -> tuple[ModuleType, Capabilities]:
+    """TensorRT and what it can do; ReportedError ``import`` when it does not load."""
     try:
         module = trt.load()
         return module, trt.capabilities_of(module)
