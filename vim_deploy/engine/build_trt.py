@@ -7,7 +7,6 @@ layers read from TensorRT's inspector (VIM-801). A build that is stopped or fail
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -61,6 +60,7 @@ from vim_deploy.files import (
     remove_leftovers,
     settings_hash,
     single_writer,
+    write_bytes,
     write_json,
 )
 from vim_deploy.graph.metadata import inputs_of, outputs_of
@@ -311,10 +311,11 @@ def _build(
         began = time.monotonic()
         facts = run_worker(build.job(model_part, plan_part, types), progress)
         seconds = time.monotonic() - began
+        if build.options.export_layers is not None:
+            # Before the proof: whoever is told that it failed wants to look.
+            write_bytes(build.options.export_layers, facts["inspection"].encode())
         found = _prove(build, facts, types)
         record = _record(build, plan_part, plan_path, facts, found, seconds, command)
-        if build.options.export_layers is not None:
-            write_json(build.options.export_layers, json.loads(facts["inspection"]))
         write_json(record_part, record.as_dict())
     return record
 
