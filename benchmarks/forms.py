@@ -35,7 +35,7 @@ def load_seconds(paths: dict[str, Path]) -> dict[str, float]:
     for number in range(ROUNDS + 1):
         for name, path in paths.items():
             started = time.perf_counter()
-            ort.create_session(path, ("CPUExecutionProvider",), 0)
+            ort.create_session(path, ort.SessionSettings(), path.name)
             if number:
                 times[name].append(time.perf_counter() - started)
     return {name: round(statistics.median(values), 4) for name, values in times.items()}

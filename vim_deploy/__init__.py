@@ -1,13 +1,14 @@
 """Deploy Vision Mamba checkpoints: ONNX, engine, proof.
 
 The stages are functions of the same names as the commands: ``export``, ``build_engine``,
-``verify``, ``inspect`` and ``deploy``; the records they take are here too. Everything is resolved
-on first use, so that importing the package needs nothing but the standard library.
+``verify``, ``run``, ``inspect`` and ``deploy``; the records they take are here too. Everything is
+resolved on first use, so that importing the package needs nothing but the standard library.
 """
 
 from __future__ import annotations
 
 import importlib
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
     from vim_deploy.engine.trt_options import TrtOptions
     from vim_deploy.errors import VimDeployError
     from vim_deploy.parity.metrics import Tolerance
-    from vim_deploy.pipeline import build_engine, deploy, export, inspect, refit, verify
+    from vim_deploy.pipeline import build_engine, deploy, export, inspect, refit, run, verify
     from vim_deploy.pipeline.exporting import ExportOptions
+    from vim_deploy.pipeline.opening import RunnerOptions
+    from vim_deploy.pipeline.running import RunOptions
     from vim_deploy.pipeline.verifying import VerifyOptions
     from vim_deploy.recipe.request import ModelRequest
 
@@ -25,6 +28,8 @@ __all__ = [
     "ExportOptions",
     "ModelRequest",
     "ProfileOptions",
+    "RunOptions",
+    "RunnerOptions",
     "Tolerance",
     "TrtOptions",
     "VerifyOptions",
@@ -35,6 +40,7 @@ __all__ = [
     "export",
     "inspect",
     "refit",
+    "run",
     "verify",
 ]
 
@@ -43,6 +49,8 @@ _HOMES = {
     "ExportOptions": "vim_deploy.pipeline.exporting",
     "ModelRequest": "vim_deploy.recipe.request",
     "ProfileOptions": "vim_deploy.engine.profiles",
+    "RunOptions": "vim_deploy.pipeline.running",
+    "RunnerOptions": "vim_deploy.pipeline.opening",
     "Tolerance": "vim_deploy.parity.metrics",
     "TrtOptions": "vim_deploy.engine.trt_options",
     "VerifyOptions": "vim_deploy.pipeline.verifying",
@@ -56,7 +64,20 @@ _HOMES = {
 }
 
 
+class StagePackage(ModuleType):
+    """A package of the name of a stage: calling it runs the stage.
+
+    ``vim_deploy.run`` is the package of runners, and has to be the function ``run`` as well.
+    """
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401 - the stage's own
+        stage = getattr(importlib.import_module("vim_deploy.pipeline"), self.__name__.split(".")[1])
+        return stage(*arguments, **keywords)
+
+
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - functions and records
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
+    if name == "run":
+        return importlib.import_module("vim_deploy.run")
     raise AttributeError(f"module 'vim_deploy' has no attribute {name!r}")

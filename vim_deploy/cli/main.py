@@ -23,6 +23,7 @@ COMMANDS = {
     "build-engine": "Build an engine from an exported ONNX file.",
     "refit": "Give an engine the weights of another checkpoint.",
     "verify": "Compare an exported file with PyTorch, another file or stored outputs.",
+    "run": "Run pictures through an exported file or engine and print the best classes.",
     "inspect": "Describe an ONNX file, engine, checkpoint or recipe.",
     "deploy": "Export, verify and build in one go.",
     "recipes": "List and show what can be exported by name.",
@@ -90,7 +91,10 @@ def run(arguments: list[str]) -> int:
 
 def _run(arguments: list[str], traces: bool) -> int:
     try:
-        cli.main(args=arguments, prog_name="vim-deploy", standalone_mode=False)
+        # A command that ends early with a status of its own hands it over as the return value.
+        status = cli.main(args=arguments, prog_name="vim-deploy", standalone_mode=False)
+        if isinstance(status, int):
+            return status
     except VimDeployError as error:
         # Libraries turn the KeyboardInterrupt that stops them into errors of their own.
         if interrupts.requested():

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import read_json, require_file
 from vim_deploy.recipe.request import AUTO, ModelRequest
+
+if TYPE_CHECKING:
+    from vim_deploy.pipeline.opening import RunnerOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -217,6 +220,19 @@ _PROFILE_OPTIONS = (
     ),
 )
 
+_RUNNER_OPTIONS = (
+    click.option(
+        "--provider",
+        type=click.Choice(["cpu", "cuda", "tensorrt"]),
+        help="Where ONNX Runtime runs an ONNX file.  [default: cpu]",
+    ),
+    click.option(
+        "--plugin",
+        type=click.Path(path_type=Path),
+        help="TensorRT plugin library, for an engine or the provider tensorrt.",
+    ),
+)
+
 _RUNTIME_OPTIONS = (
     click.option(
         "--runtime",
@@ -241,6 +257,14 @@ model_options = _apply(_MODEL_OPTIONS)
 graph_options = _apply(_GRAPH_OPTIONS)
 profile_options = _apply(_PROFILE_OPTIONS)
 runtime_options = _apply(_RUNTIME_OPTIONS)
+runner_options = _apply(_RUNNER_OPTIONS)
+
+
+def take_runner(options: dict[str, Any]) -> RunnerOptions:
+    """Take ``runner_options``'s values out of a command's keywords."""
+    from vim_deploy.pipeline.opening import RunnerOptions
+
+    return RunnerOptions(**{name: options.pop(name) for name in ("provider", "plugin")})
 
 
 def take_request(options: dict[str, Any]) -> ModelRequest:

@@ -9,6 +9,7 @@ from vim_deploy.pipeline.deploying import deploy
 from vim_deploy.pipeline.exporting import export
 from vim_deploy.pipeline.inspecting import inspect
 from vim_deploy.pipeline.refitting import refit
+from vim_deploy.pipeline.running import run
 from vim_deploy.pipeline.verifying import verify
 
-__all__ = ["build_engine", "deploy", "export", "inspect", "refit", "verify"]
+__all__ = ["build_engine", "deploy", "export", "inspect", "refit", "run", "verify"]

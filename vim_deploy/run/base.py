@@ -49,7 +49,26 @@ def check_input(spec: TensorSpec, image: Array) -> None:
         )
 
 
+def smallest_batch(runner: Runner) -> int:
+    """Fewest images that ``runner`` takes at once: the fixed batch, or what its engine says."""
+    fixed = runner.input.shape[0]
+    return fixed if isinstance(fixed, int) else int(getattr(runner, "smallest_batch", 1))
+
+
+def run_padded(runner: Runner, images: Array) -> dict[str, Array]:
+    """Outputs for ``images``, also where they are fewer than the runner takes at once.
+
+    The last image is repeated to fill the batch, and the rows of the copies are dropped.
+    """
+    count, wanted = len(images), smallest_batch(runner)
+    if count < wanted:
+        images = np.concatenate([images, np.repeat(images[-1:], wanted - count, axis=0)])
+    return {name: value[:count] for name, value in runner.run(images).items()}
+
+
 def run_in_batches(runner: Runner, images: Array, batch: int) -> dict[str, Array]:
     """Run ``images`` in batches of ``batch`` (the last may be smaller) and join the outputs."""
-    parts = [runner.run(images[start : start + batch]) for start in range(0, len(images), batch)]
+    parts = [
+        run_padded(runner, images[start : start + batch]) for start in range(0, len(images), batch)
+    ]
     return {name: np.concatenate([part[name] for part in parts]) for name in runner.outputs}

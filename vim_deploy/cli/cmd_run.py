@@ -1,0 +1,89 @@
+"""``vim-deploy run``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vim_deploy.cli.options import force_option, json_option, runner_options, take_runner
+from vim_deploy.cli.output import print_error, print_json, print_table, say
+from vim_deploy.errors import VimDeployError
+
+if TYPE_CHECKING:
+    from vim_deploy.pipeline.running import RunResult
+
+
+@click.command("run")
+@click.argument("artifact", metavar="ARTIFACT", type=click.Path(path_type=Path))
+@click.argument("images", metavar="IMAGES...", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--top", type=click.IntRange(min=1), help="Classes to print for each picture.  [default: 5]"
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    help="Pictures at once.  [default: what the artifact is made for, else 8]",
+)
+@runner_options
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE.npz",
+    help="Write the raw outputs, and the pictures' names; needed for the head features.",
+)
+@force_option
+@json_option
+def command(
+    artifact: Path,
+    images: tuple[Path, ...],
+    as_json: bool,
+    **options: Any,  # noqa: ANN401
+) -> None:
+    """Run pictures through an exported file or engine and print the best classes.
+
+    ARTIFACT is an ONNX file, which runs in ONNX Runtime, or an engine, which runs in TensorRT;
+    IMAGES are files and folders. A picture that cannot be read is named, the others are still run,
+    and the command leaves with exit code 4.
+    """
+    from vim_deploy.pipeline import run
+    from vim_deploy.pipeline.running import RunOptions
+
+    runner = take_runner(options)
+    result = run(artifact, images, RunOptions(runner=runner, **options))
+    _report(result)
+    try:
+        result.require_complete()
+    except VimDeployError as error:
+        if not as_json:
+            raise
+        # One JSON object on stdout: the results with the error, not the one after the other.
+        print_json({**result.as_dict(), "error": error.as_dict()})
+        print_error(error, as_json=False)
+        raise click.exceptions.Exit(int(error.exit_code)) from error
+    if as_json:
+        print_json(result.as_dict())
+
+
+def _report(result: RunResult) -> None:
+    """One row for each picture and class."""
+    rows = [
+        (
+            image.file if rank == 1 else "",
+            str(rank),
+            f"{item.index} {item.label}".rstrip(),
+            f"{100 * item.probability:.2f} %",
+        )
+        for image in result.images
+        for rank, item in enumerate(image.top, 1)
+    ]
+    for note in result.notes:
+        say(f"note: {note}")
+    if rows:
+        print_table(
+            f"{result.artifact} in {result.runtime}", ("picture", "", "class", "probability"), rows
+        )
+    if result.output is not None:
+        say(f"wrote {result.output}: outputs of {len(result.images)} pictures")
