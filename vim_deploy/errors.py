@@ -85,9 +85,12 @@ CATALOG: dict[str, str] = {
     # 8: precision
     "VIM-801": "engine precision is not what was asked for",
     # 9: engine and machine
+    "VIM-901": "engine was built for another runtime or GPU",
     "VIM-902": "engine and record do not belong together",
     "VIM-903": "plugin library does not fit",
     "VIM-904": "kernel launch refused by CUDA",
+    "VIM-905": "engine was not built for this shape",
+    "VIM-906": "not enough GPU memory",
 }
 
 

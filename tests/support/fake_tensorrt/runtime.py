@@ -1,0 +1,342 @@
+"""The runtime of the stand-in TensorRT: Runtime, ICudaEngine, IExecutionContext, in four releases.
+
+An engine computes ``logits = image @ w`` per pixel row in NumPy, on the memory of a
+``FakeCudart``, so that results can be checked. ``plan_bytes`` writes a plan of it and
+``runtime_module`` makes a module of one release; names that a release does not have raise
+AttributeError, as read off NVIDIA's Python bindings of 8.6.1, 10.3, 10.14 and 11.1.
+
+Like TensorRT, it refuses what is not done in order: an address before a shape, a context without a
+profile, a capture right after a change of shape, a release of the engine before its contexts.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from tests.support.fake_cudart import FakeCudart
+
+#: Personality -> ``__version__``.
+VERSIONS = {"8.6": "8.6.0", "10.3": "10.3.0", "10.14": "10.14.1.48", "11": "11.1.0.106"}
+HEADER_BYTES = 64
+#: Names of ICudaEngine that came or went: name -> first release, first release without.
+_ENGINE_SPANS = {
+    "device_memory_size": ((0, 0), (11, 0)),
+    "device_memory_size_v2": ((10, 3), (99, 0)),
+    "get_device_memory_size_for_profile_v2": ((10, 3), (99, 0)),
+    "num_bindings": ((0, 0), (10, 0)),
+}
+CLASSES, FEATURES = 4, 6
+
+DataType = enum.IntEnum(
+    "DataType", ["FLOAT", "HALF", "INT8", "INT32", "BOOL", "UINT8", "FP8", "BF16", "INT64"], start=0
+)
+TensorIOMode = enum.IntEnum("TensorIOMode", ["NONE", "INPUT", "OUTPUT"], start=0)
+Severity = enum.IntEnum(
+    "Severity", ["INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"], start=0
+)
+
+
+def weights() -> np.ndarray[Any, Any]:
+    """The matrix of the tiny network, float32 [FEATURES, CLASSES]."""
+    return np.random.default_rng(5).standard_normal((FEATURES, CLASSES)).astype(np.float32)
+
+
+def expected(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """What an engine computes for ``image`` [B, 1, 2, 3]."""
+    return (image.reshape(len(image), FEATURES).astype(np.float32) @ weights()).astype(np.float32)
+
+
+def plan_bytes(
+    version: str = "10.14.1.48",
+    *,
+    profiles: tuple[tuple[int, int, int], ...] = ((1, 2, 4),),
+    cc: str = "9.0",
+    plugins: tuple[str, ...] = (),
+    **other: Any,
+) -> bytes:
+    """A plan as TensorRT begins one; the rest is JSON.
+
+    Args:
+        version: of the TensorRT that built it.
+        profiles: batch sizes, (min, opt, max) each; one with equal sizes makes a fixed batch.
+        cc: compute capability it was built for.
+        plugins: ops it needs.
+        other: ``dtype``, ``inputs``, ``outputs``, ``context_bytes``, ``lean``, ``uncapturable``.
+    """
+    numbers = [int(part) for part in version.split(".")]
+    numbers += [0] * (4 - len(numbers))
+    body = {"version": version, "profiles": profiles, "cc": cc, "plugins": plugins, **other}
+    data = json.dumps(body).encode()
+    header = b"ftrt" + bytes(4) + (1).to_bytes(8, "little")
+    header += (HEADER_BYTES + len(data)).to_bytes(8, "little") + bytes(numbers)
+    return header.ljust(HEADER_BYTES, b"\0") + data
+
+
+@dataclass
+class State:
+    """What a module knows and how it is to behave.
+
+    Attributes:
+        cuda: the GPU it works on.
+        creators: names of registered plugins.
+        loads: path -> ops that loading it registers.
+        fail: calls that answer False: ``execute``, ``shape``, ``address``, ``profile``.
+        calls: names of calls, in order.
+        alive: objects not yet released, by class name.
+    """
+
+    version: str
+    release: tuple[int, int]
+    cuda: FakeCudart
+    creators: set[str] = field(default_factory=set)
+    loads: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    fail: set[str] = field(default_factory=set)
+    calls: list[str] = field(default_factory=list)
+    alive: dict[str, int] = field(default_factory=dict)
+
+    def made(self, name: str, step: int) -> None:
+        self.alive[name] = self.alive.get(name, 0) + step
+
+
+class _Logger:
+    def __init__(self) -> None:
+        pass
+
+    def log(self, severity: Any, text: str) -> None:
+        raise NotImplementedError
+
+
+class _Context:
+    def __init__(self, engine: _Engine, state: State) -> None:
+        self._engine, self._state = engine, state
+        first = state.release >= (10, 0) or state.alive.get("context", 0) == 0
+        self.active_optimization_profile = 0 if first else -1
+        self._shape: tuple[int, ...] | None = None
+        self._addresses: dict[str, int] = {}
+        self._warm = False
+        state.made("context", 1)
+
+    def __del__(self) -> None:
+        self._state.made("context", -1)
+
+    def set_optimization_profile_async(self, index: int, stream: int) -> bool:
+        self._state.calls.append(f"profile {index}")
+        if "profile" in self._state.fail or not 0 <= index < len(self._engine.plan["profiles"]):
+            return self._engine.error("Error in set optimization profile async.")
+        self._state.cuda.enqueue(stream, lambda: None)
+        self.active_optimization_profile = index
+        self._shape = None
+        return True
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        assert name == "image"
+        low, _, high = self._engine.plan["profiles"][self.active_optimization_profile]
+        if "shape" in self._state.fail or not low <= shape[0] <= high:
+            return self._engine.error(
+                "Error Code 3: API Usage Error (Parameter check failed, condition: supplied shape "
+                "does not satisfy any optimization profiles)"
+            )
+        self._shape, self._warm = tuple(shape), False
+        return True
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        if self._shape is None:
+            return tuple(-1 for _ in self._engine.get_tensor_shape(name))
+        if self._engine.plan.get("data_dependent"):
+            return (-1, CLASSES)
+        return self._shape if name == "image" else (self._shape[0], CLASSES)
+
+    def set_tensor_address(self, name: str, pointer: int) -> bool:
+        if "address" in self._state.fail:
+            return self._engine.error(f"No address for {name}")
+        self._addresses[name] = pointer
+        return True
+
+    def execute_async_v3(self, stream: int) -> bool:
+        state, cuda, shape = self._state, self._state.cuda, self._shape
+        state.calls.append("execute")
+        assert stream != 0, "the default stream"
+        assert set(self._addresses) == {"image", *self._engine.outputs}, "no address set"
+        assert shape is not None, "no shape set"
+        if cuda.capturing(stream) and (not self._warm or self._engine.plan.get("uncapturable")):
+            cuda.break_capture(stream)
+            return self._engine.error("CUDA error 900: operation not permitted in a capture")
+        if "execute" in state.fail:
+            return self._engine.error("Error Code 1: Cask (Cask convolution execution)")
+        addresses, dtype = dict(self._addresses), self._engine.plan.get("dtype", "float32")
+
+        def compute() -> None:
+            image = cuda.view(addresses["image"], dtype, shape)
+            for index, name in enumerate(self._engine.outputs):
+                target = cuda.view(addresses[name], np.float32, (shape[0], CLASSES))
+                target[:] = expected(image) * (index + 1)
+
+        cuda.enqueue(stream, compute)
+        self._warm = True
+        return True
+
+
+class _Engine:
+    def __init__(self, plan: dict[str, Any], runtime: _Runtime) -> None:
+        self.plan, self._runtime, self._state = plan, runtime, runtime.state
+        self.outputs = list(plan.get("outputs", ["logits"]))
+        self.inputs = list(plan.get("inputs", ["image"]))
+        self._state.made("engine", 1)
+
+    def __del__(self) -> None:
+        self._state.made("engine", -1)
+        assert not self._state.alive.get("context"), "the engine went before its contexts"
+
+    def __getattr__(self, name: str) -> Any:
+        span = _ENGINE_SPANS.get(name)
+        if span is None or not span[0] <= self._state.release < span[1]:
+            raise AttributeError(f"'ICudaEngine' object has no attribute {name!r}")
+        if name == "num_bindings":
+            return len(self.inputs) + len(self.outputs)
+        size = self.plan.get("context_bytes", 1000)
+        return (lambda index: size) if name.startswith("get_") else size
+
+    def error(self, text: str) -> bool:
+        self._runtime.say(Severity.ERROR, text)
+        return False
+
+    @property
+    def num_io_tensors(self) -> int:
+        return len(self.inputs) + len(self.outputs)
+
+    @property
+    def num_optimization_profiles(self) -> int:
+        return len(self.plan["profiles"])
+
+    def get_tensor_name(self, index: int) -> str:
+        return [*self.inputs, *self.outputs][index]
+
+    def get_tensor_mode(self, name: str) -> Any:
+        return TensorIOMode.INPUT if name in self.inputs else TensorIOMode.OUTPUT
+
+    def get_tensor_dtype(self, name: str) -> Any:
+        if name not in self.inputs:
+            return DataType.FLOAT
+        kinds = {"float32": DataType.FLOAT, "uint8": DataType.UINT8, "bfloat16": DataType.BF16}
+        return kinds[self.plan.get("dtype", "float32")]
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        sizes = {size for profile in self.plan["profiles"] for size in profile}
+        batch = -1 if len(sizes) > 1 else sizes.pop()
+        return (batch, 1, 2, 3) if name in self.inputs else (batch, CLASSES)
+
+    def get_tensor_profile_shape(self, name: str, index: int) -> list[tuple[int, ...]]:
+        return [(batch, 1, 2, 3) for batch in self.plan["profiles"][index]]
+
+    def create_execution_context(self) -> Any:
+        cuda = self._state.cuda
+        if cuda.used + self.plan.get("context_bytes", 1000) > cuda.total:
+            self.error("Error Code 2: OutOfMemory (Requested amount of GPU memory is too much)")
+            return None
+        return _Context(self, self._state)
+
+
+class _Runtime:
+    state: State
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+        self.engine_host_code_allowed = False
+        self.state.made("runtime", 1)
+
+    def __del__(self) -> None:
+        self.state.made("runtime", -1)
+        assert not self.state.alive.get("engine"), "the runtime went before its engine"
+
+    def say(self, severity: Any, text: str) -> None:
+        self._logger.log(severity, text)
+
+    def deserialize_cuda_engine(self, data: bytes) -> Any:
+        self.state.calls.append("deserialize")
+        refusal = self._refusal(data)
+        if refusal:
+            self.say(Severity.ERROR, refusal)
+            return None
+        return _Engine(json.loads(data[HEADER_BYTES:]), self)
+
+    def _refusal(self, data: bytes) -> str:
+        """What TensorRT says about a plan it does not take; empty for one it takes."""
+        if not data:
+            return "Cannot deserialize with an empty memory buffer."
+        if int.from_bytes(data[16:24], "little") != len(data):
+            return "Serialization assertion plan.header.size == blobSize failed."
+        plan = json.loads(data[HEADER_BYTES:])
+        here = self.state.version
+        if plan["version"].split(".")[:3] != here.split(".")[:3] and not plan.get("lean"):
+            return (
+                "IRuntime::deserializeCudaEngine: Error Code 1: Serialization (Serialization "
+                "assertion failed. The engine plan file is not compatible with this version of "
+                f"TensorRT, expecting library version {here} got {plan['version']}, please "
+                "rebuild.)"
+            )
+        if plan.get("lean") and not self.engine_host_code_allowed:
+            return (
+                "Cannot deserialize engine with lean runtime since "
+                "IRuntime::getEngineHostCodeAllowed() is false."
+            )
+        if plan["cc"] != self.state.cuda.cc:
+            return (
+                "The engine plan file is generated on an incompatible device, expecting compute "
+                f"{self.state.cuda.cc} got compute {plan['cc']}, please rebuild."
+            )
+        missing = [name for name in plan["plugins"] if name not in self.state.creators]
+        if missing and not (plan.get("lean") and self.engine_host_code_allowed):
+            return (
+                "Error Code 1: Serialization (Cannot deserialize plugin since corresponding "
+                "IPluginCreatorInterface not found in Plugin Registry)"
+            )
+        return ""
+
+
+class _Registry:
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def load_library(self, path: str) -> Any:
+        self._state.calls.append(f"load {Path(path).name}")
+        new = set(self._state.loads.get(Path(path).name, ())) - self._state.creators
+        self._state.creators |= new
+        return object() if new else None
+
+
+def _creators(release: tuple[int, int]) -> str:
+    return "all_creators" if release >= (10, 0) else "plugin_creator_list"
+
+
+def runtime_module(version: str, cuda: FakeCudart) -> ModuleType:
+    """A module ``tensorrt`` with the runtime of one release; its state is ``module.state``."""
+    text = VERSIONS[version]
+    numbers = tuple(int(part) for part in text.split(".")[:2])
+    module = ModuleType("tensorrt")
+    state = State(text, (numbers[0], numbers[1]), cuda)
+    registry = type(
+        "IPluginRegistry",
+        (_Registry,),
+        {
+            _creators(state.release): property(
+                lambda self: [SimpleNamespace(name=name) for name in sorted(state.creators)]
+            )
+        },
+    )(state)
+    module.__dict__.update(
+        __version__=text,
+        state=state,
+        ILogger=type("ILogger", (_Logger,), {"Severity": Severity}),
+        Runtime=type("Runtime", (_Runtime,), {"state": state}),
+        TensorIOMode=TensorIOMode,
+        DataType=DataType,
+        get_plugin_registry=lambda: registry,
+    )
+    return module

@@ -1,0 +1,164 @@
+"""What TensorRT says when it does not load or run an engine, turned into coded errors.
+
+TensorRT explains itself in its log and returns None or False. The texts are those of TensorRT 8.6
+to 11 and TensorRT-RTX 1.7.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vim_deploy.errors import VimDeployError
+
+_BUILD_HERE = "build it again on this machine: vim-deploy build-engine MODEL.onnx"
+_OTHER_VERSION = (
+    f"{_BUILD_HERE}; or install the TensorRT that built it; or build with --version-compatible"
+)
+_OTHER_GPU = f"{_BUILD_HERE}; or build with --hardware-compat for several kinds of GPU"
+_NAME_PLUGIN = (
+    "name the library the engine was built with: --plugin libvim_plugins.so "
+    "(trtexec --dynamicPlugins=, Triton --backend-config=tensorrt,plugins=)"
+)
+_SMALLER = (
+    "end other programs on this GPU, use a smaller batch or fewer contexts, or build the engine "
+    "with a smaller --max-batch"
+)
+#: Lines of TensorRT's log that a message repeats.
+_LINES_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A text of TensorRT's, and what it means. Groups of the pattern fill ``message``."""
+
+    pattern: re.Pattern[str]
+    code: str
+    message: str
+    fix: str
+
+
+def _known(pattern: str, code: str, message: str, fix: str) -> _Known:
+    return _Known(re.compile(pattern, re.DOTALL), code, message, fix)
+
+
+#: The first that matches counts, so the more special come first.
+_TEXTS = (
+    _known(
+        r"cudaError 35|CUDA driver version is insufficient|no CUDA-capable device",
+        "VIM-302",
+        "no usable GPU for {subject}",
+        "run this on a machine with an NVIDIA GPU and a driver for this CUDA version",
+    ),
+    _known(
+        r"not compatible with this version of TensorRT, expecting library version (\S+) got "
+        r"([\d.]+)",
+        "VIM-901",
+        "{subject} was built by TensorRT {1}, this is TensorRT {0}",
+        _OTHER_VERSION,
+    ),
+    _known(
+        r"Version tag does not match\. Note: Current Version: (\d+), Serialized Engine Version: "
+        r"(\d+)",
+        "VIM-901",
+        "{subject} was built by another version of TensorRT (serialisation {1}, here {0})",
+        _OTHER_VERSION,
+    ),
+    _known(
+        r"incompatible serialization version",
+        "VIM-901",
+        "{subject} was built by another version of TensorRT, or for another operating system",
+        _OTHER_VERSION,
+    ),
+    _known(
+        r"generated on an incompatible device, expecting compute (\S+) got compute ([\d.]+)",
+        "VIM-901",
+        "{subject} was built for compute capability {1}, this GPU has {0}",
+        _OTHER_GPU,
+    ),
+    _known(
+        r"not compatible with this hardware-compatible engine\. Expected compute capability >= "
+        r"([\d.]+\d)",
+        "VIM-901",
+        "{subject} needs compute capability {0} or later, which this GPU has not",
+        _OTHER_GPU,
+    ),
+    _known(
+        r"cannot run on this GPU, which has compute capability ([\d.]+\d)",
+        "VIM-901",
+        "{subject} does not run on this GPU of compute capability {0}",
+        "use full TensorRT on this GPU: vim-deploy build-engine MODEL.onnx --runtime tensorrt",
+    ),
+    _known(
+        r"getEngineHostCodeAllowed\(\) is false|leanStubs",
+        "VIM-203",
+        "{subject} holds code of its own, and running that was not allowed",
+        "--allow-plan-code, if you trust whoever made the file",
+    ),
+    _known(
+        r"(?:could not find plugin:? |Cannot find plugin: )(\w+)",
+        "VIM-903",
+        "{subject} needs the plugin {0}, which is not loaded",
+        _NAME_PLUGIN,
+    ),
+    _known(
+        r"IPluginCreator(?:Interface)? not found in Plugin Registry|Plugin not found, are the "
+        r"plugin name, version, and namespace correct",
+        "VIM-903",
+        "{subject} needs a plugin that is not loaded",
+        _NAME_PLUGIN,
+    ),
+    _known(
+        r"plan\.header\.size == blobSize|empty memory buffer",
+        "VIM-413",
+        "{subject} is truncated",
+        "copy it again and compare its SHA-256 with the one in its .plan.json, or build it again",
+    ),
+    _known(
+        r"does not satisfy any optimization profiles|profile.{0,40}(?:minimum|maximum|range)",
+        "VIM-905",
+        "{subject} was not built for this shape",
+        "give a batch within the engine's profiles (vim-deploy inspect shows them)",
+    ),
+    _known(
+        r"[Oo]ut ?[Oo]f ?[Mm]emory|bad_alloc|cudaErrorMemoryAllocation|"
+        r"Requested amount of GPU memory|Cuda Runtime \(out of memory\)",
+        "VIM-906",
+        "the GPU's memory does not suffice for {subject}",
+        _SMALLER,
+    ),
+)
+
+#: Warnings worth repeating to people, as they say what TensorRT will not refuse.
+_NOTES = (
+    (
+        "across different models of devices",
+        "the engine was built on another model of GPU; TensorRT does not support that and warns of "
+        "slower runs or errors",
+    ),
+)
+
+
+def explain(texts: Sequence[str], subject: str, otherwise: VimDeployError) -> VimDeployError:
+    """The coded error for what TensorRT logged.
+
+    Args:
+        texts: errors of its log, oldest first, and the text of an exception.
+        subject: name of the engine.
+        otherwise: for texts that are not known; they become its reason.
+    """
+    said = "\n".join(text.strip() for text in texts)
+    why = "\n".join(said.splitlines()[-_LINES_SHOWN:])
+    for known in _TEXTS:
+        match = known.pattern.search(said)
+        if match is not None:
+            message = known.message.format(*match.groups(), subject=subject)
+            return VimDeployError(known.code, message, why=f"TensorRT: {why}", fix=known.fix)
+    reason = f"TensorRT: {why}" if why else "TensorRT gave no reason"
+    return VimDeployError(otherwise.code, otherwise.message, why=reason, fix=otherwise.fix)
+
+
+def notes_in(warnings: Sequence[str]) -> tuple[str, ...]:
+    """Notes for people about warnings of TensorRT's log."""
+    return tuple(note for part, note in _NOTES if any(part in warning for warning in warnings))

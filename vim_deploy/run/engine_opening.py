@@ -1,0 +1,117 @@
+"""From a plan on disk to an engine in TensorRT's hands: passport, plugin library, deserialising."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from vim_deploy.deps import trt, trt_rtx
+from vim_deploy.deps.cudart import Cuda
+from vim_deploy.engine.choose import TENSORRT, TENSORRT_RTX
+from vim_deploy.engine.inspect import read_header
+from vim_deploy.engine.passport import (
+    Machine,
+    Passport,
+    check_passport,
+    is_version_compatible,
+    recorded_plugin,
+)
+from vim_deploy.engine.plugin_loading import load_plugins
+from vim_deploy.errors import VimDeployError
+from vim_deploy.run.trt_engine import LoadedEngine, plan_bytes
+from vim_deploy.specs import ExportInfo
+
+
+@dataclass(frozen=True)
+class OpenOptions:
+    """How an engine is opened; fields as of ``trt_runner.TrtRunner``."""
+
+    plugin: Path | None = None
+    allow_plan_code: bool = False
+    batch: int | None = None
+    module: ModuleType | None = None
+
+
+@dataclass(frozen=True)
+class OpenedEngine:
+    """The engine, what its record says about the model, notes, and the runtime's name."""
+
+    loaded: LoadedEngine
+    info: ExportInfo | None
+    notes: tuple[str, ...]
+    runtime: str
+
+
+def open_engine(path: Path, cuda: Cuda, options: OpenOptions) -> OpenedEngine:
+    """Check the engine against the machine, load its plugins, then deserialise it.
+
+    Raises:
+        VimDeployError: as ``passport.check_passport``, ``plugin_loading.load_plugins`` and
+            ``LoadedEngine``; VIM-203 for code in the plan that was not allowed, or that is not
+            there.
+    """
+    runtime = _runtime_of(path)
+    module = options.module or _load(runtime)
+    gpu = cuda.info()
+    machine = Machine(runtime, str(module.__version__), gpu.compute_capability, gpu.name)
+    passport = check_passport(path, machine, plugin=options.plugin, batch=options.batch)
+    _check_plan_code(path, passport, options.allow_plan_code)
+    if passport.plugin is not None:
+        _load_library(module, runtime, passport.plugin)
+    loaded = LoadedEngine(
+        module, plan_bytes(path), path.name, allow_plan_code=options.allow_plan_code
+    )
+    return OpenedEngine(
+        loaded,
+        None if passport.record is None else passport.record.export,
+        (*passport.notes, *loaded.notes),
+        f"{'TensorRT' if runtime == TENSORRT else 'TensorRT-RTX'} {module.__version__} {gpu.name}",
+    )
+
+
+def _runtime_of(path: Path) -> str:
+    try:
+        return read_header(path).runtime
+    except VimDeployError as error:
+        if error.code != "VIM-413":
+            raise
+        # The passport says what is wrong with it, or that this release's header is not known.
+        return TENSORRT
+
+
+def _load(runtime: str) -> ModuleType:
+    return trt_rtx.load() if runtime == TENSORRT_RTX else trt.load()
+
+
+def _load_library(module: ModuleType, runtime: str, path: Path) -> None:
+    if runtime == TENSORRT_RTX:
+        raise VimDeployError(
+            "VIM-203",
+            "an engine of TensorRT-RTX takes no plugin library",
+            why="its operators are all compiled in",
+            fix="leave --plugin away",
+        )
+    load_plugins(module, path)
+
+
+def _check_plan_code(path: Path, passport: Passport, allowed: bool) -> None:
+    """Code inside a plan runs only when the record says it is there, and the user allows it."""
+    record = passport.record
+    holds_code = record is not None and is_version_compatible(record)
+    if allowed and not holds_code:
+        raise VimDeployError(
+            "VIM-203",
+            f"{path.name} is not known to hold code of its own",
+            why="it has no record" if record is None else "it was not built version-compatible",
+            fix="leave --allow-plan-code away",
+        )
+    plugin = None if record is None else recorded_plugin(record)
+    if plugin is not None and plugin.embedded and passport.plugin is None and not allowed:
+        raise VimDeployError(
+            "VIM-203",
+            f"{path.name} carries its plugin library, and running that was not allowed",
+            why="loading the engine runs the library's code",
+            fix="--allow-plan-code if you trust whoever made the file, or --plugin PATH to use a "
+            "library of yours",
+        )
