@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vim_deploy.cli.options import WholeNumbers, json_option
+from vim_deploy.cli.options import WholeNumbers, json_option, runner_options, take_runner
 from vim_deploy.cli.output import command_line, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -18,11 +18,11 @@ _LIMITS = ("atol", "rtol", "relative_l2", "cosine", "top1_agreement")
 
 
 @click.command("verify")
-@click.argument("artifact", metavar="MODEL.onnx", type=click.Path(path_type=Path))
+@click.argument("artifact", metavar="ARTIFACT", type=click.Path(path_type=Path))
 @click.option(
     "--against",
     required=True,
-    help="The checkpoint it was made from, another ONNX file, or an .npz of stored outputs.",
+    help="The checkpoint it was made from, another ONNX file or engine, or an .npz of outputs.",
 )
 @click.option("--images", type=click.Path(path_type=Path), help="Picture or folder of pictures.")
 @click.option(
@@ -30,7 +30,9 @@ _LIMITS = ("atol", "rtol", "relative_l2", "cosine", "top1_agreement")
 )
 @click.option("--random", type=click.IntRange(min=1), help="Number of random images.")
 @click.option(
-    "--batches", type=WholeNumbers(), default="1,2,5", show_default=True, help="Batch sizes to run."
+    "--batches",
+    type=WholeNumbers(),
+    help="Batch sizes to run.  [default: 1,2,5; those of an engine's profiles]",
 )
 @click.option("--twin", is_flag=True, help="Compare with PyTorch typed as the file is.")
 @click.option("--atol", type=click.FloatRange(min=0), help="Absolute; fp32's default is 1e-4.")
@@ -43,16 +45,19 @@ _LIMITS = ("atol", "rtol", "relative_l2", "cosine", "top1_agreement")
 @click.option("--cosine", type=click.FloatRange(-1, 1), help="Smallest cosine of an image.")
 @click.option("--top1-agree", type=click.FloatRange(0, 1), help="Smallest share of equal top-1.")
 @click.option("--report", "report_folder", type=click.Path(path_type=Path), help="Folder to write.")
+@runner_options
 @json_option
 def command(
     artifact: Path,
     against: str,
-    batches: tuple[int, ...],
+    batches: tuple[int, ...] | None,
     report_folder: Path | None,
     as_json: bool,
     **options: Any,  # noqa: ANN401
 ) -> None:
-    """Compare an exported file with PyTorch, another file or stored outputs.
+    """Compare an exported file or engine with PyTorch, another file or stored outputs.
+
+    ARTIFACT is an ONNX file, which runs in ONNX Runtime, or an engine, which runs in TensorRT.
 
     Leaves with exit code 7 when a tolerance is not met. The report goes to parity.json in the
     folder of --report, by default the artifact's.
@@ -63,10 +68,11 @@ def command(
     options["top1_agreement"] = options.pop("top1_agree")
     given = {name: options.pop(name) for name in _LIMITS}
     limits = {name: value for name, value in given.items() if value is not None}
+    runner = take_runner(options)
     result = verify(
         artifact,
         against,
-        VerifyOptions(batches=batches, limits=limits, **options),
+        VerifyOptions(batches=batches, limits=limits, runner=runner, **options),
         command_line(),
     )
     path = (report_folder or artifact.parent) / "parity.json"
@@ -97,6 +103,8 @@ def print_report(result: ParityReport) -> None:
     ]
     columns = ("case", "batch", "output", "max abs", "rel L2", "cosine", "top-1", "top-5", "")
     print_table(f"{result.candidate} against {result.reference}", columns, rows)
+    for note in result.notes:
+        say(f"note: {note}")
 
 
 def _share(value: float | None) -> str:

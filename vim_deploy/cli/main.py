@@ -22,7 +22,7 @@ COMMANDS = {
     "export": "Export a checkpoint to one self-describing ONNX file.",
     "build-engine": "Build an engine from an exported ONNX file.",
     "refit": "Give an engine the weights of another checkpoint.",
-    "verify": "Compare an exported file with PyTorch, another file or stored outputs.",
+    "verify": "Compare an exported file or engine with PyTorch, another file or stored outputs.",
     "run": "Run pictures through an exported file or engine and print the best classes.",
     "inspect": "Describe an ONNX file, engine, checkpoint or recipe.",
     "deploy": "Export, verify and build in one go.",

@@ -231,6 +231,11 @@ _RUNNER_OPTIONS = (
         type=click.Path(path_type=Path),
         help="TensorRT plugin library, for an engine or the provider tensorrt.",
     ),
+    click.option(
+        "--allow-plan-code",
+        is_flag=True,
+        help="Let a version-compatible engine run the code its file carries; only if you trust it.",
+    ),
 )
 
 _RUNTIME_OPTIONS = (
@@ -264,7 +269,8 @@ def take_runner(options: dict[str, Any]) -> RunnerOptions:
     """Take ``runner_options``'s values out of a command's keywords."""
     from vim_deploy.pipeline.opening import RunnerOptions
 
-    return RunnerOptions(**{name: options.pop(name) for name in ("provider", "plugin")})
+    names = ("provider", "plugin", "allow_plan_code")
+    return RunnerOptions(**{name: options.pop(name) for name in names})
 
 
 def take_request(options: dict[str, Any]) -> ModelRequest:

@@ -55,7 +55,7 @@ def load() -> ModuleType:
         VimDeployError: VIM-301 when it is not installed or does not load.
     """
     if not is_installed():
-        raise missing_package("cuda-bindings", "trt", "running an engine")
+        raise missing_package("cuda-bindings", "trt-run", "running an engine")
     try:
         return importlib.import_module(_MODULE)
     except (ImportError, OSError) as error:

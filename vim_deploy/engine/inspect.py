@@ -23,6 +23,8 @@ from vim_deploy.engine.record import EngineRecord, FileIdentity, read_record, re
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file
 
+#: What an engine's file is called.
+ENGINE_SUFFIXES = (".plan", ".engine")
 _MAGIC = {b"ftrt": TENSORRT, b"vtrt": TENSORRT_RTX}
 _HEADER_BYTES = 36
 #: Versions whose word at byte 32 is known.
@@ -44,6 +46,13 @@ class PlanHeader:
     version: str
     compute_capabilities: tuple[str, ...]
     later_gpus: bool
+
+
+def is_engine(path: Path) -> bool:
+    """Whether a file is an engine, by its name or its first bytes; VIM-401 when it is missing."""
+    require_file(path, "artifact")
+    with path.open("rb") as stream:
+        return path.suffix in ENGINE_SUFFIXES or stream.read(4) in _MAGIC
 
 
 def _not_an_engine(path: Path, why: str) -> VimDeployError:

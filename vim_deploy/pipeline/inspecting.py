@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx
 
-from vim_deploy.engine.inspect import inspect_plan
+from vim_deploy.engine.inspect import inspect_plan, is_engine
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file, sha256_of
 from vim_deploy.graph import metadata
@@ -20,8 +20,6 @@ from vim_deploy.graph.verify import missing_functions, summarize
 from vim_deploy.recipe.catalog import find_recipe
 from vim_deploy.recipe.model_config import ModelConfig
 
-#: First bytes of engines of full TensorRT and of TensorRT-RTX.
-_PLAN_MAGIC = (b"ftrt", b"vtrt")
 _ZIP_MAGIC = b"PK\x03\x04"
 _PICKLE_MAGIC = b"\x80"
 _CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".tar")
@@ -50,7 +48,7 @@ def inspect(path: Path, graph: GraphQuestion | None = None) -> dict[str, Any]:
     require_file(path, "file")
     if path.suffix == ".toml":
         description = {"kind": "recipe", **find_recipe(str(path)).as_dict()}
-    elif _is_plan(path):
+    elif is_engine(path):
         description = {"kind": "engine", **inspect_plan(path)}
     elif _is_checkpoint(path):
         description = {"kind": "checkpoint", **_checkpoint(path)}
@@ -71,10 +69,6 @@ def inspect(path: Path, graph: GraphQuestion | None = None) -> dict[str, Any]:
 def _start(path: Path) -> bytes:
     with path.open("rb") as stream:
         return stream.read(4)
-
-
-def _is_plan(path: Path) -> bool:
-    return path.suffix in (".plan", ".engine") or _start(path) in _PLAN_MAGIC
 
 
 def _is_checkpoint(path: Path) -> bool:

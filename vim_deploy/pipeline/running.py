@@ -14,7 +14,7 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.files import atomic_output, require_writable_place, single_writer
 from vim_deploy.images import Pixels, batch_from_crops, crop_from_file, find_images
 from vim_deploy.pipeline.opening import Opened, RunnerOptions, opened, require_info
-from vim_deploy.run.base import Array, Runner, run_padded, smallest_batch
+from vim_deploy.run.base import Array, Runner, run_padded
 from vim_deploy.run.top_k import Prediction, has_classes, top_predictions
 from vim_deploy.specs import ExportInfo, ImagePreparation
 
@@ -135,7 +135,7 @@ def batch_size(runner: Runner, asked: int | None) -> int:
                 fix="leave --batch away, or export the model with --batch dynamic",
             )
         return fixed
-    return asked or max(int(getattr(runner, "usual_batch", DEFAULT_BATCH)), smallest_batch(runner))
+    return asked or int(getattr(runner, "usual_batch", DEFAULT_BATCH))
 
 
 def _files(images: Sequence[Path]) -> list[Path]:

@@ -1,22 +1,28 @@
-"""Verify: an exported file against PyTorch, another file or stored outputs."""
+"""Verify: an exported file or engine against PyTorch, another file or stored outputs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vim_deploy.engine.inspect import ENGINE_SUFFIXES
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import sha256_of
-from vim_deploy.graph import metadata
 from vim_deploy.parity.cases import Case, image_case, random_case, stored_case
 from vim_deploy.parity.metrics import Tolerance, adjusted, tolerance_for
 from vim_deploy.parity.report import ParityReport, compare_runners
 from vim_deploy.pipeline.exporting import require_torch
+from vim_deploy.pipeline.opening import Opened, RunnerOptions, opened
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
 from vim_deploy.run.base import Runner
-from vim_deploy.run.ort_runner import OrtRunner
+from vim_deploy.run.trt_runner import TrtRunner
 from vim_deploy.specs import ExportInfo
+
+#: Batch sizes to run where the artifact takes any.
+DEFAULT_BATCHES = (1, 2, 5)
 
 
 @dataclass(frozen=True)
@@ -27,19 +33,21 @@ class VerifyOptions:
         images: file or folder of pictures.
         image_limit: at most so many of them, in sorted order.
         random: number of random images; None for four when there are no others.
-        batches: batch sizes to run, besides the one the trace used.
-        tolerance: limits; None for those of the file's precision.
+        batches: batch sizes to run; None for 1, 2 and 5, or what an engine's profiles are for.
+        tolerance: limits; None for those of the artifact's precision.
         limits: single limits of ``Tolerance`` by name, over those.
         twin: compare with the module typed as the file is, instead of the float32 one.
+        runner: where the artifact runs.
     """
 
     images: Path | None = None
     image_limit: int = 64
     random: int | None = None
-    batches: tuple[int, ...] = (1, 2, 5)
+    batches: tuple[int, ...] | None = None
     tolerance: Tolerance | None = None
     limits: Mapping[str, float] = field(default_factory=dict)
     twin: bool = False
+    runner: RunnerOptions = RunnerOptions()  # noqa: RUF009 - frozen
 
 
 def verify(
@@ -48,12 +56,12 @@ def verify(
     options: VerifyOptions | None = None,
     command: Sequence[str] = (),
 ) -> ParityReport:
-    """Compare an exported ONNX file in ONNX Runtime with a reference.
+    """Compare an exported ONNX file in ONNX Runtime, or an engine in TensorRT, with a reference.
 
     Args:
-        artifact: ONNX file made by ``export``.
-        against: the checkpoint it came from (needs torch), another ONNX file with the same input
-            and outputs, or an ``.npz`` with stored inputs and outputs.
+        artifact: ONNX file made by ``export``, or an engine made by ``build_engine``.
+        against: the checkpoint it came from (needs torch), another ONNX file or engine with the
+            same input and outputs, or an ``.npz`` with stored inputs and outputs.
         options: inputs, batch sizes and tolerance.
         command: for the report.
 
@@ -61,53 +69,74 @@ def verify(
         The report; ``require_passed`` raises VIM-701 when a tolerance is not met.
 
     Raises:
-        VimDeployError: VIM-404 when the checkpoint is another one than the file was made from.
+        VimDeployError: VIM-404 when the checkpoint is another one than the file was made from;
+            VIM-901 when the engine does not run on this machine.
     """
     options = options or VerifyOptions()
-    candidate = OrtRunner(artifact)
-    info = metadata.find(metadata.load_model(artifact))
-    precision = info.precision if info else "fp32"
-    tolerance = adjusted(options.tolerance or tolerance_for(precision), options.limits)
-    reference, cases = _reference(against, candidate, info, options.twin)
-    cases += _live_cases(candidate, info, options, stored=bool(cases))
-    batches = _batches(candidate, options.batches)
-    results = compare_runners(reference, candidate, cases, batches, tolerance)
-    return ParityReport(
-        artifact=artifact.name,
-        artifact_sha256=sha256_of(artifact),
-        reference=reference.name if reference else f"stored outputs {Path(against).name}",
-        candidate=candidate.name,
-        tolerance=tolerance,
-        results=results,
-        command=tuple(command),
-    )
+    largest = None if options.batches is None else max(options.batches)
+    settings = dataclasses.replace(options.runner, max_batch=largest)
+    with opened(artifact, settings) as candidate:
+        runner = candidate.runner
+        limits = options.tolerance or tolerance_for(candidate.precision)
+        tolerance = adjusted(limits, options.limits)
+        with _reference(against, candidate, options.twin) as (reference, stored):
+            cases = stored + _live_cases(runner, candidate.info, options, stored=bool(stored))
+            batches = batches_to_run(runner, options.batches)
+            results = compare_runners(reference, runner, cases, batches, tolerance)
+            name = reference.name if reference else f"stored outputs {Path(against).name}"
+        return ParityReport(
+            artifact=artifact.name,
+            artifact_sha256=sha256_of(artifact),
+            reference=name,
+            candidate=runner.name,
+            tolerance=tolerance,
+            results=results,
+            command=tuple(command),
+            notes=candidate.notes,
+        )
 
 
-def _batches(candidate: Runner, wanted: tuple[int, ...]) -> tuple[int, ...]:
+def batches_to_run(candidate: Runner, wanted: tuple[int, ...] | None) -> tuple[int, ...]:
+    """The batch sizes asked for; without a wish those that the artifact is made for."""
     fixed = candidate.input.shape[0]
-    return (fixed,) if isinstance(fixed, int) else wanted
+    if isinstance(fixed, int):
+        return (fixed,)
+    if wanted is not None:
+        return wanted
+    if isinstance(candidate, TrtRunner):
+        return tuple(sorted({size for sizes in candidate.batches for size in sizes}))
+    return DEFAULT_BATCHES
 
 
+@contextmanager
 def _reference(
-    against: str, candidate: OrtRunner, info: ExportInfo | None, twin: bool
-) -> tuple[Runner | None, list[Case]]:
+    against: str, candidate: Opened, twin: bool
+) -> Iterator[tuple[Runner | None, list[Case]]]:
     """The runner to compare with, or the stored case that replaces one."""
-    suffix = Path(against).suffix
-    if twin and suffix in (".npz", ".onnx"):
+    path, runner = Path(against), candidate.runner
+    files = (".onnx", *ENGINE_SUFFIXES)
+    if twin and path.suffix in (".npz", *files):
         raise VimDeployError(
             "VIM-203",
             f"--twin compares with PyTorch, and {against} is no checkpoint",
             fix="--against CHECKPOINT, or leave out --twin",
         )
-    if suffix == ".npz":
-        return None, [stored_case(Path(against), candidate.input, candidate.outputs)]
-    if suffix == ".onnx":
-        return OrtRunner(Path(against)), []
+    if path.suffix == ".npz":
+        yield None, [stored_case(path, runner.input, runner.outputs)]
+    elif path.suffix in files:
+        with opened(path) as reference:
+            yield reference.runner, []
+    else:
+        yield _checkpoint_runner(against, candidate.info, twin), []
+
+
+def _checkpoint_runner(against: str, info: ExportInfo | None, twin: bool) -> Runner:
     if info is None:
         raise VimDeployError(
             "VIM-410",
-            "the ONNX file does not say which model it holds",
-            fix="--against ANOTHER.onnx or STORED.npz, or export it with vim-deploy",
+            "the file does not say which model it holds",
+            fix="--against ANOTHER.onnx or STORED.npz; an engine needs its record NAME.plan.json "
+            "beside it; or export the model with vim-deploy",
         )
     require_torch()
     from vim_deploy.model.load import reference_model
@@ -115,15 +144,15 @@ def _reference(
 
     module = reference_model(against, info)
     if not twin:
-        return TorchRunner(module), []
+        return TorchRunner(module)
     from vim_deploy.model.precision import typed_twin
 
     policy = PrecisionPolicy.stored(info.precision_policy)
-    return TorchRunner(typed_twin(module, info.precision, policy), info.precision), []
+    return TorchRunner(typed_twin(module, info.precision, policy), info.precision)
 
 
 def _live_cases(
-    candidate: OrtRunner, info: ExportInfo | None, options: VerifyOptions, stored: bool
+    candidate: Runner, info: ExportInfo | None, options: VerifyOptions, stored: bool
 ) -> list[Case]:
     """Pictures and random images; none when stored inputs are all there is to compare."""
     if stored:
@@ -138,7 +167,7 @@ def _live_cases(
     if options.images is not None:
         if info is None:
             raise VimDeployError(
-                "VIM-410", "the ONNX file does not say how pictures are prepared", fix="--random N"
+                "VIM-410", "the file does not say how pictures are prepared", fix="--random N"
             )
         cases.append(image_case(options.images, info, options.image_limit))
     count = options.random if options.random is not None else (0 if cases else 4)

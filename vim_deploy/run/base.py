@@ -49,18 +49,31 @@ def check_input(spec: TensorSpec, image: Array) -> None:
         )
 
 
-def smallest_batch(runner: Runner) -> int:
-    """Fewest images that ``runner`` takes at once: the fixed batch, or what its engine says."""
+def batch_for(runner: Runner, count: int) -> int:
+    """The batch to run ``count`` images in: that many, or the next that the runner takes.
+
+    A runner says so by a fixed batch in its input's shape, or by a method ``batch_for``.
+    """
     fixed = runner.input.shape[0]
-    return fixed if isinstance(fixed, int) else int(getattr(runner, "smallest_batch", 1))
+    if isinstance(fixed, int):
+        return max(fixed, count)
+    chosen = getattr(runner, "batch_for", None)
+    return count if chosen is None else int(chosen(count))
+
+
+def largest_batch(runner: Runner, wanted: int) -> int:
+    """``wanted``, or the most images that the runner takes at once when that is less."""
+    fixed = runner.input.shape[0]
+    return fixed if isinstance(fixed, int) else min(wanted, getattr(runner, "most", wanted))
 
 
 def run_padded(runner: Runner, images: Array) -> dict[str, Array]:
-    """Outputs for ``images``, also where they are fewer than the runner takes at once.
+    """Outputs for ``images``, also where the runner takes no batch of that size, but a larger one.
 
     The last image is repeated to fill the batch, and the rows of the copies are dropped.
     """
-    count, wanted = len(images), smallest_batch(runner)
+    count = len(images)
+    wanted = batch_for(runner, count)
     if count < wanted:
         images = np.concatenate([images, np.repeat(images[-1:], wanted - count, axis=0)])
     return {name: value[:count] for name, value in runner.run(images).items()}

@@ -25,15 +25,14 @@ class StagingBuffer:
         self.device = 0
         self._host = 0
 
-    def fit(self, size: int) -> bool:
-        """Make room for ``size`` bytes; whether the address has changed."""
+    def fit(self, size: int) -> None:
+        """Make room for ``size`` bytes; what was in it may be lost."""
         if size <= self._size and self.device:
-            return False
+            return
         self.close()
         self.device = self._cuda.allocate(size)
         self._host = self._cuda.allocate_host(size)
         self._size = size
-        return True
 
     @property
     def bytes(self) -> int:

@@ -35,10 +35,11 @@ class OpenOptions:
 
 @dataclass(frozen=True)
 class OpenedEngine:
-    """The engine, what its record says about the model, notes, and the runtime's name."""
+    """The engine, what its record says about the model and its precision, notes, the runtime."""
 
     loaded: LoadedEngine
     info: ExportInfo | None
+    precision: str
     notes: tuple[str, ...]
     runtime: str
 
@@ -62,9 +63,14 @@ def open_engine(path: Path, cuda: Cuda, options: OpenOptions) -> OpenedEngine:
     loaded = LoadedEngine(
         module, plan_bytes(path), path.name, allow_plan_code=options.allow_plan_code
     )
+    record = passport.record
+    info = None if record is None else record.export
+    # An engine may be typed when it is built, and what the inspector found then counts.
+    precision = (record.precision if record else "") or (info.precision if info else "fp32")
     return OpenedEngine(
         loaded,
-        None if passport.record is None else passport.record.export,
+        info,
+        precision,
         (*passport.notes, *loaded.notes),
         f"{'TensorRT' if runtime == TENSORRT else 'TensorRT-RTX'} {module.__version__} {gpu.name}",
     )

@@ -101,13 +101,12 @@ class Lane:
         """Copy in, compute, copy out; waits. The arrays are the caller's."""
         shapes = self.prepare(image.shape)
         source = self._buffers[self._loaded.input.name]
-        moved = source.fit(image.nbytes)
+        # Only another shape makes a buffer grow, and that has dropped the graphs already.
+        source.fit(image.nbytes)
         sizes = {}
         for tensor in self._loaded.outputs:
             sizes[tensor.name] = math.prod(shapes[tensor.name]) * np.dtype(tensor.dtype).itemsize
-            moved |= self._buffers[tensor.name].fit(sizes[tensor.name])
-        if moved:
-            self._drop_graphs()
+            self._buffers[tensor.name].fit(sizes[tensor.name])
         np.copyto(source.host(image.dtype.name, image.shape), image)
         with _Finished(self._cuda, self.stream):
             source.upload(image.nbytes, self.stream)

@@ -95,6 +95,7 @@ class TrtRunner:
         try:
             self._engine_bytes = max(before - self._cuda.memory()[0], 0)
             self.info: ExportInfo | None = opened.info
+            self.precision = opened.precision
             self.notes = opened.notes
             self._runtime = opened.runtime
             _require_shareable(opened.loaded, contexts)
@@ -132,10 +133,15 @@ class TrtRunner:
             (item.min[0], item.opt[0], item.max[0]) for item in self._engine.profiles if item.min
         )
 
+    def batch_for(self, count: int) -> int:
+        """The smallest batch of at least ``count`` images that a profile takes, if there is one."""
+        fitting = [max(low, count) for low, _, high in self.batches if count <= high]
+        return min(fitting, default=count)
+
     @property
-    def smallest_batch(self) -> int:
-        """Fewest images at once that any profile takes."""
-        return min((low for low, _, _ in self.batches), default=1)
+    def most(self) -> int:
+        """Most images at once that any profile takes."""
+        return max((high for _, _, high in self.batches), default=1)
 
     @property
     def usual_batch(self) -> int:

@@ -63,6 +63,7 @@ def test_results_in_every_release(gpu: FakeCudart, tmp_path: Path, version: str)
             np.testing.assert_array_equal(found["logits"], expected(image))
             np.testing.assert_array_equal(found["features"], 2 * expected(image))
     assert not any(module.state.alive.values())
+    assert module.state.released == ["context", "engine", "runtime"]
 
 
 def test_results_belong_to_the_caller(module: ModuleType, tmp_path: Path) -> None:
@@ -103,6 +104,15 @@ def test_remainder_of_a_batch_is_filled_up(module: ModuleType, tmp_path: Path) -
         image = images(5)
         found = run_in_batches(runner, image, 2)
         np.testing.assert_array_equal(found["logits"], expected(image))
+
+
+def test_gaps_between_profiles_are_filled_up(module: ModuleType, tmp_path: Path) -> None:
+    path = write_engine(tmp_path, profiles=((1, 1, 1), (8, 8, 8)))
+    with TrtRunner(path, module=module) as runner:
+        assert [runner.batch_for(count) for count in (1, 2, 8, 9)] == [1, 8, 8, 9]
+        assert runner.most == 8
+        image = images(11)
+        np.testing.assert_array_equal(run_in_batches(runner, image, 8)["logits"], expected(image))
 
 
 def test_fixed_batch(module: ModuleType, tmp_path: Path) -> None:
