@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from tests.support.fake_cudart import FakeCudart
-from tests.support.fake_tensorrt.runtime import VERSIONS, plan_bytes
+from tests.support.fake_tensorrt import VERSIONS
+from tests.support.fake_tensorrt.runtime import plan_bytes
 from vim_deploy.deps import cudart
 from vim_deploy.engine.profiles import Profile, ShapeRange
 from vim_deploy.engine.record import EngineRecord, FileIdentity, record_path

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vim_deploy import contract
 from vim_deploy.engine.choose import TENSORRT, TENSORRT_RTX
@@ -17,7 +16,13 @@ from vim_deploy.engine.gpus import describe_gpus
 from vim_deploy.engine.inspect import PlanHeader, read_header
 from vim_deploy.engine.plugin_library import cache_folder, find_plugin_library
 from vim_deploy.engine.profiles import Profile
-from vim_deploy.engine.record import EngineRecord, FileIdentity, read_record, record_path
+from vim_deploy.engine.record import (
+    EngineRecord,
+    FileIdentity,
+    PluginIdentity,
+    read_record,
+    record_path,
+)
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file, settings_hash, sha256_of
 
@@ -87,6 +92,7 @@ def check_passport(
         )
     else:
         check_record(path, header, record)
+        _check_weights(path, record)
     _check_version(path, machine, header, record, notes)
     _check_gpu(path, machine, header, record, notes)
     library = _check_plugin(path, record, plugin, notes)
@@ -152,6 +158,16 @@ def check_record(path: Path, header: PlanHeader | None, record: EngineRecord) ->
             f"{path.name} and {name} do not belong together",
             why=why,
             fix="copy both again from where they were built, or build again with --force",
+        )
+
+
+def _check_weights(path: Path, record: EngineRecord) -> None:
+    if record.stripped:
+        raise VimDeployError(
+            "VIM-413",
+            f"{path.name} holds no weights",
+            why="it was built stripped, to be refitted before it is used",
+            fix=f"vim-deploy refit {path.name} CHECKPOINT",
         )
 
 
@@ -229,10 +245,9 @@ def _check_gpu(
             why="an engine holds machine code of the GPUs it was built for",
             fix=fix,
         )
-    model = None if record is None else built_on(record)
-    if model and model != machine.gpu:
+    if record is not None and record.gpu and record.gpu != machine.gpu:
         notes.append(
-            f"built on {model}, run on {machine.gpu}: it may be slower than one built here"
+            f"built on {record.gpu}, run on {machine.gpu}: it may be slower than one built here"
         )
 
 
@@ -241,7 +256,7 @@ def _check_plugin(
 ) -> Path | None:
     if record is None:
         return None if named is None else require_file(named, "plugin library")
-    wanted = recorded_plugin(record)
+    wanted = record.plugin
     if wanted is None:
         if named is not None:
             notes.append(f"{path.name} needs no plugin library; {named.name} is loaded as asked")
@@ -261,7 +276,7 @@ def _check_plugin(
 
 
 def _matching_library(
-    path: Path, wanted: RecordedPlugin, named: Path | None, notes: list[str]
+    path: Path, wanted: PluginIdentity, named: Path | None, notes: list[str]
 ) -> Path:
     """The library with the recorded hash; another one only when the user names it."""
     if named is not None:
@@ -308,31 +323,6 @@ def _check_batch(path: Path, profiles: tuple[Profile, ...], batch: int) -> None:
     )
 
 
-@dataclass(frozen=True)
-class RecordedPlugin:
-    """What a record says about the plugin library."""
-
-    name: str
-    sha256: str
-    contract_version: int
-    embedded: bool
-
-
-def recorded_plugin(record: EngineRecord) -> RecordedPlugin | None:
-    """The plugin library an engine was built with; None when it has no plugin layers."""
-    found: Any = getattr(record, "plugin", None)
-    if found is None:
-        return None
-    return RecordedPlugin(
-        found.name, found.sha256, int(found.contract_version), bool(getattr(found, "embedded", 0))
-    )
-
-
 def is_version_compatible(record: EngineRecord) -> bool:
     """Whether the engine was built to run in later versions as well."""
-    return bool(getattr(record, "version_compatible", False))
-
-
-def built_on(record: EngineRecord) -> str:
-    """Name of the GPU the engine was built on; empty when it is not told."""
-    return str(getattr(record, "gpu", "") or "")
+    return "VERSION_COMPATIBLE" in record.flags

@@ -9,8 +9,6 @@ from vim_deploy import contract
 from vim_deploy.engine.plugin_library import PluginInfo, describe_plugin, register_plugins
 from vim_deploy.errors import VimDeployError
 
-_OPS = (contract.SELECTIVE_SCAN, contract.BI_CAUSAL_CONV, contract.BI_SELECTIVE_SCAN)
-
 
 def load_plugins(module: ModuleType, path: Path) -> PluginInfo:
     """Make the ops of the library at ``path`` known to TensorRT.
@@ -38,7 +36,7 @@ def load_plugins(module: ModuleType, path: Path) -> PluginInfo:
         # The registry answers None both for a library it has already and for one it refuses;
         # what counts is whether the ops are there.
         module.get_plugin_registry().load_library(str(path.resolve()))
-    missing = sorted(set(_OPS) - registered_ops(module))
+    missing = [op for op in info.ops if not is_registered(module, op)]
     if missing:
         raise VimDeployError(
             "VIM-903",
@@ -50,8 +48,8 @@ def load_plugins(module: ModuleType, path: Path) -> PluginInfo:
     return info
 
 
-def registered_ops(module: ModuleType) -> set[str]:
-    """Names of all registered plugins; the list is called differently before TensorRT 10."""
+def is_registered(module: ModuleType, op: str) -> bool:
+    """Whether TensorRT finds a plugin for ``op``; plugins of V3 are found by another name."""
     registry = module.get_plugin_registry()
-    name = "all_creators" if hasattr(registry, "all_creators") else "plugin_creator_list"
-    return {str(creator.name) for creator in getattr(registry, name)}
+    find = getattr(registry, "get_creator", None) or registry.get_plugin_creator
+    return find(op, contract.PLUGIN_VERSION, contract.PLUGIN_NAMESPACE) is not None

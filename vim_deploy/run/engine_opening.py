@@ -15,7 +15,6 @@ from vim_deploy.engine.passport import (
     Passport,
     check_passport,
     is_version_compatible,
-    recorded_plugin,
 )
 from vim_deploy.engine.plugin_loading import load_plugins
 from vim_deploy.errors import VimDeployError
@@ -112,7 +111,7 @@ def _check_plan_code(path: Path, passport: Passport, allowed: bool) -> None:
             why="it has no record" if record is None else "it was not built version-compatible",
             fix="leave --allow-plan-code away",
         )
-    plugin = None if record is None else recorded_plugin(record)
+    plugin = None if record is None else record.plugin
     if plugin is not None and plugin.embedded and passport.plugin is None and not allowed:
         raise VimDeployError(
             "VIM-203",

@@ -15,15 +15,14 @@ import enum
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from tests.support.fake_cudart import FakeCudart
+from tests.support.fake_tensorrt import VERSIONS
 
-#: Personality -> ``__version__``.
-VERSIONS = {"8.6": "8.6.0", "10.3": "10.3.0", "10.14": "10.14.1.48", "11": "11.1.0.106"}
 HEADER_BYTES = 64
 #: Names of ICudaEngine that came or went: name -> first release, first release without.
 _ENGINE_SPANS = {
@@ -86,7 +85,6 @@ class State:
     Attributes:
         cuda: the GPU it works on.
         creators: names of registered plugins.
-        loads: path -> ops that loading it registers.
         fail: calls that answer False: ``execute``, ``shape``, ``address``, ``profile``.
         calls: names of calls, in order.
         alive: objects not yet released, by class name.
@@ -97,7 +95,6 @@ class State:
     release: tuple[int, int]
     cuda: FakeCudart
     creators: set[str] = field(default_factory=set)
-    loads: dict[str, tuple[str, ...]] = field(default_factory=dict)
     fail: set[str] = field(default_factory=set)
     calls: list[str] = field(default_factory=list)
     alive: dict[str, int] = field(default_factory=dict)
@@ -308,13 +305,13 @@ class _Registry:
 
     def load_library(self, path: str) -> Any:
         self._state.calls.append(f"load {Path(path).name}")
-        new = set(self._state.loads.get(Path(path).name, ())) - self._state.creators
+        new = set(json.loads(Path(path).read_text())["ops"]) - self._state.creators
         self._state.creators |= new
         return object() if new else None
 
-
-def _creators(release: tuple[int, int]) -> str:
-    return "all_creators" if release >= (10, 0) else "plugin_creator_list"
+    def find(self, name: str, version: str, namespace: str = "") -> Any:
+        known = (version, namespace) == ("1", "") and name in self._state.creators
+        return object() if known else None
 
 
 def runtime_module(version: str, cuda: FakeCudart) -> ModuleType:
@@ -323,15 +320,12 @@ def runtime_module(version: str, cuda: FakeCudart) -> ModuleType:
     numbers = tuple(int(part) for part in text.split(".")[:2])
     module = ModuleType("tensorrt")
     state = State(text, (numbers[0], numbers[1]), cuda)
-    registry = type(
-        "IPluginRegistry",
-        (_Registry,),
-        {
-            _creators(state.release): property(
-                lambda self: [SimpleNamespace(name=name) for name in sorted(state.creators)]
-            )
-        },
-    )(state)
+    # The old name stays until 11, but finds plugins of the old interface only.
+    finders = {"get_creator": _Registry.find} if numbers >= (10, 0) else {}
+    if numbers < (11, 0):
+        old = _Registry.find if numbers < (10, 0) else lambda *_: None
+        finders["get_plugin_creator"] = old
+    registry = type("IPluginRegistry", (_Registry,), finders)(state)
     module.__dict__.update(
         __version__=text,
         state=state,

@@ -11,9 +11,13 @@ import pytest
 
 from tests.support import fake_rtx
 from tests.support.engines import record_of, write_engine, write_record
+from tests.support.fake_tensorrt.registry import OPS
+from tests.support.fake_tensorrt.registry import write_library as write_fake_library
+from vim_deploy import contract
 from vim_deploy.engine.passport import Machine, check_passport
-from vim_deploy.engine.record import record_path
+from vim_deploy.engine.record import PluginIdentity, record_path
 from vim_deploy.errors import VimDeployError
+from vim_deploy.files import sha256_of
 
 HERE = Machine("tensorrt", "10.14.1.48", "9.0", "Fake H200")
 OLD = dataclasses.replace(HERE, version="8.6.0")
@@ -40,6 +44,23 @@ def refused(path: Path, machine: Machine = HERE, **options: object) -> VimDeploy
 def rerecord(path: Path, **changes: object) -> None:
     """Write the record that a build with other facts would have written."""
     write_record(path, record_of(path, **changes))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A plugin library, and none that is named or was built here."""
+    monkeypatch.delenv("VIM_DEPLOY_PLUGIN", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "elsewhere").mkdir()
+    return write_fake_library(tmp_path / "elsewhere" / "libvim_plugins.so")
+
+
+def identity(library: Path, **changes: object) -> PluginIdentity:
+    """What a build with ``library`` records."""
+    known = PluginIdentity(
+        library.name, sha256_of(library), "1.0", contract.CONTRACT_VERSION, "V3", OPS
+    )
+    return dataclasses.replace(known, **changes)  # type: ignore[arg-type]
 
 
 def edit(path: Path, key: str, value: object) -> None:
@@ -207,3 +228,74 @@ def test_named_plugin_has_to_exist(engine: Path, tmp_path: Path) -> None:
     passport = check_passport(engine, HERE, plugin=library)
     assert passport.plugin == library
     assert any("needs no plugin" in note for note in passport.notes)
+
+
+def test_library_of_the_build_is_found(
+    engine: Path, library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rerecord(engine, plugin=identity(library))
+    error = refused(engine)
+    assert (error.code, int(error.exit_code)) == ("VIM-903", 9)
+    assert "libvim_plugins.so" in error.message
+    assert check_passport(engine, HERE, plugin=library).notes == ()
+    beside = engine.parent / library.name
+    shutil.copy(library, beside)
+    assert check_passport(engine, HERE).plugin == beside
+    beside.unlink()
+    built = tmp_path / "cache" / "vim-deploy" / "plugins" / "abc" / library.name
+    built.parent.mkdir(parents=True)
+    shutil.copy(library, built)
+    newer = built.parents[1] / "def" / library.name
+    newer.parent.mkdir()
+    newer.write_text("another library")
+    assert check_passport(engine, HERE).plugin == built
+    built.unlink()
+    assert refused(engine).code == "VIM-903"
+    monkeypatch.setenv("VIM_DEPLOY_PLUGIN", str(library))
+    assert check_passport(engine, HERE).plugin == library
+
+
+def test_another_library_only_when_it_is_named(engine: Path, library: Path) -> None:
+    rerecord(engine, plugin=identity(library, sha256="0" * 64))
+    assert refused(engine).code == "VIM-903"
+    passport = check_passport(engine, HERE, plugin=library)
+    assert passport.plugin == library
+    assert any("not the library" in note for note in passport.notes)
+
+
+def test_library_of_another_contract(engine: Path, library: Path) -> None:
+    other = identity(library, contract_version=contract.CONTRACT_VERSION + 1)
+    rerecord(engine, plugin=other)
+    error = refused(engine, plugin=library)
+    assert error.code == "VIM-903"
+    assert "contract" in error.message
+
+
+def test_embedded_library_needs_no_file(engine: Path, library: Path) -> None:
+    rerecord(engine, plugin=identity(library, embedded=True), flags=("VERSION_COMPATIBLE",))
+    assert check_passport(engine, HERE).plugin is None
+    assert check_passport(engine, HERE, plugin=library).plugin == library
+
+
+def test_version_compatible_engine_runs_in_later_versions(engine: Path) -> None:
+    rerecord(engine, flags=("FP16", "VERSION_COMPATIBLE"))
+    for version in ("10.15.1", "11.1.0"):
+        notes = check_passport(engine, dataclasses.replace(HERE, version=version)).notes
+        assert any("version-compatible" in note for note in notes)
+    error = refused(engine, dataclasses.replace(HERE, version="10.3.0"))
+    assert error.code == "VIM-901"
+    assert "later" in error.why
+
+
+def test_stripped_engine_is_refused(engine: Path) -> None:
+    rerecord(engine, stripped=True)
+    error = refused(engine)
+    assert error.code == "VIM-413"
+    assert "refit" in error.fix
+
+
+def test_other_model_of_gpu_is_a_note(engine: Path) -> None:
+    rerecord(engine, gpu="Fake H100")
+    assert any("Fake H100" in note for note in check_passport(engine, HERE).notes)
+    rerecord(engine, gpu=HERE.gpu)
+    assert check_passport(engine, HERE).notes == ()

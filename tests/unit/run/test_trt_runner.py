@@ -14,7 +14,8 @@ import pytest
 
 from tests.support.engines import images, record_of, use_fake_gpu, write_engine, write_record
 from tests.support.fake_cudart import FakeCudart
-from tests.support.fake_tensorrt.runtime import VERSIONS, expected, runtime_module
+from tests.support.fake_tensorrt import VERSIONS
+from tests.support.fake_tensorrt.runtime import expected, runtime_module
 from vim_deploy.errors import VimDeployError
 from vim_deploy.run.base import run_in_batches
 from vim_deploy.run.trt_runner import TrtRunner
