@@ -110,7 +110,7 @@ _TEXTS = (
         _NAME_PLUGIN,
     ),
     _known(
-        r"plan\.header\.size == blobSize|empty memory buffer",
+        r"plan\.header\.size == blobSize|bufferSize >= minBufferSize|empty memory buffer",
         "VIM-413",
         "{subject} is truncated",
         "copy it again and compare its SHA-256 with the one in its .plan.json, or build it again",

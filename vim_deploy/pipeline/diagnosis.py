@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import vim_deploy
-from vim_deploy.deps import cuda_driver, ort, trt, trt_rtx
+from vim_deploy.deps import cuda_driver, cudart, ort, trt, trt_rtx
 from vim_deploy.engine.plugin_library import describe_plugin, find_plugin_library
 from vim_deploy.errors import VimDeployError
 
@@ -38,6 +38,7 @@ def diagnose() -> list[Finding]:
         _asked("engine: TensorRT-RTX", trt_rtx.is_installed(), _rtx, "vim-deploy[rtx]"),
         _asked("engine: TensorRT", trt.is_installed(), _tensorrt, "vim-deploy[trt]"),
         _plugin(),
+        _asked("run engines", cudart.is_installed(), _cudart, "vim-deploy[trt-run]"),
         _gpu(),
         Finding("mamba_ssm, causal_conv1d", True, "not needed: the model code is our own"),
     ]
@@ -77,6 +78,11 @@ def _tensorrt() -> str:
     return (
         f"{found.version}, {typing}, plugins {found.plugin_interface}; builds for the GPU at hand"
     )
+
+
+def _cudart() -> str:
+    found = cudart.Cuda().info()
+    return f"cuda-bindings; {found.name}, {found.total_bytes >> 20} MiB"
 
 
 def _gpu() -> Finding:

@@ -53,6 +53,7 @@ TEXTS = [
     ),
     ("Serialization assertion plan.header.size == blobSize failed.", "VIM-413", "truncated"),
     ("Cannot deserialize with an empty memory buffer.", "VIM-413", "truncated"),
+    ("Assertion bufferSize >= minBufferSize failed.", "VIM-413", "truncated"),
     (
         "Cannot deserialize plugin since corresponding IPluginCreatorInterface not found in Plugin "
         "Registry",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +26,7 @@ from vim_deploy.engine import plugin_loading
 from vim_deploy.engine.record import PluginIdentity
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import sha256_of
+from vim_deploy.run.trt_engine import LoadedEngine
 from vim_deploy.run.trt_runner import TrtRunner
 
 NEEDS = {"plugins": ("VimBiCausalConv", "VimBiSelectiveScan")}
@@ -198,3 +200,15 @@ def test_the_real_rtx_module_has_every_name_the_runner_uses() -> None:
     assert missing == []
     assert module.TensorIOMode.INPUT.name == "INPUT"
     assert {"FLOAT", "HALF", "INT64", "UINT8"} <= set(module.DataType.__members__)
+
+
+@pytest.mark.rtx
+def test_the_real_rtx_module_says_that_there_is_no_gpu() -> None:
+    if not trt_rtx.is_installed():
+        pytest.skip("tensorrt-rtx-cu13 is not installed")
+    if shutil.which("nvidia-smi") is not None:
+        pytest.skip("this machine has an NVIDIA driver")
+    with pytest.raises(VimDeployError) as caught:
+        LoadedEngine(trt_rtx.load(), fake_rtx.plan_bytes(), "model.plan")
+    assert caught.value.code == "VIM-302"
+    assert "cudaError 35" in caught.value.why
