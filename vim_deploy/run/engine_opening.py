@@ -9,7 +9,8 @@ from types import ModuleType
 from vim_deploy.deps import trt, trt_rtx
 from vim_deploy.deps.cudart import Cuda
 from vim_deploy.engine.choose import TENSORRT, TENSORRT_RTX
-from vim_deploy.engine.inspect import read_header
+from vim_deploy.engine.gpus import describe_gpus
+from vim_deploy.engine.inspect import PlanHeader, read_header
 from vim_deploy.engine.passport import (
     Machine,
     Passport,
@@ -43,6 +44,29 @@ class OpenedEngine:
     runtime: str
 
 
+def cuda_for(path: Path) -> Cuda:
+    """The GPU to run the engine on.
+
+    Raises:
+        VimDeployError: VIM-401 (no such file); VIM-301 (no bindings), VIM-302 (no GPU), which
+            say for an engine of TensorRT-RTX which GPUs it is for.
+    """
+    header = _header_of(path)
+    try:
+        return Cuda()
+    except VimDeployError as error:
+        if header is None or header.runtime != TENSORRT_RTX:
+            raise
+        gpus = describe_gpus(header.compute_capabilities, header.later_gpus)
+        raise VimDeployError(
+            error.code,
+            f"{path.name} is an engine of TensorRT-RTX, which runs on RTX GPUs only"
+            + (f" ({gpus})" if header.compute_capabilities else ""),
+            why=f"{error.message}: {error.why}".rstrip(": "),
+            fix=error.fix,
+        ) from error
+
+
 def open_engine(path: Path, cuda: Cuda, options: OpenOptions) -> OpenedEngine:
     """Check the engine against the machine, load its plugins, then deserialise it.
 
@@ -51,7 +75,8 @@ def open_engine(path: Path, cuda: Cuda, options: OpenOptions) -> OpenedEngine:
             ``LoadedEngine``; VIM-203 for code in the plan that was not allowed, or that is not
             there.
     """
-    runtime = _runtime_of(path)
+    header = _header_of(path)
+    runtime = TENSORRT if header is None else header.runtime
     module = options.module or _load(runtime)
     gpu = cuda.info()
     machine = Machine(runtime, str(module.__version__), gpu.compute_capability, gpu.name)
@@ -75,14 +100,14 @@ def open_engine(path: Path, cuda: Cuda, options: OpenOptions) -> OpenedEngine:
     )
 
 
-def _runtime_of(path: Path) -> str:
+def _header_of(path: Path) -> PlanHeader | None:
+    """The header; None when it is none that we know, about which the passport has the word."""
     try:
-        return read_header(path).runtime
+        return read_header(path)
     except VimDeployError as error:
         if error.code != "VIM-413":
             raise
-        # The passport says what is wrong with it, or that this release's header is not known.
-        return TENSORRT
+        return None
 
 
 def _load(runtime: str) -> ModuleType:

@@ -216,14 +216,14 @@ class LoadedEngine:
             raise explain(self.log.take_errors(), self.name, refused)
         return context
 
-    def refused(self, what: str) -> VimDeployError:
-        """The coded error for a call that TensorRT answered with False."""
+    def refused(self, what: str, said: str = "") -> VimDeployError:
+        """The coded error for a call that TensorRT did not accept; ``said`` of an exception."""
         otherwise = VimDeployError(
             "VIM-904",
             f"TensorRT did not {what} for {self.name}",
             fix="run it again with -v to see TensorRT's whole log",
         )
-        return explain(self.log.take_errors(), self.name, otherwise)
+        return explain([*self.log.take_errors(), *filter(None, [said])], self.name, otherwise)
 
     def close(self) -> None:
         """Give engine and runtime back, in this order; contexts have to be gone."""

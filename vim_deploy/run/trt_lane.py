@@ -73,8 +73,8 @@ class Lane:
             self._drop_graphs()
             self.shape = None
             self._set_profile(profile)
-            if not self._context.set_input_shape(self._loaded.input.name, shape):
-                raise self._loaded.refused(f"take the shape {'x'.join(map(str, shape))}")
+            name, text = self._loaded.input.name, "x".join(map(str, shape))
+            self._ask(f"take the shape {text}", self._context.set_input_shape, name, shape)
             self.shape, self._profile = shape, profile
         shapes = {}
         for tensor in self._loaded.outputs:
@@ -92,8 +92,8 @@ class Lane:
     def _set_profile(self, profile: int) -> None:
         if self._context.active_optimization_profile == profile:
             return
-        if not self._context.set_optimization_profile_async(profile, self.stream):
-            raise self._loaded.refused(f"switch to profile {profile}")
+        switch = self._context.set_optimization_profile_async
+        self._ask(f"switch to profile {profile}", switch, profile, self.stream)
         # Later work may come on another stream than the switch.
         self._cuda.synchronize(self.stream)
 
@@ -143,8 +143,8 @@ class Lane:
             self._cuda.launch(graph, stream)
             return
         for name, pointer in addresses.items():
-            if not self._context.set_tensor_address(name, pointer):
-                raise self._loaded.refused(f"take the address of {name!r}")
+            put = self._context.set_tensor_address
+            self._ask(f"take the address of {name!r}", put, name, pointer)
         if not self._cuda_graph or key not in self._graphs:
             self._execute(stream)
             if self._cuda_graph:
@@ -155,8 +155,16 @@ class Lane:
         self._cuda.launch(graph, stream)
 
     def _execute(self, stream: int) -> None:
-        if not self._context.execute_async_v3(stream):
-            raise self._loaded.refused("run")
+        self._ask("run", self._context.execute_async_v3, stream)
+
+    def _ask(self, what: str, call: Callable[..., Any], *arguments: Any) -> None:  # noqa: ANN401
+        """Call TensorRT, which refuses by False or, in some of its bindings, by an exception."""
+        try:
+            accepted = call(*arguments)
+        except Exception as error:
+            raise self._loaded.refused(what, str(error)) from error
+        if not accepted:
+            raise self._loaded.refused(what)
 
     def _captured(self, enqueue: Callable[[], None]) -> Any:  # noqa: ANN401 - a handle
         """The graph of what ``enqueue`` does, captured on the lane's own stream."""

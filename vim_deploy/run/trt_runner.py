@@ -15,14 +15,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from vim_deploy.deps.cudart import Cuda
 from vim_deploy.engine.profiles import Shape
 from vim_deploy.errors import VimDeployError
 from vim_deploy.log import get_logger
 from vim_deploy.run.base import Array, check_input
 from vim_deploy.run.cuda_buffers import DeviceArray
 from vim_deploy.run.device_view import DeviceView, view_of
-from vim_deploy.run.engine_opening import OpenOptions, open_engine
+from vim_deploy.run.engine_opening import OpenOptions, cuda_for, open_engine
 from vim_deploy.run.trt_engine import LoadedEngine, context_bytes
 from vim_deploy.run.trt_lane import Lane
 from vim_deploy.specs import ExportInfo, TensorSpec
@@ -87,7 +86,7 @@ class TrtRunner:
         self._condition = threading.Condition()
         self._closed = False
         self._loaded: LoadedEngine | None = None
-        self._cuda = Cuda()
+        self._cuda = cuda_for(path)
         before = self._cuda.memory()[0]
         options = OpenOptions(plugin, allow_plan_code, batch, module)
         opened = open_engine(path, self._cuda, options)

@@ -130,7 +130,7 @@ class _Context:
     def set_optimization_profile_async(self, index: int, stream: int) -> bool:
         self._state.calls.append(f"profile {index}")
         if "profile" in self._state.fail or not 0 <= index < len(self._engine.plan["profiles"]):
-            return self._engine.error("Error in set optimization profile async.")
+            raise RuntimeError("Error in set optimization profile async.")
         self._state.cuda.enqueue(stream, lambda: None)
         self.active_optimization_profile = index
         self._shape = None

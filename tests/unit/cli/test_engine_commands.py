@@ -159,6 +159,13 @@ def test_rtx_engine_on_another_gpu(
     assert "RTX GPU" in said
 
 
+def test_rtx_engine_without_a_gpu(capsys: Any, engine: Path, gpu: FakeCudart) -> None:
+    Path("rtx.plan").write_bytes(fake_rtx.plan_bytes())
+    gpu.failing["cudaGetDeviceCount"] = 100
+    said = fails(capsys, "VIM-302", "verify", "rtx.plan", "--against", "stored.npz")
+    assert "RTX GPUs only (compute capability 8.0, 8.6, 8.9, 12.0, 12.1 and later)" in said
+
+
 def test_without_tensorrt_or_bindings(
     capsys: Any, engine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
