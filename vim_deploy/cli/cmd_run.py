@@ -86,4 +86,4 @@ def _report(result: RunResult) -> None:
             f"{result.artifact} in {result.runtime}", ("picture", "", "class", "probability"), rows
         )
     if result.output is not None:
-        say(f"wrote {result.output}: outputs of {len(result.images)} pictures")
+        say(f"wrote {result.output}, pictures: {len(result.images)}")
