@@ -64,8 +64,3 @@ def _replace_domain(model: ModelProto) -> None:
     model.opset_import.extend(
         [*opsets, onnx.helper.make_opsetid(PLUGIN_DOMAIN, PLUGIN_DOMAIN_VERSION)]
     )
-
-
-def holds_fp16(model: ModelProto) -> bool:
-    """Whether any weight is fp16: TensorRT's provider then has to be told that fp16 is wanted."""
-    return any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer)

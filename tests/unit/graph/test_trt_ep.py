@@ -12,7 +12,7 @@ from tests.support.tiny_onnx import perceptron, scan_blocks
 from vim_deploy import contract
 from vim_deploy.deps import ort
 from vim_deploy.errors import VimDeployError
-from vim_deploy.graph.trt_ep import PLUGIN_DOMAIN, holds_fp16, to_plugin_domain
+from vim_deploy.graph.trt_ep import PLUGIN_DOMAIN, to_plugin_domain
 from vim_deploy.pipeline.exporting import ExportOptions
 from vim_deploy.recipe.request import ModelRequest
 
@@ -89,10 +89,3 @@ def test_it_is_for_that_provider_only(exported: Path) -> None:
     with pytest.raises(VimDeployError, match=r"does not load lowered") as caught:
         ort.create_session(lowered, ort.SessionSettings(), "lowered")
     assert PLUGIN_DOMAIN in caught.value.why
-
-
-def test_fp16_is_noticed() -> None:
-    model = perceptron()
-    assert not holds_fp16(model)
-    model.graph.initializer[0].data_type = onnx.TensorProto.FLOAT16
-    assert holds_fp16(model)
