@@ -1,8 +1,9 @@
 """Deploy Vision Mamba checkpoints: ONNX, engine, proof.
 
 The stages are functions of the same names as the commands: ``export``, ``build_engine``,
-``verify``, ``run``, ``inspect`` and ``deploy``; the records they take are here too. Everything is
-resolved on first use, so that importing the package needs nothing but the standard library.
+``refit``, ``verify``, ``run``, ``inspect`` and ``deploy``, and ``benchmark`` for the command
+``bench``, whose name the package of its parts has; the records they take are here too. Everything
+is resolved on first use, so that importing the package needs nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -16,15 +17,29 @@ if TYPE_CHECKING:
     from vim_deploy.engine.trt_options import TrtOptions
     from vim_deploy.errors import VimDeployError
     from vim_deploy.parity.metrics import Tolerance
-    from vim_deploy.pipeline import build_engine, deploy, export, inspect, refit, run, verify
+    from vim_deploy.pipeline import (
+        benchmark,
+        build_engine,
+        deploy,
+        export,
+        inspect,
+        refit,
+        run,
+        verify,
+        verify_dataset,
+    )
+    from vim_deploy.pipeline.benchmarking import BenchOptions
     from vim_deploy.pipeline.exporting import ExportOptions
     from vim_deploy.pipeline.opening import RunnerOptions
     from vim_deploy.pipeline.running import RunOptions
     from vim_deploy.pipeline.verifying import VerifyOptions
+    from vim_deploy.pipeline.verifying_dataset import DatasetOptions
     from vim_deploy.recipe.request import ModelRequest
 
 __version__ = "0.1.0"
 __all__ = [
+    "BenchOptions",
+    "DatasetOptions",
     "ExportOptions",
     "ModelRequest",
     "ProfileOptions",
@@ -35,6 +50,7 @@ __all__ = [
     "VerifyOptions",
     "VimDeployError",
     "__version__",
+    "benchmark",
     "build_engine",
     "deploy",
     "export",
@@ -42,10 +58,13 @@ __all__ = [
     "refit",
     "run",
     "verify",
+    "verify_dataset",
 ]
 
 #: Where a public name comes from.
 _HOMES = {
+    "BenchOptions": "vim_deploy.pipeline.benchmarking",
+    "DatasetOptions": "vim_deploy.pipeline.verifying_dataset",
     "ExportOptions": "vim_deploy.pipeline.exporting",
     "ModelRequest": "vim_deploy.recipe.request",
     "ProfileOptions": "vim_deploy.engine.profiles",
@@ -55,12 +74,14 @@ _HOMES = {
     "TrtOptions": "vim_deploy.engine.trt_options",
     "VerifyOptions": "vim_deploy.pipeline.verifying",
     "VimDeployError": "vim_deploy.errors",
+    "benchmark": "vim_deploy.pipeline",
     "build_engine": "vim_deploy.pipeline",
     "deploy": "vim_deploy.pipeline",
     "export": "vim_deploy.pipeline",
     "inspect": "vim_deploy.pipeline",
     "refit": "vim_deploy.pipeline",
     "verify": "vim_deploy.pipeline",
+    "verify_dataset": "vim_deploy.pipeline",
 }
 
 

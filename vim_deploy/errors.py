@@ -63,6 +63,8 @@ CATALOG: dict[str, str] = {
     "VIM-415": "input does not fit the model",
     "VIM-416": "model config file not valid",
     "VIM-417": "not a plugin library of vim-deploy",
+    "VIM-418": "benchmark report cannot be compared with",
+    "VIM-419": "data set does not fit the model",
     "VIM-420": "precision policy not valid",
     # 5: export
     "VIM-501": "trace failed",
@@ -91,6 +93,9 @@ CATALOG: dict[str, str] = {
     "VIM-904": "kernel launch refused by CUDA",
     "VIM-905": "engine was not built for this shape",
     "VIM-906": "not enough GPU memory",
+    # 10: performance
+    "VIM-1001": "performance regression",
+    "VIM-1002": "a measurement failed",
 }
 
 

@@ -26,6 +26,8 @@ OPTIONAL = (
     "sklearn",
     "scipy",
     "psutil",
+    "matplotlib",
+    "transformers",
 )
 #: Modules of the exporting side, which is what the extra ``torch`` installs PyTorch and onnxscript
 #: for; they are imported with everything installed.

@@ -15,7 +15,7 @@ from vim_deploy.cli.main import cli
 from vim_deploy.errors import CATALOG
 
 ERRORS = REPOSITORY / "docs" / "errors.md"
-_CODE = re.compile(r"VIM-\d{3}")
+_CODE = re.compile(r"VIM-\d{3,4}")
 #: Words that stand for a value in an explanation, and metavariables.
 _PLACEHOLDER = re.compile(r"^(\.\.\.|[A-Z][A-Z-]*)$")
 
@@ -95,7 +95,7 @@ def test_the_command_check_can_fail() -> None:
 
 def test_error_catalogue_is_documented_entry_by_entry() -> None:
     text = ERRORS.read_text(encoding="utf-8")
-    headings = re.findall(r"^### (VIM-\d{3}): (.*)$", text, re.MULTILINE)
+    headings = re.findall(r"^### (VIM-\d{3,4}): (.*)$", text, re.MULTILINE)
     assert headings == list(CATALOG.items())
     for entry in text.split("\n### ")[1:]:
         for part in ("Meaning", "Example", "Fix"):

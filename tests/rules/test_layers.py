@@ -43,6 +43,8 @@ HOMES = {
     "tensorrt_rtx": ("vim_deploy.deps.trt_rtx",),
     "cuda": ("vim_deploy.deps.cudart",),
     "huggingface_hub": ("vim_deploy.deps.hub",),
+    "matplotlib": ("vim_deploy.bench.plot",),
+    "transformers": ("vim_deploy.model.deit",),
     "PIL": ("vim_deploy.images",),
     "click": ("vim_deploy.cli.",),
     "rich": ("vim_deploy.cli.",),

@@ -18,12 +18,13 @@ def test_every_code_has_an_exit_code_and_a_title(code: str) -> None:
 
 
 def test_catalog_is_in_order() -> None:
-    assert list(CATALOG) == sorted(CATALOG)
+    assert list(CATALOG) == sorted(CATALOG, key=lambda code: int(code.removeprefix("VIM-")))
 
 
 def test_exit_code_is_the_codes_own_digits() -> None:
     assert VimDeployError("VIM-403", "x").exit_code == ExitCode.BAD_INPUT
     assert VimDeployError("VIM-701", "x").exit_code == ExitCode.PARITY_NOT_MET
+    assert VimDeployError("VIM-1001", "x").exit_code == ExitCode.PERFORMANCE_REGRESSION
 
 
 def test_exit_codes_are_stable() -> None:

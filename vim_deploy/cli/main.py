@@ -23,6 +23,7 @@ COMMANDS = {
     "build-engine": "Build an engine from an exported ONNX file.",
     "refit": "Give an engine the weights of another checkpoint.",
     "verify": "Compare an exported file or engine with PyTorch, another file or stored outputs.",
+    "bench": "Measure latency, throughput and memory, with baselines beside them.",
     "run": "Run pictures through an exported file or engine and print the best classes.",
     "inspect": "Describe an ONNX file, engine, checkpoint or recipe.",
     "deploy": "Export, verify and build in one go.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -61,6 +62,44 @@ class WholeNumbers(click.ParamType[tuple[int, ...]]):
         if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
             self.fail(f"{value!r} is not a list of positive whole numbers", param, ctx)
         return tuple(int(part) for part in parts)
+
+
+class Percent(click.ParamType[float]):
+    """``5%`` or ``5``: a share as a fraction, here 0.05."""
+
+    name = "percent"
+
+    def convert(
+        self,
+        value: object,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> float:
+        if isinstance(value, float):
+            return value
+        try:
+            share = float(str(value).strip().removesuffix("%")) / 100
+        except ValueError:
+            self.fail(f"{value!r} is not a percentage such as 5%", param, ctx)
+        if not 0 <= share < math.inf:
+            self.fail(f"{value!r} is negative or not finite", param, ctx)
+        return share
+
+
+class ImageSizes(click.ParamType[tuple[int | tuple[int, int], ...]]):
+    """Sizes joined by commas, each as for ``ImageSize``."""
+
+    name = "size,size,.."
+
+    def convert(
+        self,
+        value: object,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[int | tuple[int, int], ...]:
+        if isinstance(value, tuple):
+            return value
+        return tuple(ImageSize().convert(part, param, ctx) for part in str(value).split(","))
 
 
 class ImageSize(click.ParamType[int | tuple[int, int]]):

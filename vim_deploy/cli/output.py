@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -94,3 +94,31 @@ def build_progress() -> Iterator[ProgressCallback | None]:
             )
 
         yield show
+
+
+@contextmanager
+def image_progress() -> Iterator[Callable[[int, int], None]]:
+    """A progress bar over images on stderr; where stderr is no terminal, a line for each tenth."""
+    context = click.get_current_context(silent=True)
+    if context is not None and context.find_root().params.get("quiet"):
+        yield lambda done, of: None
+        return
+    if not sys.stderr.isatty():
+        said = [0]
+
+        def tell(done: int, of: int) -> None:
+            tenth = 10 * done // of
+            if tenth > said[0]:
+                said[0] = tenth
+                click.echo(f"{done} of {of} images", err=True)
+
+        yield tell
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), Remaining())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("images", total=None)
+        yield lambda done, of: bar.update(task, completed=done, total=of)

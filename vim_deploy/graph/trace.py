@@ -11,6 +11,7 @@ from typing import Any
 import onnx
 import torch
 from onnxscript import values
+from torch import Tensor, nn
 
 import vim_deploy.model.scan_op  # noqa: F401 - registers torch.ops.vim_deploy.selective_scan
 from vim_deploy import contract
@@ -94,7 +95,30 @@ def trace(module: DeployedModel, *, batch: int | None) -> onnx.ModelProto:
         VimDeployError: VIM-501 when the exporter fails.
     """
     example = example_input(module.model.config, module.preprocess, batch or TRACE_BATCH)
-    dynamic = {0: torch.export.Dim("batch")} if batch is None else {}
+    return _export(module, example, module.head.output_names, dynamic=batch is None)
+
+
+def trace_classifier(module: nn.Module, image: tuple[int, int]) -> onnx.ModelProto:
+    """Trace a classifier of another kind, for comparison, by the same exporter.
+
+    Args:
+        module: in eval mode, float32, on the CPU; takes [B, 3, height, width], returns logits.
+        image: height and width.
+
+    Returns:
+        As ``trace``: input ``image`` with a dynamic batch, output ``logits``.
+
+    Raises:
+        VimDeployError: VIM-501 when the exporter fails.
+    """
+    return _export(module, torch.zeros((TRACE_BATCH, 3, *image)), ("logits",), dynamic=True)
+
+
+def _export(
+    module: nn.Module, example: Tensor, outputs: tuple[str, ...], *, dynamic: bool
+) -> onnx.ModelProto:
+    """Run PyTorch's exporter; ``dynamic`` leaves the batch open."""
+    shapes = {0: torch.export.Dim("batch")} if dynamic else {}
     try:
         with _quiet_exporter(), torch.no_grad():
             program = torch.onnx.export(
@@ -103,8 +127,8 @@ def trace(module: DeployedModel, *, batch: int | None) -> onnx.ModelProto:
                 dynamo=True,
                 opset_version=TRACE_OPSET,
                 input_names=["image"],
-                output_names=list(module.head.output_names),
-                dynamic_shapes=(dynamic,),
+                output_names=list(outputs),
+                dynamic_shapes=(shapes,),
                 custom_translation_table={
                     torch.ops.vim_deploy.selective_scan.default: _translate_scan
                 },

@@ -4,6 +4,7 @@ Each function does what the command of the same name does and returns the record
 is imported inside the stages that read checkpoints, so that the deploying side works without it.
 """
 
+from vim_deploy.pipeline.benchmarking import benchmark
 from vim_deploy.pipeline.building import build_engine
 from vim_deploy.pipeline.deploying import deploy
 from vim_deploy.pipeline.exporting import export
@@ -11,5 +12,16 @@ from vim_deploy.pipeline.inspecting import inspect
 from vim_deploy.pipeline.refitting import refit
 from vim_deploy.pipeline.running import run
 from vim_deploy.pipeline.verifying import verify
+from vim_deploy.pipeline.verifying_dataset import verify_dataset
 
-__all__ = ["build_engine", "deploy", "export", "inspect", "refit", "run", "verify"]
+__all__ = [
+    "benchmark",
+    "build_engine",
+    "deploy",
+    "export",
+    "inspect",
+    "refit",
+    "run",
+    "verify",
+    "verify_dataset",
+]

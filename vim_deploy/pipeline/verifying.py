@@ -79,7 +79,7 @@ def verify(
         runner = candidate.runner
         limits = options.tolerance or tolerance_for(candidate.precision)
         tolerance = adjusted(limits, options.limits)
-        with _reference(against, candidate, options.twin) as (reference, stored):
+        with open_reference(against, candidate, options.twin) as (reference, stored):
             cases = stored + _live_cases(runner, candidate.info, options, stored=bool(stored))
             batches = batches_to_run(runner, options.batches)
             results = compare_runners(reference, runner, cases, batches, tolerance)
@@ -109,7 +109,7 @@ def batches_to_run(candidate: Runner, wanted: tuple[int, ...] | None) -> tuple[i
 
 
 @contextmanager
-def _reference(
+def open_reference(
     against: str, candidate: Opened, twin: bool
 ) -> Iterator[tuple[Runner | None, list[Case]]]:
     """The runner to compare with, or the stored case that replaces one."""

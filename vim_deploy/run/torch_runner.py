@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vim_deploy.model import scan_op
 from vim_deploy.model.heads import DeployedModel, example_input
@@ -14,11 +14,13 @@ from vim_deploy.run.cuda_scan import ScanLibrary, selective_scan_params
 from vim_deploy.specs import Precision, TensorSpec
 
 
-class TorchRunner:
-    """Runs a module eagerly on the CPU.
+class ModuleRunner:
+    """Runs any module with one image input eagerly on the CPU.
 
     Args:
-        module: with weights.
+        module: with weights, in eval mode.
+        spec: of its input.
+        outputs: names of what it returns, a tensor or a tuple of them.
         precision: what it computes in, for the name.
         threads: threads inside one operator while running; None for PyTorch's own setting. The
             scan makes many small calls, and on a busy machine their threads wait for each other:
@@ -26,14 +28,18 @@ class TorchRunner:
     """
 
     def __init__(
-        self, module: DeployedModel, precision: Precision = "fp32", threads: int | None = None
+        self,
+        module: nn.Module,
+        spec: TensorSpec,
+        outputs: tuple[str, ...],
+        precision: Precision = "fp32",
+        threads: int | None = None,
     ) -> None:
         self._module = module
+        self._input = spec
+        self._outputs = outputs
         self._precision = precision
         self._threads = threads
-        example = example_input(module.model.config, module.preprocess, 1)
-        dtype = str(example.dtype).removeprefix("torch.")
-        self._input = TensorSpec("image", dtype, ("batch", *example.shape[1:]))
 
     @property
     def name(self) -> str:
@@ -46,7 +52,7 @@ class TorchRunner:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        return self._module.head.output_names
+        return self._outputs
 
     def run(self, image: Array) -> Mapping[str, Array]:
         check_input(self._input, image)
@@ -59,6 +65,23 @@ class TorchRunner:
             torch.set_num_threads(before)
         values = result if isinstance(result, tuple) else (result,)
         return {name: value.numpy() for name, value in zip(self.outputs, values, strict=True)}
+
+
+class TorchRunner(ModuleRunner):
+    """The reference: a Vim module with its preparation and head.
+
+    Args:
+        module: with weights.
+        precision, threads: as for ``ModuleRunner``.
+    """
+
+    def __init__(
+        self, module: DeployedModel, precision: Precision = "fp32", threads: int | None = None
+    ) -> None:
+        example = example_input(module.model.config, module.preprocess, 1)
+        dtype = str(example.dtype).removeprefix("torch.")
+        spec = TensorSpec("image", dtype, ("batch", *example.shape[1:]))
+        super().__init__(module, spec, module.head.output_names, precision, threads)
 
 
 def launch_scan(

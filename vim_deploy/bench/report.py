@@ -1,0 +1,214 @@
+"""One benchmark run as a record: ``bench.json`` and ``bench.md``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import vim_deploy
+from vim_deploy.bench import clock, environment, stats
+from vim_deploy.bench.markdown import as_markdown
+from vim_deploy.bench.measure import FAILED, Measurement, Timing
+from vim_deploy.errors import VimDeployError
+from vim_deploy.files import write_bytes, write_json
+
+#: Raised whenever figures of the old and the new method may not be compared.
+SCHEMA = 1
+#: Kinds of figure and how they come about; stands in every report.
+METHOD = {
+    "clock": clock.SCOPE,
+    "turns": "one fresh process for each measurement; all of a group (same image and batch size) "
+    "take turns, in an order that moves on each round; ratios are taken inside a group only",
+    "percentiles": "of all timed calls, linear interpolation; null where there are too few calls "
+    "to show one (100 for p99, 20 for p95, 10 for p90)",
+    "intervals": "95 %, percentile bootstrap over turns, 1000 resamples, seeded",
+    "throughput": "images of the timed calls over the time inside the clock, one call after "
+    "another",
+    "memory": "resident memory by the kernel's VmHWM; run_peak from before the first call to the "
+    "end, model = run_peak less the runtime's own before the model was loaded",
+    "input": "seeded random values; time does not depend on them",
+}
+#: Fewer points than this do not show a curve.
+_FEWEST_SIZES = 3
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """What was measured and on what.
+
+    Attributes:
+        measurements: group by group, the first of each group being what ratios refer to.
+        timing: settings of the run.
+        machine, state, disturbance: see ``bench.environment``.
+        settings: what was asked for, JSON-able.
+        notes: sentences a reader has to know.
+        command: to repeat it.
+        comparison: result of ``bench.compare``, when there was one.
+    """
+
+    measurements: tuple[Measurement, ...]
+    timing: Timing
+    machine: Mapping[str, Any]
+    state: Mapping[str, Any]
+    disturbance: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    comparison: Mapping[str, Any] | None = field(default=None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able form, as in ``bench.json``."""
+        return {
+            "tool": f"vim-deploy {vim_deploy.__version__}",
+            "schema": SCHEMA,
+            "command": list(self.command),
+            "settings": dict(self.settings),
+            "method": {**METHOD, "clock_resolution_seconds": clock.resolution()},
+            "machine": dict(self.machine),
+            "state": {**self.state, "during": dict(self.disturbance)},
+            "results": [result_of(item) for item in self.measurements],
+            "ratios": list(ratios(self.measurements)),
+            "scaling": list(scaling(self.measurements)),
+            "comparison": None if self.comparison is None else dict(self.comparison),
+            "notes": list(self.notes),
+        }
+
+    def write(self, folder: Path) -> tuple[Path, Path]:
+        """Write ``bench.json`` and ``bench.md`` into ``folder``; their paths."""
+        value = self.as_dict()
+        json_path, markdown_path = folder / "bench.json", folder / "bench.md"
+        write_json(json_path, value)
+        write_bytes(markdown_path, as_markdown(value).encode())
+        return json_path, markdown_path
+
+    def require_measured(self) -> None:
+        """VIM-1002 naming what could not be measured; what was skipped on purpose is not meant."""
+        failed = [item for item in self.measurements if item.status == FAILED]
+        if not failed:
+            return
+        raise VimDeployError(
+            "VIM-1002",
+            f"{len(failed)} of {len(self.measurements)} measurements failed",
+            why="\n".join(f"{describe(item)}: {item.reason}" for item in failed),
+            fix="smaller --batches or --image-sizes; the report holds what could be measured",
+        )
+
+
+def describe(item: Measurement) -> str:
+    """One measurement in words."""
+    subject = item.subject
+    height, width = subject.image
+    return f"{subject.label}, {subject.runner}, {height}x{width}, batch {subject.batch}"
+
+
+def result_of(item: Measurement) -> dict[str, Any]:
+    """One measurement as JSON: identity, status and, when there are any, figures."""
+    subject = item.subject
+    value: dict[str, Any] = {
+        "group": item.group,
+        "label": subject.label,
+        "runner": subject.runner,
+        "runtime": item.runtime,
+        "batch": subject.batch,
+        "image": list(subject.image),
+        "tokens": subject.tokens,
+        "facts": dict(subject.facts),
+        "status": item.status,
+        "reason": item.reason,
+        "estimated_bytes": subject.estimated_bytes,
+    }
+    if not item.ok:
+        return value
+    return {
+        **value,
+        "calls": sum(len(turn) for turn in item.turns),
+        "turns": len(item.turns),
+        "outputs_finite": item.finite,
+        "load_seconds": item.load_seconds,
+        "latency": stats.latency_summary(item.turns),
+        "device_latency": (
+            None if item.device_turns is None else stats.latency_summary(item.device_turns)
+        ),
+        "images_per_second": stats.throughput(item.turns, subject.batch).as_dict(),
+        "memory": {**item.memory, "model_bytes": model_bytes(item)},
+    }
+
+
+def model_bytes(item: Measurement) -> int | None:
+    """Peak while running less what the runtime had before the model; None when not known."""
+    peak, runtime = item.memory.get("run_peak_bytes"), item.memory.get("runtime_bytes")
+    return None if peak is None or runtime is None else max(int(peak) - int(runtime), 0)
+
+
+def ratios(measurements: Sequence[Measurement]) -> Iterator[dict[str, Any]]:
+    """Time and memory of every measurement over the first of its group."""
+    for first, other in _pairs(measurements):
+        time = stats.ratio_of_medians(other.turns, first.turns)
+        mine, theirs = model_bytes(first), model_bytes(other)
+        yield {
+            "group": first.group,
+            "batch": first.subject.batch,
+            "image": list(first.subject.image),
+            "of": other.subject.label,
+            "of_runner": other.subject.runner,
+            "to": first.subject.label,
+            "to_runner": first.subject.runner,
+            "time": time.as_dict(),
+            "model_memory": None if not mine or theirs is None else theirs / mine,
+        }
+
+
+def _pairs(measurements: Sequence[Measurement]) -> Iterator[tuple[Measurement, Measurement]]:
+    for group in sorted({item.group for item in measurements}):
+        members = [item for item in measurements if item.group == group]
+        # Without the first there is nothing to refer to; another one would not be the same ratio.
+        if members[0].ok:
+            yield from ((members[0], item) for item in members[1:] if item.ok)
+
+
+def scaling(measurements: Sequence[Measurement]) -> Iterator[dict[str, Any]]:
+    """Exponent of the median time against tokens, for each model with three sizes or more."""
+    curves: dict[tuple[str, str, int], dict[int, float]] = {}
+    for item in measurements:
+        subject = item.subject
+        if item.ok and subject.tokens is not None:
+            curve = curves.setdefault((subject.label, subject.runner, subject.batch), {})
+            curve[subject.tokens] = _median_seconds(item)
+    for (label, runner, batch), curve in curves.items():
+        if len(curve) < _FEWEST_SIZES:
+            continue
+        fit = stats.fit_power_law(list(curve), list(curve.values()))
+        yield {
+            "label": label,
+            "runner": runner,
+            "batch": batch,
+            "tokens": sorted(curve),
+            "exponent": fit.exponent,
+            "exponent_standard_error": fit.standard_error,
+            "r_squared": fit.r_squared,
+            "method": "least squares on log(median seconds) against log(tokens)",
+        }
+
+
+def _median_seconds(item: Measurement) -> float:
+    samples = sorted(float(value) for turn in item.turns for value in turn)
+    middle = len(samples) // 2
+    if len(samples) % 2:
+        return samples[middle]
+    return math.fsum(samples[middle - 1 : middle + 1]) / 2
+
+
+def busy_notes(
+    before: Mapping[str, Any], cpus: int, disturbance: Mapping[str, Any]
+) -> Iterator[str]:
+    """What was wrong with the machine's state, as sentences."""
+    load = before.get("load_average")
+    if load and load[0] > cpus / 2:
+        yield f"the machine was busy before the run: load {load[0]:.2f} on {cpus} processors"
+    for key, who in (("other_share", "other processes"), ("stolen_share", "the host")):
+        share = disturbance.get(key)
+        if share is not None and share > environment.BUSY_SHARE:
+            yield f"{who} took {100 * share:.0f} % of the processors' time during the run"

@@ -1,0 +1,166 @@
+"""What is measured: one model in one runtime at one image size and batch size."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vim_deploy.deps import ort
+from vim_deploy.errors import VimDeployError
+from vim_deploy.graph import metadata
+from vim_deploy.run.base import Array, Runner
+from vim_deploy.specs import CheckpointInfo, ExportInfo, TensorSpec
+
+ONNX_RUNTIME = "onnxruntime"
+PYTORCH = "pytorch"
+#: DeiT's module in PyTorch; its ONNX file is an ``ONNX_RUNTIME`` subject like any other.
+PYTORCH_DEIT = "pytorch-deit"
+#: The weights of a model that is built only to be timed.
+_TIMING_SEED = 0
+
+#: Label, runner, batch, image size: what identifies the same measurement in two reports.
+SubjectKey = tuple[str, str, int, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One thing to measure.
+
+    Attributes:
+        label: model, as the report calls it; the same at every size and batch.
+        runner: ``ONNX_RUNTIME``, ``PYTORCH`` or ``PYTORCH_DEIT``.
+        source: JSON-able arguments of the runner, see ``open_runner``.
+        batch: images in one call.
+        image: height and width in pixels.
+        tokens: sequence length; None where the file does not say.
+        facts: JSON-able notes for the report (sha256, weights, attention).
+        estimated_bytes: memory it is expected to need, None when not known.
+    """
+
+    label: str
+    runner: str
+    source: dict[str, Any]
+    batch: int
+    image: tuple[int, int]
+    tokens: int | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    estimated_bytes: int | None = None
+
+    @property
+    def key(self) -> SubjectKey:
+        """What identifies the same measurement in two reports."""
+        return self.label, self.runner, self.batch, self.image
+
+
+def load_runtime(runner: str) -> None:
+    """Import what ``open_runner`` needs: the memory of a process before it has a model.
+
+    Raises:
+        VimDeployError: VIM-301 when ONNX Runtime is not installed.
+        ImportError: when PyTorch or transformers is not.
+    """
+    if runner == ONNX_RUNTIME:
+        ort.capabilities()
+        importlib.import_module("vim_deploy.run.ort_runner")
+        return
+    importlib.import_module("vim_deploy.run.torch_runner")
+    importlib.import_module("vim_deploy.model.load")
+    if runner == PYTORCH_DEIT:
+        from vim_deploy.model.deit import load_library
+
+        load_library()
+
+
+def open_runner(runner: str, source: dict[str, Any], threads: int) -> Runner:
+    """The runner that ``source`` describes, on ``threads`` threads.
+
+    ``ONNX_RUNTIME``: ``path``. ``PYTORCH``: ``path`` of an exported file, whose architecture is
+    taken, and ``checkpoint``, its address or None for seeded weights. ``PYTORCH_DEIT``: ``size``,
+    ``image`` (height, width), ``attention``.
+
+    Raises:
+        VimDeployError: VIM-301, VIM-4xx of the file, VIM-202 for an unknown runner.
+    """
+    if runner == ONNX_RUNTIME:
+        from vim_deploy.run.ort_runner import OrtRunner
+
+        # As stored: what is timed is the file as the runtime takes it, not the proof of its
+        # rounding. A bfloat16 file has no such form on this provider, and its name says so.
+        return OrtRunner(Path(source["path"]), threads=threads, as_stored=True)
+    if runner == PYTORCH:
+        return _vim_module(Path(source["path"]), source["checkpoint"], threads)
+    if runner == PYTORCH_DEIT:
+        from vim_deploy.model.deit import build_deit
+        from vim_deploy.run.torch_runner import ModuleRunner
+
+        height, width = source["image"]
+        module = build_deit(source["size"], (height, width), source["attention"])
+        spec = TensorSpec("image", "float32", ("batch", 3, height, width))
+        return ModuleRunner(module, spec, ("logits",), threads=threads)
+    raise VimDeployError("VIM-202", f"no runner is called {runner!r}", fix="a name of subject.py")
+
+
+def _vim_module(path: Path, checkpoint: str | None, threads: int) -> Runner:
+    """The reference module of an exported file, with its checkpoint's weights or seeded ones."""
+    from vim_deploy.model.load import reference_model
+    from vim_deploy.run.torch_runner import TorchRunner
+
+    info = require_info(path)
+    if checkpoint is None:
+        checkpoint, info = seeded(info)
+    return TorchRunner(reference_model(checkpoint, info), threads=threads)
+
+
+def seeded(info: ExportInfo) -> tuple[str, ExportInfo]:
+    """The same model with weights that mean nothing, and their address."""
+    if info.checkpoint.part == "seeded":
+        return info.checkpoint.name, info
+    stored = CheckpointInfo(name=f"seed:{_TIMING_SEED}", sha256="", part="seeded")
+    return stored.name, dataclasses.replace(info, checkpoint=stored)
+
+
+def require_info(path: Path) -> ExportInfo:
+    """What an exported file says about itself; VIM-410 when it says nothing."""
+    info = metadata.find(metadata.load_model(path))
+    if info is None:
+        raise VimDeployError(
+            "VIM-410",
+            f"{path} does not say which model it holds",
+            fix="export it with vim-deploy, or leave out --baseline",
+        )
+    return info
+
+
+def input_for(runner: Runner, batch: int, seed: int = 0) -> Array:
+    """A repeatable random batch of the runner's dtype and shape.
+
+    Raises:
+        VimDeployError: VIM-415 when the model's batch is fixed to another size, or a size other
+            than the batch is not fixed.
+    """
+    spec = runner.input
+    if isinstance(spec.shape[0], int) and spec.shape[0] != batch:
+        raise VimDeployError(
+            "VIM-415",
+            f"the model takes batches of {spec.shape[0]} only, not of {batch}",
+            fix=f"--batches {spec.shape[0]}, or export it with --batch dynamic",
+        )
+    unknown = [size for size in spec.shape[1:] if not isinstance(size, int)]
+    if unknown:
+        raise VimDeployError(
+            "VIM-415",
+            f"the model's image size is not fixed: {list(spec.shape)}",
+            fix="give a model made by vim-deploy export",
+        )
+    shape = (batch, *(int(size) for size in spec.shape[1:]))
+    generator = np.random.default_rng(seed)
+    if np.issubdtype(np.dtype(spec.dtype), np.integer):
+        pixels: Array = generator.integers(0, 256, shape).astype(spec.dtype)
+        return pixels
+    values: Array = generator.standard_normal(shape, dtype=np.float32).astype(spec.dtype)
+    return values

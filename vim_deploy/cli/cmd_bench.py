@@ -1,0 +1,134 @@
+"""``vim-deploy bench``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vim_deploy.cli.options import ImageSizes, Percent, WholeNumbers, force_option, json_option
+from vim_deploy.cli.output import command_line, print_json, print_table, say
+
+
+@click.command("bench")
+@click.argument("artifacts", nargs=-1, required=True, metavar="ARTIFACT...")
+@click.option(
+    "--batches", type=WholeNumbers(), default="1", show_default=True, help="Batch sizes to run."
+)
+@click.option(
+    "--image-sizes",
+    type=ImageSizes(),
+    help="Sizes to export at, for example 224,512; for checkpoints, recipes and variants.",
+)
+@click.option(
+    "--baseline",
+    "baselines",
+    multiple=True,
+    type=click.Choice(["pytorch", "deit", "deit-tiny", "deit-small", "deit-base"]),
+    help="Measure this beside each model; may be given several times. deit: the DeiT of the "
+    "same width; with pytorch as well, in PyTorch too.",
+)
+@click.option(
+    "--random-weights",
+    type=click.IntRange(min=0),
+    metavar="SEED",
+    help="Seeded weights for variants; time does not depend on values.",
+)
+@click.option(
+    "--graph",
+    type=click.Choice(["fused", "fused-low-rank", "base"]),
+    default="fused",
+    show_default=True,
+    help="Form of what is exported here.",
+)
+@click.option(
+    "--export-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder that keeps what is exported here.  [default: a temporary one]",
+)
+@click.option(
+    "--warmup",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    show_default=True,
+    help="Seconds of calls before the clock counts, for each measurement.",
+)
+@click.option(
+    "--duration",
+    type=click.FloatRange(min=0, min_open=True),
+    default=3.0,
+    show_default=True,
+    help="Seconds of timed calls for each measurement; at least three calls are made.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Threads inside one operator.  [default: the processors this process may use]",
+)
+@click.option(
+    "--compare",
+    type=click.Path(path_type=Path),
+    metavar="OLD.json",
+    help="An earlier bench.json of this machine; exit code 10 when a figure is worse.",
+)
+@click.option(
+    "--max-regress",
+    type=Percent(),
+    default="5%",
+    show_default=True,
+    help="How much worse than in --compare is still accepted.",
+)
+@click.option(
+    "--report",
+    "output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(),
+    help="Folder for bench.json and bench.md.  [default: this one]",
+)
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.png",
+    help="Draw time and memory against image size, as .png or .svg.",
+)
+@force_option
+@json_option
+def command(artifacts: tuple[str, ...], as_json: bool, **options: Any) -> None:  # noqa: ANN401
+    """Measure latency, throughput and memory on this machine, in turns.
+
+    ARTIFACT is an exported ONNX file (ONNX Runtime on the CPU), or a checkpoint, recipe or
+    variant, which is exported first, at every size of --image-sizes. Every measurement has a
+    process of its own; those of one image and batch size take turns, and ratios refer to the
+    first ARTIFACT.
+    """
+    from vim_deploy.bench.compare import require_no_regression
+    from vim_deploy.pipeline import benchmark
+    from vim_deploy.pipeline.benchmarking import BenchOptions
+
+    image_sizes = options.pop("image_sizes") or ()
+    chosen = BenchOptions(image_sizes=image_sizes, **options)
+    report = benchmark(artifacts, chosen, command_line(), say)
+    value = report.as_dict()
+    print_report(value)
+    say(f"wrote {chosen.output / 'bench.json'} and bench.md" if chosen.output else "")
+    if as_json:
+        print_json(value)
+    report.require_measured()
+    require_no_regression(report)
+
+
+def print_report(value: dict[str, Any]) -> None:
+    """The table of results, the exponents and the notes."""
+    from vim_deploy.bench.markdown import COLUMNS, result_rows, scaling_text
+
+    print_table("benchmark", COLUMNS, result_rows(value))
+    say(f"clock: {value['method']['clock']}")
+    for entry in value["scaling"]:
+        what = f"{entry['label']}, {entry['runner']}, batch {entry['batch']}"
+        say(f"{what}: time grows with tokens to the power {scaling_text(entry)}")
+    for entry in (value["comparison"] or {"entries": []})["entries"]:
+        change = 100 * (entry["ratio"] - 1)
+        say(f"{entry['what']}: {entry['figure']} {change:+.1f} % ({entry['verdict']})")
+    for note in value["notes"]:
+        say(f"note: {note}")

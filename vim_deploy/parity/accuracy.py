@@ -1,0 +1,292 @@
+"""Accuracy of two runners on the same labelled images, and whether one is worse."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import vim_deploy
+from vim_deploy.errors import VimDeployError
+from vim_deploy.files import write_json
+from vim_deploy.interrupts import check
+from vim_deploy.parity.dataset import Dataset, Unreadable
+from vim_deploy.parity.paired import PairedDifference, paired_difference
+from vim_deploy.run.base import Array, Runner, run_in_batches
+
+Progress = Callable[[int, int], None]
+
+_TOP = 5
+#: Names of unreadable images that an error message lists; the report has all.
+_NAMED = 5
+#: Stands for "no class": of an image for which a runner gave NaN.
+_NO_CLASS = -1
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is demanded; None leaves it unchecked. A detectable loss always fails.
+
+    Attributes:
+        max_loss: largest upper bound of the loss of top-1 accuracy, as a share.
+        top1_agreement: smallest share of images with the same first class on both sides.
+    """
+
+    max_loss: float | None = None
+    top1_agreement: float | None = None
+
+
+@dataclass(frozen=True)
+class SideAccuracy:
+    """One side: right answers as counts; ``top5`` None where five classes are not told apart.
+
+    ``not_a_number`` counts images with NaN among the scores; they are wrong answers.
+    """
+
+    name: str
+    top1: int
+    top5: int | None
+    not_a_number: int
+
+
+@dataclass(frozen=True)
+class AccuracyReport:
+    """What was compared on which images, and how it came out.
+
+    Attributes:
+        images: images both sides have seen.
+        unreadable: name and reason of every image that could not be read.
+        same_class: images with the same first class on both sides.
+        top1, top5: paired differences.
+        classes_by: how the data set's classes became the model's.
+    """
+
+    artifact: str
+    artifact_sha256: str
+    dataset: str
+    classes_by: str
+    images: int
+    unreadable: tuple[tuple[str, str], ...]
+    reference: SideAccuracy
+    candidate: SideAccuracy
+    same_class: int
+    top1: PairedDifference
+    top5: PairedDifference | None
+    limits: Limits = Limits()
+    command: tuple[str, ...] = ()
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The findings in words."""
+        found = [self.top1.sentence("top-1 accuracy")]
+        if self.top5 is not None:
+            found.append(self.top5.sentence("top-5 accuracy"))
+        return tuple(found)
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """What is not met, as sentences."""
+        failures = []
+        if self.top1.detectable and self.top1.loss > 0:
+            failures.append(self.top1.sentence("top-1 accuracy"))
+        limit = self.limits.max_loss
+        if limit is not None and self.top1.high > limit:
+            failures.append(
+                f"upper bound of the loss {100 * self.top1.high:.2f} % is above {100 * limit:.2f} %"
+            )
+        wanted, agreement = self.limits.top1_agreement, self.same_class / self.images
+        if wanted is not None and agreement < wanted:
+            failures.append(f"top-1 agreement {agreement:.4f} is below {wanted}")
+        return tuple(failures)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able form, as in ``accuracy.json``."""
+        return {
+            "tool": f"vim-deploy {vim_deploy.__version__}",
+            "passed": not self.failures,
+            "failures": list(self.failures),
+            "artifact": self.artifact,
+            "artifact_sha256": self.artifact_sha256,
+            "dataset": {
+                "name": self.dataset,
+                "classes_by": self.classes_by,
+                "images": self.images,
+                "unreadable": len(self.unreadable),
+                "unreadable_images": [{"name": name, "why": why} for name, why in self.unreadable],
+            },
+            "reference": self._side(self.reference),
+            "candidate": self._side(self.candidate),
+            "same_class": self.same_class,
+            "top1": _difference(self.top1),
+            "top5": None if self.top5 is None else _difference(self.top5),
+            "method": "exact McNemar test; 95 % score interval (Tango 1998)",
+            "limits": dataclasses.asdict(self.limits),
+            "statement": list(self.sentences),
+            "command": list(self.command),
+        }
+
+    def _side(self, side: SideAccuracy) -> dict[str, Any]:
+        return {
+            **dataclasses.asdict(side),
+            "top1_accuracy": side.top1 / self.images,
+            "top5_accuracy": None if side.top5 is None else side.top5 / self.images,
+        }
+
+    def write(self, path: Path) -> None:
+        """Write ``as_dict`` to ``path``, atomically."""
+        write_json(path, self.as_dict())
+
+    def require_passed(self) -> None:
+        """VIM-701 when accuracy was lost or a limit is not met."""
+        if self.failures:
+            raise VimDeployError(
+                "VIM-701",
+                f"{self.candidate.name} does not do on {self.dataset} what "
+                f"{self.reference.name} does",
+                why="\n".join(self.failures),
+                fix="check that both sides have the same weights and preparation; more images "
+                "make the bound narrower",
+            )
+
+
+def compare_accuracy(
+    reference: Runner,
+    candidate: Runner,
+    dataset: Dataset,
+    batch: int,
+    progress: Progress = lambda done, of: None,
+) -> dict[str, Any]:
+    """Run both sides over the data set; the counts for an ``AccuracyReport``.
+
+    One batch of images is in memory at a time, and of the outputs only which classes came first.
+
+    Args:
+        batch: images in memory at once; a graph with a fixed batch is given its own.
+        progress: told how many of how many images are done.
+
+    Raises:
+        VimDeployError: VIM-415 (an input does not fit, or an output has no classes), VIM-419 when
+            no image could be read.
+    """
+    unreadable = Unreadable()
+    tallies = (_Tally(), _Tally())
+    same, done = 0, 0
+    for part in dataset.batches(batch, unreadable):
+        firsts = []
+        for runner, tally in zip((reference, candidate), tallies, strict=True):
+            ranking = rank_classes(_run(runner, part.images), runner)
+            tally.add(ranking, part.labels)
+            firsts.append(ranking[:, 0])
+        same += int(((firsts[0] == firsts[1]) & (firsts[0] != _NO_CLASS)).sum())
+        done += len(part.labels)
+        progress(done + len(unreadable.entries), len(dataset))
+        # A library may have lost the Ctrl-C of a long run.
+        check()
+    if done == 0:
+        raise VimDeployError(
+            "VIM-419",
+            f"no image of {dataset.name} could be read",
+            why="\n".join(f"{name}: {why}" for name, why in unreadable.entries[:_NAMED]),
+            fix="give complete 8-bit image files",
+        )
+    (ref1, ref5), (cand1, cand5) = ((tally.right(1), tally.right(_TOP)) for tally in tallies)
+    assert ref1 is not None
+    assert cand1 is not None
+    return {
+        "dataset": dataset.name,
+        "classes_by": dataset.classes_by,
+        "images": done,
+        "unreadable": tuple(unreadable.entries),
+        "reference": tallies[0].side(reference.name),
+        "candidate": tallies[1].side(candidate.name),
+        "same_class": same,
+        "top1": _paired(ref1, cand1),
+        "top5": None if ref5 is None or cand5 is None else _paired(ref5, cand5),
+    }
+
+
+class _Tally:
+    """Where the true class of each image stands in one side's ranking."""
+
+    def __init__(self) -> None:
+        self._places: list[Array] = []
+        self._ranked = _TOP
+        self._invalid = 0
+
+    def add(self, ranking: Array, labels: Array) -> None:
+        hits = ranking == labels[:, None]
+        self._places.append(np.where(hits.any(axis=1), hits.argmax(axis=1), _TOP))
+        self._ranked = min(self._ranked, ranking.shape[1])
+        self._invalid += int((ranking[:, 0] == _NO_CLASS).sum())
+
+    def right(self, count: int) -> Array | None:
+        """Whether the true class is among the first ``count``; None when fewer are ranked."""
+        return None if count > self._ranked else np.concatenate(self._places) < count
+
+    def side(self, name: str) -> SideAccuracy:
+        top1, top5 = self.right(1), self.right(_TOP)
+        assert top1 is not None
+        return SideAccuracy(
+            name, int(top1.sum()), None if top5 is None else int(top5.sum()), self._invalid
+        )
+
+
+def rank_classes(outputs: Mapping[str, Array], runner: Runner) -> Array:
+    """The first classes of each image, best first: int64 [batch, at most 5].
+
+    Scores are ranked as they are (a softmax does not change the order), equal ones by class
+    number; an image with a NaN score gets no class. The head ``topk`` ranks by itself.
+
+    Raises:
+        VimDeployError: VIM-415 when the first output has no class axis.
+    """
+    if "classes" in outputs:
+        ranked: Array = outputs["classes"][:, :_TOP].astype(np.int64)
+        return ranked
+    scores = outputs[runner.outputs[0]]
+    if scores.ndim != 2 or scores.shape[1] < 2:
+        raise VimDeployError(
+            "VIM-415",
+            f"output {runner.outputs[0]!r} of {runner.name} has no class scores",
+            why=f"its shape is {list(scores.shape)}, expected [batch, classes]",
+            fix="export the model with --head logits",
+        )
+    ranking: Array = np.argsort(-scores, axis=1, kind="stable")[:, :_TOP].astype(np.int64)
+    ranking[np.isnan(scores).any(axis=1)] = _NO_CLASS
+    return ranking
+
+
+def _run(runner: Runner, images: Array) -> Mapping[str, Array]:
+    """Outputs for ``images``; a graph with a fixed batch gets the last one filled up."""
+    fixed = runner.input.shape[0]
+    if not isinstance(fixed, int):
+        return runner.run(images)
+    missing = -len(images) % fixed
+    padded = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
+    outputs = run_in_batches(runner, padded, fixed)
+    return {name: value[: len(images)] for name, value in outputs.items()}
+
+
+def _paired(reference: Array, candidate: Array) -> PairedDifference:
+    losses = int((reference & ~candidate).sum())
+    gains = int((candidate & ~reference).sum())
+    return paired_difference(losses, gains, len(reference))
+
+
+def _difference(value: PairedDifference) -> dict[str, Any]:
+    return {**dataclasses.asdict(value), "detectable": value.detectable}
+
+
+def unreadable_lines(unreadable: Sequence[tuple[str, str]]) -> list[str]:
+    """How many images could not be read, and the first of them by name."""
+    if not unreadable:
+        return []
+    lines = [f"{len(unreadable)} images could not be read and were left out:"]
+    lines += [f"  {name}: {why}" for name, why in unreadable[:_NAMED]]
+    if len(unreadable) > _NAMED:
+        lines.append(f"  and {len(unreadable) - _NAMED} more, named in the report")
+    return lines

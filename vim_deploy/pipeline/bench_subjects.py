@@ -1,0 +1,285 @@
+"""What a benchmark's command line names, as subjects: files are read, models exported."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from vim_deploy.bench.estimate import deit_bytes, vim_bytes
+from vim_deploy.bench.subject import ONNX_RUNTIME, PYTORCH, PYTORCH_DEIT, Subject, require_info
+from vim_deploy.errors import VimDeployError, nearest
+from vim_deploy.files import require_file, sha256_of, write_bytes
+from vim_deploy.graph import metadata
+from vim_deploy.pipeline.exporting import ExportOptions, export, require_torch
+from vim_deploy.recipe.model_config import ModelConfig
+from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.specs import ExportInfo, GraphForm
+
+#: ``deit`` is the DeiT of the model's own width.
+BASELINES = ("pytorch", "deit", "deit-tiny", "deit-small", "deit-base")
+_DEIT_NAMES = {"tiny": "DeiT-Ti", "small": "DeiT-S", "base": "DeiT-B"}
+_DEIT_OF_WIDTH = {192: "tiny", 384: "small", 768: "base"}
+#: Engines are recognised by these, to be refused with a reason.
+_ENGINE_SUFFIXES = (".plan", ".engine", ".trt")
+#: Larger batches than this are a typing error.
+MAX_BATCH = 4096
+
+ImageSize = int | tuple[int, int]
+
+
+class SubjectMaker:
+    """Makes subjects from artifacts.
+
+    Args:
+        folder: for what is exported, absolute.
+        image_sizes, batches, baselines, random_weights, graph: see ``BenchOptions``.
+        progress: told what is exported.
+
+    Attributes:
+        notes: what a reader of the report has to know about the subjects.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        image_sizes: Sequence[ImageSize],
+        batches: Sequence[int],
+        baselines: Sequence[str],
+        random_weights: int | None,
+        graph: GraphForm,
+        progress: Callable[[str], None],
+    ) -> None:
+        for name in baselines:
+            if name not in BASELINES:
+                raise VimDeployError(
+                    "VIM-202", f"unknown baseline {name!r}", fix=nearest(name, BASELINES)
+                )
+        self._folder = folder
+        self._sizes = tuple(image_sizes)
+        self._batches = tuple(batches)
+        self._baselines = tuple(dict.fromkeys(baselines))
+        self._seed = random_weights
+        self._graph = graph
+        self._progress = progress
+        self._seen: set[tuple[Any, ...]] = set()
+        self.notes: list[str] = []
+
+    def groups(self, artifacts: Sequence[str | Path]) -> list[list[Subject]]:
+        """Subjects of one image size and batch size each, to be measured in turns.
+
+        Raises:
+            VimDeployError: VIM-202, VIM-203 (an artifact and the options do not fit), and what
+                reading and exporting raise.
+        """
+        names = list(dict.fromkeys(str(artifact) for artifact in artifacts))
+        for name in names:
+            self._check(name)
+        stems = [Path(name).stem for name in names]
+        labels = [
+            stem if stems.count(stem) == 1 else name
+            for name, stem in zip(names, stems, strict=True)
+        ]
+        groups: dict[tuple[tuple[int, int], int], list[Subject]] = {}
+        models = [
+            model
+            for name, label in zip(names, labels, strict=True)
+            for model in self._models(name, label)
+        ]
+        for label, path, checkpoint in models:
+            for batch in self._batches:
+                subject = self._exported(label, path, checkpoint, batch)
+                groups.setdefault((subject.image, batch), []).append(subject)
+        if PYTORCH in self._baselines:
+            for label, path, checkpoint in models:
+                for batch in self._batches:
+                    beside = self._pytorch(label, path, checkpoint, batch)
+                    if beside is not None:
+                        groups[beside.image, batch].append(beside)
+        sizes = self._deit_sizes(models)
+        for (image, batch), members in groups.items():
+            for size in sizes:
+                members += self._deit(size, image, batch)
+        return list(groups.values())
+
+    def _check(self, name: str) -> None:
+        suffix = Path(name).suffix
+        if suffix in _ENGINE_SUFFIXES:
+            require_file(Path(name), "engine")
+            raise VimDeployError(
+                "VIM-202",
+                f"{name} is an engine, and this version of vim-deploy bench runs no engines",
+                why="it measures ONNX Runtime and PyTorch on the CPU",
+                fix="name the ONNX file the engine was built from",
+            )
+        if suffix == ".onnx" and (self._sizes or self._seed is not None):
+            option = "--image-sizes" if self._sizes else "--random-weights"
+            raise VimDeployError(
+                "VIM-203",
+                f"{option} does not go with {name}, whose image size and weights are fixed",
+                fix="name the checkpoint, recipe or variant instead",
+            )
+
+    def _models(self, name: str, label: str) -> list[tuple[str, Path, str | None]]:
+        """Label, file and checkpoint of what ``name`` means, one for each image size."""
+        if Path(name).suffix == ".onnx":
+            return [(label, require_file(Path(name), "ONNX model").resolve(), None)]
+        return [self._export(name, label, size) for size in self._sizes or (None,)]
+
+    def _export(
+        self, name: str, label: str, size: ImageSize | None
+    ) -> tuple[str, Path, str | None]:
+        require_torch()
+        from vim_deploy.model.load import checkpoint_of
+
+        request = ModelRequest(name, image_size=size, random_weights=self._seed)
+        stem = re.sub(r"[^\w.-]+", "-", label) + ("" if size is None else "-" + _size_text(size))
+        path = self._folder / f"{stem}.onnx"
+        self._progress(f"exporting {stem}")
+        # Speed is measured here; that the file computes what it should is for export and verify.
+        result = export(request, path, ExportOptions(graph=self._graph, check=False))
+        self._note(f"{label}: {note}" for note in result.notes if "random" in note)
+        return label, path, None if self._seed is not None else checkpoint_of(request)
+
+    def _exported(self, label: str, path: Path, checkpoint: str | None, batch: int) -> Subject:
+        model = metadata.load_model(path)
+        info = metadata.find(model)
+        return Subject(
+            label=label,
+            runner=ONNX_RUNTIME,
+            source={"path": str(path)},
+            batch=batch,
+            image=_image_size(model, info, path),
+            tokens=None if info is None else _config(info).num_tokens,
+            facts={
+                "file": path.name,
+                "sha256": sha256_of(path),
+                "graph": None if info is None else info.graph,
+                "precision": None if info is None else info.precision,
+                "weights": None if info is None else info.checkpoint.name,
+            },
+            estimated_bytes=None if info is None else vim_bytes(_config(info), batch, ONNX_RUNTIME),
+        )
+
+    def _pytorch(
+        self, label: str, path: Path, checkpoint: str | None, batch: int
+    ) -> Subject | None:
+        """The module of an exported file; None when an equal one is there already."""
+        require_torch()
+        info = require_info(path)
+        config = _config(info)
+        same = (str(info.model_config), info.head, info.preprocess, checkpoint, batch)
+        if same in self._seen:
+            return None
+        self._seen.add(same)
+        weights = info.checkpoint.name
+        if checkpoint is None and info.checkpoint.part != "seeded":
+            weights = "seeded: time does not depend on values"
+            self._note(
+                [
+                    f"{label}: PyTorch runs the file's architecture with seeded weights; "
+                    "time does not depend on values"
+                ]
+            )
+        return Subject(
+            label=label,
+            runner=PYTORCH,
+            source={"path": str(path), "checkpoint": checkpoint},
+            batch=batch,
+            image=config.image_hw,
+            tokens=config.num_tokens,
+            facts={"scan": "reference, step by step", "weights": weights},
+            estimated_bytes=vim_bytes(config, batch, PYTORCH),
+        )
+
+    def _deit_sizes(self, models: Sequence[tuple[str, Path, str | None]]) -> tuple[str, ...]:
+        """Keys of ``DEIT_SIZES`` that the baselines name."""
+        wanted = [name for name in self._baselines if name.startswith("deit")]
+        if not wanted:
+            return ()
+        require_torch()
+        from vim_deploy.model.deit import load_library
+
+        load_library()
+        sizes = [name.removeprefix("deit-") for name in wanted if name != "deit"]
+        for _, path, _ in models if "deit" in wanted else ():
+            width = _config(require_info(path)).embed_dim
+            if width not in _DEIT_OF_WIDTH:
+                raise VimDeployError(
+                    "VIM-202",
+                    f"no DeiT is as wide as this model: {width}",
+                    fix="--baseline deit-tiny, deit-small or deit-base",
+                )
+            sizes.append(_DEIT_OF_WIDTH[width])
+        self._note(["DeiT has seeded weights; time does not depend on values"])
+        return tuple(dict.fromkeys(sizes))
+
+    def _deit(self, size: str, image: tuple[int, int], batch: int) -> list[Subject]:
+        """DeiT with each attention, in ONNX Runtime and, where that is a baseline, in PyTorch."""
+        from vim_deploy.model.deit import ATTENTIONS, DEIT_SIZES, deit_tokens
+
+        tokens = deit_tokens(image)
+        width, heads = DEIT_SIZES[size]
+        subjects = []
+        for runner in (ONNX_RUNTIME, PYTORCH_DEIT):
+            if runner == PYTORCH_DEIT and PYTORCH not in self._baselines:
+                continue
+            for attention in ATTENTIONS:
+                source: dict[str, Any] = {"size": size, "image": image, "attention": attention}
+                if runner == ONNX_RUNTIME:
+                    source = {"path": str(self._deit_file(size, image, attention))}
+                subjects.append(
+                    Subject(
+                        label=f"{_DEIT_NAMES[size]} {attention}",
+                        runner=runner,
+                        source=source,
+                        batch=batch,
+                        image=image,
+                        tokens=tokens,
+                        facts={"attention": attention, "weights": "seeded"},
+                        estimated_bytes=deit_bytes(tokens, width, heads, batch, runner, attention),
+                    )
+                )
+        return subjects
+
+    def _deit_file(self, size: str, image: tuple[int, int], attention: str) -> Path:
+        """DeiT through the same exporter and the same tidying as our own models."""
+        path = self._folder / f"deit-{size}-{attention}-{_size_text(image)}.onnx"
+        if not path.exists():
+            from vim_deploy.graph.tidy import tidy
+            from vim_deploy.graph.trace import trace_classifier
+            from vim_deploy.model.deit import build_deit
+
+            self._progress(f"exporting {path.stem}")
+            model = tidy(trace_classifier(build_deit(size, image, attention), image))
+            write_bytes(path, model.SerializeToString())
+        return path
+
+    def _note(self, sentences: Any) -> None:  # noqa: ANN401 - any iterable of str
+        self.notes += [text for text in sentences if text not in self.notes]
+
+
+def _config(info: ExportInfo) -> ModelConfig:
+    return ModelConfig.from_dict(info.model_config)
+
+
+def _image_size(model: Any, info: ExportInfo | None, path: Path) -> tuple[int, int]:  # noqa: ANN401
+    """Height and width of the input: from the metadata, else the last two of a NCHW input."""
+    if info is not None:
+        return info.image.height, info.image.width
+    inputs = metadata.inputs_of(model)
+    sizes = inputs[0].shape[-2:] if len(inputs) == 1 and len(inputs[0].shape) == 4 else ()
+    if len(sizes) != 2 or not all(isinstance(size, int) for size in sizes):
+        raise VimDeployError(
+            "VIM-415",
+            f"{path} has no image input of a fixed size",
+            why=", ".join(f"{spec.name} {list(spec.shape)}" for spec in inputs),
+            fix="give a model made by vim-deploy export",
+        )
+    return int(sizes[0]), int(sizes[1])
+
+
+def _size_text(size: ImageSize) -> str:
+    return str(size) if isinstance(size, int) else f"{size[0]}x{size[1]}"
