@@ -18,7 +18,7 @@ STAMP := $(VENV)/.installed
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt $(PIP_ARGS)
 
-.PHONY: help venv demo check test test-fast test-all bench clean
+.PHONY: help venv demo check test test-fast test-all bench bench-deit clean
 
 help:
 	@echo "make venv       environment in $(VENV) from pinned versions"
@@ -26,6 +26,7 @@ help:
 	@echo "make test       style, types, all tests (what CI runs)"
 	@echo "make test-fast  style, types, tests without engine builds and slow ones"
 	@echo "make test-all   make test, then the demo"
+	@echo "make bench-deit Vim against DeiT from 224 to 1248 px, with a figure (half an hour, quiet)"
 	@echo "make bench      time the stages for Vim-Ti at 224 and print ratios"
 
 venv: $(STAMP)
@@ -60,6 +61,10 @@ test-all: test demo
 
 bench: venv
 	$(BIN)/python benchmarks/spine.py
+
+bench-deit: venv
+	$(INSTALL) --editable '.[deit,plot]'
+	$(BIN)/python benchmarks/scaling.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
