@@ -127,7 +127,7 @@ def measure_group(
     with contextlib.ExitStack() as stack:
         running = []
         for measurement in measurements:
-            name = f"{measurement.subject.label} ({measurement.subject.runner})"
+            name = f"{measurement.subject.label} ({measurement.subject.runtime})"
             progress(f"loading {name}")
             worker = stack.enter_context(WorkerProcess(command))
             with _failing(measurement):

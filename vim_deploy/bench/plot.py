@@ -36,20 +36,25 @@ def draw(value: Mapping[str, Any], path: Path) -> None:
     """
     check_plot(path)
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, StrMethodFormatter
 
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    figure = Figure(figsize=(10, 4.8), layout="constrained")
     panels = figure.subplots(1, 2)
     titles = ("time for one image", "peak memory above the empty runtime")
     for axes, kind, unit, title in zip(panels, _FIGURES, ("ms", "MB"), titles, strict=True):
         for number, (name, curve) in enumerate(curves(value, kind).items()):
             tokens, numbers = zip(*curve, strict=True)
             axes.plot(tokens, numbers, marker=_MARKERS[number % len(_MARKERS)], label=name)
-        axes.set(xscale="log", yscale="log", xlabel="tokens", ylabel=unit, title=title)
-        axes.grid(visible=True, which="both", alpha=0.25)
+        axes.set(xscale="log", yscale="log", ylabel=unit, title=title)
+        axes.set_xlabel("image size in pixels, spaced by the logarithm of its tokens")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.grid(visible=True, alpha=0.25)
         sizes = _sizes(value)
-        axes.set_xticks(list(sizes), [f"{tokens}\n{side}" for tokens, side in sizes.items()])
+        axes.set_xticks(list(sizes), list(sizes.values()))
         axes.minorticks_off()
-    panels[0].legend(fontsize="small")
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, fontsize="small", loc="outside lower center", ncols=3)
     machine = value["machine"]
     figure.suptitle(
         f"{machine['cpu_model']}, {value['settings']['threads']} threads, {value['state']['date']}",
@@ -90,7 +95,7 @@ def curves(value: Mapping[str, Any], kind: str) -> dict[str, _Curve]:
 def _sizes(value: Mapping[str, Any]) -> dict[int, str]:
     """Image size of each number of tokens that is on the axis."""
     return {
-        result["tokens"]: "x".join(str(side) for side in result["image"])
+        result["tokens"]: "x".join(str(side) for side in dict.fromkeys(result["image"]))
         for result in value["results"]
         if result["tokens"] is not None
     }

@@ -101,7 +101,7 @@ def describe(item: Measurement) -> str:
     """One measurement in words."""
     subject = item.subject
     height, width = subject.image
-    return f"{subject.label}, {subject.runner}, {height}x{width}, batch {subject.batch}"
+    return f"{subject.label}, {subject.runtime}, {height}x{width}, batch {subject.batch}"
 
 
 def result_of(item: Measurement) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def result_of(item: Measurement) -> dict[str, Any]:
     value: dict[str, Any] = {
         "group": item.group,
         "label": subject.label,
-        "runner": subject.runner,
+        "runner": subject.runtime,
         "runtime": item.runtime,
         "batch": subject.batch,
         "image": list(subject.image),
@@ -153,9 +153,9 @@ def ratios(measurements: Sequence[Measurement]) -> Iterator[dict[str, Any]]:
             "batch": first.subject.batch,
             "image": list(first.subject.image),
             "of": other.subject.label,
-            "of_runner": other.subject.runner,
+            "of_runner": other.subject.runtime,
             "to": first.subject.label,
-            "to_runner": first.subject.runner,
+            "to_runner": first.subject.runtime,
             "time": time.as_dict(),
             "model_memory": None if not mine or theirs is None else theirs / mine,
         }
@@ -175,7 +175,7 @@ def scaling(measurements: Sequence[Measurement]) -> Iterator[dict[str, Any]]:
     for item in measurements:
         subject = item.subject
         if item.ok and subject.tokens is not None:
-            curve = curves.setdefault((subject.label, subject.runner, subject.batch), {})
+            curve = curves.setdefault((subject.label, subject.runtime, subject.batch), {})
             curve[subject.tokens] = _median_seconds(item)
     for (label, runner, batch), curve in curves.items():
         if len(curve) < _FEWEST_SIZES:

@@ -23,7 +23,7 @@ PYTORCH_DEIT = "pytorch-deit"
 #: The weights of a model that is built only to be timed.
 _TIMING_SEED = 0
 
-#: Label, runner, batch, image size: what identifies the same measurement in two reports.
+#: Label, runtime, batch, image size: what identifies the same measurement in two reports.
 SubjectKey = tuple[str, str, int, tuple[int, int]]
 
 
@@ -54,7 +54,12 @@ class Subject:
     @property
     def key(self) -> SubjectKey:
         """What identifies the same measurement in two reports."""
-        return self.label, self.runner, self.batch, self.image
+        return self.label, self.runtime, self.batch, self.image
+
+    @property
+    def runtime(self) -> str:
+        """The runtime for people: PyTorch is one, whichever module it runs."""
+        return PYTORCH if self.runner == PYTORCH_DEIT else self.runner
 
 
 def load_runtime(runner: str) -> None:

@@ -229,7 +229,7 @@ def _measure(
             if reason is None:
                 found.append(measured[subject.key])
             else:
-                tell(f"skipping {subject.label} ({subject.runner}): {reason}")
+                tell(f"skipping {subject.label} ({subject.runtime}): {reason}")
                 found.append(Measurement(subject, number, SKIPPED, reason))
     return found
 
@@ -260,7 +260,7 @@ def too_large(group: Sequence[Subject], available: int | None) -> dict[SubjectKe
 def _finding_notes(measurements: Sequence[Measurement]) -> Iterator[str]:
     for item in measurements:
         if item.ok and not item.finite:
-            yield f"{item.subject.label} ({item.subject.runner}) gives NaN or Inf on random input"
+            yield f"{item.subject.label} ({item.subject.runtime}) gives NaN or Inf on random input"
         if "rounding after every operator" in item.runtime:
             yield (
                 f"{item.subject.label}: {item.runtime.partition(' (')[0]} has no operators of "
