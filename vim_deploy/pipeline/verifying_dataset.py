@@ -1,4 +1,4 @@
-"""Verify on a data set: accuracy of an exported file or engine against its reference, image by image."""
+"""Verify on a data set: accuracy of a file or engine against its reference, image by image."""
 
 from __future__ import annotations
 
@@ -75,9 +75,7 @@ def verify_dataset(
         found = open_dataset(dataset, candidate.info, candidate.runner.input, options.limit)
         with open_reference(against, candidate, options.twin) as (reference, _):
             assert reference is not None
-            counts = compare_accuracy(
-                reference, candidate.runner, found, options.batch, progress
-            )
+            counts = compare_accuracy(reference, candidate.runner, found, options.batch, progress)
     return AccuracyReport(
         artifact=artifact.name,
         artifact_sha256=sha256_of(artifact),
