@@ -85,6 +85,7 @@ class FakeCudart:
         self._blocks: dict[int, _Block] = {}
         self._streams: dict[int, _Stream] = {}
         self._events: dict[int, tuple[int, int]] = {}
+        self._timers: dict[int, bool] = {}
         self._graphs: dict[int, list[Work]] = {}
         self._templates: dict[int, list[Work]] = {}
         self._handles = itertools.count(0x1000)
@@ -260,8 +261,25 @@ class FakeCudart:
         self._events[handle] = (0, 0)
         return _Error.SUCCESS, handle
 
+    def cudaEventCreate(self) -> Any:
+        handle = next(self._handles)
+        self._events[handle] = (0, 0)
+        self._timers[handle] = False
+        return _Error.SUCCESS, handle
+
+    def cudaEventElapsedTime(self, start: int, end: int) -> Any:
+        """Always a quarter of a millisecond, for timers that were recorded and reached."""
+        for timer in (start, end):
+            assert self._timers[timer], "a timer that was not recorded"
+            stream, count = self._events[timer]
+            assert not (count and self._streams[stream].work), "a timer that was not reached"
+        return _Error.SUCCESS, 0.25
+
     def cudaEventRecord(self, event: int, stream: int) -> Any:
+        assert self._streams[stream].capture is None, "a timer recorded into a graph"
         self._events[event] = (stream, len(self._streams[stream].work))
+        if event in self._timers:
+            self._timers[event] = True
         return (_Error.SUCCESS,)
 
     def _reach(self, stream: int, count: int) -> None:

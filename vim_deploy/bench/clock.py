@@ -24,8 +24,11 @@ SCOPE = (
 class DeviceTimed(Protocol):
     """What a runner offers when its device has a clock of its own."""
 
-    def device_seconds(self) -> float:
-        """Seconds the device worked on the latest ``run``, by the device's own events."""
+    def device_seconds(self) -> float | None:
+        """Seconds the device worked on the latest ``run``, by the device's own events.
+
+        None when the runner was opened without that.
+        """
 
 
 @dataclass(frozen=True)

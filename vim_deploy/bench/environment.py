@@ -13,10 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import vim_deploy
+from vim_deploy.deps import cuda_driver
+from vim_deploy.errors import VimDeployError
 
 #: What has to be equal before two reports may be compared.
 IDENTITY = ("cpu_model", "architecture", "cpus", "gpu")
-_PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "torch", "transformers")
+_PACKAGES = (
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "tensorrt",
+    "tensorrt-rtx-cu13",
+    "torch",
+    "transformers",
+)
 #: Other processes' share of the processors above which a report says that it was disturbed.
 BUSY_SHARE = 0.1
 _FREQUENCY = Path("/sys/devices/system/cpu/cpu0/cpufreq")
@@ -30,7 +41,7 @@ def available_cpus() -> int:
 
 
 def machine() -> dict[str, Any]:
-    """The machine itself; ``gpu`` is None where no runtime in this version uses one."""
+    """The machine itself; ``gpu`` is None where there is none with a driver."""
     fields = _cpu_fields()
     memory = memory_fields()
     return {
@@ -41,8 +52,17 @@ def machine() -> dict[str, Any]:
         "cores_per_socket": _whole(fields.get("cpu cores")),
         "virtual_machine": "hypervisor" in fields.get("flags", "").split() if fields else None,
         "memory_bytes": memory.get("MemTotal"),
-        "gpu": None,
+        "gpu": _gpu(),
     }
+
+
+def _gpu() -> str | None:
+    """Name and compute capability of the GPU that engines would run on."""
+    try:
+        found = cuda_driver.gpu()
+    except VimDeployError:
+        return None
+    return f"{found.name} ({found.major}.{found.minor})"
 
 
 def state() -> dict[str, Any]:

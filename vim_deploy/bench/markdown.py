@@ -40,7 +40,7 @@ def result_rows(value: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
             _with_interval(latency["p50_ms"]),
             *(_one(latency[f"p{q}_ms"]) for q in (90, 95, 99)),
             _number(result["images_per_second"]["value"]),
-            _megabytes(result["memory"]["model_bytes"]),
+            _memory(result["memory"]),
             "1" if ratio is None else _with_interval(ratio),
         )
 
@@ -54,7 +54,8 @@ def as_markdown(value: Mapping[str, Any]) -> str:
         *_table(COLUMNS, list(result_rows(value))),
         "",
         "Time ratio: median over that of the first line of the same image and batch size, "
-        "measured in turns. Memory: peak while running, less the runtime's own.",
+        "measured in turns. Memory: peak while running, less the runtime's own; for engines also "
+        "what engine, context and buffers take of the GPU's.",
         "",
         *_scaling(value["scaling"]),
         *_comparison(value["comparison"]),
@@ -134,6 +135,15 @@ def _with_interval(estimate: Mapping[str, float] | None) -> str:
         return "-"
     low, high = _number(estimate["low"]), _number(estimate["high"])
     return f"{_number(estimate['value'])} ({low} to {high})"
+
+
+def _memory(memory: Mapping[str, Any]) -> str:
+    """Host memory, and what an engine takes of the GPU's."""
+    host, device = _megabytes(memory["model_bytes"]), memory.get("device")
+    if device is None:
+        return host
+    taken = device["engine"] + device["context"] * device["contexts"] + device["buffers"]
+    return f"{host} + GPU {_megabytes(taken)}"
 
 
 def _megabytes(size: int | None) -> str:

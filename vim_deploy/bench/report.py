@@ -28,7 +28,10 @@ METHOD = {
     "throughput": "images of the timed calls over the time inside the clock, one call after "
     "another",
     "memory": "resident memory by the kernel's VmHWM; run_peak from before the first call to the "
-    "end, model = run_peak less the runtime's own before the model was loaded",
+    "end, model = run_peak less the runtime's own before the model was loaded; device: bytes of "
+    "the GPU's memory that the runner says engine, each context and buffers take",
+    "device_latency": "by CUDA events around the engine's work, copies not included; null where "
+    "there is no device clock",
     "input": "seeded random values; time does not depend on them",
 }
 #: Fewer points than this do not show a curve.

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from vim_deploy.deps import ort
+from vim_deploy.deps import ort, trt, trt_rtx
+from vim_deploy.engine.choose import TENSORRT, TENSORRT_RTX
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph import metadata
 from vim_deploy.run.base import Array, Runner
@@ -20,6 +21,7 @@ ONNX_RUNTIME = "onnxruntime"
 PYTORCH = "pytorch"
 #: DeiT's module in PyTorch; its ONNX file is an ``ONNX_RUNTIME`` subject like any other.
 PYTORCH_DEIT = "pytorch-deit"
+_ENGINES = (TENSORRT, TENSORRT_RTX)
 #: The weights of a model that is built only to be timed.
 _TIMING_SEED = 0
 
@@ -33,7 +35,7 @@ class Subject:
 
     Attributes:
         label: model, as the report calls it; the same at every size and batch.
-        runner: ``ONNX_RUNTIME``, ``PYTORCH`` or ``PYTORCH_DEIT``.
+        runner: ``ONNX_RUNTIME``, ``PYTORCH``, ``PYTORCH_DEIT``, ``TENSORRT`` or ``TENSORRT_RTX``.
         source: JSON-able arguments of the runner, see ``open_runner``.
         batch: images in one call.
         image: height and width in pixels.
@@ -59,6 +61,9 @@ class Subject:
     @property
     def runtime(self) -> str:
         """The runtime for people: PyTorch is one, whichever module it runs."""
+        provider = self.source.get("provider")
+        if provider is not None:
+            return f"{self.runner} {provider}"
         return PYTORCH if self.runner == PYTORCH_DEIT else self.runner
 
 
@@ -66,12 +71,16 @@ def load_runtime(runner: str) -> None:
     """Import what ``open_runner`` needs: the memory of a process before it has a model.
 
     Raises:
-        VimDeployError: VIM-301 when ONNX Runtime is not installed.
+        VimDeployError: VIM-301 when ONNX Runtime or TensorRT is not installed.
         ImportError: when PyTorch or transformers is not.
     """
     if runner == ONNX_RUNTIME:
         ort.capabilities()
         importlib.import_module("vim_deploy.run.ort_runner")
+        return
+    if runner in _ENGINES:
+        (trt if runner == TENSORRT else trt_rtx).load()
+        importlib.import_module("vim_deploy.run.trt_runner")
         return
     importlib.import_module("vim_deploy.run.torch_runner")
     importlib.import_module("vim_deploy.model.load")
@@ -84,19 +93,40 @@ def load_runtime(runner: str) -> None:
 def open_runner(runner: str, source: dict[str, Any], threads: int) -> Runner:
     """The runner that ``source`` describes, on ``threads`` threads.
 
-    ``ONNX_RUNTIME``: ``path``. ``PYTORCH``: ``path`` of an exported file, whose architecture is
-    taken, and ``checkpoint``, its address or None for seeded weights. ``PYTORCH_DEIT``: ``size``,
-    ``image`` (height, width), ``attention``.
+    ``ONNX_RUNTIME``: ``path``, and where not the CPU ``provider``, ``plugin``, ``batch``.
+    ``TENSORRT``, ``TENSORRT_RTX``: ``path``, ``plugin``, ``allow_plan_code``, ``cuda_graph``,
+    ``batch``. ``PYTORCH``: ``path`` of an exported file, whose architecture is taken, and
+    ``checkpoint``, its address or None for seeded weights. ``PYTORCH_DEIT``: ``size``, ``image``
+    (height, width), ``attention``.
 
     Raises:
-        VimDeployError: VIM-301, VIM-4xx of the file, VIM-202 for an unknown runner.
+        VimDeployError: VIM-301, VIM-302, VIM-4xx of the file, VIM-9xx of an engine, VIM-202 for an
+            unknown runner.
     """
     if runner == ONNX_RUNTIME:
-        from vim_deploy.run.ort_runner import OrtRunner
+        from vim_deploy.run.ort_runner import CPU, OrtRunner
 
         # As stored: what is timed is the file as the runtime takes it, not the proof of its
         # rounding. A bfloat16 file has no such form on this provider, and its name says so.
-        return OrtRunner(Path(source["path"]), threads=threads, as_stored=True)
+        return OrtRunner(
+            Path(source["path"]),
+            source.get("provider") or CPU,
+            threads=threads,
+            as_stored=True,
+            plugin=_path(source.get("plugin")),
+            max_batch=source.get("batch"),
+        )
+    if runner in _ENGINES:
+        from vim_deploy.run.trt_runner import TrtRunner
+
+        return TrtRunner(
+            Path(source["path"]),
+            plugin=_path(source["plugin"]),
+            cuda_graph=source["cuda_graph"],
+            allow_plan_code=source["allow_plan_code"],
+            batch=source["batch"],
+            timed=True,
+        )
     if runner == PYTORCH:
         return _vim_module(Path(source["path"]), source["checkpoint"], threads)
     if runner == PYTORCH_DEIT:
@@ -108,6 +138,10 @@ def open_runner(runner: str, source: dict[str, Any], threads: int) -> Runner:
         spec = TensorSpec("image", "float32", ("batch", 3, height, width))
         return ModuleRunner(module, spec, ("logits",), threads=threads)
     raise VimDeployError("VIM-202", f"no runner is called {runner!r}", fix="a name of subject.py")
+
+
+def _path(value: str | None) -> Path | None:
+    return None if value is None else Path(value)
 
 
 def _vim_module(path: Path, checkpoint: str | None, threads: int) -> Runner:

@@ -17,12 +17,13 @@ empty code for an exception of the runtime.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from typing import IO, Any
+from typing import IO, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -31,6 +32,17 @@ from vim_deploy.bench.clock import Sample, timed_turn
 from vim_deploy.bench.subject import input_for, load_runtime, open_runner
 from vim_deploy.errors import VimDeployError
 from vim_deploy.run.base import Array, Runner
+
+
+@runtime_checkable
+class OnGpu(Protocol):
+    """A runner that says what it takes of a GPU's memory, and has to be closed."""
+
+    def memory(self) -> Any:  # noqa: ANN401 - a record of byte counts
+        """Bytes by kind, a dataclass."""
+
+    def close(self) -> None:
+        """Give everything back."""
 
 
 class _Loaded:
@@ -47,7 +59,10 @@ class _Loaded:
         self.peak_was_reset = memory.reset_peak()
 
     def memory(self) -> dict[str, Any]:
-        """Bytes; ``run_peak`` is None where the load's peak could not be told from it."""
+        """Bytes; ``run_peak`` is None where the load's peak could not be told from it.
+
+        ``device`` is what the runner says it takes of a GPU's memory, None where it says nothing.
+        """
         peak = memory.peak_bytes()
         known = [value for value in (peak, self.load_peak_bytes) if value is not None]
         return {
@@ -55,7 +70,16 @@ class _Loaded:
             "load_peak_bytes": self.load_peak_bytes,
             "run_peak_bytes": peak if self.peak_was_reset else None,
             "process_peak_bytes": max(known, default=None),
+            "device": self._device_memory(),
         }
+
+    def _device_memory(self) -> dict[str, int] | None:
+        return dataclasses.asdict(self.runner.memory()) if isinstance(self.runner, OnGpu) else None
+
+    def close(self) -> None:
+        """Give back what the runner holds, where it holds something."""
+        if isinstance(self.runner, OnGpu):
+            self.runner.close()
 
 
 def _ready(loaded: _Loaded) -> dict[str, Any]:
@@ -99,6 +123,7 @@ def answers(orders: Iterator[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
             else:
                 cpu = time.process_time()
                 yield {"event": "end", "memory": loaded.memory(), "cpu_seconds": cpu}
+                loaded.close()
                 return
     except VimDeployError as error:
         yield {"event": "failed", **error.as_dict()}

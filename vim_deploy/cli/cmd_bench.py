@@ -7,7 +7,15 @@ from typing import Any
 
 import click
 
-from vim_deploy.cli.options import ImageSizes, Percent, WholeNumbers, force_option, json_option
+from vim_deploy.cli.options import (
+    ImageSizes,
+    Percent,
+    WholeNumbers,
+    force_option,
+    json_option,
+    runner_options,
+    take_runner,
+)
 from vim_deploy.cli.output import command_line, print_json, print_table, say
 
 
@@ -92,22 +100,25 @@ from vim_deploy.cli.output import command_line, print_json, print_table, say
     metavar="FILE.png",
     help="Draw time and memory against image size, as .png or .svg.",
 )
+@click.option("--cuda-graph", is_flag=True, help="Engines: replay a captured CUDA graph.")
+@runner_options
 @force_option
 @json_option
 def command(artifacts: tuple[str, ...], as_json: bool, **options: Any) -> None:  # noqa: ANN401
     """Measure latency, throughput and memory on this machine, in turns.
 
-    ARTIFACT is an exported ONNX file (ONNX Runtime on the CPU), or a checkpoint, recipe or
-    variant, which is exported first, at every size of --image-sizes. Every measurement has a
-    process of its own; those of one image and batch size take turns, and ratios refer to the
-    first ARTIFACT.
+    ARTIFACT is an exported ONNX file (in ONNX Runtime), an engine (in TensorRT), or a checkpoint,
+    recipe or variant, which is exported first, at every size of --image-sizes. Every measurement
+    has a process of its own; those of one image and batch size take turns, and ratios refer to
+    the first ARTIFACT.
     """
     from vim_deploy.bench.compare import require_no_regression
     from vim_deploy.pipeline import benchmark
     from vim_deploy.pipeline.benchmarking import BenchOptions
 
     image_sizes = options.pop("image_sizes") or ()
-    chosen = BenchOptions(image_sizes=image_sizes, **options)
+    runner = take_runner(options)
+    chosen = BenchOptions(image_sizes=image_sizes, runner=runner, **options)
     report = benchmark(artifacts, chosen, command_line(), say)
     value = report.as_dict()
     print_report(value)

@@ -178,6 +178,14 @@ class Cuda:
         """An event to wait for."""
         return self._call("cudaEventCreateWithFlags", _NO_TIMING)
 
+    def create_timer(self) -> Any:  # noqa: ANN401 - an opaque handle
+        """An event to measure with: see ``elapsed_seconds``."""
+        return self._call("cudaEventCreate")
+
+    def elapsed_seconds(self, start: Any, end: Any) -> float:  # noqa: ANN401
+        """GPU time between two recorded timers that were both reached, to about 0.5 us."""
+        return float(self._call("cudaEventElapsedTime", start, end)) / 1e3
+
     def record(self, event: Any, stream: int) -> None:  # noqa: ANN401
         """Let ``event`` stand for everything enqueued on ``stream`` so far."""
         self._call("cudaEventRecord", event, stream)

@@ -9,20 +9,23 @@ from typing import Any
 
 from vim_deploy.bench.estimate import deit_bytes, vim_bytes
 from vim_deploy.bench.subject import ONNX_RUNTIME, PYTORCH, PYTORCH_DEIT, Subject, require_info
+from vim_deploy.engine.inspect import ENGINE_SUFFIXES, is_engine, read_header
+from vim_deploy.engine.record import EngineRecord, read_record, record_path
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.files import require_file, sha256_of, write_bytes
 from vim_deploy.graph import metadata
 from vim_deploy.pipeline.exporting import ExportOptions, export, require_torch
+from vim_deploy.pipeline.opening import RunnerOptions
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.run.ort_runner import CPU
+from vim_deploy.run.ort_runner import TENSORRT as ONNX_TENSORRT
 from vim_deploy.specs import ExportInfo, GraphForm
 
 #: ``deit`` is the DeiT of the model's own width.
 BASELINES = ("pytorch", "deit", "deit-tiny", "deit-small", "deit-base")
 _DEIT_NAMES = {"tiny": "DeiT-Ti", "small": "DeiT-S", "base": "DeiT-B"}
 _DEIT_OF_WIDTH = {192: "tiny", 384: "small", 768: "base"}
-#: Engines are recognised by these, to be refused with a reason.
-_ENGINE_SUFFIXES = (".plan", ".engine", ".trt")
 #: Larger batches than this are a typing error.
 MAX_BATCH = 4096
 
@@ -34,7 +37,8 @@ class SubjectMaker:
 
     Args:
         folder: for what is exported, absolute.
-        image_sizes, batches, baselines, random_weights, graph: see ``BenchOptions``.
+        image_sizes, batches, baselines, random_weights, graph, runner, cuda_graph: see
+            ``BenchOptions``.
         progress: told what is exported.
 
     Attributes:
@@ -50,6 +54,8 @@ class SubjectMaker:
         baselines: Sequence[str],
         random_weights: int | None,
         graph: GraphForm,
+        runner: RunnerOptions,
+        cuda_graph: bool,
         progress: Callable[[str], None],
     ) -> None:
         for name in baselines:
@@ -63,6 +69,8 @@ class SubjectMaker:
         self._baselines = tuple(dict.fromkeys(baselines))
         self._seed = random_weights
         self._graph = graph
+        self._runner = runner
+        self._cuda_graph = cuda_graph
         self._progress = progress
         self._seen: set[tuple[Any, ...]] = set()
         self.notes: list[str] = []
@@ -77,21 +85,24 @@ class SubjectMaker:
         names = list(dict.fromkeys(str(artifact) for artifact in artifacts))
         for name in names:
             self._check(name)
+        engines = [name for name in names if _is_engine(name)]
+        self._check_runner(names, engines)
         stems = [Path(name).stem for name in names]
         labels = [
             stem if stems.count(stem) == 1 else name
             for name, stem in zip(names, stems, strict=True)
         ]
         groups: dict[tuple[tuple[int, int], int], list[Subject]] = {}
-        models = [
-            model
-            for name, label in zip(names, labels, strict=True)
-            for model in self._models(name, label)
-        ]
-        for label, path, checkpoint in models:
-            for batch in self._batches:
-                subject = self._exported(label, path, checkpoint, batch)
-                groups.setdefault((subject.image, batch), []).append(subject)
+        models: list[tuple[str, Path, str | None]] = []
+        for name, label in zip(names, labels, strict=True):
+            found: list[Subject] = []
+            if name in engines:
+                found = [self._engine(Path(name), label, batch) for batch in self._batches]
+            for model in self._models(name, label) if name not in engines else ():
+                models.append(model)
+                found += [self._exported(*model, batch) for batch in self._batches]
+            for subject in found:
+                groups.setdefault((subject.image, subject.batch), []).append(subject)
         if PYTORCH in self._baselines:
             for label, path, checkpoint in models:
                 for batch in self._batches:
@@ -105,22 +116,62 @@ class SubjectMaker:
         return list(groups.values())
 
     def _check(self, name: str) -> None:
-        suffix = Path(name).suffix
-        if suffix in _ENGINE_SUFFIXES:
-            require_file(Path(name), "engine")
-            raise VimDeployError(
-                "VIM-202",
-                f"{name} is an engine, and this version of vim-deploy bench runs no engines",
-                why="it measures ONNX Runtime and PyTorch on the CPU",
-                fix="name the ONNX file the engine was built from",
-            )
-        if suffix == ".onnx" and (self._sizes or self._seed is not None):
+        made = Path(name).suffix == ".onnx" or _is_engine(name)
+        if made and (self._sizes or self._seed is not None):
             option = "--image-sizes" if self._sizes else "--random-weights"
             raise VimDeployError(
                 "VIM-203",
                 f"{option} does not go with {name}, whose image size and weights are fixed",
                 fix="name the checkpoint, recipe or variant instead",
             )
+
+    def _check_runner(self, names: Sequence[str], engines: Sequence[str]) -> None:
+        """An option that nothing here would take is an error, not a setting passed over."""
+        runner, files = self._runner, len(names) > len(engines)
+        plugins_for_files = files and runner.provider == ONNX_TENSORRT
+        wrong = (
+            ("--provider", runner.provider is not None and not files, "no ONNX file or model"),
+            ("--baseline", bool(self._baselines) and not files, "no ONNX file or model"),
+            ("--cuda-graph", self._cuda_graph and not engines, "no engine"),
+            ("--allow-plan-code", runner.allow_plan_code and not engines, "no engine"),
+            (
+                "--plugin",
+                runner.plugin is not None and not (engines or plugins_for_files),
+                "no engine, and no --provider tensorrt",
+            ),
+        )
+        for option, refused, why in wrong:
+            if refused:
+                raise VimDeployError(
+                    "VIM-203", f"{option} has no effect: {why} is given", fix="leave it out"
+                )
+
+    def _engine(self, path: Path, label: str, batch: int) -> Subject:
+        record = read_record(path)
+        info = None if record is None else record.export
+        runtime = record.runtime if record is not None else read_header(path).runtime
+        plugin = self._runner.plugin
+        return Subject(
+            label=label,
+            runner=runtime,
+            source={
+                "path": str(path.resolve()),
+                "plugin": None if plugin is None else str(plugin.resolve()),
+                "allow_plan_code": self._runner.allow_plan_code,
+                "cuda_graph": self._cuda_graph,
+                "batch": batch,
+            },
+            batch=batch,
+            image=_image_of_engine(record, path),
+            tokens=None if info is None else _config(info).num_tokens,
+            facts={
+                "file": path.name,
+                "sha256": sha256_of(path),
+                "precision": None if record is None else record.precision or None,
+                "cuda_graph": self._cuda_graph,
+                "weights": None if info is None else info.checkpoint.name,
+            },
+        )
 
     def _models(self, name: str, label: str) -> list[tuple[str, Path, str | None]]:
         """Label, file and checkpoint of what ``name`` means, one for each image size."""
@@ -149,7 +200,7 @@ class SubjectMaker:
         return Subject(
             label=label,
             runner=ONNX_RUNTIME,
-            source={"path": str(path)},
+            source=self._onnx_source(path, batch),
             batch=batch,
             image=_image_size(model, info, path),
             tokens=None if info is None else _config(info).num_tokens,
@@ -162,6 +213,18 @@ class SubjectMaker:
             },
             estimated_bytes=None if info is None else vim_bytes(_config(info), batch, ONNX_RUNTIME),
         )
+
+    def _onnx_source(self, path: Path, batch: int) -> dict[str, Any]:
+        """An ONNX file in the provider that was asked for; the CPU's is not named."""
+        runner = self._runner
+        provider = None if runner.provider == CPU else runner.provider
+        # Also where engines are measured beside it: only this provider takes plugins.
+        plugin = runner.plugin if provider == ONNX_TENSORRT else None
+        return {
+            "path": str(path),
+            **({} if provider is None else {"provider": provider, "batch": batch}),
+            **({} if plugin is None else {"plugin": str(plugin.resolve())}),
+        }
 
     def _pytorch(
         self, label: str, path: Path, checkpoint: str | None, batch: int
@@ -229,7 +292,7 @@ class SubjectMaker:
             for attention in ATTENTIONS:
                 source: dict[str, Any] = {"size": size, "image": image, "attention": attention}
                 if runner == ONNX_RUNTIME:
-                    source = {"path": str(self._deit_file(size, image, attention))}
+                    source = self._onnx_source(self._deit_file(size, image, attention), batch)
                 subjects.append(
                     Subject(
                         label=f"{_DEIT_NAMES[size]} {attention}",
@@ -279,6 +342,27 @@ def _image_size(model: Any, info: ExportInfo | None, path: Path) -> tuple[int, i
             fix="give a model made by vim-deploy export",
         )
     return int(sizes[0]), int(sizes[1])
+
+
+def _is_engine(name: str) -> bool:
+    path = Path(name)
+    return path.suffix in ENGINE_SUFFIXES or (path.is_file() and is_engine(path))
+
+
+def _image_of_engine(record: EngineRecord | None, path: Path) -> tuple[int, int]:
+    """Height and width as the record has them: of the export, else of the input's profile."""
+    if record is not None and record.export is not None:
+        return record.export.image.height, record.export.image.width
+    shape = record.inputs[0].shape if record is not None and len(record.inputs) == 1 else ()
+    sizes = [size for size in shape[-2:] if isinstance(size, int)]
+    if len(shape) != 4 or len(sizes) != 2:
+        raise VimDeployError(
+            "VIM-410",
+            f"nothing says which images {path.name} takes",
+            why="there is no record of it, or the record has no image of a fixed size",
+            fix=f"put its record {record_path(path).name} beside it",
+        )
+    return sizes[0], sizes[1]
 
 
 def _size_text(size: ImageSize) -> str:

@@ -19,6 +19,7 @@ from vim_deploy.bench.subject import Subject, SubjectKey
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import output_errors, read_json
 from vim_deploy.pipeline.bench_subjects import MAX_BATCH, SubjectMaker
+from vim_deploy.pipeline.opening import RunnerOptions
 from vim_deploy.specs import GraphForm
 
 Progress = Callable[[str], None]
@@ -39,6 +40,8 @@ class BenchOptions:
         threads: threads inside one operator; None for the processors this process may use.
         random_weights: seed of weights for variants, instead of their checkpoints.
         graph: form of what is exported.
+        runner: where the artifacts run; its ``max_batch`` is not used, batches are given here.
+        cuda_graph: replay captured CUDA graphs of engines.
         export_dir: folder that keeps what is exported; None for a temporary one.
         compare: an earlier ``bench.json``.
         max_regress: largest share by which a figure may be worse than there.
@@ -55,6 +58,8 @@ class BenchOptions:
     threads: int | None = None
     random_weights: int | None = None
     graph: GraphForm = "fused"
+    runner: RunnerOptions = RunnerOptions()  # noqa: RUF009 - frozen
+    cuda_graph: bool = False
     export_dir: Path | None = None
     compare: Path | None = None
     max_regress: float = 0.05
@@ -69,10 +74,11 @@ def benchmark(
     command: Sequence[str] = (),
     progress: Progress = lambda _: None,
 ) -> BenchReport:
-    """Measure exported files, checkpoints, recipes or variants, with baselines beside them.
+    """Measure exported files, engines, checkpoints, recipes or variants, baselines beside them.
 
     Args:
-        artifacts: ``.onnx`` files, or anything ``export`` takes. Ratios refer to the first.
+        artifacts: ``.onnx`` files, engines, or anything ``export`` takes. Ratios refer to the
+            first.
         options: sizes, baselines and times.
         command: for the report.
         progress: told what happens, in words.
@@ -104,6 +110,8 @@ def benchmark(
             baselines=options.baselines,
             random_weights=options.random_weights,
             graph=options.graph,
+            runner=options.runner,
+            cuda_graph=options.cuda_graph,
             progress=progress,
         )
         groups = maker.groups(artifacts)
@@ -139,6 +147,8 @@ def _settings(
         "baselines": list(options.baselines),
         "random_weights": options.random_weights,
         "graph": options.graph,
+        "provider": options.runner.provider,
+        "cuda_graph": options.cuda_graph,
         "warmup_seconds": timing.warmup,
         "duration_seconds": timing.duration,
         "threads": timing.threads,

@@ -34,14 +34,22 @@ class Lane:
         cuda: the GPU.
         loaded: the engine; it has to outlive the lane.
         cuda_graph: capture the second call of a shape, and replay that from then on.
+        timed: measure on the GPU how long ``run`` computes.
+
+    Attributes:
+        device_seconds: GPU time of the latest ``run``, copies not included; None when not timed.
 
     Raises:
         VimDeployError: VIM-906 when the GPU's memory does not suffice.
     """
 
-    def __init__(self, cuda: Cuda, loaded: LoadedEngine, cuda_graph: bool) -> None:
+    def __init__(
+        self, cuda: Cuda, loaded: LoadedEngine, cuda_graph: bool, timed: bool = False
+    ) -> None:
         self._cuda, self._loaded, self._cuda_graph = cuda, loaded, cuda_graph
         self.shape: Shape | None = None
+        self.device_seconds: float | None = None
+        self._timers: tuple[Any, ...] = ()
         self._profile: int | None = None
         self._graphs: dict[tuple[tuple[str, int], ...], Any] = {}
         self._buffers: dict[str, StagingBuffer] = {}
@@ -52,6 +60,8 @@ class Lane:
         except BaseException:
             self._context = None
             raise
+        if timed:
+            self._timers = (cuda.create_timer(), cuda.create_timer())
         tensors = (loaded.input, *loaded.outputs)
         self._buffers = {tensor.name: StagingBuffer(cuda) for tensor in tensors}
 
@@ -110,13 +120,21 @@ class Lane:
         np.copyto(source.host(image.dtype.name, image.shape), image)
         with _Finished(self._cuda, self.stream):
             source.upload(image.nbytes, self.stream)
+            self._mark(0)
             self._enqueue({name: b.device for name, b in self._buffers.items()}, self.stream)
+            self._mark(1)
             for name, size in sizes.items():
                 self._buffers[name].download(size, self.stream)
+        if self._timers:
+            self.device_seconds = self._cuda.elapsed_seconds(*self._timers)
         return {
             tensor.name: self._buffers[tensor.name].host(tensor.dtype, shapes[tensor.name]).copy()
             for tensor in self._loaded.outputs
         }
+
+    def _mark(self, index: int) -> None:
+        if self._timers:
+            self._cuda.record(self._timers[index], self.stream)
 
     def run_at(self, addresses: Addresses, stream: int, *, wait: bool) -> None:
         """Compute on the given addresses, after ``prepare``; waits, or leaves that to the caller.
@@ -219,7 +237,11 @@ class Lane:
         """Wait for its work and give everything back; the rest, too, when one part fails."""
         steps: list[Callable[[], None]] = [self._wait_for_pending, self._drop_graphs]
         steps += [buffer.close for buffer in self._buffers.values()]
-        steps += [self._drop_context, lambda: self._cuda.destroy_stream(self.stream)]
+        steps += [
+            self._drop_timers,
+            self._drop_context,
+            lambda: self._cuda.destroy_stream(self.stream),
+        ]
         first: BaseException | None = None
         for step in steps:
             try:
@@ -228,6 +250,11 @@ class Lane:
                 first = first or error
         if first is not None:
             raise first
+
+    def _drop_timers(self) -> None:
+        timers, self._timers = self._timers, ()
+        for timer in timers:
+            self._cuda.destroy_event(timer)
 
     def _drop_context(self) -> None:
         self._context = None

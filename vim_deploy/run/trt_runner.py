@@ -60,6 +60,7 @@ class TrtRunner:
         cuda_graph: replay captured CUDA graphs; worth it where launches take longer than kernels.
         allow_plan_code: let a version-compatible plan run code that it carries.
         batch: images at once, when that is known: refused before loading if no profile takes it.
+        timed: let the GPU time each ``run``, for ``device_seconds``.
         module: instead of the installed ``tensorrt``, for tests.
 
     Raises:
@@ -77,6 +78,7 @@ class TrtRunner:
         cuda_graph: bool = False,
         allow_plan_code: bool = False,
         batch: int | None = None,
+        timed: bool = False,
         module: ModuleType | None = None,
     ) -> None:
         if contexts < 1:
@@ -99,7 +101,7 @@ class TrtRunner:
             self._runtime = opened.runtime
             _require_shareable(opened.loaded, contexts)
             for _ in range(contexts):
-                self._lanes.append(Lane(self._cuda, opened.loaded, cuda_graph))
+                self._lanes.append(Lane(self._cuda, opened.loaded, cuda_graph, timed))
         except BaseException:
             self._release()
             raise
@@ -215,6 +217,11 @@ class TrtRunner:
                 fix="give one array for each output",
             )
         return dict(given)
+
+    def device_seconds(self) -> float | None:
+        """GPU time of the latest ``run`` to end, copies not included; None without ``timed``."""
+        with self._condition:
+            return self._free[-1].device_seconds if self._free else None
 
     def memory(self) -> DeviceMemory:
         """What the runner takes of the GPU's memory."""

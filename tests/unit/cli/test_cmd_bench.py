@@ -149,7 +149,7 @@ def test_a_report_of_other_settings_is_not_replaced(capsys: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
-        (("tiny.plan",), "VIM-202"),
+        (("tiny.plan",), "VIM-413"),
         (("missing.plan",), "VIM-401"),
         (("missing.onnx",), "VIM-401"),
         (("tiny.onnx", "--image-sizes", "32"), "VIM-203"),
