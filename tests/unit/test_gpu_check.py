@@ -1,0 +1,185 @@
+"""The script for a machine with a GPU: its preparation for real, its steps on scripted answers."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+
+from tests.support.source import REPOSITORY
+from vim_deploy.cli.main import cli
+from vim_deploy.deps import cuda_driver
+from vim_deploy.deps.cuda_driver import Gpu
+
+SCRIPT = REPOSITORY / "benchmarks" / "gpu_check.py"
+PARTS = {"VimBiCausalConv": 24, "VimBiSelectiveScan": 24}
+ENGINE: dict[str, Any] = {
+    "export": {"model_config": {"depth": 24}},
+    "plugin_layers": PARTS,
+    "layer_types": {"Half": 9},
+}
+
+
+@pytest.fixture
+def check() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("gpu_check", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Machine:
+    """Answers commands as a machine with a GPU would, and checks that each can be parsed."""
+
+    def __init__(self, **answers: Any) -> None:
+        self.answers = answers
+        self.commands: list[list[str]] = []
+
+    def run(self, command: list[str], **_options: Any) -> Any:
+        if command[0] == "git":
+            return subprocess.CompletedProcess(command, 0, "abc\n", "")
+        assert command[1:3] == ["-m", "vim_deploy"]
+        assert command[3] == "-q"
+        arguments = command[4:]
+        self.commands.append(arguments)
+        parse(arguments)
+        answer = self.answers.get(arguments[0], {})
+        if arguments[0] == "build-engine":
+            precision = arguments[arguments.index("--precision") + 1]
+            answer = {**ENGINE, "precision": precision, **answer}
+        if arguments[:2] == ["plugin", "build"]:
+            answer = {"library": "/x/libvim_plugins.so"}
+        if isinstance(answer, str):
+            return subprocess.CompletedProcess(command, 7, "", answer)
+        return subprocess.CompletedProcess(command, 0, json.dumps(answer), "")
+
+
+def parse(arguments: list[str]) -> None:
+    """Let click read the arguments of a command, and do nothing."""
+    command: click.Command = cli
+    context = click.Context(cli)
+    while isinstance(command, click.Group):
+        found = command.get_command(context, arguments[0])
+        assert found is not None
+        command, arguments = found, arguments[1:]
+    command.make_context(command.name, list(arguments))
+
+
+def started(
+    check: ModuleType, machine: Machine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[int, dict[str, Any]]:
+    (folder / "prepared.json").write_text(json.dumps({"models": ["vim-tiny"]}))
+    monkeypatch.setattr(check.subprocess, "run", machine.run)
+    monkeypatch.setattr(cuda_driver, "gpu", lambda: Gpu("Fake H200", 9, 0, 132))
+    monkeypatch.delenv("TORCH_PYTHON", raising=False)
+    # Set by the script for its own commands; here it must not outlive the test.
+    monkeypatch.setenv("VIM_DEPLOY_PLUGIN", "")
+    status = check.run_all(folder, folder / "out", "1,8", None)
+    return status, json.loads((folder / "out" / "gpu_check.json").read_text())
+
+
+def test_every_step(check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine()
+    status, value = started(check, machine, tmp_path, monkeypatch)
+    assert status == 0
+    assert value["gpu"]["name"] == "Fake H200"
+    assert [" ".join(command[:2]) for command in machine.commands[:3]] == [
+        "doctor --json",
+        "plugin build",
+        "plugin test",
+    ]
+    names = list(value["steps"])
+    for model in ("vim-digits", "vim-tiny"):
+        for precision in ("fp32", "fp16"):
+            for what in ("build", "plugin layers", "precision", "against PyTorch"):
+                assert f"{model} {precision}: {what}" in names
+    assert "vim-tiny: bench with CUDA graphs" in names
+    digits = next(c for c in machine.commands if c[0] == "verify" and "vim-digits-fp32" in c[1])
+    assert digits[digits.index("--top1-agree") + 1] == "0.9972"
+    assert 358 / 360 < float("0.9972") <= 359 / 360
+    limits = [c[c.index("--relative-l2") + 1] for c in machine.commands if c[0] == "verify"]
+    assert limits == ["1e-3", "1e-2", "1e-3", "1e-2"]
+    assert list(value["left_out"]) == ["vim-tiny: PyTorch module on the GPU"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "failed"),
+    [
+        ({"verify": "error VIM-701: too far"}, "vim-tiny fp16: against PyTorch"),
+        ({"build-engine": {"plugin_layers": {}}}, "vim-tiny fp32: plugin layers"),
+        ({"build-engine": {"precision": "fp32"}}, "vim-tiny fp16: precision"),
+        ({"build-engine": "error VIM-603"}, "vim-tiny fp32: build"),
+    ],
+)
+def test_a_step_that_fails_is_kept_and_the_others_go_on(
+    check: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    answers: Any,
+    failed: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    machine = Machine(**answers)
+    if answers.get("build-engine") == "error VIM-603":
+        monkeypatch.setattr(Machine, "run", refuse_builds(Machine.run))
+    status, value = started(check, machine, tmp_path, monkeypatch)
+    assert status == 1
+    assert value["steps"][failed]["status"] != 0
+    assert value["steps"][failed]["said"]
+    assert "plugin: test on the GPU" in value["steps"]
+    assert f"failed: {failed}" in capsys.readouterr().err
+
+
+def refuse_builds(real: Any) -> Any:
+    """The same machine, whose builds fail."""
+
+    def run(machine: Machine, command: list[str], **options: Any) -> Any:
+        if "build-engine" in command:
+            return subprocess.CompletedProcess(command, 6, "", "error VIM-603")
+        return real(machine, command, **options)
+
+    return run
+
+
+def test_without_a_gpu_or_its_preparation(
+    check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda_driver, "gpu", lambda: Gpu("Fake H200", 9, 0, 132))
+    assert check.run_all(tmp_path, tmp_path / "out", "1", None) == 4
+    assert not (tmp_path / "out").exists()
+    monkeypatch.undo()
+    try:
+        cuda_driver.gpu()
+    except Exception:
+        assert check.run_all(tmp_path, tmp_path / "out", "1", None) == 3
+    else:  # pragma: no cover - a machine with a GPU
+        pytest.skip("there is a GPU here")
+
+
+def test_prepare(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="not checked here: torch is not installed")
+    done = subprocess.run(
+        [str(SCRIPT.with_suffix(".sh")), "prepare", str(tmp_path / "new"), "--models", ""],
+        env={"PATH": "/usr/bin:/bin", "PYTHON": sys.executable, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "new" / "prepared.json").read_text())["models"] == []
+    with np.load(tmp_path / "new" / "vim-digits.npz") as stored:
+        assert stored["image"].shape[0] == stored["logits"].shape[0] == 360
+    with np.load(REPOSITORY / "tests/data/reference/vim_digits.npz") as case:
+        reference = case["logits"] if "logits" in case else case["output"]
+        found = np.load(tmp_path / "new" / "vim-digits.npz")["logits"]
+        assert (found.argmax(1) == reference.argmax(1)).all()
