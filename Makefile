@@ -7,14 +7,18 @@
 #                            torch (the default index gives the CUDA build on Linux, which works
 #                            too and is about 2 GB larger)
 #   PYTEST_ARGS='-k digits'  more arguments for pytest
+#   WORKERS=2                processes that run tests; 0 runs them in one, in order
 
 PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
 PYTEST_ARGS ?=
+WORKERS ?= 2
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Files in their order: the long ones do not come last.
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt $(PIP_ARGS)
 
@@ -50,10 +54,10 @@ check: venv
 	$(BIN)/python -m mypy
 
 test: check
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 test-fast: check
-	$(BIN)/python -m pytest -m 'not slow and not rtx' $(PYTEST_ARGS)
+	$(PYTEST) -m 'not slow and not rtx' $(PYTEST_ARGS)
 
 # The long kernel sweep and all eight GPU architectures: about half an hour more.
 test-all: export VIM_TEST_ALL = 1
