@@ -66,6 +66,7 @@ CATALOG: dict[str, str] = {
     "VIM-418": "benchmark report cannot be compared with",
     "VIM-419": "data set does not fit the model",
     "VIM-420": "precision policy not valid",
+    "VIM-422": "inner tensors not to be had",
     # 5: export
     "VIM-501": "trace failed",
     "VIM-502": "exported graph is not what it should be",
@@ -84,6 +85,9 @@ CATALOG: dict[str, str] = {
     "VIM-609": "graph cannot be lowered for this TensorRT",
     # 7: parity
     "VIM-701": "outputs differ by more than the tolerance",
+    "VIM-702": "a part of the model differs by more than its limit",
+    "VIM-703": "a rung of the ladder is broken",
+    "VIM-704": "no precision policy meets the tolerance",
     # 8: precision
     "VIM-801": "engine precision is not what was asked for",
     # 9: engine and machine

@@ -132,3 +132,61 @@ class ExportInfo:
         known["image"] = ImagePreparation.from_dict(known["image"])
         known["labels"] = tuple(known["labels"])
         return cls(**known)
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """Where an inner tensor of a model is, the same in PyTorch and in an exported graph.
+
+    Attributes:
+        block: number from 0; -1 before the blocks, 10000 behind them.
+        step: place in the order of computation within the block.
+        part: ``patch_embed``, ``tokens`` (with class tokens and position embedding); in a block
+            ``residual`` (the sum that the norm reads), ``norm``, ``in_proj``, ``conv``,
+            ``x_proj``, ``dt_proj``, ``scan`` (one direction's output, gated), ``mixed`` (their
+            sum), ``out_proj``; then ``norm_f``, ``features`` (what the head reads), ``head``.
+        direction: ``fwd``, ``bwd``, or empty for what the directions share.
+    """
+
+    block: int
+    step: int
+    part: str
+    direction: str = ""
+
+    def __str__(self) -> str:
+        if not self.in_block:
+            return self.part
+        return f"block {self.block} {self.part}" + (f" {self.direction}" if self.direction else "")
+
+    @property
+    def in_block(self) -> bool:
+        """Whether it is part of a block."""
+        return self.block not in (BEFORE_BLOCKS, BEHIND_BLOCKS)
+
+    @property
+    def role(self) -> str:
+        """The role that computes it, by the names of precision policies where they have one."""
+        return {"mixed": "scan", "norm_f": "norm", "features": "pooling"}.get(self.part, self.part)
+
+
+BEFORE_BLOCKS = -1
+BEHIND_BLOCKS = 10_000
+_STEPS = (
+    ("patch_embed", ""),
+    ("tokens", ""),
+    ("residual", ""),
+    ("norm", ""),
+    ("in_proj", ""),
+    *((part, direction) for part in ("conv", "x_proj", "dt_proj", "scan")
+      for direction in ("fwd", "bwd")),
+    ("mixed", ""),
+    ("out_proj", ""),
+    ("norm_f", ""),
+    ("features", ""),
+    ("head", ""),
+)  # fmt: skip
+
+
+def place(block: int, part: str, direction: str = "") -> Place:
+    """The place of that name, with its step filled in; ValueError when there is none."""
+    return Place(block, _STEPS.index((part, direction)), part, direction)

@@ -19,6 +19,7 @@ from vim_deploy.graph.tidy import tidy
 from vim_deploy.graph.trace import trace
 from vim_deploy.graph.verify import GraphSummary, check_graph, fused_mixers
 from vim_deploy.model.heads import DeployedModel
+from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
 from vim_deploy.specs import ExportInfo
 
@@ -47,9 +48,27 @@ def export_graph(
     Raises:
         VimDeployError: VIM-501 to VIM-503, VIM-505, VIM-203 (precisions that contradict).
     """
-    config = module.model.config
+    return finish_graph(named_trace(module, batch), module.model.config, info, dump)
+
+
+def named_trace(module: DeployedModel, batch: int | None) -> onnx.ModelProto:
+    """The traced graph of ``module`` with its names: what every form is made of.
+
+    Raises:
+        VimDeployError: VIM-501 to VIM-503.
+    """
     model = tidy(trace(module, batch=batch))
-    apply_names(model, config)
+    apply_names(model, module.model.config)
+    return model
+
+
+def finish_graph(
+    model: onnx.ModelProto, config: ModelConfig, info: ExportInfo, dump: Path | None = None
+) -> ExportedGraph:
+    """The form that ``info`` describes of the traced graph ``model``, which is changed.
+
+    Args and errors are those of ``export_graph``.
+    """
     passes: tuple[PassReport, ...] = ()
     unrolled = config.num_tokens if info.scan_body == "unrolled" else None
     if info.graph != "base":

@@ -33,6 +33,8 @@ TOLERANCE_ORIGIN = (
 #: blocks with independent errors of one unit roundoff u give sqrt(168) u = 13 u: 6e-3 for float16
 #: (u = 2^-11), 5e-2 for bfloat16 (u = 2^-8). Measured on Vim-Ti: 2e-3 and 1.6e-2.
 HALF_RELATIVE_L2 = {"fp16": 1e-2, "bf16": 8e-2}
+#: The output that KL is taken of (``model.heads``).
+LOGITS = "logits"
 _HALF_ORIGIN = (
     "rounding of {precision}: about seven roundings a block and 24 blocks, independent, give "
     "13 unit roundoffs; class indices are reported, not limited"
@@ -50,6 +52,7 @@ class Tolerance:
         same_integers: whether integer outputs (class indices) must be equal in every row.
         cosine: smallest cosine similarity of any row.
         top1_agreement: smallest share of rows whose largest element is at the same place.
+        kl: largest KL divergence of any row's softmax, in nats; for logits.
         origin: why these numbers.
     """
 
@@ -59,6 +62,7 @@ class Tolerance:
     same_integers: bool = True
     cosine: float | None = None
     top1_agreement: float | None = None
+    kl: float | None = None
     origin: str = TOLERANCE_ORIGIN
 
     def limits(self) -> str:
@@ -103,7 +107,8 @@ class Comparison:
 
     ``max_abs``, ``mean_abs`` and ``relative_l2`` are over finite elements; ``worst`` is the largest
     difference as a multiple of what is allowed, at most 1 when within tolerance. Agreement of top-1
-    and top-5 is None where an output has no class axis.
+    and top-5 is None where an output has no class axis. ``kl`` is ``largest_kl``, for outputs
+    called ``logits``, else None. ``worst_row`` is the row furthest from the reference.
     """
 
     output: str
@@ -116,6 +121,8 @@ class Comparison:
     top1_agreement: float | None
     top5_agreement: float | None
     failures: tuple[str, ...]
+    kl: float | None = None
+    worst_row: int = 0
 
     @property
     def passed(self) -> bool:
@@ -141,7 +148,13 @@ def compare(output: str, reference: Array, candidate: Array, tolerance: Toleranc
         ref[~finite], cand[~finite], equal_nan=True
     ):
         strays = int((~np.isfinite(cand)).sum())
-        return _incomparable(output, len(cand), f"{strays} NaN or Inf not matched by the reference")
+        return dataclasses.replace(
+            _incomparable(output, len(cand), f"{strays} NaN or Inf not matched by the reference"),
+            worst_row=_furthest_row(
+                np.where(ref == cand, 0, 1) * ~(np.isnan(ref) & np.isnan(cand))
+            ),
+        )
+    kl = largest_kl(ref, cand) if output == LOGITS else None
     difference = np.abs(np.where(finite, cand - np.where(finite, ref, 0), 0))
     ref, cand = np.where(finite, ref, 0), np.where(finite, cand, 0)
     norm, distance = float(np.linalg.norm(ref)), float(np.linalg.norm(difference))
@@ -159,8 +172,48 @@ def compare(output: str, reference: Array, candidate: Array, tolerance: Toleranc
         worst=worst,
         top1_agreement=top1,
         top5_agreement=top5,
-        failures=_failures(worst, cosine, top1, tolerance),
+        failures=_failures(worst, cosine, top1, kl, tolerance),
+        kl=kl,
+        worst_row=_furthest_row(difference),
     )
+
+
+def largest_kl(reference: Array, candidate: Array) -> float | None:
+    """KL divergence of softmax(candidate) from softmax(reference) in nats, the largest of any row.
+
+    sum_i p_i (log p_i - log q_i) over the last axis, p from the reference (Kullback and Leibler,
+    Annals of Mathematical Statistics 22, 1951). A class with the reference's logit -Inf has p_i = 0
+    and adds nothing. Rows without a softmax (NaN, +Inf or nothing but -Inf on either side) are
+    left out; None when no row is left or there is no axis of classes.
+    """
+    if reference.ndim < 2 or reference.shape[-1] < 2:
+        return None
+    rows_p = reference.astype(np.float64).reshape(-1, reference.shape[-1])
+    rows_q = candidate.astype(np.float64).reshape(-1, candidate.shape[-1])
+    tops = [np.max(rows, axis=1, initial=-np.inf) for rows in (rows_p, rows_q)]
+    # NaN and +Inf make the maximum not finite, and so does a row of -Inf.
+    usable = np.isfinite(tops[0]) & np.isfinite(tops[1])
+    if not usable.any():
+        return None
+    log_p, log_q = _log_softmax(rows_p[usable]), _log_softmax(rows_q[usable])
+    p = np.exp(log_p)
+    with np.errstate(invalid="ignore"):
+        terms = np.where(p > 0, p * (log_p - log_q), 0.0)
+    # Rounding can make a sum of an exact zero slightly negative; Inf is no JSON number.
+    largest = float(np.clip(terms.sum(axis=1), 0.0, np.finfo(np.float64).max).max())
+    return largest
+
+
+def _log_softmax(rows: Array) -> Array:
+    shifted = rows - rows.max(axis=1, keepdims=True)
+    result: Array = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return result
+
+
+def _furthest_row(difference: Array) -> int:
+    """The row (image) with the largest sum of squares; 0 when there is nothing."""
+    rows = np.asarray(difference, dtype=np.float64).reshape(len(difference), -1)
+    return int(np.square(rows).sum(axis=1).argmax()) if rows.size else 0
 
 
 def _worst_element(difference: Array, reference: Array, tolerance: Tolerance) -> float:
@@ -189,7 +242,7 @@ def _unmet(difference: Array) -> Array:
 
 
 def _failures(
-    worst: float, cosine: float, top1: float | None, tolerance: Tolerance
+    worst: float, cosine: float, top1: float | None, kl: float | None, tolerance: Tolerance
 ) -> tuple[str, ...]:
     failures = []
     if worst > 1:
@@ -201,6 +254,11 @@ def _failures(
             failures.append("top-1 agreement was asked for, but this output has no classes")
         elif top1 < tolerance.top1_agreement:
             failures.append(f"top-1 agreement {top1:.4f} is below {tolerance.top1_agreement}")
+    if tolerance.kl is not None:
+        if kl is None:
+            failures.append("a limit of KL was set, but this output has no logits to take it of")
+        elif kl > tolerance.kl:
+            failures.append(f"KL {kl:.3g} is above {tolerance.kl:g}")
     return tuple(failures)
 
 
@@ -231,6 +289,7 @@ def _compare_integers(
         top1_agreement=float(same[:, 0].mean()),
         top5_agreement=None,
         failures=failures,
+        worst_row=_furthest_row(~same),
     )
 
 

@@ -6,14 +6,18 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import vim_deploy
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import write_json
+from vim_deploy.parity.blocks import BlockReport
 from vim_deploy.parity.cases import Case
 from vim_deploy.parity.metrics import Comparison, Tolerance, compare
 from vim_deploy.run.base import Array, Runner, largest_batch, run_in_batches
+
+if TYPE_CHECKING:
+    from vim_deploy.parity.ladder import Ladder
 
 #: Images the reference runs at once; only memory depends on it.
 _REFERENCE_BATCH = 8
@@ -27,10 +31,34 @@ class CaseResult:
     batch: int
     comparisons: tuple[Comparison, ...]
 
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {
+            "case": self.case,
+            "batch": self.batch,
+            "outputs": [item.as_dict() for item in self.comparisons],
+        }
+
+
+def results_passed(results: Sequence[CaseResult]) -> bool:
+    """Whether there is a comparison and every one is within tolerance."""
+    comparisons = [item for result in results for item in result.comparisons]
+    return bool(comparisons) and all(item.passed for item in comparisons)
+
+
+def worst_of(results: Sequence[CaseResult]) -> tuple[CaseResult, Comparison]:
+    """The comparison nearest to, or furthest beyond, its limit, and the result it is in."""
+    found = [(result, item) for result in results for item in result.comparisons]
+    return max(found, key=lambda pair: (not pair[1].passed, pair[1].worst))
+
 
 @dataclass(frozen=True)
 class ParityReport:
-    """What was compared with what, and how it came out."""
+    """What was compared with what, and how it came out.
+
+    ``blocks`` is the comparison part by part, when there was one; ``ladder`` the rungs below the
+    artifact, whose results are then those of the last rung.
+    """
 
     artifact: str
     artifact_sha256: str
@@ -40,18 +68,19 @@ class ParityReport:
     results: tuple[CaseResult, ...]
     command: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default_factory=tuple)
+    blocks: BlockReport | None = None
+    ladder: Ladder | None = None
 
     @property
     def passed(self) -> bool:
-        """Whether there is a result and every comparison is within tolerance."""
-        comparisons = [item for result in self.results for item in result.comparisons]
-        return bool(comparisons) and all(item.passed for item in comparisons)
+        """Whether there is a result and everything that was compared is within tolerance."""
+        parts = (self.blocks, self.ladder)
+        return results_passed(self.results) and all(part is None or part.passed for part in parts)
 
     @property
     def worst(self) -> Comparison:
         """The comparison nearest to, or furthest beyond, its limit."""
-        comparisons = [item for result in self.results for item in result.comparisons]
-        return max(comparisons, key=lambda item: (not item.passed, item.worst))
+        return worst_of(self.results)[1]
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able form, as in ``parity.json``."""
@@ -63,16 +92,11 @@ class ParityReport:
             "reference": self.reference,
             "candidate": self.candidate,
             "tolerance": dataclasses.asdict(self.tolerance),
-            "results": [
-                {
-                    "case": result.case,
-                    "batch": result.batch,
-                    "outputs": [item.as_dict() for item in result.comparisons],
-                }
-                for result in self.results
-            ],
+            "results": [result.as_dict() for result in self.results],
             "notes": list(self.notes),
             "command": list(self.command),
+            "blocks": None if self.blocks is None else self.blocks.as_dict(),
+            "ladder": None if self.ladder is None else self.ladder.as_dict(),
         }
 
     def write(self, path: Path) -> None:
@@ -80,11 +104,25 @@ class ParityReport:
         write_json(path, self.as_dict())
 
     def require_passed(self) -> None:
-        """VIM-701 naming the worst output when a tolerance is not met."""
+        """Raise what is not met.
+
+        Raises:
+            VimDeployError: VIM-703 naming the broken rung, VIM-702 naming the first part beyond its
+                limit, VIM-701 naming the worst output.
+        """
         if self.passed:
             return
+        if self.ladder is not None:
+            self.ladder.require_passed()
         if not self.results:
             raise VimDeployError("VIM-701", "nothing was compared")
+        if self.blocks is not None and self.blocks.first is not None:
+            raise VimDeployError(
+                "VIM-702",
+                f"{self.candidate} and {self.reference} differ in {self.blocks.first.name}",
+                why=f"{self.blocks.verdict}; what comes before it agrees",
+                fix="check that part's weights and nodes; the report lists every part",
+            )
         worst = self.worst
         raise VimDeployError(
             "VIM-701",

@@ -172,7 +172,7 @@ def _export_loaded(
 
     head = parse_head(options.head, loaded.module.config)
     module = DeployedModel(loaded.module, loaded.image, options.preprocess, head)
-    info = _export_info(loaded, options, module.preprocess)
+    info = export_info(loaded, options, module.preprocess)
     if not options.force:
         existing = _existing_export(path, info, loaded.notes, started)
         # A dump needs the passes to run; the file they end in is the same one.
@@ -232,7 +232,7 @@ def _on_weights(typed: PrecisionReport) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _export_info(loaded: LoadedModel, options: ExportOptions, preprocess: Any) -> ExportInfo:  # noqa: ANN401
+def export_info(loaded: LoadedModel, options: ExportOptions, preprocess: Any) -> ExportInfo:  # noqa: ANN401
     """The file's own description; its hash covers everything that decides the bytes."""
     values: dict[str, Any] = {
         "model": loaded.name,

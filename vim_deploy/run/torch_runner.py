@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from vim_deploy.model import scan_op
 from vim_deploy.model.heads import DeployedModel, example_input
+from vim_deploy.model.inner_outputs import inner_outputs
 from vim_deploy.run.base import Array, check_input
 from vim_deploy.run.cuda_scan import ScanLibrary, selective_scan_params
-from vim_deploy.specs import Precision, TensorSpec
+from vim_deploy.specs import Place, Precision, TensorSpec
 
 
 class ModuleRunner:
@@ -56,13 +58,8 @@ class ModuleRunner:
 
     def run(self, image: Array) -> Mapping[str, Array]:
         check_input(self._input, image)
-        before = torch.get_num_threads()
-        torch.set_num_threads(self._threads or before)
-        try:
-            with torch.inference_mode():
-                result = self._module(torch.from_numpy(image))
-        finally:
-            torch.set_num_threads(before)
+        with _threads(self._threads), torch.inference_mode():
+            result = self._module(torch.from_numpy(image))
         values = result if isinstance(result, tuple) else (result,)
         return {name: value.numpy() for name, value in zip(self.outputs, values, strict=True)}
 
@@ -82,6 +79,25 @@ class TorchRunner(ModuleRunner):
         dtype = str(example.dtype).removeprefix("torch.")
         spec = TensorSpec("image", dtype, ("batch", *example.shape[1:]))
         super().__init__(module, spec, module.head.output_names, precision, threads)
+        self._deployed = module
+
+    def parts(self, image: Array) -> Mapping[Place, Array]:
+        """The module's inner tensors for one batch, float32, in order of computation."""
+        check_input(self._input, image)
+        with _threads(self._threads):
+            found = inner_outputs(self._deployed, torch.from_numpy(image))
+        return {where: value.numpy() for where, value in found.items()}
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """PyTorch's threads inside one operator; None leaves them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def launch_scan(

@@ -1,0 +1,83 @@
+"""What every part of a module computes, by place: the reference side of a comparison per block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vim_deploy.model.heads import DeployedModel
+from vim_deploy.model.vim import Block
+from vim_deploy.specs import BEFORE_BLOCKS, BEHIND_BLOCKS, Place, place
+
+
+def inner_outputs(module: DeployedModel, image: Tensor) -> dict[Place, Tensor]:
+    """Run ``module`` once and keep its inner tensors, float32, in order of computation.
+
+    Tokens are in natural order everywhere, as in exported graphs: [B, L, channels].
+
+    Args:
+        module: preparation, model and head; typed twins are fine.
+        image: as the module takes it.
+    """
+    found: dict[Place, Tensor] = {}
+    handles: list[Any] = []
+
+    def keep(where: Place, child: nn.Module, pick: Callable[[Any], Tensor]) -> None:
+        def hook(_module: nn.Module, _arguments: object, output: Any) -> None:  # noqa: ANN401
+            found.setdefault(where, pick(output).detach().float())
+
+        handles.append(child.register_forward_hook(hook))
+
+    def keep_input(where: Place, child: nn.Module) -> None:
+        def hook(_module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            found.setdefault(where, arguments[0].detach().float())
+
+        handles.append(child.register_forward_pre_hook(hook))
+
+    model = module.model
+    keep(place(BEFORE_BLOCKS, "patch_embed"), model.patch_embed, lambda output: output)
+    for index, block in enumerate(model.layers[: model.config.layers_run]):
+        assert isinstance(block, Block)
+        _keep_block(keep, keep_input, block, index, model.config.mirrored(index))
+    keep(place(BEHIND_BLOCKS, "norm_f"), model.norm_f, lambda output: output)
+    if isinstance(model.head, nn.Linear):
+        keep_input(place(BEHIND_BLOCKS, "features"), model.head)
+        keep(place(BEHIND_BLOCKS, "head"), model.head, lambda output: output)
+    try:
+        with torch.inference_mode():
+            module(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return dict(sorted(found.items()))
+
+
+def _keep_block(
+    keep: Callable[[Place, nn.Module, Callable[[Any], Tensor]], None],
+    keep_input: Callable[[Place, nn.Module], None],
+    block: Block,
+    index: int,
+    mirrored: bool,
+) -> None:
+    mixer = block.mixer
+    # The first block's stream is the tokens themselves.
+    stream = place(BEFORE_BLOCKS, "tokens") if index == 0 else place(index, "residual")
+    keep(stream, block, lambda output: output[1])
+    keep(place(index, "norm"), block.norm, lambda output: output)
+    keep(place(index, "in_proj"), mixer.in_proj, lambda output: output)
+    for suffix in ("", "_b"):
+        direction = "bwd" if (suffix == "_b") != mirrored else "fwd"
+        if suffix and not mixer.bidirectional:
+            continue
+        for part, name in (("conv", "conv1d"), ("x_proj", "x_proj"), ("dt_proj", "dt_proj")):
+            # v1 shares these between the directions: they run once, in the first.
+            if hasattr(mixer, f"{name}{suffix}"):
+                child = getattr(mixer, f"{name}{suffix}")
+                keep(place(index, part, direction), child, lambda output: output)
+        scan = mixer.scan_b if suffix else mixer.scan
+        keep(place(index, "scan", direction), scan, lambda output: output)
+    keep_input(place(index, "mixed"), mixer.out_proj)
+    keep(place(index, "out_proj"), mixer, lambda output: output)

@@ -1,0 +1,183 @@
+"""Compare two runs of a model part by part: where the difference begins, and how it grows.
+
+A part is an inner tensor with a place (``specs.Place``), from PyTorch or from a graph that gives
+its inner tensors out. Every part is measured as the relative L2 distance of the whole tensor, so
+that parts of other sizes can be compared with each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vim_deploy.parity.metrics import HALF_RELATIVE_L2, Array
+from vim_deploy.specs import Place
+
+#: Relative L2 of an inner float32 tensor. Measured on the reference models: at most 1.3e-6 at any
+#: place; the rest is room for other summation orders, as in ``metrics.FP32_ATOL``.
+FP32_RELATIVE_L2 = 1e-4
+#: Largest number that JSON holds for an infinite distance.
+_LARGEST = float(np.finfo(np.float64).max)
+#: What a part is, where its name alone does not say it.
+_MEANINGS = {
+    "tokens": "class tokens and position embedding",
+    "residual": "the sum that the norm reads",
+    "mixed": "the sum of the scans",
+    "norm_f": "the last norm",
+    "features": "the class token's place, or pooling",
+    "head": "the classifier",
+}
+
+
+def part_limit(precision: str) -> float:
+    """Largest relative L2 distance of an inner tensor for a graph of this precision."""
+    return HALF_RELATIVE_L2.get(precision, FP32_RELATIVE_L2)
+
+
+@dataclass(frozen=True)
+class PartError:
+    """One part: its relative L2 distance and largest difference; infinite where NaN differ."""
+
+    place: Place
+    relative_l2: float
+    max_abs: float
+
+    @property
+    def name(self) -> str:
+        """Block, part and direction in words."""
+        meaning = _MEANINGS.get(self.place.part)
+        return f"{self.place} ({meaning})" if meaning else str(self.place)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able form; what is infinite becomes the largest number."""
+        return {
+            "place": str(self.place),
+            "block": self.place.block if self.place.in_block else None,
+            "part": self.place.part,
+            "role": self.place.role,
+            "direction": self.place.direction,
+            "relative_l2": min(self.relative_l2, _LARGEST),
+            "max_abs": min(self.max_abs, _LARGEST),
+        }
+
+
+@dataclass(frozen=True)
+class BlockReport:
+    """The parts in order of computation, and what they may differ by.
+
+    Attributes:
+        parts: what both sides have.
+        limit: largest relative L2 distance of a part.
+        outputs_passed: whether the outputs of the same images were within their tolerance.
+        missing: places that only one side has.
+        images: which images, in words.
+    """
+
+    parts: tuple[PartError, ...]
+    limit: float
+    outputs_passed: bool
+    missing: tuple[str, ...] = ()
+    images: str = ""
+
+    @property
+    def first(self) -> PartError | None:
+        """The first part beyond the limit."""
+        return next((part for part in self.parts if not part.relative_l2 <= self.limit), None)
+
+    @property
+    def rise(self) -> PartError | None:
+        """The part at which the largest error so far rises most; None without parts."""
+        best, height, largest = None, 0.0, -1.0
+        for part in self.parts:
+            if part.relative_l2 - height > largest:
+                best, largest = part, part.relative_l2 - height
+            height = max(height, part.relative_l2)
+        return best
+
+    @property
+    def verdict(self) -> str:
+        """Where the difference begins, in a sentence."""
+        if self.first is not None:
+            return (
+                f"the first part beyond the limit is {self.first.name}: relative L2 "
+                f"{self.first.relative_l2:.2e}, allowed {self.limit:g}"
+            )
+        within = f"all {len(self.parts)} parts are within {self.limit:g}"
+        if self.outputs_passed or self.rise is None:
+            return within
+        return (
+            f"{within}, and the outputs are not within their tolerance: the error of the parts "
+            f"rises most at {self.rise.name}, to {self.rise.relative_l2:.2e}"
+        )
+
+    @property
+    def passed(self) -> bool:
+        """Whether parts and outputs are within their limits."""
+        return bool(self.parts) and self.first is None and self.outputs_passed
+
+    def growth(self, part: str) -> list[tuple[int, float]]:
+        """Block number and relative L2 of the parts called ``part`` (``out_proj``, ``residual``)."""
+        return [(e.place.block, e.relative_l2) for e in self.parts if e.place.part == part]
+
+    def by_block(self) -> dict[int | None, list[PartError]]:
+        """Parts by block, in order; under None those outside of the blocks."""
+        groups: dict[int | None, list[PartError]] = {}
+        for part in self.parts:
+            groups.setdefault(part.place.block if part.place.in_block else None, []).append(part)
+        return groups
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {
+            "passed": self.passed,
+            "verdict": self.verdict,
+            "images": self.images,
+            "limit": self.limit,
+            "first": self.first.as_dict() if self.first else None,
+            "rise": self.rise.as_dict() if self.rise else None,
+            "missing": list(self.missing),
+            "growth": {
+                name: [
+                    {"block": block, "relative_l2": min(value, _LARGEST)}
+                    for block, value in self.growth(name)
+                ]
+                for name in ("residual", "out_proj")
+            },
+            "parts": [part.as_dict() for part in self.parts],
+        }
+
+
+def compare_parts(
+    reference: Mapping[Place, Array],
+    candidate: Mapping[Place, Array],
+    limit: float,
+    outputs_passed: bool,
+    images: str = "",
+) -> BlockReport:
+    """Measure every part that both sides have."""
+    parts = tuple(
+        _measure(where, reference[where], candidate[where])
+        for where in sorted(reference.keys() & candidate.keys())
+    )
+    missing = tuple(str(where) for where in sorted(reference.keys() ^ candidate.keys()))
+    return BlockReport(parts, limit, outputs_passed, missing, images)
+
+
+def _measure(where: Place, reference: Array, candidate: Array) -> PartError:
+    if reference.shape != candidate.shape:
+        return PartError(where, float("inf"), float("inf"))
+    ref, cand = reference.astype(np.float64), candidate.astype(np.float64)
+    finite = np.isfinite(ref)
+    # As in ``metrics``: NaN and Inf must stand in the same places.
+    if not np.array_equal(finite, np.isfinite(cand)) or not np.array_equal(
+        ref[~finite], cand[~finite], equal_nan=True
+    ):
+        return PartError(where, float("inf"), float("inf"))
+    difference = np.where(finite, cand, 0) - np.where(finite, ref, 0)
+    norm = float(np.linalg.norm(np.where(finite, ref, 0)))
+    distance = float(np.linalg.norm(difference))
+    largest = float(np.abs(difference).max(initial=0.0))
+    return PartError(where, distance / norm if norm else distance, largest)

@@ -1,0 +1,115 @@
+"""The ladder: every form of a model from PyTorch to the given file, each held to one below it.
+
+The first rung that does not hold says which stage is at fault: typing the module, the trace, the
+fusion passes, typing the graph, the file, or the engine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from vim_deploy.errors import VimDeployError
+from vim_deploy.parity.blocks import BlockReport
+from vim_deploy.parity.metrics import Tolerance
+from vim_deploy.parity.report import CaseResult, results_passed, worst_of
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One form of the model and how far it is from the rung that it must equal.
+
+    Attributes:
+        name: of the form; ``runner`` the runtime it ran in.
+        against: name of the rung it was compared with; empty for the first, which is the reference.
+        tolerance: of the comparison.
+        results: per case and batch size; none for the first.
+        seconds: wall time of making, running and comparing it.
+    """
+
+    name: str
+    runner: str
+    against: str
+    tolerance: Tolerance
+    results: tuple[CaseResult, ...]
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether it equals the rung it was compared with; the first one does by definition."""
+        return not self.against or results_passed(self.results)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {
+            "name": self.name,
+            "runner": self.runner,
+            "against": self.against,
+            "passed": self.passed,
+            "tolerance": dataclasses.asdict(self.tolerance),
+            "results": [result.as_dict() for result in self.results],
+            "seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The rungs in order, up to the first that is broken.
+
+    Attributes:
+        rungs: what was tried.
+        left_out: names of the rungs above a broken one.
+        blocks: the broken rung part by part; None where none is broken or it has no inner tensors.
+        note: why there are no ``blocks`` for a broken rung.
+    """
+
+    rungs: tuple[Rung, ...]
+    left_out: tuple[str, ...] = ()
+    blocks: BlockReport | None = None
+    note: str = ""
+
+    @property
+    def broken(self) -> Rung | None:
+        """The rung that does not hold."""
+        return next((rung for rung in self.rungs if not rung.passed), None)
+
+    @property
+    def passed(self) -> bool:
+        """Whether there are rungs and all hold."""
+        return len(self.rungs) > 1 and self.broken is None
+
+    @property
+    def verdict(self) -> str:
+        """How far the model came, in a sentence."""
+        broken = self.broken
+        if broken is None:
+            return f"all {len(self.rungs)} rungs hold, the last is {self.rungs[-1].name}"
+        return f"the first broken rung is {broken.name}: it does not equal {broken.against}"
+
+    def require_passed(self) -> None:
+        """VIM-703 naming the broken rung and, where it is known, block and role."""
+        broken = self.broken
+        if broken is None:
+            return
+        worst = worst_of(broken.results)[1]
+        where = f"; {self.blocks.verdict}" if self.blocks else f"; {self.note}" if self.note else ""
+        raise VimDeployError(
+            "VIM-703",
+            self.verdict,
+            why=f"{worst.output!r}: {'; '.join(worst.failures)} (max abs {worst.max_abs:.3g}, "
+            f"relative L2 {worst.relative_l2:.3g}; allowed: {broken.tolerance.limits()}){where}",
+            fix="docs/verify.md says for each rung what made it",
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {
+            "passed": self.passed,
+            "verdict": self.verdict,
+            "broken": None if self.broken is None else self.broken.name,
+            "rungs": [rung.as_dict() for rung in self.rungs],
+            "left_out": list(self.left_out),
+            "blocks": None if self.blocks is None else self.blocks.as_dict(),
+            "note": self.note,
+        }
