@@ -2,8 +2,10 @@
 
 The stages are functions of the same names as the commands: ``export``, ``build_engine``,
 ``refit``, ``verify``, ``run``, ``inspect`` and ``deploy``, and ``benchmark`` for the command
-``bench``, whose name the package of its parts has; the records they take are here too. Everything
-is resolved on first use, so that importing the package needs nothing but the standard library.
+``bench``, whose name the package of its parts has; ``verify_dataset``, ``verify_ladder`` and
+``bisect_precision`` are ``verify --dataset``, ``--ladder`` and ``--bisect``; the records they take
+are here too. Everything is resolved on first use, so that importing the package needs nothing but
+the standard library.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from vim_deploy.parity.metrics import Tolerance
     from vim_deploy.pipeline import (
         benchmark,
+        bisect_precision,
         build_engine,
         deploy,
         export,
@@ -27,11 +30,13 @@ if TYPE_CHECKING:
         run,
         verify,
         verify_dataset,
+        verify_ladder,
     )
     from vim_deploy.pipeline.benchmarking import BenchOptions
     from vim_deploy.pipeline.exporting import ExportOptions
     from vim_deploy.pipeline.opening import RunnerOptions
     from vim_deploy.pipeline.running import RunOptions
+    from vim_deploy.pipeline.subjects import SubjectOptions
     from vim_deploy.pipeline.verifying import VerifyOptions
     from vim_deploy.pipeline.verifying_dataset import DatasetOptions
     from vim_deploy.recipe.request import ModelRequest
@@ -45,12 +50,14 @@ __all__ = [
     "ProfileOptions",
     "RunOptions",
     "RunnerOptions",
+    "SubjectOptions",
     "Tolerance",
     "TrtOptions",
     "VerifyOptions",
     "VimDeployError",
     "__version__",
     "benchmark",
+    "bisect_precision",
     "build_engine",
     "deploy",
     "export",
@@ -59,6 +66,7 @@ __all__ = [
     "run",
     "verify",
     "verify_dataset",
+    "verify_ladder",
 ]
 
 #: Where a public name comes from.
@@ -70,11 +78,13 @@ _HOMES = {
     "ProfileOptions": "vim_deploy.engine.profiles",
     "RunOptions": "vim_deploy.pipeline.running",
     "RunnerOptions": "vim_deploy.pipeline.opening",
+    "SubjectOptions": "vim_deploy.pipeline.subjects",
     "Tolerance": "vim_deploy.parity.metrics",
     "TrtOptions": "vim_deploy.engine.trt_options",
     "VerifyOptions": "vim_deploy.pipeline.verifying",
     "VimDeployError": "vim_deploy.errors",
     "benchmark": "vim_deploy.pipeline",
+    "bisect_precision": "vim_deploy.pipeline",
     "build_engine": "vim_deploy.pipeline",
     "deploy": "vim_deploy.pipeline",
     "export": "vim_deploy.pipeline",
@@ -82,6 +92,7 @@ _HOMES = {
     "refit": "vim_deploy.pipeline",
     "verify": "vim_deploy.pipeline",
     "verify_dataset": "vim_deploy.pipeline",
+    "verify_ladder": "vim_deploy.pipeline",
 }
 
 

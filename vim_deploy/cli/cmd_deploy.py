@@ -10,7 +10,6 @@ import click
 from vim_deploy.cli.cmd_build_engine import compute_capability_option, take_profiles
 from vim_deploy.cli.cmd_build_engine import report as report_engine
 from vim_deploy.cli.cmd_export import take_export_options
-from vim_deploy.cli.cmd_verify import print_report
 from vim_deploy.cli.engine_options import take_tensorrt_options, tensorrt_options
 from vim_deploy.cli.options import (
     graph_options,
@@ -21,6 +20,7 @@ from vim_deploy.cli.options import (
     take_request,
 )
 from vim_deploy.cli.output import build_progress, command_line, print_json, print_table
+from vim_deploy.cli.verify_tables import print_report
 
 if TYPE_CHECKING:
     from vim_deploy.pipeline.deploying import DeployResult

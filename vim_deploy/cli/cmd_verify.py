@@ -10,27 +10,70 @@ import click
 from vim_deploy.cli.options import (
     Percent,
     WholeNumbers,
+    checkpoint_options,
+    force_option,
     json_option,
     runner_options,
-    take_runner,
 )
-from vim_deploy.cli.output import command_line, image_progress, print_json, print_table, say
-from vim_deploy.errors import VimDeployError
+from vim_deploy.cli.output import print_json, say
+from vim_deploy.cli.verify_modes import (
+    bisect_policy,
+    climb_ladder,
+    compare_accuracy,
+    compare_outputs,
+    mode_of,
+)
+from vim_deploy.files import write_json
 
 if TYPE_CHECKING:
     from vim_deploy.parity.accuracy import AccuracyReport
     from vim_deploy.parity.report import ParityReport
 
-#: Options that are limits of ``parity.metrics.Tolerance``.
-_LIMITS = ("atol", "rtol", "relative_l2", "cosine", "top1_agreement")
-
 
 @click.command("verify")
-@click.argument("artifact", metavar="ARTIFACT", type=click.Path(path_type=Path))
+@click.argument("source", metavar="ARTIFACT-or-CHECKPOINT")
 @click.option(
     "--against",
-    required=True,
     help="The checkpoint it was made from, another ONNX file or engine, or an .npz of outputs.",
+)
+@click.option(
+    "--per-block",
+    is_flag=True,
+    help="Compare the inner tensors of every block, too, and name the first that differs.",
+)
+@click.option(
+    "--ladder",
+    is_flag=True,
+    help="From PyTorch to the file in rungs (typed twin, base, fused, typed graph), up to the "
+    "first that does not hold.",
+)
+@click.option(
+    "--bisect",
+    is_flag=True,
+    help="Find the smallest set of roles and blocks to keep in float32, and write it as a "
+    "precision policy for export.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="With --bisect: the policy file.  [default: NAME.policy.toml]",
+)
+@click.option(
+    "--max-trials",
+    type=click.IntRange(min=2),
+    help="With --bisect: models to run at most.  [default: 200]",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "bf16"]),
+    help="With --ladder and --bisect: of the typed forms.  [default: the artifact's, or fp32]",
+)
+@click.option(
+    "--precision-policy",
+    type=click.Path(path_type=Path),
+    metavar="FILE.toml",
+    help="With --ladder on a checkpoint: what stays in float32.  [default: the shipped policy]",
 )
 @click.option("--images", type=click.Path(path_type=Path), help="Picture or folder of pictures.")
 @click.option(
@@ -65,12 +108,14 @@ _LIMITS = ("atol", "rtol", "relative_l2", "cosine", "top1_agreement")
 )
 @click.option("--cosine", type=click.FloatRange(-1, 1), help="Smallest cosine of an image.")
 @click.option("--top1-agree", type=click.FloatRange(0, 1), help="Smallest share of equal top-1.")
+@click.option("--kl", type=click.FloatRange(min=0), help="Largest KL of an image's softmax, nats.")
 @click.option("--report", "report_folder", type=click.Path(path_type=Path), help="Folder to write.")
+@checkpoint_options
 @runner_options
+@force_option
 @json_option
 def command(
-    artifact: Path,
-    against: str,
+    source: str,
     report_folder: Path | None,
     as_json: bool,
     **options: Any,  # noqa: ANN401
@@ -79,120 +124,30 @@ def command(
 
     ARTIFACT is an ONNX file, which runs in ONNX Runtime, or an engine, which runs in TensorRT.
 
-    With --dataset, compare the accuracy on labelled pictures, image by image. Leaves with exit
-    code 7 when a tolerance is not met or accuracy was lost. The report goes to parity.json, or
-    accuracy.json, in the folder of --report, by default the artifact's.
+    With --dataset, compare the accuracy on labelled pictures, image by image. With --ladder, go
+    from PyTorch to the file form by form; --ladder and --bisect also take a checkpoint or recipe
+    instead of a file. Leaves with exit code 7 when a tolerance is not met or accuracy was lost. The
+    report goes to parity.json, accuracy.json or bisect.json in the folder of --report, by default
+    the artifact's.
     """
-    folder = report_folder or artifact.parent
+    folder = report_folder or (Path(source).parent if Path(source).exists() else Path())
     options["top1_agreement"] = options.pop("top1_agree")
+    mode = mode_of(options)
+    if mode == "bisect":
+        found = bisect_policy(source, options)
+        write_json(folder / "bisect.json", found.as_dict())
+        say(f"wrote {folder / 'bisect.json'}")
+        if as_json:
+            print_json(found.as_dict())
+        return
     result: ParityReport | AccuracyReport
-    if options["dataset"] is None:
-        result, path = _compare_outputs(artifact, against, options), folder / "parity.json"
+    if mode == "dataset":
+        result, path = compare_accuracy(source, options), folder / "accuracy.json"
     else:
-        result, path = _compare_accuracy(artifact, against, options), folder / "accuracy.json"
+        compare = climb_ladder if mode == "ladder" else compare_outputs
+        result, path = compare(source, options), folder / "parity.json"
     result.write(path)
     say(f"wrote {path}")
     if as_json:
         print_json(result.as_dict())
     result.require_passed()
-
-
-def _refuse(options: dict[str, Any], names: tuple[str, ...], why: str) -> None:
-    """An option that would be without effect is an error."""
-    for name in names:
-        if options[name] is not None:
-            option = "--" + name.replace("_", "-")
-            raise VimDeployError("VIM-203", f"{option} has no effect: {why}", fix="leave it out")
-
-
-def _compare_outputs(artifact: Path, against: str, options: dict[str, Any]) -> ParityReport:
-    from vim_deploy.pipeline import verify
-    from vim_deploy.pipeline.verifying import VerifyOptions
-
-    _refuse(options, ("max_loss",), "it belongs to --dataset")
-    names = ("image_limit", "batches")
-    given = {name: options[name] for name in names if options[name] is not None}
-    chosen = VerifyOptions(
-        images=options["images"],
-        random=options["random"],
-        limits={name: options[name] for name in _LIMITS if options[name] is not None},
-        twin=options["twin"],
-        runner=take_runner(options),
-        **given,
-    )
-    result = verify(artifact, against, chosen, command_line())
-    print_report(result)
-    return result
-
-
-def _compare_accuracy(artifact: Path, against: str, options: dict[str, Any]) -> AccuracyReport:
-    from vim_deploy.parity.accuracy import Limits
-    from vim_deploy.pipeline import verify_dataset
-    from vim_deploy.pipeline.verifying_dataset import DEFAULT_BATCH, DatasetOptions
-
-    unused = ("images", "random", "atol", "rtol", "relative_l2", "cosine")
-    _refuse(options, unused, "--dataset compares classes, not values")
-    batches = options["batches"] or (DEFAULT_BATCH,)
-    if len(batches) > 1:
-        raise VimDeployError(
-            "VIM-203", "--dataset is gone through once", fix=f"--batches {batches[0]}"
-        )
-    limits = Limits(options["max_loss"], options["top1_agreement"])
-    chosen = DatasetOptions(
-        batches[0], options["image_limit"], limits, options["twin"], take_runner(options)
-    )
-    with image_progress() as progress:
-        result = verify_dataset(
-            artifact, against, options["dataset"], chosen, command_line(), progress
-        )
-    print_accuracy(result)
-    return result
-
-
-def print_accuracy(result: AccuracyReport) -> None:
-    """One row for each side, and what the comparison says."""
-    from vim_deploy.parity.accuracy import unreadable_lines
-
-    def share(count: int | None) -> str:
-        return "-" if count is None else f"{100 * count / result.images:.2f} %  ({count})"
-
-    rows = [
-        (role, side.name, share(side.top1), share(side.top5), str(side.not_a_number))
-        for role, side in (("reference", result.reference), ("artifact", result.candidate))
-    ]
-    print_table(
-        f"{result.artifact} on {result.dataset}: {result.images} images",
-        ("", "runtime", "top-1", "top-5", "NaN"),
-        rows,
-    )
-    say(f"classes: {result.classes_by}")
-    say(f"same class on both sides: {result.same_class} of {result.images}")
-    for line in (*result.sentences, *unreadable_lines(result.unreadable)):
-        say(line)
-
-
-def print_report(result: ParityReport) -> None:
-    """One row for each case, batch size and output."""
-    rows = [
-        (
-            entry.case,
-            str(entry.batch),
-            item.output,
-            f"{item.max_abs:.2e}",
-            f"{item.relative_l2:.2e}",
-            f"{item.cosine:.7f}",
-            _share(item.top1_agreement),
-            _share(item.top5_agreement),
-            "ok" if item.passed else "; ".join(item.failures),
-        )
-        for entry in result.results
-        for item in entry.comparisons
-    ]
-    columns = ("case", "batch", "output", "max abs", "rel L2", "cosine", "top-1", "top-5", "")
-    print_table(f"{result.candidate} against {result.reference}", columns, rows)
-    for note in result.notes:
-        say(f"note: {note}")
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.2f} %"

@@ -298,6 +298,8 @@ def _apply(options: tuple[Callable[[Command], Command], ...]) -> Callable[[Comma
 
 
 model_options = _apply(_MODEL_OPTIONS)
+#: The same for commands whose argument may also be something else than a checkpoint.
+checkpoint_options = _apply(_MODEL_OPTIONS[1:])
 graph_options = _apply(_GRAPH_OPTIONS)
 profile_options = _apply(_PROFILE_OPTIONS)
 runtime_options = _apply(_RUNTIME_OPTIONS)

@@ -119,14 +119,14 @@ class BlockReport:
         return bool(self.parts) and self.first is None and self.outputs_passed
 
     def growth(self, part: str) -> list[tuple[int, float]]:
-        """Block number and relative L2 of the parts called ``part`` (``out_proj``, ``residual``)."""
+        """Block number and relative L2 of the parts called ``part``, such as ``out_proj``."""
         return [(e.place.block, e.relative_l2) for e in self.parts if e.place.part == part]
 
-    def by_block(self) -> dict[int | None, list[PartError]]:
-        """Parts by block, in order; under None those outside of the blocks."""
-        groups: dict[int | None, list[PartError]] = {}
+    def by_block(self) -> dict[int, list[PartError]]:
+        """Parts by ``Place.block``, in order of computation."""
+        groups: dict[int, list[PartError]] = {}
         for part in self.parts:
-            groups.setdefault(part.place.block if part.place.in_block else None, []).append(part)
+            groups.setdefault(part.place.block, []).append(part)
         return groups
 
     def as_dict(self) -> dict[str, Any]:

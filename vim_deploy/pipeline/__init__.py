@@ -5,10 +5,12 @@ is imported inside the stages that read checkpoints, so that the deploying side 
 """
 
 from vim_deploy.pipeline.benchmarking import benchmark
+from vim_deploy.pipeline.bisecting import bisect_precision
 from vim_deploy.pipeline.building import build_engine
 from vim_deploy.pipeline.deploying import deploy
 from vim_deploy.pipeline.exporting import export
 from vim_deploy.pipeline.inspecting import inspect
+from vim_deploy.pipeline.laddering import verify_ladder
 from vim_deploy.pipeline.refitting import refit
 from vim_deploy.pipeline.running import run
 from vim_deploy.pipeline.verifying import verify
@@ -16,6 +18,7 @@ from vim_deploy.pipeline.verifying_dataset import verify_dataset
 
 __all__ = [
     "benchmark",
+    "bisect_precision",
     "build_engine",
     "deploy",
     "export",
@@ -24,4 +27,5 @@ __all__ = [
     "run",
     "verify",
     "verify_dataset",
+    "verify_ladder",
 ]

@@ -119,7 +119,7 @@ def verify(
 
 @contextmanager
 def _parts_of(reference: Runner, path: Path) -> Iterator[PartSource]:
-    """The reference's inner tensors: a module gives them itself, of a file they are made outputs."""
+    """The reference's inner tensors: a module has them, of a file they are made outputs."""
     parts: PartSource | None = getattr(reference, "parts", None)
     if parts is not None:
         yield parts

@@ -82,6 +82,16 @@ class PrecisionPolicy:
             ],
         }
 
+    def as_toml(self, comment: str = "") -> str:
+        """The policy as a file that ``load_policy`` reads; ``comment`` stands above it."""
+        lines = [f"# {line}".rstrip() for line in comment.splitlines()]
+        lines += [f"format = {FORMAT}"]
+        for rule in self.rules:
+            lines += ["", "[[keep_fp32]]", f"roles = [{', '.join(map(_toml_string, rule.roles))}]"]
+            lines += [f"blocks = {_toml_string(text)}" for text in _blocks_entry(rule).values()]
+            lines += [f"reason = {_toml_string(rule.reason)}"] if rule.reason else []
+        return "\n".join(lines) + "\n"
+
     def require_blocks(self, count: int) -> None:
         """VIM-420 when a rule names a block that a model of ``count`` blocks does not have."""
         for rule in self.rules:
@@ -187,6 +197,12 @@ def _ranges(text: object, where: str) -> tuple[tuple[int, int], ...]:
     if any(low > high for low, high in pairs):
         raise _invalid(where, f"blocks = {text!r}: a range ends before it begins")
     return tuple(pairs)
+
+
+def _toml_string(text: str) -> str:
+    """A basic string of TOML 1.0: quotes, backslashes and control characters escaped."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + re.sub(r"[\x00-\x1f\x7f]", lambda m: f"\\u{ord(m[0]):04x}", escaped) + '"'
 
 
 def _blocks_entry(rule: Rule) -> dict[str, str]:

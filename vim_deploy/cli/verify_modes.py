@@ -1,0 +1,183 @@
+"""What ``vim-deploy verify`` does: compare outputs, compare accuracy, climb the ladder, bisect."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vim_deploy.cli.options import take_request, take_runner
+from vim_deploy.cli.output import command_line, image_progress, say
+from vim_deploy.cli.verify_tables import (
+    print_accuracy,
+    print_bisection,
+    print_ladder,
+    print_report,
+    say_rung,
+    say_trial,
+)
+from vim_deploy.errors import VimDeployError
+from vim_deploy.recipe.request import ModelRequest
+
+if TYPE_CHECKING:
+    from vim_deploy.parity.accuracy import AccuracyReport
+    from vim_deploy.parity.bisect import BisectReport
+    from vim_deploy.parity.report import ParityReport
+    from vim_deploy.pipeline.subjects import SubjectOptions
+    from vim_deploy.pipeline.verifying import VerifyOptions
+
+#: Options that are limits of ``parity.metrics.Tolerance``.
+LIMITS = ("atol", "rtol", "relative_l2", "cosine", "top1_agreement", "kl")
+#: Options of which at most one says what is done.
+MODES = ("dataset", "ladder", "bisect")
+
+
+def mode_of(options: dict[str, Any]) -> str:
+    """The mode asked for; ``outputs`` without one. VIM-203 for two."""
+    given = [name for name in MODES if options[name]]
+    if len(given) > 1:
+        raise VimDeployError(
+            "VIM-203", f"--{given[0]} and --{given[1]} are two comparisons", fix="give one"
+        )
+    return given[0] if given else "outputs"
+
+
+def compare_outputs(source: str, options: dict[str, Any]) -> ParityReport:
+    """Outputs, and with ``--per-block`` inner tensors, of an artifact and its reference."""
+    from vim_deploy.pipeline import verify
+
+    against = _take_against(source, options)
+    _refuse(options, ("max_loss",), "it belongs to --dataset")
+    _refuse_subject(source, options)
+    result = verify(Path(source), against, _verify_options(options), command_line())
+    print_report(result)
+    return result
+
+
+def climb_ladder(source: str, options: dict[str, Any]) -> ParityReport:
+    """Every form of the model, rung by rung."""
+    from vim_deploy.pipeline import verify_ladder
+
+    _refuse(options, ("max_loss",), "it belongs to --dataset")
+    _refuse(options, ("output", "max_trials"), "it belongs to --bisect")
+    against, subject = options["against"], _subject_options(source, options)
+    result = verify_ladder(
+        source, against, _verify_options(options), subject, command_line(), say_rung
+    )
+    print_ladder(result)
+    return result
+
+
+def bisect_policy(source: str, options: dict[str, Any]) -> BisectReport:
+    """Write the smallest policy that meets the tolerance."""
+    from vim_deploy.files import write_bytes
+    from vim_deploy.pipeline import bisect_precision
+
+    _refuse(options, ("max_loss",), "it belongs to --dataset")
+    output, force = options.pop("output"), options.pop("force")
+    path: Path = output or Path(f"{Path(source).stem}.policy.toml")
+    if path.exists() and not force:
+        raise VimDeployError(
+            "VIM-204",
+            f"{path} exists",
+            fix="add --force to replace it, or choose another output with -o",
+        )
+    trials = {} if options["max_trials"] is None else {"most": options["max_trials"]}
+    against, subject = options["against"], _subject_options(source, options)
+    chosen = _verify_options(options)
+    result = bisect_precision(
+        source, against, chosen, subject, command=command_line(), progress=say_trial, **trials
+    )
+    print_bisection(result)
+    comment = (
+        f"Found by vim-deploy verify --bisect for {result.subject} in {result.precision}:\n"
+        f"{result.tolerance.limits()} against {result.reference}."
+    )
+    write_bytes(path, result.bisection.policy().as_toml(comment).encode())
+    say(f"wrote {path}: vim-deploy export ... --precision {result.precision} "
+        f"--precision-policy {path}")  # fmt: skip
+    return result
+
+
+def compare_accuracy(source: str, options: dict[str, Any]) -> AccuracyReport:
+    """Accuracy on a labelled data set."""
+    from vim_deploy.parity.accuracy import Limits
+    from vim_deploy.pipeline import verify_dataset
+    from vim_deploy.pipeline.verifying_dataset import DEFAULT_BATCH, DatasetOptions
+
+    against = _take_against(source, options)
+    unused = ("images", "random", *(name for name in LIMITS if name != "top1_agreement"))
+    _refuse(options, unused, "--dataset compares classes, not values")
+    _refuse(options, ("per_block",), "--dataset compares classes, not values")
+    _refuse_subject(source, options)
+    batches = options["batches"] or (DEFAULT_BATCH,)
+    if len(batches) > 1:
+        raise VimDeployError(
+            "VIM-203", "--dataset is gone through once", fix=f"--batches {batches[0]}"
+        )
+    limits = Limits(options["max_loss"], options["top1_agreement"])
+    chosen = DatasetOptions(
+        batches[0], options["image_limit"], limits, options["twin"], take_runner(options)
+    )
+    with image_progress() as progress:
+        result = verify_dataset(
+            Path(source), against, options["dataset"], chosen, command_line(), progress
+        )
+    print_accuracy(result)
+    return result
+
+
+def _take_against(source: str, options: dict[str, Any]) -> str:
+    against: str | None = options["against"]
+    if against is None:
+        raise VimDeployError(
+            "VIM-203",
+            f"nothing to compare {Path(source).name} with",
+            fix="--against CHECKPOINT, ANOTHER.onnx or STORED.npz; or --ladder, which makes every "
+            "form of a checkpoint itself",
+        )
+    return against
+
+
+def _refuse(options: dict[str, Any], names: tuple[str, ...], why: str) -> None:
+    """An option that would be without effect is an error."""
+    for name in names:
+        if options[name] not in (None, False):
+            option = "--" + name.replace("_", "-")
+            raise VimDeployError("VIM-203", f"{option} has no effect: {why}", fix="leave it out")
+
+
+def _refuse_subject(source: str, options: dict[str, Any]) -> None:
+    """The artifact says itself what it is."""
+    _refuse(options, ("output", "force", "max_trials"), "it belongs to --bisect")
+    _refuse(options, ("precision", "precision_policy"), "it belongs to --ladder and --bisect")
+    if take_request({**options, "source": source}) != ModelRequest(source):
+        raise VimDeployError(
+            "VIM-203",
+            "--model, --config, --image-size and the like say how a checkpoint is read",
+            why="they belong to --ladder and --bisect on a checkpoint; a file says it itself",
+            fix="leave them out",
+        )
+
+
+def _subject_options(source: str, options: dict[str, Any]) -> SubjectOptions:
+    from vim_deploy.pipeline.subjects import SubjectOptions
+
+    request = dataclasses.replace(take_request({**options, "source": source}), source="")
+    return SubjectOptions(options["precision"], options["precision_policy"], request)
+
+
+def _verify_options(options: dict[str, Any]) -> VerifyOptions:
+    from vim_deploy.pipeline.verifying import VerifyOptions
+
+    names = ("image_limit", "batches")
+    given = {name: options[name] for name in names if options[name] is not None}
+    return VerifyOptions(
+        images=options["images"],
+        random=options["random"],
+        limits={name: options[name] for name in LIMITS if options[name] is not None},
+        twin=options["twin"],
+        per_block=options["per_block"],
+        runner=take_runner(options),
+        **given,
+    )

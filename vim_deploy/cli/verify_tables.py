@@ -1,0 +1,169 @@
+"""What ``vim-deploy verify`` prints for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vim_deploy.cli.output import print_table, say
+
+if TYPE_CHECKING:
+    from vim_deploy.parity.accuracy import AccuracyReport
+    from vim_deploy.parity.bisect import BisectReport, Evaluation
+    from vim_deploy.parity.blocks import BlockReport, PartError
+    from vim_deploy.parity.ladder import Rung
+    from vim_deploy.parity.report import ParityReport
+
+
+def print_accuracy(result: AccuracyReport) -> None:
+    """One row for each side, and what the comparison says."""
+    from vim_deploy.parity.accuracy import unreadable_lines
+
+    def share(count: int | None) -> str:
+        return "-" if count is None else f"{100 * count / result.images:.2f} %  ({count})"
+
+    rows = [
+        (role, side.name, share(side.top1), share(side.top5), str(side.not_a_number))
+        for role, side in (("reference", result.reference), ("artifact", result.candidate))
+    ]
+    print_table(
+        f"{result.artifact} on {result.dataset}: {result.images} images",
+        ("", "runtime", "top-1", "top-5", "NaN"),
+        rows,
+    )
+    say(f"classes: {result.classes_by}")
+    say(f"same class on both sides: {result.same_class} of {result.images}")
+    for line in (*result.sentences, *unreadable_lines(result.unreadable)):
+        say(line)
+
+
+def print_report(result: ParityReport) -> None:
+    """One row for each case, batch size and output."""
+    rows = [
+        (
+            entry.case,
+            str(entry.batch),
+            item.output,
+            f"{item.max_abs:.2e}",
+            f"{item.relative_l2:.2e}",
+            f"{item.cosine:.7f}",
+            _share(item.top1_agreement),
+            _share(item.top5_agreement),
+            "-" if item.kl is None else f"{item.kl:.1e}",
+            "ok" if item.passed else "; ".join(item.failures),
+        )
+        for entry in result.results
+        for item in entry.comparisons
+    ]
+    columns = ("case", "batch", "output", "max abs", "rel L2", "cosine", "top-1", "top-5", "KL", "")
+    print_table(f"{result.candidate} against {result.reference}", columns, rows)
+    for note in result.notes:
+        say(f"note: {note}")
+    if result.blocks is not None:
+        print_blocks(result.blocks)
+
+
+def print_blocks(blocks: BlockReport) -> None:
+    """One row for each block: its worst part, and its residual and out_proj; then the verdict."""
+    rows: list[tuple[str, ...]] = []
+    for block, parts in blocks.by_block().items():
+        if not parts[0].place.in_block:
+            rows += [
+                ("-", item.name, _error(item), "", "", _beyond(item, blocks)) for item in parts
+            ]
+            continue
+        worst = max(parts, key=lambda item: item.relative_l2)
+        named = {item.place.part: item for item in parts}
+        through = (_error(named[name]) if name in named else "-" for name in _THROUGH)
+        name = f"{worst.place.part} {worst.place.direction}".rstrip()
+        rows.append((str(block), name, _error(worst), *through, _beyond(worst, blocks)))
+    print_table(
+        f"part by part (relative L2, limit {blocks.limit:g}): {blocks.images}",
+        ("block", "worst part", "rel L2", *_THROUGH, ""),
+        rows,
+    )
+    if blocks.missing:
+        say(f"note: only one side has {', '.join(blocks.missing)}")
+    say(blocks.verdict)
+
+
+#: Parts whose error is shown through depth.
+_THROUGH = ("residual", "out_proj")
+
+
+def _error(item: PartError) -> str:
+    return f"{item.relative_l2:.2e}"
+
+
+def _beyond(worst: PartError, blocks: BlockReport) -> str:
+    return "ok" if worst.relative_l2 <= blocks.limit else "beyond the limit"
+
+
+def say_rung(rung: Rung) -> None:
+    """One line for a rung that has been tried."""
+    if not rung.against:
+        say(f"{rung.name}: the reference ({rung.runner}, {rung.seconds:.1f} s)")
+        return
+    from vim_deploy.parity.report import worst_of
+
+    worst = worst_of(rung.results)[1]
+    figures = (
+        f"max abs {worst.max_abs:.2e}, relative L2 {worst.relative_l2:.2e}, "
+        f"cosine {worst.cosine:.7f}, top-1 {_share(worst.top1_agreement)}, "
+        f"top-5 {_share(worst.top5_agreement)}"
+    )
+    if worst.kl is not None:
+        figures += f", KL {worst.kl:.1e}"
+    state = "holds" if rung.passed else "BROKEN"
+    say(f"{rung.name}: {state} against {rung.against} ({figures}; {rung.seconds:.1f} s)")
+
+
+def print_ladder(result: ParityReport) -> None:
+    """What the ladder says, the rungs themselves having been said one by one."""
+    assert result.ladder is not None
+    for note in result.notes:
+        say(f"note: {note}")
+    if result.blocks is not None:
+        print_blocks(result.blocks)
+    say(result.ladder.verdict)
+    if result.ladder.note:
+        say(result.ladder.note)
+    if result.ladder.left_out:
+        say(f"not tried: {', '.join(result.ladder.left_out)}")
+
+
+def say_trial(number: int, kept: int, found: Evaluation) -> None:
+    """One line for each model that a bisection has run."""
+    size = f"{found.relative_l2:.2e}" if found.relative_l2 < float("inf") else "not finite"
+    state = "met" if found.passed else "not met"
+    say(f"trial {number}: {kept} parts in float32, relative L2 {size}: {state}")
+
+
+def print_bisection(result: BisectReport) -> None:
+    """The parts to keep, and what happens without each."""
+    found = result.bisection
+    limits = result.tolerance.limits()
+    if not found.units:
+        say(f"{result.subject} meets {limits} with everything in {result.precision}")
+        return
+    without = dict(found.without)
+    rows = [
+        (unit.role, "-" if unit.block is None else str(unit.block), _without(without.get(unit)))
+        for unit in found.units
+    ]
+    print_table(
+        f"keep {len(found.units)} of {len(found.universe)} parts in float32 for {limits}",
+        ("role", "block", "relative L2 without it"),
+        rows,
+    )
+    kind = "none can be left out" if found.minimal else "the search was cut short: fewer may do"
+    say(f"{found.evaluations} trials; {kind}")
+
+
+def _without(found: Evaluation | None) -> str:
+    if found is None:
+        return "not tried"
+    return f"{found.relative_l2:.2e}" if found.relative_l2 < float("inf") else "not finite"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f} %"

@@ -1,0 +1,275 @@
+"""The smallest set of parts to keep in float32: search and record.
+
+The search is delta debugging (ddmin; Zeller and Hildebrandt, IEEE Transactions on Software
+Engineering 28(2), 2002) turned round: instead of the smallest input that still fails, the smallest
+set of kept parts that still passes. It tries to drop halves, then quarters and so on down to single
+parts, first over whole roles, then over the blocks of those that are left.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vim_deploy.parity.metrics import Comparison, Tolerance
+from vim_deploy.recipe.precision_policy import ROLES, PrecisionPolicy, Rule
+
+#: Evaluations after which a search stops with the best set so far.
+MOST_EVALUATIONS = 200
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One role in one block; None for roles that exist once in a model."""
+
+    role: str
+    block: int | None = None
+
+    def __str__(self) -> str:
+        return self.role if self.block is None else f"{self.role} of block {self.block}"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a model came out that keeps certain units in float32.
+
+    Attributes:
+        passed: whether every output was within tolerance.
+        relative_l2: of the worst output; infinite where it cannot be measured.
+        why: what was not met; empty when everything was.
+    """
+
+    passed: bool
+    relative_l2: float
+    why: str = ""
+
+    @classmethod
+    def of(cls, worst: Comparison) -> Evaluation:
+        """From the worst comparison of a run."""
+        # The largest number stands for what cannot be measured (``metrics``).
+        measured = worst.relative_l2 < np.finfo(np.float64).max
+        distance = worst.relative_l2 if measured else float("inf")
+        return cls(worst.passed, distance, "; ".join(worst.failures))
+
+
+Evaluate = Callable[[frozenset[Unit]], Evaluation]
+#: Called after every evaluation: how many, how many units were kept, and how it came out.
+Progress = Callable[[int, int, Evaluation], None]
+
+
+@dataclass(frozen=True)
+class Bisection:
+    """What a search found.
+
+    Attributes:
+        units: to keep in float32, in order of computation.
+        minimal: whether leaving out any single one of them was tried and failed.
+        evaluations: models that were run.
+        without: for each unit the evaluation with all others kept; not for all where the search
+            was cut short.
+        nothing: evaluation with nothing kept.
+        found: evaluation with ``units`` kept.
+        universe: every unit of the model.
+    """
+
+    units: tuple[Unit, ...]
+    minimal: bool
+    evaluations: int
+    without: tuple[tuple[Unit, Evaluation], ...]
+    nothing: Evaluation
+    found: Evaluation
+    universe: tuple[Unit, ...]
+
+    def policy(self) -> PrecisionPolicy:
+        """The units as rules: one for each set of blocks, with what happens without them."""
+        blocks: dict[str, set[int | None]] = {}
+        for unit in self.units:
+            blocks.setdefault(unit.role, set()).add(unit.block)
+        groups: dict[tuple[tuple[int, int], ...] | None, list[str]] = {}
+        for role in sorted(blocks, key=ROLES.index):
+            everywhere = {unit.block for unit in self.universe if unit.role == role}
+            whole = blocks[role] == everywhere
+            groups.setdefault(None if whole else _ranges(blocks[role]), []).append(role)
+        return PrecisionPolicy(
+            tuple(
+                Rule(tuple(roles), ranges, self._reason(roles)) for ranges, roles in groups.items()
+            )
+        )
+
+    def _reason(self, roles: Sequence[str]) -> str:
+        worst = [item for unit, item in self.without if unit.role in roles]
+        if not worst:
+            return "found by bisection; the search was cut short"
+        largest = max(item.relative_l2 for item in worst)
+        size = f"{largest:.2e}" if largest < float("inf") else "not finite"
+        return f"without any one of these the relative L2 is up to {size}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {
+            "units": [_unit_dict(unit) for unit in self.units],
+            "minimal": self.minimal,
+            "evaluations": self.evaluations,
+            "parts": len(self.universe),
+            "nothing_kept": _evaluation_dict(self.nothing),
+            "kept": _evaluation_dict(self.found),
+            "without": [
+                {**_unit_dict(unit), **_evaluation_dict(item)} for unit, item in self.without
+            ],
+            "policy": self.policy().as_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class BisectReport:
+    """A bisection and what it was about."""
+
+    subject: str
+    precision: str
+    reference: str
+    candidate: str
+    tolerance: Tolerance
+    bisection: Bisection
+    command: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {
+            "subject": self.subject,
+            "precision": self.precision,
+            "reference": self.reference,
+            "candidate": self.candidate,
+            "tolerance": dataclasses.asdict(self.tolerance),
+            **self.bisection.as_dict(),
+            "command": list(self.command),
+        }
+
+
+def bisect(
+    units: Sequence[Unit],
+    evaluate: Evaluate,
+    most: int = MOST_EVALUATIONS,
+    progress: Progress | None = None,
+) -> Bisection | None:
+    """The smallest set of ``units`` that passes when it is kept; None when keeping all fails.
+
+    The set is 1-minimal: it fails without any one of its units. It need not be the only one.
+
+    Args:
+        units: of the model, in order of computation.
+        evaluate: runs a model.
+        most: evaluations to spend; afterwards the best set so far is given, not minimal.
+        progress: told of every evaluation.
+    """
+    search = _Search(units, evaluate, most, progress)
+    everything = frozenset(units)
+    nothing = search.look(frozenset())
+    if not nothing.passed and not search.look(everything).passed:
+        return None
+    kept = frozenset[Unit]() if nothing.passed else everything
+    minimal = True
+    try:
+        if not nothing.passed:
+            roles = dict.fromkeys(unit.role for unit in units)
+            groups = [frozenset(unit for unit in units if unit.role == role) for role in roles]
+            kept = search.smallest(groups)
+            # Role by role: neighbouring blocks of one role are dropped together.
+            left = [unit for role in roles for unit in units if unit.role == role and unit in kept]
+            kept = search.smallest([frozenset({unit}) for unit in left])
+    except _SpentError:
+        kept, minimal = search.best, False
+    ordered = tuple(unit for unit in units if unit in kept)
+    without = [
+        (unit, search.seen[kept - {unit}]) for unit in ordered if kept - {unit} in search.seen
+    ]
+    return Bisection(
+        ordered, minimal, len(search.seen), tuple(without), nothing, search.seen[kept], tuple(units)
+    )
+
+
+class _SpentError(Exception):
+    """No evaluations are left."""
+
+
+class _Search:
+    """Evaluations made so far, and ddmin over them."""
+
+    def __init__(
+        self, units: Sequence[Unit], evaluate: Evaluate, most: int, progress: Progress | None
+    ) -> None:
+        self.evaluate, self.most, self.progress = evaluate, most, progress
+        self.seen: dict[frozenset[Unit], Evaluation] = {}
+        self.best = frozenset(units)
+
+    def look(self, kept: frozenset[Unit]) -> Evaluation:
+        """Evaluate ``kept``, at most once."""
+        if kept in self.seen:
+            return self.seen[kept]
+        # The two ends are always evaluated: without them nothing can be said.
+        if len(self.seen) >= max(self.most, 2):
+            raise _SpentError
+        found = self.seen[kept] = self.evaluate(kept)
+        if found.passed and len(kept) < len(self.best):
+            self.best = kept
+        if self.progress is not None:
+            self.progress(len(self.seen), len(kept), found)
+        return found
+
+    def smallest(self, groups: list[frozenset[Unit]]) -> frozenset[Unit]:
+        """A set of ``groups`` that passes, and fails without any one of them.
+
+        Only complements are tried: at two parts they are the halves themselves, and what makes the
+        result minimal is that the last round leaves out every single group.
+        """
+        parts = 2
+        while len(groups) > 1:
+            for chunk in _split(groups, parts):
+                rest = [group for group in groups if group not in chunk]
+                if self.look(_union(rest)).passed:
+                    groups, parts = rest, max(parts - 1, 2)
+                    break
+            else:
+                if parts >= len(groups):
+                    break
+                parts = min(2 * parts, len(groups))
+        return _union(groups)
+
+
+def _split(groups: list[frozenset[Unit]], parts: int) -> list[list[frozenset[Unit]]]:
+    """``groups`` in ``parts`` runs of neighbours, sizes differing by one at most."""
+    parts = min(parts, len(groups))
+    edges = [len(groups) * number // parts for number in range(parts + 1)]
+    return [groups[low:high] for low, high in itertools.pairwise(edges)]
+
+
+def _union(groups: Iterable[frozenset[Unit]]) -> frozenset[Unit]:
+    return frozenset().union(*groups)
+
+
+def _ranges(blocks: Iterable[int | None]) -> tuple[tuple[int, int], ...]:
+    """Block numbers as runs of neighbours."""
+    runs: list[tuple[int, int]] = []
+    for block in sorted(block for block in blocks if block is not None):
+        if runs and runs[-1][1] == block - 1:
+            runs[-1] = (runs[-1][0], block)
+        else:
+            runs.append((block, block))
+    return tuple(runs)
+
+
+def _unit_dict(unit: Unit) -> dict[str, Any]:
+    return {"role": unit.role, "block": unit.block}
+
+
+def _evaluation_dict(item: Evaluation) -> dict[str, Any]:
+    finite = item.relative_l2 < float("inf")
+    return {
+        "passed": item.passed,
+        "relative_l2": item.relative_l2 if finite else None,
+        "why": item.why,
+    }
