@@ -148,12 +148,12 @@ def compare(output: str, reference: Array, candidate: Array, tolerance: Toleranc
         ref[~finite], cand[~finite], equal_nan=True
     ):
         strays = int((~np.isfinite(cand)).sum())
-        return dataclasses.replace(
-            _incomparable(output, len(cand), f"{strays} NaN or Inf not matched by the reference"),
-            worst_row=_furthest_row(
-                np.where(ref == cand, 0, 1) * ~(np.isnan(ref) & np.isnan(cand))
-            ),
+        failed = _incomparable(
+            output, len(cand), f"{strays} NaN or Inf not matched by the reference"
         )
+        both_nan = np.isnan(ref) & np.isnan(cand)
+        unmatched = (~finite | ~np.isfinite(cand)) & (ref != cand) & ~both_nan
+        return dataclasses.replace(failed, worst_row=_furthest_row(unmatched))
     kl = largest_kl(ref, cand) if output == LOGITS else None
     difference = np.abs(np.where(finite, cand - np.where(finite, ref, 0), 0))
     ref, cand = np.where(finite, ref, 0), np.where(finite, cand, 0)

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from vim_deploy.parity.metrics import Comparison, Tolerance, adjusted, compare, tolerance_for
+from vim_deploy.parity.metrics import (
+    Comparison,
+    Tolerance,
+    adjusted,
+    compare,
+    largest_kl,
+    tolerance_for,
+)
 from vim_deploy.recipe.schema import Tolerances
 
 EXACT = Tolerance(atol=0, rtol=0)
@@ -144,3 +153,57 @@ def test_json_has_no_infinity() -> None:
     import json
 
     json.dumps(compared([[1.0]], [[np.nan]]).as_dict(), allow_nan=False)
+
+
+def test_kl_against_a_plain_sum() -> None:
+    ref, cand = np.random.default_rng(0).standard_normal((2, 5, 9))
+    p = np.exp(ref) / np.exp(ref).sum(axis=1, keepdims=True)
+    q = np.exp(cand) / np.exp(cand).sum(axis=1, keepdims=True)
+    expected = (p * np.log(p / q)).sum(axis=1).max()
+    assert largest_kl(ref, cand) == pytest.approx(expected, rel=1e-12)
+    assert largest_kl(ref, ref + 7) == pytest.approx(0, abs=1e-12)
+
+
+def test_kl_of_large_logits_does_not_overflow() -> None:
+    assert largest_kl(np.array([[1e4, 0.0]]), np.array([[1e4, 1.0]])) == 0
+    value = largest_kl(np.array([[1e4, 0.0]]), np.array([[0.0, 1e4]]))
+    assert value == pytest.approx(1e4)
+
+
+def test_kl_with_infinite_logits() -> None:
+    inf, nan = np.inf, np.nan
+    # A class that the reference rules out adds nothing.
+    assert largest_kl(np.array([[0.0, 0, -inf]]), np.array([[0.0, 0, -inf]])) == pytest.approx(0)
+    # A class that only the candidate rules out is infinitely far: the largest number.
+    assert largest_kl(np.zeros((1, 2)), np.array([[0.0, -inf]])) == np.finfo(np.float64).max
+    # Rows without a softmax are left out.
+    rows = np.array([[nan, 1.0], [inf, 1.0], [-inf, -inf], [0.0, 1.0]])
+    assert largest_kl(rows, rows) == 0
+    assert largest_kl(rows[:3], rows[:3]) is None
+    assert largest_kl(np.zeros(3), np.zeros(3)) is None
+
+
+def test_kl_is_taken_of_logits_and_can_be_limited() -> None:
+    ref, cand = np.eye(3), 2 * np.eye(3)
+    loose = Tolerance(atol=None)
+    found = compare("logits", ref, cand, loose)
+    assert found.kl is not None
+    assert found.passed
+    assert compare("features", ref, cand, loose).kl is None
+    strict = dataclasses.replace(loose, kl=found.kl / 2)
+    assert "KL" in compare("logits", ref, cand, strict).failures[0]
+    assert "no logits" in compare("features", ref, cand, strict).failures[0]
+    assert compare("logits", ref, cand, dataclasses.replace(loose, kl=found.kl)).passed
+
+
+def test_worst_row() -> None:
+    ref = np.zeros((4, 3))
+    cand = ref.copy()
+    cand[2, 1] = 0.5
+    assert compare("logits", ref, cand, Tolerance()).worst_row == 2
+    cand[3, 0] = np.nan
+    found = compare("logits", ref, cand, Tolerance())
+    assert not found.passed
+    assert found.worst_row == 3
+    classes = np.array([[1], [2], [3]])
+    assert compare("classes", classes, np.array([[1], [9], [3]]), Tolerance()).worst_row == 1

@@ -13,6 +13,7 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.recipe.precision_policy import (
     ROLES,
     PrecisionPolicy,
+    Rule,
     default_policy,
     load_policy,
 )
@@ -97,3 +98,14 @@ def test_not_text(tmp_path: Path) -> None:
     with pytest.raises(VimDeployError) as caught:
         load_policy(path)
     assert caught.value.code == "VIM-420"
+
+
+def test_toml_round_trip(tmp_path: Path) -> None:
+    rules = (
+        Rule(("scan", "conv"), ((0, 3), (7, 7)), 'quotes " and \\ and\nlines\tand \x7f, größer'),
+        Rule(("head",), None, ""),
+    )
+    for policy in (PrecisionPolicy(rules), PrecisionPolicy(()), default_policy()):
+        text = policy.as_toml("two\n\nlines")
+        assert policy_of(text, tmp_path) == policy
+        assert text.startswith("# two\n#\n# lines\nformat = 1\n")
