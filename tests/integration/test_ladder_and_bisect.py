@@ -1,0 +1,263 @@
+"""Ladder and bisection on small models: every rung, a broken one, and a policy that export takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+
+from tests.support import plant
+from tests.support.models import perturbed, save_training_file, tiny_config
+from vim_deploy.cli.main import run
+from vim_deploy.errors import VimDeployError
+from vim_deploy.graph import export_graph, metadata
+from vim_deploy.model.heads import DeployedModel
+from vim_deploy.model.vim import VisionMamba
+from vim_deploy.parity.bisect import Unit
+from vim_deploy.pipeline import bisect_precision, subjects, verify, verify_ladder
+from vim_deploy.pipeline.exporting import ExportOptions, export
+from vim_deploy.pipeline.opening import Opened
+from vim_deploy.pipeline.subjects import SubjectOptions
+from vim_deploy.pipeline.verifying import VerifyOptions
+from vim_deploy.recipe.precision_policy import load_policy
+from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.run.ort_runner import OrtRunner
+
+TWO_IMAGES = VerifyOptions(random=2)
+CONFIG = tiny_config(depth=3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _traced_once() -> Iterator[None]:
+    """Tracing takes most of the time here: the same weights are traced once for all tests."""
+    traces: dict[str, onnx.ModelProto] = {}
+    right = export_graph.named_trace
+
+    def remembered(module: DeployedModel, batch: int | None) -> onnx.ModelProto:
+        digest = hashlib.sha256(str((batch, module.preprocess, module.head)).encode())
+        for value in module.state_dict().values():
+            digest.update(value.numpy().tobytes())
+        key = digest.hexdigest()
+        if key not in traces:
+            traces[key] = right(module, batch)
+        copy = onnx.ModelProto()
+        copy.CopyFrom(traces[key])
+        return copy
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export_graph, "named_trace", remembered)
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, _traced_once: None) -> Path:
+    """A checkpoint, its config, and its fp16 export."""
+    place = tmp_path_factory.mktemp("ladder")
+    save_training_file(perturbed(VisionMamba(CONFIG)), place / "tiny.pth")
+    (place / "tiny.json").write_text(json.dumps(CONFIG.as_dict()))
+    request = ModelRequest(str(place / "tiny.pth"), config=CONFIG.as_dict())
+    export(request, place / "half.onnx", ExportOptions(precision="fp16", check=False))
+    return place
+
+
+@pytest.fixture(autouse=True)
+def _in_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+
+
+def checkpoint(precision: Any = None) -> SubjectOptions:
+    return SubjectOptions(precision, None, ModelRequest("", config=CONFIG.as_dict()))
+
+
+def test_every_rung_up_to_the_file(folder: Path) -> None:
+    tried: list[str] = []
+    report = verify_ladder(
+        "half.onnx", "tiny.pth", TWO_IMAGES, done=lambda rung: tried.append(rung.name)
+    )
+    report.require_passed()
+    assert tried == ["PyTorch fp32", "PyTorch fp16 twin", "base ONNX", "fused ONNX", "fp16 ONNX",
+                     "half.onnx"]  # fmt: skip
+    assert report.ladder is not None
+    against = [rung.against for rung in report.ladder.rungs]
+    twin = "PyTorch fp16 twin"
+    assert against == ["", "PyTorch fp32", "PyTorch fp32", "PyTorch fp32", twin, twin]
+    # Graphs made for the ladder are those that export makes.
+    fp16, file = (rung.results for rung in report.ladder.rungs[-2:])
+    assert [r.comparisons for r in fp16] == [r.comparisons for r in file]
+    assert report.results == file
+    assert all(item.kl is not None for result in file for item in result.comparisons)
+
+
+def test_ladder_of_a_float32_checkpoint_with_its_last_rung_part_by_part(folder: Path) -> None:
+    options = dataclasses.replace(TWO_IMAGES, per_block=True)
+    report = verify_ladder("tiny.pth", None, options, checkpoint())
+    report.require_passed()
+    assert report.ladder is not None
+    assert [rung.name for rung in report.ladder.rungs] == [
+        "PyTorch fp32", "base ONNX", "fused ONNX",
+    ]  # fmt: skip
+    assert report.blocks is not None
+    assert report.blocks.passed
+    stored = report.as_dict()
+    assert stored["ladder"]["broken"] is None
+    assert len(stored["blocks"]["growth"]["out_proj"]) == 3
+
+
+def test_the_file_is_the_broken_rung(folder: Path) -> None:
+    graph = onnx.load("half.onnx")
+    name = "layers.1.mixer.out_proj.weight_t"
+    plant.change_weight(graph, name, lambda values: values * 1.1)
+    onnx.save(graph, "wrong.onnx")
+    report = verify_ladder("wrong.onnx", "tiny.pth", TWO_IMAGES)
+    assert report.ladder is not None
+    assert report.ladder.broken is not None
+    assert report.ladder.broken.name == "wrong.onnx"
+    assert report.blocks is not None
+    assert report.blocks.first is not None
+    assert str(report.blocks.first.place) == "block 1 out_proj"
+    with pytest.raises(VimDeployError) as caught:
+        report.require_passed()
+    assert caught.value.code == "VIM-703"
+    assert "wrong.onnx" in caught.value.message
+    assert "block 1 out_proj" in caught.value.why
+
+
+def test_a_wrong_pass_breaks_the_fused_rung_and_ends_the_climb(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = export_graph.run_passes
+
+    def wrong(model: onnx.ModelProto, **options: Any) -> Any:
+        reports = right(model, **options)
+        name = "layers.2.mixer.conv1d_pair.w"
+        plant.change_weight(model, name, lambda values: values[::-1].copy())
+        return reports
+
+    monkeypatch.setattr(export_graph, "run_passes", wrong)
+    report = verify_ladder("tiny.pth", None, TWO_IMAGES, checkpoint("bf16"))
+    ladder = report.ladder
+    assert ladder is not None
+    assert ladder.broken is not None
+    assert ladder.broken.name == "fused ONNX"
+    assert ladder.left_out == ("bf16 ONNX",)
+    assert "block 2 conv fwd" in ladder.as_dict()["blocks"]["verdict"]
+
+
+def test_a_broken_twin_is_compared_part_by_part_too(folder: Path) -> None:
+    options = dataclasses.replace(TWO_IMAGES, limits={"relative_l2": 1e-6})
+    report = verify_ladder("tiny.pth", None, options, checkpoint("fp16"))
+    assert report.ladder is not None
+    assert report.ladder.broken is not None
+    assert report.ladder.broken.name == "PyTorch fp16 twin"
+    assert report.blocks is not None
+    assert report.blocks.first is not None
+    assert report.blocks.first.place.role == "patch_embed"
+
+
+def test_a_broken_engine_is_named_and_says_why_it_is_not_looked_into(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a stand-in for the engine's runner: no TensorRT is needed for the ladder's own part."""
+    graph = onnx.load("half.onnx")
+    info = metadata.find(graph)
+    plant.change_weight(graph, "layers.0.mixer.in_proj.weight_t", lambda values: values * 1.5)
+    onnx.save(graph, "engine_like.onnx")
+
+    @contextmanager
+    def opened(path: Path, _options: object) -> Iterator[Opened]:
+        assert path.name == "half.plan"
+        yield Opened(OrtRunner(Path("engine_like.onnx"), threads=1), info, "fp16", ("a note",))
+
+    monkeypatch.setattr(subjects, "opened", opened)
+    Path("half.plan").write_bytes(b"a plan")
+    report = verify_ladder("half.plan", "tiny.pth", TWO_IMAGES)
+    assert report.ladder is not None
+    assert report.ladder.broken is not None
+    assert report.ladder.broken.name == "half.plan"
+    assert report.blocks is None
+    assert report.notes == ("a note",)
+    with pytest.raises(VimDeployError, match="half.plan") as caught:
+        report.require_passed()
+    assert "no inner tensors" in caught.value.why
+
+
+def needs_float32(place: Path) -> Path:
+    """A checkpoint whose block 1 overflows float16 in x_proj, and block 2 between two roles."""
+    module = perturbed(VisionMamba(CONFIG))
+    with torch.no_grad():
+        mixer = module.layers[1].mixer
+        # A weight above float16's largest number, for a channel of small values.
+        mixer.conv1d.weight[0] *= 1e-3
+        mixer.conv1d.bias[0] *= 1e-3
+        mixer.x_proj.weight[0, 0] = 7e4
+        mixer.dt_proj.weight[:, 0] *= 0.01
+        # in_proj writes, and the convolution reads, values that float16 cannot hold.
+        mixer = module.layers[2].mixer
+        mixer.in_proj.weight[0] *= 5e5 / mixer.in_proj.weight[0].abs().max() / 8
+        mixer.conv1d.weight[0] *= 1e-5
+        mixer.conv1d_b.weight[0] *= 1e-5
+    return save_training_file(module, place / "narrow.pth")
+
+
+def test_bisection_writes_a_policy_that_export_takes(folder: Path, capsys: Any) -> None:
+    narrow = needs_float32(folder)
+    model = ["narrow.pth", "--config", "tiny.json"]
+    half = [*model, "--precision", "fp16"]
+    assert run(["export", *half, "-o", "narrow.onnx"]) == 5
+    capsys.readouterr()
+
+    assert run(["verify", *half, "--bisect", "-o", "narrow.toml", "--random", "2", "--json"]) == 0
+    captured = capsys.readouterr()
+    value = json.loads(captured.out)
+    kept = {(unit["role"], unit["block"]) for unit in value["units"]}
+    assert kept == {("x_proj", 1), ("in_proj", 2), ("conv", 2)}
+    assert value["minimal"] is True
+    assert value["evaluations"] < 40
+    assert all(not entry["passed"] for entry in value["without"])
+    assert "trial 1: 0 parts in float32, relative L2 not finite: not met" in captured.err
+    assert json.loads(Path("bisect.json").read_text())["units"] == value["units"]
+
+    policy = load_policy(Path("narrow.toml"))
+    assert {unit for unit in kept if policy.keeps_fp32(*unit)} == kept
+    policy_option = ["--precision-policy", "narrow.toml"]
+    assert run(["export", *half, *policy_option, "-o", "narrow.onnx"]) == 0
+    verify(Path("narrow.onnx"), str(narrow), TWO_IMAGES).require_passed()
+
+    # A file that is there is not replaced.
+    capsys.readouterr()
+    assert run(["verify", *half, "--bisect", "-o", "narrow.toml"]) == 2
+    assert "VIM-204" in capsys.readouterr().err
+
+
+def test_bisection_of_a_file_that_needs_nothing(folder: Path) -> None:
+    report = bisect_precision("half.onnx", "tiny.pth", TWO_IMAGES)
+    assert report.bisection.units == ()
+    assert report.bisection.evaluations == 1
+    assert report.bisection.policy().rules == ()
+    assert report.precision == "fp16"
+
+
+def test_bisection_where_not_even_float32_meets_the_limit(folder: Path) -> None:
+    options = dataclasses.replace(TWO_IMAGES, limits={"relative_l2": 1e-12})
+    with pytest.raises(VimDeployError) as caught:
+        bisect_precision("half.onnx", "tiny.pth", options, most=2)
+    assert caught.value.code == "VIM-704"
+
+
+def test_bisection_with_little_to_spend_says_so(folder: Path) -> None:
+    options = dataclasses.replace(TWO_IMAGES, limits={"relative_l2": 2e-4})
+    seen: list[Unit] = []
+    report = bisect_precision("half.onnx", "tiny.pth", options, most=4)
+    assert not report.bisection.minimal
+    assert report.bisection.found.passed
+    assert report.bisection.evaluations == 4
+    seen += report.bisection.units
+    assert seen
