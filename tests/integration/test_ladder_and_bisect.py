@@ -1,4 +1,4 @@
-"""Ladder and bisection on small models: every rung, a broken one, and a policy that export takes."""
+"""Ladder and bisection on small models: every rung, a broken one, a policy that export takes."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def test_a_broken_engine_is_named_and_says_why_it_is_not_looked_into(
     assert report.ladder.broken.name == "half.plan"
     assert report.blocks is None
     assert report.notes == ("a note",)
-    with pytest.raises(VimDeployError, match="half.plan") as caught:
+    with pytest.raises(VimDeployError, match=r"half\.plan") as caught:
         report.require_passed()
     assert "no inner tensors" in caught.value.why
 

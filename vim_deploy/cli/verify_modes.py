@@ -59,7 +59,7 @@ def climb_ladder(source: str, options: dict[str, Any]) -> ParityReport:
     from vim_deploy.pipeline import verify_ladder
 
     _refuse(options, ("max_loss",), "it belongs to --dataset")
-    _refuse(options, ("output", "max_trials"), "it belongs to --bisect")
+    _refuse(options, ("output", "force", "max_trials"), "it belongs to --bisect")
     against, subject = options["against"], _subject_options(source, options)
     result = verify_ladder(
         source, against, _verify_options(options), subject, command_line(), say_rung

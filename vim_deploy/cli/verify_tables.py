@@ -133,8 +133,8 @@ def print_ladder(result: ParityReport) -> None:
 
 def say_trial(number: int, kept: int, found: Evaluation) -> None:
     """One line for each model that a bisection has run."""
-    size = f"{found.relative_l2:.2e}" if found.relative_l2 < float("inf") else "not finite"
     state = "met" if found.passed else "not met"
+    size = _distance(found.relative_l2)
     say(f"trial {number}: {kept} parts in float32, relative L2 {size}: {state}")
 
 
@@ -146,23 +146,22 @@ def print_bisection(result: BisectReport) -> None:
         say(f"{result.subject} meets {limits} with everything in {result.precision}")
         return
     without = dict(found.without)
-    rows = [
-        (unit.role, "-" if unit.block is None else str(unit.block), _without(without.get(unit)))
-        for unit in found.units
-    ]
+    rows = []
+    for role, blocks in found.blocks_by_role().items():
+        tried = [without[unit] for unit in found.units if unit.role == role and unit in without]
+        rows.append((role, blocks, _distance(max(item.relative_l2 for item in tried))
+                     if tried else "not tried"))  # fmt: skip
     print_table(
         f"keep {len(found.units)} of {len(found.universe)} parts in float32 for {limits}",
-        ("role", "block", "relative L2 without it"),
+        ("role", "blocks", "relative L2 without one of them, at most"),
         rows,
     )
     kind = "none can be left out" if found.minimal else "the search was cut short: fewer may do"
     say(f"{found.evaluations} trials; {kind}")
 
 
-def _without(found: Evaluation | None) -> str:
-    if found is None:
-        return "not tried"
-    return f"{found.relative_l2:.2e}" if found.relative_l2 < float("inf") else "not finite"
+def _distance(relative_l2: float) -> str:
+    return f"{relative_l2:.2e}" if relative_l2 < float("inf") else "not finite"
 
 
 def _share(value: float | None) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from vim_deploy.parity.metrics import Comparison, Tolerance
-from vim_deploy.recipe.precision_policy import ROLES, PrecisionPolicy, Rule
+from vim_deploy.recipe.precision_policy import ROLES, PrecisionPolicy, Rule, ranges_text
 
 #: Evaluations after which a search stops with the best set so far.
 MOST_EVALUATIONS = 200
@@ -85,13 +85,22 @@ class Bisection:
     found: Evaluation
     universe: tuple[Unit, ...]
 
+    def _blocks(self) -> dict[str, set[int | None]]:
+        """Kept blocks by role, in the order of ``ROLES``."""
+        blocks: dict[str, set[int | None]] = {}
+        for unit in sorted(self.units, key=lambda unit: ROLES.index(unit.role)):
+            blocks.setdefault(unit.role, set()).add(unit.block)
+        return blocks
+
+    def blocks_by_role(self) -> dict[str, str]:
+        """What is kept of each role: block numbers and ranges, empty for roles in no block."""
+        return {role: ranges_text(_ranges(blocks)) for role, blocks in self._blocks().items()}
+
     def policy(self) -> PrecisionPolicy:
         """The units as rules: one for each set of blocks, with what happens without them."""
-        blocks: dict[str, set[int | None]] = {}
-        for unit in self.units:
-            blocks.setdefault(unit.role, set()).add(unit.block)
+        blocks = self._blocks()
         groups: dict[tuple[tuple[int, int], ...] | None, list[str]] = {}
-        for role in sorted(blocks, key=ROLES.index):
+        for role in blocks:
             everywhere = {unit.block for unit in self.universe if unit.role == role}
             whole = blocks[role] == everywhere
             groups.setdefault(None if whole else _ranges(blocks[role]), []).append(role)

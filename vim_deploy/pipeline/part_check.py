@@ -75,14 +75,14 @@ def check_parts(
 
 def require_parts(path: Path, provider: str | None = None) -> None:
     """VIM-422 for what can run but gives out no inner tensors."""
-    if is_engine(path):
+    if path.suffix != ".npz" and is_engine(path):
         raise VimDeployError(
             "VIM-422",
             f"{path.name} is an engine, and engines give out no inner tensors",
             why="its kernels were fused when it was built; what is inside is not kept",
             fix="verify the ONNX file that the engine was built from with --per-block: when that "
             "agrees and the engine does not, the difference arose in the build; "
-            f"vim-deploy inspect {path.name} --layers shows its layers and their types",
+            f"vim-deploy inspect {path.name} shows what was built",
         )
     if path.suffix == ".npz":
         raise VimDeployError(

@@ -76,6 +76,13 @@ def open_subject(
                 f"--against {against} has no effect: {source} is a checkpoint itself",
                 fix=f"leave it out, or give the file: ARTIFACT --against {source}",
             )
+        if runner != RunnerOptions():
+            raise VimDeployError(
+                "VIM-203",
+                "--provider, --plugin and --allow-plan-code say where a file runs",
+                why=f"{source} is a checkpoint; its forms run in PyTorch and ONNX Runtime's CPU",
+                fix="leave them out, or give the file: ARTIFACT --against CHECKPOINT",
+            )
         yield _from_checkpoint(source, options)
         return
     if against is None or is_artifact(against) or Path(against).suffix == ".npz":

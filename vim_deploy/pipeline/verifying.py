@@ -82,7 +82,8 @@ def verify(
     options = options or VerifyOptions()
     if options.per_block:
         require_parts(artifact, options.runner.provider)
-        require_parts(Path(against))
+        if Path(against).suffix in (".npz", *ENGINE_SUFFIXES):
+            require_parts(Path(against))
     largest = None if options.batches is None else max(options.batches)
     settings = dataclasses.replace(options.runner, max_batch=largest)
     with opened(artifact, settings) as candidate:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -208,5 +208,9 @@ def _toml_string(text: str) -> str:
 def _blocks_entry(rule: Rule) -> dict[str, str]:
     if rule.ranges is None:
         return {}
-    parts = [str(low) if low == high else f"{low}-{high}" for low, high in rule.ranges]
-    return {"blocks": ",".join(parts)}
+    return {"blocks": ranges_text(rule.ranges)}
+
+
+def ranges_text(ranges: Iterable[tuple[int, int]]) -> str:
+    """Pairs of first and last block as a rule writes them: ``0-3,23``."""
+    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in ranges)
