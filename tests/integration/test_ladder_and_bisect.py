@@ -151,6 +151,23 @@ def test_a_wrong_pass_breaks_the_fused_rung_and_ends_the_climb(
     assert "block 2 conv fwd" in ladder.as_dict()["blocks"]["verdict"]
 
 
+def test_a_form_that_cannot_be_made_is_a_broken_rung(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def refuse(model: onnx.ModelProto, **options: Any) -> Any:
+        raise VimDeployError("VIM-502", "pass x_proj rewrote 2 mixers instead of 3")
+
+    monkeypatch.setattr(export_graph, "run_passes", refuse)
+    assert run(["verify", "tiny.pth", "--config", "tiny.json", "--ladder", "--random", "1"]) == 7
+    said = capsys.readouterr().err
+    assert "base ONNX: holds against PyTorch fp32" in said
+    assert "fused ONNX: BROKEN, it could not be made: VIM-502" in said
+    assert "error VIM-703" in said
+    stored = json.loads(Path("parity.json").read_text())
+    assert (stored["passed"], stored["ladder"]["broken"]) == (False, "fused ONNX")
+    assert "rewrote 2 mixers" in stored["ladder"]["rungs"][-1]["error"]
+
+
 def test_a_broken_twin_is_compared_part_by_part_too(folder: Path) -> None:
     options = dataclasses.replace(TWO_IMAGES, limits={"relative_l2": 1e-6})
     report = verify_ladder("tiny.pth", None, options, checkpoint("fp16"))

@@ -103,6 +103,9 @@ def say_rung(rung: Rung) -> None:
     if not rung.against:
         say(f"{rung.name}: the reference ({rung.runner}, {rung.seconds:.1f} s)")
         return
+    if rung.error:
+        say(f"{rung.name}: BROKEN, it could not be made: {rung.error}")
+        return
     from vim_deploy.parity.report import worst_of
 
     worst = worst_of(rung.results)[1]

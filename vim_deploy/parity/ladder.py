@@ -26,6 +26,7 @@ class Rung:
         tolerance: of the comparison.
         results: per case and batch size; none for the first.
         seconds: wall time of making, running and comparing it.
+        error: why it could not be made; there are no results then.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Rung:
     tolerance: Tolerance
     results: tuple[CaseResult, ...]
     seconds: float
+    error: str = ""
 
     @property
     def passed(self) -> bool:
@@ -50,6 +52,7 @@ class Rung:
             "tolerance": dataclasses.asdict(self.tolerance),
             "results": [result.as_dict() for result in self.results],
             "seconds": self.seconds,
+            "error": self.error,
         }
 
 
@@ -85,6 +88,8 @@ class Ladder:
         broken = self.broken
         if broken is None:
             return f"all {len(self.rungs)} rungs hold, the last is {self.rungs[-1].name}"
+        if broken.error:
+            return f"the first broken rung is {broken.name}: it could not be made"
         return f"the first broken rung is {broken.name}: it does not equal {broken.against}"
 
     def require_passed(self) -> None:
@@ -92,6 +97,9 @@ class Ladder:
         broken = self.broken
         if broken is None:
             return
+        fix = "docs/verify.md says for each rung what made it"
+        if broken.error:
+            raise VimDeployError("VIM-703", self.verdict, why=broken.error, fix=fix)
         worst = worst_of(broken.results)[1]
         where = f"; {self.blocks.verdict}" if self.blocks else f"; {self.note}" if self.note else ""
         raise VimDeployError(
@@ -99,7 +107,7 @@ class Ladder:
             self.verdict,
             why=f"{worst.output!r}: {'; '.join(worst.failures)} (max abs {worst.max_abs:.3g}, "
             f"relative L2 {worst.relative_l2:.3g}; allowed: {broken.tolerance.limits()}){where}",
-            fix="docs/verify.md says for each rung what made it",
+            fix=fix,
         )
 
     def as_dict(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vim_deploy.engine.inspect import is_engine
-from vim_deploy.errors import VimDeployError
+from vim_deploy.errors import ExitCode, VimDeployError
 from vim_deploy.files import sha256_of
 from vim_deploy.interrupts import check
 from vim_deploy.parity.blocks import BlockReport, part_limit
@@ -66,11 +66,10 @@ def verify_ladder(
     Returns:
         The report: the results are those of the last rung, ``ladder`` has all of them, and
         ``blocks`` names block and role where a rung with inner tensors is broken.
-        ``require_passed`` raises VIM-703 then.
+        ``require_passed`` raises VIM-703 then, also where a form could not be made.
 
     Raises:
-        VimDeployError: VIM-203, VIM-4xx for a source that cannot be read, and what making one of
-            the forms raises (VIM-501 to VIM-505).
+        VimDeployError: VIM-203, VIM-301, and VIM-4xx for a source that cannot be read.
     """
     options = options or VerifyOptions()
     if options.twin:
@@ -250,8 +249,16 @@ class _Climb:
 
     def _try(self, step: _Step, stack: ExitStack) -> tuple[Rung, int | None]:
         """Run and compare one rung; its fixed batch size."""
-        started = time.perf_counter()
-        runner, limits = step.open(stack), self._limits(step.precision)
+        started, limits = time.perf_counter(), self._limits(step.precision)
+        try:
+            runner = step.open(stack)
+        except VimDeployError as error:
+            # A form that cannot be made is a broken rung; a machine that lacks something is not.
+            if error.exit_code not in (ExitCode.BAD_INPUT, ExitCode.EXPORT_FAILED):
+                raise
+            text = f"{error.code}: {error.message}" + (f" ({error.why})" if error.why else "")
+            seconds = time.perf_counter() - started
+            return Rung(step.name, "", step.against, limits, (), seconds, text), None
         expected = self.cases[step.against]
         if step.name in self.cases:
             # The twin has run: later rungs are compared with its outputs.
@@ -299,6 +306,8 @@ class _Climb:
         self, step: _Step, rung: Rung, batch: int | None, stack: ExitStack
     ) -> tuple[BlockReport | None, str]:
         """The rung part by part; without that, the reason."""
+        if rung.error:
+            return None, ""
         if step.parts is None:
             return None, (
                 "it gives out no inner tensors; the rungs below it hold, so the difference arose "

@@ -35,7 +35,7 @@ def worst_images(
     case = next(case for case in cases if case.name == result.case)
     start = comparison.worst_row // result.batch * result.batch
     images = case.images[start : start + result.batch]
-    name = f"{case.name}, image {comparison.worst_row}"
+    name = f"{case.name}, image {comparison.worst_row + 1} of {len(case.images)}"
     if len(images) > 1:
         name += f" in a batch of {len(images)}"
     if fixed_batch is not None and len(images) < fixed_batch:

@@ -102,6 +102,6 @@ def test_two_files_are_compared_part_by_part_without_pytorch(capsys: Any) -> Non
     assert run(["verify", "tiny.onnx", *arguments, "--report", "."]) == 0
     shown = capsys.readouterr().err
     Path("parity.json").unlink()
-    assert "part by part (relative L2, limit 0.0001): random (seed 0), image 0" in shown
+    assert "part by part (relative L2, limit 0.0001): random (seed 0), image 1 of 1" in shown
     assert "patch_embed" in shown
     assert "parts are within 0.0001" in shown
