@@ -120,9 +120,10 @@ def test_the_file_is_the_broken_rung(folder: Path) -> None:
     assert report.ladder is not None
     assert report.ladder.broken is not None
     assert report.ladder.broken.name == "wrong.onnx"
-    assert report.blocks is not None
-    assert report.blocks.first is not None
-    assert str(report.blocks.first.place) == "block 1 out_proj"
+    parts = report.ladder.blocks
+    assert parts is not None
+    assert parts.first is not None
+    assert str(parts.first.place) == "block 1 out_proj"
     with pytest.raises(VimDeployError) as caught:
         report.require_passed()
     assert caught.value.code == "VIM-703"
@@ -174,9 +175,10 @@ def test_a_broken_twin_is_compared_part_by_part_too(folder: Path) -> None:
     assert report.ladder is not None
     assert report.ladder.broken is not None
     assert report.ladder.broken.name == "PyTorch fp16 twin"
-    assert report.blocks is not None
-    assert report.blocks.first is not None
-    assert report.blocks.first.place.role == "patch_embed"
+    parts = report.ladder.blocks
+    assert parts is not None
+    assert parts.first is not None
+    assert parts.first.place.role == "patch_embed"
 
 
 def test_a_broken_engine_is_named_and_says_why_it_is_not_looked_into(
@@ -199,7 +201,7 @@ def test_a_broken_engine_is_named_and_says_why_it_is_not_looked_into(
     assert report.ladder is not None
     assert report.ladder.broken is not None
     assert report.ladder.broken.name == "half.plan"
-    assert report.blocks is None
+    assert report.ladder.blocks is None
     assert report.notes == ("a note",)
     with pytest.raises(VimDeployError, match=r"half\.plan") as caught:
         report.require_passed()

@@ -125,8 +125,9 @@ def print_ladder(result: ParityReport) -> None:
     assert result.ladder is not None
     for note in result.notes:
         say(f"note: {note}")
-    if result.blocks is not None:
-        print_blocks(result.blocks)
+    for blocks in (result.ladder.blocks, result.blocks):
+        if blocks is not None:
+            print_blocks(blocks)
     say(result.ladder.verdict)
     if result.ladder.note:
         say(result.ladder.note)

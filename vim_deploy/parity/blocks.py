@@ -55,7 +55,7 @@ class PartError:
         """JSON-able form; what is infinite becomes the largest number."""
         return {
             "place": str(self.place),
-            "block": self.place.block if self.place.in_block else None,
+            "block": self.place.block,
             "part": self.place.part,
             "role": self.place.role,
             "direction": self.place.direction,

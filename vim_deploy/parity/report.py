@@ -56,8 +56,8 @@ def worst_of(results: Sequence[CaseResult]) -> tuple[CaseResult, Comparison]:
 class ParityReport:
     """What was compared with what, and how it came out.
 
-    ``blocks`` is the comparison part by part, when there was one; ``ladder`` the rungs below the
-    artifact, whose results are then those of the last rung.
+    ``blocks`` is the comparison part by part, when it was asked for; ``ladder`` the rungs below the
+    artifact, a broken one part by part, and the results are then those of the last rung.
     """
 
     artifact: str

@@ -19,7 +19,13 @@ from vim_deploy.parity.cases import Case
 from vim_deploy.parity.ladder import Ladder, Rung
 from vim_deploy.parity.metrics import Tolerance, adjusted, compare, tolerance_for
 from vim_deploy.parity.report import CaseResult, ParityReport, compare_runners
-from vim_deploy.pipeline.part_check import check_parts, dt_rank_of, file_parts, fixed_batch
+from vim_deploy.pipeline.part_check import (
+    check_parts,
+    dt_rank_of,
+    file_parts,
+    fixed_batch,
+    require_parts,
+)
 from vim_deploy.pipeline.subjects import Subject, SubjectOptions, is_artifact, open_subject
 from vim_deploy.pipeline.verifying import VerifyOptions, live_cases
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
@@ -64,9 +70,10 @@ def verify_ladder(
         done: called with every rung that has been tried.
 
     Returns:
-        The report: the results are those of the last rung, ``ladder`` has all of them, and
-        ``blocks`` names block and role where a rung with inner tensors is broken.
-        ``require_passed`` raises VIM-703 then, also where a form could not be made.
+        The report: the results are those of the last rung, ``ladder`` has all of them, with block
+        and role where a rung with inner tensors is broken; ``blocks`` are the parts of the last
+        rung, when they were asked for and nothing is broken. ``require_passed`` raises VIM-703,
+        also where a form could not be made.
 
     Raises:
         VimDeployError: VIM-203, VIM-301, and VIM-4xx for a source that cannot be read.
@@ -77,10 +84,12 @@ def verify_ladder(
             "VIM-203", "--ladder compares with the twin where it must", fix="leave out --twin"
         )
     chosen = subject or SubjectOptions()
+    if options.per_block and is_artifact(source):
+        require_parts(Path(source), options.runner.provider)
     with open_subject(source, against, chosen, options.runner) as found:
         _check(found, chosen)
         climb = _Climb(found, options, Path(source) if is_artifact(source) else None, done)
-        ladder = climb.run()
+        ladder, blocks = climb.run()
         last = ladder.rungs[-1]
         return ParityReport(
             artifact=found.name,
@@ -93,7 +102,7 @@ def verify_ladder(
             results=last.results,
             command=tuple(command),
             notes=found.artifact.notes if found.artifact else (),
-            blocks=ladder.blocks,
+            blocks=blocks,
             ladder=ladder,
         )
 
@@ -137,8 +146,8 @@ class _Climb:
         self.cases: dict[str, list[Case]] = {}
         self.traced: onnx.ModelProto | None = None
 
-    def run(self) -> Ladder:
-        """Try every rung in turn."""
+    def run(self) -> tuple[Ladder, BlockReport | None]:
+        """Try every rung in turn; the parts of the last one, when asked for and all is well."""
         rungs = [self._ground()]
         self.done(rungs[0])
         steps = list(self._steps())
@@ -148,12 +157,13 @@ class _Climb:
                 rung, batch = self._try(step, stack)
                 rungs.append(rung)
                 self.done(rung)
-                last = number == len(steps) - 1
-                if not rung.passed or (last and self.options.per_block):
+                if not rung.passed:
                     left = tuple(later.name for later in steps[number + 1 :])
                     blocks, note = self._parts(step, rung, batch, stack)
-                    return Ladder(tuple(rungs), left, blocks, note)
-        return Ladder(tuple(rungs))
+                    return Ladder(tuple(rungs), left, blocks, note), None
+                if self.options.per_block and step is steps[-1]:
+                    return Ladder(tuple(rungs)), self._parts(step, rung, batch, stack)[0]
+        return Ladder(tuple(rungs)), None
 
     def _ground(self) -> Rung:
         """The float32 module: what everything is held to in the end."""
@@ -318,5 +328,11 @@ class _Climb:
             limit = self.options.limits.get("relative_l2", limit)
         reference = self.references[step.against].parts
         cases = self.cases[step.against]
-        found = step.parts(stack)
+        try:
+            found = step.parts(stack)
+        except VimDeployError as error:
+            # What is broken is said first; that its parts cannot be seen comes second.
+            if rung.passed or error.code != "VIM-422":
+                raise
+            return None, f"{error.message}: {error.why}"
         return check_parts(reference, found, cases, rung.results, limit, batch), ""

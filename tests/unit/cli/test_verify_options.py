@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
+from tests.support import plant
 from tests.support.models import perturbed, save_training_file, tiny_config
 from vim_deploy.cli.main import run
 from vim_deploy.model.vim import VisionMamba
@@ -68,6 +69,7 @@ TRUE = ("--against", "tiny.pth")
             "VIM-203", "--precision-policy",
         ),
         (["tiny.plan", *TRUE, "--per-block"], "VIM-422", "verify the ONNX file"),
+        (["tiny.plan", *TRUE, "--ladder", "--per-block"], "VIM-422", "verify the ONNX file"),
         (["tiny.onnx", "--against", "stored.npz", "--per-block"], "VIM-422", "outputs only"),
         (["tiny.onnx", "--against", "tiny.plan", "--per-block"], "VIM-422", "is an engine"),
         (
@@ -95,6 +97,13 @@ def test_a_file_whose_names_were_changed_shows_no_inner_tensors(capsys: Any) -> 
     error = capsys.readouterr().err
     assert "VIM-422" in error
     assert "none of its nodes is named after a block" in error
+    # A ladder says which rung is broken all the same.
+    plant.change_weight(graph, "head.weight", lambda values: values + 1)
+    onnx.save(graph, "renamed.onnx")
+    assert run(["verify", "renamed.onnx", *TRUE, "--ladder", "--random", "1"]) == 7
+    error = capsys.readouterr().err
+    assert "the first broken rung is renamed.onnx" in error
+    assert "named after a block" in error
 
 
 def test_two_files_are_compared_part_by_part_without_pytorch(capsys: Any) -> None:

@@ -93,7 +93,7 @@ def test_json_form() -> None:
     assert (stored["passed"], stored["limit"], stored["images"]) == (False, 1e-4, "image 0")
     assert stored["first"]["block"] == 0
     assert stored["first"]["direction"] == "bwd"
-    assert stored["parts"][0]["block"] is None
+    assert [stored["parts"][number]["block"] for number in (0, -1)] == [-1, 10_000]
     assert [entry["block"] for entry in stored["growth"]["residual"]] == [1]
 
 
