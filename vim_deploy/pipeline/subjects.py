@@ -105,6 +105,13 @@ def _from_checkpoint(source: str, options: SubjectOptions) -> Subject:
     from vim_deploy.model.heads import DeployedModel, parse_head
     from vim_deploy.model.load import load_model
 
+    if options.precision_policy is not None and options.precision in (None, "fp32"):
+        raise VimDeployError(
+            "VIM-203",
+            "--precision-policy has nothing to decide without --precision",
+            why="it says what stays in float32 in a half-precision graph",
+            fix="add --precision fp16 or bf16",
+        )
     loaded = load_model(replace(options.request, source=source))
     head = parse_head("logits", loaded.module.config)
     module = DeployedModel(loaded.module, loaded.image, "none", head)

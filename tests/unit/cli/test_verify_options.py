@@ -68,6 +68,7 @@ TRUE = ("--against", "tiny.pth")
              "policy.toml"],
             "VIM-203", "--precision-policy",
         ),
+        (["tiny.pth", "--ladder", "--precision-policy", "policy.toml"], "VIM-203", "nothing to"),
         (["tiny.plan", *TRUE, "--per-block"], "VIM-422", "verify the ONNX file"),
         (["tiny.plan", *TRUE, "--ladder", "--per-block"], "VIM-422", "verify the ONNX file"),
         (["tiny.onnx", "--against", "stored.npz", "--per-block"], "VIM-422", "outputs only"),
