@@ -161,6 +161,22 @@ def test_a_untransposed_fused(model: Model) -> None:
     assert_named(verified(model.fused, model, fault), "block 3 scan bwd", "scan")
 
 
+def test_nan_of_one_direction_is_not_taken_for_the_other_s(model: Model) -> None:
+    def backward_bias(values: plant.Values) -> plant.Values:
+        values[1] = np.nan
+        return values
+
+    def fault(graph: onnx.ModelProto) -> None:
+        plant.change_weight(graph, "layers.6.mixer.conv1d_pair.b", backward_bias)
+
+    report = verified(model.fused, model, fault)
+    assert_named(report, "block 6 conv bwd", "conv")
+    assert report.blocks is not None
+    found = {str(part.place): part.relative_l2 for part in report.blocks.parts}
+    assert found["block 6 scan fwd"] < 1e-5
+    assert found["block 6 scan bwd"] == float("inf")
+
+
 #: PyTorch's threshold is 20, where both sides are equal to float32's last bit.
 THRESHOLD = 2.0
 

@@ -49,6 +49,8 @@ _OUTSIDE = {
 _NORM_READERS = ("Mul", "LayerNormalization")
 #: Parts of fused mixers that hold both directions in their leading axis.
 _PAIRS = {"mixer/conv1d/": "conv", "mixer/x_proj/": "x_proj", "mixer/dt_proj/": "dt_proj"}
+#: Axes of the fused scan's inputs that hold both directions: all but the last one, xz.
+_PAIR_RANKS = dict(zip(contract.BI_SELECTIVE_SCAN_INPUTS[:-1], (4, 4, 4, 3, 2, 2), strict=True))
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def with_inner_outputs(
     """A copy of ``model`` that also gives out its inner tensors, in their own types.
 
     A fused scan gives only the sum of its directions. The copy therefore holds it twice more, each
-    time with the input of one direction set to zero: what is left is the other's output.
+    time with the inputs of one direction set to zero: what is left is the other's output.
 
     Args:
         model: an exported graph.
@@ -190,20 +192,27 @@ def _traced_columns(scan: NodeProto, dt_rank: int) -> tuple[int, ...]:
 def _single_direction(
     graph: onnx.GraphProto, scan: NodeProto, index: int, types: dict[str, int]
 ) -> list[NodeProto]:
-    """A copy of the fused ``scan`` that sees zeros as the input of the other direction."""
-    inputs, name = scan.input[0], f"{scan.name}_{_DIRECTIONS[index]}"
-    # Where, not a product: the other direction's NaN must not come through.
-    kept = np.zeros((2, 1, 1, 1), dtype=np.bool_)
-    kept[index] = True
-    zero = np.zeros((), dtype=helper.tensor_dtype_to_np_dtype(types[inputs]))
-    for suffix, value in (("kept", kept), ("zero", zero)):
-        graph.initializer.append(numpy_helper.from_array(value, f"{name}.{suffix}"))
-    masked = helper.make_node(
-        "Where", [f"{name}.kept", inputs, f"{name}.zero"], [f"{name}_u2"], name=f"{name}/Where"
-    )
+    """A copy of the fused ``scan`` for which everything of the other direction is zero."""
+    name = f"{scan.name}_{_DIRECTIONS[index]}"
     copy = NodeProto()
     copy.CopyFrom(scan)
     copy.name = name
-    copy.input[0] = masked.output[0]
     copy.output[0] = f"{name}_output_0"
-    return [masked, copy]
+    constants = {tensor.name for tensor in graph.initializer}
+    masks = []
+    for position, (role, rank) in enumerate(_PAIR_RANKS.items()):
+        source = scan.input[position]
+        # In the low-rank form the op reads dt's weight instead of dt.
+        rank -= role == "dt" and source in constants
+        kept = np.zeros((2, *[1] * (rank - 1)), dtype=np.bool_)
+        kept[index] = True
+        zero = np.zeros((), dtype=helper.tensor_dtype_to_np_dtype(types[source]))
+        for suffix, value in (("kept", kept), ("zero", zero)):
+            graph.initializer.append(numpy_helper.from_array(value, f"{name}.{role}_{suffix}"))
+        # Where, not a product: the other direction's NaN must not come through.
+        inputs = [f"{name}.{role}_kept", source, f"{name}.{role}_zero"]
+        copy.input[position] = f"{name}_{role}"
+        masks.append(
+            helper.make_node("Where", inputs, [copy.input[position]], name=f"{name}/{role}")
+        )
+    return [*masks, copy]
