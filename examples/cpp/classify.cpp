@@ -1,0 +1,159 @@
+//! \file classify.cpp
+//! Classifies pictures with an engine: what a program has to do, from the file to the labels.
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "vim_deploy/classification.h"
+#include "vim_deploy/image.h"
+#include "vim_deploy/runtime.h"
+
+namespace {
+
+using vim_deploy::Error;
+using vim_deploy::Result;
+
+constexpr char const* kUsage =
+    "usage: classify [OPTIONS] ENGINE PICTURE...\n"
+    "  ENGINE            NAME.plan with its record NAME.plan.json beside it\n"
+    "  --plugin LIBRARY  plugin library (default: libvim_plugins.so beside the engine, if there)\n"
+    "  --top-k K         classes to print (default 5)\n"
+    "  --device N        CUDA device (default 0)\n"
+    "  --cuda-graph      replay the engine from a CUDA graph\n"
+    "  --help            this text\n"
+    "Pictures: ";
+
+struct Arguments {
+    std::string engine;
+    std::vector<std::string> pictures;
+    vim_deploy::EngineOptions open;
+    vim_deploy::SessionOptions session;
+    std::size_t top_k = 5;
+    bool help = false;
+};
+
+// The number that `text` is, or -1.
+long number_of(std::string const& text) {
+    char* end = nullptr;
+    long const value = std::strtol(text.c_str(), &end, 10);
+    bool const good = !text.empty() && *end == '\0' && value >= 0 && value <= 1'000'000;
+    return good ? value : -1;
+}
+
+Result<Arguments> parse(std::vector<std::string> const& words) {
+    Arguments arguments;
+    std::vector<std::string> files;
+    for (std::size_t i = 0; i < words.size(); ++i) {
+        std::string const& word = words[i];
+        if (word == "--help" || word == "-h") {
+            arguments.help = true;
+            return arguments;
+        }
+        if (word == "--cuda-graph") {
+            arguments.session.cuda_graph = true;
+            continue;
+        }
+        if (word != "--plugin" && word != "--top-k" && word != "--device") {
+            if (word.rfind("--", 0) == 0) {
+                return Error{"VIM-201", "unknown option " + word, "", "see classify --help"};
+            }
+            files.push_back(word);
+            continue;
+        }
+        std::string const value = i + 1 < words.size() ? words[++i] : "";
+        long const number = number_of(value);
+        if (word == "--plugin" ? value.empty() : number < (word == "--top-k" ? 1 : 0)) {
+            return Error{"VIM-202", word + " " + value + " is not valid", "",
+                         "see classify --help"};
+        }
+        if (word == "--plugin") {
+            arguments.open.plugin_library = value;
+        } else if (word == "--top-k") {
+            arguments.top_k = static_cast<std::size_t>(number);
+        } else {
+            arguments.open.device = static_cast<int>(number);
+        }
+    }
+    if (files.size() < 2) {
+        return Error{"VIM-202", "an engine and at least one picture are needed", "",
+                     "see classify --help"};
+    }
+    arguments.engine = files.front();
+    arguments.pictures.assign(files.begin() + 1, files.end());
+    return arguments;
+}
+
+void print(std::string const& picture, std::vector<vim_deploy::Class> const& classes) {
+    std::printf("%s\n", picture.c_str());
+    for (auto const& entry : classes) {
+        std::printf("  %.6f  %s\n", entry.probability, entry.label.c_str());
+    }
+}
+
+vim_deploy::Status classify(Arguments const& arguments) {
+    auto const engine = vim_deploy::Engine::open(arguments.engine, arguments.open);
+    if (!engine) {
+        return engine.error();
+    }
+    auto session = engine->create_session(arguments.session);
+    if (!session) {
+        return session.error();
+    }
+    if (!engine->record()->exported) {
+        return Error{"VIM-410", arguments.engine + " does not say how pictures are prepared",
+                     "its ONNX file was not made by vim-deploy", "export it with vim-deploy"};
+    }
+    auto const& exported = *engine->record()->exported;
+    auto next = arguments.pictures.begin();
+    while (next != arguments.pictures.end()) {
+        auto const left = arguments.pictures.end() - next;
+        auto const batch = engine->batch_for(left);
+        auto const last = next + std::min<std::ptrdiff_t>(left, batch);
+        std::vector<vim_deploy::Image> crops;
+        for (auto picture = next; picture != last; ++picture) {
+            auto const image = vim_deploy::read_image(*picture);
+            auto crop = image ? vim_deploy::crop_image(*image, exported.image) : image;
+            if (!crop) {
+                return crop.error();
+            }
+            crops.push_back(std::move(*crop));
+        }
+        // An engine with a fixed batch wants all of it: the rest is filled and not looked at.
+        crops.resize(static_cast<std::size_t>(batch), crops.back());
+        auto const input = vim_deploy::batch_of_crops(crops, exported.image, exported.preprocess);
+        if (!input) {
+            return input.error();
+        }
+        auto const outputs = session->infer(*input);
+        if (!outputs) {
+            return outputs.error();
+        }
+        auto const classes = vim_deploy::best_classes(*outputs, exported, arguments.top_k);
+        if (!classes) {
+            return classes.error();
+        }
+        for (std::size_t i = 0; next != last; ++next, ++i) {
+            print(*next, (*classes)[i]);
+        }
+    }
+    return vim_deploy::Done{};
+}
+
+}  // namespace
+
+int main(int count, char** words) {
+    auto const arguments = parse({words + 1, words + count});
+    if (arguments && arguments->help) {
+        std::printf("%s%s\n", kUsage, vim_deploy::image_formats());
+        return 0;
+    }
+    auto const status = arguments ? classify(*arguments) : vim_deploy::Status(arguments.error());
+    if (!status) {
+        std::fprintf(stderr, "%s\n", status.error().text().c_str());
+        return status.error().exit_code();
+    }
+    return 0;
+}

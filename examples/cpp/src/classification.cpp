@@ -1,0 +1,142 @@
+//! \file classification.cpp
+#include "vim_deploy/classification.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "guard.h"
+
+namespace vim_deploy {
+namespace {
+
+using Scores = std::vector<std::vector<Class>>;
+
+Error no_classes(std::string const& why) {
+    return {"VIM-415", "the engine's outputs are not classes", why,
+            "use an engine exported with --head logits, softmax or topk:K"};
+}
+
+// A float32 output as rows [batch, classes].
+Result<std::vector<std::vector<float>>> rows_of(Tensor const& tensor) {
+    if (tensor.shape.size() != 2 || tensor.type != DataType::kFloat32) {
+        return no_classes(tensor.name + " is " + name_of(tensor.type) + " " +
+                          text_of(tensor.shape));
+    }
+    auto const values = tensor.values<float>();
+    if (!values) {
+        return values.error();
+    }
+    auto const width = static_cast<std::ptrdiff_t>(tensor.shape[1]);
+    std::vector<std::vector<float>> rows;
+    for (auto at = values->begin(); at != values->end(); at += width) {
+        rows.emplace_back(at, at + width);
+    }
+    return rows;
+}
+
+// In double, less the largest, so that nothing overflows.
+std::vector<double> softmax(std::vector<float> const& logits) {
+    double const largest = *std::max_element(logits.begin(), logits.end());
+    std::vector<double> values;
+    double sum = 0;
+    for (float const logit : logits) {
+        values.push_back(std::exp(static_cast<double>(logit) - largest));
+        sum += values.back();
+    }
+    for (double& value : values) {
+        value /= sum;
+    }
+    return values;
+}
+
+// What is not a number comes last, so that the order is one.
+bool comes_first(Class const& a, Class const& b) noexcept {
+    if (std::isnan(a.probability) || std::isnan(b.probability)) {
+        return !std::isnan(a.probability) && std::isnan(b.probability);
+    }
+    return a.probability > b.probability;
+}
+
+std::string label_of(std::int64_t index, ExportInfo const& exported) {
+    bool const known = index >= 0 && index < static_cast<std::int64_t>(exported.labels.size());
+    return known ? exported.labels[static_cast<std::size_t>(index)]
+                 : "class " + std::to_string(index);
+}
+
+Result<std::vector<std::int64_t>> indices_of(Tensor const& tensor) {
+    if (tensor.type == DataType::kInt32) {
+        auto const values = tensor.values<std::int32_t>();
+        if (!values) {
+            return values.error();
+        }
+        return std::vector<std::int64_t>(values->begin(), values->end());
+    }
+    return tensor.values<std::int64_t>();
+}
+
+// The head topk has chosen and sorted already.
+Result<Scores> from_top_k(std::vector<Tensor> const& outputs, ExportInfo const& exported) {
+    if (outputs.size() != 2 || outputs[0].shape != outputs[1].shape) {
+        return no_classes("topk has probabilities and classes of one shape");
+    }
+    bool const first = outputs[0].type == DataType::kFloat32;
+    auto const rows = rows_of(outputs[first ? 0 : 1]);
+    auto const indices = indices_of(outputs[first ? 1 : 0]);
+    if (!rows || !indices) {
+        return rows ? indices.error() : rows.error();
+    }
+    Scores scores;
+    std::size_t at = 0;
+    for (auto const& row : *rows) {
+        scores.emplace_back();
+        for (float const probability : row) {
+            std::int64_t const index = (*indices)[at++];
+            scores.back().push_back({index, label_of(index, exported), probability});
+        }
+    }
+    return scores;
+}
+
+Result<Scores> from_all(Tensor const& output, ExportInfo const& exported) {
+    auto const rows = rows_of(output);
+    if (!rows) {
+        return rows.error();
+    }
+    Scores scores;
+    for (auto const& row : *rows) {
+        std::vector<double> const probabilities =
+            exported.head == "softmax" ? std::vector<double>(row.begin(), row.end()) : softmax(row);
+        scores.emplace_back();
+        for (std::size_t i = 0; i < probabilities.size(); ++i) {
+            auto const index = static_cast<std::int64_t>(i);
+            scores.back().push_back({index, label_of(index, exported), probabilities[i]});
+        }
+    }
+    return scores;
+}
+
+}  // namespace
+
+Result<Scores> best_classes(std::vector<Tensor> const& outputs, ExportInfo const& exported,
+                            std::size_t count) {
+    return guarded("sorting classes", [&]() -> Result<Scores> {
+        bool const top_k = exported.head.rfind("topk:", 0) == 0;
+        bool const all = exported.head == "logits" || exported.head == "softmax";
+        if (!top_k && (!all || outputs.size() != 1)) {
+            return no_classes("its head is " + exported.head);
+        }
+        auto scores = top_k ? from_top_k(outputs, exported) : from_all(outputs[0], exported);
+        if (!scores) {
+            return scores;
+        }
+        for (auto& row : *scores) {
+            std::stable_sort(row.begin(), row.end(), comes_first);
+            if (row.size() > count) {
+                row.resize(count);
+            }
+        }
+        return scores;
+    });
+}
+
+}  // namespace vim_deploy
