@@ -61,6 +61,11 @@ def _folder() -> Path:
     return Path(folder.name)
 
 
+def working_folder() -> Path:
+    """The folder that goes with the test process."""
+    return _folder()
+
+
 @functools.cache
 def tensorrt_headers() -> Path | str:
     """The headers of TensorRT 10.14 from PyPI, or why there are none."""

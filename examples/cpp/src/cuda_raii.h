@@ -17,7 +17,8 @@ namespace vim_deploy {
 inline Error cuda_error(cudaError_t status, std::string const& what) {
     static_cast<void>(cudaGetLastError());
     bool const memory = status == cudaErrorMemoryAllocation;
-    return {"VIM-904", (memory ? "out of GPU memory: " : "CUDA refused a call: ") + what,
+    return {memory ? "VIM-906" : "VIM-904",
+            (memory ? "not enough GPU memory: " : "CUDA refused a call: ") + what,
             std::string(cudaGetErrorName(status)) + " (" +
                 std::to_string(static_cast<int>(status)) + "): " + cudaGetErrorString(status),
             memory ? "use a smaller batch, fewer sessions, or an engine with a smaller --max-batch"

@@ -9,6 +9,7 @@
 #include "guard.h"
 #include "logger.h"
 #include "passport.h"
+#include "sha256.h"
 
 namespace vim_deploy {
 namespace {
@@ -33,9 +34,46 @@ Result<std::optional<EngineRecord>> find_record(std::string const& path, bool ma
     return std::optional<EngineRecord>(std::move(record).value());
 }
 
-// Loads the library that is named, or the one beside the engine. False when there is none.
-Result<bool> find_plugin(std::string const& plan_path, EngineOptions const& options) {
+// The library beside the engine that it was built with; the very one, by its hash.
+Result<std::string> recorded_library(std::string const& plan_path, RecordedPlugin const& plugin) {
+    std::string const path = folder_of(plan_path) + plugin.name;
+    Error error{"VIM-903", plan_path + " needs the plugin library " + plugin.name, "",
+                "put the library it was built with beside it, or name one in "
+                "EngineOptions::plugin_library"};
+    bool const plain = plugin.name.find('/') == std::string::npos;
+    auto const bytes = plain ? read_file(path, "plugin library", "VIM-903", kMaxPlanBytes)
+                             : Result<std::vector<char>>(error);
+    if (!bytes) {
+        error.why = plain ? bytes.error().why : "the record names no file beside it";
+        return error;
+    }
+    std::string const hash = sha256_hex(bytes->data(), bytes->size());
+    if (hash != plugin.sha256) {
+        error.why = path + " has the SHA-256 " + hash + ", the record says " + plugin.sha256;
+        return error;
+    }
+    return path;
+}
+
+// Loads the library that is named or recorded, or the one beside the engine. False: there is none.
+Result<bool> find_plugin(std::string const& plan_path, EngineRecord const* record,
+                         EngineOptions const& options) {
+    bool const recorded = record != nullptr && record->plugin;
+    if (recorded && record->plugin->contract_version != kContractVersion) {
+        return Error{"VIM-903",
+                     plan_path + " was built with plugins of contract " +
+                         std::to_string(record->plugin->contract_version),
+                     "this program has contract " + std::to_string(kContractVersion),
+                     "build the engine again, or this program with the library of that release"};
+    }
     std::string path = options.plugin_library;
+    if (path.empty() && recorded && !record->plugin->embedded) {
+        auto const found = recorded_library(plan_path, *record->plugin);
+        if (!found) {
+            return found.error();
+        }
+        path = *found;
+    }
     if (path.empty()) {
         path = folder_of(plan_path) + kPluginLibraryName;
         if (!is_file(path)) {
@@ -142,13 +180,15 @@ Engine::Impl::~Impl() {
     runtime.reset();
 }
 
-Status Engine::Impl::load(std::vector<char> const& plan, bool has_plugin) {
+Status Engine::Impl::load(std::vector<char> const& plan, EngineOptions const& options,
+                          bool has_plugin) {
     LogCapture const log;
     runtime.reset(nvinfer1::createInferRuntime(tensorrt_logger()));
     if (runtime == nullptr) {
         return Error{"VIM-901", "TensorRT does not start", log.text("it gave no reason"),
                      "check that TensorRT, CUDA and the driver fit together"};
     }
+    runtime->setEngineHostCodeAllowed(options.allow_embedded_code);
     engine.reset(runtime->deserializeCudaEngine(plan.data(), plan.size()));
     if (engine == nullptr) {
         static_cast<void>(cudaGetLastError());
@@ -250,7 +290,7 @@ Result<Engine> Engine::open(std::string const& plan_path, EngineOptions const& o
         VIM_DEPLOY_TRY(check_device(plan_path, known, options.device));
         DeviceScope const scope(options.device);
         VIM_DEPLOY_TRY(scope.status());
-        auto const has_plugin = find_plugin(plan_path, options);
+        auto const has_plugin = find_plugin(plan_path, known, options);
         if (!has_plugin) {
             return has_plugin.error();
         }
@@ -258,7 +298,7 @@ Result<Engine> Engine::open(std::string const& plan_path, EngineOptions const& o
         impl->path = plan_path;
         impl->device = options.device;
         impl->record = std::move(record).value();
-        VIM_DEPLOY_TRY(impl->load(*plan, *has_plugin));
+        VIM_DEPLOY_TRY(impl->load(*plan, options, *has_plugin));
         VIM_DEPLOY_TRY(impl->read_tensors());
         VIM_DEPLOY_TRY(impl->read_profiles());
         VIM_DEPLOY_TRY(impl->check_against_record());

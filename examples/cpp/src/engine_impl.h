@@ -48,7 +48,7 @@ struct Engine::Impl {
     Impl& operator=(Impl const&) = delete;
     ~Impl();
 
-    Status load(std::vector<char> const& plan, bool has_plugin);
+    Status load(std::vector<char> const& plan, EngineOptions const& options, bool has_plugin);
     Status read_tensors();
     Status read_profiles();
     Status check_against_record() const;

@@ -110,7 +110,12 @@ Status check_version(std::string const& path, std::vector<char> const& plan,
         if (record->runtime == "tensorrt-rtx") {
             return made_for_rtx(path);
         }
-        if (!same_release(parse_version(record->runtime_version), here)) {
+        if (record->stripped) {
+            return not_an_engine(path, "it was built without weights, to be refitted first");
+        }
+        auto const built = parse_version(record->runtime_version);
+        bool const later = record->version_compatible && built < here;
+        if (!later && !same_release(built, here)) {
             return other_version(path, record->runtime_version, dotted(here));
         }
     }
@@ -122,10 +127,11 @@ Status check_version(std::string const& path, std::vector<char> const& plan,
     for (std::size_t i = 0; i < 4; ++i) {
         header.push_back(static_cast<unsigned char>(plan[kVersionByte + i]));
     }
-    if (same_release(header, here)) {
+    bool const recorded = record != nullptr;
+    if (same_release(header, recorded ? parse_version(record->runtime_version) : here)) {
         return Done{};
     }
-    if (record != nullptr) {
+    if (recorded) {
         return Error{"VIM-902", path + ".json is not the record of " + path,
                      "the engine's header says TensorRT " + dotted(header) + ", the record " +
                          record->runtime_version,
@@ -203,6 +209,10 @@ Error deserialise_error(std::string const& path, std::string const& log, bool ha
     std::transform(low.begin(), low.end(), low.begin(),
                    [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
     auto const says = [&low](char const* word) { return low.find(word) != std::string::npos; };
+    if (says("hostcodeallowed")) {
+        return {"VIM-903", path + " carries code of its own, which was not allowed to run", log,
+                "set EngineOptions::allow_embedded_code if you trust the engine like a program"};
+    }
     if (says("plugin")) {
         return {"VIM-903", path + " needs plugins that this process does not have", log,
                 has_plugin ? "build the plugin library again with the tool that made the engine: "
@@ -211,7 +221,7 @@ Error deserialise_error(std::string const& path, std::string const& log, bool ha
                                  " beside the engine, or name it in EngineOptions::plugin_library"};
     }
     if (says("out of memory") || says("outofmemory") || says("memory alloc")) {
-        return {"VIM-904", "out of GPU memory: loading " + path, log,
+        return {"VIM-906", "not enough GPU memory: loading " + path, log,
                 "free GPU memory, or build with a smaller --max-batch"};
     }
     if (says("version") || says("incompatible device") || says("compute capability")) {

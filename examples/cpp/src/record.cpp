@@ -51,6 +51,13 @@ class Reader {
         return {value, std::move(path)};
     }
 
+    // A member that may be missing or null; its value is null then.
+    At optional(At const& object, char const* key) {
+        Json const* value = is(object, Kind::kObject) ? object.value->find(key) : nullptr;
+        bool const there = value != nullptr && value->kind() != Kind::kNull;
+        return {there ? value : nullptr, key};
+    }
+
     std::string text(At const& at) {
         return is(at, Kind::kText) ? at.value->text() : std::string();
     }
@@ -166,6 +173,28 @@ ExportInfo read_export(Reader& reader, At const& at) {
     return info;
 }
 
+RecordedPlugin read_plugin(Reader& reader, At const& at) {
+    return {reader.text(reader.member(at, "name")), reader.text(reader.member(at, "sha256")),
+            reader.integer(reader.member(at, "contract_version"), 0),
+            reader.boolean(reader.member(at, "embedded"))};
+}
+
+// What records have since engines may hold plugins.
+void read_later_fields(Reader& reader, At const& root, EngineRecord& record) {
+    At const plugin = reader.optional(root, "plugin");
+    if (plugin.value != nullptr) {
+        record.plugin = read_plugin(reader, plugin);
+    }
+    At const stripped = reader.optional(root, "stripped");
+    record.stripped = stripped.value != nullptr && reader.boolean(stripped);
+    At const flags = reader.optional(root, "flags");
+    if (flags.value != nullptr) {
+        auto const names = reader.texts(flags);
+        record.version_compatible =
+            std::find(names.begin(), names.end(), "VERSION_COMPATIBLE") != names.end();
+    }
+}
+
 EngineRecord read_fields(Reader& reader, At const& root) {
     EngineRecord record;
     std::int64_t const format = reader.integer(reader.member(root, "format"), 0);
@@ -184,6 +213,7 @@ EngineRecord read_fields(Reader& reader, At const& root) {
                                   [&reader](At const& item) { return read_profile(reader, item); });
     record.compute_capabilities = reader.texts(reader.member(root, "compute_capabilities"));
     record.later_gpus = reader.boolean(reader.member(root, "later_gpus"));
+    read_later_fields(reader, root, record);
     At const exported = reader.member(root, "export");
     if (exported.value != nullptr && exported.value->kind() != Json::Kind::kNull) {
         record.exported = read_export(reader, exported);

@@ -9,6 +9,7 @@
 
 #include "cuda_raii.h"
 #include "engine_impl.h"
+#include "guard.h"
 
 namespace vim_deploy {
 

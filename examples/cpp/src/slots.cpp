@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "guard.h"
 #include "logger.h"
 #include "session_impl.h"
 
@@ -67,7 +66,7 @@ Result<Slot> Session::Impl::make_slot(std::size_t profile) {
     if (slot.context == nullptr ||
         !slot.context->setOptimizationProfileAsync(number, stream.get())) {
         static_cast<void>(cudaGetLastError());
-        return Error{"VIM-904",
+        return Error{"VIM-906",
                      "TensorRT makes no execution context for profile " + std::to_string(number),
                      log.text("it gave no reason; usually GPU memory ran out"),
                      "free GPU memory, use fewer sessions, or build with a smaller --max-batch"};
@@ -83,7 +82,7 @@ Status Session::Impl::set_shape(Slot& slot, Shape const& shape) const {
     LogCapture const log;
     slot.shape.clear();
     if (!slot.context->setInputShape(owner->input.name.c_str(), dims_of(shape))) {
-        return Error{"VIM-415", "TensorRT does not take the shape " + text_of(shape),
+        return Error{"VIM-905", "TensorRT does not take the shape " + text_of(shape),
                      log.text("it gave no reason"), "use a shape of the engine's profiles"};
     }
     std::vector<Shape> found;
@@ -124,7 +123,7 @@ Result<std::size_t> Session::Impl::choose_profile(Shape const& shape) const {
         taken += (taken.empty() ? "it takes " : "; ") + text_of(profile.min) + " to " +
                  text_of(profile.max);
     }
-    return Error{"VIM-415", "the engine does not take a batch of shape " + text_of(shape), taken,
+    return Error{"VIM-905", "the engine does not take a batch of shape " + text_of(shape), taken,
                  "split the batch, or build the engine with other --min-batch and --max-batch"};
 }
 

@@ -55,6 +55,14 @@ struct ExportInfo {
     std::vector<std::string> labels;  //!< class names, in order; may be empty
 };
 
+//! The plugin library that an engine was built with.
+struct RecordedPlugin {
+    std::string name;
+    std::string sha256;
+    std::int64_t contract_version = 0;
+    bool embedded = false;  //!< the engine carries the library inside
+};
+
 struct EngineRecord {
     FileIdentity plan;
     std::string runtime;          //!< `tensorrt` or `tensorrt-rtx`
@@ -62,8 +70,11 @@ struct EngineRecord {
     std::vector<RecordedTensor> inputs, outputs;
     std::vector<RecordedProfile> profiles;
     std::vector<std::string> compute_capabilities;  //!< `8.6`
-    bool later_gpus = false;             //!< whether it also runs on GPUs newer than all of these
-    std::optional<ExportInfo> exported;  //!< missing when vim-deploy did not make the ONNX file
+    bool later_gpus = false;               //!< whether it also runs on GPUs newer than all of these
+    std::optional<RecordedPlugin> plugin;  //!< missing when the engine needs none
+    bool stripped = false;                 //!< it holds no weights yet
+    bool version_compatible = false;       //!< later releases run it as well
+    std::optional<ExportInfo> exported;    //!< missing when vim-deploy did not make the ONNX file
 };
 
 //! Reads a record from its text; `path` is for messages.

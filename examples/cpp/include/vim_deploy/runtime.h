@@ -49,8 +49,12 @@ Status load_plugin(std::string const& path);
 std::string tensorrt_version();
 
 struct EngineOptions {
-    //! The plugin library. Empty: `libvim_plugins.so` beside the engine, when there is one.
+    //! The plugin library. Empty: the one beside the engine that its record names, or
+    //! `libvim_plugins.so` beside it when there is one.
     std::string plugin_library;
+    //! Let an engine run the code that it carries: a plugin library inside it, or the runtime of a
+    //! version-compatible engine. Only for engines that are trusted like a program.
+    bool allow_embedded_code = false;
     //! CUDA device number.
     int device = 0;
     //! Compare the plan's SHA-256 with the record's. A damaged plan can end the process, so leave

@@ -1,0 +1,140 @@
+//! \file units.cpp
+//! The parts that need neither TensorRT nor CUDA, for comparison with Python:
+//!
+//!     units json                          documents from standard input, each after a line with
+//!     its
+//!                                         size; one line for each: `ok` and the document, or
+//!                                         `error`
+//!     units record FILE                   the record, or its error
+//!     units sha256 FILE
+//!     units prepare RECORD OUT PICTURE... the batch's bytes to OUT, its type and shape printed
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <string>
+#include <vector>
+
+#include "json.h"
+#include "sha256.h"
+#include "vim_deploy/image.h"
+#include "vim_deploy/record.h"
+
+namespace {
+
+using namespace vim_deploy;
+
+// Kinds and texts without white space, texts as their bytes in hexadecimal.
+std::string dump(Json const& value) {
+    auto const hex = [](std::string const& text) {
+        std::string digits = "\"";
+        for (unsigned char const byte : text) {
+            digits.push_back("0123456789abcdef"[byte >> 4U]);
+            digits.push_back("0123456789abcdef"[byte & 15U]);
+        }
+        return digits + "\"";
+    };
+    std::string out;
+    switch (value.kind()) {
+        case Json::Kind::kNull:
+            return "null";
+        case Json::Kind::kBool:
+            return value.boolean() ? "true" : "false";
+        case Json::Kind::kNumber:
+            return value.text();
+        case Json::Kind::kText:
+            return hex(value.text());
+        case Json::Kind::kArray:
+            for (Json const& item : value.items()) {
+                out += (out.empty() ? "" : ",") + dump(item);
+            }
+            return "[" + out + "]";
+        case Json::Kind::kObject:
+            for (auto const& [key, item] : value.members()) {
+                out += (out.empty() ? "" : ",") + hex(key) + ":" + dump(item);
+            }
+            return "{" + out + "}";
+    }
+    return out;
+}
+
+int read_documents() {
+    std::string line;
+    while (std::getline(std::cin, line)) {
+        std::string text(std::stoul(line), '\0');
+        std::cin.read(text.data(), static_cast<std::streamsize>(text.size()));
+        auto const value = Json::parse(text);
+        std::cout << (value ? "ok " + dump(*value) : "error " + value.error().message) << "\n";
+    }
+    return 0;
+}
+
+std::string contents(char const* path) {
+    std::ifstream stream(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(stream), {}};
+}
+
+int fail(Error const& error) {
+    std::cerr << error.text() << "\n";
+    return error.exit_code();
+}
+
+int show_record(char const* path) {
+    auto const record = parse_record(contents(path), path);
+    if (!record) {
+        return fail(record.error());
+    }
+    std::cout << record->runtime << " " << record->runtime_version << " " << record->plan.bytes
+              << " " << record->inputs.size() << " " << record->profiles.size() << " "
+              << (record->exported ? record->exported->labels.size() : 0) << "\n";
+    return 0;
+}
+
+int prepare(char const* record_path, char const* out, std::vector<std::string> const& pictures) {
+    auto const record = parse_record(contents(record_path), record_path);
+    if (!record) {
+        return fail(record.error());
+    }
+    auto const& exported = *record->exported;
+    std::vector<Image> crops;
+    for (std::string const& picture : pictures) {
+        auto const image = read_image(picture);
+        auto crop = image ? crop_image(*image, exported.image) : image;
+        if (!crop) {
+            return fail(crop.error());
+        }
+        crops.push_back(std::move(*crop));
+    }
+    auto const batch = batch_of_crops(crops, exported.image, exported.preprocess);
+    if (!batch) {
+        return fail(batch.error());
+    }
+    std::ofstream(out, std::ios::binary)
+        .write(reinterpret_cast<char const*>(batch->bytes.data()),
+               static_cast<std::streamsize>(batch->bytes.size()));
+    std::cout << name_of(batch->type) << " " << text_of(batch->shape) << "\n";
+    return 0;
+}
+
+}  // namespace
+
+int main(int count, char** words) {
+    std::vector<std::string> const arguments(words + 1, words + count);
+    std::string const name = arguments.empty() ? "" : arguments[0];
+    if (name == "json") {
+        return read_documents();
+    }
+    if (name == "record" && arguments.size() == 2) {
+        return show_record(words[2]);
+    }
+    if (name == "sha256" && arguments.size() == 2) {
+        std::string const bytes = contents(words[2]);
+        std::cout << sha256_hex(bytes.data(), bytes.size()) << "\n";
+        return 0;
+    }
+    if (name == "prepare" && arguments.size() > 3) {
+        return prepare(words[2], words[3], {arguments.begin() + 3, arguments.end()});
+    }
+    std::cerr << "see units.cpp\n";
+    return 2;
+}

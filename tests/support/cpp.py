@@ -1,0 +1,262 @@
+"""The C++ runtime under test: its programs, built once against fakes of TensorRT and CUDA.
+
+The fakes stand in ``examples/cpp/tests``. Classes of TensorRT that the fakes derive from have many
+functions; those that the library does not call get a body that reports the call, generated from
+the headers.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import plugins
+from tests.support.source import REPOSITORY
+from vim_deploy.deps import cuda_toolkit
+from vim_deploy.engine.profiles import Profile, ShapeRange
+from vim_deploy.engine.record import EngineRecord, FileIdentity, record_path
+from vim_deploy.files import write_json
+from vim_deploy.specs import CheckpointInfo, ExportInfo, ImagePreparation, TensorSpec
+
+CPP = REPOSITORY / "examples" / "cpp"
+#: Version of the plans that the fake TensorRT is given: that of the headers.
+VERSION = (10, 14, 1, 48)
+
+_WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion", "-Werror"]
+_SANITIZERS = {"address": "-fsanitize=address,undefined", "thread": "-fsanitize=thread"}
+_PURE = ("classification", "decode", "file", "json", "preprocess", "record", "resample", "result")
+_PURE += ("sha256", "tensor")
+_RUNTIME = ("engine", "logger", "passport", "plugin", "session", "slots")
+#: Classes behind TensorRT's interface that the fakes implement.
+_FAKED = ("VRuntime", "VCudaEngine", "VExecutionContext")
+
+ENVIRONMENT = {
+    "ASAN_OPTIONS": "detect_leaks=1",
+    "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
+    "TSAN_OPTIONS": "halt_on_error=1",
+}
+
+
+def generate_bases(headers: Path) -> str:
+    """C++ classes ``V...Base`` in which every function reports that it was not expected."""
+    text = (headers / "NvInferImpl.h").read_text(encoding="utf-8")
+    parts = ["#pragma once", "#include <NvInferRuntime.h>", "#include <cstdlib>"]
+    parts += ['#include "fakes.h"', "namespace nvinfer1 {"]
+    for name in _FAKED:
+        found = re.search(rf"^class {name} : public VRoot\n\{{(.*?)^\}};", text, re.S | re.M)
+        assert found, f"NvInferImpl.h has no class {name}"
+        body = re.sub(r"^#if.*?^#endif[^\n]*|//[^\n]*", "", found[1], flags=re.S | re.M)
+        parts.append(f"class {name}Base : public apiv::{name} {{ public:")
+        for function in re.findall(r"virtual\s+(.*?)\s*=\s*0;", body, re.S):
+            call = f"{name}::{re.split(r'[(]', function)[0].split()[-1]}"
+            parts.append(f'{function} override {{ fake_fault("{call} was called"); std::abort(); }}')
+        parts.append("};")
+    return "\n".join([*parts, "}", ""])
+
+
+@functools.cache
+def cuda_include() -> Path | str:
+    """The folder of ``cuda_runtime_api.h``, or why there is none."""
+    try:
+        return cuda_toolkit.find_toolkit().root / "include"
+    except cuda_toolkit.VimDeployError as error:
+        return f"no CUDA headers: {error.why}"
+
+
+@dataclass(frozen=True)
+class Build:
+    """Programs and fake libraries under one sanitizer, or under none."""
+
+    folder: Path
+
+    def program(self, name: str) -> Path:
+        """``classify``, ``runtime_checks`` or ``units``."""
+        return self.folder / name
+
+    def plugin(self, name: str) -> Path:
+        """A fake plugin library: ``good``, ``contract_2`` or ``refused``."""
+        return self.folder / f"plugin_{name}.so"
+
+
+def need_build(kind: str) -> Build:
+    """The build under the sanitizer ``address`` or ``thread``; skips where it cannot be made."""
+    plugins.need_tool("g++")
+    include = cuda_include()
+    if isinstance(include, str):
+        pytest.skip(include)
+    return _build(kind, plugins.need_headers(), include)
+
+
+@functools.cache
+def _build(kind: str, headers: Path, cuda: Path) -> Build:
+    folder = plugins.working_folder() / f"cpp-{kind}"
+    folder.mkdir()
+    (folder / "fake_bases.h").write_text(generate_bases(headers), encoding="utf-8")
+    # Sanitized code that is optimised takes four times as long to compile.
+    flags = ["-std=c++17", "-O0", "-g", "-fPIC", _SANITIZERS[kind], "-fno-sanitize-recover=all"]
+    flags += [*_WARNINGS, f"-I{CPP / 'include'}", f"-I{CPP / 'src'}", f"-I{CPP / 'tests'}"]
+    for system in (folder, headers, cuda):
+        flags += ["-isystem", str(system)]
+    fakes = ["tests/fake_cuda", "tests/fake_tensorrt"]
+    programs = ["tests/runtime_checks"]
+    if kind == "address":
+        programs += ["tests/units", "classify"]
+    sources = [*fakes, *programs, *(f"src/{name}" for name in (*_PURE, *_RUNTIME))]
+
+    def compile_one(source: str) -> None:
+        _run([*flags, "-c", str(CPP / f"{source}.cpp"), "-o", _object(folder, source)])
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(compile_one, sources))
+    _link(kind, folder, programs)
+    return Build(folder)
+
+
+def _link(kind: str, folder: Path, programs: list[str]) -> None:
+    """Two fake libraries, the programs, and the plugin libraries."""
+    link = [_SANITIZERS[kind], "-Wl,-rpath,$ORIGIN"]
+    cuda, tensorrt = folder / "libcudart.so", folder / "libnvinfer.so"
+    _run([*link, "-shared", _object(folder, "tests/fake_cuda"), "-o", str(cuda)])
+    _run([*link, "-shared", _object(folder, "tests/fake_tensorrt"), str(cuda), "-o", str(tensorrt)])
+    pure = [_object(folder, f"src/{name}") for name in _PURE]
+    runtime = [_object(folder, f"src/{name}") for name in _RUNTIME]
+    for program in programs:
+        name = Path(program).name
+        parts = [_object(folder, program), *pure]
+        if name != "units":
+            parts += [*runtime, str(tensorrt), str(cuda), "-ldl", "-pthread"]
+        _run([*link, *parts, "-o", str(folder / name)])
+    fake = str(CPP / "tests" / "fake_plugin.cpp")
+    for name, define in {"good": 1, "contract_2": 2, "refused": 1}.items():
+        defines = [f"-DFAKE_CONTRACT={define}"] + ["-DFAKE_REFUSES"] * (name == "refused")
+        output = str(Build(folder).plugin(name))
+        _run([*link[:1], *_WARNINGS, *defines, "-shared", "-fPIC", fake, "-ldl", "-o", output])
+
+
+def _object(folder: Path, source: str) -> str:
+    return str(folder / (source.replace("/", "_") + ".o"))
+
+
+def _run(arguments: list[str]) -> None:
+    done = subprocess.run(["g++", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def run(
+    program: Path, *arguments: str | Path, stdin: bytes = b"", **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a program of a build; ``variables`` go to the fakes through the environment."""
+    done = subprocess.run(
+        [str(program), *map(str, arguments)],
+        input=stdin,
+        capture_output=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, **ENVIRONMENT, **variables},
+    )
+    text = (done.stdout.decode(), done.stderr.decode())
+    for word in ("Sanitizer", "runtime error", "fake:", "left over"):
+        assert word not in text[1], text[1]
+    return subprocess.CompletedProcess(done.args, done.returncode, *text)
+
+
+#: What the fake engine is, and the record that goes with it.
+INPUT = TensorSpec("image", "float32", ("batch", 1, 32, 32))
+LOGITS = TensorSpec("logits", "float32", ("batch", 10))
+PREPARATION = ImagePreparation(32, 32, 1, (0.5,), (0.25,), 1.0)
+
+
+@dataclass(frozen=True)
+class FakeEngine:
+    """A plan of the fake TensorRT and its record; ``write`` puts both into a folder."""
+
+    input: TensorSpec = INPUT
+    outputs: tuple[TensorSpec, ...] = (LOGITS,)
+    profiles: tuple[tuple[int, int, int], ...] = ((1, 2, 4),)
+    lines: tuple[str, ...] = ("scratch 4096",)
+    version: tuple[int, int, int, int] = VERSION
+    magic: bytes = b"ftrt"
+    capabilities: tuple[str, ...] = ("8.6",)
+    later_gpus: bool = False
+    preprocess: str = "none"
+    head: str = "logits"
+    image: ImagePreparation = PREPARATION
+    labels: tuple[str, ...] = tuple(f"label {i}" for i in range(10))
+    exported: bool = True
+
+    def with_(self, **changes: Any) -> FakeEngine:  # noqa: ANN401 - any field
+        """A copy with other fields."""
+        return replace(self, **changes)
+
+    def plan(self) -> bytes:
+        """The bytes of the plan."""
+        lines = [f"{kind} {spec.name} {spec.dtype} {_sizes(spec)}" for kind, spec in self._io()]
+        for sizes in self.profiles:
+            shapes = ["x".join(map(str, self._shape(batch))) for batch in sizes]
+            lines.append("profile " + " ".join(shapes))
+        header = self.magic + bytes(20) + bytes(self.version) + bytes(8)
+        return header + "\n".join([*lines, *self.lines, ""]).encode()
+
+    def _io(self) -> list[tuple[str, TensorSpec]]:
+        return [("input", self.input), *(("output", spec) for spec in self.outputs)]
+
+    def _shape(self, batch: int) -> tuple[int, ...]:
+        first, *rest = self.input.shape
+        return tuple(int(size) for size in (batch if isinstance(first, str) else first, *rest))
+
+    def _export(self) -> ExportInfo | None:
+        if not self.exported:
+            return None
+        return ExportInfo(
+            model="custom",
+            model_config={"depth": 2, "nested": {"a": [1, 2.5e-05, None, True]}},
+            checkpoint=CheckpointInfo("digits.pth", "0" * 64, "model"),
+            image=self.image,
+            preprocess=self.preprocess,  # type: ignore[arg-type]
+            head=self.head,
+            graph="fused",
+            precision="fp32",
+            opset=18,
+            pos_embed="as trained",
+            tool_version="0.1.0",
+            settings_hash="0" * 64,
+            labels=self.labels,
+        )
+
+    def write(self, folder: Path, name: str = "digits.plan") -> Path:
+        """Write plan and record; the plan's path."""
+        path = folder / name
+        path.write_bytes(self.plan())
+        ranges = [ShapeRange(*(self._shape(batch) for batch in sizes)) for sizes in self.profiles]
+        record = EngineRecord(
+            plan=FileIdentity.of(path),
+            source=FileIdentity("digits.onnx", "0" * 64, 1),
+            external_data=(),
+            runtime="tensorrt" if self.magic == b"ftrt" else "tensorrt-rtx",
+            runtime_version=".".join(map(str, self.version)),
+            inputs=(self.input,),
+            outputs=self.outputs,
+            profiles=tuple(Profile({self.input.name: shape}) for shape in ranges),
+            compute_capabilities=self.capabilities,
+            later_gpus=self.later_gpus,
+            layers=3,
+            tool_version="0.1.0",
+            settings_hash="0" * 64,
+            build_seconds=1.5,
+            peak_memory_bytes=1,
+            export=self._export(),
+        )
+        write_json(record_path(path), record.as_dict())
+        return path
+
+
+def _sizes(spec: TensorSpec) -> str:
+    return "x".join(str(-1 if isinstance(size, str) else size) for size in spec.shape)
