@@ -11,6 +11,8 @@ import functools
 import os
 import re
 import subprocess
+import sys
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,18 +25,25 @@ from tests.support.source import REPOSITORY
 from vim_deploy.deps import cuda_toolkit
 from vim_deploy.engine.profiles import Profile, ShapeRange
 from vim_deploy.engine.record import EngineRecord, FileIdentity, record_path
+from vim_deploy.errors import VimDeployError
 from vim_deploy.files import write_json
 from vim_deploy.specs import CheckpointInfo, ExportInfo, ImagePreparation, TensorSpec
 
 CPP = REPOSITORY / "examples" / "cpp"
 #: Version of the plans that the fake TensorRT is given: that of the headers.
 VERSION = (10, 14, 1, 48)
+#: Without a toolkit: the headers of the CUDA runtime, and those that they include.
+CUDA_PACKAGES = ("nvidia-cuda-runtime==13.5.37", "nvidia-cuda-crt==13.5.37")
 
 _WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion", "-Werror"]
 _SANITIZERS = {"address": "-fsanitize=address,undefined", "thread": "-fsanitize=thread"}
-_PURE = ("classification", "decode", "file", "json", "preprocess", "record", "resample", "result")
-_PURE += ("sha256", "tensor")
+#: Parts of the library, those that need TensorRT last; sessions do without the pictures.
+_PICTURES = ("classification", "decode", "preprocess", "resample")
+_PURE = ("file", "json", "record", "result", "sha256", "tensor")
 _RUNTIME = ("engine", "logger", "passport", "plugin", "session", "slots")
+#: Sources of the two fake libraries.
+_FAKE_CUDA = ("fake_cuda", "fake_cuda_state")
+_FAKE_TENSORRT = ("fake_plan", "fake_tensorrt")
 #: Classes behind TensorRT's interface that the fakes implement.
 _FAKED = ("VRuntime", "VCudaEngine", "VExecutionContext")
 
@@ -57,28 +66,58 @@ def generate_bases(headers: Path) -> str:
         parts.append(f"class {name}Base : public apiv::{name} {{ public:")
         for function in re.findall(r"virtual\s+(.*?)\s*=\s*0;", body, re.S):
             call = f"{name}::{re.split(r'[(]', function)[0].split()[-1]}"
-            parts.append(f'{function} override {{ fake_fault("{call} was called"); std::abort(); }}')
+            parts.append(
+                f'{function} override {{ fake_fault("{call} was called"); std::abort(); }}'
+            )
         parts.append("};")
     return "\n".join([*parts, "}", ""])
 
 
 @functools.cache
 def cuda_include() -> Path | str:
-    """The folder of ``cuda_runtime_api.h``, or why there is none."""
+    """The folder of ``cuda_runtime_api.h``, of a toolkit or from PyPI; or why there is none."""
     try:
-        return cuda_toolkit.find_toolkit().root / "include"
-    except cuda_toolkit.VimDeployError as error:
-        return f"no CUDA headers: {error.why}"
+        root = cuda_toolkit.find_toolkit().root
+    except VimDeployError:
+        return _cuda_include_from_pypi()
+    found = [
+        *root.glob("include/cuda_runtime_api.h"),
+        *root.glob("targets/*/include/cuda_run*_api.h"),
+    ]
+    return found[0].parent if found else _cuda_include_from_pypi()
+
+
+def _cuda_include_from_pypi() -> Path | str:
+    folder = plugins.working_folder() / "cuda"
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += ["--disable-pip-version-check", "--dest", str(folder), *CUDA_PACKAGES]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    wheels = sorted(folder.glob("*.whl"))
+    if len(wheels) != len(CUDA_PACKAGES):
+        return f"no CUDA headers: {(done.stderr.strip() or 'no wheels')[-200:]}"
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(folder, [n for n in archive.namelist() if "/include/" in n])
+    return folder / "nvidia" / "cu13" / "include"
 
 
 @dataclass(frozen=True)
 class Build:
-    """Programs and fake libraries under one sanitizer, or under none."""
+    """Programs and fake libraries under one sanitizer.
+
+    Attributes:
+        folder: where they are.
+        headers, cuda: the headers of TensorRT and of CUDA that they were compiled with.
+        sanitizer: the compiler's option for it.
+    """
 
     folder: Path
+    headers: Path
+    cuda: Path
+    sanitizer: str
 
     def program(self, name: str) -> Path:
-        """``classify``, ``runtime_checks`` or ``units``."""
+        """``runtime_checks``; under ``address`` also ``classify`` and ``units``."""
         return self.folder / name
 
     def plugin(self, name: str) -> Path:
@@ -97,48 +136,59 @@ def need_build(kind: str) -> Build:
 
 @functools.cache
 def _build(kind: str, headers: Path, cuda: Path) -> Build:
-    folder = plugins.working_folder() / f"cpp-{kind}"
+    build = Build(plugins.working_folder() / f"cpp-{kind}", headers, cuda, _SANITIZERS[kind])
+    folder = build.folder
     folder.mkdir()
     (folder / "fake_bases.h").write_text(generate_bases(headers), encoding="utf-8")
     # Sanitized code that is optimised takes four times as long to compile.
-    flags = ["-std=c++17", "-O0", "-g", "-fPIC", _SANITIZERS[kind], "-fno-sanitize-recover=all"]
+    flags = ["-std=c++17", "-O0", "-g1", "-fPIC", build.sanitizer, "-fno-sanitize-recover=all"]
     flags += [*_WARNINGS, f"-I{CPP / 'include'}", f"-I{CPP / 'src'}", f"-I{CPP / 'tests'}"]
     for system in (folder, headers, cuda):
         flags += ["-isystem", str(system)]
-    fakes = ["tests/fake_cuda", "tests/fake_tensorrt"]
-    programs = ["tests/runtime_checks"]
+    tests = [*_FAKE_TENSORRT, *_FAKE_CUDA, "runtime_checks"]
+    library = [*_RUNTIME, *_PURE]
+    programs = []
     if kind == "address":
-        programs += ["tests/units", "classify"]
-    sources = [*fakes, *programs, *(f"src/{name}" for name in (*_PURE, *_RUNTIME))]
+        tests.append("units")
+        programs.append("classify")
+        library += _PICTURES
+    # The slow ones first, so that both processors have work until the end.
+    sources = [*(f"tests/{name}" for name in tests), *programs, *(f"src/{n}" for n in library)]
 
     def compile_one(source: str) -> None:
         _run([*flags, "-c", str(CPP / f"{source}.cpp"), "-o", _object(folder, source)])
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(compile_one, sources))
-    _link(kind, folder, programs)
-    return Build(folder)
+    _link(
+        build, ["tests/runtime_checks", *programs], [_object(folder, f"src/{n}") for n in library]
+    )
+    if kind == "address":
+        pure = [_object(folder, f"src/{name}") for name in (*_PURE, *_PICTURES)]
+        _run([build.sanitizer, _object(folder, "tests/units"), *pure, "-o", str(folder / "units")])
+        _build_plugins(build)
+    return build
 
 
-def _link(kind: str, folder: Path, programs: list[str]) -> None:
-    """Two fake libraries, the programs, and the plugin libraries."""
-    link = [_SANITIZERS[kind], "-Wl,-rpath,$ORIGIN"]
+def _link(build: Build, programs: list[str], library: list[str]) -> None:
+    """Two fake libraries, and the programs that use them."""
+    folder = build.folder
+    link = [build.sanitizer, "-Wl,-rpath,$ORIGIN"]
     cuda, tensorrt = folder / "libcudart.so", folder / "libnvinfer.so"
-    _run([*link, "-shared", _object(folder, "tests/fake_cuda"), "-o", str(cuda)])
-    _run([*link, "-shared", _object(folder, "tests/fake_tensorrt"), str(cuda), "-o", str(tensorrt)])
-    pure = [_object(folder, f"src/{name}") for name in _PURE]
-    runtime = [_object(folder, f"src/{name}") for name in _RUNTIME]
+    for output, parts, needs in ((cuda, _FAKE_CUDA, []), (tensorrt, _FAKE_TENSORRT, [str(cuda)])):
+        objects = [_object(folder, f"tests/{part}") for part in parts]
+        _run([*link, "-shared", *objects, *needs, "-o", str(output)])
     for program in programs:
-        name = Path(program).name
-        parts = [_object(folder, program), *pure]
-        if name != "units":
-            parts += [*runtime, str(tensorrt), str(cuda), "-ldl", "-pthread"]
-        _run([*link, *parts, "-o", str(folder / name)])
+        parts = [_object(folder, program), *library, str(tensorrt), str(cuda), "-ldl", "-pthread"]
+        _run([*link, *parts, "-o", str(folder / Path(program).name)])
+
+
+def _build_plugins(build: Build) -> None:
     fake = str(CPP / "tests" / "fake_plugin.cpp")
-    for name, define in {"good": 1, "contract_2": 2, "refused": 1}.items():
-        defines = [f"-DFAKE_CONTRACT={define}"] + ["-DFAKE_REFUSES"] * (name == "refused")
-        output = str(Build(folder).plugin(name))
-        _run([*link[:1], *_WARNINGS, *defines, "-shared", "-fPIC", fake, "-ldl", "-o", output])
+    for name, number in {"good": 1, "contract_2": 2, "refused": 1}.items():
+        defines = [f"-DFAKE_CONTRACT={number}"] + ["-DFAKE_REFUSES"] * (name == "refused")
+        parts = [build.sanitizer, *_WARNINGS, *defines, "-shared", "-fPIC", fake, "-ldl"]
+        _run([*parts, "-o", str(build.plugin(name))])
 
 
 def _object(folder: Path, source: str) -> str:
@@ -192,7 +242,7 @@ class FakeEngine:
     labels: tuple[str, ...] = tuple(f"label {i}" for i in range(10))
     exported: bool = True
 
-    def with_(self, **changes: Any) -> FakeEngine:  # noqa: ANN401 - any field
+    def with_(self, **changes: Any) -> FakeEngine:
         """A copy with other fields."""
         return replace(self, **changes)
 

@@ -113,10 +113,13 @@ class JsonParser {
         return false;
     }
 
+    // Whether one more array or object inside `depth` others is one too many.
+    bool too_deep(std::size_t depth) {
+        return depth >= limits_.depth &&
+               !fail("nested deeper than " + std::to_string(limits_.depth));
+    }
+
     bool read_value(Json& value, std::size_t depth) {
-        if (depth > limits_.depth) {
-            return fail("nested deeper than " + std::to_string(limits_.depth));
-        }
         if (++values_ > limits_.values) {
             return fail("more than " + std::to_string(limits_.values) + " values");
         }
@@ -260,6 +263,9 @@ class JsonParser {
     }
 
     bool read_array(Json& value, std::size_t depth) {
+        if (too_deep(depth)) {
+            return false;
+        }
         ++at_;
         value.kind_ = Json::Kind::kArray;
         skip_space();
@@ -277,6 +283,9 @@ class JsonParser {
     }
 
     bool read_object(Json& value, std::size_t depth) {
+        if (too_deep(depth)) {
+            return false;
+        }
         ++at_;
         value.kind_ = Json::Kind::kObject;
         skip_space();

@@ -1,0 +1,138 @@
+//! \file fake_plan.cpp
+#include "fake_plan.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <sstream>
+
+#include "fakes.h"
+
+namespace fake_plan {
+namespace {
+
+std::atomic<std::int32_t> last_profile{-1};
+std::atomic<std::int64_t> runs{0};
+
+Dims parse_dims(std::string const& text) {
+    Dims dims{};
+    std::istringstream stream(text);
+    std::string size;
+    while (std::getline(stream, size, 'x')) {
+        dims.d[dims.nbDims++] = std::atoll(size.c_str());
+    }
+    return dims;
+}
+
+DataType parse_type(std::string const& text) {
+    if (text == "uint8") {
+        return DataType::kUINT8;
+    }
+    return text == "int64" ? DataType::kINT64 : DataType::kFLOAT;
+}
+
+}  // namespace
+
+Plan parse_plan(std::string const& text) {
+    Plan plan;
+    std::istringstream lines(text);
+    std::string line;
+    while (std::getline(lines, line)) {
+        std::istringstream words(line);
+        std::string kind;
+        std::string a;
+        std::string b;
+        std::string c;
+        words >> kind >> a;
+        if (kind == "input" || kind == "output") {
+            words >> b >> c;
+            plan.tensors.push_back({a, parse_type(b), parse_dims(c), kind == "input"});
+        } else if (kind == "profile") {
+            words >> b >> c;
+            plan.profiles.push_back({parse_dims(a), parse_dims(b), parse_dims(c)});
+        } else if (kind == "scratch") {
+            plan.scratch = std::atoll(a.c_str());
+        } else if (kind == "plugins") {
+            plan.plugins = true;
+        } else if (kind == "embedded") {
+            plan.embedded = true;
+        } else if (kind == "fail") {
+            std::getline(words, plan.fail[a]);
+        }
+    }
+    return plan;
+}
+
+std::int64_t volume(Dims const& dims) {
+    std::int64_t product = 1;
+    for (int i = 0; i < dims.nbDims; ++i) {
+        product *= dims.d[i];
+    }
+    return product;
+}
+
+std::size_t width_of(DataType type) {
+    return type == DataType::kUINT8 ? 1 : type == DataType::kINT64 ? 8 : 4;
+}
+
+bool inside(Dims const& dims, std::vector<Dims> const& range) {
+    bool good = dims.nbDims == range[0].nbDims;
+    for (int i = 0; good && i < dims.nbDims; ++i) {
+        good = dims.d[i] >= range[0].d[i] && dims.d[i] <= range[2].d[i];
+    }
+    return good;
+}
+
+float Run::element(std::int64_t i) const {
+    void const* data = addresses.at(input.name);
+    return input.type == DataType::kUINT8
+               ? static_cast<float>(static_cast<std::uint8_t const*>(data)[i])
+               : static_cast<float const*>(data)[i];
+}
+
+void Run::operator()() const {
+    if (captured && std::memcmp(current.get(), &input.dims, sizeof(Dims)) != 0) {
+        fake_fault("a graph runs while its context has another shape");
+    }
+    if (scratch_bytes > 0) {
+        std::memset(scratch, 0x5A, static_cast<std::size_t>(scratch_bytes));
+    }
+    std::int64_t const batch = input.dims.d[0];
+    std::int64_t const elements = volume(input.dims) / batch;
+    for (Io const& output : outputs) {
+        std::int64_t const columns = volume(output.dims) / batch;
+        for (std::int64_t b = 0; b < batch; ++b) {
+            for (std::int64_t k = 0; k < columns; ++k) {
+                write(output, b, k, b * columns + k, elements);
+            }
+        }
+    }
+    last_profile = profile;
+    ++runs;
+}
+
+// Sums for floats; for int64 a class number that depends on item and column.
+void Run::write(Io const& output, std::int64_t item, std::int64_t column, std::int64_t at,
+                std::int64_t elements) const {
+    void* data = addresses.at(output.name);
+    if (output.type == DataType::kINT64) {
+        static_cast<std::int64_t*>(data)[at] = (item + 3 * column) % 10;
+        return;
+    }
+    float sum = 0;
+    for (std::int64_t i = 0; i < elements; ++i) {
+        sum += element(item * elements + i) *
+               fake_weight(static_cast<std::size_t>(i), static_cast<std::size_t>(column));
+    }
+    static_cast<float*>(data)[at] = sum;
+}
+
+}  // namespace fake_plan
+
+std::int32_t fake_last_profile() {
+    return fake_plan::last_profile;
+}
+
+std::int64_t fake_runs() {
+    return fake_plan::runs;
+}
