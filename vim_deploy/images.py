@@ -203,7 +203,10 @@ def _crop(image: PIL.Image.Image, preparation: ImagePreparation) -> Pixels:
             fix="crop it closer to the model's shape first",
         )
     if size != image.size:
-        image = image.resize(size, _pil_filter(preparation.interpolation))
+        # First the columns, then the rows, as Pillow did when the models were evaluated: from
+        # Pillow 13 on, one call takes tall pictures in the other order, which rounds otherwise.
+        pil_filter = _pil_filter(preparation.interpolation)
+        image = image.resize((size[0], image.height), pil_filter).resize(size, pil_filter)
     # Python rounds half to even, and so does torchvision's CenterCrop, which uses the same round.
     left = round((size[0] - preparation.width) / 2)
     top = round((size[1] - preparation.height) / 2)

@@ -132,6 +132,15 @@ def test_non_square_models_are_covered(size: tuple[int, int], picture: tuple[int
     assert crop.shape == (*size, 3)
 
 
+def test_tall_pictures_are_resized_in_the_order_of_the_evaluation() -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (512, 64, 3)).astype(np.uint8)
+    preparation = ImagePreparation(32, 32, crop_ratio=1.0, interpolation="box")
+    columns = (pixels[:, ::2].astype(int) + pixels[:, 1::2] + 1) // 2
+    rows = (columns[::2] + columns[1::2] + 1) // 2
+    crop = images.crop_from_array(pixels, preparation)
+    np.testing.assert_array_equal(crop, rows[112:144])
+
+
 def test_transparency_and_palette_are_dropped_as_the_official_loader_does(tmp_path: Path) -> None:
     alpha = np.dstack([pattern(20, 20), np.full((20, 20), 3, np.uint8)])
     path = save(tmp_path / "alpha.png", alpha)
