@@ -36,11 +36,17 @@ VERSION = (10, 14, 1, 48)
 CUDA_PACKAGES = ("nvidia-cuda-runtime==13.5.37", "nvidia-cuda-crt==13.5.37")
 
 _WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion", "-Werror"]
-_SANITIZERS = {"address": "-fsanitize=address,undefined", "thread": "-fsanitize=thread"}
+_SANITIZERS = {
+    "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
+    "thread": ["-fsanitize=thread"],
+    "none": [],
+}
 #: Parts of the library, those that need TensorRT last; sessions do without the pictures.
 _PICTURES = ("classification", "decode", "preprocess", "resample")
 _PURE = ("file", "json", "record", "result", "sha256", "tensor")
 _RUNTIME = ("engine", "logger", "passport", "plugin", "session", "slots")
+_CHECKS = ("tests/runtime_checks", "tests/units")
+_CLASSIFY = "classify"
 #: Sources of the two fake libraries.
 _FAKE_CUDA = ("fake_cuda", "fake_cuda_state")
 _FAKE_TENSORRT = ("fake_plan", "fake_tensorrt")
@@ -103,18 +109,18 @@ def _cuda_include_from_pypi() -> Path | str:
 
 @dataclass(frozen=True)
 class Build:
-    """Programs and fake libraries under one sanitizer.
+    """Programs and fake libraries under one sanitizer, or the fake libraries under none.
 
     Attributes:
         folder: where they are.
         headers, cuda: the headers of TensorRT and of CUDA that they were compiled with.
-        sanitizer: the compiler's option for it.
+        flags: the compiler's options for the sanitizer.
     """
 
     folder: Path
     headers: Path
     cuda: Path
-    sanitizer: str
+    flags: tuple[str, ...]
 
     def program(self, name: str) -> Path:
         """``runtime_checks``; under ``address`` also ``classify`` and ``units``."""
@@ -126,7 +132,7 @@ class Build:
 
 
 def need_build(kind: str) -> Build:
-    """The build under the sanitizer ``address`` or ``thread``; skips where it cannot be made."""
+    """The build ``address``, ``thread`` or ``none``; skips where it cannot be made."""
     plugins.need_tool("g++")
     include = cuda_include()
     if isinstance(include, str):
@@ -136,58 +142,60 @@ def need_build(kind: str) -> Build:
 
 @functools.cache
 def _build(kind: str, headers: Path, cuda: Path) -> Build:
-    build = Build(plugins.working_folder() / f"cpp-{kind}", headers, cuda, _SANITIZERS[kind])
-    folder = build.folder
+    folder = plugins.working_folder() / f"cpp-{kind}"
     folder.mkdir()
     (folder / "fake_bases.h").write_text(generate_bases(headers), encoding="utf-8")
-    # Sanitized code that is optimised takes four times as long to compile.
-    flags = ["-std=c++17", "-O0", "-g1", "-fPIC", build.sanitizer, "-fno-sanitize-recover=all"]
-    flags += [*_WARNINGS, f"-I{CPP / 'include'}", f"-I{CPP / 'src'}", f"-I{CPP / 'tests'}"]
-    for system in (folder, headers, cuda):
-        flags += ["-isystem", str(system)]
-    tests = [*_FAKE_TENSORRT, *_FAKE_CUDA, "runtime_checks"]
-    library = [*_RUNTIME, *_PURE]
-    programs = []
-    if kind == "address":
-        tests.append("units")
-        programs.append("classify")
-        library += _PICTURES
+    build = Build(folder, headers, cuda, tuple(_SANITIZERS[kind]))
+    programs = {"address": [*_CHECKS, _CLASSIFY], "thread": _CHECKS[:1], "none": []}[kind]
+    library = [f"src/{name}" for name in (*_RUNTIME, *_PURE)] if programs else []
+    pictures = [f"src/{name}" for name in _PICTURES] if kind == "address" else []
+    fakes = [f"tests/{name}" for name in (*_FAKE_TENSORRT, *_FAKE_CUDA)]
     # The slow ones first, so that both processors have work until the end.
-    sources = [*(f"tests/{name}" for name in tests), *programs, *(f"src/{n}" for n in library)]
-
-    def compile_one(source: str) -> None:
-        _run([*flags, "-c", str(CPP / f"{source}.cpp"), "-o", _object(folder, source)])
-
+    sources = [*fakes, *programs, *library, *pictures]
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(compile_one, sources))
-    _link(
-        build, ["tests/runtime_checks", *programs], [_object(folder, f"src/{n}") for n in library]
-    )
+        list(pool.map(functools.partial(_compile, build), sources))
+    _link_fakes(build)
+    for program in programs:
+        _link(build, program, [*library, *pictures])
     if kind == "address":
-        pure = [_object(folder, f"src/{name}") for name in (*_PURE, *_PICTURES)]
-        _run([build.sanitizer, _object(folder, "tests/units"), *pure, "-o", str(folder / "units")])
         _build_plugins(build)
     return build
 
 
-def _link(build: Build, programs: list[str], library: list[str]) -> None:
-    """Two fake libraries, and the programs that use them."""
-    folder = build.folder
-    link = [build.sanitizer, "-Wl,-rpath,$ORIGIN"]
-    cuda, tensorrt = folder / "libcudart.so", folder / "libnvinfer.so"
+def _compile(build: Build, source: str) -> None:
+    # Sanitized code that is optimised takes four times as long to compile.
+    flags = ["-std=c++17", "-O0", "-g1", "-fPIC", *build.flags, *_WARNINGS]
+    flags += [f"-I{CPP / 'include'}", f"-I{CPP / 'src'}", f"-I{CPP / 'tests'}"]
+    for system in (build.folder, build.headers, build.cuda):
+        flags += ["-isystem", str(system)]
+    _run([*flags, "-c", str(CPP / f"{source}.cpp"), "-o", _object(build.folder, source)])
+
+
+def _link_fakes(build: Build) -> None:
+    cuda, tensorrt = build.folder / "libcudart.so", build.folder / "libnvinfer.so"
     for output, parts, needs in ((cuda, _FAKE_CUDA, []), (tensorrt, _FAKE_TENSORRT, [str(cuda)])):
-        objects = [_object(folder, f"tests/{part}") for part in parts]
-        _run([*link, "-shared", *objects, *needs, "-o", str(output)])
-    for program in programs:
-        parts = [_object(folder, program), *library, str(tensorrt), str(cuda), "-ldl", "-pthread"]
-        _run([*link, *parts, "-o", str(folder / Path(program).name)])
+        objects = [_object(build.folder, f"tests/{part}") for part in parts]
+        link = [*build.flags, "-Wl,-rpath,$ORIGIN", "-shared", *objects, *needs]
+        _run([*link, "-o", str(output)])
+
+
+def _link(build: Build, program: str, library: list[str]) -> None:
+    """Only ``units`` does without TensorRT and CUDA, which shows that its parts need neither."""
+    name = Path(program).name
+    if name == "units":
+        library = [part for part in library if Path(part).name not in _RUNTIME]
+    parts = [_object(build.folder, part) for part in (program, *library)]
+    if name != "units":
+        parts += [str(build.folder / "libnvinfer.so"), str(build.folder / "libcudart.so")]
+    link = [*build.flags, "-Wl,-rpath,$ORIGIN", *parts, "-ldl", "-pthread"]
+    _run([*link, "-o", str(build.program(name))])
 
 
 def _build_plugins(build: Build) -> None:
     fake = str(CPP / "tests" / "fake_plugin.cpp")
     for name, number in {"good": 1, "contract_2": 2, "refused": 1}.items():
         defines = [f"-DFAKE_CONTRACT={number}"] + ["-DFAKE_REFUSES"] * (name == "refused")
-        parts = [build.sanitizer, *_WARNINGS, *defines, "-shared", "-fPIC", fake, "-ldl"]
+        parts = [*build.flags, *_WARNINGS, *defines, "-shared", "-fPIC", fake, "-ldl"]
         _run([*parts, "-o", str(build.plugin(name))])
 
 
