@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ import pytest
 from tests.support import plugins
 from tests.support.source import REPOSITORY
 from vim_deploy.deps import cuda_toolkit
+from vim_deploy.engine.passport import is_version_compatible
 from vim_deploy.engine.profiles import Profile, ShapeRange
 from vim_deploy.engine.record import EngineRecord, FileIdentity, record_path
 from vim_deploy.errors import VimDeployError
@@ -318,3 +320,56 @@ class FakeEngine:
 
 def _sizes(spec: TensorSpec) -> str:
     return "x".join(str(-1 if isinstance(size, str) else size) for size in spec.shape)
+
+
+def engine_of(record: EngineRecord, *lines: str) -> FakeEngine:
+    """An engine of the C++ stand-in that has the tensors, profiles and version of ``record``."""
+    (spec,) = record.inputs
+    ranges = [profile.shapes[spec.name] for profile in record.profiles]
+    version = [int(part) for part in record.runtime_version.split(".")]
+    return FakeEngine(
+        input=spec,
+        outputs=record.outputs,
+        profiles=tuple((item.min[0], item.opt[0], item.max[0]) for item in ranges),
+        lines=lines,
+        version=tuple([*version, 0, 0][:4]),  # type: ignore[arg-type]
+    )
+
+
+def said_of_record(record: EngineRecord) -> list[str]:
+    """The lines that ``units record`` prints when it reads all of ``record`` as it was meant."""
+
+    def text(shape: Sequence[int | str]) -> str:
+        return f"[{', '.join(str(-1 if isinstance(size, str) else size) for size in shape)}]"
+
+    plan, plugin = record.plan, record.plugin
+    lines = [f"plan {plan.name} {plan.sha256} {plan.bytes}"]
+    lines += [f"runtime {record.runtime} {record.runtime_version}"]
+    for kind, specs in (("input", record.inputs), ("output", record.outputs)):
+        lines += [f"{kind} {spec.name} {spec.dtype} {text(spec.shape)}" for spec in specs]
+    for profile in record.profiles:
+        for name, item in profile.shapes.items():
+            lines.append(f"profile {name} {text(item.min)} {text(item.opt)} {text(item.max)}")
+    lines += [f"capability {capability}" for capability in record.compute_capabilities]
+    if plugin is not None:
+        embedded = int(plugin.embedded)
+        lines.append(f"plugin {plugin.name} {plugin.sha256} {plugin.contract_version} {embedded}")
+    lines += [f"later {int(record.later_gpus)}", f"stripped {int(record.stripped)}"]
+    lines.append(f"version_compatible {int(is_version_compatible(record))}")
+    return lines + ([] if record.export is None else _said_of_export(record.export))
+
+
+def _said_of_export(export: ExportInfo) -> list[str]:
+    image = export.image
+    lines = [f"export {export.model} {export.preprocess} {export.head} {export.precision}"]
+    lines.append(f"image {image.height} {image.width} {image.channels} {image.interpolation}")
+    lines.append(f"crop_ratio {_hexadecimal(image.crop_ratio)}")
+    for mean, deviation in zip(image.mean, image.std, strict=True):
+        lines.append(f"channel {_hexadecimal(mean)} {_hexadecimal(deviation)}")
+    return lines + [f"label {label}" for label in export.labels]
+
+
+def _hexadecimal(value: float) -> str:
+    """A double as C++ prints it with ``std::hexfloat``: ``0x1p-1``, without trailing zeros."""
+    mantissa, exponent = float(value).hex().split("p")
+    return f"{mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa}p{exponent}"

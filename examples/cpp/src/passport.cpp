@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cctype>
 #include <cstring>
+#include <initializer_list>
 
 #include "cuda_raii.h"
 #include "sha256.h"
@@ -204,28 +205,40 @@ Status check_device(std::string const& path, EngineRecord const* record, int dev
                  "build the engine on this GPU, or for it"};
 }
 
+// The texts are those that vim_deploy/engine/trt_errors.py knows, in lower case.
 Error deserialise_error(std::string const& path, std::string const& log, bool has_plugin) {
     std::string low = log;
     std::transform(low.begin(), low.end(), low.begin(),
                    [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-    auto const says = [&low](char const* word) { return low.find(word) != std::string::npos; };
-    if (says("hostcodeallowed")) {
-        return {"VIM-903", path + " carries code of its own, which was not allowed to run", log,
+    auto const says = [&low](std::initializer_list<char const*> texts) {
+        return std::any_of(texts.begin(), texts.end(), [&low](char const* text) {
+            return low.find(text) != std::string::npos;
+        });
+    };
+    if (says({"cudaerror 35", "driver version is insufficient", "no cuda-capable device"})) {
+        return {"VIM-302", "no usable GPU for " + path, log,
+                "run it on a machine with an NVIDIA GPU and a driver for this CUDA version"};
+    }
+    if (says({"hostcodeallowed", "leanstubs"})) {
+        return {"VIM-203", path + " carries code of its own, which was not allowed to run", log,
                 "set EngineOptions::allow_embedded_code if you trust the engine like a program"};
     }
-    if (says("plugin")) {
+    if (says({"expecting library version", "version tag does not match",
+              "incompatible serialization version", "incompatible device", "compute capability",
+              "version of tensorrt"})) {
+        return {"VIM-901", path + " does not fit this TensorRT or GPU", log, kBuildAgain};
+    }
+    if (says({"find plugin", "plugin registry", "plugin not found"})) {
         return {"VIM-903", path + " needs plugins that this process does not have", log,
                 has_plugin ? "build the plugin library again with the tool that made the engine: "
                              "vim-deploy plugin build"
                            : std::string("put ") + kPluginLibraryName +
                                  " beside the engine, or name it in EngineOptions::plugin_library"};
     }
-    if (says("out of memory") || says("outofmemory") || says("memory alloc")) {
+    if (says({"out of memory", "outofmemory", "bad_alloc", "cudaerrormemoryallocation",
+              "requested amount of gpu memory"})) {
         return {"VIM-906", "not enough GPU memory: loading " + path, log,
                 "free GPU memory, or build with a smaller --max-batch"};
-    }
-    if (says("version") || says("incompatible device") || says("compute capability")) {
-        return {"VIM-901", path + " does not fit this TensorRT or GPU", log, kBuildAgain};
     }
     return not_an_engine(path, log);
 }

@@ -309,7 +309,7 @@ void check_failures(Engine const& engine) {
 
 void check_embedded_code(std::string const& path) {
     auto const refused = Engine::open(path);
-    CHECK(code_of(refused) == "VIM-903");
+    CHECK(code_of(refused) == "VIM-203");
     CHECK(refused.error().fix.find("allow_embedded_code") != std::string::npos);
     EngineOptions options;
     options.allow_embedded_code = true;

@@ -2,10 +2,8 @@
 //! The parts that need neither TensorRT nor CUDA, for comparison with Python:
 //!
 //!     units json                          documents from standard input, each after a line with
-//!     its
-//!                                         size; one line for each: `ok` and the document, or
-//!                                         `error`
-//!     units record FILE                   the record, or its error
+//!                                         its size; a line for each: `ok` and it, or `error`
+//!     units record FILE                   what was read of the record, or its error
 //!     units sha256 FILE
 //!     units prepare RECORD OUT PICTURE... the batch's bytes to OUT, its type and shape printed
 #include <cstdio>
@@ -79,15 +77,55 @@ int fail(Error const& error) {
     return error.exit_code();
 }
 
+int show_export(ExportInfo const& exported) {
+    ImagePreparation const& image = exported.image;
+    std::cout << "export " << exported.model << " " << exported.preprocess << " " << exported.head
+              << " " << exported.precision << "\n"
+              << "image " << image.height << " " << image.width << " " << image.channels << " "
+              << image.interpolation << "\n";
+    // Hexadecimal, so that nothing is rounded.
+    std::cout << std::hexfloat << "crop_ratio " << image.crop_ratio << "\n";
+    for (std::size_t i = 0; i < image.mean.size(); ++i) {
+        std::cout << "channel " << image.mean[i] << " " << image.std[i] << "\n";
+    }
+    for (std::string const& label : exported.labels) {
+        std::cout << "label " << label << "\n";
+    }
+    return 0;
+}
+
 int show_record(char const* path) {
     auto const record = parse_record(contents(path), path);
     if (!record) {
         return fail(record.error());
     }
-    std::cout << record->runtime << " " << record->runtime_version << " " << record->plan.bytes
-              << " " << record->inputs.size() << " " << record->profiles.size() << " "
-              << (record->exported ? record->exported->labels.size() : 0) << "\n";
-    return 0;
+    FileIdentity const& plan = record->plan;
+    std::cout << "plan " << plan.name << " " << plan.sha256 << " " << plan.bytes << "\n"
+              << "runtime " << record->runtime << " " << record->runtime_version << "\n";
+    for (RecordedTensor const& tensor : record->inputs) {
+        std::cout << "input " << tensor.name << " " << tensor.dtype << " " << text_of(tensor.shape)
+                  << "\n";
+    }
+    for (RecordedTensor const& tensor : record->outputs) {
+        std::cout << "output " << tensor.name << " " << tensor.dtype << " " << text_of(tensor.shape)
+                  << "\n";
+    }
+    for (RecordedProfile const& profile : record->profiles) {
+        for (RecordedRange const& range : profile) {
+            std::cout << "profile " << range.input << " " << text_of(range.min) << " "
+                      << text_of(range.opt) << " " << text_of(range.max) << "\n";
+        }
+    }
+    for (std::string const& capability : record->compute_capabilities) {
+        std::cout << "capability " << capability << "\n";
+    }
+    if (record->plugin) {
+        std::cout << "plugin " << record->plugin->name << " " << record->plugin->sha256 << " "
+                  << record->plugin->contract_version << " " << record->plugin->embedded << "\n";
+    }
+    std::cout << "later " << record->later_gpus << "\nstripped " << record->stripped
+              << "\nversion_compatible " << record->version_compatible << "\n";
+    return record->exported ? show_export(*record->exported) : 0;
 }
 
 int prepare(char const* record_path, char const* out, std::vector<std::string> const& pictures) {

@@ -19,7 +19,8 @@ from PIL import Image
 from tests.support import cpp
 from vim_deploy import contract, images
 from vim_deploy.engine.record import record_path
-from vim_deploy.errors import CATALOG
+from vim_deploy.engine.trt_errors import explain
+from vim_deploy.errors import CATALOG, VimDeployError
 from vim_deploy.files import sha256_of
 from vim_deploy.specs import TensorSpec
 
@@ -181,19 +182,35 @@ def test_engines_for_later_releases_and_without_weights(picture: Path) -> None:
     assert "without weights" in refused(413, plan, picture)
 
 
-DESERIALISE = {
-    "Serialization assertion plan.header.size == blobSize failed.": 413,
-    "The engine plan file is not compatible with this version of TensorRT, please": 901,
-    "The engine plan file is generated on an incompatible device, expecting compute": 901,
-    "Cannot deserialize plugin since corresponding IPluginCreator not found": 903,
-    "[defaultAllocator.cpp] Requested amount of GPU memory: out of memory": 906,
-}
+#: What TensorRT logs when it does not load an engine.
+DESERIALISE = [
+    "Serialization assertion plan.header.size == blobSize failed.",
+    "The engine plan file is not compatible with this version of TensorRT, expecting library "
+    "version 10.14.1.48 got 10.3.0.26, please rebuild.",
+    "Version tag does not match. Note: Current Version: 232, Serialized Engine Version: 213",
+    "Trying to load an engine created with incompatible serialization version (239 != 228).",
+    "The engine plan file is generated on an incompatible device, expecting compute 8.6 got "
+    "compute 9.0, please rebuild.",
+    "Expected compute capability >= 8.0.",
+    "Cannot deserialize plugin since corresponding IPluginCreator not found in Plugin Registry",
+    "Cannot deserialize plugin since corresponding IPluginCreatorInterface not found in Plugin "
+    "Registry",
+    "3: getPluginCreator could not find plugin: VimBiSelectiveScan version: 1",
+    "Cannot find plugin: VimBiCausalConv, version: 1, namespace:.",
+    "since IRuntime::getEngineHostCodeAllowed() is false.",
+    "CUDA driver version is insufficient for CUDA runtime version",
+    "[pluginV3Runner.cpp] Error Code 2: OutOfMemory (Requested size was 1 bytes.)",
+    "[defaultAllocator.cpp] Requested amount of GPU memory (1 bytes) could not be allocated.",
+    "something else",
+]
 
 
 @pytest.mark.parametrize("message", DESERIALISE)
-def test_deserialise_failure_is_explained(message: str, picture: Path) -> None:
+def test_deserialise_failure_is_explained_as_in_python(message: str, picture: Path) -> None:
+    otherwise = VimDeployError("VIM-413", "not a readable engine", fix="build it again")
+    code = int(explain([message], "digits.plan", otherwise).code.removeprefix("VIM-"))
     plan = cpp.FakeEngine(lines=(f"fail deserialise {message}",)).write(picture.parent)
-    assert message in refused(DESERIALISE[message], plan, picture)
+    assert message in refused(code, plan, picture)
 
 
 def test_other_version_and_gpu(picture: Path) -> None:
@@ -300,13 +317,9 @@ def test_usage(picture: Path) -> None:
     assert classify("--help")[1].startswith("usage: classify")
 
 
-#: Codes of running an engine; the catalogue gets them with the Python side's own runner.
-RUNNING = {901, 905, 906}
-
-
 def test_codes_are_those_of_the_catalogue() -> None:
     named: set[int] = set()
     for path in [*cpp.CPP.glob("src/*"), *cpp.CPP.glob("include/*/*"), cpp.CPP / "classify.cpp"]:
         named |= {int(number) for number in re.findall(r"VIM-(\d+)", path.read_text("utf-8"))}
     assert 902 in named
-    assert named - RUNNING - {int(code.removeprefix("VIM-")) for code in CATALOG} == set()
+    assert named <= {int(code.removeprefix("VIM-")) for code in CATALOG}
