@@ -4,6 +4,7 @@
 //!     units json                          documents from standard input, each after a line with
 //!                                         its size; a line for each: `ok` and it, or `error`
 //!     units record FILE                   what was read of the record, or its error
+//!     units records                       documents as above; for each `ok`, or code and reason
 //!     units sha256 FILE
 //!     units prepare RECORD OUT PICTURE... the batch's bytes to OUT, its type and shape printed
 #include <cstdio>
@@ -56,13 +57,22 @@ std::string dump(Json const& value) {
     return out;
 }
 
-int read_documents() {
+std::string answer_json(std::string const& text) {
+    auto const value = Json::parse(text);
+    return value ? "ok " + dump(*value) : "error " + value.error().message;
+}
+
+std::string answer_record(std::string const& text) {
+    auto const record = parse_record(text, "RECORD");
+    return record ? "ok" : record.error().code + " " + record.error().why;
+}
+
+int answer_documents(std::string (*answer)(std::string const&)) {
     std::string line;
     while (std::getline(std::cin, line)) {
         std::string text(std::stoul(line), '\0');
         std::cin.read(text.data(), static_cast<std::streamsize>(text.size()));
-        auto const value = Json::parse(text);
-        std::cout << (value ? "ok " + dump(*value) : "error " + value.error().message) << "\n";
+        std::cout << answer(text) << "\n";
     }
     return 0;
 }
@@ -160,7 +170,10 @@ int main(int count, char** words) {
     std::vector<std::string> const arguments(words + 1, words + count);
     std::string const name = arguments.empty() ? "" : arguments[0];
     if (name == "json") {
-        return read_documents();
+        return answer_documents(answer_json);
+    }
+    if (name == "records") {
+        return answer_documents(answer_record);
     }
     if (name == "record" && arguments.size() == 2) {
         return show_record(words[2]);

@@ -191,7 +191,8 @@ DESERIALISE = [
     "Trying to load an engine created with incompatible serialization version (239 != 228).",
     "The engine plan file is generated on an incompatible device, expecting compute 8.6 got "
     "compute 9.0, please rebuild.",
-    "Expected compute capability >= 8.0.",
+    "The current device is not compatible with this hardware-compatible engine. Expected compute "
+    "capability >= 8.0.",
     "Cannot deserialize plugin since corresponding IPluginCreator not found in Plugin Registry",
     "Cannot deserialize plugin since corresponding IPluginCreatorInterface not found in Plugin "
     "Registry",
