@@ -15,9 +15,8 @@ import sys
 import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -164,13 +163,14 @@ def _build(kind: str, headers: Path, cuda: Path) -> Build:
     return build
 
 
-def _compile(build: Build, source: str) -> None:
+def _compile(build: Build, source: str, *options: str, suffix: str = "") -> None:
     # Sanitized code that is optimised takes four times as long to compile.
     flags = ["-std=c++17", "-O0", "-g1", "-fPIC", *build.flags, *_WARNINGS]
     flags += [f"-I{CPP / 'include'}", f"-I{CPP / 'src'}", f"-I{CPP / 'tests'}"]
     for system in (build.folder, build.headers, build.cuda):
         flags += ["-isystem", str(system)]
-    _run([*flags, "-c", str(CPP / f"{source}.cpp"), "-o", _object(build.folder, source)])
+    output = _object(build.folder, source + suffix)
+    _run([*flags, *options, "-c", str(CPP / f"{source}.cpp"), "-o", output])
 
 
 def _link_fakes(build: Build) -> None:
@@ -199,6 +199,26 @@ def _build_plugins(build: Build) -> None:
         defines = [f"-DFAKE_CONTRACT={number}"] + ["-DFAKE_REFUSES"] * (name == "refused")
         parts = [*build.flags, *_WARNINGS, *defines, "-shared", "-fPIC", fake, "-ldl"]
         _run([*parts, "-o", str(build.plugin(name))])
+
+
+def need_units_with_stb() -> Path:
+    """``units`` with the decoder for PNG and JPEG; skips where there is no stb_image.h."""
+    build = need_build("address")
+    places = [os.environ.get("STB_INCLUDE_DIR", ""), "/usr/include/stb", "/usr/local/include/stb"]
+    found = [place for place in places if place and Path(place, "stb_image.h").is_file()]
+    if not found:
+        pytest.skip("stb_image.h is not installed (Debian's libstb-dev); STB_INCLUDE_DIR names it")
+    return _units_with_stb(build, found[0])
+
+
+@functools.cache
+def _units_with_stb(build: Build, stb: str) -> Path:
+    _compile(build, "src/decode", "-DVIM_DEPLOY_HAS_STB=1", "-isystem", stb, suffix="_stb")
+    parts = [f"src/{name}" for name in (*_PURE, *_PICTURES) if name != "decode"]
+    objects = [_object(build.folder, part) for part in ("tests/units", *parts)]
+    program = build.folder / "units_stb"
+    _run([*build.flags, *objects, _object(build.folder, "src/decode_stb"), "-o", str(program)])
+    return program
 
 
 def _object(folder: Path, source: str) -> str:
@@ -251,10 +271,6 @@ class FakeEngine:
     image: ImagePreparation = PREPARATION
     labels: tuple[str, ...] = tuple(f"label {i}" for i in range(10))
     exported: bool = True
-
-    def with_(self, **changes: Any) -> FakeEngine:
-        """A copy with other fields."""
-        return replace(self, **changes)
 
     def plan(self) -> bytes:
         """The bytes of the plan."""

@@ -128,6 +128,11 @@ Result<Image> decode_by_stb(std::string_view bytes, std::string const& name) {
         return unreadable(name, stbi_failure_reason());
     }
     VIM_DEPLOY_TRY(check_size(width, height, name));
+    // stb_image fills up what a cut JPEG lacks. The mark of the end stands nowhere else but in an
+    // embedded preview, since 0xFF is followed by 0 in the coded pixels.
+    if (bytes[0] == '\xFF' && bytes.find("\xFF\xD9") == std::string_view::npos) {
+        return unreadable(name, "it is truncated: the mark of its end is missing");
+    }
     if (stbi_is_16_bit_from_memory(data, size) != 0) {
         return unreadable(name, "more than 8 bits a channel");
     }

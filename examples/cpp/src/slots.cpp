@@ -13,6 +13,14 @@ Status Session::Impl::prepare() {
         return Error{"VIM-202", "max_graphs is 0, but cuda_graph is set", "",
                      "keep at least one graph"};
     }
+#if NV_TENSORRT_MAJOR < 10
+    if (options.cuda_graph) {
+        return Error{"VIM-309", "CUDA graphs need TensorRT 10",
+                     "a captured shape needs a context of its own, and TensorRT 8.6 gives each "
+                     "profile to one context only",
+                     "open the session without SessionOptions::cuda_graph"};
+    }
+#endif
     VIM_DEPLOY_TRY(
         checked(cudaStreamCreateWithFlags(stream.out(), cudaStreamNonBlocking), "making a stream"));
     VIM_DEPLOY_TRY(checked(cudaEventCreateWithFlags(finished.out(), cudaEventDisableTiming),

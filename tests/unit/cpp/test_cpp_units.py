@@ -177,11 +177,16 @@ def test_sha256(size: int, tmp_path: Path) -> None:
 
 
 def prepared(
-    folder: Path, preparation: ImagePreparation, mode: str, pictures: list[Path]
+    folder: Path,
+    preparation: ImagePreparation,
+    mode: str,
+    pictures: list[Path],
+    program: Path | None = None,
 ) -> np.ndarray:
     """The batch that the C++ library makes of these pictures."""
     plan = cpp.FakeEngine(image=preparation, preprocess=mode).write(folder)
-    done = units("prepare", record_path(plan), folder / "out", *pictures)
+    program = program or cpp.need_build("address").program("units")
+    done = cpp.run(program, "prepare", record_path(plan), folder / "out", *pictures)
     assert done.returncode == 0, done.stderr
     dtype, shape = done.stdout.split(maxsplit=1)
     sizes = [int(text) for text in re.findall(r"\d+", shape)]
@@ -244,6 +249,36 @@ def test_grey_and_colour(photographs: list[Path], tmp_path: Path) -> None:
         pictures = [photographs[0], grey_file]
         found = prepared(tmp_path, preparation, "none", pictures)
         np.testing.assert_array_equal(found, expected(preparation, "none", pictures))
+
+
+def test_png_and_jpeg(photographs: list[Path], tmp_path: Path) -> None:
+    program = cpp.need_units_with_stb()
+    picture = Image.open(photographs[0])
+    alpha = picture.copy()
+    alpha.putalpha(picture.convert("L"))
+    preparation = ImagePreparation(64, 48)
+    forms = {"rgb": picture, "alpha": alpha, "grey": picture.convert("L")}
+    forms |= {"palette": picture.convert("P")}
+    paths = []
+    for name, image in forms.items():
+        paths.append(tmp_path / f"{name}.png")
+        image.save(paths[-1])
+    found = prepared(tmp_path, preparation, "uint8", paths, program)
+    np.testing.assert_array_equal(found, expected(preparation, "uint8", paths))
+    photo = tmp_path / "photo.jpeg"
+    picture.save(photo, quality=95)
+    found = prepared(tmp_path, preparation, "uint8", [photo], program)
+    # JPEG leaves the rounding to the decoder; this is the margin that docs/cpp.md names.
+    wanted = expected(preparation, "uint8", [photo])
+    assert np.abs(found.astype(int) - wanted).max() <= 2
+    for name in ("rgb.png", "photo.jpeg"):
+        cut = tmp_path / f"cut-{name}"
+        whole = (tmp_path / name).read_bytes()
+        for size in (3, 20, 60, len(whole) // 2):
+            cut.write_bytes(whole[:size])
+            done = cpp.run(program, "prepare", tmp_path / "digits.plan.json", tmp_path / "o", cut)
+            assert done.returncode == 4
+            assert "VIM-411" in done.stderr
 
 
 def test_header_forms(tmp_path: Path) -> None:

@@ -65,7 +65,8 @@ struct EngineOptions {
 };
 
 struct SessionOptions {
-    //! Replay each shape from a CUDA graph after its first call. Not for `infer_on_device`.
+    //! Replay each shape from a CUDA graph after its first call. Not for `infer_on_device`; needs
+    //! TensorRT 10, since 8.6 gives a profile to one context only.
     bool cuda_graph = false;
     //! Graphs that are kept; the one not used for longest gives way.
     std::size_t max_graphs = 8;
@@ -80,7 +81,8 @@ class Engine {
     //! \return VIM-401 (no such file), VIM-413 (plan or record not readable), VIM-902 (plan and
     //!         record, or engine and record, do not belong together), VIM-901 (made for another
     //!         TensorRT or GPU), VIM-302 (no GPU), VIM-903 and VIM-417 (plugin library missing or
-    //!         not fitting), VIM-904 (CUDA refused a call, out of memory).
+    //!         not fitting), VIM-203 (it carries code, which was not allowed), VIM-906 (not enough
+    //!         GPU memory), VIM-904 (CUDA or the system refused a call).
     static Result<Engine> open(std::string const& plan_path, EngineOptions const& options = {});
 
     //! The only input. A size of -1 is chosen by the caller, within a profile.
@@ -93,7 +95,8 @@ class Engine {
     EngineRecord const* record() const noexcept;
 
     //! Buffers for the largest shape are taken here. Any thread may call this.
-    //! \return VIM-904 when CUDA or TensorRT refuses, such as out of memory.
+    //! \return VIM-906 (not enough GPU memory, or TensorRT makes no context), VIM-904 (CUDA refused
+    //!         a call), VIM-202 and VIM-309 (options).
     Result<Session> create_session(SessionOptions const& options = {}) const;
 
     struct Impl;
@@ -112,7 +115,8 @@ class Session {
     ~Session();
 
     //! Runs a batch from host memory and waits for its outputs, in the engine's order.
-    //! \return VIM-415 when type or shape do not fit the engine; VIM-904 when CUDA refuses a call.
+    //! \return VIM-415 when the type does not fit the engine, VIM-905 when the shape does not,
+    //!         VIM-904 when CUDA or TensorRT refuses, VIM-906 when memory ran out.
     Result<std::vector<Tensor>> infer(TensorView const& batch);
 
     //! Enqueues a batch on `stream` and returns at once; input and outputs are device memory, the
@@ -123,7 +127,7 @@ class Session {
                            Stream stream);
 
     //! Shapes of the outputs for an input shape.
-    //! \return VIM-415 when the engine does not take it.
+    //! \return VIM-905 when the engine does not take it.
     Result<std::vector<Shape>> output_shapes(Shape const& input);
 
     //! The session's stream, on which `infer` runs.
