@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support import cpp, plugins
+from tests.support import cpp, cpp_builds, plugins
 from tests.support.markdown import Block, blocks, console_commands
 from tests.support.source import REPOSITORY
 
@@ -25,12 +25,12 @@ def of_language(language: str) -> list[Block]:
     return [block for block in blocks(GUIDE) if block.language == language]
 
 
-def fake_installations(folder: Path, build: cpp.Build) -> dict[str, str]:
+def fake_installations(folder: Path, fakes: cpp_builds.Fakes) -> dict[str, str]:
     """A TensorRT and a CUDA toolkit made of headers and fakes; the variables that name them."""
     cuda, tensorrt = folder / "cuda", folder / "tensorrt"
     for root, headers, library in (
-        (cuda, build.cuda, build.folder / "libcudart.so"),
-        (tensorrt, build.headers, build.folder / "libnvinfer.so"),
+        (cuda, fakes.cuda, fakes.cudart),
+        (tensorrt, fakes.headers, fakes.nvinfer),
     ):
         (root / "lib64").mkdir(parents=True)
         (root / "bin").mkdir()
@@ -70,8 +70,8 @@ def run(words: list[str], folder: Path, variables: dict[str, str]) -> str:
 @pytest.mark.slow
 def test_guide(tmp_path: Path) -> None:
     plugins.need_tool("cmake")
-    build = cpp.need_build("none")
-    variables = fake_installations(tmp_path, build)
+    fakes = cpp_builds.need_fakes()
+    variables = fake_installations(tmp_path, fakes)
     folder = tmp_path / "work"
     folder.mkdir()
     (folder / "examples").symlink_to(REPOSITORY / "examples")

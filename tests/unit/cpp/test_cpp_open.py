@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support import cpp
+from tests.support import cpp, cpp_builds
 from vim_deploy import contract, images
 from vim_deploy.engine.record import record_path
 from vim_deploy.engine.trt_errors import explain
@@ -37,7 +37,7 @@ def picture(tmp_path: Path) -> Path:
 
 def classify(*arguments: str | Path, **variables: str) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of the program."""
-    done = cpp.run(cpp.need_build("address").program("classify"), *arguments, **variables)
+    done = cpp_builds.run(cpp_builds.need_program("classify"), *arguments, **variables)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -128,29 +128,29 @@ def test_fixed_batch_is_filled(picture: Path) -> None:
 
 
 def test_plugin_library(picture: Path) -> None:
-    build = cpp.need_build("address")
+    fakes = cpp_builds.need_fakes()
     plan = cpp.FakeEngine(lines=("plugins",)).write(picture.parent)
     assert "beside the engine" in refused(903, plan, picture)
-    assert classify("--plugin", build.plugin("good"), plan, picture)[0] == 0
-    assert "contract 2" in refused(903, "--plugin", build.plugin("contract_2"), plan, picture)
-    assert "generation" in refused(903, "--plugin", build.plugin("refused"), plan, picture)
+    assert classify("--plugin", fakes.plugin("good"), plan, picture)[0] == 0
+    assert "contract 2" in refused(903, "--plugin", fakes.plugin("contract_2"), plan, picture)
+    assert "generation" in refused(903, "--plugin", fakes.plugin("refused"), plan, picture)
     refused(401, "--plugin", "/no/such/library.so", plan, picture)
     text = picture.parent / "text.so"
     text.write_text("no library")
     refused(417, "--plugin", text, plan, picture)
-    refused(417, "--plugin", build.folder / "libcudart.so", plan, picture)
-    (picture.parent / "libvim_plugins.so").symlink_to(build.plugin("good"))
+    refused(417, "--plugin", fakes.cudart, plan, picture)
+    (picture.parent / "libvim_plugins.so").symlink_to(fakes.plugin("good"))
     assert classify(plan, picture)[0] == 0
-    header = (cpp.CPP / "include" / "vim_deploy" / "runtime.h").read_text("utf-8")
+    header = (cpp_builds.CPP / "include" / "vim_deploy" / "runtime.h").read_text("utf-8")
     assert f"kContractVersion = {contract.CONTRACT_VERSION};" in header
 
 
 def test_recorded_plugin_library(picture: Path) -> None:
-    build = cpp.need_build("address")
+    fakes = cpp_builds.need_fakes()
     beside = picture.parent / "libother.so"
     wanted = {
         "name": beside.name,
-        "sha256": sha256_of(build.plugin("good")),
+        "sha256": sha256_of(fakes.plugin("good")),
         "version": "0.1.0",
         "contract_version": contract.CONTRACT_VERSION,
         "interface": "V3",
@@ -163,10 +163,10 @@ def test_recorded_plugin_library(picture: Path) -> None:
         return edit(made, lambda record: record.update(plugin={**wanted, **changes}))
 
     assert "there is no such file" in refused(903, plan(), picture)
-    assert classify("--plugin", build.plugin("good"), plan(), picture)[0] == 0
-    shutil.copy(build.plugin("refused"), beside)
+    assert classify("--plugin", fakes.plugin("good"), plan(), picture)[0] == 0
+    shutil.copy(fakes.plugin("refused"), beside)
     assert "SHA-256" in refused(903, plan(), picture)
-    shutil.copy(build.plugin("good"), beside)
+    shutil.copy(fakes.plugin("good"), beside)
     assert classify(plan(), picture)[0] == 0
     assert "contract 2" in refused(903, plan(contract_version=2), picture)
     refused(903, plan(name="../libother.so"), picture)
@@ -320,7 +320,11 @@ def test_usage(picture: Path) -> None:
 
 def test_codes_are_those_of_the_catalogue() -> None:
     named: set[int] = set()
-    for path in [*cpp.CPP.glob("src/*"), *cpp.CPP.glob("include/*/*"), cpp.CPP / "classify.cpp"]:
+    for path in [
+        *cpp_builds.CPP.glob("src/*"),
+        *cpp_builds.CPP.glob("include/*/*"),
+        cpp_builds.CPP / "classify.cpp",
+    ]:
         named |= {int(number) for number in re.findall(r"VIM-(\d+)", path.read_text("utf-8"))}
     assert 902 in named
     assert named <= {int(code.removeprefix("VIM-")) for code in CATALOG}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import cpp
+from tests.support import cpp, cpp_builds
 from vim_deploy.engine.record import record_path
 
 CASES = {
@@ -29,39 +29,41 @@ CASES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_sessions(case: str, tmp_path: Path) -> None:
-    program = cpp.need_build("address").program("runtime_checks")
-    done = cpp.run(program, case, CASES[case].write(tmp_path))
+    program = cpp_builds.need_program("runtime_checks")
+    done = cpp_builds.run(program, case, CASES[case].write(tmp_path))
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow
 def test_engines_that_carry_code(tmp_path: Path) -> None:
-    program = cpp.need_build("address").program("runtime_checks")
-    done = cpp.run(program, "embedded_code", cpp.FakeEngine(lines=("embedded",)).write(tmp_path))
+    program = cpp_builds.need_program("runtime_checks")
+    done = cpp_builds.run(
+        program, "embedded_code", cpp.FakeEngine(lines=("embedded",)).write(tmp_path)
+    )
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow
 def test_plan_without_a_record(tmp_path: Path) -> None:
-    program = cpp.need_build("address").program("runtime_checks")
+    program = cpp_builds.need_program("runtime_checks")
     plan = cpp.FakeEngine().write(tmp_path)
     record_path(plan).unlink()
-    done = cpp.run(program, "missing_record", plan)
+    done = cpp_builds.run(program, "missing_record", plan)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["address", "thread"])
 def test_two_threads_with_sessions_of_their_own(kind: str, tmp_path: Path) -> None:
-    program = cpp.need_build(kind).program("runtime_checks")
-    done = cpp.run(program, "threads", cpp.FakeEngine().write(tmp_path))
+    program = cpp_builds.need_program("runtime_checks", kind)
+    done = cpp_builds.run(program, "threads", cpp.FakeEngine().write(tmp_path))
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow
 def test_a_failing_check_is_noticed(tmp_path: Path) -> None:
     # The case expects two profiles; this engine has one.
-    program = cpp.need_build("address").program("runtime_checks")
-    done = cpp.run(program, "profiles", cpp.FakeEngine().write(tmp_path))
+    program = cpp_builds.need_program("runtime_checks")
+    done = cpp_builds.run(program, "profiles", cpp.FakeEngine().write(tmp_path))
     assert done.returncode == 1
     assert "not so: fake_last_profile() == profile" in done.stderr

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support import cpp
+from tests.support import cpp, cpp_builds
 from vim_deploy import images
 from vim_deploy.engine.record import record_path
 from vim_deploy.specs import ImagePreparation, TensorSpec
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 
 def units(*arguments: str | Path, stdin: bytes = b"") -> Any:
-    return cpp.run(cpp.need_build("address").program("units"), *arguments, stdin=stdin)
+    return cpp_builds.run(cpp_builds.need_program("units"), *arguments, stdin=stdin)
 
 
 def parse(documents: list[bytes], name: str = "json") -> list[str]:
@@ -185,8 +185,8 @@ def prepared(
 ) -> np.ndarray:
     """The batch that the C++ library makes of these pictures."""
     plan = cpp.FakeEngine(image=preparation, preprocess=mode).write(folder)
-    program = program or cpp.need_build("address").program("units")
-    done = cpp.run(program, "prepare", record_path(plan), folder / "out", *pictures)
+    program = program or cpp_builds.need_program("units")
+    done = cpp_builds.run(program, "prepare", record_path(plan), folder / "out", *pictures)
     assert done.returncode == 0, done.stderr
     dtype, shape = done.stdout.split(maxsplit=1)
     sizes = [int(text) for text in re.findall(r"\d+", shape)]
@@ -252,7 +252,7 @@ def test_grey_and_colour(photographs: list[Path], tmp_path: Path) -> None:
 
 
 def test_png_and_jpeg(photographs: list[Path], tmp_path: Path) -> None:
-    program = cpp.need_units_with_stb()
+    program = cpp_builds.need_units_with_stb()
     picture = Image.open(photographs[0])
     alpha = picture.copy()
     alpha.putalpha(picture.convert("L"))
@@ -276,7 +276,9 @@ def test_png_and_jpeg(photographs: list[Path], tmp_path: Path) -> None:
         whole = (tmp_path / name).read_bytes()
         for size in (3, 20, 60, len(whole) // 2):
             cut.write_bytes(whole[:size])
-            done = cpp.run(program, "prepare", tmp_path / "digits.plan.json", tmp_path / "o", cut)
+            done = cpp_builds.run(
+                program, "prepare", tmp_path / "digits.plan.json", tmp_path / "o", cut
+            )
             assert done.returncode == 4
             assert "VIM-411" in done.stderr
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support import cpp
+from tests.support import cpp, cpp_builds
 from tests.support.source import REPOSITORY
 from tests.support.trt_builds import make_machine
 from vim_deploy.deps import trt_rtx
@@ -59,15 +59,15 @@ def exchange(plan: Path, record: EngineRecord, *lines: str) -> EngineRecord:
 
 def check_read(plan: Path, record: EngineRecord) -> None:
     """Every field that the C++ library reads of the record is as it was written."""
-    done = cpp.run(cpp.need_build("address").program("units"), "record", record_path(plan))
+    done = cpp_builds.run(cpp_builds.need_program("units"), "record", record_path(plan))
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == cpp.said_of_record(record)
 
 
 def check_classified(plan: Path, picture: Path, labels: tuple[str, ...], capability: str) -> None:
-    program = cpp.need_build("address").program("classify")
+    program = cpp_builds.need_program("classify")
     capability = capability.replace(".", "")
-    done = cpp.run(program, "--top-k", "2", plan, picture, FAKE_CUDA_CAPABILITY=capability)
+    done = cpp_builds.run(program, "--top-k", "2", plan, picture, FAKE_CUDA_CAPABILITY=capability)
     assert done.returncode == 0, done.stderr
     name, *classes = done.stdout.splitlines()
     assert name == str(picture)
@@ -77,7 +77,7 @@ def check_classified(plan: Path, picture: Path, labels: tuple[str, ...], capabil
 def test_record_of_full_tensorrt(
     monkeypatch: pytest.MonkeyPatch, model: Path, picture: Path, tmp_path: Path
 ) -> None:
-    build = cpp.need_build("address")
+    fakes = cpp_builds.need_fakes()
     make_machine(monkeypatch, tmp_path, "10.14")
     plan = tmp_path / "digits.plan"
     record = build_engine_trt(model, plan, profiles=ProfileOptions(max_batch=4))
@@ -85,15 +85,17 @@ def test_record_of_full_tensorrt(
     assert record.export is not None
     check_read(plan, record)
     # The builder's stand-in has a plugin library that cannot be opened; this one can.
-    shutil.copy(build.plugin("good"), tmp_path / record.plugin.name)
-    library = dataclasses.replace(record.plugin, sha256=sha256_of(build.plugin("good")))
+    shutil.copy(fakes.plugin("good"), tmp_path / record.plugin.name)
+    library = dataclasses.replace(record.plugin, sha256=sha256_of(fakes.plugin("good")))
     record = exchange(plan, dataclasses.replace(record, plugin=library), "plugins")
     check_read(plan, record)
     check_classified(plan, picture, record.export.labels, record.compute_capabilities[0])
     # And without the library that the record names.
     (tmp_path / record.plugin.name).unlink()
     capability = record.compute_capabilities[0].replace(".", "")
-    done = cpp.run(build.program("classify"), plan, picture, FAKE_CUDA_CAPABILITY=capability)
+    done = cpp_builds.run(
+        cpp_builds.need_program("classify"), plan, picture, FAKE_CUDA_CAPABILITY=capability
+    )
     assert done.returncode == 9
     assert "VIM-903" in done.stderr
 
@@ -101,7 +103,7 @@ def test_record_of_full_tensorrt(
 def test_record_with_every_flag(
     monkeypatch: pytest.MonkeyPatch, model: Path, tmp_path: Path
 ) -> None:
-    cpp.need_build("address")
+    cpp_builds.need_fakes()
     make_machine(monkeypatch, tmp_path, "10.14")
     plan = tmp_path / "digits.plan"
     options = TrtOptions(version_compatible=True, embed_plugin=True, strip_weights=True)
@@ -118,13 +120,13 @@ def test_record_with_every_flag(
     not trt_rtx.is_installed(), reason="not checked here: tensorrt_rtx is not installed"
 )
 def test_record_of_tensorrt_rtx(model: Path, picture: Path, tmp_path: Path) -> None:
-    build = cpp.need_build("address")
+    cpp_builds.need_fakes()
     plan = tmp_path / "digits.plan"
     written = build_engine_rtx(model, plan, profiles=ProfileOptions(max_batch=4))
     record = read_record(plan)
     assert record == written
     check_read(plan, record)
-    done = cpp.run(build.program("classify"), plan, picture)
+    done = cpp_builds.run(cpp_builds.need_program("classify"), plan, picture)
     assert done.returncode == 9
     assert "TensorRT-RTX" in done.stderr
     # As full TensorRT would have recorded it.

@@ -1,0 +1,248 @@
+"""The C++ runtime under test: its programs, built once against fakes of TensorRT and CUDA.
+
+The fakes stand in ``examples/cpp/tests``. Classes of TensorRT that the fakes derive from have many
+functions; those that the library does not call get a body that reports the call, generated from
+the headers.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support import plugins
+from tests.support.source import REPOSITORY
+from vim_deploy.deps import cuda_toolkit
+from vim_deploy.errors import VimDeployError
+
+CPP = REPOSITORY / "examples" / "cpp"
+#: Without a toolkit: the headers of the CUDA runtime, and those that they include.
+CUDA_PACKAGES = ("nvidia-cuda-runtime==13.5.37", "nvidia-cuda-crt==13.5.37")
+
+_WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion", "-Werror"]
+_SANITIZERS = {
+    "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
+    "thread": ["-fsanitize=thread"],
+}
+#: Parts of the library, those that need TensorRT last; sessions do without the pictures.
+_PICTURES = ("classification", "decode", "preprocess", "resample")
+_PURE = ("file", "json", "record", "result", "sha256", "tensor")
+_RUNTIME = ("engine", "logger", "passport", "plugin", "session", "slots")
+#: Sources of the two fake libraries.
+_FAKE_CUDA = ("fake_cuda", "fake_cuda_state")
+_FAKE_TENSORRT = ("fake_plan", "fake_tensorrt")
+#: Classes behind TensorRT's interface that the fakes implement.
+_FAKED = ("VRuntime", "VCudaEngine", "VExecutionContext")
+
+ENVIRONMENT = {
+    "ASAN_OPTIONS": "detect_leaks=1",
+    "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
+    "TSAN_OPTIONS": "halt_on_error=1",
+}
+
+
+def generate_bases(headers: Path) -> str:
+    """C++ classes ``V...Base`` in which every function reports that it was not expected."""
+    text = (headers / "NvInferImpl.h").read_text(encoding="utf-8")
+    parts = ["#pragma once", "#include <NvInferRuntime.h>", "#include <cstdlib>"]
+    parts += ['#include "fakes.h"', "namespace nvinfer1 {"]
+    for name in _FAKED:
+        found = re.search(rf"^class {name} : public VRoot\n\{{(.*?)^\}};", text, re.S | re.M)
+        assert found, f"NvInferImpl.h has no class {name}"
+        body = re.sub(r"^#if.*?^#endif[^\n]*|//[^\n]*", "", found[1], flags=re.S | re.M)
+        parts.append(f"class {name}Base : public apiv::{name} {{ public:")
+        for function in re.findall(r"virtual\s+(.*?)\s*=\s*0;", body, re.S):
+            call = f"{name}::{re.split(r'[(]', function)[0].split()[-1]}"
+            parts.append(
+                f'{function} override {{ fake_fault("{call} was called"); std::abort(); }}'
+            )
+        parts.append("};")
+    return "\n".join([*parts, "}", ""])
+
+
+@functools.cache
+def cuda_include() -> Path | str:
+    """The folder of ``cuda_runtime_api.h``, of a toolkit or from PyPI; or why there is none."""
+    try:
+        root = cuda_toolkit.find_toolkit().root
+    except VimDeployError:
+        return _cuda_include_from_pypi()
+    found = [
+        *root.glob("include/cuda_runtime_api.h"),
+        *root.glob("targets/*/include/cuda_run*_api.h"),
+    ]
+    return found[0].parent if found else _cuda_include_from_pypi()
+
+
+def _cuda_include_from_pypi() -> Path | str:
+    folder = plugins.working_folder() / "cuda"
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += ["--disable-pip-version-check", "--dest", str(folder), *CUDA_PACKAGES]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    wheels = sorted(folder.glob("*.whl"))
+    if len(wheels) != len(CUDA_PACKAGES):
+        return f"no CUDA headers: {(done.stderr.strip() or 'no wheels')[-200:]}"
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(folder, [n for n in archive.namelist() if "/include/" in n])
+    return folder / "nvidia" / "cu13" / "include"
+
+
+@dataclass(frozen=True)
+class Fakes:
+    """The fake libraries, and the headers that everything is compiled with.
+
+    They are not sanitized: what they allocate, copy and lock goes through functions that the
+    sanitizers of a program watch, and they are the same for all programs.
+    """
+
+    folder: Path
+    headers: Path
+    cuda: Path
+
+    @property
+    def cudart(self) -> Path:
+        """The fake ``libcudart.so``."""
+        return self.folder / "libcudart.so"
+
+    @property
+    def nvinfer(self) -> Path:
+        """The fake ``libnvinfer.so``."""
+        return self.folder / "libnvinfer.so"
+
+    def plugin(self, name: str) -> Path:
+        """A fake plugin library: ``good``, ``contract_2`` or ``refused``."""
+        return self.folder / f"plugin_{name}.so"
+
+
+def need_fakes() -> Fakes:
+    """The fake libraries; skips where they cannot be made."""
+    plugins.need_tool("g++")
+    include = cuda_include()
+    if isinstance(include, str):
+        pytest.skip(include)
+    return _fakes(plugins.need_headers(), include)
+
+
+@functools.cache
+def _fakes(headers: Path, cuda: Path) -> Fakes:
+    folder = plugins.working_folder() / "cpp-fakes"
+    folder.mkdir()
+    (folder / "fake_bases.h").write_text(generate_bases(headers), encoding="utf-8")
+    fakes = Fakes(folder, headers, cuda)
+    _compile_all(fakes, folder, [f"tests/{name}" for name in (*_FAKE_TENSORRT, *_FAKE_CUDA)], [])
+    for output, parts in ((fakes.cudart, _FAKE_CUDA), (fakes.nvinfer, _FAKE_TENSORRT)):
+        objects = [_object(folder, f"tests/{part}") for part in parts]
+        needs = [str(fakes.cudart)] if output == fakes.nvinfer else []
+        _run(["-Wl,-rpath,$ORIGIN", "-shared", *objects, *needs, "-o", str(output)])
+    for name, number in {"good": 1, "contract_2": 2, "refused": 1}.items():
+        defines = [f"-DFAKE_CONTRACT={number}"] + ["-DFAKE_REFUSES"] * (name == "refused")
+        source = str(CPP / "tests" / "fake_plugin.cpp")
+        flags = [*_WARNINGS, *defines, "-shared", "-fPIC", source, "-ldl"]
+        _run([*flags, "-o", str(fakes.plugin(name))])
+    return fakes
+
+
+def need_program(name: str, kind: str = "address") -> Path:
+    """``classify``, ``units`` or ``runtime_checks`` under the sanitizer ``address``; the last also
+    under ``thread``. Skips where it cannot be made."""
+    return _programs(kind, need_fakes()) / name
+
+
+@functools.cache
+def _programs(kind: str, fakes: Fakes) -> Path:
+    """The folder of the programs under one sanitizer."""
+    folder = plugins.working_folder() / f"cpp-{kind}"
+    folder.mkdir()
+    flags = _SANITIZERS[kind]
+    library = [f"src/{name}" for name in (*_RUNTIME, *_PURE)]
+    programs = ["tests/runtime_checks"]
+    if kind == "address":
+        programs += ["classify", "tests/units"]
+        library += [f"src/{name}" for name in _PICTURES]
+    # The slow ones first, so that both processors have work until the end.
+    _compile_all(fakes, folder, [*programs, *library], flags)
+    for program in programs:
+        parts = [program, *library]
+        libraries = [str(fakes.nvinfer), str(fakes.cudart), f"-Wl,-rpath,{fakes.folder}"]
+        if program == "tests/units":
+            # Without TensorRT and CUDA, which shows that its parts need neither.
+            parts = [part for part in parts if Path(part).name not in _RUNTIME]
+            libraries = []
+        objects = [_object(folder, part) for part in parts]
+        output = str(folder / Path(program).name)
+        _run([*flags, *objects, *libraries, "-ldl", "-pthread", "-o", output])
+    return folder
+
+
+def need_units_with_stb() -> Path:
+    """``units`` with the decoder for PNG and JPEG; skips where there is no stb_image.h."""
+    folder = need_program("units").parent
+    places = [os.environ.get("STB_INCLUDE_DIR", ""), "/usr/include/stb", "/usr/local/include/stb"]
+    found = [place for place in places if place and Path(place, "stb_image.h").is_file()]
+    if not found:
+        pytest.skip("stb_image.h is not installed (Debian's libstb-dev); STB_INCLUDE_DIR names it")
+    return _units_with_stb(folder, need_fakes(), found[0])
+
+
+@functools.cache
+def _units_with_stb(folder: Path, fakes: Fakes, stb: str) -> Path:
+    own = folder / "stb"
+    own.mkdir()
+    flags = [*_SANITIZERS["address"], "-DVIM_DEPLOY_HAS_STB=1", "-isystem", stb]
+    _compile_all(fakes, own, ["src/decode"], flags)
+    parts = [f"src/{name}" for name in (*_PURE, *_PICTURES) if name != "decode"]
+    objects = [_object(folder, part) for part in ("tests/units", *parts)]
+    _run([*flags, *objects, _object(own, "src/decode"), "-o", str(own / "units")])
+    return own / "units"
+
+
+def _compile_all(fakes: Fakes, folder: Path, sources: list[str], options: list[str]) -> None:
+    """Object files of ``sources`` into ``folder``, two at a time."""
+    # Sanitized code that is optimised takes four times as long to compile.
+    flags = ["-std=c++17", "-O0", "-g1", "-fPIC", *_WARNINGS, *options]
+    flags += [f"-I{CPP / 'include'}", f"-I{CPP / 'src'}", f"-I{CPP / 'tests'}"]
+    for system in (fakes.folder, fakes.headers, fakes.cuda):
+        flags += ["-isystem", str(system)]
+
+    def compile_one(source: str) -> None:
+        _run([*flags, "-c", str(CPP / f"{source}.cpp"), "-o", _object(folder, source)])
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(compile_one, sources))
+
+
+def _object(folder: Path, source: str) -> str:
+    return str(folder / (source.replace("/", "_") + ".o"))
+
+
+def _run(arguments: list[str]) -> None:
+    done = subprocess.run(["g++", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def run(
+    program: Path, *arguments: str | Path, stdin: bytes = b"", **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a program of a build; ``variables`` go to the fakes through the environment."""
+    done = subprocess.run(
+        [str(program), *map(str, arguments)],
+        input=stdin,
+        capture_output=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, **ENVIRONMENT, **variables},
+    )
+    text = (done.stdout.decode(), done.stderr.decode())
+    for word in ("Sanitizer", "runtime error", "fake:", "left over"):
+        assert word not in text[1], text[1]
+    return subprocess.CompletedProcess(done.args, done.returncode, *text)
