@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vim_deploy.engine.passport import is_version_compatible
 from vim_deploy.engine.profiles import Profile, ShapeRange
 from vim_deploy.engine.record import EngineRecord, FileIdentity, record_path
-from vim_deploy.files import write_json
+from vim_deploy.files import settings_hash, write_json
 from vim_deploy.specs import CheckpointInfo, ExportInfo, ImagePreparation, TensorSpec
 
 #: Version of the plans that the fake TensorRT is given: that of the headers.
@@ -92,11 +92,12 @@ class FakeEngine:
             later_gpus=self.later_gpus,
             layers=3,
             tool_version="0.1.0",
-            settings_hash="0" * 64,
+            settings_hash="",
             build_seconds=1.5,
             peak_memory_bytes=1,
             export=self._export(),
         )
+        record = replace(record, settings_hash=settings_hash(record.settings()))
         write_json(record_path(path), record.as_dict())
         return path
 

@@ -8,6 +8,7 @@ the headers.
 from __future__ import annotations
 
 import functools
+import json
 import os
 import re
 import subprocess
@@ -246,3 +247,44 @@ def run(
     for word in ("Sanitizer", "runtime error", "fake:", "left over"):
         assert word not in text[1], text[1]
     return subprocess.CompletedProcess(done.args, done.returncode, *text)
+
+
+def fake_installations(folder: Path, fakes: Fakes) -> dict[str, str]:
+    """A TensorRT and a CUDA toolkit made of headers and fakes; the variables that name them."""
+    cuda, tensorrt = folder / "cuda", folder / "tensorrt"
+    for root, headers, library in (
+        (cuda, fakes.cuda, fakes.cudart),
+        (tensorrt, fakes.headers, fakes.nvinfer),
+    ):
+        (root / "lib64").mkdir(parents=True)
+        (root / "bin").mkdir()
+        (root / "include").symlink_to(headers)
+        (root / "lib64" / library.name).symlink_to(library)
+    # Where a toolkit has no compiler, CMake takes the version from here.
+    (cuda / "version.json").write_text(json.dumps({"cuda": {"version": "13.0.0"}}))
+    return {"CUDAToolkit_ROOT": str(cuda), "TensorRT_ROOT": str(tensorrt)}
+
+
+def run_in_project(words: list[str], folder: Path, variables: dict[str, str]) -> str:
+    """Run CMake, or what it has made, in ``folder``; its output. ``$PWD`` is ``folder``."""
+    words = [word.replace("$PWD", str(folder)) for word in words]
+    program = words[0] if words[0] == "cmake" else str(folder / words[0])
+    environment = {
+        **os.environ,
+        # Quick to compile; the guide's reader gets an optimised library.
+        "CMAKE_BUILD_TYPE": "Debug",
+        "CXXFLAGS": "-O0",
+        **variables,
+    }
+    done = subprocess.run(
+        [program, *words[1:]],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}\n{done.stderr}"
+    assert "warning:" not in done.stdout + done.stderr
+    return done.stdout

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -25,53 +22,11 @@ def of_language(language: str) -> list[Block]:
     return [block for block in blocks(GUIDE) if block.language == language]
 
 
-def fake_installations(folder: Path, fakes: cpp_builds.Fakes) -> dict[str, str]:
-    """A TensorRT and a CUDA toolkit made of headers and fakes; the variables that name them."""
-    cuda, tensorrt = folder / "cuda", folder / "tensorrt"
-    for root, headers, library in (
-        (cuda, fakes.cuda, fakes.cudart),
-        (tensorrt, fakes.headers, fakes.nvinfer),
-    ):
-        (root / "lib64").mkdir(parents=True)
-        (root / "bin").mkdir()
-        (root / "include").symlink_to(headers)
-        (root / "lib64" / library.name).symlink_to(library)
-    # Where a toolkit has no compiler, CMake takes the version from here.
-    (cuda / "version.json").write_text(json.dumps({"cuda": {"version": "13.0.0"}}))
-    return {"CUDAToolkit_ROOT": str(cuda), "TensorRT_ROOT": str(tensorrt)}
-
-
-def run(words: list[str], folder: Path, variables: dict[str, str]) -> str:
-    """Run one command of the guide in ``folder``; its output."""
-    assert words[0] in PROGRAMS, words
-    words = [word.replace("$PWD", str(folder)) for word in words]
-    program = words[0] if words[0] == "cmake" else str(folder / words[0])
-    environment = {
-        **os.environ,
-        # Quick to compile; the guide's reader gets an optimised library.
-        "CMAKE_BUILD_TYPE": "Debug",
-        "CXXFLAGS": "-O0",
-        **variables,
-    }
-    done = subprocess.run(
-        [program, *words[1:]],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}\n{done.stderr}"
-    assert "warning:" not in done.stdout + done.stderr
-    return done.stdout
-
-
 @pytest.mark.slow
 def test_guide(tmp_path: Path) -> None:
     plugins.need_tool("cmake")
     fakes = cpp_builds.need_fakes()
-    variables = fake_installations(tmp_path, fakes)
+    variables = cpp_builds.fake_installations(tmp_path, fakes)
     folder = tmp_path / "work"
     folder.mkdir()
     (folder / "examples").symlink_to(REPOSITORY / "examples")
@@ -85,7 +40,8 @@ def test_guide(tmp_path: Path) -> None:
     answers = {}
     for block in of_language("console"):
         for words in console_commands(block):
-            answers[words[0]] = run(words, folder, variables)
+            assert words[0] in PROGRAMS, words
+            answers[words[0]] = cpp_builds.run_in_project(words, folder, variables)
     assert set(answers) == set(PROGRAMS)
     lines = answers["installed/bin/classify"].splitlines()
     assert lines[0] == "photo.ppm"
