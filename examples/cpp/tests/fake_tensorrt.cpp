@@ -4,11 +4,13 @@
 #include <NvInferRuntime.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <map>
 #include <memory>
 #include <set>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "fake_bases.h"
@@ -26,6 +28,7 @@ struct Shared {
     Plan plan;
     ILogger* logger = nullptr;
     std::atomic<int> contexts{0};
+    std::atomic<int> changing_contexts{0};
 
     bool refuses(char const* step) const {
         auto const found = plan.fail.find(step);
@@ -36,13 +39,34 @@ struct Shared {
     }
 };
 
+// TensorRT's contexts of one engine are not made or given back by two threads at once. It takes a
+// moment, so that two that try do meet.
+class OneAtATime {
+  public:
+    explicit OneAtATime(std::atomic<int>& inside) : inside_(inside) {
+        if (++inside_ != 1) {
+            fake_fault("two threads make or give back contexts of one engine");
+        }
+        std::this_thread::sleep_for(std::chrono::microseconds(200));
+    }
+    OneAtATime(OneAtATime const&) = delete;
+    OneAtATime& operator=(OneAtATime const&) = delete;
+    ~OneAtATime() { --inside_; }
+
+  private:
+    std::atomic<int>& inside_;
+};
+
 class FakeContext : public VExecutionContextBase, public IExecutionContext {
   public:
     explicit FakeContext(Shared& shared) : shared_(shared) {
         mImpl = this;
         ++shared_.contexts;
     }
-    ~FakeContext() noexcept override { --shared_.contexts; }
+    ~FakeContext() noexcept override {
+        OneAtATime const guard(shared_.changing_contexts);
+        --shared_.contexts;
+    }
 
     void setDeviceMemoryV2(void* memory, std::int64_t size) noexcept override {
         scratch_ = memory;
@@ -73,6 +97,7 @@ class FakeContext : public VExecutionContextBase, public IExecutionContext {
     }
     bool enqueueV3(cudaStream_t stream) noexcept override {
         bool const capturing = fake_cuda_is_capturing(stream);
+        shared_.logger->log(ILogger::Severity::kVERBOSE, "enqueued");
         if (shared_.refuses("enqueue") || (capturing && shared_.refuses("capture"))) {
             return false;
         }
@@ -156,6 +181,7 @@ class FakeEngine : public VCudaEngineBase, public ICudaEngine {
         if (strategy != ExecutionContextAllocationStrategy::kUSER_MANAGED) {
             fake_fault("a context with memory of its own");
         }
+        OneAtATime const guard(shared_.changing_contexts);
         return shared_.refuses("context") ? nullptr : new FakeContext(shared_);
     }
     std::int64_t getDeviceMemorySizeV2() const noexcept override { return shared_.plan.scratch; }

@@ -1,6 +1,8 @@
 //! \file runtime_checks.cpp
 //! Sessions under the fakes: `runtime_checks CASE PLAN`. Ends with 0 when everything held.
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <map>
@@ -250,10 +252,18 @@ void check_threads(Engine const& engine) {
             }
         });
     }
-    set_log([](Severity, char const*) {}, Severity::kInfo);
+    // The log changes while both write to it.
+    std::atomic<int> messages{0};
+    for (int change = 0; change < 200; ++change) {
+        set_log([&messages](Severity, char const*) { ++messages; },
+                change % 2 == 0 ? Severity::kInfo : Severity::kVerbose);
+        std::this_thread::sleep_for(std::chrono::microseconds(100));
+    }
     for (std::thread& thread : threads) {
         thread.join();
     }
+    CHECK(messages > 0);
+    set_log({});
 }
 
 void check_lifetime(std::string const& path) {
