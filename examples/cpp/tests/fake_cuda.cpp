@@ -1,9 +1,11 @@
 //! \file fake_cuda.cpp
 //! A libcudart of our own: the functions that the runtime library calls, on the host.
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <mutex>
+#include <thread>
 #include <utility>
 
 #include "fake_cuda_state.h"
@@ -167,6 +169,10 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mo
         stream->graph = std::make_unique<CUgraph_st>();
         stream->mode = mode;
         stream->capturer = std::this_thread::get_id();
+    }
+    if (status == cudaSuccess && mode == cudaStreamCaptureModeGlobal) {
+        // Long enough for other threads to meet what it forbids them.
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
     return status;
 }
