@@ -26,6 +26,7 @@ OPTIONAL = (
     "sklearn",
     "scipy",
     "psutil",
+    "jinja2",
     "matplotlib",
     "transformers",
 )

@@ -83,4 +83,6 @@ def bench_report(*measurements: Measurement, threads: int = 2, **changes: Any) -
 def written(report: BenchReport, folder: Path) -> Path:
     """The report as a baseline file."""
     folder.mkdir(parents=True, exist_ok=True)
-    return report.write(folder)[0]
+    path = folder / "bench.json"
+    report.write(path)
+    return path

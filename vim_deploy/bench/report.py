@@ -1,4 +1,4 @@
-"""One benchmark run as a record: ``bench.json`` and ``bench.md``."""
+"""One benchmark run as a record: ``bench.json``."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from typing import Any
 
 import vim_deploy
 from vim_deploy.bench import clock, environment, stats
-from vim_deploy.bench.markdown import as_markdown
 from vim_deploy.bench.measure import FAILED, Measurement, Timing
 from vim_deploy.errors import VimDeployError
-from vim_deploy.files import write_bytes, write_json
+from vim_deploy.files import write_json
 
 #: Raised whenever figures of the old and the new method may not be compared.
 SCHEMA = 1
@@ -79,13 +78,9 @@ class BenchReport:
             "notes": list(self.notes),
         }
 
-    def write(self, folder: Path) -> tuple[Path, Path]:
-        """Write ``bench.json`` and ``bench.md`` into ``folder``; their paths."""
-        value = self.as_dict()
-        json_path, markdown_path = folder / "bench.json", folder / "bench.md"
-        write_json(json_path, value)
-        write_bytes(markdown_path, as_markdown(value).encode())
-        return json_path, markdown_path
+    def write(self, path: Path) -> None:
+        """Write ``as_dict`` to ``path``, atomically."""
+        write_json(path, self.as_dict())
 
     def require_measured(self) -> None:
         """VIM-1002 naming what could not be measured; what was skipped on purpose is not meant."""

@@ -91,8 +91,8 @@ from vim_deploy.cli.output import command_line, print_json, print_table, say
     "--report",
     "output",
     type=click.Path(path_type=Path, file_okay=False),
-    default=Path(),
-    help="Folder for bench.json and bench.md.  [default: this one]",
+    help="Folder for bench.json, bench.md and the report bench.html.  [default: this folder, "
+    "without bench.html]",
 )
 @click.option(
     "--plot",
@@ -116,13 +116,19 @@ def command(artifacts: tuple[str, ...], as_json: bool, **options: Any) -> None: 
     from vim_deploy.pipeline import benchmark
     from vim_deploy.pipeline.benchmarking import BenchOptions
 
-    image_sizes = options.pop("image_sizes") or ()
-    runner = take_runner(options)
-    chosen = BenchOptions(image_sizes=image_sizes, runner=runner, **options)
+    image_sizes, output = options.pop("image_sizes") or (), options.pop("output")
+    chosen = BenchOptions(
+        image_sizes=image_sizes,
+        runner=take_runner(options),
+        output=output or Path(),
+        html=output is not None,
+        **options,
+    )
     report = benchmark(artifacts, chosen, command_line(), say)
     value = report.as_dict()
     print_report(value)
-    say(f"wrote {chosen.output / 'bench.json'} and bench.md" if chosen.output else "")
+    names = "bench.json, bench.md" + (", bench.html" if chosen.html else "")
+    say(f"wrote {names} into {output or 'this folder'}")
     if as_json:
         print_json(value)
     report.require_measured()
@@ -131,7 +137,7 @@ def command(artifacts: tuple[str, ...], as_json: bool, **options: Any) -> None: 
 
 def print_report(value: dict[str, Any]) -> None:
     """The table of results, the exponents and the notes."""
-    from vim_deploy.bench.markdown import COLUMNS, result_rows, scaling_text
+    from vim_deploy.bench.table import COLUMNS, result_rows, scaling_text
 
     print_table("benchmark", COLUMNS, result_rows(value))
     say(f"clock: {value['method']['clock']}")

@@ -42,6 +42,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="Folder in which a new numbered one is made.",
 )
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for an HTML report of the run, its Markdown twin and deploy.json.",
+)
 @json_option
 def command(
     runtime: str,
@@ -49,6 +54,7 @@ def command(
     images: Path | None,
     no_engine: bool,
     work: Path,
+    report: Path | None,
     as_json: bool,
     **options: Any,  # noqa: ANN401
 ) -> None:
@@ -71,6 +77,7 @@ def command(
             compute_capabilities=compute_capabilities,
             trt_options=take_tensorrt_options(options),
             progress=progress,
+            report=report,
             command=command_line(),
         )
     _report(result)

@@ -23,7 +23,6 @@ from vim_deploy.cli.verify_modes import (
     compare_outputs,
     mode_of,
 )
-from vim_deploy.files import write_json
 
 if TYPE_CHECKING:
     from vim_deploy.parity.accuracy import AccuracyReport
@@ -109,7 +108,12 @@ if TYPE_CHECKING:
 @click.option("--cosine", type=click.FloatRange(-1, 1), help="Smallest cosine of an image.")
 @click.option("--top1-agree", type=click.FloatRange(0, 1), help="Smallest share of equal top-1.")
 @click.option("--kl", type=click.FloatRange(min=0), help="Largest KL of an image's softmax, nats.")
-@click.option("--report", "report_folder", type=click.Path(path_type=Path), help="Folder to write.")
+@click.option(
+    "--report",
+    "report_folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the JSON, with an HTML report and its Markdown twin.",
+)
 @checkpoint_options
 @runner_options
 @force_option
@@ -130,24 +134,27 @@ def command(
     report goes to parity.json, accuracy.json or bisect.json in the folder of --report, by default
     the artifact's.
     """
+    from vim_deploy.parity.bisect import BisectReport
+    from vim_deploy.pipeline.reporting import prepare_report, provenance, write_run
+
     folder = report_folder or (Path(source).parent if Path(source).exists() else Path())
+    if report_folder is not None:
+        prepare_report(report_folder)
     options["top1_agreement"] = options.pop("top1_agree")
     mode = mode_of(options)
+    against = options["against"]
+    result: ParityReport | AccuracyReport | BisectReport
     if mode == "bisect":
-        found = bisect_policy(source, options)
-        write_json(folder / "bisect.json", found.as_dict())
-        say(f"wrote {folder / 'bisect.json'}")
-        if as_json:
-            print_json(found.as_dict())
-        return
-    result: ParityReport | AccuracyReport
-    if mode == "dataset":
-        result, path = compare_accuracy(source, options), folder / "accuracy.json"
+        result, kind = bisect_policy(source, options), "bisect"
+    elif mode == "dataset":
+        result, kind = compare_accuracy(source, options), "accuracy"
     else:
         compare = climb_ladder if mode == "ladder" else compare_outputs
-        result, path = compare(source, options), folder / "parity.json"
-    result.write(path)
-    say(f"wrote {path}")
+        result, kind = compare(source, options), "parity"
+    value = {**result.as_dict(), **provenance(against)}
+    written = write_run(kind, value, folder, pages=report_folder is not None)
+    say(f"wrote {', '.join(map(str, written))}")
     if as_json:
-        print_json(result.as_dict())
-    result.require_passed()
+        print_json(value)
+    if not isinstance(result, BisectReport):
+        result.require_passed()

@@ -20,6 +20,8 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.files import output_errors, read_json
 from vim_deploy.pipeline.bench_subjects import MAX_BATCH, SubjectMaker
 from vim_deploy.pipeline.opening import RunnerOptions
+from vim_deploy.report.html import require_html
+from vim_deploy.report.write import write_pages
 from vim_deploy.specs import GraphForm
 
 Progress = Callable[[str], None]
@@ -46,6 +48,7 @@ class BenchOptions:
         compare: an earlier ``bench.json``.
         max_regress: largest share by which a figure may be worse than there.
         output: folder for the report; None to write nothing.
+        html: write a page to look at as well; needs ``output`` and jinja2.
         force: replace a report that was made with other settings.
         plot: picture of time and memory against image size to write, ``.png`` or ``.svg``.
     """
@@ -64,6 +67,7 @@ class BenchOptions:
     compare: Path | None = None
     max_regress: float = 0.05
     output: Path | None = None
+    html: bool = False
     force: bool = False
     plot: Path | None = None
 
@@ -99,6 +103,8 @@ def benchmark(
     machine = environment.machine()
     _check_options(artifacts, options)
     _check_output(options, settings)
+    if options.html:
+        require_html()
     if options.plot is not None:
         check_plot(options.plot)
     baseline = read_baseline(options.compare, machine, settings) if options.compare else None
@@ -129,7 +135,8 @@ def benchmark(
     if baseline is not None and options.compare is not None:
         report = compared(report, baseline, options.compare.name, options.max_regress)
     if options.output is not None:
-        report.write(options.output)
+        report.write(options.output / "bench.json")
+        write_pages("bench", report.as_dict(), options.output, with_html=options.html)
     if options.plot is not None:
         draw(report.as_dict(), options.plot)
     return report
@@ -172,6 +179,8 @@ def _check_options(artifacts: Sequence[str | Path], options: BenchOptions) -> No
 
 def _check_output(options: BenchOptions, settings: Mapping[str, Any]) -> None:
     """Before minutes are spent: may the report be written where it is to be?"""
+    if options.html and options.output is None:
+        raise VimDeployError("VIM-203", "html needs a folder", fix="name one as output")
     if options.output is None:
         return
     path = options.output / "bench.json"

@@ -15,12 +15,13 @@ from vim_deploy.engine.profiles import ProfileOptions
 from vim_deploy.engine.record import EngineRecord
 from vim_deploy.engine.trt_options import TrtOptions
 from vim_deploy.errors import VimDeployError
-from vim_deploy.files import output_errors, write_json
+from vim_deploy.files import output_errors
 from vim_deploy.log import get_logger
 from vim_deploy.parity.metrics import tolerance_for
 from vim_deploy.parity.report import ParityReport
 from vim_deploy.pipeline.building import build_engine, checked_runtime
 from vim_deploy.pipeline.exporting import ExportOptions, ExportResult, export, require_torch
+from vim_deploy.pipeline.reporting import prepare_report, provenance, write_run
 from vim_deploy.pipeline.verifying import VerifyOptions, verify
 from vim_deploy.recipe.catalog import find_recipe, names_recipe
 from vim_deploy.recipe.request import ModelRequest
@@ -34,13 +35,14 @@ _DIGITS = 3
 
 @dataclass(frozen=True)
 class DeployResult:
-    """What a run made. ``engine`` is None when no engine was asked for."""
+    """What a run made. ``engine`` is None when none was asked for, or ``failure`` came before."""
 
     folder: Path
     export: ExportResult
     parity: ParityReport
     engine: EngineRecord | None
     seconds: dict[str, float]
+    failure: VimDeployError | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able form, as in ``deploy.json``."""
@@ -53,6 +55,7 @@ class DeployResult:
             "parity": self.parity.as_dict(),
             "engine": self.engine.as_dict() if self.engine else None,
             "seconds": {stage: round(value, 3) for stage, value in self.seconds.items()},
+            "failure": self.failure.as_dict() if self.failure else None,
         }
 
 
@@ -68,6 +71,7 @@ def deploy(
     compute_capabilities: Sequence[str] = (),
     trt_options: TrtOptions | None = None,
     progress: ProgressCallback | None = None,
+    report: Path | None = None,
     command: Sequence[str] = (),
 ) -> DeployResult:
     """Export, verify against PyTorch and build, stopping at the first stage that fails.
@@ -78,6 +82,8 @@ def deploy(
         images: pictures to verify on, instead of random ones.
         options, runtime, profiles, compute_capabilities, trt_options, progress: as in the stages.
         engine: whether to build one.
+        report: folder for ``deploy.html``, ``deploy.md`` and ``deploy.json``; written too when a
+            stage after the export fails.
         command: for the records.
 
     Raises:
@@ -85,6 +91,8 @@ def deploy(
     """
     # What is missing is better known before the minutes of the first stages.
     require_torch()
+    if report is not None:
+        prepare_report(report)
     if engine:
         checked_runtime(runtime, compute_capabilities, trt_options)
     if isinstance(request, str):
@@ -98,28 +106,42 @@ def deploy(
 
     clock = time.perf_counter()
     against = _reference_of(request, exported)
-    report = verify(exported.path, against, _verify_options(request, exported, images), command)
-    report.write(folder / "parity.json")
-    report.require_passed()
+    parity = verify(exported.path, against, _verify_options(request, exported, images), command)
+    parity.write(folder / "parity.json")
     seconds["verify"] = time.perf_counter() - clock
 
     record = None
-    if engine:
-        clock = time.perf_counter()
-        record = build_engine(
-            exported.path,
-            folder / "model.plan",
-            runtime=runtime,
-            profiles=profiles,
-            compute_capabilities=compute_capabilities,
-            options=trt_options,
-            progress=progress,
-            command=command,
-        )
-        seconds["build-engine"] = time.perf_counter() - clock
-    result = DeployResult(folder, exported, report, record, seconds)
-    write_json(folder / "deploy.json", result.as_dict())
+    try:
+        parity.require_passed()
+        if engine:
+            clock = time.perf_counter()
+            record = build_engine(
+                exported.path,
+                folder / "model.plan",
+                runtime=runtime,
+                profiles=profiles,
+                compute_capabilities=compute_capabilities,
+                options=trt_options,
+                progress=progress,
+                command=command,
+            )
+            seconds["build-engine"] = time.perf_counter() - clock
+    except VimDeployError as error:
+        _write(DeployResult(folder, exported, parity, None, seconds, error), against, report)
+        raise
+    result = DeployResult(folder, exported, parity, record, seconds)
+    _write(result, against, report)
     return result
+
+
+def _write(result: DeployResult, against: str, report: Path | None) -> None:
+    """``deploy.json`` into the work folder, and all three files into the report's."""
+    about = provenance(against)
+    value = {**result.as_dict(), "environment": about["environment"]}
+    value["parity"] = {**value["parity"], "against": about["against"]}
+    write_run("deploy", value, result.folder, pages=False)
+    if report is not None:
+        write_run("deploy", value, report, pages=True)
 
 
 def _verify_options(

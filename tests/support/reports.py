@@ -1,0 +1,208 @@
+"""Records of runs as their reports get them: good ones, failed ones, ones with hostile names."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.support.bench import bench_report, measured, subject
+from tests.support.engines import EXPORT, record_of, write_engine
+from vim_deploy.bench.compare import compared
+from vim_deploy.bench.measure import FAILED, SKIPPED, Measurement
+from vim_deploy.parity.accuracy import AccuracyReport, Limits, SideAccuracy
+from vim_deploy.parity.metrics import Tolerance, compare
+from vim_deploy.parity.paired import paired_difference
+from vim_deploy.parity.report import CaseResult, ParityReport
+from vim_deploy.pipeline.reporting import provenance
+
+#: Names that would do harm in HTML, an attribute, a Markdown table or a terminal.
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "\"onload='x'&amp;<img src=http://evil.example/x.png>",
+    "a|b](http://evil.example)`**_~\n# c",
+    "\x1b[31m\x00\u202egnp.exe\udcff",
+)
+SHA = "0123456789abcdef" * 4
+COMMAND = ("vim-deploy", "verify", "my model.onnx", "--against", "$(rm -rf x).pth")
+_SIZES = ((224, 197), (512, 1025), (1248, 6085))
+
+
+def parity(
+    names: tuple[str, ...] = ("logits",), noise: float = 1e-6, depth: int = 0, **changes: Any
+) -> dict[str, Any]:
+    """Outputs called ``names`` with differences of size ``noise``; with ``depth`` its blocks."""
+    generator = np.random.default_rng(0)
+    results = []
+    for number, batch in enumerate((1, 2, 5)):
+        comparisons = []
+        for name in names:
+            right = generator.standard_normal((5, 10)).astype(np.float32)
+            # The first case is exact, as one of a graph against itself is.
+            wrong = right + generator.standard_normal((5, 10)).astype(np.float32) * noise * number
+            comparisons.append(compare(name, right, wrong, Tolerance()))
+        results.append(CaseResult(f"random of {names[0]}", batch, tuple(comparisons)))
+    report = ParityReport(
+        artifact="my model.onnx",
+        artifact_sha256=SHA,
+        reference="PyTorch 2.13.0 CPU",
+        candidate="ONNX Runtime 1.32.0 CPU",
+        tolerance=Tolerance(),
+        results=tuple(results),
+        command=COMMAND,
+        notes=("a note",),
+    )
+    value = {**report.as_dict(), **provenance("seed:0")}
+    if depth:
+        value["blocks"] = blocks(depth)
+        value["ladder"] = ladder(value)
+    return {**value, **changes}
+
+
+def incomparable() -> dict[str, Any]:
+    """A run with NaN on one side only."""
+    value = parity()
+    right = np.ones((2, 3))
+    found = compare("logits", right, np.full((2, 3), np.nan), Tolerance())
+    value["results"][0]["outputs"] = [found.as_dict()]
+    return {**value, "passed": False}
+
+
+def blocks(depth: int, broken: int | None = None) -> dict[str, Any]:
+    """What the comparison part by part gives: errors that grow, too large from ``broken`` on."""
+    names = [("residual", ""), ("norm", ""), ("in_proj", ""), ("conv", "fwd"), ("conv", "bwd")]
+    names += [("scan", "fwd"), ("scan", "bwd"), ("mixed", ""), ("out_proj", "")]
+    parts = []
+    for block in range(depth):
+        for step, (part, direction) in enumerate(names):
+            error = 1e-7 * (1 + block) * (1 + step / 5)
+            if broken is not None and block >= broken:
+                error *= 3e4
+            if block == 0 and part == "residual":
+                error = 0.0
+            place = f"block {block} {part} {direction}".strip()
+            parts.append({"place": place, "block": block, "part": part, "direction": direction})
+            parts[-1].update(relative_l2=error, max_abs=3 * error)
+    parts.append({"place": "norm_f", "block": 10_000, "part": "norm_f", "direction": ""})
+    parts[-1].update(relative_l2=3e-6, max_abs=1e-5)
+    first = next((part for part in parts if part["relative_l2"] > 1e-4), None)
+    return {
+        "passed": first is None,
+        "verdict": "all parts are within 0.0001" if first is None else f"first: {first['place']}",
+        "limit": 1e-4,
+        "first": first,
+        "missing": ["block 3 dt_proj fwd"],
+        "parts": parts,
+    }
+
+
+def ladder(value: dict[str, Any]) -> dict[str, Any]:
+    """Three rungs, of which the last is broken in block 2."""
+    common = {"tolerance": value["tolerance"], "seconds": 1.25}
+    rungs = [
+        {"name": "PyTorch float32", "runner": "PyTorch", "against": "", "results": []},
+        {"name": "base ONNX", "against": "PyTorch float32", "results": value["results"]},
+        {"name": "fused ONNX", "against": "base ONNX", "results": incomparable()["results"]},
+    ]
+    rungs = [{"runner": "ONNX Runtime", **common, **rung} for rung in rungs]
+    return {
+        "passed": False,
+        "verdict": "the first broken rung is fused ONNX: it does not equal base ONNX",
+        "broken": "fused ONNX",
+        "rungs": [{**rung, "passed": rung["name"] != "fused ONNX"} for rung in rungs],
+        "left_out": ["typed ONNX"],
+        "blocks": blocks(4, broken=2),
+        "note": "",
+    }
+
+
+def accuracy(**changes: Any) -> dict[str, Any]:
+    """360 images, two flips."""
+    report = AccuracyReport(
+        artifact="my model.onnx",
+        artifact_sha256=SHA,
+        dataset="digits",
+        classes_by="folders named like the labels",
+        images=360,
+        unreadable=((HOSTILE[0], "not an image"), ("c/broken.jpg", "cut off")),
+        reference=SideAccuracy("PyTorch 2.13.0 CPU", 346, 359, 0),
+        candidate=SideAccuracy("ONNX Runtime 1.32.0 CPU", 344, 359, 0),
+        same_class=357,
+        top1=paired_difference(2, 0, 360),
+        top5=paired_difference(0, 0, 360),
+        limits=Limits(max_loss=0.05),
+        command=COMMAND,
+    )
+    return {**report.as_dict(), **provenance("seed:0"), **changes}
+
+
+def bench(label: str = "vim") -> dict[str, Any]:
+    """Vim and DeiT over three sizes, one skipped and one failed, against an earlier run."""
+    items = []
+    for group, (side, tokens) in enumerate(_SIZES):
+        place = {"group": group, "image": (side, side), "tokens": tokens}
+        items.append(measured(label, tokens / 10, **place))
+        items.append(measured("deit", tokens**2 / 1e4, memory=tokens**2 * 12, **place))
+    generator = np.random.default_rng(0)
+    for item in items:
+        item.turns = [turn * generator.lognormal(0, 0.05, turn.shape) for turn in item.turns]
+    items.append(Measurement(subject("big"), 9, SKIPPED, "needs about 90 GB"))
+    report = bench_report(*items, command=("vim-deploy", "bench", "my model.onnx"))
+    slower = bench_report(
+        *(measured(i.subject.label, 12.0, image=i.subject.image) for i in items if i.ok)
+    )
+    value = compared(report, slower.as_dict(), "old.json", 0.05).as_dict()
+    failed = bench_report(Measurement(subject("bad"), 10, FAILED, f"killed {HOSTILE[0]}"))
+    value["results"] += failed.as_dict()["results"]
+    return value
+
+
+def one_measurement() -> dict[str, Any]:
+    """A single model at a single size, called so few times that there are no percentiles."""
+    item = measured()
+    item.turns = [np.array([0.25])] * 3
+    item.memory = {}
+    return bench_report(item).as_dict()
+
+
+def deploy(folder: Path, failure: dict[str, Any] | None = None) -> dict[str, Any]:
+    """An export with its proof and an engine; with ``failure`` without the engine."""
+    engine = record_of(write_engine(folder)).as_dict()
+    export = dataclasses.replace(
+        EXPORT, checkpoint=dataclasses.replace(EXPORT.checkpoint, sha256=SHA)
+    )
+    return {
+        "tool": "vim-deploy 0.1.0",
+        "folder": "vim-deploy-work/001-a",
+        "onnx": "model.onnx",
+        "export": export.as_dict(),
+        "notes": ["position embedding as it was"],
+        "parity": parity(),
+        "engine": None if failure else engine,
+        "seconds": {"export": 3.2, "verify": 1.5, **({} if failure else {"build-engine": 25.1})},
+        "failure": failure,
+        "environment": provenance()["environment"],
+    }
+
+
+def samples(folder: Path) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Name -> kind of report and record."""
+    failure = {"code": "VIM-603", "message": "engine build failed", "why": HOSTILE[0], "fix": ""}
+    many = tuple(f"output {number} of a long list of outputs" for number in range(12))
+    return {
+        "parity": ("parity", parity()),
+        "parity-deep": ("parity", parity(depth=24)),
+        "parity-many": ("parity", parity(many, noise=1e-3)),
+        "parity-hostile": ("parity", parity(HOSTILE)),
+        "parity-incomparable": ("parity", incomparable()),
+        "parity-nothing": ("parity", parity(results=[], passed=False)),
+        "accuracy": ("accuracy", accuracy()),
+        "accuracy-top1": ("accuracy", accuracy(top5=None)),
+        "bench": ("bench", bench()),
+        "bench-hostile": ("bench", bench(HOSTILE[1])),
+        "bench-one": ("bench", one_measurement()),
+        "deploy": ("deploy", deploy(folder)),
+        "deploy-failed": ("deploy", deploy(folder, failure)),
+    }

@@ -1,0 +1,56 @@
+"""A run's record and its report as files, with what they were made on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vim_deploy.bench import environment
+from vim_deploy.files import output_errors, sha256_of, write_json
+from vim_deploy.report.html import require_html
+from vim_deploy.report.write import write_pages
+
+
+def prepare_report(folder: Path) -> None:
+    """Before minutes are spent: can the report be made, and is there a place for it?
+
+    Raises:
+        VimDeployError: VIM-301 where jinja2 is not installed; VIM-304, VIM-305 (folder).
+    """
+    require_html()
+    with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def provenance(against: str | None = None) -> dict[str, Any]:
+    """Machine, software and state now; name and SHA-256 of the reference where it is a file."""
+    value: dict[str, Any] = {
+        "environment": {"machine": environment.machine(), "state": environment.state()}
+    }
+    if against is not None:
+        path = Path(against)
+        value["against"] = {
+            "name": path.name if path.is_file() else against,
+            "sha256": sha256_of(path) if path.is_file() else "",
+        }
+    return value
+
+
+def write_run(
+    kind: str, value: Mapping[str, Any], folder: Path, *, pages: bool
+) -> tuple[Path, ...]:
+    """Write ``KIND.json``, and with ``pages`` the page and its Markdown twin; what was written.
+
+    Args:
+        kind: ``parity``, ``accuracy``, ``bench`` or ``deploy``.
+        value: the JSON-able record.
+        folder: that exists.
+        pages: whether to write more than the JSON; ``prepare_report`` has looked if that works.
+
+    Raises:
+        VimDeployError: VIM-301 (jinja2 missing), VIM-304, VIM-305 (output).
+    """
+    path = folder / f"{kind}.json"
+    write_json(path, value)
+    return (path, *(write_pages(kind, value, folder, with_html=True) if pages else ()))

@@ -1,0 +1,156 @@
+"""``accuracy.json`` as a document: both sides on the same labelled images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from vim_deploy.report import charts
+from vim_deploy.report.charts import Captions, Dot, DotRow, Limit
+from vim_deploy.report.common import command_section, environment_section, made_by
+from vim_deploy.report.document import Document, Facts, Figure, Item, Items, Section, Table, Text
+from vim_deploy.report.text import number, share
+
+Value = Mapping[str, Any]
+
+#: Two-sided normal quantile of 95 %, as in ``parity.paired``.
+_Z95 = 1.959963984540054
+_SIDES = ("reference", "candidate")
+
+
+def accuracy_document(value: Value) -> Document:
+    """The report of one ``verify --dataset``."""
+    dataset = value["dataset"]
+    return Document(
+        title=f"Accuracy of {value['artifact']} on {dataset['name']}",
+        passed=bool(value["passed"]),
+        verdict=[
+            *value["failures"],
+            *(s for s in value["statement"] if s not in value["failures"]),
+        ],
+        made_by=made_by(value),
+        sections=[
+            Section("compared", "What was compared", [Facts(list(_facts(value)))]),
+            Section("results", "Results", list(_results(value))),
+            Section("unreadable", "Images that could not be read", list(_unreadable(dataset))),
+            environment_section(value.get("environment")),
+            command_section(value["command"]),
+        ],
+    )
+
+
+def wilson(right: int, images: int) -> tuple[float, float]:
+    """95 % score interval of a share (Wilson, J. Am. Stat. Assoc. 22, 1927, 209-212)."""
+    share_, square = right / images, _Z95**2 / images
+    middle = (share_ + square / 2) / (1 + square)
+    half = _Z95 / (1 + square) * math.sqrt(share_ * (1 - share_) / images + square / images / 4)
+    return max(middle - half, 0.0), min(middle + half, 1.0)
+
+
+def _facts(value: Value) -> Iterator[tuple[str, str]]:
+    dataset = value["dataset"]
+    yield "artifact", str(value["artifact"])
+    yield "SHA-256", str(value["artifact_sha256"])
+    yield "runs in", str(value["candidate"]["name"])
+    yield "reference", str(value["reference"]["name"])
+    against = value.get("against")
+    if against:
+        yield "against", str(against["name"])
+        if against["sha256"]:
+            yield "SHA-256 of that", str(against["sha256"])
+    yield "data set", str(dataset["name"])
+    yield "classes", str(dataset["classes_by"])
+    yield "images", str(dataset["images"])
+    yield "images left out", str(dataset["unreadable"])
+    yield "same class on both sides", f"{value['same_class']} of {dataset['images']}"
+    for name, limit in value["limits"].items():
+        if limit is not None:
+            yield name.replace("_", " "), f"{limit:g}"
+
+
+def _results(value: Value) -> Iterator[Item]:
+    images = int(value["dataset"]["images"])
+    tops = [top for top in ("top1", "top5") if value[top] is not None]
+    yield _sides_figure(value, tops, images)
+    yield _difference_figure(value, tops)
+    rows = []
+    for role in _SIDES:
+        side = value[role]
+        cells = [_share_of(side[top], images) for top in ("top1", "top5")]
+        rows.append((role, side["name"], *cells, str(side["not_a_number"])))
+    columns = ("side", "runtime", "top-1", "top-5", "NaN")
+    yield Table("Right answers, with 95 % intervals", columns, rows, frozenset({0, 1}))
+    yield Table(
+        "Images on which exactly one side is right",
+        ("", "losses", "gains", "loss (95 %)", "McNemar p", "detectable"),
+        [_difference_row(top, value[top]) for top in tops],
+        frozenset({0, 5}),
+    )
+    yield Text(
+        f"Method: {value['method']}. The intervals of each side are Wilson's; they "
+        "say how sure each accuracy is, not the difference, for which both saw the same images."
+    )
+
+
+def _label(top: str) -> str:
+    return f"top-{top.removeprefix('top')}"
+
+
+def _share_of(right: int | None, images: int) -> str:
+    if right is None:
+        return "-"
+    low, high = wilson(right, images)
+    return f"{share(right / images)} ({share(low)} to {share(high)}; {right})"
+
+
+def _difference_row(top: str, found: Value) -> tuple[str, ...]:
+    interval = f"{share(found['loss'])} ({share(found['low'])} to {share(found['high'])})"
+    detectable = "yes" if found["detectable"] else "no"
+    losses, gains = str(found["losses"]), str(found["gains"])
+    return (_label(top), losses, gains, interval, number(found["p_value"]), detectable)
+
+
+def _sides_figure(value: Value, tops: list[str], images: int) -> Figure:
+    rows = []
+    for top in tops:
+        for series, role in enumerate(_SIDES):
+            right = int(value[role][top])
+            low, high = (100 * end for end in wilson(right, images))
+            dot = Dot(series, 100 * right / images, low, high)
+            rows.append(DotRow(f"{_label(top)}, {role}", share(right / images), [dot]))
+    captions = Captions(
+        "Accuracy of both sides",
+        f"On {images} images, with 95 % intervals: "
+        + "; ".join(f"{row.name} {row.text}" for row in rows)
+        + ".",
+        "right answers in %",
+        "figure-accuracy",
+    )
+    return Figure(captions.title, captions.alt, charts.dots(captions, rows, _SIDES))
+
+
+def _difference_figure(value: Value, tops: list[str]) -> Figure:
+    rows = []
+    for top in tops:
+        found = value[top]
+        dot = Dot(0, 100 * found["loss"], 100 * found["low"], 100 * found["high"])
+        flips = f"{share(found['loss'])}: {found['losses']} lost, {found['gains']} gained"
+        rows.append(DotRow(_label(top), flips, [dot]))
+    demanded = value["limits"].get("max_loss")
+    limit = Limit(0.0, "no loss") if demanded is None else Limit(100 * demanded, "largest allowed")
+    captions = Captions(
+        "Accuracy lost against the reference",
+        "With 95 % interval of the paired difference; right of 0 is worse. "
+        + "; ".join(f"{row.name} {row.text}" for row in rows)
+        + ".",
+        "loss in percentage points",
+        "figure-loss",
+    )
+    return Figure(captions.title, captions.alt, charts.dots(captions, rows, ["loss"], limit=limit))
+
+
+def _unreadable(dataset: Value) -> Iterator[Item]:
+    if dataset["unreadable"]:
+        yield Text(f"{dataset['unreadable']} images were left out:")
+        yield Items([f"{entry['name']}: {entry['why']}" for entry in dataset["unreadable_images"]])
