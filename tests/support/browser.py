@@ -36,8 +36,9 @@ _TIMEOUT = 60.0
 _PLACES = """
 import os, sys
 read, write = (os.dup(int(number)) for number in sys.argv[1:3])
-os.dup2(read, 3)
-os.dup2(write, 4)
+for number, place in ((read, 3), (write, 4)):
+    os.dup2(number, place)
+    os.set_inheritable(place, True)  # which dup2 leaves as it is where both are the same
 os.execv(sys.argv[3], sys.argv[3:])
 """
 

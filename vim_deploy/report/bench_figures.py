@@ -159,7 +159,7 @@ def curve_figures(value: Value) -> Iterator[Figure]:
             unit,
             f"figure-curve-{name}",
         )
-        axis = "image size in pixels, spaced by the logarithm of its tokens"
+        axis = "image size in pixels, spaced by log of tokens"
         ticks = list(sizes.items())
         drawing = charts.curves(captions, found, axis, x_ticks=ticks, logarithmic_x=True)
         yield Figure(captions.title, captions.alt, drawing)

@@ -93,6 +93,9 @@ def dots(
     height = bottom + 40 + (_legend_height(series) if named else 0)
     svg = canvas(height, captions.title, captions.alt, captions.name)
     _vertical_axis_lines(svg, axis, top - 4, bottom)
+    if limit is not None:
+        # Before the rows: their text has a rim, which keeps it readable on the line.
+        _vertical_limit(svg, axis, limit, top, bottom)
     for index, row in enumerate(rows):
         y = top + _ROW * index
         _row_text(svg, y, row.name, row.text)
@@ -100,8 +103,6 @@ def dots(
         for dot in row.dots:
             _dot(svg, axis, y + 24, dot, f"{row.name}: {series[dot.series]} {number(dot.value)}")
     _value_axis(svg, axis, bottom, captions.axis)
-    if limit is not None:
-        _vertical_limit(svg, axis, limit, top, bottom)
     if named:
         legend(svg, series, bottom + 48)
     return svg
@@ -283,7 +284,7 @@ def _shade(shades: Axis, value: float) -> int:
 
 
 def _shade_key(svg: Element, shades: Axis, y: float) -> None:
-    side = 30.0
+    side = 26.0
     left = WIDTH - MARGIN - side * _SHADES
     label(svg, left - 8, y + 10, "framed: above the limit", "tick", "end")
     for shade in range(_SHADES):
