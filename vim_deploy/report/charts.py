@@ -94,12 +94,14 @@ def dots(
     svg = canvas(height, captions.title, captions.alt, captions.name)
     _vertical_axis_lines(svg, axis, top - 4, bottom)
     if limit is not None:
-        # Before the rows: their text has a rim, which keeps it readable on the line.
-        _vertical_limit(svg, axis, limit, top, bottom)
+        _limit_name(svg, axis, limit, top)
     for index, row in enumerate(rows):
         y = top + _ROW * index
         _row_text(svg, y, row.name, row.text)
         line(svg, axis.start - 6, y + 24, axis.end + 6, y + 24, "track")
+        if limit is not None:
+            # In pieces, which leave the rows' text alone.
+            line(svg, axis(limit.value), y + 16, axis(limit.value), y + 34, "limit")
         for dot in row.dots:
             _dot(svg, axis, y + 24, dot, f"{row.name}: {series[dot.series]} {number(dot.value)}")
     _value_axis(svg, axis, bottom, captions.axis)
@@ -307,9 +309,8 @@ def _value_axis(svg: Element, axis: Axis, bottom: float, name: str) -> None:
     label(svg, WIDTH / 2, bottom + 29, name, "axis-name", "middle")
 
 
-def _vertical_limit(svg: Element, axis: Axis, limit: Limit, top: float, bottom: float) -> None:
+def _limit_name(svg: Element, axis: Axis, limit: Limit, top: float) -> None:
     x = axis(limit.value)
-    line(svg, x, top - 4, x, bottom, "limit")
     right = x + text_width(limit.name) < WIDTH - MARGIN
     label(
         svg,
