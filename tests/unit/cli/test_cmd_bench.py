@@ -220,3 +220,36 @@ def test_empty_dataset(capsys: Any, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     arguments = ("verify", "tiny.onnx", "--against", "tiny.pth", "--dataset", "empty")
     fails(capsys, "VIM-419", *arguments)
+
+
+def test_class_folders_that_are_not_the_models_classes(capsys: Any, tmp_path: Path) -> None:
+    root = pictures(tmp_path / "set")
+    (root / "g").rename(root / "extra")
+    (root / "one-more").mkdir()
+    PIL.Image.new("RGB", (20, 24)).save(root / "one-more" / "0.png")
+    arguments = ("verify", "tiny.onnx", "--against", "tiny.pth", "--dataset", str(root))
+    said = fails(capsys, "VIM-419", *arguments)
+    assert "8" in said  # folders
+    assert "7" in said  # classes of the model
+    assert not Path("accuracy.json").exists()
+
+
+def test_dataset_of_corrupt_pictures_only(capsys: Any, tmp_path: Path) -> None:
+    for name in "abcdefg":
+        (tmp_path / "set" / name).mkdir(parents=True)
+        (tmp_path / "set" / name / "0.png").write_bytes(b"\x89PNG and nothing")
+    arguments = ("verify", "tiny.onnx", "--against", "tiny.pth", "--dataset", "set")
+    assert "a/0.png" in fails(capsys, "VIM-419", *arguments)
+
+
+def test_a_baseline_of_another_machine_is_refused_before_anything_is_measured(capsys: Any) -> None:
+    answer(capsys, "bench", "tiny.onnx", "--report", "old", *QUICK)
+    past = json.loads(Path("old/bench.json").read_text())
+    past["machine"].update(cpu_model="another", cpus=512)
+    Path("old/bench.json").write_text(json.dumps(past))
+    again = ("bench", "tiny.onnx", "--compare", "old/bench.json", "--report", "new")
+    # A minute of timed calls, if it came to that.
+    said = fails(capsys, "VIM-418", *again, "--duration", "60", "--threads", "1")
+    assert "cpu_model: 'another' then" in said
+    assert "cpus: 512 then" in said
+    assert not list(Path("new").glob("*"))

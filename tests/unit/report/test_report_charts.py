@@ -23,7 +23,7 @@ def test_dots_stand_where_their_values_are() -> None:
     rows = [DotRow("a", "1", [Dot(0, 1.0, 0.5, 2.0)]), DotRow("b", "100", [Dot(0, 100.0)])]
     drawing = charts.dots(WORDS, rows, ["value"], limit=Limit(10.0, "limit"), logarithmic=True)
     first, second = (float(mark.attrib["cx"]) for mark in marks(drawing))
-    (limit,) = [e for e in drawing.iter("line") if e.get("class") == "limit"]
+    limit, _ = [e for e in drawing.iter("line") if e.get("class") == "limit"]
     # 10 is in the middle between 1 and 100, by the logarithm.
     assert float(limit.attrib["x1"]) == pytest.approx((first + second) / 2, abs=0.1)
     intervals = [e for e in drawing.iter("line") if e.attrib["class"].startswith("interval")]
