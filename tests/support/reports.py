@@ -160,6 +160,9 @@ def _bench() -> str:
     generator = np.random.default_rng(0)
     for item in items:
         item.turns = [turn * generator.lognormal(0, 0.05, turn.shape) for turn in item.turns]
+    items[0].device_turns = [turn * 0.8 for turn in items[0].turns]
+    taken = {"engine": 10 << 20, "context": 5 << 20, "contexts": 2, "buffers": 1 << 20}
+    items[0].memory["device"] = taken
     items.append(Measurement(subject("big"), 9, SKIPPED, "needs about 90 GB"))
     report = bench_report(*items, command=("vim-deploy", "bench", "my model.onnx"))
     slower = bench_report(

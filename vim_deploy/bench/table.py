@@ -68,13 +68,18 @@ def _with_interval(estimate: Mapping[str, float] | None) -> str:
     return f"{_number(estimate['value'])} ({low} to {high})"
 
 
+def device_bytes(memory: Mapping[str, Any]) -> int | None:
+    """What engine, contexts and buffers take of the GPU's memory; None without an engine."""
+    device = memory.get("device")
+    if device is None:
+        return None
+    return int(device["engine"] + device["context"] * device["contexts"] + device["buffers"])
+
+
 def _memory(memory: Mapping[str, Any]) -> str:
     """Host memory, and what an engine takes of the GPU's."""
-    host, device = _megabytes(memory["model_bytes"]), memory.get("device")
-    if device is None:
-        return host
-    taken = device["engine"] + device["context"] * device["contexts"] + device["buffers"]
-    return f"{host} + GPU {_megabytes(taken)}"
+    host, device = _megabytes(memory["model_bytes"]), device_bytes(memory)
+    return host if device is None else f"{host} + GPU {_megabytes(device)}"
 
 
 def _megabytes(size: int | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from vim_deploy.bench.table import device_bytes
 from vim_deploy.report import charts
 from vim_deploy.report.charts import BarRow, Captions, Curve, Dot, DotRow, Limit
 from vim_deploy.report.document import Figure
@@ -37,19 +38,10 @@ def latency_figure(group: Sequence[Value], place: int) -> Figure:
     """Percentiles of every measurement of one group."""
     rows = []
     for result in group:
-        latency = result["latency"]
-        dots = []
-        for series, q in enumerate(_PERCENTILES):
-            found = latency[f"p{q}_ms"]
-            if found is not None:
-                ends = (found["low"], found["high"]) if q == _PERCENTILES[0] else (None, None)
-                dots.append(Dot(series, found["value"], *ends))
-        median = latency["p50_ms"]
-        text = f"{number(median['value'])} ms" if median else f"mean {_mean(latency)} ms"
-        if not dots:
-            mean = latency["mean_ms"]
-            dots = [Dot(0, mean["value"], mean["low"], mean["high"])]
-        rows.append(DotRow(f"{result['label']}, {result['runner']}", text, dots))
+        name = f"{result['label']}, {result['runner']}"
+        rows.append(_latency_row(name, result["latency"]))
+        if result["device_latency"] is not None:
+            rows.append(_latency_row(f"{name}, device clock", result["device_latency"]))
     image, batch = image_size(group[0]["image"]), group[0]["batch"]
     captions = Captions(
         f"Latency at {image}, batch {batch}",
@@ -66,8 +58,19 @@ def latency_figure(group: Sequence[Value], place: int) -> Figure:
     return Figure(captions.title, captions.alt, drawing)
 
 
-def _mean(latency: Value) -> str:
-    return number(latency["mean_ms"]["value"])
+def _latency_row(name: str, latency: Value) -> DotRow:
+    """The percentiles that enough calls were made for; without any, the mean."""
+    dots = []
+    for series, q in enumerate(_PERCENTILES):
+        found = latency[f"p{q}_ms"]
+        if found is not None:
+            ends = (found["low"], found["high"]) if q == _PERCENTILES[0] else (None, None)
+            dots.append(Dot(series, found["value"], *ends))
+    if latency["p50_ms"] is not None:
+        return DotRow(name, f"{number(latency['p50_ms']['value'])} ms", dots)
+    mean = latency["mean_ms"]
+    text = f"mean {number(mean['value'])} ms"
+    return DotRow(name, text, dots or [Dot(0, mean["value"], mean["low"], mean["high"])])
 
 
 def ratio_figure(value: Value) -> Figure | None:
@@ -100,13 +103,13 @@ def ratio_figure(value: Value) -> Figure | None:
 
 
 def memory_figure(value: Value) -> Figure | None:
-    """Memory of the model above the empty runtime, and of the runtime."""
+    """Memory of the model above the empty runtime, of the runtime, and of the GPU."""
     known = [r for r in measured(value) if r["memory"].get("model_bytes") is not None]
     rows = [
         BarRow(
             f"{r['label']}, {r['runner']}, {image_size(r['image'])}, batch {r['batch']}",
             size_of(r["memory"]["model_bytes"]),
-            [r["memory"]["model_bytes"] / 1e6, (r["memory"]["runtime_bytes"] or 0) / 1e6],
+            [size / 1e6 for size in _sizes(r)],
         )
         for r in known[:MOST_ROWS]
     ]
@@ -120,7 +123,16 @@ def memory_figure(value: Value) -> Figure | None:
         "MB",
         "figure-memory",
     )
-    return Figure(captions.title, captions.alt, charts.bars(captions, rows, ["model", "runtime"]))
+    gpu = any(len(row.lengths) > 2 for row in rows)
+    names = ["model", "runtime", *(["GPU"] if gpu else [])]
+    return Figure(captions.title, captions.alt, charts.bars(captions, rows, names))
+
+
+def _sizes(result: Value) -> list[int]:
+    """Bytes of model and runtime in the process, and those on the GPU where an engine ran."""
+    memory, device = result["memory"], device_bytes(result["memory"])
+    host = [int(memory["model_bytes"]), int(memory["runtime_bytes"] or 0)]
+    return host if device is None else [*host, device]
 
 
 def _milliseconds_for_one(result: Value) -> float:

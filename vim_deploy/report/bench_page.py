@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vim_deploy.bench.table import COLUMNS, result_rows, scaling_text
+from vim_deploy.bench.table import COLUMNS, device_bytes, result_rows, scaling_text
 from vim_deploy.report.bench_figures import (
     MOST_GROUPS,
     comparison_figure,
@@ -77,7 +77,8 @@ def _latency(value: Value) -> Iterator[Item]:
     yield Table("Every measurement, in milliseconds", COLUMNS, rows, frozenset({0, 1}), bad)
     yield Text(
         "Time ratio: median over that of the first line of the same image and batch size, measured "
-        "in turns. Memory: peak while running, less the runtime's own. -: too few calls to show it."
+        "in turns. Memory: peak while running, less the runtime's own; and what an engine takes of "
+        "the GPU's with its contexts and buffers. -: too few calls."
     )
 
 
@@ -86,14 +87,17 @@ def _memory(value: Value) -> Iterator[Item]:
     if figure is None:
         return
     yield figure
-    columns = ("model", "runtime", "image", "batch", "model", "runtime", "while loading", "process")
+    columns = (
+        *("model", "runtime", "image", "batch"),
+        *("model", "runtime", "while loading", "process", "GPU"),
+    )
     rows = []
     for result, row in zip(value["results"], result_rows(value), strict=True):
         if result["status"] == "ok":
             names = ("model_bytes", "runtime_bytes", "load_peak_bytes", "process_peak_bytes")
             sizes = (size_of(result["memory"].get(name)) for name in names)
-            rows.append((*row[:4], *sizes))
-    yield Table("Resident memory", columns, rows, frozenset({0, 1}))
+            rows.append((*row[:4], *sizes, size_of(device_bytes(result["memory"]))))
+    yield Table("Resident memory, and the GPU's", columns, rows, frozenset({0, 1}))
 
 
 def _scaling(value: Value) -> Iterator[Item]:

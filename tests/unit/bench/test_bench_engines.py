@@ -13,7 +13,7 @@ from tests.support.bench import bench_report, measured
 from tests.support.engines import record_of, use_fake_gpu, write_engine, write_record
 from tests.support.fake_cudart import FakeCudart
 from tests.support.fake_tensorrt.runtime import runtime_module
-from vim_deploy.bench.markdown import as_markdown
+from vim_deploy.bench.table import COLUMNS, result_rows
 from vim_deploy.bench.worker import answers
 from vim_deploy.deps import trt
 from vim_deploy.errors import VimDeployError
@@ -122,4 +122,5 @@ def test_gpu_memory_stands_in_the_table() -> None:
     item = measured(runner="tensorrt")
     parts = {"engine": 20_000_000, "context": 3_000_000, "contexts": 2, "buffers": 4_000_000}
     item.memory["device"] = {**parts, "free": 1, "total": 2}
-    assert "| 105 + GPU 30 |" in as_markdown(bench_report(item).as_dict())
+    (row,) = result_rows(bench_report(item).as_dict())
+    assert row[COLUMNS.index("memory MB")] == "105 + GPU 30"

@@ -199,6 +199,8 @@ def test_bench_figures(pages: dict[str, tuple[str, str]]) -> None:
     expected = [*(f"figure-latency-{n}" for n in range(3)), "figure-ratio", "figure-memory"]
     assert ids == [*expected, "figure-curve-time", "figure-curve-space", "figure-comparison"]
     assert "needs about 90 GB" in words(page)
+    assert "vim, onnxruntime, device clock" in words(page)
+    assert "22.0 MB" in words(page)  # an engine, two contexts and buffers
     assert "6 of 8 measurements made." in words(page)
 
 
