@@ -30,7 +30,7 @@ help:
 	@echo "make test       style, types, all tests (what CI runs)"
 	@echo "make test-fast  style, types, tests without engine builds and slow ones"
 	@echo "make test-all   make test, then the demo"
-	@echo "make bench-deit Vim against DeiT from 224 to 1248 px, with a figure (half an hour, quiet)"
+	@echo "make bench-deit cost of every stage from 224 to 1248 px, DeiT beside (20 minutes, quiet)"
 	@echo "make bench      time the stages for Vim-Ti at 224 and print ratios"
 
 venv: $(STAMP)
@@ -67,7 +67,7 @@ bench: venv
 	$(BIN)/python benchmarks/spine.py
 
 bench-deit: venv
-	$(INSTALL) --editable '.[deit,plot]'
+	$(INSTALL) --editable '.[deit,rtx,report]'
 	$(BIN)/python benchmarks/scaling.py
 
 clean:

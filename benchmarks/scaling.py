@@ -1,96 +1,278 @@
-"""Vim against DeiT from 224 to 1248 px on this machine, as in figure 1 of the Vim paper.
+"""How the cost of every stage grows with the image, on this machine, with DeiT beside Vim.
 
-    python benchmarks/scaling.py [--out FOLDER] [--model vim-tiny] [--sizes 224,512,...]
+    python benchmarks/scaling.py [--models vim-tiny,vim-small,vim-base] [--sizes 224,512,...]
+                                 [--minutes 20] [--out FOLDER]
 
-Runs ``vim-deploy bench`` with DeiT and PyTorch beside the model and writes its report and the
-figure. The machine has to be quiet: the script does not begin under load, and ends with an error
-when other work took more than a tenth of the processors meanwhile, unless --busy says that the
-figures do not count (then nothing is written outside a temporary folder).
+Export, fusion passes, verify, TensorRT-RTX build and ONNX Runtime inference (with the DeiT of the
+same width, and PyTorch at the smallest size) for every model and size: first the first model at
+all sizes, then the others from the smallest size up. Every step has a process of its own and is
+stopped where memory ends; what would not fit into ``--minutes`` any more is left out. Both is said
+in the results. Run it again to go on: what the results have already is kept.
+
+The machine has to be quiet: the script does not begin under load, and a step that other work
+disturbed is repeated once and then left out, unless --busy says that the figures do not count (then
+nothing is written outside a temporary folder).
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import json
 import os
 import sys
 import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from vim_deploy.bench.environment import BUSY_SHARE, available_cpus
-from vim_deploy.bench.report import BenchReport
-from vim_deploy.errors import VimDeployError
-from vim_deploy.pipeline import benchmark
-from vim_deploy.pipeline.benchmarking import BenchOptions
+from scaling_report import write_report
+from scaling_steps import (
+    DISTURBED,
+    FAILED,
+    LEFT_OUT,
+    OK,
+    Step,
+    Task,
+    command_of,
+    kept_values,
+    run_step,
+)
 
+from vim_deploy.bench import environment
+from vim_deploy.files import write_json
+
+MODELS = ("vim-tiny", "vim-small", "vim-base")
 SIZES = (224, 512, 640, 738, 1024, 1248)
+STAGES = ("export", "inference", "verify", "build")
 #: Load average per processor above which the machine is not quiet.
 MOST_LOAD = 0.25
+#: For the estimate whether a step still fits, where only one size is known: its time grows with
+#: tokens to this power. Tracing and building hardly depend on them.
+_GROWTH = {"export": 0.5, "verify": 1.0, "build": 0.5}
+#: Calls of a runtime in one step, at least: two to load, one to warm up, three rounds.
+_CALLS = 6
+#: A step of the next larger model, whose width is twice as much, over that of the smaller.
+_NEXT_MODEL = 3.5
 
 
 def arguments() -> argparse.Namespace:
     """What was asked for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     default = Path(__file__).parent / "results" / f"cpu-{os.cpu_count()}-core" / "scaling"
-    parser.add_argument("--out", type=Path, default=default, help="folder for the report")
-    parser.add_argument("--model", default="vim-tiny", help="variant to measure")
+    parser.add_argument("--out", type=Path, default=default, help="folder for the results")
+    parser.add_argument("--models", default=",".join(MODELS), help="variants to measure")
     parser.add_argument("--sizes", default=",".join(map(str, SIZES)), help="image sizes")
-    parser.add_argument("--batch", type=int, default=1, help="images in one call")
-    parser.add_argument("--duration", type=float, default=10.0, help="seconds per measurement")
-    parser.add_argument("--warmup", type=float, default=2.0, help="seconds before the clock")
-    parser.add_argument("--exports", type=Path, help="folder that keeps the exported files")
+    parser.add_argument("--stages", default=",".join(STAGES), help="stages; export comes first")
+    parser.add_argument("--minutes", type=float, default=20.0, help="when to end, about")
+    parser.add_argument("--duration", type=float, default=5.0, help="timed seconds per runtime")
+    parser.add_argument("--warmup", type=float, default=1.0, help="seconds before the clock")
     parser.add_argument("--busy", action="store_true", help="only try it; the figures do not count")
     return parser.parse_args()
 
 
-def quiet_before() -> bool:
-    """Whether little runs on this machine now."""
-    return os.getloadavg()[0] <= MOST_LOAD * available_cpus()
+def tasks_of(models: Sequence[str], sizes: Sequence[int], stages: Sequence[str]) -> list[Task]:
+    """In order of importance: the first model whole, then the others from small to large."""
+    places = [(models[0], size) for size in sizes]
+    places += [(model, size) for size in sizes for model in models[1:]]
+    return [Task(model, size, stage) for model, size in places for stage in stages]
 
 
-def quiet_during(report: BenchReport) -> bool:
-    """Whether little else ran during the measurement; what the system does not tell counts not."""
-    return all((share or 0.0) <= BUSY_SHARE for share in report.disturbance.values())
+def predicted(task: Task, done: Sequence[Mapping[str, Any]], models: Sequence[str]) -> float:
+    """About how many seconds ``task`` will take, from what was measured; 0 when not known."""
+    same = [entry for entry in done if entry["stage"] == task.stage and entry["status"] == OK]
+    own = [entry for entry in same if entry["model"] == task.model]
+    if own:
+        return _from_smaller(task, sorted(own, key=lambda entry: int(entry["size"])))
+    place = models.index(task.model)
+    below = [e for e in same if place and e["model"] == models[place - 1]]
+    at = [entry for entry in below if entry["size"] == task.size]
+    return float(at[0]["seconds"]) * _NEXT_MODEL if at else 0.0
 
 
-def run(options: argparse.Namespace, folder: Path) -> BenchReport:
-    """Measure into ``folder``."""
-    sizes = tuple(int(size) for size in options.sizes.split(","))
-    chosen = BenchOptions(
-        batches=(options.batch,),
-        image_sizes=sizes,
-        baselines=("pytorch", "deit"),
-        warmup=options.warmup,
-        duration=options.duration,
-        random_weights=0,
-        export_dir=options.exports,
-        output=folder,
-        plot=folder / "scaling.svg",
-        force=True,
-    )
-    command = ("python", "benchmarks/scaling.py", *sys.argv[1:])
-    return benchmark([options.model], chosen, command, lambda text: print(text, flush=True))
+def _from_smaller(task: Task, own: Sequence[Mapping[str, Any]]) -> float:
+    """The step's time at smaller sizes, carried on to the tokens of ``task``."""
+    last = own[-1]
+    seconds, ratio = float(last["seconds"]), max(task.tokens / last["tokens"], 1.0)
+    if task.stage == "inference":
+        for result in last["results"]:
+            if result["status"] == OK and result["runner"] != "pytorch":
+                growth = 2.0 if result["label"].startswith("DeiT") else 1.0
+                call = result["latency"]["mean_ms"]["value"] / 1e3
+                seconds += _CALLS * call * (ratio**growth - 1)
+        return seconds
+    if len(own) == 1:
+        return seconds * ratio ** _GROWTH[task.stage]
+    before = own[-2]
+    slope = (seconds - before["seconds"]) / (last["tokens"] - before["tokens"])
+    return seconds + max(slope, 0.0) * (task.tokens - last["tokens"])
+
+
+def measure(
+    task: Task,
+    run: Callable[[], Step],
+    own_seconds: Callable[[], float] = lambda: sum(os.times()[:2]),
+) -> dict[str, Any]:
+    """Run a step and see what else ran meanwhile: an entry of the results."""
+    before, own = environment.cpu_times(), own_seconds()
+    step = run()
+    mine = step.cpu_seconds + own_seconds() - own
+    other = environment.disturbance(before, environment.cpu_times(), mine)
+    entry: dict[str, Any] = {"model": task.model, "size": task.size, "tokens": task.tokens}
+    entry |= {"stage": task.stage, "status": step.status, "reason": step.reason, **other}
+    state = environment.state()
+    entry |= {"date": state["date"], "commit": state["commit"]}
+    if step.status == OK:
+        entry |= {"seconds": step.seconds, "peak_bytes": step.peak_bytes}
+        entry |= kept_values(task.stage, step.value)
+    return entry
+
+
+def disturbed(entry: Mapping[str, Any]) -> bool:
+    """Whether other work took too much of the processors; what is not known counts not."""
+    shares = (entry["other_share"], entry["stolen_share"])
+    return any((share or 0.0) > environment.BUSY_SHARE for share in shares)
+
+
+def run_tasks(
+    tasks: Sequence[Task],
+    kept: Sequence[Mapping[str, Any]],
+    step_of: Callable[[Task, float], Callable[[], Step]],
+    *,
+    seconds: float,
+    models: Sequence[str],
+    busy: bool,
+    tell: Callable[[str], None],
+) -> Iterator[dict[str, Any]]:
+    """Entries of all tasks that ``kept`` does not have, in order, as long as there is time."""
+    end = time.monotonic() + seconds
+    done = [dict(entry) for entry in kept]
+    have = {(e["model"], e["size"], e["stage"]) for e in kept}
+    for task in tasks:
+        if (task.model, task.size, task.stage) in have:
+            continue
+        place = f"{task.model} {task.size} {task.stage}"
+        reason = _no_reason_to_begin(task, done, end - time.monotonic(), models)
+        entry: dict[str, Any]
+        if reason:
+            entry = {"model": task.model, "size": task.size, "tokens": task.tokens}
+            entry |= {"stage": task.stage, "status": LEFT_OUT, "reason": reason}
+        else:
+            tell(place)
+            entry = measure(task, step_of(task, end - time.monotonic()))
+            if disturbed(entry) and not busy and entry["status"] == OK:
+                tell(f"{place}: disturbed, again")
+                entry = measure(task, step_of(task, end - time.monotonic()))
+                if disturbed(entry) and entry["status"] == OK:
+                    share = max(entry["other_share"] or 0.0, entry["stolen_share"] or 0.0)
+                    entry["reason"] = f"others took {share:.0%} of the processors"
+                    entry["status"] = DISTURBED
+        tell(f"{place}: {entry['status']} {entry['reason']}")
+        done.append(entry)
+        yield entry
+
+
+def _no_reason_to_begin(
+    task: Task, done: Sequence[Mapping[str, Any]], left: float, models: Sequence[str]
+) -> str:
+    """Why ``task`` is not tried; empty when it is."""
+    before = [e for e in done if e["model"] == task.model]
+    smaller = [e for e in before if e["stage"] == task.stage and e["status"] in (LEFT_OUT, FAILED)]
+    ended = next((e for e in smaller if e["reason"].startswith("memory ended")), None)
+    if ended is not None:
+        return f"memory ended at {ended['size']} already"
+    here = [e for e in before if e["size"] == task.size and e["stage"] == "export"]
+    if task.stage != "export" and not any(e["status"] in (OK, DISTURBED) for e in here):
+        return "there is no exported file"
+    needed = predicted(task, done, models)
+    if needed > left or left <= 0:
+        return f"about {needed:.0f} s more, and {max(left, 0):.0f} s of the time were left"
+    return ""
+
+
+def earlier(path: Path, about: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Entries of an earlier run on the same machine with the same versions; what to try again out.
+
+    SystemExit where the results are others': they are not replaced.
+    """
+    if not path.exists():
+        return []
+    value = json.loads(path.read_text())
+    changed = [key for key in about if value.get(key) != about[key]]
+    if changed:
+        raise SystemExit(f"{path} is of another {', '.join(changed)}: choose another --out")
+    return [entry for entry in value["entries"] if entry["status"] == OK]
+
+
+def whole(entries: Sequence[Mapping[str, Any]], tasks: Sequence[Task]) -> list[dict[str, Any]]:
+    """Entries that need not be made again: an export counts where nothing needs its file."""
+    have = {(e["model"], e["size"], e["stage"]) for e in entries}
+    open_places = {
+        (task.model, task.size) for task in tasks if (task.model, task.size, task.stage) not in have
+    }
+    return [
+        dict(entry)
+        for entry in entries
+        if entry["stage"] != "export" or (entry["model"], entry["size"]) not in open_places
+    ]
+
+
+def _require_packages(stages: Sequence[str]) -> None:
+    """What the steps need, before the first of them."""
+    needs = {"torch": "export", "transformers": "inference", "tensorrt_rtx": "build"}
+    for package, stage in needs.items():
+        if stage in stages and importlib.util.find_spec(package) is None:
+            raise SystemExit(f"{stage} needs {package}: pip install 'vim-deploy[torch,deit,rtx]'")
 
 
 def main() -> None:
-    """Measure in a temporary folder; keep the report only when the machine was quiet."""
+    """Measure what is missing; keep the results when the machine was quiet."""
     options = arguments()
-    if not options.busy and not quiet_before():
-        raise SystemExit(f"the machine is not quiet (load {os.getloadavg()[0]:.2f}): try later")
+    load, processors = os.getloadavg()[0], environment.available_cpus()
+    if not options.busy and load > MOST_LOAD * processors:
+        raise SystemExit(f"the machine is not quiet (load {load:.2f}): try later")
+    models, stages = options.models.split(","), options.stages.split(",")
+    sizes = sorted(int(size) for size in options.sizes.split(","))
+    _require_packages(stages)
+    machine, state = environment.machine(), environment.state()
+    about = {
+        "machine": json.loads(json.dumps(machine)),
+        "versions": state["versions"],
+        "settings": {"duration": options.duration, "warmup": options.warmup, "batch": 1},
+    }
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        try:
-            report = run(options, folder)
-        except VimDeployError as error:
-            raise SystemExit(str(error)) from error
-        print((folder / "bench.md").read_text())
-        if options.busy:
-            return
-        if not quiet_during(report):
-            raise SystemExit(f"the machine was not quiet: {dict(report.disturbance)}")
-        options.out.mkdir(parents=True, exist_ok=True)
-        for path in folder.iterdir():
-            (options.out / path.name).write_bytes(path.read_bytes())
-    print(f"wrote {options.out}")
+        work = Path(name)
+        out = work if options.busy else options.out
+        out.mkdir(parents=True, exist_ok=True)
+        path = out / "scaling.json"
+        tasks = tasks_of(models, sizes, stages)
+        entries = whole(earlier(path, about), tasks)
+        value = {**about, "state": state, "command": ["python", "benchmarks/scaling.py"]}
+        value["command"] += sys.argv[1:]
+
+        def step_of(task: Task, seconds: float) -> Callable[[], Step]:
+            command = command_of(task, work, options, sizes[0])
+            if task.stage == "export":
+                for old in (*work.glob("*.onnx*"), *work.glob("*.plan*")):
+                    old.unlink()
+            return lambda: run_step(command, work, seconds)
+
+        for entry in run_tasks(
+            tasks,
+            tuple(entries),
+            step_of,
+            seconds=60 * options.minutes,
+            models=models,
+            busy=options.busy,
+            tell=lambda text: print(text, flush=True),
+        ):
+            entries.append(entry)
+            # After every step: nothing is lost when the run is ended.
+            write_json(path, {**value, "entries": entries})
+        write_report(value, entries, out)
+        print((out / "scaling.md").read_text())
+    print("the figures do not count: --busy" if options.busy else f"wrote {out}")
 
 
 if __name__ == "__main__":

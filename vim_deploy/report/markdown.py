@@ -21,7 +21,7 @@ from vim_deploy.report.text import clean
 #: Characters with a meaning in Markdown or HTML, wherever they stand in a line.
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~&$@])")
 #: The same for those that have one only at the beginning of a line.
-_LEADING = re.compile(r"^(\s*)([#+\-=!]|\d+[.)])")
+_LEADING = re.compile(r"^(\s*)([#+\-=!]|\d+[.)](?=\s|$))")
 #: Addresses become links by themselves.
 _ADDRESS = re.compile(r"(https?|ftp)://|www\.", re.IGNORECASE)
 

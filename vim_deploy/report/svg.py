@@ -19,7 +19,7 @@ MARGIN = 8.0
 FONT = 11.5
 #: Mean width of a character of sans-serif fonts, in parts of the font size, rounded up.
 _CHARACTER = 0.56
-#: Colours of the style sheet; later series begin again with another marker.
+#: Colours of the style sheet.
 COLOURS = 6
 MARKERS = ("circle", "square", "diamond", "up", "down", "cross")
 _STYLE = "chart.css"
@@ -115,7 +115,8 @@ def marker(
     parent: Element, x: float, y: float, series: int, tip: str, *, hollow: bool = False
 ) -> None:
     """The sign of a series at a point."""
-    shape = MARKERS[series % len(MARKERS)]
+    # From the seventh on the colours begin again, with the next marker.
+    shape = MARKERS[(series + series // COLOURS) % len(MARKERS)]
     kind = f"mark {'hollow' if hollow else 'full'} s{series % COLOURS}"
     if shape == "circle":
         spot = SubElement(parent, "circle", {"cx": _place(x), "cy": _place(y), "r": "4"})
@@ -221,3 +222,21 @@ def axis_for(
         high = low + (abs(low) or 1.0)
     room = 0.06 * (high - low)
     return Axis(low if zero and low == 0 else low - room, high + room, start, end, False)
+
+
+def beside(drawings: Sequence[Element], title: str, description: str, name: str) -> Element:
+    """Several drawings next to each other as one, each under its own title."""
+    head = 24.0
+    sizes = [tuple(map(float, drawing.attrib["viewBox"].split()[2:])) for drawing in drawings]
+    height = head + max(size[1] for size in sizes)
+    svg = canvas(height, title, description, name)
+    svg.set("viewBox", f"0 0 {WIDTH * len(drawings):g} {height:g}")
+    for index, (drawing, size) in enumerate(zip(drawings, sizes, strict=True)):
+        heading = drawing.findtext("title") or ""
+        label(svg, WIDTH * index + MARGIN, 16, fitted(heading, WIDTH - 2 * MARGIN), "heading")
+        place = {"x": _place(WIDTH * index), "y": _place(head)}
+        inner = Element("svg", {**drawing.attrib, **place})
+        inner.attrib |= {"width": _place(size[0]), "height": _place(size[1])}
+        inner.extend(drawing)
+        svg.append(inner)
+    return svg

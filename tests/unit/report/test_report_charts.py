@@ -81,6 +81,18 @@ def test_ticks(values: tuple[float, ...], logarithmic: bool, expected: list[str]
         assert found == expected
 
 
+def test_more_series_than_colours_are_told_apart() -> None:
+    lines = [Curve(str(number), [(1, number + 1.0)]) for number in range(9)]
+    drawn = charts.curves(WORDS, lines, "x")
+    assert len({(mark.attrib["class"], shape(mark)) for mark in marks(drawn)}) == 9
+
+
+def shape(mark: ElementTree.Element) -> tuple[str, ...]:
+    """The corners of a mark, from its first one."""
+    places = [tuple(map(float, pair.split(","))) for pair in mark.get("points", "").split()]
+    return tuple(f"{x - places[0][0]:.0f},{y - places[0][1]:.0f}" for x, y in places)
+
+
 def test_long_names_keep_both_ends() -> None:
     text = fitted("a-very-long-name-of-a-checkpoint-that-goes-on.onnx", 120)
     assert text.startswith("a-very")

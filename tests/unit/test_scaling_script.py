@@ -1,0 +1,202 @@
+"""``benchmarks/scaling.py`` on scripted steps: order, time, memory, quiet, going on, the report."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.support.bench import bench_report, measured
+from tests.support.source import REPOSITORY
+from vim_deploy.bench import environment
+from vim_deploy.bench.environment import CpuTimes
+
+MODELS = ("vim-tiny", "vim-small", "vim-base")
+SIZES = (224, 512, 1248)
+
+
+@pytest.fixture(scope="module")
+def script() -> Iterator[ModuleType]:
+    """The script; it imports the module beside it, as it does when it is run."""
+    sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+    import scaling
+
+    yield scaling
+    sys.path.remove(str(REPOSITORY / "benchmarks"))
+
+
+@pytest.fixture
+def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "cpu_times", lambda: None)
+
+
+def value_of(task: Any) -> dict[str, Any]:
+    """What the step's process would print: Vim linear, DeiT quadratic in tokens."""
+    if task.stage == "export":
+        return {"export_seconds": 20.0, "passes_seconds": 0.25}
+    if task.stage == "verify":
+        output = {"max_abs": 1e-6, "relative_l2": 1e-7, "passed": True, "output": "logits"}
+        return {"results": [{"outputs": [output]}]}
+    if task.stage == "build":
+        return {"peak_memory_bytes": 10**9, "build_seconds": 12.5, "plan": {"bytes": 10**8}}
+    place = {"image": (task.size, task.size), "tokens": task.tokens}
+    items = [
+        measured(f"{task.model}-{task.size}", task.tokens / 2, **place),
+        measured("DeiT-Ti eager", task.tokens**2 / 1e3, **place),
+        measured("vim-tiny", 900.0, runner="pytorch", **place),
+    ]
+    return json.loads(json.dumps(bench_report(*items).as_dict()))
+
+
+def run_all(
+    script: ModuleType,
+    kept: tuple[dict[str, Any], ...] = (),
+    step: Callable[[Any], Any] | None = None,
+    **changes: Any,
+) -> list[dict[str, Any]]:
+    """Entries of all tasks, with steps that end at once."""
+    good = lambda task: script.Step("ok", seconds=30.0, peak_bytes=9, value=value_of(task))  # noqa: E731
+    options = {"seconds": 1e9, "models": MODELS, "busy": False, "tell": lambda text: None}
+    tasks = script.tasks_of(MODELS, SIZES, script.STAGES)
+    take = lambda task, seconds: lambda: (step or good)(task)  # noqa: E731
+    return list(script.run_tasks(tasks, kept, take, **{**options, **changes}))
+
+
+@pytest.mark.usefixtures("_quiet")
+def test_the_first_model_is_whole_before_the_others_begin(script: ModuleType) -> None:
+    entries = run_all(script)
+    places = list(dict.fromkeys((entry["model"], entry["size"]) for entry in entries))
+    assert places[:3] == [("vim-tiny", size) for size in SIZES]
+    assert places[3:5] == [("vim-small", 224), ("vim-base", 224)]
+    assert len(entries) == 3 * 3 * 4
+    assert {entry["status"] for entry in entries} == {"ok"}
+    assert [entry["tokens"] for entry in entries[::4]][:3] == [197, 1025, 6085]
+
+
+@pytest.mark.usefixtures("_quiet")
+def test_what_does_not_fit_into_the_time_is_left_out_and_said(script: ModuleType) -> None:
+    entries = run_all(script, seconds=100.0)
+    by_place = {(e["model"], e["size"], e["stage"]): e for e in entries}
+    assert by_place["vim-tiny", 224, "inference"]["status"] == "ok"
+    # 30 s with 197 tokens; DeiT alone would take a minute more with 1025, and Vim some seconds.
+    left = by_place["vim-tiny", 1248, "inference"]
+    assert left["status"] == "left out"
+    assert "of the time were left" in left["reason"]
+    assert by_place["vim-small", 224, "export"]["status"] == "left out"
+    assert by_place["vim-small", 224, "verify"]["reason"] == "there is no exported file"
+
+
+@pytest.mark.usefixtures("_quiet")
+def test_a_model_goes_no_further_where_memory_ended(script: ModuleType) -> None:
+    def step(task: Any) -> Any:
+        if task.model == "vim-base" and task.stage == "inference" and task.size >= 512:
+            return script.Step("left out", "memory ended: 0.9 GB left")
+        return script.Step("ok", seconds=1.0, value=value_of(task))
+
+    base = {
+        (e["size"], e["stage"]): e for e in run_all(script, step=step) if e["model"] == MODELS[2]
+    }
+    assert base[512, "inference"]["reason"] == "memory ended: 0.9 GB left"
+    assert base[1248, "inference"]["reason"] == "memory ended at 512 already"
+    assert base[1248, "verify"]["status"] == "ok"
+
+
+def test_a_disturbed_step_is_repeated_once(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(10_000))
+    # Between two looks ten seconds of two processors pass, and others take half of them.
+    monkeypatch.setattr(
+        environment, "cpu_times", lambda: (n := next(clock)) and CpuTimes(10 * n, 0, 20 * n)
+    )
+    calls: list[Any] = []
+
+    def step(task: Any) -> Any:
+        calls.append(task)
+        return script.Step("ok", seconds=1.0, value=value_of(task))
+
+    next(clock)
+    entries = run_all(script, step=step)
+    assert len(calls) == 2 * len(entries)
+    assert {entry["status"] for entry in entries} == {"disturbed"}
+    assert entries[0]["reason"] == "others took 50% of the processors"
+    assert {entry["status"] for entry in run_all(script, step=step, busy=True)} == {"ok"}
+
+
+@pytest.mark.usefixtures("_quiet")
+def test_going_on_keeps_what_is_there(script: ModuleType) -> None:
+    tasks = script.tasks_of(MODELS, SIZES, script.STAGES)
+    done = run_all(script)[:10]
+    # The third place has no verify and no build yet, which need the exported file.
+    kept = script.whole(done, tasks)
+    assert [entry["stage"] for entry in kept] == [*script.STAGES * 2, "inference"]
+    again = run_all(script, tuple(kept))
+    assert [entry["stage"] for entry in again[:3]] == ["export", "verify", "build"]
+    assert len(kept) + len(again) == len(tasks)
+
+
+def test_results_of_another_machine_are_not_gone_on_with(
+    script: ModuleType, tmp_path: Path
+) -> None:
+    path = tmp_path / "scaling.json"
+    about = {"machine": {"cpu_model": "here"}, "versions": {"numpy": "2"}}
+    entry = {"status": "ok", "model": "vim-tiny"}
+    path.write_text(json.dumps({**about, "entries": [entry, {**entry, "status": "left out"}]}))
+    assert script.earlier(path, about) == [entry]
+    assert script.earlier(tmp_path / "none.json", about) == []
+    with pytest.raises(SystemExit, match="of another machine"):
+        script.earlier(path, {**about, "machine": {"cpu_model": "there"}})
+
+
+@pytest.mark.parametrize(
+    ("code", "seconds", "free", "status", "reason"),
+    [
+        ("print('{\"a\": 1}')", 60, None, "ok", ""),
+        ("import time; time.sleep(60)", 0.1, None, "left out", "the time is over"),
+        ("import time; time.sleep(60)", 60, 5, "left out", "memory ended: 0.00 GB left"),
+        ("raise SystemExit('error VIM-409: no')", 60, None, "failed", "error VIM-409: no"),
+    ],
+)
+def test_a_step_is_a_process_that_can_be_stopped(
+    script: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    code: str,
+    seconds: float,
+    free: int | None,
+    status: str,
+    reason: str,
+) -> None:
+    monkeypatch.setattr(environment, "available_memory", lambda: free)
+    step = script.run_step([sys.executable, "-c", code], tmp_path, seconds)
+    assert (step.status, step.reason) == (status, reason)
+    assert step.seconds < 30
+    assert step.value == ({"a": 1} if status == "ok" else {})
+
+
+@pytest.mark.usefixtures("_quiet")
+def test_the_report(script: ModuleType, tmp_path: Path) -> None:
+    pytest.importorskip(
+        "jinja2", reason="jinja2 is not installed: pip install 'vim-deploy[report]'"
+    )
+    entries = run_all(script)
+    entries[-1].update(status="left out", reason="memory ended: 0.9 GB left")
+    value = {"machine": environment.machine(), "state": environment.state(), "command": ["python"]}
+    script.write_report(value, entries, tmp_path)
+    stored = json.loads((tmp_path / "scaling.json").read_text())
+    fits = {(fit["what"], fit["name"]): fit["exponent"] for fit in stored["fits"]}
+    assert fits["inference", "vim-tiny"] == pytest.approx(1.0)
+    assert fits["inference", "DeiT-Ti eager"] == pytest.approx(2.0)
+    text = (tmp_path / "scaling.md").read_text()
+    assert "vim-base at 1248, build: left out; memory ended: 0.9 GB left" in text
+    assert "| 224 | vim-tiny | vim-tiny | pytorch | 900 " in text
+    figure = ElementTree.parse(tmp_path / "scaling.svg").getroot()
+    assert len(figure.findall("{http://www.w3.org/2000/svg}svg")) == 3
+    page = ElementTree.parse(tmp_path / "scaling.html")
+    assert len(page.findall(".//figure")) == 3 + 4
