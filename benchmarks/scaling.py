@@ -17,6 +17,7 @@ nothing is written outside a temporary folder).
 from __future__ import annotations
 
 import argparse
+import datetime
 import importlib.util
 import json
 import os
@@ -121,8 +122,7 @@ def measure(
     other = environment.disturbance(before, environment.cpu_times(), mine)
     entry: dict[str, Any] = {"model": task.model, "size": task.size, "tokens": task.tokens}
     entry |= {"stage": task.stage, "status": step.status, "reason": step.reason, **other}
-    state = environment.state()
-    entry |= {"date": state["date"], "commit": state["commit"]}
+    entry["date"] = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     if step.status == OK:
         entry |= {"seconds": step.seconds, "peak_bytes": step.peak_bytes}
         entry |= kept_values(task.stage, step.value)
@@ -267,7 +267,7 @@ def main() -> None:
             busy=options.busy,
             tell=lambda text: print(text, flush=True),
         ):
-            entries.append(entry)
+            entries.append({**entry, "commit": state["commit"]})
             # After every step: nothing is lost when the run is ended.
             write_json(path, {**value, "entries": entries})
         write_report(value, entries, out)

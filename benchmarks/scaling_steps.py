@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vim_deploy.bench import environment
+from vim_deploy.errors import VimDeployError
 from vim_deploy.recipe.catalog import find_variant
 
 #: Bytes that are left to the system: below, the step is stopped.
@@ -23,7 +24,6 @@ LEAST_MEMORY = 1 << 30
 #: Seconds between two looks at memory and clock.
 _LOOK = 0.2
 _COMMAND = (sys.executable, "-m", "vim_deploy", "-q")
-
 _EXPORT = (sys.executable, str(Path(__file__).resolve()))
 
 OK, LEFT_OUT, FAILED, DISTURBED = "ok", "left out", "failed", "disturbed"
@@ -59,14 +59,7 @@ def command_of(task: Task, folder: Path, options: argparse.Namespace, smallest: 
     """The process that does ``task``; it prints JSON."""
     path = str(folder / f"{task.model}-{task.size}.onnx")
     if task.stage == "export":
-        return [
-            sys.executable,
-            str(Path(__file__).resolve()),
-            "--export",
-            task.model,
-            str(task.size),
-            path,
-        ]
+        return [*_EXPORT, task.model, str(task.size), path]
     if task.stage == "verify":
         rest = ["--against", "seed:0", "--random", "1", "--batches", "1", "--json"]
         return [*_COMMAND, "verify", path, *rest]
@@ -162,4 +155,7 @@ def kept_values(stage: str, value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(export_with_clock(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))))
+    try:
+        print(json.dumps(export_with_clock(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))))
+    except VimDeployError as error:
+        raise SystemExit(f"error {error.code}: {error.message}") from error
