@@ -174,6 +174,29 @@ def _bench() -> str:
     return json.dumps(value)
 
 
+def bisect() -> dict[str, Any]:
+    """Two parts to keep; what happens without the third was not tried."""
+    kept = {"passed": True, "relative_l2": 4e-3, "why": ""}
+    units = [{"role": role, "block": block} for role, block in (("A", 3), ("norm_f", None))]
+    return {
+        "subject": "my model.onnx",
+        "precision": "fp16",
+        "reference": "PyTorch 2.13.0 CPU",
+        "candidate": "ONNX Runtime 1.32.0 CPU",
+        "tolerance": {**parity()["tolerance"], "atol": None, "relative_l2": 0.01, "kl": 0.5},
+        "units": [*units, {"role": HOSTILE[0], "block": 1}],
+        "minimal": False,
+        "evaluations": 17,
+        "parts": 96,
+        "nothing_kept": {"passed": False, "relative_l2": None, "why": "NaN"},
+        "kept": kept,
+        "without": [{**units[0], **kept, "relative_l2": 0.05}, {**units[1], **kept}],
+        "policy": {},
+        "command": list(COMMAND),
+        **ABOUT,
+    }
+
+
 def one_measurement() -> dict[str, Any]:
     """A single model at a single size, called so few times that there are no percentiles."""
     item = measured()
@@ -215,6 +238,7 @@ def samples(folder: Path) -> dict[str, tuple[str, dict[str, Any]]]:
         "parity-nothing": ("parity", parity(results=[], passed=False)),
         "accuracy": ("accuracy", accuracy()),
         "accuracy-top1": ("accuracy", accuracy(top5=None)),
+        "bisect": ("bisect", bisect()),
         "bench": ("bench", bench()),
         "bench-hostile": ("bench", bench(HOSTILE[1])),
         "bench-one": ("bench", one_measurement()),

@@ -43,7 +43,7 @@ def write_run(
     """Write ``KIND.json``, and with ``pages`` the page and its Markdown twin; what was written.
 
     Args:
-        kind: ``parity``, ``accuracy``, ``bench`` or ``deploy``.
+        kind: ``parity``, ``accuracy``, ``bisect``, ``bench`` or ``deploy``.
         value: the JSON-able record.
         folder: that exists.
         pages: whether to write more than the JSON; ``prepare_report`` has looked if that works.

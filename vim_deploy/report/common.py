@@ -17,7 +17,8 @@ def made_by(value: Mapping[str, Any]) -> str:
     environment = value.get("environment") or {}
     state = value.get("state") or environment.get("state") or {}
     date = state.get("date")
-    return f"{value['tool']}, {date}" if date else str(value["tool"])
+    tool = str(value.get("tool", "vim-deploy"))
+    return f"{tool}, {date}" if date else tool
 
 
 def notes_section(notes: Sequence[str]) -> Section:

@@ -19,6 +19,7 @@ _LIMITS = {
     "relative_l2": "largest relative L2",
     "cosine": "smallest cosine",
     "top1_agreement": "smallest top-1 agreement",
+    "kl": "largest KL of the softmax (nats)",
 }
 
 Value = Mapping[str, Any]
@@ -85,14 +86,15 @@ def _facts(value: Value) -> Iterator[tuple[str, str]]:
         yield "against", str(against["name"])
         if against["sha256"]:
             yield "SHA-256 of that", str(against["sha256"])
-    yield from _limits(value["tolerance"])
+    yield from limit_facts(value["tolerance"])
 
 
-def _limits(tolerance: Value) -> Iterator[tuple[str, str]]:
+def limit_facts(tolerance: Value) -> Iterator[tuple[str, str]]:
+    """What was demanded, and why."""
     if tolerance["atol"] is not None:
         yield "largest difference", f"{tolerance['atol']:g} + {tolerance['rtol']:g} |reference|"
     for name, text in _LIMITS.items():
-        if tolerance[name] is not None:
+        if tolerance.get(name) is not None:
             yield text, f"{tolerance[name]:g}"
     yield "class indices", "must be equal" if tolerance["same_integers"] else "reported only"
     yield "reason of the limits", str(tolerance["origin"])
@@ -109,7 +111,7 @@ def _results(value: Value) -> Iterator[Item]:
     yield _distance_figure(shown)
     columns = (
         *("case", "batch", "output", "rows", "max abs", "mean abs", "rel L2", "cosine"),
-        *("top-1", "top-5", "of allowed", ""),
+        *("KL", "top-1", "top-5", "of allowed", ""),
     )
     rows = [
         (
@@ -119,6 +121,7 @@ def _results(value: Value) -> Iterator[Item]:
             str(entry["rows"]),
             *(number(entry[name]) for name in ("max_abs", "mean_abs", "relative_l2")),
             f"{entry['cosine']:.7f}",
+            number(entry.get("kl")),
             share(entry["top1_agreement"]),
             share(entry["top5_agreement"]),
             number(entry["worst"]),

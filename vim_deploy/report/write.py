@@ -9,6 +9,7 @@ from typing import Any
 from vim_deploy.files import write_bytes
 from vim_deploy.report.accuracy_page import accuracy_document
 from vim_deploy.report.bench_page import bench_document
+from vim_deploy.report.bisect_page import bisect_document
 from vim_deploy.report.deploy_page import deploy_document
 from vim_deploy.report.document import Document
 from vim_deploy.report.html import html
@@ -19,6 +20,7 @@ from vim_deploy.report.parity_page import parity_document
 DOCUMENTS: dict[str, Callable[[Mapping[str, Any]], Document]] = {
     "parity": parity_document,
     "accuracy": accuracy_document,
+    "bisect": bisect_document,
     "bench": bench_document,
     "deploy": deploy_document,
 }

@@ -19,7 +19,15 @@ from vim_deploy.report.write import write_pages
 SVG = "{http://www.w3.org/2000/svg}"
 _NAMES = (
     *("parity", "parity-deep", "parity-many", "parity-hostile", "parity-incomparable"),
-    *("parity-nothing", "accuracy", "accuracy-top1", "bench", "bench-hostile", "bench-one"),
+    *(
+        "parity-nothing",
+        "accuracy",
+        "accuracy-top1",
+        "bisect",
+        "bench",
+        "bench-hostile",
+        "bench-one",
+    ),
     *("deploy", "deploy-failed"),
 )
 
@@ -176,7 +184,7 @@ def test_verdicts(pages: dict[str, tuple[str, str]]) -> None:
             assert name == "bench-one"
         else:
             assert f"**{'passed' if badge is not None else 'failed'}**" in markdown
-    good = {"parity", "parity-hostile", "accuracy", "accuracy-top1", "deploy"}
+    good = {"parity", "parity-hostile", "accuracy", "accuracy-top1", "bisect", "deploy"}
     assert {name for name, passed in badges.items() if passed} == good
 
 
@@ -211,3 +219,13 @@ def test_numbers_of_the_figures_are_in_the_tables(pages: dict[str, tuple[str, st
         text = f"{entry['cosine']:.7f}"
         assert text in html
         assert text in markdown
+
+
+def test_bisection(pages: dict[str, tuple[str, str]]) -> None:
+    page = tree(pages["bisect"][0])
+    assert "3 of 96 parts have to stay in float32; the search was cut short" in words(page)
+    rows = [[cell.text for cell in row] for row in page.findall(".//tbody/tr")]
+    assert rows[0] == ["A", "3", "0.0500"]
+    assert rows[2] == [HOSTILE[0], "1", "not tried"]
+    assert "not finite (NaN)" in words(page)
+    assert "largest KL" in words(page)
