@@ -35,6 +35,7 @@ def diagnose() -> list[Finding]:
         _package("checkpoints: safetensors", "safetensors", "safetensors", "torch"),
         _package("checkpoints: hub", "huggingface_hub", "huggingface_hub", "hub"),
         _asked("verify: ONNX Runtime", ort.is_installed(), _onnxruntime, "vim-deploy[ort]"),
+        _package("reports: jinja2", "jinja2", "jinja2", "report"),
         _asked("engine: TensorRT-RTX", trt_rtx.is_installed(), _rtx, "vim-deploy[rtx]"),
         _asked("engine: TensorRT", trt.is_installed(), _tensorrt, "vim-deploy[trt]"),
         _plugin(),
