@@ -19,7 +19,10 @@ pytestmark = pytest.mark.skipif(
     find_browser() is None, reason=f"no browser on the PATH ({', '.join(NAMES)})"
 )
 
-SHOWN = ("parity-deep", "parity-hostile", "parity-many", "accuracy", "bench", "bench-one", "deploy")
+SHOWN = (
+    *("parity-deep", "parity-hostile", "parity-many", "accuracy", "bisect"),
+    *("bench", "bench-one", "deploy"),
+)
 #: Width and height of the window in CSS pixels.
 SIZES = {"desktop": (1200, 900), "phone": (390, 844)}
 #: A colour counts as another one from this difference of a channel on.

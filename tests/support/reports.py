@@ -15,10 +15,13 @@ from tests.support.engines import EXPORT, record_of, write_engine
 from vim_deploy.bench.compare import compared
 from vim_deploy.bench.measure import FAILED, SKIPPED, Measurement
 from vim_deploy.parity.accuracy import AccuracyReport, Limits, SideAccuracy
-from vim_deploy.parity.metrics import Tolerance, compare
+from vim_deploy.parity.blocks import BlockReport, PartError
+from vim_deploy.parity.ladder import Ladder, Rung
+from vim_deploy.parity.metrics import Comparison, Tolerance, compare
 from vim_deploy.parity.paired import paired_difference
 from vim_deploy.parity.report import CaseResult, ParityReport
 from vim_deploy.pipeline.reporting import provenance
+from vim_deploy.specs import BEHIND_BLOCKS, place
 
 #: Names that would do harm in HTML, an attribute, a Markdown table or a terminal.
 HOSTILE = (
@@ -57,25 +60,25 @@ def parity(
         command=COMMAND,
         notes=("a note",),
     )
-    value = {**report.as_dict(), **ABOUT}
     if depth:
-        value["blocks"] = blocks(depth)
-        value["ladder"] = ladder(value)
-        value["passed"] = False
-    return {**value, **changes}
+        report = dataclasses.replace(report, blocks=blocks(depth), ladder=ladder(report.results))
+    return {**report.as_dict(), **ABOUT, **changes}
+
+
+def nan_on_one_side() -> Comparison:
+    """What could not be compared."""
+    return compare("logits", np.ones((2, 3)), np.full((2, 3), np.nan), Tolerance())
 
 
 def incomparable() -> dict[str, Any]:
     """A run with NaN on one side only."""
     value = parity()
-    right = np.ones((2, 3))
-    found = compare("logits", right, np.full((2, 3), np.nan), Tolerance())
-    value["results"][0]["outputs"] = [found.as_dict()]
+    value["results"][0]["outputs"] = [nan_on_one_side().as_dict()]
     return {**value, "passed": False}
 
 
-def blocks(depth: int, broken: int | None = None) -> dict[str, Any]:
-    """What the comparison part by part gives: errors that grow, too large from ``broken`` on."""
+def blocks(depth: int, broken: int | None = None) -> BlockReport:
+    """The comparison part by part: errors that grow, too large from ``broken`` on."""
     names = [("residual", ""), ("norm", ""), ("in_proj", ""), ("conv", "fwd"), ("conv", "bwd")]
     names += [("scan", "fwd"), ("scan", "bwd"), ("mixed", ""), ("out_proj", "")]
     parts = []
@@ -86,40 +89,30 @@ def blocks(depth: int, broken: int | None = None) -> dict[str, Any]:
                 error *= 3e4
             if block == 0 and part == "residual":
                 error = 0.0
-            place = f"block {block} {part} {direction}".strip()
-            parts.append({"place": place, "block": block, "part": part, "direction": direction})
-            parts[-1].update(relative_l2=error, max_abs=3 * error)
-    parts.append({"place": "norm_f", "block": 10_000, "part": "norm_f", "direction": ""})
-    parts[-1].update(relative_l2=3e-6, max_abs=1e-5)
-    first = next((part for part in parts if part["relative_l2"] > 1e-4), None)
-    return {
-        "passed": first is None,
-        "verdict": "all parts are within 0.0001" if first is None else f"first: {first['place']}",
-        "limit": 1e-4,
-        "first": first,
-        "missing": ["block 3 dt_proj fwd"],
-        "parts": parts,
-    }
+            parts.append(PartError(place(block, part, direction), error, 3 * error))
+    parts.append(PartError(place(BEHIND_BLOCKS, "norm_f"), 3e-6, 1e-5))
+    return BlockReport(tuple(parts), 1e-4, broken is None, ("block 3 dt_proj fwd",), "random, 4")
 
 
-def ladder(value: dict[str, Any]) -> dict[str, Any]:
+def ladder(results: tuple[CaseResult, ...]) -> Ladder:
     """Three rungs, of which the last is broken in block 2."""
-    common = {"tolerance": value["tolerance"], "seconds": 1.25}
-    rungs = [
-        {"name": "PyTorch float32", "runner": "PyTorch", "against": "", "results": []},
-        {"name": "base ONNX", "against": "PyTorch float32", "results": value["results"]},
-        {"name": "fused ONNX", "against": "base ONNX", "results": incomparable()["results"]},
-    ]
-    rungs = [{"runner": "ONNX Runtime", **common, **rung} for rung in rungs]
-    return {
-        "passed": False,
-        "verdict": "the first broken rung is fused ONNX: it does not equal base ONNX",
-        "broken": "fused ONNX",
-        "rungs": [{**rung, "passed": rung["name"] != "fused ONNX"} for rung in rungs],
-        "left_out": ["typed ONNX"],
-        "blocks": blocks(4, broken=2),
-        "note": "",
-    }
+    broken = (CaseResult("random", 1, (nan_on_one_side(),)),)
+    rungs = (
+        Rung("PyTorch float32", "PyTorch", "", Tolerance(), (), 1.25),
+        Rung("base ONNX", "ONNX Runtime", "PyTorch float32", Tolerance(), results, 1.25),
+        Rung("fused ONNX", "ONNX Runtime", "base ONNX", Tolerance(), broken, 1.25),
+    )
+    return Ladder(rungs, ("typed ONNX",), blocks(4, broken=2))
+
+
+def not_made() -> dict[str, Any]:
+    """A ladder whose second rung could not be made."""
+    rungs = (
+        Rung("PyTorch float32", "PyTorch", "", Tolerance(), (), 1.25),
+        Rung("base ONNX", "", "PyTorch float32", Tolerance(), (), 0.5, f"VIM-501: {HOSTILE[0]}"),
+    )
+    record = Ladder(rungs, ("fused ONNX",), note="it has no inner tensors").as_dict()
+    return parity(results=[], passed=False, ladder=record)
 
 
 def accuracy(**changes: Any) -> dict[str, Any]:
@@ -235,6 +228,7 @@ def samples(folder: Path) -> dict[str, tuple[str, dict[str, Any]]]:
         "parity-many": ("parity", parity(many, noise=1e-3)),
         "parity-hostile": ("parity", parity(HOSTILE)),
         "parity-incomparable": ("parity", incomparable()),
+        "parity-not-made": ("parity", not_made()),
         "parity-nothing": ("parity", parity(results=[], passed=False)),
         "accuracy": ("accuracy", accuracy()),
         "accuracy-top1": ("accuracy", accuracy(top5=None)),

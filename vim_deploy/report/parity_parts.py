@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from vim_deploy.report import charts
 from vim_deploy.report.charts import Captions, Curve, Dot, DotRow, Limit, MapRow
-from vim_deploy.report.document import Figure, Item, Table, Text
+from vim_deploy.report.document import Facts, Figure, Item, Table, Text
 from vim_deploy.report.text import number
 
 Value = Mapping[str, Any]
@@ -49,7 +50,7 @@ def ladder_items(ladder: Value | None) -> Iterator[Item]:
             number(worst) if rung["against"] else "-",
             number(distance) if rung["against"] else "-",
             f"{number(rung['seconds'])} s",
-            "ok" if rung["passed"] else "broken",
+            _outcome(rung),
         )
         for rung, (worst, distance) in rungs
     ]
@@ -63,8 +64,16 @@ def ladder_items(ladder: Value | None) -> Iterator[Item]:
         yield Text(_sentence(ladder["note"]))
 
 
+def _outcome(rung: Value) -> str:
+    if rung["passed"]:
+        return "ok"
+    return f"broken: {rung['error']}" if rung["error"] else "broken"
+
+
 def _worst(rung: Value) -> tuple[float, float]:
     """Largest difference as a multiple of what is allowed, and largest relative L2."""
+    if rung["error"]:
+        return math.inf, math.inf
     outputs = [output for result in rung["results"] for output in result["outputs"]]
     return (
         max((float(output["worst"]) for output in outputs), default=0.0),
@@ -87,20 +96,28 @@ def block_items(blocks: Value | None, name: str) -> Iterator[Item]:
     if not blocks:
         return
     yield Text(_sentence(blocks["verdict"]))
+    facts = [("images", blocks["images"]), ("limit", f"relative L2 {blocks['limit']:g}")]
+    for key, what in (("first", "first part beyond it"), ("rise", "error rises most at")):
+        if blocks[key]:
+            error = number(blocks[key]["relative_l2"])
+            facts.append((what, f"{blocks[key]['place']}, to {error}"))
+    yield Facts(facts)
     parts = blocks["parts"]
     inside = [part for part in parts if 0 <= part["block"] < _BEHIND_BLOCKS]
     if inside:
         yield _growth(inside, float(blocks["limit"]), name)
         yield _map(inside, float(blocks["limit"]), name)
-    rows = [(p["place"], number(p["relative_l2"]), number(p["max_abs"])) for p in parts]
+    rows = [
+        (part["place"], part["role"], number(part["relative_l2"]), number(part["max_abs"]))
+        for part in parts
+    ]
     failed = frozenset(
         index for index, part in enumerate(parts) if part["relative_l2"] > blocks["limit"]
     )
     if rows:
-        columns = ("part", "relative L2", "max abs")
-        yield Table(
-            "Every part in the order of computation", columns, rows, failed=failed, folded=True
-        )
+        columns = ("part", "role", "relative L2", "max abs")
+        title = "Every part in the order of computation"
+        yield Table(title, columns, rows, frozenset({0, 1}), failed, folded=True)
     if blocks["missing"]:
         yield Text(f"Parts that only one side has: {', '.join(map(str, blocks['missing']))}.")
 

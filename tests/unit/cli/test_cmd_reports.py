@@ -20,6 +20,8 @@ from vim_deploy.pipeline import deploying
 
 QUICK = ("--warmup", "0", "--duration", "0.02", "--threads", "1")
 VERIFY = ("verify", "tiny.onnx", "--against", "tiny.pth")
+CHECKPOINT = ("verify", "tiny.pth", "--config", "tiny.json", "--precision", "fp16")
+CHECKPOINT += ("--relative-l2", "1e-4", "--random", "1")
 DEPLOY = ("deploy", "tiny.pth", "--config", "tiny.json", "--work", "w")
 
 needs_jinja2 = pytest.mark.skipif(
@@ -70,6 +72,9 @@ def page_of(folder: str, kind: str) -> str:
     ("arguments", "kind", "said"),
     [
         (VERIFY, "parity", "are within tolerance"),
+        ((*VERIFY, "--per-block"), "parity", "Error of every part of every block"),
+        ((*VERIFY, "--ladder"), "parity", "Each rung against the one it must equal"),
+        ((*CHECKPOINT, "--bisect", "-o", "keep.toml"), "bisect", "models were run"),
         ((*VERIFY, "--dataset", "set.npz"), "accuracy", "no detectable loss of top-1 accuracy"),
         (("bench", "tiny.onnx", *QUICK), "bench", "1 of 1 measurements made."),
         ((*DEPLOY, "--no-engine"), "deploy", "Deployment of tiny.pth"),
@@ -83,9 +88,10 @@ def test_report(capsys: Any, arguments: tuple[str, ...], kind: str, said: str) -
     value = json.loads(Path("new/out", f"{kind}.json").read_text())
     printed = json.loads(capsys.readouterr().out)
     assert printed.items() <= value.items() or kind == "deploy"
+    assert (kind == "bisect") == Path("keep.toml").exists()
     about = value.get("environment", value)
     assert about["state"]["versions"]["numpy"] in text
-    if kind in ("parity", "accuracy"):
+    if "--against" in arguments:
         assert value["against"]["name"] == "tiny.pth"
         assert value["against"]["sha256"] in text
 

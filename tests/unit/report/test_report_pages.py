@@ -20,6 +20,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 _NAMES = (
     *("parity", "parity-deep", "parity-many", "parity-hostile", "parity-incomparable"),
     *(
+        "parity-not-made",
         "parity-nothing",
         "accuracy",
         "accuracy-top1",
@@ -229,3 +230,13 @@ def test_bisection(pages: dict[str, tuple[str, str]]) -> None:
     assert rows[2] == [HOSTILE[0], "1", "not tried"]
     assert "not finite (NaN)" in words(page)
     assert "largest KL" in words(page)
+
+
+def test_a_rung_that_could_not_be_made(pages: dict[str, tuple[str, str]]) -> None:
+    page = tree(pages["parity-not-made"][0])
+    (row,) = [row for row in page.findall(".//tbody/tr") if row.get("class") == "failed"]
+    cells = [cell.text for cell in row]
+    assert cells[0] == "base ONNX"
+    assert cells[-1] == f"broken: VIM-501: {HOSTILE[0]}"
+    (figure,) = [d for d in page.iter(f"{SVG}svg") if d.get("id") == "figure-ladder"]
+    assert "not comparable" in words(figure)
