@@ -6,6 +6,9 @@ The stages are functions of the same names as the commands: ``export``, ``build_
 ``bisect_precision`` are ``verify --dataset``, ``--ladder`` and ``--bisect``; the records they take
 are here too. Everything is resolved on first use, so that importing the package needs nothing but
 the standard library.
+``refit``, ``verify``, ``run``, ``inspect``, ``package`` and ``deploy``, and ``benchmark`` for the command
+``bench``, whose name the package of its parts has; the records they take are here too. Everything
+is resolved on first use, so that importing the package needs nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -18,14 +21,17 @@ if TYPE_CHECKING:
     from vim_deploy.engine.profiles import ProfileOptions
     from vim_deploy.engine.trt_options import TrtOptions
     from vim_deploy.errors import VimDeployError
+    from vim_deploy.package.repository import ServingOptions
     from vim_deploy.parity.metrics import Tolerance
     from vim_deploy.pipeline import (
         benchmark,
         bisect_precision,
         build_engine,
+        check_package,
         deploy,
         export,
         inspect,
+        package,
         refit,
         run,
         verify,
@@ -35,6 +41,7 @@ if TYPE_CHECKING:
     from vim_deploy.pipeline.benchmarking import BenchOptions
     from vim_deploy.pipeline.exporting import ExportOptions
     from vim_deploy.pipeline.opening import RunnerOptions
+    from vim_deploy.pipeline.packaging import PackageOptions
     from vim_deploy.pipeline.running import RunOptions
     from vim_deploy.pipeline.subjects import SubjectOptions
     from vim_deploy.pipeline.verifying import VerifyOptions
@@ -47,10 +54,12 @@ __all__ = [
     "DatasetOptions",
     "ExportOptions",
     "ModelRequest",
+    "PackageOptions",
     "ProfileOptions",
     "RunOptions",
     "RunnerOptions",
     "SubjectOptions",
+    "ServingOptions",
     "Tolerance",
     "TrtOptions",
     "VerifyOptions",
@@ -59,9 +68,11 @@ __all__ = [
     "benchmark",
     "bisect_precision",
     "build_engine",
+    "check_package",
     "deploy",
     "export",
     "inspect",
+    "package",
     "refit",
     "run",
     "verify",
@@ -75,10 +86,12 @@ _HOMES = {
     "DatasetOptions": "vim_deploy.pipeline.verifying_dataset",
     "ExportOptions": "vim_deploy.pipeline.exporting",
     "ModelRequest": "vim_deploy.recipe.request",
+    "PackageOptions": "vim_deploy.pipeline.packaging",
     "ProfileOptions": "vim_deploy.engine.profiles",
     "RunOptions": "vim_deploy.pipeline.running",
     "RunnerOptions": "vim_deploy.pipeline.opening",
     "SubjectOptions": "vim_deploy.pipeline.subjects",
+    "ServingOptions": "vim_deploy.package.repository",
     "Tolerance": "vim_deploy.parity.metrics",
     "TrtOptions": "vim_deploy.engine.trt_options",
     "VerifyOptions": "vim_deploy.pipeline.verifying",
@@ -86,6 +99,7 @@ _HOMES = {
     "benchmark": "vim_deploy.pipeline",
     "bisect_precision": "vim_deploy.pipeline",
     "build_engine": "vim_deploy.pipeline",
+    "check_package": "vim_deploy.pipeline",
     "deploy": "vim_deploy.pipeline",
     "export": "vim_deploy.pipeline",
     "inspect": "vim_deploy.pipeline",
@@ -99,7 +113,8 @@ _HOMES = {
 class StagePackage(ModuleType):
     """A package of the name of a stage: calling it runs the stage.
 
-    ``vim_deploy.run`` is the package of runners, and has to be the function ``run`` as well.
+    ``vim_deploy.run`` is the package of runners, and has to be the function ``run`` as well;
+    likewise ``vim_deploy.package``.
     """
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401 - the stage's own
@@ -110,6 +125,6 @@ class StagePackage(ModuleType):
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - functions and records
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
-    if name == "run":
-        return importlib.import_module("vim_deploy.run")
+    if name in ("package", "run"):
+        return importlib.import_module(f"vim_deploy.{name}")
     raise AttributeError(f"module 'vim_deploy' has no attribute {name!r}")

@@ -67,6 +67,10 @@ CATALOG: dict[str, str] = {
     "VIM-419": "data set does not fit the model",
     "VIM-420": "precision policy not valid",
     "VIM-422": "inner tensors not to be had",
+    "VIM-425": "package is damaged",
+    "VIM-426": "artifact cannot be served",
+    "VIM-427": "not a package",
+    "VIM-428": "model configuration not valid",
     # 5: export
     "VIM-501": "trace failed",
     "VIM-502": "exported graph is not what it should be",
@@ -97,6 +101,7 @@ CATALOG: dict[str, str] = {
     "VIM-904": "kernel launch refused by CUDA",
     "VIM-905": "engine was not built for this shape",
     "VIM-906": "not enough GPU memory",
+    "VIM-907": "server image does not fit the engine",
     # 10: performance
     "VIM-1001": "performance regression",
     "VIM-1002": "a measurement failed",

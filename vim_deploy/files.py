@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -157,6 +158,70 @@ def atomic_output(path: Path) -> Iterator[Path]:
         raise _output_error(error, path) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``path``; put it in place when the block ends well.
+
+    The caller has made sure that a folder at ``path``, if there is one, may go. A rename cannot
+    replace a folder that holds something, so the old one is first renamed to a hidden name; a
+    process killed between the two renames leaves both under hidden names and none half-written.
+
+    Raises:
+        VimDeployError: VIM-304 (place missing or read-only, or something else than a folder is
+            there), VIM-305 (disk full), VIM-306 (another process writes it).
+    """
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise VimDeployError(
+            "VIM-304", f"cannot write {path}", why="it is not a folder", fix="name another with -o"
+        )
+    lock_path = path.parent / f".{path.name}.lock"
+    with _locked(lock_path, path):
+        try:
+            _remove_folders(path)
+            with output_errors(path):
+                temporary = Path(
+                    tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+                )
+            try:
+                yield temporary
+                _put_in_place(temporary, path)
+            except OSError as error:
+                raise _output_error(error, path) from error
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+        finally:
+            lock_path.unlink(missing_ok=True)
+
+
+def _put_in_place(temporary: Path, path: Path) -> None:
+    """Flush a folder's files to the disk and rename it to ``path``; the old one is removed."""
+    umask = os.umask(0)
+    os.umask(umask)
+    # mkdtemp makes 0700; an output is as readable as any folder the user makes.
+    temporary.chmod(0o777 & ~umask)
+    for file in temporary.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
+    interrupts.check()
+    if path.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+        path.rename(old / "old")
+        temporary.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        temporary.rename(path)
+
+
+def _remove_folders(path: Path) -> None:
+    """Remove hidden folders of ``path`` that a killed run left; call it under its lock."""
+    pattern = re.compile(re.escape(f".{path.name}.") + r"[a-z0-9_]{8}\.part")
+    with output_errors(path):
+        for entry in path.parent.iterdir():
+            if pattern.fullmatch(entry.name) and entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
 
 
 def remove_leftovers(path: Path) -> None:

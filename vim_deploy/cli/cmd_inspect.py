@@ -23,9 +23,10 @@ from vim_deploy.cli.output import print_json, print_table, say
 @click.option("--gpu", help="GPU to predict for, for --graph.  [default: h200]")
 @json_option
 def command(file: Path, graph: bool, batch: int | None, gpu: str | None, as_json: bool) -> None:
-    """Describe an ONNX file, engine, checkpoint or recipe.
+    """Describe an ONNX file, engine, checkpoint, recipe or package.
 
-    Reads an engine's header and record without loading it, so no GPU is needed.
+    Reads an engine's header and record without loading it, so no GPU is needed. Of a package, a
+    folder, every file is compared with the manifest.
     """
     from vim_deploy.pipeline import inspect
     from vim_deploy.pipeline.inspecting import GraphQuestion

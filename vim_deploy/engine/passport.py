@@ -272,13 +272,17 @@ def _check_plugin(
         )
     if named is None and wanted.embedded:
         return None
-    return _matching_library(path, wanted, named, notes)
+    return matching_library(path, wanted, named, notes)
 
 
-def _matching_library(
+def matching_library(
     path: Path, wanted: PluginIdentity, named: Path | None, notes: list[str]
 ) -> Path:
-    """The library with the recorded hash; another one only when the user names it."""
+    """The library with the recorded hash; another one only when the user names it.
+
+    Raises:
+        VimDeployError: VIM-401 (the named one is missing), VIM-903 (there is none with that hash).
+    """
     if named is not None:
         found = require_file(named, "plugin library")
         if sha256_of(found) != wanted.sha256:

@@ -11,6 +11,7 @@ from vim_deploy.pipeline.deploying import deploy
 from vim_deploy.pipeline.exporting import export
 from vim_deploy.pipeline.inspecting import inspect
 from vim_deploy.pipeline.laddering import verify_ladder
+from vim_deploy.pipeline.packaging import check_package, package
 from vim_deploy.pipeline.refitting import refit
 from vim_deploy.pipeline.running import run
 from vim_deploy.pipeline.verifying import verify
@@ -20,9 +21,11 @@ __all__ = [
     "benchmark",
     "bisect_precision",
     "build_engine",
+    "check_package",
     "deploy",
     "export",
     "inspect",
+    "package",
     "refit",
     "run",
     "verify",

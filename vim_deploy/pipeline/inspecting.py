@@ -17,6 +17,7 @@ from vim_deploy.graph.rewrite import opset_version
 from vim_deploy.graph.scan_bound import find_gpu, predict
 from vim_deploy.graph.storage import external_names
 from vim_deploy.graph.verify import missing_functions, summarize
+from vim_deploy.package.manifest import read_manifest, require_intact
 from vim_deploy.recipe.catalog import find_recipe
 from vim_deploy.recipe.model_config import ModelConfig
 
@@ -34,17 +35,21 @@ class GraphQuestion:
 
 
 def inspect(path: Path, graph: GraphQuestion | None = None) -> dict[str, Any]:
-    """Describe an ONNX file, engine, checkpoint or recipe as a JSON-able mapping.
+    """Describe an ONNX file, engine, checkpoint, recipe or package as a JSON-able mapping.
 
-    Every description has ``kind``, ``file``, ``bytes`` and ``sha256``. Checkpoints need torch.
+    Every description has ``kind``, ``file``, ``bytes`` and ``sha256``; that of a package, a folder,
+    has the files' hashes, which were compared with the files. Checkpoints need torch.
     With ``graph``, an ONNX file's description has ``inventory`` as well: each block's operators,
     types, kernel launches and sizes, and the scans' ideal share of the time.
 
     Raises:
         VimDeployError: VIM-202 when ``graph`` is given for something that is no ONNX file.
         VimDeployError: VIM-401 (missing), VIM-402, VIM-403, VIM-409, VIM-412 or VIM-413 when the
-            file is not what it seems to be.
+            file is not what it seems to be; VIM-425 (files of a package are damaged, missing or
+            extra) and VIM-427 (a folder that is no package).
     """
+    if path.is_dir():
+        return _package(path, graph)
     require_file(path, "file")
     if path.suffix == ".toml":
         description = {"kind": "recipe", **find_recipe(str(path)).as_dict()}
@@ -64,6 +69,22 @@ def inspect(path: Path, graph: GraphQuestion | None = None) -> dict[str, Any]:
         description["inventory"] = _inventory(path, graph)
     identity = {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
     return {**description, **identity}
+
+
+def _package(folder: Path, graph: GraphQuestion | None) -> dict[str, Any]:
+    if graph is not None:
+        raise VimDeployError(
+            "VIM-202",
+            f"--graph describes ONNX files, {folder.name} is a folder",
+            fix="leave --graph away, or name the .onnx file in it",
+        )
+    manifest = read_manifest(folder)
+    require_intact(folder, manifest)
+    return {
+        "file": folder.name,
+        "bytes": sum(entry.bytes for entry in manifest.files.values()),
+        **manifest.as_dict(),
+    }
 
 
 def _start(path: Path) -> bytes:

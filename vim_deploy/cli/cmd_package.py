@@ -1,0 +1,155 @@
+"""``vim-deploy package``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from vim_deploy.cli.options import force_option, json_option
+from vim_deploy.cli.output import print_json, print_table, say
+
+if TYPE_CHECKING:
+    from vim_deploy.package.check import CheckReport
+    from vim_deploy.pipeline.packaging import PackageResult
+
+#: What a package can be made for -> one line about it.
+TARGETS = {"triton": "a model repository for Triton Inference Server, with client and scripts"}
+_SERVING = (
+    "runtime",
+    "name",
+    "max_batch",
+    "instances",
+    "queue_delay_us",
+    "dynamic_batching",
+    "cuda_graphs",
+    "threads",
+)
+
+
+@click.command("package")
+@click.argument("artifact", metavar="ARTIFACT-or-FOLDER", type=click.Path(path_type=Path))
+@click.option(
+    "--target",
+    type=click.Choice(list(TARGETS)),
+    default="triton",
+    show_default=True,
+    help="; ".join(f"{name}: {text}" for name, text in TARGETS.items()) + ".",
+)
+@click.option("--check", is_flag=True, help="Check the package in FOLDER instead of making one.")
+@click.option(
+    "--runtime",
+    type=click.Choice(["tensorrt", "onnxruntime", "python"]),
+    help="Triton's backend; python runs an ONNX file on a CPU, also without a container.  "
+    "[default: tensorrt for an engine, onnxruntime for an ONNX file]",
+)
+@click.option("--name", help="Of the model.  [default: the artifact's]")
+@click.option(
+    "--max-batch",
+    type=click.IntRange(min=1),
+    help="Most pictures in one execution.  [default: the engine's largest, 32 for an ONNX file]",
+)
+@click.option(
+    "--instances",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Copies of the model that run side by side.",
+)
+@click.option(
+    "--queue-delay-us",
+    type=click.IntRange(min=0),
+    default=500,
+    show_default=True,
+    help="How long a request waits for others to join its batch, in microseconds.",
+)
+@click.option(
+    "--dynamic-batching/--no-dynamic-batching",
+    default=True,
+    show_default=True,
+    help="Join requests of several clients to one batch.",
+)
+@click.option("--cuda-graphs", is_flag=True, help="Record CUDA graphs, for engines.")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Threads inside one operator, for the python runtime; 0 for its own choice.",
+)
+@click.option("--image", help="Triton's container image; must hold the engine's TensorRT.")
+@click.option(
+    "--plugin", type=click.Path(path_type=Path), help="Plugin library to put beside an engine."
+)
+@click.option(
+    "--golden-from",
+    type=click.Path(path_type=Path),
+    metavar="MODEL.onnx",
+    help="Store this file's outputs, where the engine built from it does not run.",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to write.")
+@force_option
+@json_option
+@click.pass_context
+def command(
+    context: click.Context,
+    artifact: Path,
+    target: str,
+    check: bool,
+    output: Path | None,
+    as_json: bool,
+    **options: Any,  # noqa: ANN401
+) -> None:
+    """Make a folder that serves an ONNX file or engine, or check one.
+
+    The folder holds the artifact, its configuration, scripts that start the server on 127.0.0.1, a
+    client, stored outputs and a manifest with the hash of every file.
+    """
+    from vim_deploy.package.repository import ServingOptions
+    from vim_deploy.pipeline.packaging import PackageOptions, check_package, package
+
+    if check:
+        _refuse_others(context)
+        report = check_package(artifact)
+        _print_checks(report)
+        if as_json:
+            print_json(report.as_dict())
+        return
+    serving = ServingOptions(**{name: options.pop(name) for name in _SERVING})
+    result = package(artifact, output, PackageOptions(serving=serving, **options))
+    _print_result(result)
+    if as_json:
+        print_json(result.as_dict())
+
+
+def _refuse_others(context: click.Context) -> None:
+    """A usage error for an option that says how to make a package."""
+    given = [
+        name
+        for name in context.params
+        if name not in ("artifact", "check", "as_json")
+        and context.get_parameter_source(name) == ParameterSource.COMMANDLINE
+    ]
+    if given:
+        options = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise click.UsageError(f"--check takes a package as it is: leave {options} away")
+
+
+def _print_checks(report: CheckReport) -> None:
+    rows = [
+        (item.name, "passed" if item.checked else "not checked", item.detail)
+        for item in report.checks
+    ]
+    print_table(f"{report.folder}: {report.name}, {report.runtime}", ("check", "", ""), rows)
+
+
+def _print_result(result: PackageResult) -> None:
+    for note in result.notes:
+        say(f"note: {note}")
+    if result.up_to_date:
+        say(f"{result.folder} is up to date")
+        return
+    say(f"wrote {result.folder}: {result.name} for {result.runtime}, {len(result.files)} files")
+    say(f"next: vim-deploy package --check {result.folder}; {result.folder}/run.sh")

@@ -1,0 +1,89 @@
+"""Stored input and output of a model: what every later run of the package is compared with."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vim_deploy.errors import VimDeployError
+from vim_deploy.images import batch_from_crops
+from vim_deploy.package.servable import Servable
+from vim_deploy.parity.metrics import Tolerance, compare, tolerance_for
+from vim_deploy.run.base import Array, Runner, run_padded
+
+GOLDEN_NAME = "golden.npz"
+#: Pictures stored: enough that a mixed-up order of rows shows.
+ROWS = 3
+_SEED = 0
+INPUT_KEY, OUTPUT_PREFIX = "input", "output."
+
+
+def golden_input(servable: Servable, most: int) -> Array:
+    """Seeded pictures, prepared as the model takes them: [rows, ...] in the runner's dtype.
+
+    Rows are ``ROWS``, or fewer when the model takes fewer at once, or its fixed batch.
+    """
+    fixed = servable.input.shape[0]
+    rows = fixed if isinstance(fixed, int) else min(ROWS, most)
+    how = servable.info.image
+    generator = np.random.default_rng(_SEED)
+    shape = (rows, how.height, how.width, how.channels)
+    pixels = generator.integers(0, 256, shape, dtype=np.uint8)
+    return batch_from_crops(pixels, how, servable.info.preprocess)
+
+
+def golden_outputs(runner: Runner, images: Array) -> dict[str, Array]:
+    """What ``runner`` gives for the stored input."""
+    return run_padded(runner, images)
+
+
+def write_golden(path: Path, images: Array, outputs: Mapping[str, Array]) -> None:
+    """Store both; the same arrays give the same bytes."""
+    named = {f"{OUTPUT_PREFIX}{name}": outputs[name] for name in sorted(outputs)}
+    arrays: dict[str, Any] = {INPUT_KEY: images, **named}
+    with path.open("wb") as stream:
+        np.savez(stream, **arrays)
+
+
+def read_golden(path: Path) -> tuple[Array, dict[str, Array]]:
+    """Input and outputs by name.
+
+    Raises:
+        VimDeployError: VIM-414 when the file is not one that ``write_golden`` made.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        images = arrays.pop(INPUT_KEY)
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise VimDeployError(
+            "VIM-414",
+            f"the stored outputs {path} cannot be read",
+            why=f"{type(error).__name__}: {error}",
+            fix="make the package again: vim-deploy package ARTIFACT",
+        ) from error
+    return images, {name.removeprefix(OUTPUT_PREFIX): arrays[name] for name in arrays}
+
+
+def limits_for(precision: str) -> dict[str, Any]:
+    """The tolerance of a precision, JSON-able, with its origin."""
+    return dataclasses.asdict(tolerance_for(precision))
+
+
+def differences(
+    wanted: Mapping[str, Array], found: Mapping[str, Array], limits: Mapping[str, Any]
+) -> list[str]:
+    """One sentence for each output that is further away than ``limits`` allow."""
+    tolerance = Tolerance(**limits)
+    sentences = []
+    for name, value in wanted.items():
+        if name not in found:
+            sentences.append(f"{name}: there is no such output")
+            continue
+        result = compare(name, value, found[name], tolerance)
+        sentences += [f"{name}: {failure}" for failure in result.failures]
+    return sentences

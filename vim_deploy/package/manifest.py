@@ -1,0 +1,201 @@
+"""The manifest of a package: SHA-256 and size of every file, and what the package is.
+
+``manifest.json`` names every other file of the folder, and holds a hash of its own contents, so that
+a change of the manifest itself is noticed as well.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from vim_deploy.errors import VimDeployError
+from vim_deploy.files import read_json, settings_hash, sha256_of, write_json
+
+MANIFEST_NAME = "manifest.json"
+#: Raised when a key changes its meaning.
+MANIFEST_FORMAT = 1
+#: A manifest is a few kilobytes; long label lists make it some hundred.
+_MAX_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """SHA-256 and size in bytes of one file."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a package says of itself.
+
+    Attributes:
+        target: what it was made for, such as ``triton``.
+        tool_version: of vim-deploy.
+        settings_hash: of the artifact and the options; equal hash, equal package.
+        about: what the target's reader needs, JSON-able.
+        files: by path, relative to the folder, with forward slashes.
+    """
+
+    target: str
+    tool_version: str
+    settings_hash: str
+    about: Mapping[str, Any]
+    files: Mapping[str, FileEntry]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able form, as stored; files in the order of their paths."""
+        value = {
+            "format": MANIFEST_FORMAT,
+            "kind": "package",
+            "target": self.target,
+            "tool_version": self.tool_version,
+            "settings_hash": self.settings_hash,
+            "about": dict(self.about),
+            "files": {name: dataclasses.asdict(self.files[name]) for name in sorted(self.files)},
+        }
+        return {**value, "manifest_sha256": settings_hash(value)}
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What differs between a folder and its manifest: paths of files, sorted."""
+
+    damaged: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+
+    @property
+    def intact(self) -> bool:
+        """Whether nothing differs."""
+        return not (self.damaged or self.missing or self.extra)
+
+    def sentences(self) -> list[str]:
+        """One line for each kind of difference that was found."""
+        pairs = (("damaged", self.damaged), ("missing", self.missing), ("extra", self.extra))
+        return [f"{kind}: {', '.join(names)}" for kind, names in pairs if names]
+
+
+def is_package(folder: Path) -> bool:
+    """Whether ``folder`` is a folder with a manifest."""
+    return (folder / MANIFEST_NAME).is_file()
+
+
+def paths_in(folder: Path) -> Iterator[str]:
+    """Every file of a folder but the manifest, relative, with forward slashes, sorted.
+
+    A link counts as a file and is not followed.
+    """
+    found = []
+    for place, folders, files in os.walk(folder):
+        linked = [name for name in folders if Path(place, name).is_symlink()]
+        for name in (*files, *linked):
+            found.append(Path(place, name).relative_to(folder).as_posix())
+    yield from sorted(name for name in found if name != MANIFEST_NAME)
+
+
+def write_manifest(
+    folder: Path, target: str, about: Mapping[str, Any], *, tool_version: str, settings: str
+) -> Manifest:
+    """Hash every file of ``folder`` and write its manifest; the last step of making a package."""
+    files = {
+        name: FileEntry(sha256_of(folder / name), (folder / name).stat().st_size)
+        for name in paths_in(folder)
+    }
+    manifest = Manifest(target, tool_version, settings, about, files)
+    write_json(folder / MANIFEST_NAME, manifest.as_dict())
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a package.
+
+    Raises:
+        VimDeployError: VIM-427 when there is none, or it cannot be read or was changed.
+    """
+    path = folder / MANIFEST_NAME
+
+    def unreadable(why: str) -> VimDeployError:
+        return VimDeployError(
+            "VIM-427",
+            f"{folder} is not a package of vim-deploy",
+            why=why,
+            fix="name a folder made by vim-deploy package, or make it again",
+        )
+
+    if not folder.is_dir():
+        raise unreadable("it is not a folder" if folder.exists() else "there is no such folder")
+    if not path.is_file() or path.is_symlink():
+        raise unreadable(f"it holds no {MANIFEST_NAME}")
+    if path.stat().st_size > _MAX_BYTES:
+        raise unreadable(f"{MANIFEST_NAME} has {path.stat().st_size} bytes, which no manifest has")
+    value = read_json(path, unreadable)
+    try:
+        return _manifest_of(value)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise unreadable(f"{MANIFEST_NAME}: {type(error).__name__}: {error}") from error
+
+
+def _manifest_of(value: Any) -> Manifest:  # noqa: ANN401 - whatever stood in the file
+    if value["format"] != MANIFEST_FORMAT or value["kind"] != "package":
+        raise ValueError(f"format {value['format']!r}, expected {MANIFEST_FORMAT}")
+    known = {key: item for key, item in value.items() if key != "manifest_sha256"}
+    if settings_hash(known) != value["manifest_sha256"]:
+        raise ValueError("it was changed after it was written: its contents have another hash")
+    files = {name: FileEntry(**entry) for name, entry in value["files"].items()}
+    outside = [name for name in files if not _is_inside(name)]
+    if outside:
+        raise ValueError(f"it names files outside the folder: {', '.join(outside)}")
+    return Manifest(
+        target=str(value["target"]),
+        tool_version=str(value["tool_version"]),
+        settings_hash=str(value["settings_hash"]),
+        about=dict(value["about"]),
+        files=files,
+    )
+
+
+def _is_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return bool(name) and not path.is_absolute() and ".." not in path.parts
+
+
+def compare(folder: Path, manifest: Manifest) -> Findings:
+    """Every file of ``folder`` against the manifest; a link is damaged, whatever it points to."""
+    present = set(paths_in(folder))
+    damaged = [
+        name
+        for name in sorted(present & set(manifest.files))
+        if not _is_intact(folder / name, manifest.files[name])
+    ]
+    return Findings(
+        damaged=tuple(damaged),
+        missing=tuple(sorted(set(manifest.files) - present)),
+        extra=tuple(sorted(present - set(manifest.files))),
+    )
+
+
+def _is_intact(path: Path, entry: FileEntry) -> bool:
+    if path.is_symlink() or not path.is_file() or path.stat().st_size != entry.bytes:
+        return False
+    return sha256_of(path) == entry.sha256
+
+
+def require_intact(folder: Path, manifest: Manifest) -> None:
+    """VIM-425 that names every damaged, missing and extra file."""
+    found = compare(folder, manifest)
+    if found.intact:
+        return
+    raise VimDeployError(
+        "VIM-425",
+        f"the package {folder} is not as it was made",
+        why="\n".join(found.sentences()),
+        fix="copy the folder again from where it was made, or make it again with vim-deploy "
+        "package; take files that do not belong there out of it",
+    )

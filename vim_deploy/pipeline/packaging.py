@@ -1,0 +1,242 @@
+"""Package: an artifact becomes a folder that serves it, and proves itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import vim_deploy
+from vim_deploy.errors import ExitCode, VimDeployError
+from vim_deploy.files import atomic_folder, settings_hash
+from vim_deploy.package import check as checks
+from vim_deploy.package.check import Check, CheckReport, read_package
+from vim_deploy.package.golden import (
+    GOLDEN_NAME,
+    differences,
+    golden_input,
+    golden_outputs,
+    limits_for,
+    read_golden,
+    write_golden,
+)
+from vim_deploy.package.manifest import compare, is_package, read_manifest, write_manifest
+from vim_deploy.package.repository import ServingOptions
+from vim_deploy.package.servable import Servable, read_servable
+from vim_deploy.package.triton import about, plan_repository, settings_of, write_repository
+from vim_deploy.pipeline.opening import RunnerOptions, opened
+from vim_deploy.run.base import Array
+
+
+@dataclass(frozen=True)
+class PackageOptions:
+    """What is packaged how.
+
+    Attributes:
+        serving: how the model is served.
+        image: of the server's container; None leaves it to whoever starts the server.
+        plugin: library of the engine, when it is not where it was built.
+        golden_from: ONNX file of the engine, whose outputs are stored where the engine does not
+            run.
+        force: replace a package of other settings.
+    """
+
+    serving: ServingOptions = ServingOptions()  # noqa: RUF009 - frozen
+    image: str | None = None
+    plugin: Path | None = None
+    golden_from: Path | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class PackageResult:
+    """A finished package: its folder, model and backend, files, and what is to be known."""
+
+    folder: Path
+    target: str
+    name: str
+    runtime: str
+    files: tuple[str, ...]
+    notes: tuple[str, ...]
+    up_to_date: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {**dataclasses.asdict(self), "folder": str(self.folder)}
+
+
+def package(
+    artifact: Path, output: Path | None = None, options: PackageOptions | None = None
+) -> PackageResult:
+    """Make a model repository for Triton Inference Server from an ONNX file or engine.
+
+    Args:
+        artifact: made by ``export`` or ``build_engine``.
+        output: folder to write; None for the artifact's name with ``-triton``.
+        options: how it is served.
+
+    Raises:
+        VimDeployError: VIM-204 (the folder holds another package), VIM-304 (it holds something
+            else), errors of ``read_servable``, ``plan_repository`` and ``atomic_folder``, and of
+            the runtime when the artifact fails in it.
+    """
+    options = options or PackageOptions()
+    servable = read_servable(artifact)
+    plan = plan_repository(
+        servable, options.serving, image=options.image or "", plugin=options.plugin
+    )
+    folder = output or artifact.with_name(artifact.name.partition(".")[0] + "-triton")
+    settings = settings_hash(
+        {
+            **settings_of(plan),
+            "golden": _reference_sha256(servable, options.golden_from),
+            "vim-deploy version": vim_deploy.__version__,
+        }
+    )
+    existing = _existing(folder, settings, force=options.force)
+    if existing is not None:
+        return existing
+    with atomic_folder(folder) as place:
+        write_repository(place, plan)
+        golden = _make_golden(place, servable, plan.config.max_batch_size, options)
+        manifest = write_manifest(
+            place,
+            checks.TARGET,
+            about(plan, golden),
+            tool_version=vim_deploy.__version__,
+            settings=settings,
+        )
+    notes = [*plan.notes, *([golden["why"]] if golden["why"] else [])]
+    return PackageResult(
+        folder, checks.TARGET, plan.config.name, plan.runtime, tuple(manifest.files), tuple(notes)
+    )
+
+
+def _existing(folder: Path, settings: str, *, force: bool) -> PackageResult | None:
+    """The package that is there already, when it is whole and of these settings."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return None
+    if not is_package(folder):
+        raise VimDeployError(
+            "VIM-304",
+            f"cannot write {folder}",
+            why="there is something that is not a package of vim-deploy",
+            fix="choose another folder with -o",
+        )
+    if force:
+        return None
+    manifest = read_manifest(folder)
+    found = compare(folder, manifest)
+    if manifest.settings_hash == settings and found.intact:
+        about = manifest.about
+        return PackageResult(
+            folder,
+            manifest.target,
+            about["name"],
+            about["runtime"],
+            tuple(manifest.files),
+            tuple(about["notes"]),
+            up_to_date=True,
+        )
+    why = "\n".join(found.sentences()) or "it was made from another artifact or other options"
+    raise VimDeployError(
+        "VIM-204",
+        f"{folder} exists and is not the package that this would make",
+        why=why,
+        fix="add --force to replace it, or choose another folder with -o",
+    )
+
+
+def _reference_sha256(servable: Servable, reference: Path | None) -> str:
+    """Hash of the ONNX file whose outputs stand for the engine's; VIM-203 when it is another."""
+    if reference is None:
+        return ""
+    record = servable.record
+    wanted = None if record is None else record.source.sha256
+    found = read_servable(reference).sha256
+    if found != wanted:
+        raise VimDeployError(
+            "VIM-203",
+            f"{reference.name} is not the ONNX file that {servable.path.name} was built from",
+            why="the artifact is an ONNX file itself"
+            if record is None
+            else f"its SHA-256 is {found}, the engine's record says {wanted}",
+            fix="leave --golden-from away, or name that file",
+        )
+    return found
+
+
+def _make_golden(
+    place: Path, servable: Servable, most: int, options: PackageOptions
+) -> dict[str, Any]:
+    """Store input and outputs; what the manifest says about them."""
+    images = golden_input(servable, most)
+    outputs: dict[str, Array] = {}
+    by, why = "", ""
+    source = options.golden_from or servable.path
+    runner_options = RunnerOptions(plugin=options.plugin if source == servable.path else None)
+    try:
+        with opened(source, runner_options) as found:
+            outputs = golden_outputs(found.runner, images)
+            by = found.runner.name
+    except VimDeployError as error:
+        if not _is_elsewhere(error):
+            raise
+        why = f"no stored outputs, because the artifact does not run here: {error.message}"
+    write_golden(place / GOLDEN_NAME, images, outputs)
+    return {
+        "file": GOLDEN_NAME,
+        "rows": len(images),
+        "outputs": sorted(outputs),
+        "made_by": by,
+        "made_from": source.name if outputs else "",
+        "tolerance": limits_for(servable.precision),
+        "why": why,
+    }
+
+
+def _is_elsewhere(error: VimDeployError) -> bool:
+    """Whether an artifact is for another machine, rather than damaged."""
+    return error.exit_code == ExitCode.ENVIRONMENT or error.code == "VIM-901"
+
+
+def check_package(folder: Path) -> CheckReport:
+    """Check a package as far as this machine can; every check that was not made is in the report.
+
+    Raises:
+        VimDeployError: VIM-425 (files damaged, missing or extra), VIM-427 (no package), VIM-428
+            (configuration), VIM-701 (other outputs than the stored ones), VIM-901 to VIM-903
+            (engine and plugin).
+    """
+    manifest = read_package(folder)
+    found = checks.static_checks(folder, manifest)
+    found.append(_check_golden(folder, dict(manifest.about)))
+    found.append(Check("server", False, "no server was started; client.py --check asks one"))
+    about = manifest.about
+    return CheckReport(str(folder), about["name"], about["runtime"], tuple(found))
+
+
+def _check_golden(folder: Path, about: dict[str, Any]) -> Check:
+    stored = about["golden"]
+    if not stored["outputs"]:
+        return Check("golden output", False, stored["why"])
+    images, wanted = read_golden(folder / stored["file"])
+    plugin = folder / about["plugin"] if about["plugin"] else None
+    try:
+        with opened(folder / about["artifact"]["path"], RunnerOptions(plugin=plugin)) as runner:
+            outputs = golden_outputs(runner.runner, images)
+            by = runner.runner.name
+    except VimDeployError as error:
+        if not _is_elsewhere(error):
+            raise
+        return Check("golden output", False, f"not run here: {error.message}")
+    wrong = differences(wanted, outputs, stored["tolerance"])
+    if wrong:
+        raise VimDeployError(
+            "VIM-701",
+            f"{about['name']} gives other outputs than the stored ones",
+            why="\n".join(wrong) + f"\nstored by {stored['made_by']}, now {by}",
+            fix="compare the versions of the runtimes; make the package again where it is served",
+        )
+    return Check("golden output", True, f"reproduced by {by}")
