@@ -29,6 +29,7 @@ OPTIONAL = (
     "jinja2",
     "matplotlib",
     "transformers",
+    "tritonclient",
 )
 #: Modules of the exporting side, which is what the extra ``torch`` installs PyTorch and onnxscript
 #: for; they are imported with everything installed.

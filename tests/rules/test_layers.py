@@ -44,6 +44,7 @@ HOMES = {
     "cuda": ("vim_deploy.deps.cudart",),
     "huggingface_hub": ("vim_deploy.deps.hub",),
     "jinja2": ("vim_deploy.report.html",),
+    "tritonclient": ("vim_deploy.deps.triton_schema",),
     "matplotlib": ("vim_deploy.bench.plot",),
     "transformers": ("vim_deploy.model.deit",),
     "PIL": ("vim_deploy.images",),

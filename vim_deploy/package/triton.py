@@ -121,6 +121,9 @@ def write_repository(folder: Path, plan: Plan) -> None:
             shutil.copyfile(source, target)
         if plan.runtime == PYTHON:
             _write(version / "model.py", template("python_model.py"))
+            # The backend's interpreter takes no environment variables, and would keep compiled code
+            # beside model.py, which nobody has hashed. A file of that name leaves it no place.
+            _write(version / "__pycache__", "")
         _write(model / CONFIG_NAME, render(plan.config))
         labels = plan.servable.info.labels
         if labels:

@@ -1,0 +1,241 @@
+"""What a served model does with bad requests, many requests, a killed backend and Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support.triton import Server, prepare, served
+from vim_deploy.package.repository import ServingOptions
+from vim_deploy.pipeline import export, package
+from vim_deploy.pipeline.exporting import ExportOptions
+from vim_deploy.pipeline.packaging import PackageOptions
+from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.run.ort_runner import OrtRunner
+
+pytestmark = [pytest.mark.triton, pytest.mark.slow]
+LARGEST = 8
+#: Requests of the soak: all of them where the long tests are asked for.
+SOAK = 10_000 if os.environ.get("VIM_TEST_ALL") else 1500
+#: Share by which resident memory may grow between a fifth of the soak and its end.
+GROWTH = 0.05
+
+
+@pytest.fixture(scope="module")
+def tiny_package(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> tuple[Path, Path]:
+    """A two-layer model that takes bytes and gives its best three classes; the environment."""
+    pytest.importorskip("torch")
+    from tests.support.models import perturbed, save_training_file, tiny_config
+    from vim_deploy.model.vim import VisionMamba
+
+    place = tmp_path_factory.mktemp("tiny")
+    config = tiny_config()
+    checkpoint = save_training_file(perturbed(VisionMamba(config)), place / "tiny.pth")
+    wanted = ModelRequest(str(checkpoint), config=config.as_dict())
+    options = ExportOptions(preprocess="uint8", head="topk:3", check=False)
+    path = export(wanted, place / "tiny.onnx", options).path
+    serving = ServingOptions(runtime="python", max_batch=LARGEST, threads=1)
+    folder = package(path, place / "served", PackageOptions(serving)).folder
+    assert request.config.cache is not None
+    environment = request.config.cache.mkdir("triton-server") / "venv"
+    prepare(folder, environment)
+    return folder, environment
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_package: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """That model, served."""
+    log = tmp_path_factory.mktemp("log") / "server.log"
+    with served(*tiny_package, log) as server:
+        yield server
+
+
+@pytest.fixture
+def model(tiny: Server) -> Iterator[Any]:
+    """A connection; afterwards the server still answers rightly."""
+    connection = tiny.http_model()
+    yield connection
+    connection.close()
+    after = tiny.http_model()
+    assert after.ready()
+    require_right(tiny, after.infer(pictures(2)), pictures(2))
+    after.close()
+
+
+def pictures(count: int, seed: int = 0) -> np.ndarray:
+    """Bytes of pictures, uint8 [count, 16, 16, 3]."""
+    return np.random.default_rng(seed).integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
+
+
+def require_right(server: Server, found: dict[str, np.ndarray], images: np.ndarray) -> None:
+    """The answer is that of the same file without a server."""
+    local = OrtRunner(server.package / server.facts["artifact"]["path"]).run(images)
+    np.testing.assert_array_equal(found["classes"], local["classes"])
+    np.testing.assert_allclose(found["probabilities"], local["probabilities"], atol=1e-4)
+
+
+def test_bytes_in_best_classes_out(tiny: Server, model: Any) -> None:
+    require_right(tiny, model.infer(pictures(LARGEST)), pictures(LARGEST))
+    grpc = tiny.grpc_model()
+    require_right(tiny, grpc.infer(pictures(3)), pictures(3))
+    grpc.close()
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        pytest.param(np.zeros((1, 16, 15, 3), np.uint8), "unexpected shape", id="shape"),
+        pytest.param(np.zeros((16, 16, 3), np.uint8), "unexpected shape", id="no-batch"),
+        pytest.param(np.zeros((1, 16, 16, 3), np.float32), "data-type", id="dtype"),
+        pytest.param(np.zeros((LARGEST + 1, 16, 16, 3), np.uint8), "batch-size", id="too-many"),
+        pytest.param(np.zeros((0, 16, 16, 3), np.uint8), "", id="none"),
+    ],
+)
+def test_bad_arrays(tiny: Server, model: Any, images: np.ndarray, said: str) -> None:
+    with pytest.raises(tiny.client.ServerError, match=said) as caught:
+        model.infer(images)
+    assert "HTTP 400" in str(caught.value) or "HTTP 500" in str(caught.value)
+    grpc = tiny.grpc_model()
+    with pytest.raises(tiny.client.ServerError, match=said):
+        grpc.infer(images)
+    grpc.close()
+
+
+def test_a_body_shorter_than_its_tensor(tiny: Server, model: Any) -> None:
+    body, length = tiny.client.encode(tiny.facts, pictures(1))
+    headers = {tiny.client.HEADER_LENGTH: str(length)}
+    path = f"/v2/models/{tiny.facts['name']}/infer"
+    status, _, answer = model.request("POST", path, body[:-100], headers)
+    assert status == 400
+    assert tiny.client.message_of(answer)
+
+
+def test_a_connection_that_ends_within_the_body(tiny: Server, model: Any) -> None:
+    body, length = tiny.client.encode(tiny.facts, pictures(1))
+    head = (
+        f"POST /v2/models/{tiny.facts['name']}/infer HTTP/1.1\r\nHost: x\r\n"
+        f"{tiny.client.HEADER_LENGTH}: {length}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    for end in (len(body) // 2, 0):
+        with socket.create_connection(("127.0.0.1", tiny.http), timeout=10) as connection:
+            connection.sendall(head.encode() + body[:end])
+
+
+def test_no_json_and_no_such_model(tiny: Server, model: Any) -> None:
+    path = f"/v2/models/{tiny.facts['name']}/infer"
+    for place, body in ((path, b"{"), (path, b""), ("/v2/models/other/infer", b"{}")):
+        status, _, answer = model.request("POST", place, body)
+        assert 400 <= status < 500
+        assert tiny.client.message_of(answer)
+
+
+def test_memory_stays_flat(tiny: Server, model: Any) -> None:
+    images = pictures(1)
+    wanted = model.infer(images)["classes"]
+    clients = 4
+
+    def client(count: int) -> int:
+        connection = tiny.http_model()
+        same = sum(
+            bool((connection.infer(images)["classes"] == wanted).all()) for _ in range(count)
+        )
+        connection.close()
+        return same
+
+    def requests(count: int) -> int:
+        with ThreadPoolExecutor(clients) as pool:
+            return sum(pool.map(client, [count // clients] * clients))
+
+    first = SOAK // 5
+    assert requests(first) == first
+    before = tiny.resident_bytes()
+    rest = SOAK - first
+    assert requests(rest) == rest
+    after = tiny.resident_bytes()
+    assert after < (1 + GROWTH) * before, f"{before} bytes after {first}, {after} after {SOAK}"
+
+
+def test_a_killed_backend_is_an_error_and_comes_back(tiny: Server, model: Any) -> None:
+    (stub,) = tiny.stubs()
+    errors: list[str] = []
+    right = [0]
+    done = threading.Event()
+
+    def client() -> None:
+        connection = tiny.http_model(timeout=30)
+        while not done.is_set():
+            try:
+                connection.infer(pictures(LARGEST))
+                right[0] += 1
+            except (tiny.client.ServerError, OSError) as error:
+                errors.append(str(error))
+                done.wait(0.05)
+        connection.close()
+
+    threads = [threading.Thread(target=client) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.3)
+    os.kill(stub, signal.SIGKILL)
+    end = time.monotonic() + 60
+    while time.monotonic() < end and not (errors and _answers(tiny)):
+        time.sleep(0.2)
+    done.set()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    assert right[0] > 0
+    assert errors, "no client was told that its request was lost"
+    (again,) = tiny.stubs()
+    assert again != stub
+
+
+def _answers(server: Server) -> bool:
+    """Whether a new client gets an answer."""
+    connection = server.http_model(timeout=10)
+    with contextlib.suppress(server.client.ServerError, OSError):
+        connection.infer(pictures(1))
+        return True
+    return False
+
+
+def test_ctrl_c_answers_what_was_begun(tiny_package: tuple[Path, Path], tmp_path: Path) -> None:
+    with served(*tiny_package, tmp_path / "server.log") as server:
+        started = threading.Barrier(9)
+        answered: list[bool] = []
+
+        def client() -> None:
+            connection = server.http_model(timeout=30)
+            connection.infer(pictures(1))
+            body, length = server.client.encode(server.facts, pictures(LARGEST))
+            headers = {server.client.HEADER_LENGTH: str(length)}
+            path = f"/v2/models/{server.facts['name']}/infer"
+            connection.connection.request("POST", path, body, headers)
+            started.wait()
+            answer = connection.connection.getresponse()
+            found = server.client.decode(answer.headers, answer.read())
+            answered.append(answer.status == 200 and len(found["classes"]) == LARGEST)
+
+        threads = [threading.Thread(target=client) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        started.wait()
+        server.interrupt()
+        for thread in threads:
+            thread.join(60)
+        assert answered == [True] * 8
+        assert server.process.wait(30) == 0
+        assert "error" not in server.log.read_text("utf-8", "replace")[-400:].lower()

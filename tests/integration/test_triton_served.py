@@ -1,0 +1,133 @@
+"""The digits model, packaged for the python runtime and served by a real Triton server."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support.reference import DIGITS, load_case
+from tests.support.source import REPOSITORY
+from tests.support.triton import Server, listening, prepare, served
+from vim_deploy.package.manifest import read_manifest, require_intact
+from vim_deploy.package.repository import ServingOptions
+from vim_deploy.parity.metrics import FP32_ATOL, FP32_RTOL
+from vim_deploy.pipeline import export, package
+from vim_deploy.pipeline.exporting import ExportOptions
+from vim_deploy.pipeline.packaging import PackageOptions
+from vim_deploy.run.base import run_in_batches
+from vim_deploy.run.ort_runner import OrtRunner
+
+pytestmark = [pytest.mark.triton, pytest.mark.slow]
+CLIENTS = 64
+#: Of the toy's 360 test pictures, those that the official code classifies right.
+RIGHT = 346
+
+
+@pytest.fixture(scope="module")
+def served_digits(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Server]:
+    place = tmp_path_factory.mktemp("triton")
+    path = export("vim-digits", place / "digits.onnx", ExportOptions(check=False)).path
+    serving = ServingOptions(runtime="python", queue_delay_us=2000)
+    folder = package(path, place / "served", PackageOptions(serving)).folder
+    assert request.config.cache is not None
+    environment = request.config.cache.mkdir("triton-server") / "venv"
+    prepare(folder, environment)
+    with served(folder, environment, place / "server.log") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def local(served_digits: Server) -> np.ndarray:
+    """Logits of the 360 pictures from the same file, without a server."""
+    artifact = served_digits.package / served_digits.facts["artifact"]["path"]
+    return run_in_batches(OrtRunner(artifact), load_case(DIGITS).image, 120)["logits"]
+
+
+def require_same(answers: list[np.ndarray], local: np.ndarray) -> None:
+    """360 answers, each the local one: the same class and logits within float32 rounding."""
+    found = np.concatenate(answers)
+    assert found.shape == local.shape == (360, 10)
+    # Other batches, other summation orders; the tolerance is that of every float32 comparison.
+    np.testing.assert_allclose(found, local, atol=FP32_ATOL, rtol=FP32_RTOL)
+    np.testing.assert_array_equal(found.argmax(axis=1), local.argmax(axis=1))
+    labels = load_case(DIGITS).extras["labels"]
+    assert int((found.argmax(axis=1) == labels).sum()) == RIGHT
+
+
+def ask(model: Any, batch: int) -> list[np.ndarray]:
+    images = load_case(DIGITS).image
+    return [
+        model.infer(np.array(images[at : at + batch]))["logits"] for at in range(0, 360, batch)
+    ]
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+@pytest.mark.parametrize("batch", [1, 24])
+def test_one_client(served_digits: Server, local: np.ndarray, protocol: str, batch: int) -> None:
+    model = getattr(served_digits, f"{protocol}_model")()
+    require_same(ask(model, batch), local)
+    model.close()
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_64_clients_at_once(served_digits: Server, local: np.ndarray, protocol: str) -> None:
+    images = load_case(DIGITS).image
+    connect: Callable[[], Any] = getattr(served_digits, f"{protocol}_model")
+    watcher = served_digits.http_model()
+    before = watcher.statistics()
+    start = threading.Barrier(CLIENTS)
+
+    def client(number: int) -> dict[int, np.ndarray]:
+        model = connect()
+        start.wait()
+        mine = range(number, 360, CLIENTS)
+        answers = {at: model.infer(np.array(images[at : at + 1]))["logits"] for at in mine}
+        model.close()
+        return answers
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        parts = list(pool.map(client, range(CLIENTS)))
+    answers = {at: row for part in parts for at, row in part.items()}
+    assert sorted(answers) == list(range(360))
+    require_same([answers[at] for at in range(360)], local)
+
+    # Batching is proven by the server's own counters: every picture answered, in fewer executions.
+    after = watcher.statistics()
+    watcher.close()
+    pictures = after["inference_count"] - before["inference_count"]
+    executions = after["execution_count"] - before["execution_count"]
+    assert pictures == 360
+    assert executions < 180
+    assert any(entry["batch_size"] > 1 for entry in after["batch_stats"])
+    assert after["inference_stats"]["fail"]["count"] == before["inference_stats"]["fail"]["count"]
+
+
+def test_the_stored_answers(served_digits: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures = [str(REPOSITORY / "tests" / "data" / "digits" / f"{name}.png") for name in "037"]
+    for protocol, port in (("http", served_digits.http), ("grpc", served_digits.grpc)):
+        url = ["--url", f"127.0.0.1:{port}", "--protocol", protocol]
+        assert served_digits.client.main([*url, "--check", "--top", "1", *pictures]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split("\t")[1] for line in lines[:3]] == ["0 zero", "3 three", "7 seven"]
+
+
+def test_only_this_machine_is_listened_to(served_digits: Server) -> None:
+    found = listening(served_digits.process.pid)
+    assert {port for _, port in found} == {
+        served_digits.http,
+        served_digits.grpc,
+        served_digits.metrics,
+    }
+    assert {address for address, _ in found} == {"127.0.0.1"}
+    assert all(not listening(pid) for pid in served_digits.stubs())
+
+
+def test_serving_leaves_the_package_as_it_was(served_digits: Server) -> None:
+    require_intact(served_digits.package, read_manifest(served_digits.package))
