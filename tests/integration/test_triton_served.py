@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,9 +31,10 @@ RIGHT = 346
 
 
 @pytest.fixture(scope="module")
-def served_digits(
+def digits_package(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[Server]:
+) -> tuple[Path, Path]:
+    """The package, and the environment of its server."""
     place = tmp_path_factory.mktemp("triton")
     path = export("vim-digits", place / "digits.onnx", ExportOptions(check=False)).path
     serving = ServingOptions(runtime="python", queue_delay_us=2000)
@@ -39,7 +42,15 @@ def served_digits(
     assert request.config.cache is not None
     environment = request.config.cache.mkdir("triton-server") / "venv"
     prepare(folder, environment)
-    with served(folder, environment, place / "server.log") as server:
+    return folder, environment
+
+
+@pytest.fixture(scope="module")
+def served_digits(
+    digits_package: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """The package, served."""
+    with served(*digits_package, tmp_path_factory.mktemp("log") / "server.log") as server:
         yield server
 
 
@@ -119,7 +130,7 @@ def test_the_stored_answers(served_digits: Server, capsys: pytest.CaptureFixture
 
 
 def test_only_this_machine_is_listened_to(served_digits: Server) -> None:
-    found = listening(served_digits.process.pid)
+    found = listening(served_digits.pid)
     assert {port for _, port in found} == {
         served_digits.http,
         served_digits.grpc,
@@ -131,3 +142,38 @@ def test_only_this_machine_is_listened_to(served_digits: Server) -> None:
 
 def test_serving_leaves_the_package_as_it_was(served_digits: Server) -> None:
     require_intact(served_digits.package, read_manifest(served_digits.package))
+
+
+def test_ctrl_c_answers_what_was_begun(digits_package: tuple[Path, Path], tmp_path: Path) -> None:
+    clients, rows = 16, 32
+    images = np.array(load_case(DIGITS).image[:rows])
+    with served(*digits_package, tmp_path / "server.log") as server:
+        sent = threading.Barrier(clients + 1)
+        answered: list[float] = []
+
+        def client() -> None:
+            connection = server.http_model()
+            body, length = server.client.encode(server.facts, images)
+            headers = {server.client.HEADER_LENGTH: str(length)}
+            path = f"/v2/models/{server.facts['name']}/infer"
+            connection.connection.request("POST", path, body, headers)
+            sent.wait()
+            answer = connection.connection.getresponse()
+            found = server.client.decode(answer.headers, answer.read())
+            assert answer.status == 200
+            assert found["logits"].shape == (rows, 10)
+            answered.append(time.monotonic())
+            connection.close()
+
+        with ThreadPoolExecutor(clients) as pool:
+            waiting = [pool.submit(client) for _ in range(clients)]
+            sent.wait()
+            # The server reads a request a moment after it was sent.
+            time.sleep(0.2)
+            server.interrupt()
+            interrupted = time.monotonic()
+            for item in waiting:
+                item.result(60)
+        assert len(answered) == clients
+        assert max(answered) > interrupted, "nothing was left to be finished"
+        assert server.process.wait(30) == 0

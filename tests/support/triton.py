@@ -27,7 +27,7 @@ import pytest
 #: Seconds until the server is ready. A backend that cannot start makes it hang, not end.
 START_LIMIT = 60.0
 STOP_LIMIT = 45.0
-_STUB = "triton_python_backend_stub"
+_SERVER, _STUB = "bin/tritonserver", "triton_python_backend_stub"
 #: What pip says when it gets no wheel here: no such release for this Python, or no index.
 _NO_WHEEL = ("No matching distribution", "Could not find a version", "Temporary failure", "Errno")
 
@@ -77,7 +77,7 @@ class Server:
     """A running server.
 
     Attributes:
-        process: the script, which has become the server.
+        process: the script, whose only child is the server.
         package: what it serves.
         http, grpc, metrics: its ports on 127.0.0.1.
         log: what it wrote.
@@ -103,13 +103,19 @@ class Server:
         pytest.importorskip("tritonclient.grpc", reason="needs pip install 'vim-deploy[triton]'")
         return self.client.GrpcModel(self.facts, f"127.0.0.1:{self.grpc}", timeout)
 
+    @property
+    def pid(self) -> int:
+        """Process id of tritonserver; it changes when the script starts it again."""
+        (found,) = [pid for pid in children(self.process.pid) if _SERVER in command_of(pid)]
+        return found
+
     def stubs(self) -> list[int]:
         """Process ids of the python backend."""
-        return [pid for pid in children(self.process.pid) if _STUB in command_of(pid)]
+        return [pid for pid in children(self.pid) if _STUB in command_of(pid)]
 
     def resident_bytes(self) -> int:
         """Resident memory of the server and its backend."""
-        return sum(map(resident, (self.process.pid, *self.stubs())))
+        return sum(map(resident, (self.pid, *self.stubs())))
 
     def is_ready(self) -> bool:
         """Whether the server and its model answer."""
@@ -135,8 +141,10 @@ class Server:
             return self.process.wait()
 
     def kill(self) -> None:
-        """End the server and its backend at once."""
-        for pid in (*self.stubs(), self.process.pid):
+        """End the script, the server and its backend at once."""
+        servers = children(self.process.pid)
+        backends = [pid for server in servers for pid in children(server)]
+        for pid in (self.process.pid, *backends, *servers):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 

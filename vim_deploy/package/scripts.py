@@ -58,6 +58,7 @@ def scripts(around: Surroundings) -> dict[str, str]:
         requirements = template("requirements-server.txt")
         short = hashlib.sha256(requirements.encode()).hexdigest()[:12]
         files["run.sh"] = fill(template("run_local.sh"), requirements=short)
+        files["server.py"] = template("server.py")
         files["requirements-server.txt"] = requirements
         files["Dockerfile"] = fill(template("Dockerfile"), image=around.image or PYTHON_IMAGE)
     else:
@@ -67,7 +68,8 @@ def scripts(around: Surroundings) -> dict[str, str]:
 
 def server_options(around: Surroundings) -> list[str]:
     """Options of ``tritonserver`` inside a container."""
-    options = [f"--model-repository={_INSIDE}/models"]
+    # The configuration is complete: an engine that does not load is then reported as such.
+    options = [f"--model-repository={_INSIDE}/models", "--disable-auto-complete-config"]
     if around.plugin:
         options.append(f"--backend-config=tensorrt,plugins={_INSIDE}/plugins/{around.plugin}")
     if around.record is not None and is_version_compatible(around.record):
