@@ -9,6 +9,10 @@ the standard library.
 ``refit``, ``verify``, ``run``, ``inspect``, ``package`` and ``deploy``, and ``benchmark`` for the command
 ``bench``, whose name the package of its parts has; the records they take are here too. Everything
 is resolved on first use, so that importing the package needs nothing but the standard library.
+``refit``, ``verify``, ``run``, ``inspect``, ``package`` and ``deploy``, and ``benchmark`` for the
+command ``bench``, whose name the package of its parts has; the records they take are here too.
+Everything is resolved on first use, so that importing the package needs nothing but the standard
+library.
 """
 
 from __future__ import annotations

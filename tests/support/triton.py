@@ -1,7 +1,7 @@
-"""A real Triton server for the tests, from nvidia-pytriton's wheel, started by a package's run.sh.
+"""A real Triton server for the tests: that of nvidia-pytriton, started by a package's run.sh.
 
-Its environment is made once, in pytest's cache folder. Where that cannot be done, the tests skip and
-say why.
+Its environment is made once, in pytest's cache folder. Where that cannot be done, the tests skip
+and say why.
 """
 
 from __future__ import annotations

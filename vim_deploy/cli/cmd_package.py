@@ -95,6 +95,7 @@ _SERVING = (
 @click.pass_context
 def command(
     context: click.Context,
+    /,
     artifact: Path,
     target: str,
     check: bool,

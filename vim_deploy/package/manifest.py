@@ -1,7 +1,8 @@
 """The manifest of a package: SHA-256 and size of every file, and what the package is.
 
-``manifest.json`` names every other file of the folder, and holds a hash of its own contents, so that
-a change of the manifest itself is noticed as well.
+``manifest.json`` names every other file of the folder, and holds a hash of its own contents, so
+that a change of the manifest itself is noticed as well. That finds damage and mistakes; it is no
+signature: whoever may write the folder may write a manifest that fits.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Whether a plugin library loads as Triton's TensorRT backend loads it: ``dlopen``, nothing else.
 
-Run as a program in a fresh process: ``python -m vim_deploy.package.plugin_probe LIBRARY OP...``. It opens
-the library with RTLD_NOW and RTLD_LOCAL after TensorRT, where that is installed, and prints one JSON
-object: ``loaded``, ``tensorrt`` (its version, or why it is not there), ``registered`` and
-``missing`` (ops, when TensorRT is there).
+Run as a program in a fresh process, ``python -m vim_deploy.package.plugin_probe LIBRARY OP...``:
+it opens the library with RTLD_NOW and RTLD_LOCAL after TensorRT, where that is installed, and
+prints one JSON object: ``loaded``, ``tensorrt`` (its version, or why it is not there),
+``registered`` and ``missing`` (ops, when TensorRT is there).
 """
 
 from __future__ import annotations

@@ -96,7 +96,8 @@ def _query(record: EngineRecord) -> str:
     wanted = ".".join(record.runtime_version.split(".")[:3])
     later = ""
     if is_version_compatible(record):
-        later = f' && [ "$(printf \'%s\\n\' {wanted} "$found" | sort -V | head -n 1)" != "{wanted}" ]'
+        least = f"$(printf '%s\\n' {wanted} \"$found\" | sort -V | head -n 1)"
+        later = f' && [ "{least}" != "{wanted}" ]'
     return fill(
         template("query.sh"), wanted=wanted, major=wanted.partition(".")[0], later=later
     ).rstrip()

@@ -1,11 +1,11 @@
 """A model repository for Triton Inference Server, with everything that serving it needs.
 
-    FOLDER/models/NAME/config.pbtxt        and labels.txt
-    FOLDER/models/NAME/1/                  the artifact; model.py for the python backend
-    FOLDER/plugins/                        the plugin library of an engine
-    FOLDER/run.sh, compose.yaml            start the server on 127.0.0.1
-    FOLDER/client.py, golden.npz           ask it, and what it has to answer
-    FOLDER/manifest.json                   what is here, with hashes
+FOLDER/models/NAME/config.pbtxt        and labels.txt
+FOLDER/models/NAME/1/                  the artifact; model.py for the python backend
+FOLDER/plugins/                        the plugin library of an engine
+FOLDER/run.sh, compose.yaml            start the server on 127.0.0.1
+FOLDER/client.py, golden.npz           ask it, and what it has to answer
+FOLDER/manifest.json                   what is here, with hashes
 """
 
 from __future__ import annotations
@@ -80,9 +80,7 @@ def plan_repository(
     if servable.profiles and min(item.min for item in servable.profiles) > 1:
         least = min(item.min for item in servable.profiles)
         notes.append(f"the engine takes {least} pictures or more at once: so must every request")
-    around = Surroundings(
-        runtime, image, "" if library is None else library.name, servable.record
-    )
+    around = Surroundings(runtime, image, "" if library is None else library.name, servable.record)
     return Plan(servable, config, runtime, library, around, tuple(notes))
 
 
