@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -75,6 +74,6 @@ def engine(
         changes["plugin"] = PluginIdentity(
             plugin.name, sha256_of(plugin), "1.0", 1, "V3", ("VimBiSelectiveScan",)
         )
-        changes["plugin_layers"] = MappingProxyType({"VimBiSelectiveScan": 2})
+        changes["plugin_layers"] = {"VimBiSelectiveScan": 2}
     write_record(path, record_of(path, profiles=profiles, **changes))
     return path

@@ -1,0 +1,124 @@
+"""client.py: pictures prepared as everywhere else, answers read, differences noticed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from tests.support.engines import EXPORT
+from tests.support.packages import classifier
+from vim_deploy.images import load_batch
+from vim_deploy.package.manifest import read_manifest
+from vim_deploy.package.scripts import template
+from vim_deploy.pipeline import package
+from vim_deploy.run.top_k import top_predictions
+from vim_deploy.specs import ImagePreparation
+
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    path = tmp_path_factory.mktemp("client") / "client.py"
+    path.write_text(template("client.py"))
+    return SimpleNamespace(**runpy.run_path(str(path)))
+
+
+@pytest.mark.parametrize("mode", ["none", "normalize", "uint8"])
+@pytest.mark.parametrize("size", [(40, 30), (17, 90), (224, 224), (13, 13)])
+@pytest.mark.parametrize("kind", ["RGB", "L", "RGBA", "P"])
+def test_pictures_are_those_of_vim_deploy(
+    client: SimpleNamespace, tmp_path: Path, mode: str, size: tuple[int, int], kind: str
+) -> None:
+    how = ImagePreparation(12, 16, crop_ratio=0.875)
+    pixels = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    path = tmp_path / "picture.png"
+    PIL.Image.fromarray(pixels).convert(kind).save(path)
+    dtype = "uint8" if mode == "uint8" else "float32"
+    facts = {
+        "image": dataclasses.asdict(how),
+        "preprocess": mode,
+        "input": {"dtype": dtype},
+    }
+    np.testing.assert_array_equal(
+        client.prepare(path, facts),
+        load_batch([path], how, mode)[0],  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize("head", ["logits", "softmax", "topk:2"])
+def test_the_best_classes_are_those_of_vim_deploy(client: SimpleNamespace, head: str) -> None:
+    generator = np.random.default_rng(2)
+    scores = generator.random((3, 4)).astype(np.float32)
+    outputs = {"logits": scores} if head == "logits" else {"probabilities": scores}
+    if head.startswith("topk"):
+        outputs["classes"] = np.array([[3, 1, 0, 2]] * 3)
+    labels = ["a", "b", "c"]
+    wanted = top_predictions(head, outputs, labels, 2)
+    for row in range(3):
+        found = client.best(outputs, row, {"head": head, "labels": labels}, 2)
+        assert [(i, label) for i, label, _ in found] == [(p.index, p.label) for p in wanted[row]]
+        np.testing.assert_allclose(
+            [score for _, _, score in found], [p.probability for p in wanted[row]]
+        )
+    assert client.best({"features": scores}, 0, {"head": "features", "labels": []}, 2) == []
+
+
+def test_differences(client: SimpleNamespace) -> None:
+    limits = {"atol": 1e-4, "rtol": 0.0, "relative_l2": None, "same_integers": True}
+    a = np.zeros((2, 3), np.float32)
+    assert client.difference("x", a, a + 5e-5, limits) == []
+    assert "differs by up to" in client.difference("x", a, a + 2e-4, limits)[0]
+    assert client.difference("x", a, np.full_like(a, np.nan), limits)
+    assert "shape" in client.difference("x", a, a[:1], limits)[0]
+    half = {"atol": None, "rtol": 0.0, "relative_l2": 0.1, "same_integers": True}
+    one = np.ones((2, 3), np.float32)
+    assert client.difference("x", one, one * 1.05, half) == []
+    assert client.difference("x", one, one * 1.2, half)
+    whole = np.arange(3)
+    assert client.difference("x", whole, whole, limits) == []
+    assert "1 of 3" in client.difference("x", whole, np.array([0, 1, 1]), limits)[0]
+
+
+def test_the_protocol_round_trip(client: SimpleNamespace) -> None:
+    facts = {"input": {"name": "image"}}
+    images = np.arange(6, dtype=np.uint8).reshape(1, 2, 3)
+    body, length = client.encode(facts, images)
+    header = json.loads(body[:length])
+    assert header["inputs"][0]["datatype"] == "UINT8"
+    assert body[length:] == images.tobytes()
+    values = np.arange(4, dtype=np.float32)
+    output = {"name": "y", "datatype": "FP32", "shape": [2, 2]}
+    text = json.dumps({"outputs": [{**output, "parameters": {"binary_data_size": 16}}]}).encode()
+    found = client.decode({client.HEADER_LENGTH: str(len(text))}, text + values.tobytes())
+    np.testing.assert_array_equal(found["y"], values.reshape(2, 2))
+    text = json.dumps({"outputs": [{**output, "data": [0, 1, 2, 3]}]}).encode()
+    np.testing.assert_array_equal(
+        client.decode({client.HEADER_LENGTH: None}, text)["y"], values.reshape(2, 2)
+    )
+
+
+def test_without_a_server_it_says_so(tmp_path: Path) -> None:
+    made = package(classifier(tmp_path / "m.onnx"), tmp_path / "made").folder
+    picture = tmp_path / "p.png"
+    PIL.Image.fromarray(np.zeros((4, 4), np.uint8)).save(picture)
+    for words in (["--check"], [str(picture)]):
+        done = subprocess.run(
+            [sys.executable, made / "client.py", "--url", "127.0.0.1:1", *words],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert done.stderr.startswith("error: ")
+        assert "Traceback" not in done.stderr
+    assert read_manifest(made).about["labels"] == list(EXPORT.labels)
