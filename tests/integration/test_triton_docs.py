@@ -1,0 +1,107 @@
+"""The newcomer's five commands of docs/triton.md, run as they stand there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.support.markdown import PROGRAM, blocks, console_commands
+from tests.support.source import REPOSITORY
+from tests.support.triton import START_LIMIT, STOP_LIMIT, free_ports, prepare
+
+pytestmark = [pytest.mark.triton, pytest.mark.slow]
+PAGE = REPOSITORY / "docs" / "triton.md"
+
+
+def start(words: list[str], folder: Path, variables: dict[str, str]) -> subprocess.Popen[str]:
+    """One command line, with this Python in the place of the programs it names."""
+    if words[0] == PROGRAM:
+        words = [sys.executable, "-m", "vim_deploy", *words[1:]]
+    elif words[0] == "python":
+        words = [sys.executable, *words[1:]]
+    return subprocess.Popen(
+        words,
+        cwd=folder,
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_from_a_checkpoint_to_a_running_server(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    pytest.importorskip("torch")
+    first = next(block for block in blocks(PAGE) if block.language == "console")
+    commands = console_commands(first)
+    assert len(commands) == 5
+    assert [words[-1] == "&" for words in commands] == [False, False, False, True, False]
+
+    (tmp_path / "tests").symlink_to(REPOSITORY / "tests")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("VIM_")}
+    ports = dict(zip(("HTTP", "GRPC", "METRICS"), map(str, free_ports(3)), strict=True))
+    assert request.config.cache is not None
+    environment = request.config.cache.mkdir("triton-server") / "venv"
+    variables = {
+        **kept,
+        **{f"VIM_{name}_PORT": port for name, port in ports.items()},
+        "VIM_SERVER_VENV": str(environment),
+        "PYTHON": sys.executable,
+        "PYTHONPATH": str(REPOSITORY),
+    }
+
+    *before, serve, ask = commands
+    for words in before:
+        run(words, tmp_path, variables)
+    prepare(tmp_path / "served", environment)
+    server = start(serve[:-1], tmp_path, variables)
+    try:
+        await_ready(int(ports["HTTP"]))
+        said = run(ask, tmp_path, variables)
+        assert "7 seven" in said
+        assert "the server's answers are the stored ones" in said
+        server.send_signal(signal.SIGINT)
+        server.communicate(timeout=STOP_LIMIT)
+        assert server.returncode == 0
+    finally:
+        if server.poll() is None:
+            server.kill()
+            server.communicate()
+
+
+def run(words: list[str], folder: Path, variables: dict[str, str]) -> str:
+    """What a command said; it must end well."""
+    command = start(words, folder, variables)
+    said, _ = command.communicate(timeout=200)
+    assert command.returncode == 0, f"{' '.join(words)}\n{said}"
+    return said
+
+
+def await_ready(port: int) -> None:
+    """Wait as the page tells to: until the server's health answers."""
+    end = time.monotonic() + START_LIMIT
+    while True:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health/ready", timeout=2).close()
+            return
+        except OSError:
+            assert time.monotonic() < end, "the server is not ready"
+            time.sleep(0.1)
+
+
+def test_ports_of_the_page_are_those_of_the_scripts() -> None:
+    from vim_deploy.package.scripts import template
+
+    text = PAGE.read_text(encoding="utf-8")
+    for name in ("VIM_ADDRESS", "VIM_HTTP_PORT", "VIM_GRPC_PORT", "VIM_METRICS_PORT"):
+        assert name in text
+        assert name in template("run_local.sh")
+        assert name in template("run_container.sh")
