@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.triton import Server, command_of, prepare, served
+from tests.support.triton import Server, command_of, prepare, served, start_alone
 from vim_deploy.package.repository import ServingOptions
 from vim_deploy.pipeline import export, package
 from vim_deploy.pipeline.exporting import ExportOptions
@@ -213,6 +214,27 @@ def test_a_killed_backend_is_an_error_and_comes_back(tiny: Server, model: Any) -
     assert "starting the server again" in said
     left = [path.name for path in Path("/dev/shm").glob("*_shm_region_*")]
     assert not [name for name in left if name in before]
+
+
+def test_a_server_that_does_not_come_up_is_ended(tiny_package: tuple[Path, Path]) -> None:
+    folder, environment = tiny_package
+    done = start_alone(folder, environment, VIM_START_SECONDS="0.1")
+    assert done.returncode == 1
+    assert "the server is not ready after 0 s" in done.stdout
+
+
+def test_a_model_that_does_not_load_is_named(
+    tiny_package: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folder, environment = tiny_package
+    damaged = tmp_path / "damaged"
+    shutil.copytree(folder, damaged)
+    path = damaged / "models" / "tiny" / "1" / "model.onnx"
+    path.write_bytes(path.read_bytes()[:1000])
+    done = start_alone(damaged, environment)
+    assert done.returncode == 1
+    assert "InvalidProtobuf" in done.stdout or "INVALID_PROTOBUF" in done.stdout
+    assert "failed to load all models" in done.stdout
 
 
 def _answers(server: Server) -> bool:

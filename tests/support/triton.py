@@ -149,6 +149,23 @@ class Server:
                 os.kill(pid, signal.SIGKILL)
 
 
+def start_alone(
+    package: Path, environment: Path, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Start a server that is expected to end by itself; what it wrote."""
+    ports = zip(("HTTP", "GRPC", "METRICS"), map(str, free_ports(3)), strict=True)
+    named = {f"VIM_{name}_PORT": port for name, port in ports}
+    return subprocess.run(
+        [package / "run.sh"],
+        env={**_variables(environment), **named, **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=START_LIMIT,
+        check=False,
+    )
+
+
 @contextlib.contextmanager
 def served(package: Path, environment: Path, log: Path) -> Iterator[Server]:
     """Serve a package for as long as the block lasts."""

@@ -146,6 +146,9 @@ def model_config(servable: Servable, options: ServingOptions) -> ModelConfig:
             f"--cuda-graphs is for engines, and --runtime is {runtime}",
             fix="leave it away, or package an engine",
         )
+    batching = bool(most) and options.dynamic_batching
+    if batching:
+        _require_no_gap(servable, most)
     sizes = _sizes(servable, most)
     delay = options.queue_delay_us
     preferred = tuple(size for size in sizes if size > 1) if servable.profiles else ()
@@ -158,13 +161,29 @@ def model_config(servable: Servable, options: ServingOptions) -> ModelConfig:
         output=tuple(_tensor(spec, most, _labels(servable, spec)) for spec in servable.outputs),
         default_model_filename=_FILES[runtime],
         instance_group=(_instances(servable, runtime, options.instances),),
-        dynamic_batching=DynamicBatching(preferred, delay)
-        if most and options.dynamic_batching
-        else None,
+        dynamic_batching=DynamicBatching(preferred, delay) if batching else None,
         optimization=_graphs(image, sizes) if options.cuda_graphs else None,
         model_warmup=tuple(_warmup(image, size) for size in sizes),
         parameters=_parameters(runtime, options.threads),
     )
+
+
+def _require_no_gap(servable: Servable, most: int) -> None:
+    """VIM-905 for a batch that no profile takes, but that the server may form from smaller ones."""
+    least = min((item.min for item in servable.profiles), default=1)
+    gaps = [
+        size
+        for size in range(least, most + 1)
+        if servable.profiles and not any(item.min <= size <= item.max for item in servable.profiles)
+    ]
+    if gaps:
+        raise VimDeployError(
+            "VIM-905",
+            f"{servable.path.name} takes no batch of {', '.join(map(str, gaps))}",
+            why="the server joins requests to batches of any size up to the largest; its profiles "
+            "take " + ", ".join(f"{item.min} to {item.max}" for item in servable.profiles),
+            fix="--no-dynamic-batching, or build the engine with profiles that leave no gap",
+        )
 
 
 def _sizes(servable: Servable, most: int) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,8 @@ def package(
         servable, options.serving, image=options.image or "", plugin=options.plugin
     )
     folder = output or artifact.with_name(artifact.name.partition(".")[0] + "-triton")
+    # Renamed as a whole in the end, which "." and "made/.." cannot be.
+    folder = Path(os.path.abspath(folder))
     settings = settings_hash(
         {
             **settings_of(plan),

@@ -13,6 +13,7 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.package.config import Parameter, render
 from vim_deploy.package.repository import ServingOptions, model_config
 from vim_deploy.package.servable import read_servable
+from vim_deploy.specs import TensorSpec
 
 pytest.importorskip("tritonclient.grpc", reason="needs pip install 'vim-deploy[triton]'")
 
@@ -129,6 +130,42 @@ def test_refused_for_an_engine(
     with pytest.raises(VimDeployError, match=said) as caught:
         parsed(engine(tmp_path), **options)
     assert caught.value.code == code
+
+
+def test_batches_between_the_profiles(tmp_path: Path) -> None:
+    path = engine(tmp_path, profiles=((1, 1, 1), (4, 4, 6)))
+    with pytest.raises(VimDeployError, match="takes no batch of 2, 3") as caught:
+        parsed(path)
+    assert caught.value.code == "VIM-905"
+    assert parsed(path, dynamic_batching=False).max_batch_size == 6
+    assert parsed(path, max_batch=1).max_batch_size == 1
+
+
+@pytest.mark.parametrize("kind", ["operators", "tensors"])
+def test_bfloat16_is_refused(tmp_path: Path, kind: str) -> None:
+    import onnx
+
+    path = classifier(tmp_path / "m.onnx")
+    model = onnx.load(path)
+    if kind == "tensors":
+        # Of an engine: ONNX files are refused by their operators before.
+        path = engine(tmp_path, inputs=(TensorSpec("image", "bfloat16", ("batch", 1, 2, 3)),))
+    else:
+        weight = model.graph.initializer[0]
+        weight.name = "full"
+        half = onnx.TensorProto.BFLOAT16
+        nodes = [
+            onnx.helper.make_node("Cast", ["full"], ["half"], to=half),
+            onnx.helper.make_node("Cast", ["half"], ["w"], to=onnx.TensorProto.FLOAT),
+            *model.graph.node,
+        ]
+        del model.graph.node[:]
+        model.graph.node.extend(nodes)
+        onnx.save(model, path)
+    with pytest.raises(VimDeployError) as caught:
+        parsed(path)
+    assert caught.value.code == "VIM-426"
+    assert "bfloat16" in f"{caught.value.message} {caught.value.why}"
 
 
 @pytest.mark.parametrize(
