@@ -67,7 +67,39 @@ def read_package(folder: Path) -> Manifest:
             f"{folder} is a package for {manifest.target}, which --check does not know",
             fix="name a package made with --target triton",
         )
+    named = [path for path in _paths_of(folder, manifest) if path not in manifest.files]
+    if named:
+        raise _incomplete(folder, f"it names files it has no hash of: {', '.join(named)}")
     return manifest
+
+
+def _paths_of(folder: Path, manifest: Manifest) -> list[str]:
+    """Files that the checks open, by what the manifest says of the model."""
+    about = manifest.about
+    try:
+        paths = [
+            about["artifact"]["path"],
+            about["golden"]["file"],
+            f"{about['folder']}/{CONFIG_NAME}",
+        ]
+        if about["plugin"] is not None:
+            paths.append(about["plugin"])
+        needed = ("name", "runtime", "max_batch", "input", "outputs", "precision")
+        absent = [key for key in needed if key not in about]
+    except (KeyError, TypeError) as error:
+        raise _incomplete(folder, f"{type(error).__name__}: {error}") from error
+    if absent:
+        raise _incomplete(folder, f"it does not say {', '.join(absent)}")
+    return list(map(str, paths))
+
+
+def _incomplete(folder: Path, why: str) -> VimDeployError:
+    return VimDeployError(
+        "VIM-427",
+        f"the manifest of {folder} does not describe a served model",
+        why=why,
+        fix="make the package again: vim-deploy package ARTIFACT",
+    )
 
 
 def static_checks(folder: Path, manifest: Manifest) -> list[Check]:

@@ -5,6 +5,7 @@ Everything comes from the ONNX file, or from the engine and its record; nothing 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,9 @@ from vim_deploy.specs import ExportInfo, TensorSpec
 
 #: Names of the artifact inside a package: those that Triton looks for by itself.
 PLAN_NAME, ONNX_NAME = "model.plan", "model.onnx"
+
+
+_VERSION = re.compile(r"\d{1,3}(\.\d{1,6}){2,3}")
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,13 @@ def _engine(path: Path) -> Servable:
             "holds no weights",
             "it was built stripped, to be refitted before it is used",
             f"vim-deploy refit {path.name} CHECKPOINT",
+        )
+    if not _VERSION.fullmatch(record.runtime_version):
+        raise _refused(
+            path,
+            f"was built by {record.runtime_version!r}, which is no version of TensorRT",
+            "its record says so, and the version goes into a script",
+            "build the engine again",
         )
     image = _only(path, record.inputs)
     return Servable(

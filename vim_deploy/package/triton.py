@@ -11,12 +11,14 @@ FOLDER/manifest.json                   what is here, with hashes
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vim_deploy.engine.passport import matching_library
+from vim_deploy.errors import VimDeployError
 from vim_deploy.files import output_errors, sha256_of
 from vim_deploy.package.config import ModelConfig, render
 from vim_deploy.package.images import check_image
@@ -34,6 +36,7 @@ from vim_deploy.package.servable import Servable
 VERSION = "1"
 CONFIG_NAME = "config.pbtxt"
 _PROGRAMS = ("run.sh", "client.py")
+_LIBRARY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,15 @@ def _library(servable: Servable, named: Path | None, notes: list[str]) -> Path |
     if record.plugin.embedded and named is None:
         notes.append("the engine carries its plugin library inside; none is put beside it")
         return None
-    return matching_library(servable.path, record.plugin, named, notes)
+    found = matching_library(servable.path, record.plugin, named, notes)
+    if not _LIBRARY.fullmatch(found.name):
+        raise VimDeployError(
+            "VIM-903",
+            f"{found.name!r} cannot be handed to the server",
+            why="the server takes libraries as a list joined by semicolons",
+            fix="rename the library: letters, digits and _ . + - are taken",
+        )
+    return found
 
 
 def settings_of(plan: Plan) -> dict[str, Any]:
@@ -125,7 +136,9 @@ def write_repository(folder: Path, plan: Plan) -> None:
         _write(model / CONFIG_NAME, render(plan.config))
         labels = plan.servable.info.labels
         if labels:
-            _write(model / LABELS_NAME, "".join(f"{label}\n" for label in labels))
+            # One line a class, whatever a label holds.
+            lines = [" ".join(label.split()) + "\n" for label in labels]
+            _write(model / LABELS_NAME, "".join(lines))
         if plan.plugin is not None:
             (folder / "plugins").mkdir()
             shutil.copyfile(plan.plugin, folder / "plugins" / plan.plugin.name)

@@ -309,3 +309,47 @@ def test_bytes_are_stored_as_bytes(tmp_path: Path) -> None:
     images, _ = read_golden(made / "golden.npz")
     assert images.dtype == np.uint8
     assert read_manifest(made).about["preprocess"] == "uint8" != EXPORT.preprocess
+
+
+@pytest.mark.parametrize("version", ["10.14.1$(touch x)", "ten", "10", "10.14.1; ls"])
+def test_a_version_cannot_smuggle_a_command(tmp_path: Path, version: str) -> None:
+    with pytest.raises(VimDeployError, match="no version of TensorRT") as caught:
+        package(engine(tmp_path, runtime_version=version), tmp_path / "made")
+    assert caught.value.code == "VIM-426"
+
+
+def test_a_library_cannot_smuggle_another(tmp_path: Path) -> None:
+    library = tmp_path / "a;b.so"
+    library.write_bytes(b"x")
+    plan = engine(tmp_path, plugin=library)
+    with pytest.raises(VimDeployError, match="cannot be handed") as caught:
+        package(plan, tmp_path / "made", PackageOptions(plugin=library))
+    assert caught.value.code == "VIM-903"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"artifact": {"path": "../../secret"}},
+        {"plugin": "/usr/lib/evil.so"},
+        {"golden": {}},
+        {"input": None, "artifact": None},
+    ],
+)
+def test_a_manifest_that_names_other_files(
+    toy: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    from vim_deploy.package.manifest import write_manifest
+
+    made = package(toy, tmp_path / "made", PYTHON).folder
+    about = {**read_manifest(made).about, **change}
+    write_manifest(made, "triton", about, tool_version="1", settings="00")
+    with pytest.raises(VimDeployError, match="does not describe") as caught:
+        check_package(made)
+    assert caught.value.code == "VIM-427"
+
+
+def test_labels_stay_one_a_line(tmp_path: Path) -> None:
+    info = dataclasses.replace(EXPORT, labels=("a\nb", "c", " d ", "e"))
+    made = package(classifier(tmp_path / "m.onnx", info=info), tmp_path / "made", PYTHON).folder
+    assert (made / "models/m/labels.txt").read_text().splitlines() == ["a b", "c", "d", "e"]
