@@ -162,10 +162,11 @@ def counters(client: SimpleNamespace, port: int) -> tuple[int, int]:
 def load(folder: Path, options: argparse.Namespace, analyzer: Analyzer | None) -> dict[str, Any]:
     """Every measurement of one package."""
     client = SimpleNamespace(**runpy.run_path(str(folder / "client.py")))
+    concurrency = [int(part) for part in options.concurrency.split(",")]
     rows: list[dict[str, Any]] = []
     with serving(folder) as ports:
         for protocol in PROTOCOLS:
-            for clients in map(int, options.concurrency.split(",")):
+            for clients in concurrency:
                 before = counters(client, ports["http"])
                 row = measure(client, protocol, ports[protocol], clients, options.seconds)
                 after = counters(client, ports["http"])
@@ -174,7 +175,11 @@ def load(folder: Path, options: argparse.Namespace, analyzer: Analyzer | None) -
                 print(json.dumps(row), file=sys.stderr)
                 rows.append(row)
         name = client.load_model_facts()["name"]
-        generated = [] if analyzer is None else analyzer.run(name, ports["grpc"])
+        generated = (
+            []
+            if analyzer is None
+            else analyzer.run(name, ports["grpc"], concurrency, options.seconds)
+        )
     return {"client": rows, "perf_analyzer": generated}
 
 
@@ -197,15 +202,20 @@ class Analyzer:
             (found,) = libraries.glob(f"{stem}-*")
             (self.libraries / name).symlink_to(found)
 
-    def run(self, name: str, port: int) -> list[dict[str, Any]]:
-        """Fixed numbers of requests over gRPC: throughput and latency for each concurrency."""
-        rows = []
-        for clients in CONCURRENCY:
+    def run(
+        self, name: str, port: int, concurrency: list[int], seconds: float
+    ) -> list[dict[str, Any]]:
+        """Over gRPC: throughput and latency for each number of clients."""
+        rows: list[dict[str, Any]] = []
+        for clients in concurrency:
             table = self.libraries.parent / "out.csv"
             table.unlink(missing_ok=True)
             words = [str(self.program), "-m", name, "-i", "grpc", "-u", f"127.0.0.1:{port}"]
             words += ["--concurrency-range", f"{clients}:{clients}", "-f", str(table)]
-            words += ["--request-count", str(max(100, 20 * clients)), "--percentile", "99"]
+            # Three windows of time. With a fixed number of requests it divides by whole windows, so
+            # that fast servers look slower than they are.
+            words += ["-p", str(round(1000 * seconds)), "-r", "3", "-s", "100"]
+            words += ["--percentile", "99"]
             try:
                 done = subprocess.run(
                     words,

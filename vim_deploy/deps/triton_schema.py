@@ -28,7 +28,8 @@ def parse_model_config(text: str) -> Any:  # noqa: ANN401 - a message of untyped
 
     try:
         from tritonclient.grpc import model_config_pb2
-    except ImportError as error:
+    # The package raises the latter when it was installed without its extra.
+    except (ImportError, RuntimeError) as error:
         raise missing_package("tritonclient[grpc]", "triton", "parsing a config.pbtxt") from error
     try:
         return text_format.Parse(text, model_config_pb2.ModelConfig())

@@ -18,7 +18,7 @@ from vim_deploy.engine.inspect import read_header
 from vim_deploy.engine.passport import check_record
 from vim_deploy.engine.plugin_library import describe_plugin
 from vim_deploy.engine.record import read_record
-from vim_deploy.errors import VimDeployError
+from vim_deploy.errors import ExitCode, VimDeployError
 from vim_deploy.graph import metadata
 from vim_deploy.package.config import data_type
 from vim_deploy.package.manifest import Manifest, read_manifest, require_intact
@@ -123,10 +123,12 @@ def static_checks(folder: Path, manifest: Manifest) -> list[Check]:
 
 def _config(folder: Path, about: Mapping[str, Any]) -> Check:
     path = folder / about["folder"] / CONFIG_NAME
-    if not triton_schema.is_installed():
-        why = "tritonclient is not installed: pip install 'vim-deploy[triton]'"
-        return Check("configuration", False, why)
-    config = triton_schema.parse_model_config(path.read_text(encoding="utf-8"))
+    try:
+        config = triton_schema.parse_model_config(path.read_text(encoding="utf-8"))
+    except VimDeployError as error:
+        if error.exit_code != ExitCode.ENVIRONMENT:
+            raise
+        return Check("configuration", False, f"{error.message}: {error.fix}")
     wrong = _disagreements(config, about)
     if wrong:
         raise VimDeployError(

@@ -298,6 +298,15 @@ def test_what_is_not_checked_is_said(toy: Path, tmp_path: Path) -> None:
     assert report.as_dict()["checks"][0]["name"] == "manifest"
 
 
+def test_without_the_schema_the_configuration_is_not_checked(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = package(toy, tmp_path / "made", PYTHON).folder
+    monkeypatch.setattr("vim_deploy.deps.triton_schema.is_installed", lambda: False)
+    unchecked = {item.name: item.detail for item in check_package(made).unchecked}
+    assert "vim-deploy[triton]" in unchecked["configuration"]
+
+
 def test_a_moved_package_is_the_same(toy: Path, tmp_path: Path) -> None:
     made = package(toy, tmp_path / "made", PYTHON).folder
     moved = Path(shutil.move(made, tmp_path / "elsewhere"))
