@@ -1,18 +1,11 @@
 """Deploy Vision Mamba checkpoints: ONNX, engine, proof.
 
 The stages are functions of the same names as the commands: ``export``, ``build_engine``,
-``refit``, ``verify``, ``run``, ``inspect`` and ``deploy``, and ``benchmark`` for the command
-``bench``, whose name the package of its parts has; ``verify_dataset``, ``verify_ladder`` and
-``bisect_precision`` are ``verify --dataset``, ``--ladder`` and ``--bisect``; the records they take
-are here too. Everything is resolved on first use, so that importing the package needs nothing but
-the standard library.
-``refit``, ``verify``, ``run``, ``inspect``, ``package`` and ``deploy``, and ``benchmark`` for the command
-``bench``, whose name the package of its parts has; the records they take are here too. Everything
-is resolved on first use, so that importing the package needs nothing but the standard library.
 ``refit``, ``verify``, ``run``, ``inspect``, ``package`` and ``deploy``, and ``benchmark`` for the
-command ``bench``, whose name the package of its parts has; the records they take are here too.
-Everything is resolved on first use, so that importing the package needs nothing but the standard
-library.
+command ``bench``, whose name the package of its parts has; ``verify_dataset``, ``verify_ladder``
+and ``bisect_precision`` are ``verify --dataset``, ``--ladder`` and ``--bisect``, ``check_package``
+is ``package --check``; the records they take are here too. Everything is resolved on first use, so
+that importing the package needs nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -62,8 +55,8 @@ __all__ = [
     "ProfileOptions",
     "RunOptions",
     "RunnerOptions",
-    "SubjectOptions",
     "ServingOptions",
+    "SubjectOptions",
     "Tolerance",
     "TrtOptions",
     "VerifyOptions",
