@@ -216,11 +216,16 @@ def test_a_killed_backend_is_an_error_and_comes_back(tiny: Server, model: Any) -
     assert not [name for name in left if name in before]
 
 
-def test_a_server_that_does_not_come_up_is_ended(tiny_package: tuple[Path, Path]) -> None:
+def test_a_server_that_does_not_come_up_is_ended(
+    tiny_package: tuple[Path, Path], tmp_path: Path
+) -> None:
     folder, environment = tiny_package
-    done = start_alone(folder, environment, VIM_START_SECONDS="0.1")
+    hanging = tmp_path / "hanging"
+    shutil.copytree(folder, hanging)
+    (hanging / "models" / "tiny" / "1" / "model.py").write_text("import time\ntime.sleep(300)\n")
+    done = start_alone(hanging, environment, VIM_START_SECONDS="2")
     assert done.returncode == 1
-    assert "the server is not ready after 0 s" in done.stdout
+    assert "the server is not ready after 2 s" in done.stdout
 
 
 def test_a_model_that_does_not_load_is_named(
