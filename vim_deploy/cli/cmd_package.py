@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from vim_deploy.pipeline.packaging import PackageResult
 
 #: What a package can be made for -> one line about it.
-TARGETS = {"triton": "a model repository for Triton Inference Server, with client and scripts"}
+TARGETS = {
+    "triton": "a model repository for Triton Inference Server, with client and scripts",
+    "cpp": "a CMake project with an engine, the C++ library that runs it and a program",
+}
 _SERVING = (
     "runtime",
     "name",
@@ -103,10 +106,11 @@ def command(
     as_json: bool,
     **options: Any,  # noqa: ANN401
 ) -> None:
-    """Make a folder that serves an ONNX file or engine, or check one.
+    """Make a folder that serves or embeds an ONNX file or engine, or check one.
 
-    The folder holds the artifact, its configuration, scripts that start the server on 127.0.0.1, a
-    client, stored outputs and a manifest with the hash of every file.
+    For Triton it holds the artifact, its configuration, scripts that start the server on 127.0.0.1,
+    a client and stored outputs; for C++ an engine, its plugin library, and a CMake project. Both
+    have a manifest with the hash of every file.
     """
     from vim_deploy.package.repository import ServingOptions
     from vim_deploy.pipeline.packaging import PackageOptions, check_package, package
@@ -119,7 +123,7 @@ def command(
             print_json(report.as_dict())
         return
     serving = ServingOptions(**{name: options.pop(name) for name in _SERVING})
-    result = package(artifact, output, PackageOptions(serving=serving, **options))
+    result = package(artifact, output, PackageOptions(serving, target=target, **options))
     _print_result(result)
     if as_json:
         print_json(result.as_dict())
@@ -153,4 +157,5 @@ def _print_result(result: PackageResult) -> None:
         say(f"{result.folder} is up to date")
         return
     say(f"wrote {result.folder}: {result.name} for {result.runtime}, {len(result.files)} files")
-    say(f"next: vim-deploy package --check {result.folder}; {result.folder}/run.sh")
+    then = "run.sh" if result.target == "triton" else "README.md"
+    say(f"next: vim-deploy package --check {result.folder}; {result.folder}/{then}")

@@ -26,7 +26,7 @@ COMMANDS = {
     "bench": "Measure latency, throughput and memory, with baselines beside them.",
     "run": "Run pictures through an exported file or engine and print the best classes.",
     "inspect": "Describe an ONNX file, engine, checkpoint, recipe or package.",
-    "package": "Make a folder that serves an artifact with Triton, or check one.",
+    "package": "Make a folder for Triton or a C++ program around an artifact, or check one.",
     "deploy": "Export, verify and build in one go.",
     "recipes": "List and show what can be exported by name.",
     "plugin": "Build, describe and test the TensorRT plugin library.",

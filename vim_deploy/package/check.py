@@ -27,6 +27,8 @@ from vim_deploy.package.triton import CONFIG_NAME
 from vim_deploy.specs import TensorSpec
 
 TARGET = "triton"
+#: What ``package.cpp`` makes; its checks are there.
+CPP_TARGET = "cpp"
 
 
 @dataclass(frozen=True)
@@ -58,15 +60,17 @@ class CheckReport:
 
 
 def read_package(folder: Path) -> Manifest:
-    """The manifest of a package for Triton; VIM-425 and VIM-427 as ``manifest``."""
+    """The manifest of a package for a known target; VIM-425 and VIM-427 as ``manifest``."""
     manifest = read_manifest(folder)
     require_intact(folder, manifest)
-    if manifest.target != TARGET:
+    if manifest.target not in (TARGET, CPP_TARGET):
         raise VimDeployError(
             "VIM-427",
             f"{folder} is a package for {manifest.target}, which --check does not know",
-            fix="name a package made with --target triton",
+            fix="check it with the vim-deploy that made it",
         )
+    if manifest.target == CPP_TARGET:
+        return manifest
     named = [path for path in _paths_of(folder, manifest) if path not in manifest.files]
     if named:
         raise _incomplete(folder, f"it names files it has no hash of: {', '.join(named)}")

@@ -12,6 +12,7 @@ import vim_deploy
 from vim_deploy.errors import ExitCode, VimDeployError
 from vim_deploy.files import atomic_folder, settings_hash
 from vim_deploy.package import check as checks
+from vim_deploy.package import cpp
 from vim_deploy.package.check import Check, CheckReport, read_package
 from vim_deploy.package.golden import (
     GOLDEN_NAME,
@@ -23,7 +24,7 @@ from vim_deploy.package.golden import (
     write_golden,
 )
 from vim_deploy.package.manifest import compare, is_package, read_manifest, write_manifest
-from vim_deploy.package.repository import ServingOptions
+from vim_deploy.package.repository import TENSORRT, ServingOptions
 from vim_deploy.package.servable import Servable, read_servable
 from vim_deploy.package.triton import about, plan_repository, settings_of, write_repository
 from vim_deploy.pipeline.opening import RunnerOptions, opened
@@ -35,12 +36,13 @@ class PackageOptions:
     """What is packaged how.
 
     Attributes:
-        serving: how the model is served.
+        serving: how the model is served; for Triton, as are ``image`` and ``golden_from``.
         image: of the server's container; None leaves it to whoever starts the server.
         plugin: library of the engine, when it is not where it was built.
         golden_from: ONNX file of the engine, whose outputs are stored where the engine does not
             run.
         force: replace a package of other settings.
+        target: ``triton`` or ``cpp``.
     """
 
     serving: ServingOptions = ServingOptions()  # noqa: RUF009 - frozen
@@ -48,6 +50,7 @@ class PackageOptions:
     plugin: Path | None = None
     golden_from: Path | None = None
     force: bool = False
+    target: str = checks.TARGET
 
 
 @dataclass(frozen=True)
@@ -70,19 +73,28 @@ class PackageResult:
 def package(
     artifact: Path, output: Path | None = None, options: PackageOptions | None = None
 ) -> PackageResult:
-    """Make a model repository for Triton Inference Server from an ONNX file or engine.
+    """Make a model repository for Triton from an ONNX file or engine, or a C++ project.
 
     Args:
         artifact: made by ``export`` or ``build_engine``.
-        output: folder to write; None for the artifact's name with ``-triton``.
-        options: how it is served.
+        output: folder to write; None for the artifact's name with ``-triton`` or ``-cpp``.
+        options: what it is made for, and how it is served.
 
     Raises:
-        VimDeployError: VIM-204 (the folder holds another package), VIM-304 (it holds something
-            else), errors of ``read_servable``, ``plan_repository`` and ``atomic_folder``, and of
-            the runtime when the artifact fails in it.
+        VimDeployError: VIM-202 (target), VIM-204 (the folder holds another package), VIM-304 (it
+            holds something else), errors of ``read_servable``, ``plan_repository`` and
+            ``atomic_folder``, and of the runtime when the artifact fails in it. For C++ VIM-203 (an
+            option for Triton), and errors of ``plan_cpp``.
     """
     options = options or PackageOptions()
+    if options.target == cpp.TARGET:
+        return _package_cpp(artifact, output, options)
+    if options.target != checks.TARGET:
+        raise VimDeployError(
+            "VIM-202",
+            f"unknown target {options.target!r}",
+            fix=f"choose {checks.TARGET} or {cpp.TARGET}",
+        )
     servable = read_servable(artifact)
     plan = plan_repository(
         servable, options.serving, image=options.image or "", plugin=options.plugin
@@ -114,6 +126,36 @@ def package(
     return PackageResult(
         folder, checks.TARGET, plan.config.name, plan.runtime, tuple(manifest.files), tuple(notes)
     )
+
+
+def _package_cpp(engine: Path, output: Path | None, options: PackageOptions) -> PackageResult:
+    own = PackageOptions(plugin=options.plugin, force=options.force, target=cpp.TARGET)
+    if options != own:
+        raise VimDeployError(
+            "VIM-203",
+            "options for Triton were given, and --target is cpp",
+            why="a C++ package holds an engine, its library and its program; a program decides "
+            "itself how it runs them",
+            fix="give --plugin, --output and --force only, or --target triton",
+        )
+    plan = cpp.plan_cpp(engine, plugin=options.plugin)
+    folder = output or engine.with_name(f"{plan.name}-cpp")
+    settings = settings_hash(
+        {**cpp.settings_of(plan), "vim-deploy version": vim_deploy.__version__}
+    )
+    existing = _existing(folder, settings, force=options.force)
+    if existing is not None:
+        return existing
+    with atomic_folder(folder) as place:
+        cpp.write_cpp(place, plan)
+        manifest = write_manifest(
+            place,
+            cpp.TARGET,
+            cpp.about(plan),
+            tool_version=vim_deploy.__version__,
+            settings=settings,
+        )
+    return PackageResult(folder, cpp.TARGET, plan.name, TENSORRT, tuple(manifest.files), plan.notes)
 
 
 def _existing(folder: Path, settings: str, *, force: bool) -> PackageResult | None:
@@ -213,6 +255,10 @@ def check_package(folder: Path) -> CheckReport:
             (engine and plugin).
     """
     manifest = read_package(folder)
+    if manifest.target == cpp.TARGET:
+        made = tuple(cpp.check_cpp(folder, manifest))
+        name, runtime = manifest.about["name"], manifest.about["runtime"]
+        return CheckReport(str(folder), name, runtime, made)
     found = checks.static_checks(folder, manifest)
     found.append(_check_golden(folder, dict(manifest.about)))
     found.append(Check("server", False, "no server was started; client.py --check asks one"))
