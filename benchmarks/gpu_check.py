@@ -155,10 +155,13 @@ def check_engine(run: Run, folder: Path, model: str, precision: str) -> Path | N
     layers = built["plugin_layers"]
     wanted = {"VimBiCausalConv": depth, "VimBiSelectiveScan": depth}
     run.require(f"{name}: plugin layers", layers == wanted, f"{layers}, expected {wanted}")
+    # As the inspector of the finished engine tells them, not as they were asked for.
+    found = built["layer_types"]
+    half = found.get("float16", 0)
     run.require(
         f"{name}: precision",
-        built["precision"] == precision,
-        f"{built['precision']}; layers by type {built['layer_types']}",
+        half > 0 if precision == "fp16" else set(found) == {"float32"},
+        f"layers by type: {found}",
     )
     limits = ["--relative-l2", RELATIVE_L2[precision], "--atol", "1e9", "--cosine", "0"]
     if model == DIGITS:
@@ -243,12 +246,14 @@ def torch_module(
 
 
 def _is_86() -> bool:
-    try:
-        from vim_deploy.deps import trt
+    from vim_deploy.deps import trt
+    from vim_deploy.errors import VimDeployError
 
+    try:
         return str(trt.load().__version__).startswith("8.")
-    # The build step will say it properly.
-    except Exception:
+    except VimDeployError as error:
+        # Every engine's build will fail with the same words; the kernels are still worth a test.
+        print(f"{error.code}: {error.message}", file=sys.stderr)
         return False
 
 

@@ -24,7 +24,6 @@ PARTS = {"VimBiCausalConv": 24, "VimBiSelectiveScan": 24}
 ENGINE: dict[str, Any] = {
     "export": {"model_config": {"depth": 24}},
     "plugin_layers": PARTS,
-    "layer_types": {"Half": 9},
 }
 
 
@@ -56,7 +55,8 @@ class Machine:
         answer = self.answers.get(arguments[0], {})
         if arguments[0] == "build-engine":
             precision = arguments[arguments.index("--precision") + 1]
-            answer = {**ENGINE, "precision": precision, **answer}
+            types = {"float32": 4, **({"float16": 9} if precision == "fp16" else {})}
+            answer = {**ENGINE, "layer_types": types, **answer}
         if arguments[:2] == ["plugin", "build"]:
             answer = {"library": "/x/libvim_plugins.so"}
         if isinstance(answer, str):
@@ -117,7 +117,8 @@ def test_every_step(check: ModuleType, tmp_path: Path, monkeypatch: pytest.Monke
     [
         ({"verify": "error VIM-701: too far"}, "vim-tiny fp16: against PyTorch"),
         ({"build-engine": {"plugin_layers": {}}}, "vim-tiny fp32: plugin layers"),
-        ({"build-engine": {"precision": "fp32"}}, "vim-tiny fp16: precision"),
+        ({"build-engine": {"layer_types": {"float32": 9}}}, "vim-tiny fp16: precision"),
+        ({"build-engine": {"layer_types": {"float16": 9}}}, "vim-tiny fp32: precision"),
         ({"build-engine": "error VIM-603"}, "vim-tiny fp32: build"),
     ],
 )
