@@ -100,6 +100,7 @@ class ExportInfo:
         tool_version: of vim-deploy.
         settings_hash: of everything else; equal hash, equal file.
         scan_body: ``scan`` or ``unrolled``: form of the scan ops' local functions.
+        dense: of a dense model what ``recipe.dense_config.DenseConfig.as_dict`` gives, else empty.
     """
 
     model: str
@@ -119,6 +120,7 @@ class ExportInfo:
     precision_policy: dict[str, Any] = field(default_factory=dict)
     # Files from before the choice hold Scans and do not say so.
     scan_body: ScanBody = "scan"
+    dense: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able form."""

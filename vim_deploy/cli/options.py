@@ -236,9 +236,9 @@ _GRAPH_OPTIONS = (
     ),
     click.option(
         "--head",
-        default="logits",
-        show_default=True,
-        help="Output: logits, softmax, topk:K or features.",
+        help="Output: logits, softmax, topk:K, features or tokens; of a segmentation model logits, "
+        "upsampled, labels or features, +aux adds the auxiliary logits.  [default: logits, or "
+        "features of a backbone]",
     ),
     click.option("--no-check", is_flag=True, help="Do not compare the file with PyTorch."),
 )

@@ -58,7 +58,7 @@ def named_trace(module: DeployedModel, batch: int | None) -> onnx.ModelProto:
         VimDeployError: VIM-501 to VIM-503.
     """
     model = tidy(trace(module, batch=batch))
-    apply_names(model, module.model.config)
+    apply_names(model, module.model.config, module.model.vim_path)
     return model
 
 

@@ -15,6 +15,7 @@ import onnx
 from onnx import NodeProto
 
 from vim_deploy import contract
+from vim_deploy.graph.rewrite import attribute_int
 from vim_deploy.recipe.model_config import ModelConfig
 
 _SCOPES_KEY = "pkg.torch.onnx.name_scopes"
@@ -27,15 +28,22 @@ _BRANCH = re.compile(r"mixer\.(conv1d|x_proj|dt_proj|scan)(_b)?")
 _NO_MODULE = "_empty_nn_module_stack_from_metadata_hook"
 
 
-def apply_names(model: onnx.ModelProto, config: ModelConfig) -> None:
-    """Rename nodes, tensors and initialisers of ``model`` in place and drop its metadata."""
+def apply_names(model: onnx.ModelProto, config: ModelConfig, vim_path: str = "") -> None:
+    """Rename nodes, tensors and initialisers of ``model`` in place and drop its metadata.
+
+    Args:
+        model: as traced.
+        config: of the Vim in it.
+        vim_path: where the Vim is among the network's modules; its nodes are named without it.
+    """
     graph = model.graph
     scopes = [_scope_of(node) for node in graph.node]
     fixed = {value.name for value in [*graph.input, *graph.output]}
     renamed = _name_initializers(model, scopes)
     seen: Counter[str] = Counter()
     for node, scope in zip(graph.node, scopes, strict=True):
-        base = f"{_place(scope, config)}/{node.op_type}".lstrip("/")
+        inner = scope.removeprefix(f"{vim_path}.") if vim_path else scope
+        base = f"{_place(inner, config)}/{node.op_type}".lstrip("/")
         seen[base] += 1
         node.name = base if seen[base] == 1 else f"{base}_{seen[base] - 1}"
         for index, output in enumerate(node.output):
@@ -99,8 +107,11 @@ def _role(node: NodeProto, position: int) -> str:
         return contract.SELECTIVE_SCAN_INPUTS[position]
     if node.op_type == "MatMul":
         return "weight_t"
-    if node.op_type == "Conv":
-        return "weight_reversed" if position == 1 else "zero_bias"
+    if node.op_type in ("Conv", "ConvTranspose"):
+        if attribute_int(node, "group", 1) > 1:
+            # The depthwise convolution of a mixer; all others have a batch norm folded in.
+            return "weight_reversed" if position == 1 else "zero_bias"
+        return "weight_folded" if position == 1 else "bias_folded"
     return f"{node.op_type.lower()}_constant"
 
 

@@ -51,7 +51,9 @@ _MIXER_ROLES = {
     # The sum of the directions and its factor, where no fused op holds them.
     None: "scan",
 }
-_OUTSIDE = re.compile(r"(patch_embed|rope|head)/.*")
+_OUTSIDE = re.compile(r"(patch_embed|rope|head|fpn|simfp|decode_head|auxiliary_head)(_?\d)?/.*")
+#: Roles of the parts of dense models.
+_DENSE_ROLES = {"fpn": "neck", "simfp": "neck", "auxiliary_head": "decode_head"}
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,10 @@ def role_of(name: str) -> tuple[str | None, int | None]:
             return _MIXER_ROLES.get(part), block
         return ("residual" if part is None else None), block
     outside = _OUTSIDE.fullmatch(name)
-    return (outside[1] if outside else None), None
+    # The norms of feature pyramids are float32 like all norms.
+    if outside is None or name.rpartition("/")[2].startswith("LayerNormalization"):
+        return None, None
+    return _DENSE_ROLES.get(outside[1], outside[1]), None
 
 
 def require_io_precision(precision: Precision, io_precision: Precision) -> None:

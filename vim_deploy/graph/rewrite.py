@@ -15,11 +15,13 @@ DEFAULT_DOMAINS = ("", "ai.onnx")
 Shapes = dict[str, tuple[int, ...]]
 
 
-def attribute_int(node: NodeProto, name: str) -> int:
-    """An INT attribute of ``node``; KeyError when it is absent."""
+def attribute_int(node: NodeProto, name: str, default: int | None = None) -> int:
+    """An INT attribute of ``node``; ``default``, or else KeyError, when it is absent."""
     for attribute in node.attribute:
         if attribute.name == name:
             return int(attribute.i)
+    if default is not None:
+        return default
     raise KeyError(f"{node.op_type} {node.name} has no attribute {name}")
 
 

@@ -18,12 +18,13 @@ from vim_deploy.graph.rewrite import attribute_int, constants_of, nodes_of, scan
 from vim_deploy.graph.storage import is_large, without_weights
 from vim_deploy.recipe.model_config import ModelConfig
 
-#: Standard operators that the trace of a VisionMamba may hold, preparation and heads included.
+#: Standard operators that the trace of a VisionMamba may hold, preparation and heads included, and
+#: from ArgMax on those of dense models.
 EXPECTED_OPS = frozenset(
     {"Add", "Cast", "Concat", "Conv", "Div", "Expand", "Gather", "Gemm", "LayerNormalization",
      "MatMul", "Mul", "Neg", "Pad", "Pow", "Reciprocal", "ReduceMax", "ReduceMean", "Reshape",
      "Shape", "Sigmoid", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "TopK", "Transpose",
-     "Unsqueeze"}
+     "Unsqueeze", "ArgMax", "ConvTranspose", "Erf", "Gelu", "MaxPool", "Relu", "Resize"}
 )  # fmt: skip
 
 #: Operators of norms and softmax: float32 in every precision.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,15 @@ class Checkpoint:
         info: name, sha256, chosen part and hub address.
         args: training arguments stored in the file, plain values only; often empty.
         notes: sentences on what was chosen and converted.
+        meta: what mmsegmentation stores beside the weights, unchecked: class names, colours, the
+            text of its configuration; often empty.
     """
 
     state_dict: Mapping[str, Tensor]
     info: CheckpointInfo
     args: Mapping[str, Any]
     notes: tuple[str, ...]
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_checkpoint(address: str | Path, *, part: str = "auto") -> Checkpoint:
@@ -76,7 +79,9 @@ def read_checkpoint(address: str | Path, *, part: str = "auto") -> Checkpoint:
     state_dict = _float32(weights, file.path, notes)
     _refuse_non_finite(state_dict, file.path)
     info = CheckpointInfo(name=file.path.name, sha256=digest, part=chosen, source=file.source)
-    return Checkpoint(state_dict, info, _plain_args(loaded), tuple(notes))
+    stored = loaded.get("meta")
+    meta = stored if isinstance(stored, Mapping) else {}
+    return Checkpoint(state_dict, info, _plain_args(loaded), tuple(notes), meta)
 
 
 def _load(path: Path) -> Mapping[Any, Any]:

@@ -29,6 +29,10 @@ _POS_EMBED = "pos_embed"
 _ROPE = ("rope.freqs_cos", "rope.freqs_sin")
 #: Keys an error lists before it only counts.
 _LISTED = 20
+_DENSE_ADVICE = (
+    "give the configuration that the checkpoint was trained with: --config FILE.json, or "
+    "--model RECIPE; or leave both out"
+)
 
 
 @dataclass(frozen=True)
@@ -96,17 +100,19 @@ def load_into(
     config: ModelConfig,
     pos_embed: str = "grid",
     stored_config: ModelConfig | None = None,
+    vim_path: str = "",
 ) -> KeyReport:
     """Load ``state_dict`` into ``model`` by the official keys.
 
     Args:
         model: built from ``config``.
         state_dict: float tensors on the CPU; not changed.
-        config: architecture and image size of ``model``.
+        config: architecture and image size of the Vim in ``model``.
         pos_embed: ``grid`` or ``official``, how a position embedding of another image size is
             fitted (see ``vim_deploy.model.pos_embed``).
         stored_config: the checkpoint's own image size, when known; else its grid has to be the
             model's or a square.
+        vim_path: where the Vim is in ``model``, for networks around one.
 
     Raises:
         VimDeployError: VIM-202 (``pos_embed``), VIM-404 (keys that are missing, unexpected or
@@ -116,20 +122,24 @@ def load_into(
     if pos_embed not in POS_EMBED_MODES:
         fix = nearest(pos_embed, POS_EMBED_MODES)
         raise VimDeployError("VIM-202", f"unknown way to fit pos_embed: {pos_embed!r}", fix=fix)
+    prefix = f"{vim_path}." if vim_path else ""
     expected = model.state_dict()
-    _check_keys(state_dict, expected, config)
-    fitted = dict(state_dict)
+    _check_keys(state_dict, expected, prefix, config)
+    own = {key.removeprefix(prefix): key for key in state_dict if key.startswith(prefix)}
+    vim = {name: state_dict[key] for name, key in own.items()}
     notes: list[str] = []
-    how = _fit_pos_embed(fitted, config, stored_config, pos_embed, notes)
+    how = _fit_pos_embed(vim, config, stored_config, pos_embed, notes)
     if config.if_rope:
-        _fit_rope(fitted, expected, config, notes)
+        tables = {key: expected[prefix + key] for key in _ROPE}
+        _fit_rope(vim, tables, config, notes)
+    fitted = {**state_dict, **{key: vim[name] for name, key in own.items()}}
     model.load_state_dict(fitted, strict=True)
     parameters = sum(tensor.numel() for tensor in fitted.values())
     return KeyReport(len(fitted), parameters, how, tuple(notes))
 
 
 def _check_keys(
-    found: Mapping[str, Tensor], expected: Mapping[str, Tensor], config: ModelConfig
+    found: Mapping[str, Tensor], expected: Mapping[str, Tensor], prefix: str, config: ModelConfig
 ) -> None:
     """VIM-404 with every key that does not fit; sizes that follow the image size are left out."""
     lines = [
@@ -143,7 +153,7 @@ def _check_keys(
         if key not in expected
     ]
     for key, tensor in expected.items():
-        if key in found and not _fits(key, found[key], tensor):
+        if key in found and not _fits(key.removeprefix(prefix), found[key], tensor):
             lines.append(f"{key}: found {_shape(found[key])}, expected {_shape(tensor)}")
     if lines:
         hidden = len(lines) - _LISTED
@@ -152,7 +162,7 @@ def _check_keys(
             "VIM-404",
             f"{len(lines)} keys of the checkpoint do not fit the model",
             why="\n".join(shown),
-            fix=_advice(found, config),
+            fix=_DENSE_ADVICE if prefix else _advice(found, config),
         )
 
 

@@ -2,44 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
 from vim_deploy.errors import VimDeployError, nearest
+from vim_deploy.model.dense.heads import default_dense_head, dense_outputs, parse_dense_head
+from vim_deploy.model.head_spec import Head
+from vim_deploy.model.network import Network
 from vim_deploy.model.vim import VisionMamba
+from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.specs import ImagePreparation
 
 PREPROCESS_MODES = ("none", "normalize", "uint8")
-HEADS = ("logits", "softmax", "topk:K", "features")
+HEADS = ("logits", "softmax", "topk:K", "features", "tokens")
 
 
-@dataclass(frozen=True)
-class Head:
-    """A parsed ``--head``: kind and, for ``topk``, how many classes."""
-
-    kind: str
-    count: int = 0
-
-    @property
-    def output_names(self) -> tuple[str, ...]:
-        """Names of the graph outputs."""
-        if self.kind == "topk":
-            return "probabilities", "classes"
-        return {"softmax": ("probabilities",)}.get(self.kind, (self.kind,))
+def default_head(dense: DenseConfig | None) -> str:
+    """The head of an export that names none: logits, or features where there are no classes."""
+    return "logits" if dense is None else default_dense_head(dense)
 
 
-def parse_head(text: str, config: ModelConfig) -> Head:
-    """Read ``logits``, ``softmax``, ``topk:K`` or ``features`` for this model.
+def parse_head(text: str, config: ModelConfig, dense: DenseConfig | None = None) -> Head:
+    """Read ``logits``, ``softmax``, ``topk:K``, ``features`` or ``tokens`` for this model.
+
+    ``features`` are what the head of a classifier reads, [B, D] with a class token or pooling;
+    ``tokens`` are all of the last norm's outputs, [B, L, D]. ``parse_dense_head`` says what a
+    dense model gives.
 
     Raises:
         VimDeployError: VIM-202 for an unknown head or K, VIM-203 when the model has no classes
             on its last axis to take a softmax or the best K of.
     """
+    if dense is not None:
+        return parse_dense_head(text, dense)
     kind, _, count = text.partition(":")
-    if kind in ("logits", "softmax", "features") and not count:
+    if kind in ("logits", "softmax", "features", "tokens") and not count:
         head = Head(kind)
     elif kind == "topk" and count.isdigit() and int(count) > 0:
         head = Head(kind, int(count))
@@ -74,7 +72,7 @@ def example_input(config: ModelConfig, preprocess: str, batch: int) -> Tensor:
 
 
 class DeployedModel(nn.Module):
-    """Preparation, VisionMamba and head as one module, eager and traced alike.
+    """Preparation, network and head as one module, eager and traced alike.
 
     Input by ``preprocess``: ``none`` normalised float [B, C, H, W]; ``normalize`` float
     [B, C, H, W] in [0, 1]; ``uint8`` pixels [B, H, W, C].
@@ -84,7 +82,7 @@ class DeployedModel(nn.Module):
     pixel_std: Tensor
 
     def __init__(
-        self, model: VisionMamba, image: ImagePreparation, preprocess: str, head: Head
+        self, model: Network, image: ImagePreparation, preprocess: str, head: Head
     ) -> None:
         super().__init__()
         if preprocess not in PREPROCESS_MODES:
@@ -102,13 +100,18 @@ class DeployedModel(nn.Module):
             self.register_buffer("pixel_std", torch.tensor(image.std).view(1, channels, 1, 1))
         self.eval()
 
-    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """The head's output; ``topk`` gives probabilities [.., K] and class indices int64."""
+    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """The head's outputs; ``topk`` gives probabilities [.., K] and class indices int64."""
         if self.preprocess == "uint8":
             # Float first: TensorRT-RTX has no transpose of bytes.
             image = image.float().permute(0, 3, 1, 2) / 255
         if self.preprocess != "none":
             image = (image - self.pixel_mean) / self.pixel_std
+        if self.model.dense is not None:
+            return dense_outputs(self.model, image, self.head)
+        assert isinstance(self.model, VisionMamba)
+        if self.head.kind == "tokens":
+            return self.model.last_tokens(image)
         result: Tensor = self.model(image, self.head.kind == "features")
         if self.head.kind in ("softmax", "topk"):
             result = result.softmax(dim=-1)

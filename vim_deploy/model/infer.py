@@ -79,6 +79,7 @@ def infer_config(
     *,
     model: str | None = None,
     image_size: ImageSize | None = None,
+    hidden: Mapping[str, Any] | None = None,
 ) -> Inferred:
     """The architecture of a checkpoint.
 
@@ -87,6 +88,7 @@ def infer_config(
         stored_args: training arguments from the file (``model``, ``input_size``, ...).
         model: named variant that the user says it is; image size and classes are then inferred.
         image_size: used only where the checkpoint does not tell its own.
+        hidden: values of what shapes do not tell, other than the published classifiers'.
 
     Raises:
         VimDeployError: VIM-404 when the weights are not those of ``model``, VIM-407 when something
@@ -99,7 +101,7 @@ def infer_config(
     if variant is None:
         _sizes_from_shapes(shapes, draft)
         _image_from_patches(shapes, args, image_size, draft)
-        _hidden_fields(shapes, draft)
+        _hidden_fields(shapes, draft, {**_PUBLISHED, **(hidden or {})})
     else:
         _variant_fields(variant, shapes, assumed, draft)
         _image_from_stride(shapes, args, find_variant(variant), image_size, draft)
@@ -276,9 +278,9 @@ def _told_by_nothing(shapes: Shapes) -> list[str]:
     return [name for name in _PUBLISHED if name not in pointless]
 
 
-def _hidden_fields(shapes: Shapes, draft: _Draft) -> None:
+def _hidden_fields(shapes: Shapes, draft: _Draft, published: Mapping[str, Any]) -> None:
     """The published models' values for what nothing in the file tells."""
-    values = {name: _PUBLISHED[name] for name in _told_by_nothing(shapes)}
+    values = {name: published[name] for name in _told_by_nothing(shapes)}
     draft.assume("shapes do not tell, and the published models have these", **values)
     # Stated once here, not listed each time: the first changes kernels only, the second is a
     # debugging switch of the official mixer (ssm_cfg use_fast_path=False drops the backward scan).

@@ -37,12 +37,13 @@ def inner_outputs(module: DeployedModel, image: Tensor) -> dict[Place, Tensor]:
 
         handles.append(child.register_forward_pre_hook(hook))
 
-    model = module.model
+    model = module.model.vim
     keep(place(BEFORE_BLOCKS, "patch_embed"), model.patch_embed, lambda output: output)
     for index, block in enumerate(model.layers[: model.config.layers_run]):
         assert isinstance(block, Block)
         _keep_block(keep, keep_input, block, index, model.config.mirrored(index))
-    keep(place(BEHIND_BLOCKS, "norm_f"), model.norm_f, lambda output: output)
+    if hasattr(model, "norm_f"):
+        keep(place(BEHIND_BLOCKS, "norm_f"), model.norm_f, lambda output: output)
     if isinstance(model.head, nn.Linear):
         keep_input(place(BEHIND_BLOCKS, "features"), model.head)
         keep(place(BEHIND_BLOCKS, "head"), model.head, lambda output: output)

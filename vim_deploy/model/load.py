@@ -2,49 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from vim_deploy.errors import VimDeployError
 from vim_deploy.model.checkpoint import Checkpoint, read_checkpoint
+from vim_deploy.model.dense.load import fill, load_dense, seeded_dense, wants_dense
+from vim_deploy.model.dense.weights import dense_weights, kind_of
 from vim_deploy.model.fit import config_for_image_size, load_into
 from vim_deploy.model.heads import DeployedModel, parse_head
 from vim_deploy.model.infer import infer_config
+from vim_deploy.model.loaded import LoadedModel, loaded_model
+from vim_deploy.model.network import Network, build_network
 from vim_deploy.model.vim import VisionMamba, seed_weights
-from vim_deploy.recipe.catalog import find_recipe, find_variant, names_recipe, short_name
-from vim_deploy.recipe.load import checkpoint_address, read_labels
+from vim_deploy.recipe.catalog import find_dense_recipe, find_recipe, find_variant, names_recipe
+from vim_deploy.recipe.dense_config import DenseConfig
+from vim_deploy.recipe.load import checkpoint_address
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.request import AUTO, ModelRequest
-from vim_deploy.recipe.schema import Recipe, Tolerances
-from vim_deploy.specs import CheckpointInfo, ExportInfo, ImagePreparation
-
-#: Mean and standard deviation for grey pictures without a recipe: values to [-1, 1].
-_GREY = (0.5,)
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A module with weights and all that is known about it.
-
-    ``pos_embed`` is ``as stored``, or how it was interpolated. ``stem`` names outputs;
-    ``tolerances`` are the recipe's, when there is one.
-    """
-
-    module: VisionMamba
-    checkpoint: CheckpointInfo
-    image: ImagePreparation
-    labels: tuple[str, ...]
-    pos_embed: str
-    stem: str
-    notes: tuple[str, ...]
-    tolerances: Tolerances | None = None
-
-    @property
-    def name(self) -> str:
-        """Short name of the variant, or ``custom``."""
-        return short_name(self.module.config)
+from vim_deploy.recipe.schema import Recipe
+from vim_deploy.specs import CheckpointInfo, ExportInfo
 
 
 def load_model(request: ModelRequest) -> LoadedModel:
@@ -55,12 +32,13 @@ def load_model(request: ModelRequest) -> LoadedModel:
             (checkpoint and architecture), VIM-412 (recipe), VIM-416 (labels).
     """
     recipe = find_recipe(request.source) if names_recipe(request.source) else None
+    from_source = recipe is not None
     described = [
         text
         for text, given in (
             ("--model", request.model != AUTO),
             ("--config", request.config is not None),
-            ("the recipe", recipe is not None),
+            ("the recipe", from_source),
         )
         if given
     ]
@@ -68,12 +46,20 @@ def load_model(request: ModelRequest) -> LoadedModel:
         raise VimDeployError(
             "VIM-203", f"{' and '.join(described)} both describe the architecture", fix="give one"
         )
+    # A dense recipe tells what a checkpoint of the user's own is: --model RECIPE.
+    recipe = recipe or find_dense_recipe(request.model)
     if request.random_weights is not None:
         return _seeded(request, recipe)
-    address = checkpoint_address(recipe) if recipe else request.source
+    address = checkpoint_address(recipe) if recipe and from_source else request.source
     wanted = "model_ema" if request.use_ema or (recipe and _part(recipe) == "model_ema") else "auto"
     checkpoint = read_checkpoint(address, part=wanted)
     notes = list(checkpoint.notes)
+    stem = recipe.name if recipe and from_source else Path(checkpoint.info.name).stem
+    if wants_dense(request, recipe, checkpoint):
+        found = load_dense(request, recipe, checkpoint)
+        notes += found.notes
+        network, info, how = found.network, checkpoint.info, found.pos_embed
+        return loaded_model(request, recipe, network, info, how, stem, notes, found.labels)
     stored = _architecture(request, recipe, checkpoint, notes)
     config = _sized(stored, request.image_size)
     module = VisionMamba(config)
@@ -85,8 +71,7 @@ def load_model(request: ModelRequest) -> LoadedModel:
         stored_config=stored,
     )
     notes += report.notes
-    stem = recipe.name if recipe else Path(checkpoint.info.name).stem
-    return _loaded(request, recipe, module, checkpoint.info, report.pos_embed, stem, notes)
+    return loaded_model(request, recipe, module, checkpoint.info, report.pos_embed, stem, notes)
 
 
 def checkpoint_of(request: ModelRequest) -> str:
@@ -107,27 +92,38 @@ def reference_model(address: str, info: ExportInfo) -> DeployedModel:
         VimDeployError: VIM-404 when ``address`` is another checkpoint.
     """
     config = ModelConfig.from_dict(info.model_config)
-    module = VisionMamba(config)
+    dense = DenseConfig.from_dict(info.dense) if info.dense else None
     stored = info.checkpoint
+    module: Network
     if stored.part == "seeded":
         if address != stored.name:
             raise _other_checkpoint(address, stored.name)
+        module = build_network(config, dense)
         seed_weights(module, int(stored.name.removeprefix("seed:")))
     else:
         part = "model_ema" if stored.part == "model_ema" else "auto"
         checkpoint = read_checkpoint(address, part=part)
         if checkpoint.info.sha256 != stored.sha256:
             raise _other_checkpoint(address, f"{stored.name}, sha256 {stored.sha256}")
-        mode, stored_config = _fitted_from(info, config)
-        load_into(
-            module,
-            checkpoint.state_dict,
-            config=config,
-            pos_embed=mode,
-            stored_config=stored_config,
-        )
-    head = parse_head(info.head, config)
+        module = _filled(config, dense, checkpoint, *_fitted_from(info, config))
+    head = parse_head(info.head, config, dense)
     return DeployedModel(module, info.image, info.preprocess, head)
+
+
+def _filled(
+    config: ModelConfig,
+    dense: DenseConfig | None,
+    checkpoint: Checkpoint,
+    mode: str,
+    stored: ModelConfig | None,
+) -> Network:
+    """The network with the weights of ``checkpoint``, fitted as an exported file says."""
+    if dense is not None:
+        kind = kind_of(checkpoint.state_dict) or "backbone"
+        return fill(config, dense, dense_weights(checkpoint.state_dict, kind), mode, stored)[0]
+    module = VisionMamba(config)
+    load_into(module, checkpoint.state_dict, config=config, pos_embed=mode, stored_config=stored)
+    return module
 
 
 #: ``ExportInfo.pos_embed`` of an interpolated embedding, as ``load_into`` reports it.
@@ -166,20 +162,25 @@ def _sized(config: ModelConfig, size: int | tuple[int, int] | None) -> ModelConf
 
 def _seeded(request: ModelRequest, recipe: Recipe | None) -> LoadedModel:
     """A named architecture with weights that mean nothing."""
-    if recipe is not None:
-        config, stem = recipe.model_config, recipe.name
-    elif request.config is not None:
-        config, stem = ModelConfig.from_dict(request.config), Path(request.source).stem
-    else:
-        name = request.source if request.model == AUTO else request.model
-        config, stem = find_variant(name), name
     seed = request.random_weights
     assert seed is not None
-    module = VisionMamba(_sized(config, request.image_size))
+    module: Network
+    stem = recipe.name if recipe is not None else Path(request.source).stem
+    if wants_dense(request, recipe, None):
+        module = seeded_dense(request, recipe)
+    else:
+        if recipe is not None:
+            config = recipe.model_config
+        elif request.config is not None:
+            config = ModelConfig.from_dict(request.config)
+        else:
+            stem = request.source if request.model == AUTO else request.model
+            config = find_variant(stem)
+        module = VisionMamba(_sized(config, request.image_size))
     seed_weights(module, seed)
     info = CheckpointInfo(name=f"seed:{seed}", sha256="", part="seeded")
     notes = [f"weights are random (seed {seed}): outputs mean nothing"]
-    return _loaded(request, recipe, module, info, "as stored", stem, notes)
+    return loaded_model(request, recipe, module, info, "as stored", stem, notes)
 
 
 def _architecture(
@@ -196,61 +197,3 @@ def _architecture(
     )
     notes += inferred.statements
     return inferred.config
-
-
-def _loaded(
-    request: ModelRequest,
-    recipe: Recipe | None,
-    module: VisionMamba,
-    checkpoint: CheckpointInfo,
-    pos_embed: str,
-    stem: str,
-    notes: list[str],
-) -> LoadedModel:
-    labels = request.labels
-    if labels is None:
-        labels = read_labels(recipe) if recipe else ()
-    if labels and len(labels) != module.config.num_classes:
-        raise VimDeployError(
-            "VIM-415",
-            f"{len(labels)} labels for {module.config.num_classes} classes",
-            fix="give one class name a line, in the order of the model's outputs",
-        )
-    return LoadedModel(
-        module=module,
-        checkpoint=checkpoint,
-        image=_preparation(request, recipe, module.config, notes),
-        labels=labels,
-        pos_embed=pos_embed,
-        stem=stem,
-        notes=tuple(notes),
-        tolerances=recipe.tolerances if recipe else None,
-    )
-
-
-def _preparation(
-    request: ModelRequest, recipe: Recipe | None, config: ModelConfig, notes: list[str]
-) -> ImagePreparation:
-    height, width = config.image_hw
-    if recipe is not None:
-        image = dataclasses.replace(recipe.image, height=height, width=width)
-    elif config.channels == 3:
-        image = ImagePreparation(height, width)
-    else:
-        grey = _GREY * config.channels
-        image = ImagePreparation(height, width, config.channels, grey, grey)
-        if request.mean is None or request.std is None:
-            notes.append("picture mean and std are assumed to be 0.5: set them with --mean, --std")
-    changes = {
-        key: value
-        for key in ("mean", "std", "crop_ratio")
-        if (value := getattr(request, key)) is not None
-    }
-    for key in ("mean", "std"):
-        if key in changes and len(changes[key]) != config.channels:
-            raise VimDeployError(
-                "VIM-202",
-                f"--{key} has {len(changes[key])} values for {config.channels} channels",
-                fix=f"--{key} with {config.channels} numbers joined by commas",
-            )
-    return dataclasses.replace(image, **changes)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from vim_deploy.model.dense.typing import type_dense
 from vim_deploy.model.heads import DeployedModel
+from vim_deploy.model.rounding import round_inputs, round_outputs, store
 from vim_deploy.model.vim import Block, VisionMamba
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
 from vim_deploy.specs import Precision
@@ -39,88 +40,55 @@ def typed_twin(
     def type_of(role: str, block: int | None = None) -> torch.dtype:
         return torch.float32 if policy.keeps_fp32(role, block) else half
 
-    _type_model(twin.model, type_of)
+    _type_vim(twin.model.vim, type_of)
+    if twin.model.dense is not None:
+        type_dense(twin.model, type_of)
     return twin
 
 
-def _type_model(model: VisionMamba, type_of: _Type) -> None:
-    _store(model.patch_embed.proj, type_of("patch_embed"))
-    _round_inputs(model.patch_embed, type_of("patch_embed"))
-    _round_outputs(model.patch_embed, torch.float32)
+def _type_vim(model: VisionMamba, type_of: _Type) -> None:
+    store(model.patch_embed.proj, type_of("patch_embed"))
+    round_inputs(model.patch_embed, type_of("patch_embed"))
+    round_outputs(model.patch_embed, torch.float32)
     if model.config.if_rope:
-        _round_inputs(model.rope, type_of("rope"))
+        round_inputs(model.rope, type_of("rope"))
         for buffer in (model.rope.freqs_cos, model.rope.freqs_sin):
             buffer.data = buffer.data.to(type_of("rope"))
     for index, block in enumerate(model.layers):
         assert isinstance(block, Block)
         _type_block(block, lambda role, index=index: type_of(role, index))
-    _round_inputs(model.norm_f, torch.float32)
+    if hasattr(model, "norm_f"):
+        round_inputs(model.norm_f, torch.float32)
     if isinstance(model.head, nn.Linear):
-        _store(model.head, type_of("head"))
-        _round_inputs(model.head, type_of("head"))
-        _round_outputs(model.head, torch.float32)
+        store(model.head, type_of("head"))
+        round_inputs(model.head, type_of("head"))
+        round_outputs(model.head, torch.float32)
 
 
 def _type_block(block: Block, type_of: _Type) -> None:
-    _round_inputs(block, type_of("residual"))
+    round_inputs(block, type_of("residual"))
     # The sums of two-layer mode and the last one are float32, like the norm that reads them.
-    _round_outputs(block, torch.float32)
-    _round_inputs(block.norm, torch.float32)
+    round_outputs(block, torch.float32)
+    round_inputs(block.norm, torch.float32)
     mixer = block.mixer
     for name in ("in_proj", "out_proj", "x_proj", "x_proj_b"):
         if (linear := getattr(mixer, name, None)) is not None:
-            _store(linear, type_of(name.removesuffix("_b")))
-    _round_inputs(mixer.in_proj, type_of("in_proj"))
+            store(linear, type_of(name.removesuffix("_b")))
+    round_inputs(mixer.in_proj, type_of("in_proj"))
     for suffix in ("", "_b"):
         if not hasattr(mixer, f"conv1d{suffix}"):
             continue
         convolution = getattr(mixer, f"conv1d{suffix}")
-        _round_inputs(convolution, type_of("conv"), torch.float32)
-        _round_outputs(convolution, type_of("conv"))
-        _round_inputs(getattr(mixer, f"x_proj{suffix}"), type_of("x_proj"))
+        round_inputs(convolution, type_of("conv"), torch.float32)
+        round_outputs(convolution, type_of("conv"))
+        round_inputs(getattr(mixer, f"x_proj{suffix}"), type_of("x_proj"))
         steps = getattr(mixer, f"dt_proj{suffix}")
         # Its bias belongs to the scan, which adds it in float32.
         steps.weight.data = steps.weight.data.to(type_of("dt_proj"))
-        _round_inputs(steps, type_of("dt_proj"))
+        round_inputs(steps, type_of("dt_proj"))
     for scan in (mixer.scan, mixer.scan_b):
-        _round_inputs(scan, type_of("scan"), torch.float32, positions=_SCAN_ACTIVATIONS)
+        round_inputs(scan, type_of("scan"), torch.float32, positions=_SCAN_ACTIVATIONS)
     # The directions are summed and scaled in float32; their sum is rounded once.
-    _round_inputs(mixer.out_proj, type_of("scan"), type_of("out_proj"))
+    round_inputs(mixer.out_proj, type_of("scan"), type_of("out_proj"))
     if hasattr(mixer, "gamma"):
         mixer.gamma.data = mixer.gamma.data.to(type_of("scan"))
-
-
-def _store(module: nn.Module, dtype: torch.dtype) -> None:
-    """Weights of one layer in ``dtype``."""
-    for parameter in module.parameters(recurse=False):
-        parameter.data = parameter.data.to(dtype)
-
-
-def _cast(value: Any, dtypes: tuple[torch.dtype, ...]) -> Any:  # noqa: ANN401 - any argument
-    if isinstance(value, Tensor) and value.is_floating_point():
-        for dtype in dtypes:
-            value = value.to(dtype)
-    return value
-
-
-def _round_inputs(
-    module: nn.Module, *dtypes: torch.dtype, positions: tuple[int, ...] | None = None
-) -> None:
-    """Cast the arguments at ``positions`` (None: all) through ``dtypes`` before every call."""
-
-    def hook(_module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(
-            _cast(value, dtypes) if positions is None or position in positions else value
-            for position, value in enumerate(arguments)
-        )
-
-    module.register_forward_pre_hook(hook)
-
-
-def _round_outputs(module: nn.Module, dtype: torch.dtype) -> None:
-    def hook(_module: nn.Module, _arguments: object, output: Any) -> Any:  # noqa: ANN401
-        if isinstance(output, tuple):
-            return tuple(_cast(value, (dtype,)) for value in output)
-        return _cast(output, (dtype,))
-
-    module.register_forward_hook(hook)

@@ -16,12 +16,6 @@ from vim_deploy.recipe.model_config import ModelConfig
 
 _LAYER = re.compile(r"layers\.(\d+)\.")
 _MIXER = "layers.0.mixer."
-#: First parts of the keys of the official segmentation and detection models, and of the frameworks
-#: they are trained with (mmsegmentation, detectron2).
-_DENSE_HEADS = (
-    "auxiliary_head", "backbone", "decode_head", "fpn1", "net", "neck", "proposal_generator",
-    "roi_heads", "simfp_2",
-)  # fmt: skip
 #: Rope tables hold cosines and sines, at most 1; checkpoints may store them in bfloat16, whose
 #: spacing just below 1 is 2**-8 (8 bits of precision). Another formula is off by far more.
 ROPE_TOLERANCE = 2.0**-8
@@ -96,7 +90,7 @@ def measure(state_dict: Mapping[str, Tensor]) -> Shapes:
     """Read the shapes.
 
     Raises:
-        VimDeployError: VIM-407 when these are not the keys of a Vision Mamba classifier.
+        VimDeployError: VIM-407 when these are not the keys of a Vision Mamba.
     """
     refuse_other_models(state_dict)
     patch = _tensor(state_dict, "patch_embed.proj.weight", 4)
@@ -126,19 +120,12 @@ def measure(state_dict: Mapping[str, Tensor]) -> Shapes:
 
 
 def refuse_other_models(state_dict: Mapping[str, Tensor]) -> None:
-    """VIM-407 for the keys of a segmentation or detection model, and of anything but a Vim."""
+    """VIM-407 for the keys of anything but a Vim."""
     first = {key.partition(".")[0] for key in state_dict}
-    dense = sorted(first.intersection(_DENSE_HEADS))
-    if dense and any("mixer." in key for key in state_dict):
-        raise cannot_infer(
-            "this is a segmentation or detection checkpoint, which this version does not export",
-            "keys start with " + ", ".join(f"{name}." for name in dense),
-            "export a classification checkpoint",
-        )
     if "layers.0.mixer.A_log" not in state_dict or "patch_embed.proj.weight" not in state_dict:
         shown = sorted(first)[:8]
         raise cannot_infer(
-            "these are not the weights of a Vision Mamba classifier",
+            "these are not the weights of a Vision Mamba",
             "there is no patch_embed.proj.weight or no layers.0.mixer.A_log; keys start with "
             + ", ".join(shown),
             "give a checkpoint of hustvl/Vim, or its keywords with --config",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vim_deploy.model.layers import DirectionalConv1d, PatchEmbed, make_norm
 from vim_deploy.model.mixer import Mixer
 from vim_deploy.model.rope import RotaryEmbedding
+from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.model_config import ModelConfig
 
 
@@ -42,6 +43,10 @@ class VisionMamba(nn.Module):
     cls_token: nn.Parameter
     cls_token_head: nn.Parameter
     cls_token_tail: nn.Parameter
+    #: Path of the Vim among a network's modules: it is the network.
+    vim_path = ""
+    #: What stands behind the blocks of a dense model; a classifier has nothing of that.
+    dense: DenseConfig | None = None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -64,14 +69,23 @@ class VisionMamba(nn.Module):
         self.head = nn.Linear(dim, config.num_classes) if has_head else nn.Identity()
         self.eval()
 
+    @property
+    def vim(self) -> VisionMamba:
+        """This module; networks around a Vim have it as a part."""
+        return self
+
     def forward(self, image: Tensor, return_features: bool = False) -> Tensor:
         """Logits, or the features before the head."""
-        features = self._pool(self._final_norm(*self._mix(self._tokens(image))))
+        features = self._pool(self.last_tokens(image))
         if return_features:
             return features
         logits: Tensor = self.head(features)
         # The official code takes this maximum with a class token too, over the classes then.
         return logits.amax(dim=1) if self.config.final_pool_type == "max" else logits
+
+    def last_tokens(self, image: Tensor) -> Tensor:
+        """Every token behind the last norm, T[B, L, embed_dim]."""
+        return self._final_norm(*self._mix(self._tokens(image)))
 
     def block_outputs(self, image: Tensor) -> list[tuple[Tensor, Tensor]]:
         """(hidden, residual) of every layer that runs, each T[B, L, embed_dim].
@@ -134,11 +148,16 @@ class VisionMamba(nn.Module):
         result: Tensor = self.rope(x)
         return result
 
-    def _mix(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _mix(
+        self, x: Tensor, seen: list[tuple[Tensor, Tensor]] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """(hidden, residual) behind the last layer; ``seen`` takes those of every layer."""
         hidden, residual = x, None
         if not self.config.if_bidirectional:
             for layer in self.layers:
                 hidden, residual = layer(*self._rotate(hidden, residual))
+                if seen is not None:
+                    seen.append((hidden, residual))
             return hidden, residual
         for index in range(0, self.config.layers_run, 2):
             hidden, residual = self._mix_pair(index, *self._rotate(hidden, residual))
@@ -172,7 +191,7 @@ class VisionMamba(nn.Module):
         return x.mean(dim=1) if config.final_pool_type == "mean" else x
 
 
-def seed_weights(model: VisionMamba, seed: int) -> None:
+def seed_weights(model: nn.Module, seed: int) -> None:
     """Fill ``model`` with repeatable weights of realistic scale, for timing and smoke runs.
 
     Not trained: outputs mean nothing. Step sizes follow Mamba's initialisation (softplus(dt_bias)
@@ -186,6 +205,10 @@ def seed_weights(model: VisionMamba, seed: int) -> None:
 
     with torch.no_grad():
         for module in model.modules():
+            if isinstance(module, nn.ConvTranspose2d):
+                # Kernel and stride are equal: every output reads each input channel once.
+                normal(module.weight, module.in_channels**-0.5)
+                module.bias.zero_()  # type: ignore[union-attr]
             if isinstance(module, nn.Linear | nn.Conv2d | DirectionalConv1d):
                 normal(module.weight, module.weight[0].numel() ** -0.5)
                 if module.bias is not None:
@@ -196,7 +219,8 @@ def seed_weights(model: VisionMamba, seed: int) -> None:
                     if name.startswith("dt_proj") and isinstance(child, nn.Linear):
                         _seed_step_bias(child.bias, generator)
         for name, parameter in model.named_parameters():
-            if name == "pos_embed" or name.startswith("cls_token"):
+            last = name.rpartition(".")[2]
+            if last == "pos_embed" or last.startswith("cls_token"):
                 normal(parameter, 0.02)
 
 

@@ -53,8 +53,9 @@ class ExportOptions:
     (``vim_deploy.specs.GraphForm``), ``scan_body`` that of the scan ops' functions (``ScanBody``),
     ``dump_passes`` a folder for the graph before and after each fusion pass. ``precision`` types
     weights and activations, apart from what the file ``precision_policy`` (None: the shipped one)
-    keeps in float32; ``io_precision`` the inputs and outputs. ``check`` compares the file with
-    PyTorch in ONNX Runtime before it is put in place.
+    keeps in float32; ``io_precision`` the inputs and outputs. ``head`` None gives logits, or the
+    feature maps of a model without classes. ``check`` compares the file with PyTorch in ONNX
+    Runtime before it is put in place.
     """
 
     batch: int | None = None
@@ -66,7 +67,7 @@ class ExportOptions:
     io_precision: Precision = "fp32"
     opset: int = 18
     preprocess: str = "none"
-    head: str = "logits"
+    head: str | None = None
     check: bool = True
     force: bool = False
 
@@ -168,10 +169,14 @@ def require_torch() -> None:
 def _export_loaded(
     loaded: LoadedModel, path: Path, options: ExportOptions, started: float
 ) -> ExportResult:
-    from vim_deploy.model.heads import DeployedModel, parse_head
+    from vim_deploy.model.heads import DeployedModel, default_head, parse_head
 
-    head = parse_head(options.head, loaded.module.config)
-    module = DeployedModel(loaded.module, loaded.image, options.preprocess, head)
+    network = loaded.module
+    if options.head is None:
+        options = replace(options, head=default_head(network.dense))
+    assert options.head is not None
+    head = parse_head(options.head, network.config, network.dense)
+    module = DeployedModel(network, loaded.image, options.preprocess, head)
     info = export_info(loaded, options, module.preprocess)
     if not options.force:
         existing = _existing_export(path, info, loaded.notes, started)
@@ -250,6 +255,7 @@ def export_info(loaded: LoadedModel, options: ExportOptions, preprocess: Any) ->
         "tool_version": vim_deploy.__version__,
         "labels": loaded.labels,
         "scan_body": options.scan_body,
+        "dense": {} if loaded.module.dense is None else loaded.module.dense.as_dict(),
     }
     info = ExportInfo(**values, settings_hash="")
     digest = settings_hash({**info.as_dict(), "batch": options.batch})

@@ -102,7 +102,7 @@ def open_subject(
 
 
 def _from_checkpoint(source: str, options: SubjectOptions) -> Subject:
-    from vim_deploy.model.heads import DeployedModel, parse_head
+    from vim_deploy.model.heads import DeployedModel, default_head, parse_head
     from vim_deploy.model.load import load_model
 
     if options.precision_policy is not None and options.precision in (None, "fp32"):
@@ -113,10 +113,14 @@ def _from_checkpoint(source: str, options: SubjectOptions) -> Subject:
             fix="add --precision fp16 or bf16",
         )
     loaded = load_model(replace(options.request, source=source))
-    head = parse_head("logits", loaded.module.config)
-    module = DeployedModel(loaded.module, loaded.image, "none", head)
+    network = loaded.module
+    kind = default_head(network.dense)
+    head = parse_head(kind, network.config, network.dense)
+    module = DeployedModel(network, loaded.image, "none", head)
     chosen = ExportOptions(
-        precision=options.precision or "fp32", precision_policy=options.precision_policy
+        precision=options.precision or "fp32",
+        precision_policy=options.precision_policy,
+        head=kind,
     )
     info = export_info(loaded, chosen, module.preprocess)
     return Subject(loaded.stem, module, info, None, loaded.tolerances)

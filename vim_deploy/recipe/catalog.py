@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vim_deploy.errors import VimDeployError, nearest
+from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.load import load_recipe
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.schema import CUSTOM, Recipe
@@ -34,6 +35,8 @@ _SIZES = {
 }
 #: A recipe for a fine-tuned checkpoint may change these and still name its variant.
 FREE_KEYWORDS = ("img_size", "num_classes")
+#: They do not make another architecture.
+_TRAINING_KEYWORDS = ("drop_rate", "drop_path_rate", "initializer_cfg", "ft_seq_len")
 
 
 def _published_config(embed_dim: int, stride: int) -> ModelConfig:
@@ -83,10 +86,33 @@ def short_name(config: ModelConfig) -> str:
     return next((name for name in _SIZES if _is_variant(config, name)), CUSTOM)
 
 
+def model_name(config: ModelConfig, dense: DenseConfig | None) -> str:
+    """Short name of a model: a classifier's variant, or the recipe of a dense one.
+
+    Image size, classes and what only the evaluation uses make no other model. ``custom`` when it
+    is none of them.
+    """
+    if dense is None:
+        return short_name(config)
+    for name in recipe_names():
+        recipe = load_recipe(recipes_folder() / f"{name}.toml")
+        if recipe.dense is not None and _same_dense(recipe, config, dense):
+            return name
+    return CUSTOM
+
+
+def _same_dense(recipe: Recipe, config: ModelConfig, dense: DenseConfig) -> bool:
+    assert recipe.dense is not None
+    left_out = (*FREE_KEYWORDS, *_TRAINING_KEYWORDS, "fused_add_norm", "residual_in_fp32")
+    own, named = config.as_dict(), recipe.model_config.as_dict()
+    if any(own[key] != named[key] for key in named if key not in left_out):
+        return False
+    return dense.structure() == recipe.dense.structure()
+
+
 def _is_variant(config: ModelConfig, name: str) -> bool:
     own, named = config.as_dict(), find_variant(name).as_dict()
-    # Training-only keywords do not make another architecture.
-    ignored = (*FREE_KEYWORDS, "drop_rate", "drop_path_rate", "initializer_cfg", "ft_seq_len")
+    ignored = (*FREE_KEYWORDS, *_TRAINING_KEYWORDS)
     return all(own[key] == named[key] for key in named if key not in ignored)
 
 
@@ -126,6 +152,14 @@ def find_recipe(text: str) -> Recipe:
         )
     _check_model(recipe)
     return recipe
+
+
+def find_dense_recipe(name: str) -> Recipe | None:
+    """The shipped recipe of a dense model of that name; None for every other text."""
+    if name not in recipe_names():
+        return None
+    recipe = find_recipe(name)
+    return recipe if recipe.dense is not None else None
 
 
 def _check_model(recipe: Recipe) -> None:

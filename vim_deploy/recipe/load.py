@@ -14,6 +14,7 @@ from typing import Any
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.files import require_file
 from vim_deploy.images import INTERPOLATIONS
+from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.schema import (
     CHECKPOINT_PARTS,
@@ -58,12 +59,18 @@ _TOP = {
 }
 _CHECKPOINT = {"address": _TEXT, "part": _TEXT}
 _IMAGE = {"mean": _LIST, "std": _LIST, "crop_ratio": _NUMBER, "interpolation": _TEXT}
-_PUBLISHED = {"top1": _FIGURE, "top5": _FIGURE, "dataset": _TEXT, "source": _TEXT, "paper": _TEXT}
+_PUBLISHED = {"dataset": _TEXT, "source": _TEXT, "paper": _TEXT}
+#: Figures of each task.
+_FIGURES = {
+    "classification": ("top1", "top5"),
+    "segmentation": ("miou",),
+    "detection": ("box_ap", "mask_ap"),
+}
 _TOLERANCES = {
     "atol": _NUMBER,
     "rtol": _NUMBER,
     "cosine": _NUMBER,
-    "top1_agreement": _NUMBER,
+    "top1_agreement": _FIGURE,
     "origin": _TEXT,
 }
 _KIND_NAMES = {str: "text", int: "a number", float: "a number", list: "a list", dict: "a table"}
@@ -99,7 +106,7 @@ def read_labels(recipe: Recipe) -> tuple[str, ...]:
         lines = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines())
     except UnicodeDecodeError as error:
         raise _invalid(path, f"not UTF-8 text: {error}") from error
-    classes = recipe.model_config.num_classes
+    classes = recipe.num_classes
     if len(lines) != classes or not all(lines):
         raise _invalid(
             path,
@@ -113,14 +120,21 @@ def read_labels(recipe: Recipe) -> tuple[str, ...]:
 def checkpoint_address(recipe: Recipe) -> str:
     """The address of the weights: ``hf://...`` as it stands, a path made absolute.
 
-    A relative path is looked for beside the recipe. Example checkpoints of the source checkout
-    lie with the test data there, because they are test data too; an installed package has them
-    beside its recipes.
+    ``none`` means that no weights were published. A relative path is looked for beside the recipe.
+    Example checkpoints of the source checkout lie with the test data there, because they are test
+    data too; an installed package has them beside its recipes.
 
     Raises:
-        VimDeployError: VIM-401 when a local file is in none of these places.
+        VimDeployError: VIM-401 when a local file is in none of these places, or none is named.
     """
     address = recipe.checkpoint.address
+    if address == NONE:
+        raise VimDeployError(
+            "VIM-401",
+            f"recipe {recipe.name!r} has no checkpoint: none was published",
+            fix=f"name your own: vim-deploy export CHECKPOINT --model {recipe.name}; or try it "
+            "with --random-weights 0",
+        )
     if address.startswith(HUB_PREFIX):
         return address
     beside = recipe.path.parent / address
@@ -168,7 +182,8 @@ def _one_of(path: Path, key: str, value: str, valid: tuple[str, ...]) -> str:
 
 
 def _recipe(table: Mapping[str, Any], path: Path) -> Recipe:
-    top = _checked(path, "", table, _TOP)
+    is_dense = table.get("task") in ("segmentation", "detection")
+    top = _checked(path, "", table, {**_TOP, "dense": _TABLE} if is_dense else _TOP)
     if top["name"] != path.stem:
         raise _invalid(
             path,
@@ -188,10 +203,20 @@ def _recipe(table: Mapping[str, Any], path: Path) -> Recipe:
         checkpoint=_checkpoint(top["checkpoint"], path),
         image=_image(top["image"], config, path),
         labels=top["labels"],
-        published=_published(top["published"], path),
+        published=_published(top["published"], top["task"], path),
         tolerances=_tolerances(top["tolerances"], path),
         path=path,
+        dense=_dense(top, config, path) if is_dense else None,
     )
+
+
+def _dense(top: Mapping[str, Any], config: ModelConfig, path: Path) -> DenseConfig:
+    try:
+        dense = DenseConfig.from_dict({"task": top["task"], **top["dense"]})
+        dense.require_backbone(config)
+    except VimDeployError as error:
+        raise _invalid(path, f"[dense] {error.message}: {error.why}", error.fix) from error
+    return dense
 
 
 def _checkpoint(table: Mapping[str, Any], path: Path) -> CheckpointSource:
@@ -234,9 +259,11 @@ def _image(table: Mapping[str, Any], config: ModelConfig, path: Path) -> ImagePr
     )
 
 
-def _published(table: Mapping[str, Any], path: Path) -> Published:
-    values = dict(_checked(path, "published.", table, _PUBLISHED))
-    for key in ("top1", "top5"):
+def _published(table: Mapping[str, Any], task: str, path: Path) -> Published:
+    figures = _FIGURES.get(task, ())
+    keys = {**dict.fromkeys(figures, _FIGURE), **_PUBLISHED}
+    values = {"top1": None, "top5": None, **_checked(path, "published.", table, keys)}
+    for key in figures:
         value = values[key]
         if value == NONE:
             values[key] = None
@@ -246,12 +273,15 @@ def _published(table: Mapping[str, Any], path: Path) -> Published:
 
 
 def _tolerances(table: Mapping[str, Any], path: Path) -> Tolerances:
-    values = _checked(path, "tolerances.", table, _TOLERANCES)
+    values = dict(_checked(path, "tolerances.", table, _TOLERANCES))
     for key in ("atol", "rtol"):
         if not 0 <= values[key] < 1:
             raise _invalid(path, f"tolerances.{key} = {values[key]!r}: expected 0 to below 1")
+    if values["top1_agreement"] == NONE:
+        values["top1_agreement"] = None
     for key in ("cosine", "top1_agreement"):
-        if not 0 < values[key] <= 1:
+        value = values[key]
+        if value is not None and (isinstance(value, str) or not 0 < value <= 1):
             raise _invalid(path, f"tolerances.{key} = {values[key]!r}: expected above 0, up to 1")
     if not values["origin"].strip():
         raise _invalid(path, "tolerances.origin is empty", "say where the values come from")

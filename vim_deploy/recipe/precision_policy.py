@@ -25,7 +25,7 @@ else:
 
 FORMAT: Final = 1
 #: Roles that exist once in a model.
-MODEL_ROLES: Final = ("patch_embed", "rope", "head")
+MODEL_ROLES: Final = ("patch_embed", "rope", "head", "neck", "decode_head")
 #: Roles that exist in every block.
 BLOCK_ROLES: Final = (
     "residual",

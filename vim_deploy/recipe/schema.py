@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.specs import ImagePreparation
 
 #: Tasks a recipe can name.
-TASKS = ("classification",)
+TASKS = ("classification", "segmentation", "detection")
 #: Which weights of a training checkpoint are exported; ``auto`` takes ``model`` when it is there.
 CHECKPOINT_PARTS = ("auto", "model", "model_ema")
 #: ``labels`` and the published figures say this when there is nothing.
@@ -41,10 +42,12 @@ class CheckpointSource:
 
 @dataclass(frozen=True)
 class Published:
-    """What the authors report, for comparison; accuracies are in percent.
+    """What the authors report, for comparison, in percent; None where it is not reported.
 
     Attributes:
-        top1, top5: accuracy on the dataset; None where it is not reported.
+        top1, top5: a classifier's accuracy on the dataset.
+        miou: mean intersection over union of a segmentation model, one scale.
+        box_ap, mask_ap: average precision of the detector that a backbone was trained in.
         dataset: what it was measured on.
         source: the document and row the figures are from.
         paper: the paper that describes the model.
@@ -55,6 +58,9 @@ class Published:
     dataset: str
     source: str
     paper: str
+    miou: float | None = None
+    box_ap: float | None = None
+    mask_ap: float | None = None
 
 
 @dataclass(frozen=True)
@@ -64,14 +70,15 @@ class Tolerances:
     Attributes:
         atol, rtol: an output element may differ by ``atol + rtol * |expected|``.
         cosine: smallest cosine similarity of an image's whole output vector.
-        top1_agreement: smallest share of images with the same first class.
+        top1_agreement: smallest share of images (segmentation: of pixels) with the same first
+            class; None where the output has no classes.
         origin: where these values come from.
     """
 
     atol: float
     rtol: float
     cosine: float
-    top1_agreement: float
+    top1_agreement: float | None
     origin: str
 
 
@@ -91,6 +98,7 @@ class Recipe:
         published: what the authors report.
         tolerances: agreement demanded of the fp32 export.
         path: the file the recipe was read from.
+        dense: what stands behind the blocks of a dense model; None for a classifier.
     """
 
     name: str
@@ -104,6 +112,12 @@ class Recipe:
     published: Published
     tolerances: Tolerances
     path: Path
+    dense: DenseConfig | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the model's output; 0 for a backbone."""
+        return self.model_config.num_classes if self.dense is None else self.dense.num_classes
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able form with every value resolved."""
@@ -118,4 +132,5 @@ class Recipe:
             "published": dataclasses.asdict(self.published),
             "tolerances": dataclasses.asdict(self.tolerances),
             "model_config": self.model_config.as_dict(),
+            "dense": None if self.dense is None else self.dense.as_dict(),
         }

@@ -1,0 +1,1 @@
+"""Segmentation and detection models around the Vim backbone, loading official checkpoints."""

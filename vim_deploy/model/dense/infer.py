@@ -1,0 +1,208 @@
+"""The architecture of a dense checkpoint: from its configuration, or from its shapes.
+
+The official segmentation code passes ``in_chans`` and ``num_classes`` by position into slots that
+have come to mean ``d_state`` and ``channels``. So a configuration with ``in_chans=3`` either means
+what it says, and was trained with the code from before, or gave a model with d_state 3 and
+``num_classes`` input channels. The weights tell which.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from vim_deploy.errors import VimDeployError
+from vim_deploy.model.dense.weights import DenseWeights
+from vim_deploy.model.infer import ImageSize, infer_config
+from vim_deploy.model.shapes import Shapes, cannot_infer, measure
+from vim_deploy.recipe.dense_config import PYRAMID_SCALES, DenseConfig
+from vim_deploy.recipe.model_config import ModelConfig
+from vim_deploy.recipe.official_dense import OfficialDense
+
+#: Pool scales of the official UPerHead; shapes tell only how many there are.
+_POOL_SCALES = (1, 2, 3, 6)
+#: What the published dense models have where shapes do not tell (seg/configs/vim, det/configs).
+_PUBLISHED = {"if_rope_residual": True, "final_pool_type": "all"}
+
+
+@dataclass(frozen=True)
+class DenseArchitecture:
+    """Backbone and what is behind it, with sentences on where they come from."""
+
+    config: ModelConfig
+    dense: DenseConfig
+    statements: tuple[str, ...]
+
+
+def described(
+    official: OfficialDense, weights: DenseWeights | None, source: str
+) -> DenseArchitecture:
+    """The architecture of an official configuration; the weights decide what its slots mean.
+
+    Args:
+        official: the configuration.
+        weights: of the checkpoint; None for seeded ones, where the names mean what they say.
+        source: where the configuration is from, for the statements.
+
+    Raises:
+        VimDeployError: VIM-404 when the weights fit neither meaning, VIM-408.
+    """
+    written, classes = official.slots
+    if weights is None:
+        sizes, statement = {"channels": written}, f"in_chans={written} is the number of channels"
+    else:
+        sizes, statement = _slots(written, classes, measure(weights.vim()))
+    config = ModelConfig.from_dict({**official.backbone, **sizes})
+    official.dense.require_backbone(config)
+    return DenseArchitecture(config, official.dense, (f"architecture from {source}", statement))
+
+
+def _slots(written: int, classes: int | None, shapes: Shapes) -> tuple[dict[str, int], str]:
+    """Channels and d_state, and which of its two meanings the configuration has."""
+    found = {"channels": shapes.channels, "d_state": shapes.d_state}
+    shown = f"d_state={shapes.d_state} and {shapes.channels} input channels"
+    if written == shapes.channels:
+        return found, f"the weights have {shown}: in_chans={written} means the channels"
+    if classes is not None and (written, classes) == (shapes.d_state, shapes.channels):
+        return found, (
+            f"the weights have {shown}: in_chans={written} and num_classes={classes} stand in the "
+            "slots of d_state and channels, as the official segmentation code passes them"
+        )
+    raise VimDeployError(
+        "VIM-404",
+        f"in_chans={written} fits the weights in neither of its meanings",
+        why=f"the weights have {shown}; the configuration has in_chans={written}"
+        + ("" if classes is None else f", num_classes={classes}"),
+        fix="give the configuration that this checkpoint was trained with",
+    )
+
+
+def inferred(
+    weights: DenseWeights, image_size: ImageSize | None, args: Mapping[str, Any]
+) -> DenseArchitecture:
+    """The architecture from shapes and key names, with the published models' values elsewhere.
+
+    Raises:
+        VimDeployError: VIM-407 when something is missing that nothing in the file tells.
+    """
+    vim = infer_config(weights.vim(), args, image_size=image_size, hidden=_PUBLISHED)
+    statements = list(vim.statements)
+    config = vim.config.replace(final_pool_type="all", num_classes=0)
+    if config.channels not in (1, 3):
+        statements.append(
+            f"d_state={config.d_state} and {config.channels} input channels: what the official "
+            f"segmentation code builds from in_chans={config.d_state}, "
+            f"num_classes={config.channels}, which it passes into the wrong slots"
+        )
+    if weights.kind == "detector":
+        values = _detector_parts(weights.tensors, config, statements)
+    else:
+        values = _segmentation_parts(weights, config, statements)
+    dense = DenseConfig.from_dict(values)
+    dense.require_backbone(config)
+    return DenseArchitecture(config, dense, tuple(statements))
+
+
+def _detector_parts(
+    tensors: Mapping[str, Tensor], config: ModelConfig, statements: list[str]
+) -> dict[str, Any]:
+    out_channels = _shape(tensors, "simfp_4.0.weight")[0]
+    norm = "BN" if "simfp_4.0.norm.running_mean" in tensors else "LN"
+    statements += [
+        f"from the shapes of the pyramid: out_channels={out_channels}, norm={norm!r}",
+        "assumed last_layer_process='add', top_block=True: the published detectors have these",
+    ]
+    return {
+        "task": "detection",
+        "out_indices": [config.depth - 1],
+        "last_layer_process": "add",
+        "if_fpn": False,
+        "pyramid": {
+            "out_channels": out_channels,
+            "norm": norm,
+            "scale_factors": list(PYRAMID_SCALES),
+        },
+    }
+
+
+def _segmentation_parts(
+    weights: DenseWeights, config: ModelConfig, statements: list[str]
+) -> dict[str, Any]:
+    tensors = weights.tensors
+    prefix = f"{weights.vim_path}." if weights.vim_path else ""
+    if config.depth % 4:
+        raise cannot_infer(
+            "the architecture cannot be inferred: which blocks give feature maps",
+            f"{config.depth} blocks do not divide into four parts",
+            "give the official configuration with --config FILE.json",
+        )
+    indices = [config.depth * part // 4 - 1 for part in (1, 2, 3, 4)]
+    statements.append(
+        f"assumed out_indices={indices}, use_residual_as_feature=False: the last block of each "
+        "quarter, as the published segmentation models have it"
+    )
+    values: dict[str, Any] = {
+        "task": "segmentation",
+        "out_indices": indices,
+        "if_fpn": any(key.startswith(f"{prefix}fpn1.") for key in tensors),
+    }
+    if weights.kind == "segmentor":
+        values |= _heads(tensors, statements)
+        size = list(config.image_hw)
+        # Two thirds of the window: 341 for the published 512.
+        stride = [max(1, side * 2 // 3) for side in size]
+        values["test"] = {"mode": "slide", "crop": size, "stride": stride}
+        statements.append(f"assumed sliding windows of {size} every {stride} pixels")
+    return values
+
+
+def _heads(tensors: Mapping[str, Tensor], statements: list[str]) -> dict[str, Any]:
+    classes, channels = _shape(tensors, "decode_head.conv_seg.weight")[:2]
+    scales = _count(tensors, r"decode_head\.psp_modules\.(\d+)\.")
+    if scales != len(_POOL_SCALES):
+        raise cannot_infer(
+            "the architecture cannot be inferred: pool_scales of the decode head",
+            f"{scales} pooling branches, the official head has {len(_POOL_SCALES)}",
+            "give the official configuration with --config FILE.json",
+        )
+    values: dict[str, Any] = {
+        "decode_head": {
+            "channels": channels,
+            "num_classes": classes,
+            "pool_scales": list(_POOL_SCALES),
+        }
+    }
+    statements.append(
+        f"decode head: UPerHead with {channels} channels, {classes} classes; "
+        f"assumed pool_scales={list(_POOL_SCALES)}"
+    )
+    if any(key.startswith("auxiliary_head.") for key in tensors):
+        width, _, size, _ = _shape(tensors, "auxiliary_head.convs.0.conv.weight")
+        values["auxiliary_head"] = {
+            "channels": width,
+            "num_classes": _shape(tensors, "auxiliary_head.conv_seg.weight")[0],
+            "num_convs": _count(tensors, r"auxiliary_head\.convs\.(\d+)\."),
+            "kernel_size": size,
+            "in_index": 2,
+        }
+        statements.append("auxiliary head: FCNHead; assumed in_index=2")
+    return values
+
+
+def _shape(tensors: Mapping[str, Tensor], key: str) -> tuple[int, ...]:
+    if key not in tensors:
+        raise cannot_infer(
+            f"the architecture cannot be inferred: {key} is missing",
+            "without it the size of that part is not known",
+            "get the whole checkpoint, as the training framework saved it",
+        )
+    shape: tuple[int, ...] = tuple(tensors[key].shape)
+    return shape
+
+
+def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
+    return len({match[1] for key in tensors if (match := re.match(pattern, key))})

@@ -1,0 +1,184 @@
+"""Dense checkpoints to networks: which architecture, with which weights, at which image size."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from vim_deploy.errors import VimDeployError
+from vim_deploy.model.checkpoint import Checkpoint
+from vim_deploy.model.dense.infer import DenseArchitecture, described, inferred
+from vim_deploy.model.dense.weights import DenseWeights, dense_weights, kind_of
+from vim_deploy.model.fit import config_for_image_size, load_into
+from vim_deploy.model.network import Network, build_network
+from vim_deploy.recipe.dense_config import DenseConfig
+from vim_deploy.recipe.model_config import ModelConfig
+from vim_deploy.recipe.official_dense import is_dense, read_official
+from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.recipe.schema import Recipe
+from vim_deploy.recipe.stored_config import read_assignments
+
+#: Class names longer than this, or more of them, are no class names.
+_MOST_CLASSES, _LONGEST_NAME = 10_000, 200
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedDense:
+    """A network with weights, how its position embedding was fitted, stored class names, notes."""
+
+    network: Network
+    pos_embed: str
+    labels: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def wants_dense(
+    request: ModelRequest, recipe: Recipe | None, checkpoint: Checkpoint | None
+) -> bool:
+    """Whether what is asked for, or what the checkpoint holds, is a dense model."""
+    if recipe is not None:
+        return recipe.dense is not None
+    if request.config is not None:
+        return is_dense(request.config)
+    return checkpoint is not None and kind_of(checkpoint.state_dict) is not None
+
+
+def load_dense(request: ModelRequest, recipe: Recipe | None, checkpoint: Checkpoint) -> LoadedDense:
+    """Find the architecture, build it and load the weights, every key of them.
+
+    Raises:
+        VimDeployError: VIM-201, VIM-404, VIM-406 to VIM-408.
+    """
+    weights = dense_weights(checkpoint.state_dict, kind_of(checkpoint.state_dict) or "backbone")
+    labels, palette = _stored_classes(checkpoint.meta)
+    found = _architecture(request, recipe, checkpoint, weights)
+    dense = found.dense
+    if len(palette) == dense.num_classes and not dense.palette:
+        dense = dataclasses.replace(dense, palette=palette)
+    config, dense = sized(found.config, dense, request.image_size)
+    network, how, notes = fill(config, dense, weights, request.pos_embed, found.config)
+    statements = (*found.statements, *weights.notes, *notes)
+    return LoadedDense(network, how, labels, statements)
+
+
+def fill(
+    config: ModelConfig,
+    dense: DenseConfig,
+    weights: DenseWeights,
+    pos_embed: str,
+    stored: ModelConfig | None,
+) -> tuple[Network, str, tuple[str, ...]]:
+    """The network with its weights, how the position embedding was fitted, and notes.
+
+    Raises:
+        VimDeployError: VIM-404 for keys that are missing, unexpected or misshapen; VIM-406.
+    """
+    network = build_network(config, dense)
+    tensors = weights.tensors
+    notes: tuple[str, ...] = ()
+    if dense.decode_head is not None and dense.auxiliary_head is None:
+        # Trained with an auxiliary head, described without: it takes no part in the output.
+        kept = {k: v for k, v in tensors.items() if not k.startswith("auxiliary_head.")}
+        if len(kept) < len(tensors):
+            notes = ("the auxiliary head of the checkpoint is not described, and left out",)
+        tensors = kept
+    report = load_into(
+        network,
+        tensors,
+        config=network.config,
+        pos_embed=pos_embed,
+        stored_config=stored,
+        vim_path=network.vim_path,
+    )
+    return network, report.pos_embed, (*notes, *report.notes)
+
+
+def seeded_dense(request: ModelRequest, recipe: Recipe | None) -> Network:
+    """The network of a recipe or configuration with its initial weights."""
+    if recipe is not None:
+        assert recipe.dense is not None
+        config, dense = recipe.model_config, recipe.dense
+    else:
+        assert request.config is not None
+        found = described(read_official(request.config), None, "--config")
+        config, dense = found.config, found.dense
+    return build_network(*sized(config, dense, request.image_size))
+
+
+def sized(
+    config: ModelConfig, dense: DenseConfig, size: int | tuple[int, int] | None
+) -> tuple[ModelConfig, DenseConfig]:
+    """Both at another input size; the windows of the evaluation grow with it.
+
+    Raises:
+        VimDeployError: VIM-406, VIM-408 as ``config_for_image_size``; VIM-408 when the windows are
+            not of the model's size.
+    """
+    sized_config = config if size is None else config_for_image_size(config, size)
+    test = dense.test
+    if test is None:
+        return sized_config, dense
+    if test.crop != config.image_hw:
+        raise VimDeployError(
+            "VIM-408",
+            f"windows of {list(test.crop)} pixels for a model of {list(config.image_hw)}",
+            why="every window is one input of the model",
+            fix=f"set crop_size of the test configuration to {list(config.image_hw)}",
+        )
+    new = sized_config.image_hw
+    stride = tuple(
+        max(1, step * side // old)
+        for step, side, old in zip(test.stride, new, test.crop, strict=True)
+    )
+    test = dataclasses.replace(test, crop=new, stride=(stride[0], stride[1]))
+    return sized_config, dataclasses.replace(dense, test=test)
+
+
+def _architecture(
+    request: ModelRequest, recipe: Recipe | None, checkpoint: Checkpoint, weights: DenseWeights
+) -> DenseArchitecture:
+    """From --config, the recipe, the configuration in the checkpoint, or the shapes."""
+    if request.config is not None:
+        return described(read_official(request.config), weights, "--config")
+    if recipe is not None:
+        assert recipe.dense is not None
+        name = f"the recipe {recipe.name}"
+        return DenseArchitecture(recipe.model_config, recipe.dense, (f"architecture from {name}",))
+    stored = _stored_config(checkpoint.meta)
+    if stored is not None and weights.kind == "segmentor":
+        return described(read_official(stored), weights, "the configuration in the checkpoint")
+    return inferred(weights, request.image_size, checkpoint.args)
+
+
+def _stored_config(meta: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The model of the configuration that mmsegmentation stored, when it can be read."""
+    text = meta.get("config", meta.get("cfg"))
+    model = read_assignments(text).get("model") if isinstance(text, str) else None
+    return model if isinstance(model, Mapping) and "backbone" in model else None
+
+
+def _stored_classes(
+    meta: Mapping[str, Any],
+) -> tuple[tuple[str, ...], tuple[tuple[int, int, int], ...]]:
+    """Class names and colours beside the weights; empty where they are absent or no such thing."""
+    data = meta.get("dataset_meta")
+    found = data if isinstance(data, Mapping) else {}
+    names = found.get("classes", meta.get("CLASSES"))
+    colours = found.get("palette", meta.get("PALETTE"))
+    good_names = isinstance(names, list | tuple) and len(names) <= _MOST_CLASSES
+    if not good_names or not all(
+        isinstance(name, str) and 0 < len(name) <= _LONGEST_NAME and name.isprintable()
+        for name in names  # type: ignore[union-attr]
+    ):
+        return (), ()
+    labels = tuple(names)  # type: ignore[arg-type]
+    if not isinstance(colours, list | tuple) or len(colours) != len(labels):
+        return labels, ()
+    palette = []
+    for colour in colours:
+        good = isinstance(colour, list | tuple) and len(colour) == 3
+        if not good or not all(isinstance(part, int) and 0 <= part <= 255 for part in colour):
+            return labels, ()
+        palette.append((colour[0], colour[1], colour[2]))
+    return labels, tuple(palette)

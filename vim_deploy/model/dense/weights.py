@@ -1,0 +1,74 @@
+"""The weights of dense checkpoints: which kind they are, and the ones that are exported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+#: ``segmentor``: backbone and heads of mmsegmentation; ``backbone``: VisionMambaSeg alone;
+#: ``detector``: VisionMambaDet with its pyramid.
+Kind = Literal["segmentor", "backbone", "detector"]
+
+#: Counts of training steps: no output depends on them.
+_COUNTER = "num_batches_tracked"
+#: Of detectron2's whole detectors, behind the backbone.
+_DETECTOR_PARTS = ("proposal_generator.", "roi_heads.", "pixel_mean", "pixel_std")
+_BACKBONE = "backbone."
+
+
+@dataclass(frozen=True)
+class DenseWeights:
+    """Weights by the keys of our modules.
+
+    Attributes:
+        kind: what they belong to.
+        tensors: without counters and what is not exported.
+        vim_path: where the Vim's own keys are: ``backbone``, ``net`` or empty.
+        notes: sentences on what was left out.
+    """
+
+    kind: Kind
+    tensors: Mapping[str, Tensor]
+    vim_path: str
+    notes: tuple[str, ...]
+
+    def vim(self) -> dict[str, Tensor]:
+        """The Vim's weights by the keys of a classifier, the feature scales left out."""
+        prefix = f"{self.vim_path}." if self.vim_path else ""
+        own = {
+            key.removeprefix(prefix): value
+            for key, value in self.tensors.items()
+            if key.startswith(prefix)
+        }
+        return {key: value for key, value in own.items() if not key.startswith("fpn")}
+
+
+def kind_of(state_dict: Mapping[str, Tensor]) -> Kind | None:
+    """What the keys say; None for a classifier, or a backbone that looks like one."""
+    first = {key.partition(".")[0] for key in state_dict}
+    if "simfp_2" in first or any(key.startswith("backbone.simfp_2.") for key in state_dict):
+        return "detector"
+    if "backbone" in first or "decode_head" in first:
+        return "segmentor" if "decode_head" in first else "backbone"
+    return "backbone" if "fpn1" in first else None
+
+
+def dense_weights(state_dict: Mapping[str, Tensor], kind: Kind) -> DenseWeights:
+    """The part of a checkpoint of that kind that is exported."""
+    notes = []
+    tensors = {key: value for key, value in state_dict.items() if not key.endswith(_COUNTER)}
+    if kind == "detector":
+        behind = [key for key in tensors if key.startswith(_DETECTOR_PARTS)]
+        if behind:
+            notes.append(f"{len(behind)} tensors of the detector behind the backbone left out")
+        tensors = {key: value for key, value in tensors.items() if key not in set(behind)}
+    if kind != "segmentor" and any(key.startswith(_BACKBONE) for key in tensors):
+        tensors = {key.removeprefix(_BACKBONE): value for key, value in tensors.items()}
+        notes.append("prefix 'backbone.' removed from all keys")
+        if kind == "backbone":
+            notes.append("the checkpoint has no decode_head: the backbone alone is exported")
+    path = {"segmentor": "backbone", "backbone": "", "detector": "net"}[kind]
+    return DenseWeights(kind, tensors, path, tuple(notes))

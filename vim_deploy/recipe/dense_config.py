@@ -1,0 +1,330 @@
+"""What stands behind the blocks of a dense model: feature maps, pyramid, heads, test settings.
+
+The backbone itself is a ``ModelConfig``. Names follow the official code (hustvl/Vim, seg/backbone
+and det/detectron2/modeling/backbone) and the frameworks it is trained in (mmsegmentation,
+detectron2).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from vim_deploy.errors import VimDeployError, nearest
+from vim_deploy.recipe.model_config import ModelConfig
+
+LAST_LAYER_PROCESSES = ("none", "add", "add & norm")
+PYRAMID_NORMS = ("LN", "BN")
+#: Scales of detectron2's SimpleFeaturePyramid, in its order; others it does not build.
+PYRAMID_SCALES = (4.0, 2.0, 1.0, 0.5)
+TEST_MODES = ("slide", "whole")
+#: Feature maps that the segmentation heads take.
+LEVELS = 4
+
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class UperHeadConfig:
+    """``decode_head``: UPerHead (arXiv 1807.10221) as mmsegmentation builds it.
+
+    ``align_corners`` is not an option: the official configurations have False.
+    """
+
+    channels: int
+    num_classes: int
+    pool_scales: tuple[int, ...] = (1, 2, 3, 6)
+
+
+@dataclass(frozen=True)
+class FcnHeadConfig:
+    """``auxiliary_head``: FCNHead on feature map ``in_index``, without ``concat_input``."""
+
+    channels: int
+    num_classes: int
+    in_index: int = 2
+    num_convs: int = 1
+    kernel_size: int = 3
+
+
+@dataclass(frozen=True)
+class PyramidConfig:
+    """detectron2's SimpleFeaturePyramid (arXiv 2203.16527) over one feature map.
+
+    ``norm`` is ``LN`` (over channels) or ``BN``; ``top_block`` adds a level by dropping
+    every other row and column of the last one.
+    """
+
+    out_channels: int = 256
+    scale_factors: tuple[float, ...] = PYRAMID_SCALES
+    norm: str = "LN"
+    top_block: bool = True
+
+
+@dataclass(frozen=True)
+class SceneTest:
+    """How the official evaluation runs a segmentation model on a picture of any size.
+
+    Attributes:
+        mode: ``slide`` (windows that overlap) or ``whole``.
+        crop: window height and width in pixels; the model's input size.
+        stride: rows and columns between two windows.
+        scale: longest and shortest side that the picture is resized to fit into, keeping its
+            shape (mmsegmentation's ``img_scale``); None runs it at its own size.
+    """
+
+    mode: str
+    crop: tuple[int, int]
+    stride: tuple[int, int]
+    scale: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class DenseConfig:
+    """Everything of a dense model but its backbone's blocks.
+
+    Attributes:
+        task: ``segmentation`` or ``detection``.
+        out_indices: blocks whose output is a feature map; detection takes the last one only.
+        use_residual_as_feature: take the residual stream instead of the mixer's output.
+        last_layer_process: what is done to the last block's output where the stream is taken.
+        if_fpn: whether a segmentation backbone scales its maps (fpn1 to fpn4).
+        decode_head, auxiliary_head: of a whole segmentation network; None for a backbone alone.
+        pyramid: of a detection backbone.
+        test: of a whole segmentation network.
+        palette: one colour for each class, red, green and blue; empty when not stored.
+
+    Raises:
+        VimDeployError: VIM-408 for values that the official code cannot build either.
+    """
+
+    task: Literal["segmentation", "detection"]
+    out_indices: tuple[int, ...]
+    use_residual_as_feature: bool = False
+    last_layer_process: str = "none"
+    if_fpn: bool = True
+    decode_head: UperHeadConfig | None = None
+    auxiliary_head: FcnHeadConfig | None = None
+    pyramid: PyramidConfig | None = None
+    test: SceneTest | None = None
+    palette: tuple[Colour, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.task not in ("segmentation", "detection"):
+            raise _refuse(f"task {self.task!r}", nearest(str(self.task), _TASKS))
+        if self.last_layer_process not in LAST_LAYER_PROCESSES:
+            fix = nearest(self.last_layer_process, LAST_LAYER_PROCESSES)
+            raise _refuse(f"last_layer_process = {self.last_layer_process!r}", fix)
+        if self.task == "segmentation":
+            _check_segmentation(self)
+        else:
+            _check_detection(self)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able form, tuples as lists; ``from_dict`` reads it."""
+        value: dict[str, Any] = _plain(dataclasses.asdict(self))
+        return value
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> DenseConfig:
+        """The inverse of ``as_dict``, also after a JSON or TOML round trip.
+
+        Raises:
+            VimDeployError: VIM-201 for an unknown keyword, VIM-408 for values that do not fit.
+        """
+        known = dict(_strict(cls, value, "dense"))
+        for name, kind in _TABLES.items():
+            if known.get(name) is not None:
+                known[name] = _built(kind, known[name], f"dense.{name}")
+        known["palette"] = tuple(_colour(entry) for entry in known.get("palette", ()))
+        return _built(cls, known, "dense")
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the segmentation head; 0 without one."""
+        return self.decode_head.num_classes if self.decode_head else 0
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the feature maps: ``feature_0`` to ``feature_3``, or ``p2`` to ``p6``."""
+        if self.pyramid is None:
+            count = len(self.out_indices)
+            levels = LEVELS if self.if_fpn and count == 1 else count
+            return tuple(f"feature_{level}" for level in range(levels))
+        levels = len(self.pyramid.scale_factors) + self.pyramid.top_block
+        return tuple(f"p{level + 2}" for level in range(levels))
+
+    def structure(self) -> dict[str, Any]:
+        """What makes it this model: everything but classes, colours and the evaluation."""
+        value = self.as_dict()
+        for name in ("test", "palette"):
+            del value[name]
+        for head in ("decode_head", "auxiliary_head"):
+            if value[head] is not None:
+                del value[head]["num_classes"]
+        return value
+
+    def require_backbone(self, config: ModelConfig) -> None:
+        """VIM-408 unless these parts can stand on that backbone."""
+        outside = [index for index in self.out_indices if not 0 <= index < config.depth]
+        if outside:
+            raise _refuse(
+                f"out_indices names block {outside[0]}, the backbone has {config.depth}",
+                f"name blocks 0 to {config.depth - 1}",
+            )
+        if config.cls_positions:
+            raise _refuse(
+                "a dense model has no class token",
+                "set if_cls_token to false",
+                "the official code drops it, too",
+            )
+        if self.task == "segmentation" and config.if_bidirectional:
+            raise _refuse(
+                "if_bidirectional in a segmentation backbone",
+                "set if_bidirectional to false",
+                "the official code collects no feature maps in that mode",
+            )
+        if self.if_fpn and self.task == "segmentation" and config.patch_hw not in _FPN_PATCHES:
+            raise _refuse(
+                f"if_fpn with patches of {config.patch_hw[0]}x{config.patch_hw[1]} pixels",
+                "set if_fpn to false",
+                "the official code scales maps of 16 and of 8 pixels",
+            )
+
+
+_TASKS = ("segmentation", "detection")
+_FPN_PATCHES = ((16, 16), (8, 8))
+_TABLES: dict[str, Any] = {
+    "decode_head": UperHeadConfig,
+    "auxiliary_head": FcnHeadConfig,
+    "pyramid": PyramidConfig,
+    "test": SceneTest,
+}
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - JSON
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _refuse(message: str, fix: str = "", why: str = "") -> VimDeployError:
+    return VimDeployError(
+        "VIM-408", f"dense model: {message}", why=why, fix=fix or "change the model config"
+    )
+
+
+def _strict(kind: Any, value: object, where: str) -> Mapping[str, Any]:  # noqa: ANN401 - a dataclass
+    if not isinstance(value, Mapping):
+        raise _refuse(f"{where} = {value!r} is not a table")
+    names = [field.name for field in dataclasses.fields(kind)]
+    for name in value:
+        if name not in names:
+            raise VimDeployError(
+                "VIM-201", f"unknown model option {where}.{name}", fix=nearest(str(name), names)
+            )
+    return value
+
+
+def _built(kind: Any, value: object, where: str) -> Any:  # noqa: ANN401 - a dataclass
+    """An instance with lists as tuples, every value checked against its field's type."""
+    given = {
+        name: tuple(item) if isinstance(item, list) else item
+        for name, item in _strict(kind, value, where).items()
+    }
+    for field in dataclasses.fields(kind):
+        if field.name not in given:
+            if field.default is dataclasses.MISSING:
+                raise _refuse(f"{where}.{field.name} is missing")
+            continue
+        _check_kind(str(field.type), given[field.name], f"{where}.{field.name}")
+    return kind(**given)
+
+
+def _check_kind(kind: str, value: object, where: str) -> None:
+    """VIM-408 for a value of another type than the field's annotation says."""
+    good = True
+    if kind == "int":
+        good = _positive(value) or (where.endswith("in_index") and value == 0)
+    elif kind == "bool":
+        good = isinstance(value, bool)
+    elif kind == "str":
+        good = isinstance(value, str)
+    elif kind == "tuple[int, int]" or (kind == "tuple[int, int] | None" and value is not None):
+        good = isinstance(value, tuple) and len(value) == 2 and all(map(_positive, value))
+    elif kind == "tuple[int, ...]":
+        good = isinstance(value, tuple) and all(isinstance(item, int) for item in value)
+    elif kind == "tuple[float, ...]":
+        good = isinstance(value, tuple) and all(isinstance(item, int | float) for item in value)
+    if not good:
+        raise _refuse(f"{where} = {value!r} is not valid", f"expected {kind}")
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 1 << 16
+
+
+def _colour(value: object) -> Colour:
+    good = isinstance(value, list | tuple) and len(value) == 3
+    if not good or not all(isinstance(v, int) and 0 <= v <= 255 for v in value):  # type: ignore[attr-defined]
+        raise _refuse(f"palette entry {value!r}", "expected three numbers from 0 to 255")
+    red, green, blue = value  # type: ignore[misc]
+    return red, green, blue
+
+
+def _check_segmentation(config: DenseConfig) -> None:
+    if config.pyramid is not None:
+        raise _refuse("a segmentation model has no feature pyramid of detectron2")
+    indices = config.out_indices
+    if not indices or list(indices) != sorted(set(indices)):
+        raise _refuse(f"out_indices = {list(indices)}", "name blocks in rising order, each once")
+    if config.if_fpn and len(indices) > LEVELS:
+        raise _refuse(f"{len(indices)} feature maps for {LEVELS} scales", "name at most four")
+    head, auxiliary = config.decode_head, config.auxiliary_head
+    if head is None:
+        if auxiliary is not None:
+            raise _refuse("an auxiliary head without a decode head")
+        return
+    if len(config.feature_names) != LEVELS:
+        raise _refuse(f"UPerHead takes {LEVELS} feature maps", "name four blocks in out_indices")
+    if not head.pool_scales or not all(map(_positive, head.pool_scales)):
+        raise _refuse(f"pool_scales = {list(head.pool_scales)}", "name sizes of 1 and more")
+    if auxiliary is not None and auxiliary.in_index >= LEVELS:
+        raise _refuse(f"auxiliary_head.in_index = {auxiliary.in_index}", "0 to 3")
+    if auxiliary is not None and auxiliary.kernel_size % 2 == 0:
+        raise _refuse(f"auxiliary_head.kernel_size = {auxiliary.kernel_size}", "odd")
+    test = config.test
+    if test is not None and test.mode not in TEST_MODES:
+        raise _refuse(f"test.mode = {test.mode!r}", nearest(test.mode, TEST_MODES))
+    if test is not None and any(s > c for s, c in zip(test.stride, test.crop, strict=True)):
+        raise _refuse(
+            f"test.stride {list(test.stride)} leaves gaps between windows of {list(test.crop)}",
+            "a stride of at most the window",
+        )
+    if config.palette and len(config.palette) != head.num_classes:
+        raise _refuse(f"{len(config.palette)} colours for {head.num_classes} classes")
+
+
+def _check_detection(config: DenseConfig) -> None:
+    if config.decode_head is not None or config.auxiliary_head is not None:
+        raise _refuse("a detection backbone has no segmentation head")
+    if config.pyramid is None:
+        raise _refuse("a detection backbone needs its feature pyramid", "add dense.pyramid")
+    if len(config.out_indices) != 1 or config.use_residual_as_feature:
+        raise _refuse("a detection backbone gives the last block's output only")
+    if config.last_layer_process == "add & norm":
+        raise _refuse(
+            "last_layer_process 'add & norm' in a detection backbone",
+            "none or add",
+            "the official VisionMambaDet deletes the norm that it would need",
+        )
+    if config.pyramid.norm not in PYRAMID_NORMS:
+        raise _refuse(f"pyramid.norm = {config.pyramid.norm!r}", "LN or BN")
+    if config.pyramid.scale_factors != PYRAMID_SCALES:
+        raise _refuse(
+            f"pyramid.scale_factors = {list(config.pyramid.scale_factors)}",
+            f"{list(PYRAMID_SCALES)}",
+            "levels p2 to p5, as the official configurations have them",
+        )

@@ -1,0 +1,232 @@
+"""Configurations of the official segmentation and detection models, as their users have them.
+
+Understood are an mmsegmentation model (``EncoderDecoder``, or a whole config with ``model``), the
+keywords of ``VisionMambaSeg`` alone, and those of ``SimpleFeaturePyramid`` with a
+``VisionMambaDet`` as ``net``. What only training uses is read over; an unknown keyword is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vim_deploy.errors import VimDeployError, nearest
+from vim_deploy.recipe.dense_config import DenseConfig
+
+#: Defaults of VisionMambaSeg and VisionMambaDet (seg/backbone/vim.py, det/.../backbone/vim.py).
+_SEG_DEFAULTS: dict[str, Any] = {
+    "in_chans": 3,
+    "num_classes": 80,
+    "out_indices": [3, 5, 7, 11],
+    "if_fpn": True,
+    "use_residual_as_feature": False,
+    "last_layer_process": "none",
+}
+_DET_DEFAULTS: dict[str, Any] = {"in_chans": 3, "last_layer_process": "none"}
+#: Keywords of either that no exported model depends on.
+_TRAINING = (
+    "type", "_target_", "pretrained", "use_checkpoint", "init_cfg", "out_feature", "if_cls_token",
+    "use_middle_cls_token", "use_double_cls_token", "final_pool_type", "flip_img_sequences_ratio",
+)  # fmt: skip
+_HEAD_TRAINING = (
+    "type", "dropout_ratio", "loss_decode", "sampler", "init_cfg", "ignore_index", "act_cfg",
+    "conv_cfg", "in_channels", "norm_cfg", "align_corners", "input_transform", "out_channels",
+    "threshold",
+)  # fmt: skip
+#: detectron2's norms whose parameters are those of a batch norm.
+_BATCH_NORMS = ("BN", "SyncBN", "FrozenBN", "nnSyncBN")
+_MODEL_TRAINING = ("type", "pretrained", "data_preprocessor", "train_cfg", "init_cfg")
+#: Keywords that only a dense model has.
+_DENSE_KEYWORDS = (
+    "backbone", "net", "out_indices", "in_chans", "if_fpn", "out_feature",
+    "use_residual_as_feature", "last_layer_process", "model",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class OfficialDense:
+    """An official configuration.
+
+    Attributes:
+        backbone: keywords of ``ModelConfig``, without channels and d_state.
+        slots: what the configuration calls ``in_chans`` and, for segmentation, ``num_classes``;
+            what they mean only the weights tell (``model.dense.slots``).
+        dense: everything behind the blocks.
+    """
+
+    backbone: dict[str, Any]
+    slots: tuple[int, int | None]
+    dense: DenseConfig
+
+
+def is_dense(values: Mapping[str, Any]) -> bool:
+    """Whether keywords are those of a dense model rather than of a classifier."""
+    return any(name in values for name in _DENSE_KEYWORDS)
+
+
+def read_official(values: Mapping[str, Any]) -> OfficialDense:
+    """Read an official configuration.
+
+    Raises:
+        VimDeployError: VIM-201 for an unknown keyword, VIM-408 for what cannot be exported.
+    """
+    if "model" in values:
+        values = _table(values, "model")
+    if "net" in values:
+        return _detection(values)
+    if "backbone" not in values:
+        if "out_feature" in values:
+            raise _refuse(
+                "VisionMambaDet without its feature pyramid",
+                'give {"net": {...}, "out_channels": 256, "norm": "LN", "top_block": true}',
+            )
+        return _segmentation(values, {})
+    _known(
+        values, (*_MODEL_TRAINING, "backbone", "decode_head", "auxiliary_head", "test_cfg"), "model"
+    )
+    backbone = _table(values, "backbone")
+    parts: dict[str, Any] = {}
+    if values.get("decode_head") is not None:
+        parts["decode_head"] = _uper_head(_table(values, "decode_head"))
+    if values.get("auxiliary_head") is not None:
+        parts["auxiliary_head"] = _fcn_head(_table(values, "auxiliary_head"))
+    test = values.get("test_cfg") or {}
+    if test and parts:
+        parts["test"] = _scene_test(test, backbone)
+    return _segmentation(backbone, parts)
+
+
+def _segmentation(given: Mapping[str, Any], parts: dict[str, Any]) -> OfficialDense:
+    _require_type(given, "VisionMambaSeg")
+    values = {**_SEG_DEFAULTS, **given}
+    dense = {
+        "task": "segmentation",
+        "out_indices": list(values.pop("out_indices")),
+        **{
+            name: values.pop(name)
+            for name in ("use_residual_as_feature", "last_layer_process", "if_fpn")
+        },
+        **parts,
+    }
+    slots = int(values.pop("in_chans")), int(values.pop("num_classes"))
+    return OfficialDense(_backbone(values), slots, DenseConfig.from_dict(dense))
+
+
+def _detection(values: Mapping[str, Any]) -> OfficialDense:
+    _known(
+        values,
+        ("type", "_target_", "net", "in_feature", "out_channels", "scale_factors", "norm",
+         "square_pad", "top_block"),
+        "SimpleFeaturePyramid",
+    )  # fmt: skip
+    net = {**_DET_DEFAULTS, **_table(values, "net")}
+    _require_type(net, "VisionMambaDet")
+    norm = str(values.get("norm", "LN"))
+    pyramid = {
+        "out_channels": values.get("out_channels"),
+        "scale_factors": [float(scale) for scale in values.get("scale_factors", ())],
+        "norm": "BN" if norm in _BATCH_NORMS else norm,
+        "top_block": bool(values.get("top_block")),
+    }
+    depth = int(net.get("depth", 24))
+    dense = {
+        "task": "detection",
+        "out_indices": [depth - 1],
+        "last_layer_process": net.pop("last_layer_process"),
+        "if_fpn": False,
+        "pyramid": pyramid,
+    }
+    channels = int(net.pop("in_chans"))
+    for unused in ("num_classes", "if_fpn"):
+        net.pop(unused, None)
+    return OfficialDense(_backbone(net), (channels, None), DenseConfig.from_dict(dense))
+
+
+def _backbone(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords of the Vim itself: no class token, no classes."""
+    kept = {name: value for name, value in values.items() if name not in _TRAINING}
+    return {**kept, "if_cls_token": False, "num_classes": 0, "final_pool_type": "all"}
+
+
+def _uper_head(values: Mapping[str, Any]) -> dict[str, Any]:
+    _require_type(values, "UPerHead")
+    _known(values, (*_HEAD_TRAINING, "in_index", "pool_scales", "channels", "num_classes"), "UPer")
+    _require_plain(values, "decode_head")
+    if list(values.get("in_index", [0, 1, 2, 3])) != [0, 1, 2, 3]:
+        raise _refuse(f"decode_head.in_index = {values['in_index']}", "[0, 1, 2, 3]")
+    return {
+        "channels": values.get("channels", 512),
+        "num_classes": values.get("num_classes"),
+        "pool_scales": list(values.get("pool_scales", (1, 2, 3, 6))),
+    }
+
+
+def _fcn_head(values: Mapping[str, Any]) -> dict[str, Any]:
+    _require_type(values, "FCNHead")
+    own = ("in_index", "channels", "num_classes", "num_convs", "kernel_size", "concat_input")
+    _known(values, (*_HEAD_TRAINING, *own), "auxiliary_head")
+    _require_plain(values, "auxiliary_head")
+    if values.get("concat_input", True):
+        raise _refuse("auxiliary_head.concat_input", "set it to false, as the official models do")
+    return {
+        "channels": values.get("channels"),
+        "num_classes": values.get("num_classes"),
+        "in_index": values.get("in_index", -1),
+        "num_convs": values.get("num_convs", 2),
+        "kernel_size": values.get("kernel_size", 3),
+    }
+
+
+def _scene_test(values: Mapping[str, Any], backbone: Mapping[str, Any]) -> dict[str, Any]:
+    _known(values, ("mode", "crop_size", "stride"), "test_cfg")
+    size = backbone.get("img_size", 224)
+    whole = [size, size] if isinstance(size, int) else list(size)
+    return {
+        "mode": values.get("mode", "whole"),
+        "crop": _pair(values.get("crop_size", whole)),
+        "stride": _pair(values.get("stride", whole)),
+    }
+
+
+def _pair(value: Any) -> list[int]:  # noqa: ANN401 - JSON
+    return [value, value] if isinstance(value, int) else list(value)
+
+
+def _require_plain(values: Mapping[str, Any], where: str) -> None:
+    """VIM-408 for the options of mmsegmentation's heads that are built one way only here."""
+    if values.get("align_corners", False):
+        raise _refuse(f"{where}.align_corners", "false, as the official configurations have it")
+    norm = values.get("norm_cfg") or {}
+    if not isinstance(norm, Mapping) or norm.get("type") not in ("BN", "SyncBN"):
+        raise _refuse(f"{where}.norm_cfg = {norm!r}", "BN or SyncBN")
+    activation = values.get("act_cfg") or {"type": "ReLU"}
+    if not isinstance(activation, Mapping) or activation.get("type") != "ReLU":
+        raise _refuse(f"{where}.act_cfg = {activation!r}", "ReLU")
+    if values.get("out_channels") not in (None, values.get("num_classes")):
+        raise _refuse(f"{where}.out_channels = {values['out_channels']}", "one for each class")
+
+
+def _require_type(values: Mapping[str, Any], expected: str) -> None:
+    found = values.get("type", expected)
+    if str(found).rpartition(".")[2] != expected:
+        raise _refuse(f"type {found!r} where {expected} is expected", expected)
+
+
+def _known(values: Mapping[str, Any], names: tuple[str, ...], where: str) -> None:
+    for name in values:
+        if name not in names:
+            raise VimDeployError(
+                "VIM-201", f"unknown model option {where}.{name}", fix=nearest(str(name), names)
+            )
+
+
+def _table(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = values[name]
+    if not isinstance(found, Mapping):
+        raise _refuse(f"{name} = {found!r} is not a table of keywords", "an object")
+    return found
+
+
+def _refuse(message: str, fix: str) -> VimDeployError:
+    return VimDeployError("VIM-408", f"dense model: {message}", fix=fix)
