@@ -89,6 +89,9 @@ def role_of(name: str) -> tuple[str | None, int | None]:
             return _MIXER_ROLES.get(part), block
         return ("residual" if part is None else None), block
     outside = _OUTSIDE.fullmatch(name)
+    if "/conv_seg/" in name:
+        # It makes the logits, as the head of a classifier does.
+        return "head", None
     # The norms of feature pyramids are float32 like all norms.
     if outside is None or name.rpartition("/")[2].startswith("LayerNormalization"):
         return None, None

@@ -36,8 +36,8 @@ def type_dense(model: nn.Module, type_of: Callable[[str], torch.dtype]) -> None:
             head = getattr(model, name, None)
             if head is not None:
                 _type_part(head, type_of("decode_head"))
-                store(head.conv_seg, type_of("decode_head"))
-                round_inputs(head.conv_seg, type_of("decode_head"))
+                store(head.conv_seg, type_of("head"))
+                round_inputs(head.conv_seg, type_of("head"))
                 round_outputs(head.conv_seg, torch.float32)
 
 
