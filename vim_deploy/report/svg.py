@@ -20,7 +20,7 @@ FONT = 11.5
 #: Mean width of a character of sans-serif fonts, in parts of the font size, rounded up.
 _CHARACTER = 0.56
 #: Colours of the style sheet.
-COLOURS = 6
+COLOURS = 9
 MARKERS = ("circle", "square", "diamond", "up", "down", "cross")
 _STYLE = "chart.css"
 
