@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,10 @@ _MIXER_ROLES = {
 _OUTSIDE = re.compile(r"(patch_embed|rope|head|fpn|simfp|decode_head|auxiliary_head)(_?\d)?/.*")
 #: Roles of the parts of dense models.
 _DENSE_ROLES = {"fpn": "neck", "simfp": "neck", "auxiliary_head": "decode_head"}
+
+
+#: Role and block of a node; no role for what is always float32.
+RoleOf = Callable[[NodeProto], tuple[str | None, int | None]]
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,10 @@ def role_of(name: str) -> tuple[str | None, int | None]:
     return _DENSE_ROLES.get(outside[1], outside[1]), None
 
 
+def _role_by_name(node: NodeProto) -> tuple[str | None, int | None]:
+    return role_of(node.name)
+
+
 def require_io_precision(precision: Precision, io_precision: Precision) -> None:
     """VIM-203 unless inputs and outputs are float32 or have the graph's own precision."""
     if io_precision not in ("fp32", precision):
@@ -114,6 +122,7 @@ def apply_precision(
     precision: Precision,
     policy: PrecisionPolicy,
     io_precision: Precision = "fp32",
+    role_of: RoleOf | None = None,
 ) -> PrecisionReport:
     """Type ``model`` in place, its local functions included.
 
@@ -122,6 +131,7 @@ def apply_precision(
         precision: type of weights and activations.
         policy: what stays in float32.
         io_precision: type of float inputs and outputs: ``fp32`` or ``precision``.
+        role_of: role and block of a node; None reads them off our own names.
 
     Raises:
         VimDeployError: VIM-203 (a policy that leaves nothing to type, other I/O), VIM-502 (types
@@ -130,7 +140,7 @@ def apply_precision(
     require_io_precision(precision, io_precision)
     if precision == "fp32":
         return PrecisionReport(precision, io_precision, {}, 0, (), ())
-    typing = _Typing(model, ELEMENT_TYPES[precision], policy)
+    typing = _Typing(model, ELEMENT_TYPES[precision], policy, role_of or _role_by_name)
     typing.run(ELEMENT_TYPES[io_precision])
     if not typing.counts[ELEMENT_TYPES[precision]]:
         raise VimDeployError(
@@ -154,8 +164,11 @@ def apply_precision(
 class _Typing:
     """One walk over the nodes in order, with the type that each tensor has by then."""
 
-    def __init__(self, model: onnx.ModelProto, element: int, policy: PrecisionPolicy) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, element: int, policy: PrecisionPolicy, role_of: RoleOf
+    ) -> None:
         self.model = model
+        self.role_of = role_of
         self.element = element
         self.policy = policy
         self.opset = opset_version(model)
@@ -217,7 +230,7 @@ class _Typing:
         if node.domain == "" and node.op_type in TRANSPARENT:
             found = {self.types[node.input[position]] for position in floats}
             return found.pop() if len(found) == 1 else FLOAT
-        role, block = role_of(node.name)
+        role, block = self.role_of(node)
         if role is None or self.policy.keeps_fp32(role, block):
             return FLOAT
         if node.domain == "" and not _takes(node, floats, self.element, self.opset):

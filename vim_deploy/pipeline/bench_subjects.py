@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from vim_deploy.bench.estimate import deit_bytes, vim_bytes
-from vim_deploy.bench.subject import ONNX_RUNTIME, PYTORCH, PYTORCH_DEIT, Subject, require_info
+from vim_deploy.bench.estimate import vim_bytes
+from vim_deploy.bench.subject import ONNX_RUNTIME, PYTORCH, Subject, require_info
 from vim_deploy.engine.inspect import ENGINE_SUFFIXES, is_engine, read_header
 from vim_deploy.engine.record import EngineRecord, read_record, record_path
 from vim_deploy.errors import VimDeployError, nearest
-from vim_deploy.files import require_file, sha256_of, write_bytes
+from vim_deploy.files import require_file, sha256_of
 from vim_deploy.graph import metadata
+from vim_deploy.pipeline.deit_baseline import DeitMaker, deit_sizes
 from vim_deploy.pipeline.exporting import ExportOptions, export, require_torch
 from vim_deploy.pipeline.opening import RunnerOptions
 from vim_deploy.recipe.model_config import ModelConfig
@@ -24,8 +25,6 @@ from vim_deploy.specs import ExportInfo, GraphForm
 
 #: ``deit`` is the DeiT of the model's own width.
 BASELINES = ("pytorch", "deit", "deit-tiny", "deit-small", "deit-base")
-_DEIT_NAMES = {"tiny": "DeiT-Ti", "small": "DeiT-S", "base": "DeiT-B"}
-_DEIT_OF_WIDTH = {192: "tiny", 384: "small", 768: "base"}
 #: Larger batches than this are a typing error.
 MAX_BATCH = 4096
 
@@ -109,11 +108,29 @@ class SubjectMaker:
                     beside = self._pytorch(label, path, checkpoint, batch)
                     if beside is not None:
                         groups[beside.image, batch].append(beside)
-        sizes = self._deit_sizes(models)
-        for (image, batch), members in groups.items():
-            for size in sizes:
-                members += self._deit(size, image, batch)
+        self._add_deit(groups, engines, models)
         return list(groups.values())
+
+    def _add_deit(
+        self,
+        groups: dict[tuple[tuple[int, int], int], list[Subject]],
+        engines: Sequence[str],
+        models: Sequence[tuple[str, Path, str | None]],
+    ) -> None:
+        """DeiT beside every group, in the runtimes that the group has."""
+        wanted = [name for name in self._baselines if name.startswith("deit")]
+        if not wanted:
+            return
+        infos = [require_info(path) for _, path, _ in models]
+        infos += [info for name in engines if (info := _export_of_engine(name)) is not None]
+        sizes = deit_sizes(wanted, [_config(info).embed_dim for info in infos])
+        self._note(["DeiT has seeded weights; time does not depend on values"])
+        maker = DeitMaker(self._folder, self._onnx_source, self._progress)
+        for (image, batch), members in groups.items():
+            with_pytorch = PYTORCH in self._baselines
+            own = tuple(members)
+            for size in sizes:
+                members += maker.beside(own, size, image, batch, with_pytorch=with_pytorch)
 
     def _check(self, name: str) -> None:
         made = Path(name).suffix == ".onnx" or _is_engine(name)
@@ -131,7 +148,11 @@ class SubjectMaker:
         plugins_for_files = files and runner.provider == ONNX_TENSORRT
         wrong = (
             ("--provider", runner.provider is not None and not files, "no ONNX file or model"),
-            ("--baseline", bool(self._baselines) and not files, "no ONNX file or model"),
+            (
+                "--baseline pytorch",
+                PYTORCH in self._baselines and not files,
+                "no ONNX file or model",
+            ),
             ("--cuda-graph", self._cuda_graph and not engines, "no engine"),
             ("--allow-plan-code", runner.allow_plan_code and not engines, "no engine"),
             (
@@ -257,69 +278,6 @@ class SubjectMaker:
             estimated_bytes=vim_bytes(config, batch, PYTORCH),
         )
 
-    def _deit_sizes(self, models: Sequence[tuple[str, Path, str | None]]) -> tuple[str, ...]:
-        """Keys of ``DEIT_SIZES`` that the baselines name."""
-        wanted = [name for name in self._baselines if name.startswith("deit")]
-        if not wanted:
-            return ()
-        require_torch()
-        from vim_deploy.model.deit import load_library
-
-        load_library()
-        sizes = [name.removeprefix("deit-") for name in wanted if name != "deit"]
-        for _, path, _ in models if "deit" in wanted else ():
-            width = _config(require_info(path)).embed_dim
-            if width not in _DEIT_OF_WIDTH:
-                raise VimDeployError(
-                    "VIM-202",
-                    f"no DeiT is as wide as this model: {width}",
-                    fix="--baseline deit-tiny, deit-small or deit-base",
-                )
-            sizes.append(_DEIT_OF_WIDTH[width])
-        self._note(["DeiT has seeded weights; time does not depend on values"])
-        return tuple(dict.fromkeys(sizes))
-
-    def _deit(self, size: str, image: tuple[int, int], batch: int) -> list[Subject]:
-        """DeiT with each attention, in ONNX Runtime and, where that is a baseline, in PyTorch."""
-        from vim_deploy.model.deit import ATTENTIONS, DEIT_SIZES, deit_tokens
-
-        tokens = deit_tokens(image)
-        width, heads = DEIT_SIZES[size]
-        subjects = []
-        for runner in (ONNX_RUNTIME, PYTORCH_DEIT):
-            if runner == PYTORCH_DEIT and PYTORCH not in self._baselines:
-                continue
-            for attention in ATTENTIONS:
-                source: dict[str, Any] = {"size": size, "image": image, "attention": attention}
-                if runner == ONNX_RUNTIME:
-                    source = self._onnx_source(self._deit_file(size, image, attention), batch)
-                subjects.append(
-                    Subject(
-                        label=f"{_DEIT_NAMES[size]} {attention}",
-                        runner=runner,
-                        source=source,
-                        batch=batch,
-                        image=image,
-                        tokens=tokens,
-                        facts={"attention": attention, "weights": "seeded"},
-                        estimated_bytes=deit_bytes(tokens, width, heads, batch, runner, attention),
-                    )
-                )
-        return subjects
-
-    def _deit_file(self, size: str, image: tuple[int, int], attention: str) -> Path:
-        """DeiT through the same exporter and the same tidying as our own models."""
-        path = self._folder / f"deit-{size}-{attention}-{_size_text(image)}.onnx"
-        if not path.exists():
-            from vim_deploy.graph.tidy import tidy
-            from vim_deploy.graph.trace import trace_classifier
-            from vim_deploy.model.deit import build_deit
-
-            self._progress(f"exporting {path.stem}")
-            model = tidy(trace_classifier(build_deit(size, image, attention), image))
-            write_bytes(path, model.SerializeToString())
-        return path
-
     def _note(self, sentences: Any) -> None:  # noqa: ANN401 - any iterable of str
         self.notes += [text for text in sentences if text not in self.notes]
 
@@ -347,6 +305,11 @@ def _image_size(model: Any, info: ExportInfo | None, path: Path) -> tuple[int, i
 def _is_engine(name: str) -> bool:
     path = Path(name)
     return path.suffix in ENGINE_SUFFIXES or (path.is_file() and is_engine(path))
+
+
+def _export_of_engine(name: str) -> ExportInfo | None:
+    record = read_record(Path(name))
+    return None if record is None else record.export
 
 
 def _image_of_engine(record: EngineRecord | None, path: Path) -> tuple[int, int]:
