@@ -16,7 +16,7 @@ from vim_deploy.files import require_file, sha256_of, write_bytes
 from vim_deploy.graph import metadata
 from vim_deploy.pipeline.exporting import ExportOptions, export, require_torch
 from vim_deploy.pipeline.opening import RunnerOptions
-from vim_deploy.recipe.model_config import ModelConfig
+from vim_deploy.recipe.model_config import ModelConfig, unread_note
 from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.run.ort_runner import CPU
 from vim_deploy.run.ort_runner import TENSORRT as ONNX_TENSORRT
@@ -149,6 +149,7 @@ class SubjectMaker:
     def _engine(self, path: Path, label: str, batch: int) -> Subject:
         record = read_record(path)
         info = None if record is None else record.export
+        self._note_unread(label, info)
         runtime = record.runtime if record is not None else read_header(path).runtime
         plugin = self._runner.plugin
         return Subject(
@@ -197,6 +198,7 @@ class SubjectMaker:
     def _exported(self, label: str, path: Path, checkpoint: str | None, batch: int) -> Subject:
         model = metadata.load_model(path)
         info = metadata.find(model)
+        self._note_unread(label, info)
         return Subject(
             label=label,
             runner=ONNX_RUNTIME,
@@ -281,9 +283,11 @@ class SubjectMaker:
 
     def _deit(self, size: str, image: tuple[int, int], batch: int) -> list[Subject]:
         """DeiT with each attention, in ONNX Runtime and, where that is a baseline, in PyTorch."""
-        from vim_deploy.model.deit import ATTENTIONS, DEIT_SIZES, deit_tokens
+        from vim_deploy.model.deit import ATTENTIONS, DEIT_SIZES, deit_tokens, deit_unread
 
         tokens = deit_tokens(image)
+        unread = unread_note(deit_unread(image))
+        self._note([f"DeiT at {image[0]}x{image[1]}: {unread}"] if unread else [])
         width, heads = DEIT_SIZES[size]
         subjects = []
         for runner in (ONNX_RUNTIME, PYTORCH_DEIT):
@@ -319,6 +323,13 @@ class SubjectMaker:
             model = tidy(trace_classifier(build_deit(size, image, attention), image))
             write_bytes(path, model.SerializeToString())
         return path
+
+    def _note_unread(self, label: str, info: ExportInfo | None) -> None:
+        """Say which pixels of its images a model does not read."""
+        unread = "" if info is None else unread_note(_config(info).unread_hw)
+        if info is not None and unread:
+            size = f"{info.image.height}x{info.image.width}"
+            self._note([f"{label} at {size}: {unread}, as in the official code"])
 
     def _note(self, sentences: Any) -> None:  # noqa: ANN401 - any iterable of str
         self.notes += [text for text in sentences if text not in self.notes]
