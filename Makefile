@@ -42,7 +42,7 @@ $(STAMP): pyproject.toml setup.py constraints.txt
 		else "vim-deploy is made for Python 3.10 to 3.12, this is %d.%d; set PYTHON=..." % v)'
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) torch==2.13.0
-	$(INSTALL) --editable '.[torch,ort,rtx,demo,dev]'
+	$(INSTALL) --editable '.[torch,ort,rtx,demo,deit,dev]'
 	@touch $@
 
 demo: venv
@@ -67,7 +67,6 @@ bench: venv
 	$(BIN)/python benchmarks/spine.py
 
 bench-deit: venv
-	$(INSTALL) --editable '.[deit,rtx,report]'
 	$(BIN)/python benchmarks/scaling.py
 
 clean:

@@ -27,7 +27,6 @@ OPTIONAL = (
     "scipy",
     "psutil",
     "jinja2",
-    "matplotlib",
     "transformers",
     "tritonclient",
 )

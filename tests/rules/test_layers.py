@@ -45,7 +45,6 @@ HOMES = {
     "huggingface_hub": ("vim_deploy.deps.hub",),
     "jinja2": ("vim_deploy.report.html",),
     "tritonclient": ("vim_deploy.deps.triton_schema",),
-    "matplotlib": ("vim_deploy.bench.plot",),
     "transformers": ("vim_deploy.model.deit",),
     "PIL": ("vim_deploy.images",),
     "click": ("vim_deploy.cli.",),

@@ -86,6 +86,11 @@ def test_the_first_model_is_whole_before_the_others_begin(script: ModuleType) ->
     assert [entry["tokens"] for entry in entries[::4]][:3] == [197, 1025, 6085]
 
 
+def test_every_size_of_the_figure_has_its_tokens(script: ModuleType) -> None:
+    tokens = [script.Task("vim-tiny", size, "export").tokens for size in script.SIZES]
+    assert tokens == [197, 1025, 1601, 46 * 46 + 1, 4097, 6085]
+
+
 @pytest.mark.usefixtures("_quiet")
 def test_what_does_not_fit_into_the_time_is_left_out_and_said(script: ModuleType) -> None:
     entries = run_all(script, seconds=100.0)

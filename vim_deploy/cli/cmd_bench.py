@@ -97,8 +97,8 @@ from vim_deploy.cli.output import command_line, print_json, print_table, say
 @click.option(
     "--plot",
     type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE.png",
-    help="Draw time and memory against image size, as .png or .svg.",
+    metavar="FILE.svg",
+    help="Draw time and memory against image size.",
 )
 @click.option("--cuda-graph", is_flag=True, help="Engines: replay a captured CUDA graph.")
 @runner_options

@@ -52,6 +52,11 @@ def deit_tokens(image: tuple[int, int]) -> int:
     return (image[0] // PATCH) * (image[1] // PATCH) + 1
 
 
+def deit_unread(image: tuple[int, int]) -> tuple[int, int]:
+    """Rows of pixels at the bottom and columns at the right that no patch reaches."""
+    return image[0] % PATCH, image[1] % PATCH
+
+
 def build_deit(size: str, image: tuple[int, int], attention: str) -> nn.Module:
     """A DeiT with seeded weights: float32 [B, 3, height, width] to logits [B, 1000].
 

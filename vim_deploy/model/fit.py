@@ -51,31 +51,40 @@ class KeyReport:
     notes: tuple[str, ...]
 
 
-def config_for_image_size(config: ModelConfig, size: int | tuple[int, int]) -> ModelConfig:
+def config_for_image_size(
+    config: ModelConfig, size: int | tuple[int, int], *, covered: bool = False
+) -> ModelConfig:
     """``config`` at another input size, square or (height, width) in pixels.
 
-    The official code drops the pixels that the last patch does not reach; here such a size is
-    refused, because the image would silently be cropped at the right and at the bottom.
+    Pixels at the bottom and at the right that the last patch does not reach are not read, as in
+    the official code (``PatchEmbed`` in ``models_mamba.py`` floors); ``ModelConfig.unread_hw``
+    counts them.
+
+    Args:
+        config: of the model.
+        size: in pixels.
+        covered: refuse sizes with such pixels, for models whose maps have to fit the picture.
 
     Raises:
-        VimDeployError: VIM-406 when patches do not cover the image exactly, with the nearest sizes
-            that they cover; VIM-408 when the model has rope and the size does not suit it.
+        VimDeployError: VIM-406 when the image is smaller than a patch, or is not covered and has
+            to be, with the nearest sizes that are; VIM-408 when the model has rope and the size
+            does not suit it.
     """
     wanted = size if isinstance(size, tuple) else (size, size)
     if wanted == config.image_hw:
         return config
-    good = [
-        _covered(side, patch, config.stride)
-        for side, patch in zip(wanted, config.patch_hw, strict=True)
-    ]
-    if any(side not in sides for side, sides in zip(wanted, good, strict=True)):
-        lower, upper = (sides[0] for sides in good), (sides[-1] for sides in good)
+    sides = list(zip(wanted, config.patch_hw, strict=True))
+    good = [_covered(side, patch, config.stride) for side, patch in sides]
+    small = any(side < patch for side, patch in sides)
+    uncovered = any(side not in fits for side, fits in zip(wanted, good, strict=True))
+    if small or (covered and uncovered):
+        lower, upper = (fits[0] for fits in good), (fits[-1] for fits in good)
         choices = dict.fromkeys(_size_text(pair) for pair in (tuple(lower), tuple(upper)))
+        patches = f"patches of {_size_text(config.patch_hw)} pixels every {config.stride} pixels"
         raise VimDeployError(
             "VIM-406",
             f"image size {_size_text(wanted)} is not covered by the patches",
-            why=f"patches of {_size_text(config.patch_hw)} pixels every {config.stride} pixels "
-            "leave pixels over, or the image is smaller than one patch",
+            why=patches + (": the image is smaller than one" if small else " leave pixels over"),
             fix="--image-size " + " or ".join(choices),
         )
     return config.replace(img_size=wanted[0] if wanted[0] == wanted[1] else wanted)

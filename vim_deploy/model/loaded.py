@@ -10,7 +10,7 @@ from vim_deploy.model.network import Network
 from vim_deploy.recipe.catalog import model_name
 from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.load import read_labels
-from vim_deploy.recipe.model_config import ModelConfig
+from vim_deploy.recipe.model_config import ModelConfig, unread_note
 from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.recipe.schema import Recipe, Tolerances
 from vim_deploy.specs import CheckpointInfo, ImagePreparation
@@ -75,6 +75,9 @@ def loaded_model(
             f"{len(labels)} labels for {classes} classes",
             fix="give one class name a line, in the order of the model's outputs",
         )
+    unread = unread_note(module.config.unread_hw)
+    if unread:
+        notes.append(f"{unread}, as in the official code")
     return LoadedModel(
         module=module,
         checkpoint=checkpoint,

@@ -17,7 +17,7 @@ from vim_deploy.graph import metadata
 from vim_deploy.pipeline.deit_baseline import DeitMaker, deit_sizes
 from vim_deploy.pipeline.exporting import ExportOptions, export, require_torch
 from vim_deploy.pipeline.opening import RunnerOptions
-from vim_deploy.recipe.model_config import ModelConfig
+from vim_deploy.recipe.model_config import ModelConfig, unread_note
 from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.run.ort_runner import CPU
 from vim_deploy.run.ort_runner import TENSORRT as ONNX_TENSORRT
@@ -124,11 +124,16 @@ class SubjectMaker:
         infos = [require_info(path) for _, path, _ in models]
         infos += [info for name in engines if (info := _export_of_engine(name)) is not None]
         sizes = deit_sizes(wanted, [_config(info).embed_dim for info in infos])
+        # Not before: deit_sizes says what is missing where PyTorch is not installed.
+        from vim_deploy.model.deit import deit_unread
+
         self._note(["DeiT has seeded weights; time does not depend on values"])
         maker = DeitMaker(self._folder, self._onnx_source, self._progress)
         for (image, batch), members in groups.items():
             with_pytorch = PYTORCH in self._baselines
             own = tuple(members)
+            unread = unread_note(deit_unread(image))
+            self._note([f"DeiT at {image[0]}x{image[1]}: {unread}"] if unread else [])
             for size in sizes:
                 members += maker.beside(own, size, image, batch, with_pytorch=with_pytorch)
 
@@ -170,6 +175,7 @@ class SubjectMaker:
     def _engine(self, path: Path, label: str, batch: int) -> Subject:
         record = read_record(path)
         info = None if record is None else record.export
+        self._note_unread(label, info)
         runtime = record.runtime if record is not None else read_header(path).runtime
         plugin = self._runner.plugin
         return Subject(
@@ -218,6 +224,7 @@ class SubjectMaker:
     def _exported(self, label: str, path: Path, checkpoint: str | None, batch: int) -> Subject:
         model = metadata.load_model(path)
         info = metadata.find(model)
+        self._note_unread(label, info)
         return Subject(
             label=label,
             runner=ONNX_RUNTIME,
@@ -277,6 +284,13 @@ class SubjectMaker:
             facts={"scan": "reference, step by step", "weights": weights},
             estimated_bytes=vim_bytes(config, batch, PYTORCH),
         )
+
+    def _note_unread(self, label: str, info: ExportInfo | None) -> None:
+        """Say which pixels of its images a model does not read."""
+        unread = "" if info is None else unread_note(_config(info).unread_hw)
+        if info is not None and unread:
+            size = f"{info.image.height}x{info.image.width}"
+            self._note([f"{label} at {size}: {unread}, as in the official code"])
 
     def _note(self, sentences: Any) -> None:  # noqa: ANN401 - any iterable of str
         self.notes += [text for text in sentences if text not in self.notes]

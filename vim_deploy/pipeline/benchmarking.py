@@ -13,7 +13,6 @@ from typing import Any
 from vim_deploy.bench import environment
 from vim_deploy.bench.compare import compared, read_baseline
 from vim_deploy.bench.measure import SKIPPED, Measurement, Timing, measure_group
-from vim_deploy.bench.plot import check_plot, draw
 from vim_deploy.bench.report import BenchReport, busy_notes
 from vim_deploy.bench.subject import Subject, SubjectKey
 from vim_deploy.errors import VimDeployError
@@ -21,6 +20,7 @@ from vim_deploy.files import output_errors, read_json
 from vim_deploy.pipeline.bench_subjects import MAX_BATCH, SubjectMaker
 from vim_deploy.pipeline.opening import RunnerOptions
 from vim_deploy.report.html import require_html
+from vim_deploy.report.plot import check_plot, draw, require_sizes
 from vim_deploy.report.write import write_pages
 from vim_deploy.specs import GraphForm
 
@@ -50,7 +50,7 @@ class BenchOptions:
         output: folder for the report; None to write nothing.
         html: write a page to look at as well; needs ``output`` and jinja2.
         force: replace a report that was made with other settings.
-        plot: picture of time and memory against image size to write, ``.png`` or ``.svg``.
+        plot: picture of time and memory against image size to write, ``.svg``.
     """
 
     batches: tuple[int, ...] = (1,)
@@ -121,6 +121,8 @@ def benchmark(
             progress=progress,
         )
         groups = maker.groups(artifacts)
+        if options.plot is not None:
+            require_sizes(len({group[0].image for group in groups}))
         state, times, own = environment.state(), environment.cpu_times(), _own_cpu_seconds()
         measurements = _measure(groups, timing, progress)
     disturbance = environment.disturbance(times, environment.cpu_times(), _own_cpu_seconds() - own)
@@ -137,8 +139,8 @@ def benchmark(
     if options.output is not None:
         report.write(options.output / "bench.json")
         write_pages("bench", report.as_dict(), options.output, with_html=options.html)
-    if options.plot is not None:
-        draw(report.as_dict(), options.plot)
+    if options.plot is not None and not draw(report.as_dict(), options.plot):
+        progress(f"{options.plot} is not drawn: fewer than two image sizes were measured")
     return report
 
 

@@ -155,6 +155,13 @@ class ModelConfig:
         return (height - patch_h) // self.stride + 1, (width - patch_w) // self.stride + 1
 
     @property
+    def unread_hw(self) -> tuple[int, int]:
+        """Rows of pixels at the bottom and columns at the right that no patch reaches."""
+        pairs = zip(self.image_hw, self.patch_hw, strict=True)
+        rows, columns = ((side - patch) % self.stride for side, patch in pairs)
+        return rows, columns
+
+    @property
     def num_patches(self) -> int:
         """Patches per image."""
         rows, columns = self.grid_hw
@@ -255,6 +262,16 @@ _BOOLS = (
 )
 #: Largest side, depth and width accepted; above them a config is a mistake, not a model.
 _LIMIT = 1 << 16
+
+
+def unread_note(unread: tuple[int, int]) -> str:
+    """A sentence on rows and columns of pixels that no patch reads; empty when there are none."""
+    places = zip(unread, ("row", "column"), ("at the bottom", "at the right"), strict=True)
+    parts = [f"{n} {what}{'s' * (n > 1)} of pixels {where}" for n, what, where in places if n]
+    if not parts:
+        return ""
+    verb = "are" if sum(unread) > 1 else "is"
+    return f"{' and '.join(parts)} {verb} not read: no patch reaches there"
 
 
 def _check_values(config: ModelConfig) -> None:

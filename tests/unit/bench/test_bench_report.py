@@ -1,8 +1,7 @@
-"""Reports: ratios, exponents, tables, the plot, what is said about the machine."""
+"""Reports: ratios, exponents, tables, what is said about the machine."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -13,10 +12,8 @@ from tests.support.bench import bench_report, measured, subject
 from vim_deploy.bench import environment, memory
 from vim_deploy.bench.environment import CpuTimes, disturbance
 from vim_deploy.bench.measure import FAILED, SKIPPED, Measurement
-from vim_deploy.bench.plot import check_plot, curves, draw
 from vim_deploy.bench.report import BenchReport, busy_notes
 from vim_deploy.bench.table import result_rows
-from vim_deploy.errors import VimDeployError
 
 
 def scaled() -> BenchReport:
@@ -109,29 +106,3 @@ def test_the_peak_can_be_begun_anew() -> None:
     assert again is not None
     assert large - small > 60 << 20
     assert again < large - (50 << 20)
-
-
-def test_curves_for_the_plot() -> None:
-    found = curves(scaled().as_dict(), "time")
-    assert found["vim, onnxruntime, batch 1"][0] == (197, pytest.approx(19.7))
-    assert [tokens for tokens, _ in found["deit, onnxruntime, batch 1"]] == [197, 1025, 6085]
-
-
-def test_a_plot_of_another_format() -> None:
-    with pytest.raises(VimDeployError, match="VIM-202"):
-        check_plot(Path("x.pdf"))
-
-
-@pytest.mark.skipif(
-    importlib.util.find_spec("matplotlib") is None,
-    reason="matplotlib is not installed: pip install 'vim-deploy[plot]'",
-)
-@pytest.mark.parametrize(("suffix", "magic"), [(".png", b"\x89PNG"), (".svg", b"<?xml")])
-def test_plot(tmp_path: Path, suffix: str, magic: bytes) -> None:
-    path = tmp_path / f"figure{suffix}"
-    draw(scaled().as_dict(), path)
-    assert path.read_bytes().startswith(magic)
-    if suffix == ".svg":
-        text = path.read_text()
-        assert "<!-- 1248 -->" in text
-        assert "deit, onnxruntime, batch 1" in text

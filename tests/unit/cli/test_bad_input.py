@@ -123,15 +123,29 @@ def test_nan_weights(folder: Path, capsys: Any, tmp_path_factory: pytest.TempPat
     assert "layers.1.mixer.D_b" in fails(capsys, "VIM-405", "export", path)
 
 
-def test_image_size_that_patches_do_not_cover(
+def test_image_smaller_than_a_patch(
     folder: Path, checkpoint: Path, config_file: Path, capsys: Any
 ) -> None:
     said = fails(
-        capsys, "VIM-406", "export", checkpoint, "--config", config_file, "--image-size", "20"
+        capsys, "VIM-406", "export", checkpoint, "--config", config_file, "--image-size", "4"
     )
-    assert "16" in said
-    assert "24" in said
+    assert "--image-size 8" in said
     assert empty(folder)
+
+
+@pytest.mark.parametrize("size", [(), ("--image-size", "21x16")])
+def test_pixels_that_are_not_read_are_said(
+    folder: Path, checkpoint: Path, config_file: Path, capsys: Any, size: tuple[str, ...]
+) -> None:
+    described = {**json.loads(config_file.read_text()), "img_size": [21, 16] if not size else 16}
+    (folder / "model.json").write_text(json.dumps(described))
+    named = ("export", str(checkpoint), "--config", "model.json", *size, "-o", "m.onnx")
+    for said in ("wrote m.onnx", "up to date"):
+        assert run(list(named)) == 0
+        output = capsys.readouterr().err
+        assert said in output
+        assert "5 rows of pixels at the bottom are not read" in output
+        assert "as in the official code" in output
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1, 2]", '{"depht": 2}'])

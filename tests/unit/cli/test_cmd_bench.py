@@ -99,18 +99,24 @@ def test_checkpoint_at_several_sizes_keeps_its_exports(capsys: Any) -> None:
         "bench",
         "vim-digits",
         "--image-sizes",
-        "16,24,32x40",
+        "16,25,32x40",
         "--export-dir",
         "kept",
+        "--plot",
+        "sizes.svg",
         *QUICK,
     )
     value = answer(capsys, *arguments)
-    assert [r["image"] for r in value["results"]] == [[16, 16], [24, 24], [32, 40]]
+    assert "vim-digits, onnxruntime, batch 1" in Path("sizes.svg").read_text()
+    assert [r["image"] for r in value["results"]] == [[16, 16], [25, 25], [32, 40]]
     assert [r["facts"]["weights"] for r in value["results"]] == ["vim_digits.pth"] * 3
     assert value["scaling"][0]["tokens"] == [17, 37, 81]
+    unread = [note for note in value["notes"] if "not read" in note]
+    assert len(unread) == 1
+    assert unread[0].startswith("vim-digits at 25x25: 1 row of pixels at the bottom and 1 column")
     assert sorted(path.name for path in Path("kept").iterdir()) == [
         "vim-digits-16.onnx",
-        "vim-digits-24.onnx",
+        "vim-digits-25.onnx",
         "vim-digits-32x40.onnx",
     ]
 
@@ -155,6 +161,7 @@ def test_a_report_of_other_settings_is_not_replaced(capsys: Any) -> None:
         (("tiny.onnx", "--image-sizes", "32"), "VIM-203"),
         (("tiny.onnx", "--random-weights", "0"), "VIM-203"),
         (("tiny.onnx", "--plot", "x.pdf"), "VIM-202"),
+        (("tiny.onnx", "--plot", "x.svg"), "VIM-203"),
         (("tiny.json",), "VIM-402"),
         (("tiny.onnx", "--compare", "missing.json"), "VIM-401"),
         (("tiny.onnx", "--batches", "5000"), "VIM-202"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vim_deploy.errors import VimDeployError
-from vim_deploy.model.deit import ATTENTIONS, build_deit, deit_tokens, is_installed
+from vim_deploy.model.deit import ATTENTIONS, build_deit, deit_tokens, deit_unread, is_installed
 
 needs_transformers = pytest.mark.skipif(
     not is_installed(), reason="transformers is not installed: pip install 'vim-deploy[deit]'"
@@ -20,6 +20,7 @@ def test_tokens() -> None:
     assert deit_tokens((224, 224)) == 197
     assert deit_tokens((1248, 1248)) == 6085
     assert deit_tokens((738, 738)) == 46 * 46 + 1
+    assert deit_unread((738, 740)) == (2, 4)
 
 
 @pytest.mark.skipif(is_installed(), reason="transformers is installed")

@@ -10,11 +10,12 @@ import torch
 from tests.support import reference
 from vim_deploy.errors import VimDeployError
 from vim_deploy.model.checkpoint import read_checkpoint
+from vim_deploy.model.dense.load import sized
 from vim_deploy.model.fit import KeyReport, config_for_image_size, load_into
 from vim_deploy.model.pos_embed import interpolate_grid, interpolate_official
 from vim_deploy.model.vim import VisionMamba
-from vim_deploy.recipe.catalog import find_variant
-from vim_deploy.recipe.model_config import ModelConfig
+from vim_deploy.recipe.catalog import find_recipe, find_variant
+from vim_deploy.recipe.model_config import ModelConfig, unread_note
 
 State = dict[str, torch.Tensor]
 
@@ -210,11 +211,65 @@ def test_image_size() -> None:
         ((9, 230), "--image-size 16x224 or 16x232"),
     ],
 )
-def test_image_size_that_patches_do_not_cover(size: int | tuple[int, int], fix: str) -> None:
+def test_image_size_that_patches_have_to_cover(size: int | tuple[int, int], fix: str) -> None:
     with pytest.raises(VimDeployError) as caught:
-        config_for_image_size(find_variant("vim-tiny-plus"), size)
+        config_for_image_size(find_variant("vim-tiny-plus"), size, covered=True)
     assert caught.value.code == "VIM-406"
     assert caught.value.fix == fix
+
+
+@pytest.mark.parametrize("size", [15, 0, -8, (9, 230)])
+def test_image_smaller_than_a_patch(size: int | tuple[int, int]) -> None:
+    with pytest.raises(VimDeployError, match="smaller than one") as caught:
+        config_for_image_size(find_variant("vim-tiny-plus"), size)
+    assert caught.value.code == "VIM-406"
+
+
+def test_maps_of_a_dense_model_have_to_fit_the_picture() -> None:
+    recipe = find_recipe("upernet-vim-tiny")
+    assert recipe.dense is not None
+    with pytest.raises(VimDeployError) as caught:
+        sized(recipe.model_config, recipe.dense, 738)
+    assert (caught.value.code, caught.value.fix) == ("VIM-406", "--image-size 736 or 752")
+    assert sized(recipe.model_config, recipe.dense, 736)[0].grid_hw == (46, 46)
+
+
+@pytest.mark.parametrize(
+    ("size", "tokens", "unread", "note"),
+    [
+        # A size of the paper's figure 1.
+        (738, 46 * 46 + 1, (2, 2), "2 rows of pixels at the bottom and 2 columns of pixels at the "
+         "right are not read: no patch reaches there"),
+        ((224, 225), 197, (0, 1), "1 column of pixels at the right is not read: no patch reaches "
+         "there"),
+        ((230, 224), 197, (6, 0), "6 rows of pixels at the bottom are not read: no patch reaches "
+         "there"),
+        (640, 1601, (0, 0), ""),
+    ],
+)  # fmt: skip
+def test_pixels_that_no_patch_reaches(
+    size: int | tuple[int, int], tokens: int, unread: tuple[int, int], note: str
+) -> None:
+    config = config_for_image_size(find_variant("vim-tiny"), size)
+    assert config.num_tokens == tokens
+    assert config.unread_hw == unread
+    assert unread_note(config.unread_hw) == note
+
+
+def test_overlapping_patches_reach_further() -> None:
+    config = config_for_image_size(find_variant("vim-tiny-plus"), 738)
+    assert (config.grid_hw, config.unread_hw) == ((91, 91), (2, 2))
+
+
+def test_the_rest_is_computed_as_without_these_pixels() -> None:
+    stored, state = case("A01_middle_cls")
+    whole, _ = load(config_for_image_size(stored, 48), state, stored_config=stored)
+    floored, report = load(config_for_image_size(stored, (50, 49)), state, stored_config=stored)
+    assert report.pos_embed == f"grid {stored.grid_hw[0]}x{stored.grid_hw[1]} to 6x6"
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn((2, stored.channels, 50, 49), generator=generator)
+    with torch.inference_mode():
+        assert torch.equal(floored(image), whole(image[:, :, :48, :48].contiguous()))
 
 
 def test_own_size_is_accepted_even_when_pixels_are_left_over() -> None:

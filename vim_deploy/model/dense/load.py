@@ -111,11 +111,13 @@ def sized(
 ) -> tuple[ModelConfig, DenseConfig]:
     """Both at another input size; the windows of the evaluation grow with it.
 
+    Patches have to cover the image: the maps of a picture that is read in part would not fit it.
+
     Raises:
         VimDeployError: VIM-406, VIM-408 as ``config_for_image_size``; VIM-408 when the windows are
             not of the model's size.
     """
-    sized_config = config if size is None else config_for_image_size(config, size)
+    sized_config = config if size is None else config_for_image_size(config, size, covered=True)
     test = dense.test
     if test is None:
         return sized_config, dense
