@@ -133,7 +133,7 @@ def load_into(
         raise VimDeployError("VIM-202", f"unknown way to fit pos_embed: {pos_embed!r}", fix=fix)
     prefix = f"{vim_path}." if vim_path else ""
     expected = model.state_dict()
-    _check_keys(state_dict, expected, prefix, config)
+    check_keys(state_dict, expected, prefix, config)
     own = {key.removeprefix(prefix): key for key in state_dict if key.startswith(prefix)}
     vim = {name: state_dict[key] for name, key in own.items()}
     notes: list[str] = []
@@ -147,10 +147,17 @@ def load_into(
     return KeyReport(len(fitted), parameters, how, tuple(notes))
 
 
-def _check_keys(
+def check_keys(
     found: Mapping[str, Tensor], expected: Mapping[str, Tensor], prefix: str, config: ModelConfig
 ) -> None:
-    """VIM-404 with every key that does not fit; sizes that follow the image size are left out."""
+    """VIM-404 with every key that does not fit; sizes that follow the image size are left out.
+
+    Args:
+        found: of the checkpoint.
+        expected: of the model; only shapes and types count.
+        prefix: of the Vim's keys.
+        config: of the Vim.
+    """
     lines = [
         f"missing {key}, expected {_shape(tensor)}"
         for key, tensor in expected.items()

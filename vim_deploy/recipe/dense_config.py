@@ -22,6 +22,8 @@ PYRAMID_SCALES = (4.0, 2.0, 1.0, 0.5)
 TEST_MODES = ("slide", "whole")
 #: Feature maps that the segmentation heads take.
 LEVELS = 4
+#: Pooling branches and convolutions in a row; the official heads have four and one.
+_MOST_PARTS = 16
 
 Colour = tuple[int, int, int]
 
@@ -138,7 +140,10 @@ class DenseConfig:
         for name, kind in _TABLES.items():
             if known.get(name) is not None:
                 known[name] = _built(kind, known[name], f"dense.{name}")
-        known["palette"] = tuple(_colour(entry) for entry in known.get("palette", ()))
+        palette = known.get("palette", ())
+        if not isinstance(palette, list | tuple):
+            raise _refuse(f"palette = {palette!r}", "a list of colours")
+        known["palette"] = tuple(_colour(entry) for entry in palette)
         return _built(cls, known, "dense")
 
     @property
@@ -167,7 +172,7 @@ class DenseConfig:
         return value
 
     def require_backbone(self, config: ModelConfig) -> None:
-        """VIM-408 unless these parts can stand on that backbone."""
+        """VIM-408 unless these parts can stand on that backbone, VIM-406 for too small an image."""
         outside = [index for index in self.out_indices if not 0 <= index < config.depth]
         if outside:
             raise _refuse(
@@ -192,6 +197,24 @@ class DenseConfig:
                 "set if_fpn to false",
                 "the official code scales maps of 16 and of 8 pixels",
             )
+        self._require_coarsest_map(config)
+
+    def _require_coarsest_map(self, config: ModelConfig) -> None:
+        """VIM-406 when the map of the largest scale would have no pixels."""
+        if self.task == "segmentation" and not self.if_fpn:
+            return
+        needed = 4 if self.task == "segmentation" and config.patch_hw == (8, 8) else 2
+        if min(config.grid_hw) >= needed:
+            return
+        sides = [side + (needed - 1) * config.stride for side in config.patch_hw]
+        height, width = config.image_hw
+        raise VimDeployError(
+            "VIM-406",
+            f"image of {height}x{width} pixels is too small",
+            why=f"its {config.grid_hw[0]}x{config.grid_hw[1]} patches leave nothing of the "
+            "coarsest feature map",
+            fix=f"an image size of at least {sides[0]}x{sides[1]}",
+        )
 
 
 _TASKS = ("segmentation", "detection")
@@ -255,9 +278,9 @@ def _check_kind(kind: str, value: object, where: str) -> None:
     elif kind == "tuple[int, int]" or (kind == "tuple[int, int] | None" and value is not None):
         good = isinstance(value, tuple) and len(value) == 2 and all(map(_positive, value))
     elif kind == "tuple[int, ...]":
-        good = isinstance(value, tuple) and all(isinstance(item, int) for item in value)
+        good = isinstance(value, tuple) and all(type(item) is int for item in value)
     elif kind == "tuple[float, ...]":
-        good = isinstance(value, tuple) and all(isinstance(item, int | float) for item in value)
+        good = isinstance(value, tuple) and all(type(item) in (int, float) for item in value)
     if not good:
         raise _refuse(f"{where} = {value!r} is not valid", f"expected {kind}")
 
@@ -268,7 +291,7 @@ def _positive(value: object) -> bool:
 
 def _colour(value: object) -> Colour:
     good = isinstance(value, list | tuple) and len(value) == 3
-    if not good or not all(isinstance(v, int) and 0 <= v <= 255 for v in value):  # type: ignore[attr-defined]
+    if not good or not all(type(v) is int and 0 <= v <= 255 for v in value):  # type: ignore[attr-defined]
         raise _refuse(f"palette entry {value!r}", "expected three numbers from 0 to 255")
     red, green, blue = value  # type: ignore[misc]
     return red, green, blue
@@ -289,8 +312,11 @@ def _check_segmentation(config: DenseConfig) -> None:
         return
     if len(config.feature_names) != LEVELS:
         raise _refuse(f"UPerHead takes {LEVELS} feature maps", "name four blocks in out_indices")
-    if not head.pool_scales or not all(map(_positive, head.pool_scales)):
-        raise _refuse(f"pool_scales = {list(head.pool_scales)}", "name sizes of 1 and more")
+    scales = head.pool_scales
+    if not 0 < len(scales) <= _MOST_PARTS or not all(map(_positive, scales)):
+        raise _refuse(f"pool_scales = {list(scales[:_MOST_PARTS])}", "1 to 16 sizes from 1")
+    if auxiliary is not None and auxiliary.num_convs > _MOST_PARTS:
+        raise _refuse(f"auxiliary_head.num_convs = {auxiliary.num_convs}", "1 to 16")
     if auxiliary is not None and auxiliary.in_index >= LEVELS:
         raise _refuse(f"auxiliary_head.in_index = {auxiliary.in_index}", "0 to 3")
     if auxiliary is not None and auxiliary.kernel_size % 2 == 0:

@@ -237,7 +237,9 @@ def _refuse(message: str, why: str, fix: str = "change the model config") -> Vim
     return VimDeployError("VIM-408", message, why=why, fix=fix)
 
 
-def _check_type(config: ModelConfig, names: tuple[str, ...], kind: type, text: str) -> None:
+def _check_type(
+    config: ModelConfig, names: tuple[str, ...], kind: type | tuple[type, ...], text: str
+) -> None:
     for name in names:
         value = getattr(config, name)
         good = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
@@ -286,6 +288,10 @@ def _check_values(config: ModelConfig) -> None:
     for name in ("depth", "num_classes"):
         if not 0 <= getattr(config, name) <= _LIMIT:
             raise _refuse(f"{name}={getattr(config, name)} is out of range", "it is negative")
+    numbers = ("norm_epsilon", "flip_img_sequences_ratio", "drop_rate", "drop_path_rate")
+    _check_type(config, numbers, (int, float), "a number")
+    if config.init_layer_scale is not None:
+        _check_type(config, ("init_layer_scale",), (int, float), "a number")
     if not config.norm_epsilon > 0:
         raise _refuse(f"norm_epsilon={config.norm_epsilon!r} must be positive", "")
     for name, valid in (("final_pool_type", POOL_TYPES), ("bimamba_type", BIMAMBA_TYPES)):
@@ -303,6 +309,8 @@ def _check_values(config: ModelConfig) -> None:
 
 
 def _check_ssm_cfg(config: ModelConfig) -> None:
+    if not isinstance(config.ssm_cfg, Mapping | None):
+        raise _refuse(f"ssm_cfg={config.ssm_cfg!r} is not valid", "expected a table of keywords")
     for name in config.ssm_cfg or {}:
         if name in _SSM_CFG_TAKEN:
             raise _refuse(
@@ -318,8 +326,10 @@ def _check_ssm_cfg(config: ModelConfig) -> None:
     for name in ("d_conv", "dt_rank"):
         if isinstance(ssm[name], bool) or not isinstance(ssm[name], int) or ssm[name] < 1:
             raise _refuse(f"ssm_cfg {name}={ssm[name]!r} is not valid", "expected 1 or more")
-    if config.d_inner < 1:
-        raise _refuse(f"ssm_cfg expand={ssm['expand']!r} leaves no channels", "")
+    if isinstance(ssm["expand"], bool) or not isinstance(ssm["expand"], int | float):
+        raise _refuse(f"ssm_cfg expand={ssm['expand']!r} is not valid", "expected a number")
+    if not 1 <= ssm["expand"] * config.embed_dim <= _LIMIT:
+        raise _refuse(f"ssm_cfg expand={ssm['expand']!r} is out of range", "")
 
 
 def _check_tokens(config: ModelConfig) -> None:

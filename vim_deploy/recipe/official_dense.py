@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vim_deploy.errors import VimDeployError, nearest
-from vim_deploy.recipe.dense_config import DenseConfig
+from vim_deploy.recipe.dense_config import LEVELS, PYRAMID_SCALES, DenseConfig
 
 #: Defaults of VisionMambaSeg and VisionMambaDet (seg/backbone/vim.py, det/.../backbone/vim.py).
 _SEG_DEFAULTS: dict[str, Any] = {
@@ -37,6 +37,11 @@ _HEAD_TRAINING = (
 #: detectron2's norms whose parameters are those of a batch norm.
 _BATCH_NORMS = ("BN", "SyncBN", "FrozenBN", "nnSyncBN")
 _MODEL_TRAINING = ("type", "pretrained", "data_preprocessor", "train_cfg", "init_cfg")
+#: What the official files call such models, and the only top block that they use.
+_TYPES = ("EncoderDecoder", "VisionMambaSeg", "SimpleFeaturePyramid")
+_TOP_BLOCK = "LastLevelMaxPool"
+#: Of nn.BatchNorm2d; the exported heads have no other.
+_NORM_EPS = 1e-5
 #: Keywords that only a dense model has.
 _DENSE_KEYWORDS = (
     "backbone", "net", "out_indices", "in_chans", "if_fpn", "out_feature",
@@ -62,7 +67,7 @@ class OfficialDense:
 
 def is_dense(values: Mapping[str, Any]) -> bool:
     """Whether keywords are those of a dense model rather than of a classifier."""
-    return any(name in values for name in _DENSE_KEYWORDS)
+    return any(name in values for name in _DENSE_KEYWORDS) or _last(values.get("type")) in _TYPES
 
 
 def read_official(values: Mapping[str, Any]) -> OfficialDense:
@@ -85,15 +90,15 @@ def read_official(values: Mapping[str, Any]) -> OfficialDense:
     _known(
         values, (*_MODEL_TRAINING, "backbone", "decode_head", "auxiliary_head", "test_cfg"), "model"
     )
+    _require_type(values, "EncoderDecoder")
     backbone = _table(values, "backbone")
     parts: dict[str, Any] = {}
     if values.get("decode_head") is not None:
         parts["decode_head"] = _uper_head(_table(values, "decode_head"))
     if values.get("auxiliary_head") is not None:
         parts["auxiliary_head"] = _fcn_head(_table(values, "auxiliary_head"))
-    test = values.get("test_cfg") or {}
-    if test and parts:
-        parts["test"] = _scene_test(test, backbone)
+    if values.get("test_cfg") and parts:
+        parts["test"] = _scene_test(_table(values, "test_cfg"), backbone)
     return _segmentation(backbone, parts)
 
 
@@ -102,14 +107,16 @@ def _segmentation(given: Mapping[str, Any], parts: dict[str, Any]) -> OfficialDe
     values = {**_SEG_DEFAULTS, **given}
     dense = {
         "task": "segmentation",
-        "out_indices": list(values.pop("out_indices")),
+        "out_indices": _list(values.pop("out_indices"), "out_indices"),
         **{
             name: values.pop(name)
             for name in ("use_residual_as_feature", "last_layer_process", "if_fpn")
         },
         **parts,
     }
-    slots = int(values.pop("in_chans")), int(values.pop("num_classes"))
+    slots = _whole(values, "in_chans"), _whole(values, "num_classes")
+    for name in ("in_chans", "num_classes"):
+        del values[name]
     return OfficialDense(_backbone(values), slots, DenseConfig.from_dict(dense))
 
 
@@ -125,11 +132,11 @@ def _detection(values: Mapping[str, Any]) -> OfficialDense:
     norm = str(values.get("norm", "LN"))
     pyramid = {
         "out_channels": values.get("out_channels"),
-        "scale_factors": [float(scale) for scale in values.get("scale_factors", ())],
+        "scale_factors": _list(values.get("scale_factors", PYRAMID_SCALES), "scale_factors"),
         "norm": "BN" if norm in _BATCH_NORMS else norm,
-        "top_block": bool(values.get("top_block")),
+        "top_block": _top_block(values.get("top_block")),
     }
-    depth = int(net.get("depth", 24))
+    depth = _whole({"depth": 24, **net}, "depth")
     dense = {
         "task": "detection",
         "out_indices": [depth - 1],
@@ -137,10 +144,21 @@ def _detection(values: Mapping[str, Any]) -> OfficialDense:
         "if_fpn": False,
         "pyramid": pyramid,
     }
-    channels = int(net.pop("in_chans"))
+    channels = _whole(net, "in_chans")
+    del net["in_chans"]
     for unused in ("num_classes", "if_fpn"):
         net.pop(unused, None)
     return OfficialDense(_backbone(net), (channels, None), DenseConfig.from_dict(dense))
+
+
+def _top_block(value: object) -> bool:
+    """Whether there is a level behind the last one; VIM-408 for another kind of it."""
+    if isinstance(value, bool) or value is None:
+        return bool(value)
+    named = value.get("_target_", value.get("type")) if isinstance(value, Mapping) else value
+    if _last(named) != _TOP_BLOCK:
+        raise _refuse(f"top_block = {value!r}", f"{_TOP_BLOCK}, or null for none")
+    return True
 
 
 def _backbone(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,12 +171,12 @@ def _uper_head(values: Mapping[str, Any]) -> dict[str, Any]:
     _require_type(values, "UPerHead")
     _known(values, (*_HEAD_TRAINING, "in_index", "pool_scales", "channels", "num_classes"), "UPer")
     _require_plain(values, "decode_head")
-    if list(values.get("in_index", [0, 1, 2, 3])) != [0, 1, 2, 3]:
+    if _list(values.get("in_index", [0, 1, 2, 3]), "decode_head.in_index") != [0, 1, 2, 3]:
         raise _refuse(f"decode_head.in_index = {values['in_index']}", "[0, 1, 2, 3]")
     return {
         "channels": values.get("channels", 512),
         "num_classes": values.get("num_classes"),
-        "pool_scales": list(values.get("pool_scales", (1, 2, 3, 6))),
+        "pool_scales": _list(values.get("pool_scales", (1, 2, 3, 6)), "decode_head.pool_scales"),
     }
 
 
@@ -169,10 +187,13 @@ def _fcn_head(values: Mapping[str, Any]) -> dict[str, Any]:
     _require_plain(values, "auxiliary_head")
     if values.get("concat_input", True):
         raise _refuse("auxiliary_head.concat_input", "set it to false, as the official models do")
+    index = values.get("in_index", -1)
+    if type(index) is int and -LEVELS <= index < 0:
+        index += LEVELS
     return {
         "channels": values.get("channels"),
         "num_classes": values.get("num_classes"),
-        "in_index": values.get("in_index", -1),
+        "in_index": index,
         "num_convs": values.get("num_convs", 2),
         "kernel_size": values.get("kernel_size", 3),
     }
@@ -181,7 +202,7 @@ def _fcn_head(values: Mapping[str, Any]) -> dict[str, Any]:
 def _scene_test(values: Mapping[str, Any], backbone: Mapping[str, Any]) -> dict[str, Any]:
     _known(values, ("mode", "crop_size", "stride"), "test_cfg")
     size = backbone.get("img_size", 224)
-    whole = [size, size] if isinstance(size, int) else list(size)
+    whole = _pair(size)
     return {
         "mode": values.get("mode", "whole"),
         "crop": _pair(values.get("crop_size", whole)),
@@ -189,8 +210,26 @@ def _scene_test(values: Mapping[str, Any], backbone: Mapping[str, Any]) -> dict[
     }
 
 
-def _pair(value: Any) -> list[int]:  # noqa: ANN401 - JSON
-    return [value, value] if isinstance(value, int) else list(value)
+def _pair(value: object) -> list[Any]:
+    return [value, value] if isinstance(value, int) else _list(value, "test_cfg")
+
+
+def _list(value: object, where: str) -> list[Any]:
+    if not isinstance(value, list | tuple):
+        raise _refuse(f"{where} = {value!r}", "a list")
+    return list(value)
+
+
+def _whole(values: Mapping[str, Any], name: str) -> int:
+    value = values[name]
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise _refuse(f"{name} = {value!r}", "a whole number from 1")
+    return value
+
+
+def _last(name: object) -> str:
+    """A class's own name, without the modules or the scope in front."""
+    return str(name).rpartition(".")[2]
 
 
 def _require_plain(values: Mapping[str, Any], where: str) -> None:
@@ -200,7 +239,10 @@ def _require_plain(values: Mapping[str, Any], where: str) -> None:
     norm = values.get("norm_cfg") or {}
     if not isinstance(norm, Mapping) or norm.get("type") not in ("BN", "SyncBN"):
         raise _refuse(f"{where}.norm_cfg = {norm!r}", "BN or SyncBN")
-    activation = values.get("act_cfg") or {"type": "ReLU"}
+    if norm.get("eps", _NORM_EPS) != _NORM_EPS:
+        raise _refuse(f"{where}.norm_cfg.eps = {norm['eps']!r}", f"{_NORM_EPS}, the default")
+    # None would mean no activation at all.
+    activation = values.get("act_cfg", {"type": "ReLU"})
     if not isinstance(activation, Mapping) or activation.get("type") != "ReLU":
         raise _refuse(f"{where}.act_cfg = {activation!r}", "ReLU")
     if values.get("out_channels") not in (None, values.get("num_classes")):
@@ -208,8 +250,8 @@ def _require_plain(values: Mapping[str, Any], where: str) -> None:
 
 
 def _require_type(values: Mapping[str, Any], expected: str) -> None:
-    found = values.get("type", expected)
-    if str(found).rpartition(".")[2] != expected:
+    found = values.get("type", values.get("_target_", expected))
+    if _last(found) != expected:
         raise _refuse(f"type {found!r} where {expected} is expected", expected)
 
 

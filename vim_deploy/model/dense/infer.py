@@ -31,11 +31,15 @@ _PUBLISHED = {"if_rope_residual": True, "final_pool_type": "all"}
 
 @dataclass(frozen=True)
 class DenseArchitecture:
-    """Backbone and what is behind it, with sentences on where they come from."""
+    """Backbone and what is behind it, with sentences on where they come from.
+
+    ``source`` is what described them, as messages call it.
+    """
 
     config: ModelConfig
     dense: DenseConfig
     statements: tuple[str, ...]
+    source: str = "the shapes of the weights"
 
 
 def described(
@@ -49,16 +53,18 @@ def described(
         source: where the configuration is from, for the statements.
 
     Raises:
-        VimDeployError: VIM-404 when the weights fit neither meaning, VIM-408.
+        VimDeployError: VIM-404 when the weights fit neither meaning, VIM-201, VIM-408.
     """
     written, classes = official.slots
     if weights is None:
         sizes, statement = {"channels": written}, f"in_chans={written} is the number of channels"
     else:
         sizes, statement = _slots(written, classes, measure(weights.vim()))
-    config = ModelConfig.from_dict({**official.backbone, **sizes})
+    # A d_state that the configuration names itself stays, and has to be the weights'.
+    config = ModelConfig.from_dict({**sizes, **official.backbone})
     official.dense.require_backbone(config)
-    return DenseArchitecture(config, official.dense, (f"architecture from {source}", statement))
+    statements = (f"architecture from {source}", statement)
+    return DenseArchitecture(config, official.dense, statements, source)
 
 
 def _slots(written: int, classes: int | None, shapes: Shapes) -> tuple[dict[str, int], str]:
@@ -90,9 +96,10 @@ def inferred(
         VimDeployError: VIM-407 when something is missing that nothing in the file tells.
     """
     vim = infer_config(weights.vim(), args, image_size=image_size, hidden=_PUBLISHED)
-    statements = list(vim.statements)
+    # That there is no classifier is no news of a dense model.
+    statements = [text for text in vim.statements if not text.startswith("num_classes=0")]
     config = vim.config.replace(final_pool_type="all", num_classes=0)
-    if config.channels not in (1, 3):
+    if config.channels not in (1, 3) and weights.kind != "detector":
         statements.append(
             f"d_state={config.d_state} and {config.channels} input channels: what the official "
             f"segmentation code builds from in_chans={config.d_state}, "
@@ -110,7 +117,7 @@ def inferred(
 def _detector_parts(
     tensors: Mapping[str, Tensor], config: ModelConfig, statements: list[str]
 ) -> dict[str, Any]:
-    out_channels = _shape(tensors, "simfp_4.0.weight")[0]
+    out_channels = _shape(tensors, "simfp_4.0.weight", 4)[0]
     norm = "BN" if "simfp_4.0.norm.running_mean" in tensors else "LN"
     statements += [
         f"from the shapes of the pyramid: out_channels={out_channels}, norm={norm!r}",
@@ -142,8 +149,8 @@ def _segmentation_parts(
         )
     indices = [config.depth * part // 4 - 1 for part in (1, 2, 3, 4)]
     statements.append(
-        f"assumed out_indices={indices}, use_residual_as_feature=False: the last block of each "
-        "quarter, as the published segmentation models have it"
+        f"assumed out_indices={indices}, use_residual_as_feature=False, last_layer_process='none': "
+        "the last block of each quarter, as the published segmentation models have it"
     )
     values: dict[str, Any] = {
         "task": "segmentation",
@@ -161,7 +168,7 @@ def _segmentation_parts(
 
 
 def _heads(tensors: Mapping[str, Tensor], statements: list[str]) -> dict[str, Any]:
-    classes, channels = _shape(tensors, "decode_head.conv_seg.weight")[:2]
+    classes, channels, _, _ = _shape(tensors, "decode_head.conv_seg.weight", 4)
     scales = _count(tensors, r"decode_head\.psp_modules\.(\d+)\.")
     if scales != len(_POOL_SCALES):
         raise cannot_infer(
@@ -181,10 +188,10 @@ def _heads(tensors: Mapping[str, Tensor], statements: list[str]) -> dict[str, An
         f"assumed pool_scales={list(_POOL_SCALES)}"
     )
     if any(key.startswith("auxiliary_head.") for key in tensors):
-        width, _, size, _ = _shape(tensors, "auxiliary_head.convs.0.conv.weight")
+        width, _, size, _ = _shape(tensors, "auxiliary_head.convs.0.conv.weight", 4)
         values["auxiliary_head"] = {
             "channels": width,
-            "num_classes": _shape(tensors, "auxiliary_head.conv_seg.weight")[0],
+            "num_classes": _shape(tensors, "auxiliary_head.conv_seg.weight", 4)[0],
             "num_convs": _count(tensors, r"auxiliary_head\.convs\.(\d+)\."),
             "kernel_size": size,
             "in_index": 2,
@@ -193,14 +200,15 @@ def _heads(tensors: Mapping[str, Tensor], statements: list[str]) -> dict[str, An
     return values
 
 
-def _shape(tensors: Mapping[str, Tensor], key: str) -> tuple[int, ...]:
-    if key not in tensors:
+def _shape(tensors: Mapping[str, Tensor], key: str, axes: int) -> tuple[int, ...]:
+    shape: tuple[int, ...] = tuple(tensors[key].shape) if key in tensors else ()
+    if len(shape) != axes or 0 in shape:
+        found = f"has shape {list(shape)}" if key in tensors else "is missing"
         raise cannot_infer(
-            f"the architecture cannot be inferred: {key} is missing",
-            "without it the size of that part is not known",
+            f"the architecture cannot be inferred: {key} {found}",
+            f"the size of that part is read from it; expected {axes} axes, none of them empty",
             "get the whole checkpoint, as the training framework saved it",
         )
-    shape: tuple[int, ...] = tuple(tensors[key].shape)
     return shape
 
 

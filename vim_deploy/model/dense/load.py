@@ -6,16 +6,20 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from vim_deploy.errors import VimDeployError
 from vim_deploy.model.checkpoint import Checkpoint
+from vim_deploy.model.dense.agreement import require_kind, require_sizes
 from vim_deploy.model.dense.infer import DenseArchitecture, described, inferred
-from vim_deploy.model.dense.weights import DenseWeights, dense_weights, kind_of
-from vim_deploy.model.fit import config_for_image_size, load_into
+from vim_deploy.model.dense.weights import DenseWeights, dense_weights, kind_of, name_of
+from vim_deploy.model.fit import check_keys, config_for_image_size, load_into
 from vim_deploy.model.network import Network, build_network
+from vim_deploy.recipe.catalog import find_variant
 from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.official_dense import is_dense, read_official
-from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.recipe.request import AUTO, ModelRequest
 from vim_deploy.recipe.schema import Recipe
 from vim_deploy.recipe.stored_config import read_assignments
 
@@ -36,12 +40,29 @@ class LoadedDense:
 def wants_dense(
     request: ModelRequest, recipe: Recipe | None, checkpoint: Checkpoint | None
 ) -> bool:
-    """Whether what is asked for, or what the checkpoint holds, is a dense model."""
+    """Whether what is asked for, or what the checkpoint holds, is a dense model.
+
+    Raises:
+        VimDeployError: VIM-404 when a classifier is asked for and the checkpoint is none, VIM-201
+            for an unknown ``--model``.
+    """
     if recipe is not None:
-        return recipe.dense is not None
-    if request.config is not None:
-        return is_dense(request.config)
-    return checkpoint is not None and kind_of(checkpoint.state_dict) is not None
+        wanted, source = recipe.dense is not None, f"the recipe {recipe.name}"
+    elif request.config is not None:
+        wanted, source = is_dense(request.config), "--config"
+    elif request.model != AUTO:
+        find_variant(request.model)
+        wanted, source = False, f"--model {request.model}"
+    else:
+        return checkpoint is not None and kind_of(checkpoint.state_dict) is not None
+    if checkpoint is not None and not wanted and kind_of(checkpoint.state_dict) is not None:
+        raise VimDeployError(
+            "VIM-404",
+            f"{source} is a classifier, and this checkpoint is {name_of(checkpoint.state_dict)}",
+            fix="leave it out: the architecture is then read off the checkpoint; or name a dense "
+            "recipe (vim-deploy recipes list)",
+        )
+    return wanted
 
 
 def load_dense(request: ModelRequest, recipe: Recipe | None, checkpoint: Checkpoint) -> LoadedDense:
@@ -51,15 +72,35 @@ def load_dense(request: ModelRequest, recipe: Recipe | None, checkpoint: Checkpo
         VimDeployError: VIM-201, VIM-404, VIM-406 to VIM-408.
     """
     weights = dense_weights(checkpoint.state_dict, kind_of(checkpoint.state_dict) or "backbone")
-    labels, palette = _stored_classes(checkpoint.meta)
     found = _architecture(request, recipe, checkpoint, weights)
-    dense = found.dense
-    if len(palette) == dense.num_classes and not dense.palette:
+    require_kind(found, checkpoint.state_dict)
+    require_sizes(found, weights)
+    dense, statements = found.dense, [*found.statements, *weights.notes]
+    if dense.auxiliary_head is not None and not weights.has("auxiliary_head"):
+        dense = dataclasses.replace(dense, auxiliary_head=None)
+        statements.append("the checkpoint has no auxiliary head; no output depends on it")
+    labels, palette = _stored_classes(checkpoint.meta)
+    if labels and len(labels) != dense.num_classes:
+        statements.append(
+            f"the checkpoint names {len(labels)} classes and the model has {dense.num_classes}: "
+            "its names and colours are left out"
+        )
+        labels, palette = (), ()
+    if palette and not dense.palette:
         dense = dataclasses.replace(dense, palette=palette)
     config, dense = sized(found.config, dense, request.image_size)
     network, how, notes = fill(config, dense, weights, request.pos_embed, found.config)
-    statements = (*found.statements, *weights.notes, *notes)
-    return LoadedDense(network, how, labels, statements)
+    return LoadedDense(network, how, labels, (*statements, *notes))
+
+
+def own_architecture(checkpoint: Checkpoint) -> DenseArchitecture:
+    """What a dense checkpoint says of itself: its configuration, or its shapes.
+
+    Raises:
+        VimDeployError: VIM-404, VIM-407, VIM-408.
+    """
+    weights = dense_weights(checkpoint.state_dict, kind_of(checkpoint.state_dict) or "backbone")
+    return _architecture(ModelRequest(checkpoint.info.name), None, checkpoint, weights)
 
 
 def fill(
@@ -74,7 +115,6 @@ def fill(
     Raises:
         VimDeployError: VIM-404 for keys that are missing, unexpected or misshapen; VIM-406.
     """
-    network = build_network(config, dense)
     tensors = weights.tensors
     notes: tuple[str, ...] = ()
     if dense.decode_head is not None and dense.auxiliary_head is None:
@@ -83,6 +123,12 @@ def fill(
         if len(kept) < len(tensors):
             notes = ("the auxiliary head of the checkpoint is not described, and left out",)
         tensors = kept
+    # Shapes first, without memory: a configuration from a file may ask for any width.
+    with torch.device("meta"):
+        outline = build_network(config, dense)
+    prefix = f"{outline.vim_path}." if outline.vim_path else ""
+    check_keys(tensors, outline.state_dict(), prefix, config)
+    network = build_network(config, dense)
     report = load_into(
         network,
         tensors,
@@ -146,11 +192,25 @@ def _architecture(
     if recipe is not None:
         assert recipe.dense is not None
         name = f"the recipe {recipe.name}"
-        return DenseArchitecture(recipe.model_config, recipe.dense, (f"architecture from {name}",))
+        statements = (f"architecture from {name}",)
+        return DenseArchitecture(recipe.model_config, recipe.dense, statements, name)
     stored = _stored_config(checkpoint.meta)
     if stored is not None and weights.kind == "segmentor":
-        return described(read_official(stored), weights, "the configuration in the checkpoint")
+        return _described_by_itself(stored, weights)
     return inferred(weights, request.image_size, checkpoint.args)
+
+
+def _described_by_itself(stored: Mapping[str, Any], weights: DenseWeights) -> DenseArchitecture:
+    source = "the configuration in the checkpoint"
+    try:
+        return described(read_official(stored), weights, source)
+    except VimDeployError as error:
+        raise VimDeployError(
+            error.code,
+            f"{source}: {error.message}",
+            why=error.why,
+            fix=f"give another one with --config FILE.json ({error.fix})",
+        ) from error
 
 
 def _stored_config(meta: Mapping[str, Any]) -> Mapping[str, Any] | None:

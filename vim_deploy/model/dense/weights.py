@@ -14,9 +14,16 @@ Kind = Literal["segmentor", "backbone", "detector"]
 
 #: Counts of training steps: no output depends on them.
 _COUNTER = "num_batches_tracked"
-#: Of detectron2's whole detectors, behind the backbone.
-_DETECTOR_PARTS = ("proposal_generator.", "roi_heads.", "pixel_mean", "pixel_std")
 _BACKBONE = "backbone."
+#: How messages call each kind; None stands for keys of a Vim alone, without feature scales.
+KIND_NAMES: dict[Kind | None, str] = {
+    "segmentor": "a whole segmentation network",
+    "backbone": "a segmentation backbone alone",
+    "detector": "a detection backbone with its pyramid",
+    None: "a bare Vim without feature scales",
+}
+#: Parts that a note lists before it only counts.
+_LISTED = 8
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,10 @@ class DenseWeights:
     tensors: Mapping[str, Tensor]
     vim_path: str
     notes: tuple[str, ...]
+
+    def has(self, part: str) -> bool:
+        """Whether any weight belongs to that part, such as ``auxiliary_head``."""
+        return any(key.startswith(f"{part}.") for key in self.tensors)
 
     def vim(self) -> dict[str, Tensor]:
         """The Vim's weights by the keys of a classifier, the feature scales left out."""
@@ -56,15 +67,26 @@ def kind_of(state_dict: Mapping[str, Tensor]) -> Kind | None:
     return "backbone" if "fpn1" in first else None
 
 
+def name_of(state_dict: Mapping[str, Tensor]) -> str:
+    """What messages call the checkpoint."""
+    kind = kind_of(state_dict)
+    if kind is None and any(key.startswith(("head.", "cls_token")) for key in state_dict):
+        return "a classifier"
+    return KIND_NAMES[kind]
+
+
 def dense_weights(state_dict: Mapping[str, Tensor], kind: Kind) -> DenseWeights:
     """The part of a checkpoint of that kind that is exported."""
     notes = []
     tensors = {key: value for key, value in state_dict.items() if not key.endswith(_COUNTER)}
-    if kind == "detector":
-        behind = [key for key in tensors if key.startswith(_DETECTOR_PARTS)]
+    if kind == "detector" and any(key.startswith(_BACKBONE) for key in tensors):
+        # A whole detector: proposals, regions and their heads are behind what is exported.
+        behind = [key for key in tensors if not key.startswith(_BACKBONE)]
         if behind:
-            notes.append(f"{len(behind)} tensors of the detector behind the backbone left out")
-        tensors = {key: value for key, value in tensors.items() if key not in set(behind)}
+            parts = sorted({key.partition(".")[0] for key in behind})
+            named = ", ".join(parts[:_LISTED]) + ", ..." * (len(parts) > _LISTED)
+            notes.append(f"{len(behind)} tensors behind the backbone left out: {named}")
+        tensors = {key: value for key, value in tensors.items() if key.startswith(_BACKBONE)}
     if kind != "segmentor" and any(key.startswith(_BACKBONE) for key in tensors):
         tensors = {key.removeprefix(_BACKBONE): value for key, value in tensors.items()}
         notes.append("prefix 'backbone.' removed from all keys")
