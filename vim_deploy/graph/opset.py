@@ -27,8 +27,10 @@ _ONLY_EXTENDED = frozenset(
     {"Cast", "Constant", "ConstantOfShape", "Expand", "Flatten", "Identity", "Reshape", "Scan",
      "Shape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze", "Concat", "Gather", "Pad",
      "ReduceSum", "Div", "Sub", "Add", "Mul", "Pow", "ReduceMax", "Softplus", "Conv", "MatMul",
-     "Gemm"}
+     "Gemm", "Resize"}
 )  # fmt: skip
+#: Options of Resize since opset 18, and the values that mean what it did before.
+_RESIZE_SINCE_18 = {"antialias": 0, "keep_aspect_ratio_policy": b"stretch"}
 
 
 def convert_opset(model: onnx.ModelProto, opset: int) -> None:
@@ -74,7 +76,8 @@ def _convert(model: onnx.ModelProto, node: NodeProto, opset: int) -> None:
             values = [int(axis) for axis in axes]
             node.attribute.extend([*kept, helper.make_attribute("axes", values)])
             return
-    if node.op_type in _ONLY_EXTENDED and _version_of(node, opset):
+    plain = opset >= 18 or node.op_type != "Resize" or _drop_new_resize_options(node)
+    if plain and node.op_type in _ONLY_EXTENDED and _version_of(node, opset):
         return
     raise VimDeployError(
         "VIM-503",
@@ -82,3 +85,15 @@ def _convert(model: onnx.ModelProto, node: NodeProto, opset: int) -> None:
         why=f"node {node.name}",
         fix=f"--opset {DEFAULT_OPSET}",
     )
+
+
+def _drop_new_resize_options(node: NodeProto) -> bool:
+    """Remove the options of opset 18 from a Resize that uses none of them; False when it does."""
+    if any(item.name == "axes" for item in node.attribute):
+        return False
+    for name, usual in _RESIZE_SINCE_18.items():
+        for item in [item for item in node.attribute if item.name == name]:
+            if helper.get_attribute_value(item) != usual:
+                return False
+            node.attribute.remove(item)
+    return True

@@ -312,3 +312,24 @@ def test_eager_and_traced_use_the_same_op() -> None:
         module, _, _ = exported()
         out = module(torch.zeros(1, 3, 16, 16))
     assert out.shape == (1, 7)
+
+
+@pytest.mark.parametrize(
+    ("option", "taken"),
+    [({}, True), ({"antialias": 0}, True), ({"antialias": 1}, False), ({"axes": [2, 3]}, False),
+     ({"keep_aspect_ratio_policy": "stretch"}, True),
+     ({"keep_aspect_ratio_policy": "not_larger"}, False)],
+)  # fmt: skip
+def test_resize_before_opset_18_has_fewer_options(option: dict[str, object], taken: bool) -> None:
+    node = onnx.helper.make_node("Resize", ["x", "", "", "s"], ["y"], mode="linear", **option)
+    value = onnx.helper.make_tensor_value_info
+    given = [value("x", 1, None), value("s", 7, None)]
+    graph = onnx.helper.make_graph([node], "g", given, [value("y", 1, None)])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)])
+    if taken:
+        convert_opset(model, 17)
+        assert [item.name for item in model.graph.node[0].attribute] == ["mode"]
+    else:
+        with pytest.raises(VimDeployError) as caught:
+            convert_opset(model, 17)
+        assert caught.value.code == "VIM-503"
