@@ -170,18 +170,6 @@ def error_of(state: Mapping[str, torch.Tensor], **options: Any) -> VimDeployErro
     return caught.value
 
 
-@pytest.mark.parametrize(
-    "keys",
-    [("decode_head.conv_seg.weight", "backbone.layers.0.mixer.A_log"),
-     ("net.layers.0.mixer.A_log", "simfp_2.0.weight"),
-     ("layers.0.mixer.A_log", "patch_embed.proj.weight", "fpn1.0.weight")],
-)  # fmt: skip
-def test_segmentation_and_detection_are_named(keys: tuple[str, ...]) -> None:
-    error = error_of(dict.fromkeys(keys, torch.ones(1, 1)))
-    assert error.code == "VIM-407"
-    assert "segmentation or detection" in error.message
-
-
 def test_other_models_are_named() -> None:
     error = error_of({"blocks.0.attn.qkv.weight": torch.ones(3, 1)})
     assert error.code == "VIM-407"
