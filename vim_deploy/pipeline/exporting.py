@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import onnx
 
     from vim_deploy.model.heads import DeployedModel
-    from vim_deploy.model.load import LoadedModel
+    from vim_deploy.model.loaded import LoadedModel
 
 _log = get_logger(__name__)
 

@@ -144,7 +144,8 @@ class DenseConfig:
         if not isinstance(palette, list | tuple):
             raise _refuse(f"palette = {palette!r}", "a list of colours")
         known["palette"] = tuple(_colour(entry) for entry in palette)
-        return _built(cls, known, "dense")
+        built: DenseConfig = _built(cls, known, "dense")
+        return built
 
     @property
     def num_classes(self) -> int:
@@ -290,11 +291,10 @@ def _positive(value: object) -> bool:
 
 
 def _colour(value: object) -> Colour:
-    good = isinstance(value, list | tuple) and len(value) == 3
-    if not good or not all(type(v) is int and 0 <= v <= 255 for v in value):  # type: ignore[attr-defined]
+    parts = list(value) if isinstance(value, list | tuple) else []
+    if len(parts) != 3 or not all(type(part) is int and 0 <= part <= 255 for part in parts):
         raise _refuse(f"palette entry {value!r}", "expected three numbers from 0 to 255")
-    red, green, blue = value  # type: ignore[misc]
-    return red, green, blue
+    return parts[0], parts[1], parts[2]
 
 
 def _check_segmentation(config: DenseConfig) -> None:

@@ -18,6 +18,8 @@ from vim_deploy.recipe.model_config import ModelConfig
 class DenseBackbone(VisionMamba):
     """Image T[B, C, H, W] to feature maps, each T[B, embed_dim, rows, columns] of the patches."""
 
+    dense: DenseConfig
+
     def __init__(self, config: ModelConfig, dense: DenseConfig) -> None:
         dense.require_backbone(config)
         super().__init__(config.replace(num_classes=0))
@@ -49,7 +51,9 @@ class DenseBackbone(VisionMamba):
         return self._final_norm(hidden, residual)
 
     def _map(self, tokens: Tensor) -> Tensor:
-        return tokens.transpose(1, 2).unflatten(2, self.config.grid_hw)
+        columns = tokens.transpose(1, 2)
+        grid: Tensor = columns.unflatten(2, self.config.grid_hw)  # type: ignore[no-untyped-call]
+        return grid
 
 
 class SegmentationBackbone(DenseBackbone):

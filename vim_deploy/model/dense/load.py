@@ -231,10 +231,10 @@ def _stored_classes(
     good_names = isinstance(names, list | tuple) and len(names) <= _MOST_CLASSES
     if not good_names or not all(
         isinstance(name, str) and 0 < len(name) <= _LONGEST_NAME and name.isprintable()
-        for name in names  # type: ignore[union-attr]
+        for name in names
     ):
         return (), ()
-    labels = tuple(names)  # type: ignore[arg-type]
+    labels = tuple(names)
     if not isinstance(colours, list | tuple) or len(colours) != len(labels):
         return labels, ()
     palette = []
