@@ -38,6 +38,8 @@ def print_accuracy(result: AccuracyReport) -> None:
 
 def print_report(result: ParityReport) -> None:
     """One row for each case, batch size and output."""
+    compared = [item for entry in result.results for item in entry.comparisons]
+    per_pixel = any(item.mean_iou is not None for item in compared)
     rows = [
         (
             entry.case,
@@ -48,13 +50,15 @@ def print_report(result: ParityReport) -> None:
             f"{item.cosine:.7f}",
             _share(item.top1_agreement),
             _share(item.top5_agreement),
+            *((_share(item.mean_iou),) if per_pixel else ()),
             "-" if item.kl is None else f"{item.kl:.1e}",
             "ok" if item.passed else "; ".join(item.failures),
         )
         for entry in result.results
         for item in entry.comparisons
     ]
-    columns = ("case", "batch", "output", "max abs", "rel L2", "cosine", "top-1", "top-5", "KL", "")
+    shares = ("pixels top-1", "top-5", "mean IoU") if per_pixel else ("top-1", "top-5")
+    columns = ("case", "batch", "output", "max abs", "rel L2", "cosine", *shares, "KL", "")
     print_table(f"{result.candidate} against {result.reference}", columns, rows)
     for note in result.notes:
         say(f"note: {note}")
@@ -111,9 +115,14 @@ def say_rung(rung: Rung) -> None:
     worst = worst_of(rung.results)[1]
     figures = (
         f"max abs {worst.max_abs:.2e}, relative L2 {worst.relative_l2:.2e}, "
-        f"cosine {worst.cosine:.7f}, top-1 {_share(worst.top1_agreement)}, "
-        f"top-5 {_share(worst.top5_agreement)}"
+        f"cosine {worst.cosine:.7f}"
     )
+    pixels = "" if worst.mean_iou is None else "of the pixels "
+    if worst.top1_agreement is not None:
+        figures += f", {pixels}top-1 {_share(worst.top1_agreement)}"
+        figures += f", top-5 {_share(worst.top5_agreement)}"
+    if worst.mean_iou is not None:
+        figures += f", mean IoU {_share(worst.mean_iou)}"
     if worst.kl is not None:
         figures += f", KL {worst.kl:.1e}"
     state = "holds" if rung.passed else "BROKEN"
