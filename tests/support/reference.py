@@ -35,11 +35,14 @@ class ReferenceCase:
     Attributes:
         name: file name without suffix.
         factory: official factory name; empty when the constructor was called directly.
-        kwargs: keywords given to the constructor or the factory (lists stand for tuples).
+        kwargs: keywords given to the constructor or the factory (lists stand for tuples); of
+            E01 and the detection cases the whole configuration of the network.
         image: input, float32 NCHW.
-        outputs: ``output`` and, for vim_digits, ``output_ema``.
+        outputs: ``output`` and, for vim_digits, ``output_ema``; of the backbones ``output_0`` to
+            ``output_3`` or ``output_p2`` to ``output_p6``.
         extras: every other stored array: ``features``, ``block_XX_hidden``,
-            ``block_XX_residual``, ``labels``, ``test_index``, ``image_uint8``.
+            ``block_XX_residual``, ``labels``, ``test_index``, ``image_uint8``; of E01
+            ``aux_output``, ``whole_output``, ``image_slide``, ``slide_output``.
         checkpoint: path of the ``.pth``.
         record: the whole JSON file.
     """
@@ -70,7 +73,22 @@ class ReferenceCase:
 
 
 def cases() -> tuple[str, ...]:
-    """Names of the committed model cases, sorted: the A cases and vim_digits."""
+    """Names of the committed classifiers, sorted: the A cases and vim_digits."""
+    return tuple(name for name in _committed() if name not in dense_cases())
+
+
+def dense_cases() -> tuple[str, ...]:
+    """Names of the committed segmentation and detection cases, sorted: D01 to D09 and E01."""
+    return tuple(name for name in _committed() if name[0] in "DE")
+
+
+def dense_case(short: str) -> ReferenceCase:
+    """The dense case whose name starts with ``short``, such as ``D01``."""
+    (name,) = (name for name in dense_cases() if name.startswith(short))
+    return load_case(name)
+
+
+def _committed() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in SMALL.glob("*.pth")))
 
 
@@ -116,13 +134,22 @@ def load_case(name: str) -> ReferenceCase:
     return ReferenceCase(
         name=name,
         factory=record.get("factory", "").partition(" ")[0],
-        kwargs=MappingProxyType(record["kwargs"]),
+        kwargs=MappingProxyType(_keywords(record)),
         image=image,
         outputs=MappingProxyType(outputs),
         extras=MappingProxyType(arrays),
         checkpoint=folder / f"{name}.pth",
         record=MappingProxyType(record),
     )
+
+
+def _keywords(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The official configuration, as a user would give it with ``--config``."""
+    if "net_kwargs" in record:
+        pyramid = dict(record["sfp_kwargs"])
+        return {"net": record["net_kwargs"], **pyramid, "top_block": "LastLevelMaxPool"}
+    keywords: dict[str, Any] = record["config"] if "config" in record else record["kwargs"]
+    return keywords
 
 
 def pos_embed_vectors() -> dict[str, Array]:

@@ -17,7 +17,9 @@ def test_the_set_is_whole() -> None:
     assert len(names) == 36
     assert names[0] == "A01_middle_cls"
     assert reference.DIGITS in names
-    for name in names:
+    dense = reference.dense_cases()
+    assert [name[:3] for name in dense] == [*(f"D0{number}" for number in range(1, 10)), "E01"]
+    for name in (*names, *dense):
         for suffix in (".json", ".npz", ".pth"):
             assert (reference.SMALL / f"{name}{suffix}").is_file()
 
@@ -36,6 +38,29 @@ def test_arrays_have_the_recorded_shapes(name: str) -> None:
     assert {key: list(array.shape) for key, array in arrays.items()} == recorded
     assert case.image.dtype == case.output.dtype == np.float32
     assert not case.image.flags.writeable
+
+
+@pytest.mark.parametrize("name", reference.dense_cases())
+def test_dense_arrays_are_the_first_images_of_the_recorded_ones(name: str) -> None:
+    case = reference.load_case(name)
+    images = 2 if name.startswith("D01") else 1
+    assert list(case.image.shape) == [images, *case.record["input_shape"][1:]]
+    recorded = {key: shape[1:] for key, shape in case.record["output_shapes"].items()}
+    found = {**case.outputs, **case.extras}
+    left_out = {key for key in recorded if key.startswith("feature_")}
+    assert bool(left_out) == name.startswith("E")
+    assert set(found) == set(recorded) - left_out
+    for key, array in found.items():
+        assert list(array.shape[1:]) == recorded[key]
+        assert len(array) == (1 if "slide" in key else images)
+        assert array.dtype == np.float32
+
+
+def test_dense_cases_have_a_configuration() -> None:
+    assert reference.dense_case("D01").kwargs["embed_dim"] == 48
+    assert reference.dense_case("D08").kwargs["net"]["last_layer_process"] == "add"
+    assert reference.dense_case("D08").kwargs["norm"] == "LN"
+    assert reference.dense_case("E01").kwargs["type"] == "EncoderDecoder"
 
 
 def test_blocks_and_factory() -> None:
@@ -59,7 +84,7 @@ def test_packing_gives_the_same_bytes_and_keeps_the_contents(tmp_path: Path) -> 
     stored = {"image": np.zeros((4, 4), np.float32), "output": np.arange(3)}
     np.savez(source / "A99_case.npz", **stored)
     (source / "A99_case.json").write_text("{}")
-    (source / "D01_other.json").write_text("{}")
+    (source / "B01_other.json").write_text("{}")
     pack_reference.pack(source, packed)
     first = {path.name: path.read_bytes() for path in packed.iterdir()}
     pack_reference.pack(source, packed)
@@ -70,6 +95,21 @@ def test_packing_gives_the_same_bytes_and_keeps_the_contents(tmp_path: Path) -> 
     with zipfile.ZipFile(packed / "A99_case.npz") as archive:
         kinds = {entry.compress_type for entry in archive.infolist()}
     assert kinds == {zipfile.ZIP_DEFLATED}
+
+
+def test_of_a_dense_case_the_first_image_is_packed(tmp_path: Path) -> None:
+    arrays = {name: np.arange(12.0).reshape(2, 6) for name in ("image", "output", "feature_0")}
+    for case in ("D01_both", "D02_first", "E01_network"):
+        np.savez(tmp_path / f"{case}.npz", **arrays)
+    pack_reference.pack(tmp_path, tmp_path / "packed")
+    both = reference.arrays_of(tmp_path / "packed" / "D01_both.npz")
+    first = reference.arrays_of(tmp_path / "packed" / "D02_first.npz")
+    network = reference.arrays_of(tmp_path / "packed" / "E01_network.npz")
+    assert both.keys() == first.keys() == arrays.keys()
+    assert network.keys() == {"image", "output"}
+    np.testing.assert_array_equal(both["image"], arrays["image"])
+    np.testing.assert_array_equal(first["image"], arrays["image"][:1])
+    np.testing.assert_array_equal(network["output"], arrays["output"][:1])
 
 
 def test_nothing_to_pack_is_said(tmp_path: Path) -> None:
