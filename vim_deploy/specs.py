@@ -174,6 +174,9 @@ class Place:
         family = _family(self.part)
         if family in _NECK_PARTS:
             return "neck"
+        if family.endswith(".conv_seg"):
+            # It makes the logits, as the head of a classifier does.
+            return "head"
         if family.startswith(_DENSE_HEADS):
             return "decode_head"
         return {"mixed": "scan", "norm_f": "norm", "features": "pooling"}.get(self.part, self.part)

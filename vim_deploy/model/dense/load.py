@@ -52,7 +52,7 @@ def load_dense(request: ModelRequest, recipe: Recipe | None, checkpoint: Checkpo
     """
     weights = dense_weights(checkpoint.state_dict, kind_of(checkpoint.state_dict) or "backbone")
     labels, palette = _stored_classes(checkpoint.meta)
-    found = _architecture(request, recipe, checkpoint, weights)
+    found = architecture_of(checkpoint, weights, request, recipe)
     dense = found.dense
     if len(palette) == dense.num_classes and not dense.palette:
         dense = dataclasses.replace(dense, palette=palette)
@@ -135,10 +135,14 @@ def sized(
     return sized_config, dataclasses.replace(dense, test=test)
 
 
-def _architecture(
-    request: ModelRequest, recipe: Recipe | None, checkpoint: Checkpoint, weights: DenseWeights
+def architecture_of(
+    checkpoint: Checkpoint, weights: DenseWeights, request: ModelRequest, recipe: Recipe | None
 ) -> DenseArchitecture:
-    """From --config, the recipe, the configuration in the checkpoint, or the shapes."""
+    """From --config, the recipe, the configuration in the checkpoint, or the shapes.
+
+    Raises:
+        VimDeployError: VIM-201, VIM-404, VIM-407, VIM-408.
+    """
     if request.config is not None:
         return described(read_official(request.config), weights, "--config")
     if recipe is not None:

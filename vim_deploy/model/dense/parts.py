@@ -15,7 +15,7 @@ def dense_parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
     A map that the neck leaves as it is has no part: it is a block's output.
     """
-    for name, neck in _necks(model):
+    for name, neck in necks_of(model):
         if not isinstance(neck, nn.Identity):
             yield name, neck
     if not isinstance(model, Segmentor):
@@ -32,7 +32,8 @@ def dense_parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         yield "auxiliary_head.conv_seg", model.auxiliary_head.conv_seg
 
 
-def _necks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def necks_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The modules that scale the backbone's maps, by the maps' names; none without a neck."""
     if isinstance(model, DetectionBackbone):
         # The level of the top block drops pixels of the one before it, and computes nothing.
         yield from zip(model.dense.feature_names, model.levels, strict=False)
