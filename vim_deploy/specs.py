@@ -208,7 +208,7 @@ _DENSE_HEADS = ("decode_head", "auxiliary_head")
 
 
 def _family(part: str) -> str:
-    """The name of ``part`` without its number, as ``feature_0``, ``p2`` and ``x.convs.1`` have one."""
+    """The name of ``part`` without its number, as ``feature_0``, ``p2``, ``convs.1`` have."""
     return re.sub(r"[._]?\d+$", "", part)
 
 

@@ -109,8 +109,8 @@ def plan_cpp(engine: Path, *, plugin: Path | None = None) -> CppPlan:
         VimDeployError: VIM-401, VIM-413 (engine or record not readable), VIM-426 (an engine of
             TensorRT-RTX, or one without record or weights), VIM-410 (it does not say how pictures
             are prepared), VIM-902 (engine and record do not belong together, or one of them is
-            damaged), VIM-431 (a dense model), VIM-903 (the recorded plugin library is not to be found), VIM-203 (a library
-            is named that the engine does not need).
+            damaged), VIM-431 (a dense model), VIM-903 (the recorded plugin library is not to be
+            found), VIM-203 (a library is named that the engine does not need).
     """
     record = _record_of(engine)
     if record.export is None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from vim_deploy.bench.estimate import deit_bytes, vim_bytes
+from vim_deploy.bench.estimate import deit_bytes, dense_size, vim_bytes
 from vim_deploy.bench.subject import ONNX_RUNTIME, PYTORCH, PYTORCH_DEIT, Subject, require_info
 from vim_deploy.engine.inspect import ENGINE_SUFFIXES, is_engine, read_header
 from vim_deploy.engine.record import EngineRecord, read_record, record_path
@@ -16,6 +16,7 @@ from vim_deploy.files import require_file, sha256_of, write_bytes
 from vim_deploy.graph import metadata
 from vim_deploy.pipeline.exporting import ExportOptions, export, require_torch
 from vim_deploy.pipeline.opening import RunnerOptions
+from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.run.ort_runner import CPU
@@ -211,7 +212,7 @@ class SubjectMaker:
                 "precision": None if info is None else info.precision,
                 "weights": None if info is None else info.checkpoint.name,
             },
-            estimated_bytes=None if info is None else vim_bytes(_config(info), batch, ONNX_RUNTIME),
+            estimated_bytes=None if info is None else _estimate(info, batch, ONNX_RUNTIME),
         )
 
     def _onnx_source(self, path: Path, batch: int) -> dict[str, Any]:
@@ -233,7 +234,8 @@ class SubjectMaker:
         require_torch()
         info = require_info(path)
         config = _config(info)
-        same = (str(info.model_config), info.head, info.preprocess, checkpoint, batch)
+        structure = str(info.model_config) + str(info.dense)
+        same = (structure, info.head, info.preprocess, checkpoint, batch)
         if same in self._seen:
             return None
         self._seen.add(same)
@@ -254,7 +256,7 @@ class SubjectMaker:
             image=config.image_hw,
             tokens=config.num_tokens,
             facts={"scan": "reference, step by step", "weights": weights},
-            estimated_bytes=vim_bytes(config, batch, PYTORCH),
+            estimated_bytes=_estimate(info, batch, PYTORCH),
         )
 
     def _deit_sizes(self, models: Sequence[tuple[str, Path, str | None]]) -> tuple[str, ...]:
@@ -262,6 +264,17 @@ class SubjectMaker:
         wanted = [name for name in self._baselines if name.startswith("deit")]
         if not wanted:
             return ()
+        for label, path, _ in models:
+            info = metadata.find(metadata.load_model(path))
+            if info is not None and info.dense:
+                raise VimDeployError(
+                    "VIM-203",
+                    f"--baseline {wanted[0]} does not go with {label}, a dense model",
+                    why="DeiT is a classifier; beside a network with a neck or a segmentation "
+                    "head its time would be that of another task",
+                    fix="--baseline pytorch; or compare the backbones as classifiers: vim-deploy "
+                    f"bench vim-tiny --image-sizes {info.image.height} --baseline {wanted[0]}",
+                )
         require_torch()
         from vim_deploy.model.deit import load_library
 
@@ -326,6 +339,13 @@ class SubjectMaker:
 
 def _config(info: ExportInfo) -> ModelConfig:
     return ModelConfig.from_dict(info.model_config)
+
+
+def _estimate(info: ExportInfo, batch: int, runner: str) -> int:
+    behind = None
+    if info.dense:
+        behind = dense_size(_config(info), DenseConfig.from_dict(info.dense), info.head)
+    return vim_bytes(_config(info), batch, runner, behind)
 
 
 def _image_size(model: Any, info: ExportInfo | None, path: Path) -> tuple[int, int]:  # noqa: ANN401
