@@ -148,7 +148,8 @@ class Comparison:
     and top-5 is None where an output has no classes (``classes.class_axis``); where each pixel has
     one, shares are of pixels, and only then there is a ``mean_iou`` (``classes.mean_iou``). ``kl``
     is ``classes.largest_kl``, for outputs with logits, else None. ``worst_row`` is the row furthest
-    from the reference.
+    from the reference. ``indices``: the output holds class indices, which have no distance:
+    ``relative_l2`` is 0 where all are equal and else 1, and ``cosine`` the other way round.
     """
 
     output: str
@@ -164,11 +165,20 @@ class Comparison:
     kl: float | None = None
     worst_row: int = 0
     mean_iou: float | None = None
+    indices: bool = False
 
     @property
     def passed(self) -> bool:
         """Whether every limit is met."""
         return not self.failures
+
+    def explained(self, limits: str) -> str:
+        """What is not met, with the distances and their ``limits`` where there are any."""
+        found = "; ".join(self.failures)
+        if self.indices:
+            return found
+        sizes = f"max abs {self.max_abs:.3g}, relative L2 {self.relative_l2:.3g}"
+        return f"{found} ({sizes}; allowed: {limits})"
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able form."""
@@ -318,7 +328,7 @@ def _indices(
     candidate: Array,
     **changes: Any,  # noqa: ANN401 - fields of Comparison
 ) -> Comparison:
-    """What is said of all indices: they have no distance but equal (0) and not equal (1)."""
+    """What is said of all indices."""
     difference = np.abs(reference.astype(np.int64) - candidate.astype(np.int64))
     same = not difference.any()
     return Comparison(
@@ -330,5 +340,6 @@ def _indices(
         cosine=1.0 if same else 0.0,
         top5_agreement=None,
         worst_row=_furthest_row(reference != candidate),
+        indices=True,
         **changes,
     )

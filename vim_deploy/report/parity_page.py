@@ -120,7 +120,9 @@ def _results(value: Value) -> Iterator[Item]:
         yield Text(f"The figures show the worst {len(shown)} of {len(entries)} comparisons.")
     per_pixel = any(map(_is_per_pixel, entries))
     yield _share_figure(shown)
-    yield _distance_figure(shown)
+    with_distance = [entry for entry in shown if not entry.get("indices")]
+    if with_distance:
+        yield _distance_figure(with_distance)
     columns = (
         *("case", "batch", "output", "rows", "max abs", "mean abs", "rel L2", "cosine", "KL"),
         *(("pixels top-1", "pixels top-5", "mean IoU") if per_pixel else ("top-1", "top-5")),
@@ -132,8 +134,7 @@ def _results(value: Value) -> Iterator[Item]:
             str(entry["batch"]),
             entry["output"],
             str(entry["rows"]),
-            *(number(entry[name]) for name in ("max_abs", "mean_abs", "relative_l2")),
-            f"{entry['cosine']:.7f}",
+            *_distances(entry),
             number(entry.get("kl")),
             share(entry["top1_agreement"]),
             share(entry["top5_agreement"]),
@@ -146,6 +147,15 @@ def _results(value: Value) -> Iterator[Item]:
     failed = frozenset(index for index, entry in enumerate(entries) if not entry["passed"])
     words = frozenset({0, 2, len(columns) - 1})
     yield Table("Every output of every case and batch size", columns, rows, words, failed)
+
+
+def _distances(entry: Value) -> Iterator[str]:
+    """Max abs, mean abs, relative L2 and cosine; class indices have none."""
+    if entry.get("indices"):
+        yield from ("-",) * 4
+        return
+    yield from (number(entry[name]) for name in ("max_abs", "mean_abs", "relative_l2"))
+    yield f"{entry['cosine']:.7f}"
 
 
 def _name(entry: Value) -> str:
