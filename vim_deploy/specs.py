@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -146,7 +147,9 @@ class Place:
         part: ``patch_embed``, ``tokens`` (with class tokens and position embedding); in a block
             ``residual`` (the sum that the norm reads), ``norm``, ``in_proj``, ``conv``,
             ``x_proj``, ``dt_proj``, ``scan`` (one direction's output, gated), ``mixed`` (their
-            sum), ``out_proj``; then ``norm_f``, ``features`` (what the head reads), ``head``.
+            sum), ``out_proj``; then ``norm_f``, ``features`` (what the head reads), ``head``; of
+            dense models the neck's maps by their output's name, ``feature_0`` or ``p2``, and the
+            convolutions of the heads by their path, such as ``decode_head.lateral_convs.0``.
         direction: ``fwd``, ``bwd``, or empty for what the directions share.
     """
 
@@ -168,6 +171,14 @@ class Place:
     @property
     def role(self) -> str:
         """The role that computes it, by the names of precision policies where they have one."""
+        family = _family(self.part)
+        if family in _NECK_PARTS:
+            return "neck"
+        if family.endswith(".conv_seg"):
+            # It makes the logits, as the head of a classifier does.
+            return "head"
+        if family.startswith(_DENSE_HEADS):
+            return "decode_head"
         return {"mixed": "scan", "norm_f": "norm", "features": "pooling"}.get(self.part, self.part)
 
 
@@ -186,9 +197,21 @@ _STEPS = (
     ("norm_f", ""),
     ("features", ""),
     ("head", ""),
+    *((part, "") for part in ("feature", "p", *(
+        f"decode_head.{layer}"
+        for layer in ("lateral_convs", "psp_modules", "bottleneck", "fpn_convs", "fpn_bottleneck",
+                      "conv_seg")
+    ), "auxiliary_head.convs", "auxiliary_head.conv_seg")),
 )  # fmt: skip
+_NECK_PARTS = ("feature", "p")
+_DENSE_HEADS = ("decode_head", "auxiliary_head")
+
+
+def _family(part: str) -> str:
+    """The name of ``part`` without its number, as ``feature_0``, ``p2``, ``convs.1`` have."""
+    return re.sub(r"[._]?\d+$", "", part)
 
 
 def place(block: int, part: str, direction: str = "") -> Place:
     """The place of that name, with its step filled in; ValueError when there is none."""
-    return Place(block, _STEPS.index((part, direction)), part, direction)
+    return Place(block, _STEPS.index((_family(part), direction)), part, direction)

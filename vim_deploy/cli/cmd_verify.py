@@ -106,7 +106,11 @@ if TYPE_CHECKING:
     help="Of a whole output; the default is 1e-2 for fp16, 8e-2 for bf16.",
 )
 @click.option("--cosine", type=click.FloatRange(-1, 1), help="Smallest cosine of an image.")
-@click.option("--top1-agree", type=click.FloatRange(0, 1), help="Smallest share of equal top-1.")
+@click.option(
+    "--top1-agree",
+    type=click.FloatRange(0, 1),
+    help="Smallest share of equal top-1, of images or (segmentation) pixels.",
+)
 @click.option("--kl", type=click.FloatRange(min=0), help="Largest KL of an image's softmax, nats.")
 @click.option(
     "--report",

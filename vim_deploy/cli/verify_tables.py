@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from vim_deploy.cli.output import print_table, say
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from vim_deploy.parity.bisect import BisectReport, Evaluation
     from vim_deploy.parity.blocks import BlockReport, PartError
     from vim_deploy.parity.ladder import Rung
+    from vim_deploy.parity.metrics import Comparison
     from vim_deploy.parity.report import ParityReport
 
 
@@ -38,28 +40,37 @@ def print_accuracy(result: AccuracyReport) -> None:
 
 def print_report(result: ParityReport) -> None:
     """One row for each case, batch size and output."""
+    compared = [item for entry in result.results for item in entry.comparisons]
+    per_pixel = any(item.mean_iou is not None for item in compared)
     rows = [
         (
             entry.case,
             str(entry.batch),
             item.output,
-            f"{item.max_abs:.2e}",
-            f"{item.relative_l2:.2e}",
-            f"{item.cosine:.7f}",
+            *_distances(item),
             _share(item.top1_agreement),
             _share(item.top5_agreement),
+            *((_share(item.mean_iou),) if per_pixel else ()),
             "-" if item.kl is None else f"{item.kl:.1e}",
             "ok" if item.passed else "; ".join(item.failures),
         )
         for entry in result.results
         for item in entry.comparisons
     ]
-    columns = ("case", "batch", "output", "max abs", "rel L2", "cosine", "top-1", "top-5", "KL", "")
+    shares = ("pixels top-1", "top-5", "mean IoU") if per_pixel else ("top-1", "top-5")
+    columns = ("case", "batch", "output", "max abs", "rel L2", "cosine", *shares, "KL", "")
     print_table(f"{result.candidate} against {result.reference}", columns, rows)
     for note in result.notes:
         say(f"note: {note}")
     if result.blocks is not None:
         print_blocks(result.blocks)
+
+
+def _distances(item: Comparison) -> tuple[str, str, str]:
+    """Max abs, relative L2 and cosine; class indices have none."""
+    if item.indices:
+        return "-", "-", "-"
+    return f"{item.max_abs:.2e}", f"{item.relative_l2:.2e}", f"{item.cosine:.7f}"
 
 
 def print_blocks(blocks: BlockReport) -> None:
@@ -109,15 +120,25 @@ def say_rung(rung: Rung) -> None:
     from vim_deploy.parity.report import worst_of
 
     worst = worst_of(rung.results)[1]
-    figures = (
-        f"max abs {worst.max_abs:.2e}, relative L2 {worst.relative_l2:.2e}, "
-        f"cosine {worst.cosine:.7f}, top-1 {_share(worst.top1_agreement)}, "
-        f"top-5 {_share(worst.top5_agreement)}"
-    )
-    if worst.kl is not None:
-        figures += f", KL {worst.kl:.1e}"
     state = "holds" if rung.passed else "BROKEN"
+    figures = ", ".join(_figures(worst))
     say(f"{rung.name}: {state} against {rung.against} ({figures}; {rung.seconds:.1f} s)")
+
+
+def _figures(item: Comparison) -> Iterator[str]:
+    """What was measured, in words; nothing for what the output does not have."""
+    if not item.indices:
+        names = ("max abs", "relative L2", "cosine")
+        yield from (" ".join(pair) for pair in zip(names, _distances(item), strict=True))
+    if item.top1_agreement is not None:
+        pixels = "" if item.mean_iou is None else "of the pixels "
+        yield f"{pixels}top-1 {_share(item.top1_agreement)}"
+    if item.top5_agreement is not None:
+        yield f"top-5 {_share(item.top5_agreement)}"
+    if item.mean_iou is not None:
+        yield f"mean IoU {_share(item.mean_iou)}"
+    if item.kl is not None:
+        yield f"KL {item.kl:.1e}"
 
 
 def print_ladder(result: ParityReport) -> None:

@@ -44,6 +44,12 @@ _OUTSIDE = {
     "norm_f/": place(BEHIND_BLOCKS, "norm_f"),
     "head/": place(BEHIND_BLOCKS, "head"),
 }
+#: Parts of dense models by the start of a node's name: necks, and convolutions of the heads.
+_NECK = re.compile(r"(?:fpn|simfp_)(\d)/.*")
+_DENSE_HEAD = re.compile(
+    r"((?:decode|auxiliary)_head)/"
+    r"(lateral_convs/\d+|psp_modules/\d+|bottleneck|fpn_convs/\d+|fpn_bottleneck|convs/\d+|conv_seg)/.*"
+)
 #: The first of these operators in a norm has the stream as its first input. (Squares and means may
 #: belong to another block's norm: the layers of a pair in two-layer mode share them.)
 _NORM_READERS = ("Mul", "LayerNormalization")
@@ -158,6 +164,17 @@ def _note_outside(
             if where.part == "head" and source:
                 found.setdefault(place(BEHIND_BLOCKS, "features"), source)
             found[where] = InnerTensor(node.output[0])
+    dense = _dense_part(node.name)
+    if dense is not None:
+        found[place(BEHIND_BLOCKS, dense)] = InnerTensor(node.output[0])
+
+
+def _dense_part(name: str) -> str | None:
+    """The part of a dense model behind the blocks that a node belongs to."""
+    neck, head = _NECK.fullmatch(name), _DENSE_HEAD.fullmatch(name)
+    if neck is not None:
+        return f"feature_{int(neck[1]) - 1}" if name.startswith("fpn") else f"p{neck[1]}"
+    return None if head is None else f"{head[1]}.{head[2]}".replace("/", ".")
 
 
 def _note(

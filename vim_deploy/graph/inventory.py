@@ -1,7 +1,8 @@
 """What each block of an exported graph holds: operators, types, sizes, kernel launches.
 
 Everything is read off the graph, with the batch size filled in and shapes inferred. A block is what
-is named ``block_NN/...``; all other nodes count as ``outside``.
+is named ``block_NN/...``; of dense models neck and heads are counted by themselves, as ``neck`` and
+``decode_head``; all other nodes count as ``outside``.
 """
 
 from __future__ import annotations
@@ -21,14 +22,23 @@ from vim_deploy.graph.storage import without_weights
 
 _BLOCK = re.compile(r"(block_\d+)/.*")
 _NORM = re.compile(r"((?:block_\d+/)?norm(?:_f)?)/.*")
-OUTSIDE = "outside"
+_DENSE = re.compile(r"(fpn|simfp_|decode_head|auxiliary_head)(?:\d)?/.*")
+NECK, DECODE_HEAD, OUTSIDE = "neck", "decode_head", "outside"
+_DENSE_GROUPS = {
+    "fpn": NECK,
+    "simfp_": NECK,
+    "decode_head": DECODE_HEAD,
+    "auxiliary_head": DECODE_HEAD,
+}
+#: Order of the groups that are no blocks.
+_OTHERS = (NECK, DECODE_HEAD, OUTSIDE)
 
 #: No kernel of their own: they rename a tensor or work on shapes.
 _FREE = frozenset({"Constant", "Flatten", "Identity", "Reshape", "Shape", "Squeeze", "Unsqueeze"})
 #: Neighbours of these kinds are compiled into one kernel.
 _POINTWISE = frozenset(
-    {"Add", "Cast", "Div", "Exp", "Mul", "Neg", "Pow", "Reciprocal", "Sigmoid", "Softplus", "Sqrt",
-     "Sub", "Tanh"}
+    {"Add", "Cast", "Div", "Erf", "Exp", "Mul", "Neg", "Pow", "Reciprocal", "Relu", "Sigmoid",
+     "Softplus", "Sqrt", "Sub", "Tanh"}
 )  # fmt: skip
 #: Input of our ops whose rows hold x and z side by side.
 _SHARED_ROWS = {
@@ -59,10 +69,11 @@ class BlockInventory:
     """One block, for the batch size that was asked for.
 
     Attributes:
-        name: ``block_03``, or ``outside``.
+        name: ``block_03``, ``neck``, ``decode_head`` or ``outside``.
         ops: nodes by operator.
         launches: kernels expected of an engine with the plugin library: add and norm one, each
-            chain of elementwise nodes one, every other node one, reshapes none.
+            chain of elementwise nodes one (a ReLU with the convolution before it), every other node
+            one, reshapes and what computes shapes none.
         edge_types: inner tensors by element type.
         parameters, parameter_bytes: initialisers that its nodes read.
         activation_bytes: of all tensors that its nodes write.
@@ -95,7 +106,7 @@ class _Sizes:
 
 
 def take_inventory(model: onnx.ModelProto, batch: int) -> tuple[BlockInventory, ...]:
-    """The blocks of ``model`` in order, and last what is outside of them.
+    """The blocks of ``model`` in order, neck and heads of dense models, and last all else.
 
     Args:
         model: an exported graph; it is not changed.
@@ -107,10 +118,17 @@ def take_inventory(model: onnx.ModelProto, batch: int) -> tuple[BlockInventory, 
     sizes = _sizes(model, batch)
     groups: dict[str, list[NodeProto]] = {}
     for node in model.graph.node:
-        named = _BLOCK.fullmatch(node.name)
-        groups.setdefault(named.group(1) if named else OUTSIDE, []).append(node)
-    names = sorted(groups, key=lambda name: (name == OUTSIDE, name))
+        groups.setdefault(_group_of(node), []).append(node)
+    names = sorted(name for name in groups if name not in _OTHERS)
+    names += [name for name in _OTHERS if name in groups]
     return tuple(_block(name, groups[name], sizes) for name in names)
+
+
+def _group_of(node: NodeProto) -> str:
+    named, dense = _BLOCK.fullmatch(node.name), _DENSE.fullmatch(node.name)
+    if named is not None:
+        return named.group(1)
+    return OUTSIDE if dense is None else _DENSE_GROUPS[dense.group(1)]
 
 
 def _sizes(model: onnx.ModelProto, batch: int) -> _Sizes:
@@ -172,7 +190,7 @@ def _product(shape: Iterable[int]) -> int:
 
 
 def _block(name: str, nodes: list[NodeProto], sizes: _Sizes) -> BlockInventory:
-    launches = _launches(nodes)
+    launches = _launches([node for node in nodes if not _is_shape(node, sizes)])
     read = {tensor for node in nodes for tensor in node.input if tensor in sizes.parameters}
     written = [tensor for node in nodes for tensor in node.output if tensor]
     parameter_bytes = sum(sizes.bytes[tensor] for tensor in read)
@@ -191,6 +209,13 @@ def _block(name: str, nodes: list[NodeProto], sizes: _Sizes) -> BlockInventory:
             for node in nodes
             if node.domain == contract.DOMAIN and node.op_type in _SCAN_FACTS
         ),
+    )
+
+
+def _is_shape(node: NodeProto, sizes: _Sizes) -> bool:
+    """Whether ``node`` puts sizes together, which a runtime does when it plans, not on the GPU."""
+    return node.op_type in ("Concat", "Gather", "Slice") and all(
+        sizes.types[name] == "int64" for name in node.output if name
     )
 
 
@@ -218,6 +243,8 @@ def _joins(
     """The group of an earlier node that ``node`` is compiled into."""
     norm = _norm_of(node)
     for group in [group_of[tensor] for tensor in node.input if tensor in group_of]:
+        if node.op_type == "Relu" and groups[group][-1].op_type == "Conv":
+            return group
         same_norm = norm is not None and _norm_of(groups[group][-1]) == norm
         takes_sum = norm is not None or node.op_type in _POINTWISE
         if same_norm or (takes_sum and _pointwise(groups[group])):

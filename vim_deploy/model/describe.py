@@ -6,42 +6,68 @@ from pathlib import Path
 from typing import Any
 
 from vim_deploy.errors import VimDeployError
-from vim_deploy.model.checkpoint import read_checkpoint
+from vim_deploy.model.checkpoint import Checkpoint, read_checkpoint
 from vim_deploy.model.dense.load import own_architecture
-from vim_deploy.model.dense.weights import kind_of
+from vim_deploy.model.dense.weights import Kind, kind_of
 from vim_deploy.model.infer import infer_config
 from vim_deploy.recipe.catalog import model_name
+
+#: ``holds`` of a description.
+_KINDS: dict[Kind | None, str] = {
+    None: "classifier",
+    "segmentor": "segmentation network",
+    "backbone": "segmentation backbone",
+    "detector": "detection backbone",
+}
 
 
 def describe_checkpoint(path: Path) -> dict[str, Any]:
     """Keys, sizes, stored training arguments and the architecture inferred from them.
 
-    ``architecture`` is None when it cannot be inferred; ``statements`` then say why. ``dense`` is
-    what stands behind the blocks of a dense model, None for a classifier.
+    ``holds`` says what kind of model it is, by its keys: a bare segmentation backbone without
+    feature scales counts as a classifier. ``architecture`` (the backbone's constructor keywords)
+    and ``dense`` (what stands behind the blocks of a dense model) are None when they cannot be
+    inferred, the latter for classifiers, too; ``statements`` then say why, and else where they come
+    from: of segmentation models also which meaning ``in_chans`` has.
     """
     checkpoint = read_checkpoint(path)
     tensors = checkpoint.state_dict
-    dense: dict[str, Any] | None = None
+    kind = kind_of(tensors)
     try:
-        if kind_of(tensors) is None:
-            inferred = infer_config(tensors, checkpoint.args)
-            name, architecture = inferred.name, inferred.config.as_dict()
-            statements = list(inferred.statements)
-        else:
-            found = own_architecture(checkpoint)
-            name = model_name(found.config, found.dense)
-            architecture, dense = found.config.as_dict(), found.dense.as_dict()
-            statements = list(found.statements)
+        found = _classifier(checkpoint) if kind is None else _dense(checkpoint)
     except VimDeployError as error:
-        name, architecture, statements = "unknown", None, [f"{error.message}: {error.why}"]
+        found = {
+            "model": "unknown",
+            "architecture": None,
+            "dense": None,
+            "statements": [f"{error.message}: {error.why}"],
+        }
     return {
+        "holds": _KINDS[kind],
         "part": checkpoint.info.part,
         "tensors": len(tensors),
         "parameters": sum(tensor.numel() for tensor in tensors.values()),
-        "model": name,
-        "architecture": architecture,
-        "dense": dense,
-        "statements": statements,
+        **found,
         "notes": list(checkpoint.notes),
         "training_arguments": {key: str(value) for key, value in sorted(checkpoint.args.items())},
+    }
+
+
+def _classifier(checkpoint: Checkpoint) -> dict[str, Any]:
+    inferred = infer_config(checkpoint.state_dict, checkpoint.args)
+    return {
+        "model": inferred.name,
+        "architecture": inferred.config.as_dict(),
+        "dense": None,
+        "statements": list(inferred.statements),
+    }
+
+
+def _dense(checkpoint: Checkpoint) -> dict[str, Any]:
+    found = own_architecture(checkpoint)
+    return {
+        "model": model_name(found.config, found.dense),
+        "architecture": found.config.as_dict(),
+        "dense": found.dense.as_dict(),
+        "statements": list(found.statements),
     }

@@ -88,7 +88,8 @@ def infer_config(
         stored_args: training arguments from the file (``model``, ``input_size``, ...).
         model: named variant that the user says it is; image size and classes are then inferred.
         image_size: used only where the checkpoint does not tell its own.
-        hidden: values of what shapes do not tell, other than the published classifiers'.
+        hidden: values of what shapes do not tell, other than the published classifiers', of the
+            backbone of a dense model; nothing is then said of classes.
 
     Raises:
         VimDeployError: VIM-404 when the weights are not those of ``model``, VIM-407 when something
@@ -105,7 +106,8 @@ def infer_config(
     else:
         _variant_fields(variant, shapes, assumed, draft)
         _image_from_stride(shapes, args, find_variant(variant), image_size, draft)
-    _classes(shapes, draft)
+    if hidden is None:
+        _classes(shapes, draft)
     for argument, name in _TRAINING_ARGS.items():
         if isinstance(args.get(argument), float):
             draft.values[name] = args[argument]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vim_deploy.model.dense.parts import dense_parts
 from vim_deploy.model.heads import DeployedModel
 from vim_deploy.model.vim import Block
 from vim_deploy.specs import BEFORE_BLOCKS, BEHIND_BLOCKS, Place, place
@@ -47,6 +48,8 @@ def inner_outputs(module: DeployedModel, image: Tensor) -> dict[Place, Tensor]:
     if isinstance(model.head, nn.Linear):
         keep_input(place(BEHIND_BLOCKS, "features"), model.head)
         keep(place(BEHIND_BLOCKS, "head"), model.head, lambda output: output)
+    for part, child in dense_parts(module.model):
+        keep(place(BEHIND_BLOCKS, part), child, lambda output: output)
     try:
         with torch.inference_mode():
             module(image)

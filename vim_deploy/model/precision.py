@@ -21,6 +21,9 @@ from vim_deploy.recipe.precision_policy import PrecisionPolicy
 from vim_deploy.specs import Precision
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+#: Roles that are nothing but an ONNX convolution. No opset that we write (17 to 21) has one in
+#: bfloat16, so ``graph.precision`` keeps it in float32.
+_CONVOLUTIONS = ("patch_embed",)
 #: Activations among the arguments of a ``ScanBranch``: u, dt, x_dbl and xz.
 _SCAN_ACTIVATIONS = (0, 1, 3, 6)
 
@@ -38,7 +41,9 @@ def typed_twin(
     half = _DTYPES[precision]
 
     def type_of(role: str, block: int | None = None) -> torch.dtype:
-        return torch.float32 if policy.keeps_fp32(role, block) else half
+        if policy.keeps_fp32(role, block) or (half == torch.bfloat16 and role in _CONVOLUTIONS):
+            return torch.float32
+        return half
 
     _type_vim(twin.model.vim, type_of)
     if twin.model.dense is not None:

@@ -109,8 +109,8 @@ def plan_cpp(engine: Path, *, plugin: Path | None = None) -> CppPlan:
         VimDeployError: VIM-401, VIM-413 (engine or record not readable), VIM-426 (an engine of
             TensorRT-RTX, or one without record or weights), VIM-410 (it does not say how pictures
             are prepared), VIM-902 (engine and record do not belong together, or one of them is
-            damaged), VIM-903 (the recorded plugin library is not to be found), VIM-203 (a library
-            is named that the engine does not need).
+            damaged), VIM-431 (a dense model), VIM-903 (the recorded plugin library is not to be
+            found), VIM-203 (a library is named that the engine does not need).
     """
     record = _record_of(engine)
     if record.export is None:
@@ -119,6 +119,15 @@ def plan_cpp(engine: Path, *, plugin: Path | None = None) -> CppPlan:
             f"{engine.name} does not say how pictures are prepared for it",
             why="its ONNX file was not made by vim-deploy",
             fix="export the model with vim-deploy export",
+        )
+    if record.export.dense:
+        raise VimDeployError(
+            "VIM-431",
+            f"the C++ package is a classifier, and {engine.name} is none",
+            why=f"it is a dense model ({record.export.dense['task']}, head {record.export.head}): "
+            "the programs of the package print the best classes of whole pictures",
+            fix="--target triton serves every output; a program of your own can link the library, "
+            "which gives outputs as tensors (docs/cpp.md)",
         )
     library = _library(engine, record.plugin, plugin)
     notes = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from vim_deploy.run.base import Array, Runner, run_padded
 GOLDEN_NAME = "golden.npz"
 #: Pictures stored: enough that a mixed-up order of rows shows.
 ROWS = 3
+#: Most bytes of stored outputs of one row and more: those of dense models are large.
+_MOST_BYTES = 64_000_000
 _SEED = 0
 INPUT_KEY, OUTPUT_PREFIX = "input", "output."
 
@@ -25,15 +28,26 @@ INPUT_KEY, OUTPUT_PREFIX = "input", "output."
 def golden_input(servable: Servable, most: int) -> Array:
     """Seeded pictures, prepared as the model takes them: [rows, ...] in the runner's dtype.
 
-    Rows are ``ROWS``, or fewer when the model takes fewer at once, or its fixed batch.
+    Rows are ``ROWS``, or fewer when the model takes fewer at once or its outputs are large, or its
+    fixed batch.
     """
     fixed = servable.input.shape[0]
-    rows = fixed if isinstance(fixed, int) else min(ROWS, most)
+    fitting = max(_MOST_BYTES // max(_row_bytes(servable), 1), 1)
+    rows = fixed if isinstance(fixed, int) else min(ROWS, most, fitting)
     how = servable.info.image
     generator = np.random.default_rng(_SEED)
     shape = (rows, how.height, how.width, how.channels)
     pixels = generator.integers(0, 256, shape, dtype=np.uint8)
     return batch_from_crops(pixels, how, servable.info.preprocess)
+
+
+def _row_bytes(servable: Servable) -> int:
+    """Of all outputs for one picture, as far as their sizes are fixed."""
+    return sum(
+        np.dtype(spec.dtype).itemsize
+        * math.prod(size for size in spec.shape[1:] if isinstance(size, int))
+        for spec in servable.outputs
+    )
 
 
 def golden_outputs(runner: Runner, images: Array) -> dict[str, Array]:

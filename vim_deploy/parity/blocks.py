@@ -30,6 +30,8 @@ _MEANINGS = {
     "features": "the class token's place, or pooling",
     "head": "the classifier",
 }
+#: Of parts that a model has several of, by their role.
+_ROLE_MEANINGS = {"neck": "a feature map behind the neck"}
 
 
 def part_limit(precision: str) -> float:
@@ -48,7 +50,7 @@ class PartError:
     @property
     def name(self) -> str:
         """Block, part and direction in words."""
-        meaning = _MEANINGS.get(self.place.part)
+        meaning = _MEANINGS.get(self.place.part, _ROLE_MEANINGS.get(self.place.role))
         return f"{self.place} ({meaning})" if meaning else str(self.place)
 
     def as_dict(self) -> dict[str, Any]:

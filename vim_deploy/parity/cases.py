@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,10 @@ from vim_deploy.run.base import Array, check_input
 from vim_deploy.specs import ExportInfo, TensorSpec
 
 #: Names under which stored files may hold an output that a graph calls otherwise.
-_STORED_NAMES = {"logits": "output"}
+_STORED_NAMES = {"logits": ("output",), "aux_logits": ("aux_output",)}
+#: Of a segmentation network whose graph resizes the logits to the picture's size.
+_UPSAMPLED_NAMES = {**_STORED_NAMES, "logits": ("whole_output", "output")}
+_FEATURE_MAP = re.compile(r"feature_(\d+)|(p\d+)")
 #: Rows of a stored file are one input each; more than this is a data set, not a parity case.
 _MAX_ROWS = 100_000
 
@@ -49,11 +53,18 @@ def image_case(path: Path, info: ExportInfo, limit: int) -> Case:
     return Case(f"images ({path.name})", load_batch(files, info.image, info.preprocess))
 
 
-def stored_case(path: Path, spec: TensorSpec, outputs: tuple[str, ...]) -> Case:
+def stored_case(path: Path, spec: TensorSpec, outputs: tuple[str, ...], head: str = "") -> Case:
     """An .npz with the input under the graph's input name and outputs under theirs.
 
-    Logits may also be stored as ``output``; for a graph that takes uint8, ``image_uint8`` is
-    preferred to ``image``.
+    Logits may also be stored as ``output``, those of the picture's size as ``whole_output``, those
+    of the auxiliary head as ``aux_output``, and feature maps as ``output_0`` or ``output_p2``; for
+    a graph that takes uint8, ``image_uint8`` is preferred to ``image``.
+
+    Args:
+        path: of the file.
+        spec: the graph's input.
+        outputs: names of the graph's outputs.
+        head: of the graph (``specs.ExportInfo.head``), where it is known.
 
     Raises:
         VimDeployError: VIM-401, VIM-414 (not an .npz, no matching input or output), VIM-415.
@@ -67,7 +78,7 @@ def stored_case(path: Path, spec: TensorSpec, outputs: tuple[str, ...]) -> Case:
             stored = {
                 name: archive[found]
                 for name in outputs
-                if (found := _stored_name(name, archive.files)) is not None
+                if (found := _stored_name(name, head, archive.files)) is not None
             }
             images = None if key is None else archive[key]
             found_keys = sorted(archive.files)
@@ -97,8 +108,10 @@ def stored_case(path: Path, spec: TensorSpec, outputs: tuple[str, ...]) -> Case:
     return Case(f"stored ({path.name})", images, stored)
 
 
-def _stored_name(output: str, keys: list[str]) -> str | None:
-    for name in (output, _STORED_NAMES.get(output)):
-        if name is not None and name in keys:
-            return name
-    return None
+def _stored_name(output: str, head: str, keys: list[str]) -> str | None:
+    names = _UPSAMPLED_NAMES if head.startswith("upsampled") else _STORED_NAMES
+    others = names.get(output, ())
+    feature_map = _FEATURE_MAP.fullmatch(output)
+    if feature_map is not None:
+        others = (f"output_{feature_map[1] or feature_map[2]}",)
+    return next((name for name in (output, *others) if name in keys), None)

@@ -105,8 +105,7 @@ class Ladder:
         raise VimDeployError(
             "VIM-703",
             self.verdict,
-            why=f"{worst.output!r}: {'; '.join(worst.failures)} (max abs {worst.max_abs:.3g}, "
-            f"relative L2 {worst.relative_l2:.3g}; allowed: {broken.tolerance.limits()}){where}",
+            why=f"{worst.output!r}: {worst.explained(broken.tolerance.limits())}{where}",
             fix=fix,
         )
 

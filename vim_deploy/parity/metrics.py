@@ -7,13 +7,21 @@ then only the finite values are measured. One NaN too many fails, however large 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vim_deploy.parity.classes import (
+    LOGITS,
+    class_axis,
+    is_label_map,
+    is_per_pixel,
+    mean_iou,
+)
+from vim_deploy.parity.distances import Distances, chunks, largest, unmatched
 from vim_deploy.recipe.schema import Tolerances
 
 Array = NDArray[Any]
@@ -33,11 +41,24 @@ TOLERANCE_ORIGIN = (
 #: blocks with independent errors of one unit roundoff u give sqrt(168) u = 13 u: 6e-3 for float16
 #: (u = 2^-11), 5e-2 for bfloat16 (u = 2^-8). Measured on Vim-Ti: 2e-3 and 1.6e-2.
 HALF_RELATIVE_L2 = {"fp16": 1e-2, "bf16": 8e-2}
-#: The output that KL is taken of (``model.heads``).
-LOGITS = "logits"
+#: Relative error of logits that label maps are allowed for, where no recipe says otherwise: in half
+#: precision that of outputs, else that of inner float32 tensors (``blocks.FP32_RELATIVE_L2``).
+_LOGIT_ERRORS = {"fp32": 1e-4, **HALF_RELATIVE_L2}
+#: Share of pixels that change their class, over the relative error of the logits. Where two classes
+#: are closer than the error, either may come first. For logits of 150 classes that are independent
+#: and normal, the gap between the best two has the density sqrt(2 ln 150) = 3.2 at zero, in units
+#: of their standard deviation (spacings of normal extremes: David and Nagaraja, Order Statistics,
+#: 2003), and errors e of both change the order in 3.2 e / sqrt(pi) = 1.8 e of the pixels. Rounded
+#: up; trained models have fewer pixels without a clear class.
+_CHANGED_PIXELS = 2.0
+#: Smallest share of equal pixels of label maps without a recipe: 0.9998, 0.98 and 0.84.
+LABEL_AGREEMENT = {
+    precision: round(1 - _CHANGED_PIXELS * error, 6) for precision, error in _LOGIT_ERRORS.items()
+}
 _HALF_ORIGIN = (
     "rounding of {precision}: about seven roundings a block and 24 blocks, independent, give "
-    "13 unit roundoffs; class indices are reported, not limited"
+    "13 unit roundoffs; class indices of pictures are reported, not limited; twice as large a "
+    "share of a label map may change: the pixels whose best two classes are closer than that"
 )
 
 
@@ -49,11 +70,17 @@ class Tolerance:
         atol, rtol: |candidate - reference| <= atol + rtol |reference| for every element; atol None
             leaves the elements unchecked.
         relative_l2: largest |candidate - reference| / |reference| of a whole output, as L2 norms.
-        same_integers: whether integer outputs (class indices) must be equal in every row.
+        same_integers: whether class indices of pictures (integers of one or two axes) must be equal
+            in every row.
         cosine: smallest cosine similarity of any row.
-        top1_agreement: smallest share of rows whose largest element is at the same place.
+        top1_agreement: smallest share of rows, in segmentation of pixels, with the same first
+            class.
         kl: largest KL divergence of any row's softmax, in nats; for logits.
         origin: why these numbers.
+        label_agreement: smallest share of equal pixels of a label map (integers of three axes).
+        where_classes: whether ``top1_agreement`` is demanded only where there are classes, as by a
+            recipe, which knows the model and not which of its outputs were chosen; else an output
+            without classes fails.
     """
 
     atol: float | None = FP32_ATOL
@@ -64,6 +91,8 @@ class Tolerance:
     top1_agreement: float | None = None
     kl: float | None = None
     origin: str = TOLERANCE_ORIGIN
+    label_agreement: float | None = LABEL_AGREEMENT["fp32"]
+    where_classes: bool = False
 
     def limits(self) -> str:
         """The limits on differences, for a sentence."""
@@ -88,8 +117,14 @@ def tolerance_for(precision: str, tolerances: Tolerances | None = None) -> Toler
             relative_l2=HALF_RELATIVE_L2[precision],
             same_integers=False,
             origin=_HALF_ORIGIN.format(precision=precision),
+            label_agreement=LABEL_AGREEMENT[precision],
         )
-    return Tolerance() if tolerances is None else Tolerance(**dataclasses.asdict(tolerances))
+    if tolerances is None:
+        return Tolerance()
+    found = Tolerance(**dataclasses.asdict(tolerances), where_classes=True)
+    if found.top1_agreement is None:
+        return found
+    return dataclasses.replace(found, label_agreement=found.top1_agreement)
 
 
 def adjusted(tolerance: Tolerance, limits: Mapping[str, float]) -> Tolerance:
@@ -98,6 +133,9 @@ def adjusted(tolerance: Tolerance, limits: Mapping[str, float]) -> Tolerance:
         return tolerance
     origin = f"{', '.join(limits)} set by the user; else {tolerance.origin}"
     changes: dict[str, Any] = {**limits, "origin": origin}
+    if "top1_agreement" in limits:
+        # What the user asks for holds for every output, label maps included.
+        changes |= {"where_classes": False, "label_agreement": None}
     return dataclasses.replace(tolerance, **changes)
 
 
@@ -107,8 +145,11 @@ class Comparison:
 
     ``max_abs``, ``mean_abs`` and ``relative_l2`` are over finite elements; ``worst`` is the largest
     difference as a multiple of what is allowed, at most 1 when within tolerance. Agreement of top-1
-    and top-5 is None where an output has no class axis. ``kl`` is ``largest_kl``, for outputs
-    called ``logits``, else None. ``worst_row`` is the row furthest from the reference.
+    and top-5 is None where an output has no classes (``classes.class_axis``); where each pixel has
+    one, shares are of pixels, and only then there is a ``mean_iou`` (``classes.mean_iou``). ``kl``
+    is ``classes.largest_kl``, for outputs with logits, else None. ``worst_row`` is the row furthest
+    from the reference. ``indices``: the output holds class indices, which have no distance:
+    ``relative_l2`` is 0 where all are equal and else 1, and ``cosine`` the other way round.
     """
 
     output: str
@@ -123,11 +164,21 @@ class Comparison:
     failures: tuple[str, ...]
     kl: float | None = None
     worst_row: int = 0
+    mean_iou: float | None = None
+    indices: bool = False
 
     @property
     def passed(self) -> bool:
         """Whether every limit is met."""
         return not self.failures
+
+    def explained(self, limits: str) -> str:
+        """What is not met, with the distances and their ``limits`` where there are any."""
+        found = "; ".join(self.failures)
+        if self.indices:
+            return found
+        sizes = f"max abs {self.max_abs:.3g}, relative L2 {self.relative_l2:.3g}"
+        return f"{found} ({sizes}; allowed: {limits})"
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able form."""
@@ -140,88 +191,56 @@ def compare(output: str, reference: Array, candidate: Array, tolerance: Toleranc
         return _incomparable(
             output, len(candidate), f"shape {candidate.shape} instead of {reference.shape}"
         )
+    if is_label_map(reference):
+        return _compare_labels(output, reference, candidate, tolerance)
     if np.issubdtype(reference.dtype, np.integer):
-        return _compare_integers(output, reference, candidate, tolerance.same_integers)
-    ref, cand = reference.astype(np.float64), candidate.astype(np.float64)
-    finite = np.isfinite(ref)
-    if not np.array_equal(finite, np.isfinite(cand)) or not np.array_equal(
-        ref[~finite], cand[~finite], equal_nan=True
-    ):
-        strays = int((~np.isfinite(cand)).sum())
+        return _compare_integers(output, reference, candidate, tolerance)
+    strays = unmatched(reference, candidate)
+    if strays.any():
+        count = int((~np.isfinite(candidate)).sum())
         failed = _incomparable(
-            output, len(cand), f"{strays} NaN or Inf not matched by the reference"
+            output, len(candidate), f"{count} NaN or Inf not matched by the reference"
         )
-        both_nan = np.isnan(ref) & np.isnan(cand)
-        unmatched = (~finite | ~np.isfinite(cand)) & (ref != cand) & ~both_nan
-        return dataclasses.replace(failed, worst_row=_furthest_row(unmatched))
-    kl = largest_kl(ref, cand) if output == LOGITS else None
-    difference = np.abs(np.where(finite, cand - np.where(finite, ref, 0), 0))
-    ref, cand = np.where(finite, ref, 0), np.where(finite, cand, 0)
-    norm, distance = float(np.linalg.norm(ref)), float(np.linalg.norm(difference))
-    relative_l2 = distance / norm if norm else distance
-    worst = max(_worst_element(difference, ref, tolerance), _times(relative_l2, tolerance))
-    cosine = _smallest_cosine(ref, cand)
-    top1, top5 = _agreement(ref, cand, 1), _agreement(ref, cand, 5)
+        return dataclasses.replace(failed, worst_row=_furthest_row(strays))
+    found = Distances(
+        class_axis(output, reference.shape), output in LOGITS, tolerance.atol, tolerance.rtol
+    )
+    for rows in chunks(reference):
+        found.add(reference[rows], candidate[rows])
+    return _comparison(output, found, reference, tolerance)
+
+
+def _comparison(
+    output: str, found: Distances, reference: Array, tolerance: Tolerance
+) -> Comparison:
+    top1, top5 = found.agreement()
+    per_pixel = is_per_pixel(output, reference)
+    worst = max(found.worst, _times(found.relative_l2, tolerance))
+    kind = "pixel" if per_pixel else "top-1"
     return Comparison(
         output=output,
-        rows=len(ref),
-        max_abs=_largest(difference),
-        mean_abs=float(difference.mean()) if difference.size else 0.0,
-        relative_l2=relative_l2,
-        cosine=cosine,
+        rows=len(reference),
+        max_abs=found.max_abs,
+        mean_abs=found.sum_abs / reference.size if reference.size else 0.0,
+        relative_l2=found.relative_l2,
+        cosine=found.cosine,
         worst=worst,
         top1_agreement=top1,
         top5_agreement=top5,
-        failures=_failures(worst, cosine, top1, kl, tolerance),
-        kl=kl,
-        worst_row=_furthest_row(difference),
+        failures=(
+            *_distance_failures(worst, found.cosine, tolerance),
+            *_class_failures(top1, found.kl, tolerance, kind),
+        ),
+        kl=found.kl,
+        worst_row=int(np.argmax(found.row_squares)) if found.row_squares else 0,
+        mean_iou=mean_iou(*found.labels()) if per_pixel and top1 is not None else None,
     )
-
-
-def largest_kl(reference: Array, candidate: Array) -> float | None:
-    """KL divergence of softmax(candidate) from softmax(reference) in nats, the largest of any row.
-
-    sum_i p_i (log p_i - log q_i) over the last axis, p from the reference (Kullback and Leibler,
-    Annals of Mathematical Statistics 22, 1951). A class with the reference's logit -Inf has p_i = 0
-    and adds nothing. Rows without a softmax (NaN, +Inf or nothing but -Inf on either side) are
-    left out; None when no row is left or there is no axis of classes.
-    """
-    if reference.ndim < 2 or reference.shape[-1] < 2:
-        return None
-    rows_p = reference.astype(np.float64).reshape(-1, reference.shape[-1])
-    rows_q = candidate.astype(np.float64).reshape(-1, candidate.shape[-1])
-    tops = [np.max(rows, axis=1, initial=-np.inf) for rows in (rows_p, rows_q)]
-    # NaN and +Inf make the maximum not finite, and so does a row of -Inf.
-    usable = np.isfinite(tops[0]) & np.isfinite(tops[1])
-    if not usable.any():
-        return None
-    log_p, log_q = _log_softmax(rows_p[usable]), _log_softmax(rows_q[usable])
-    p = np.exp(log_p)
-    with np.errstate(invalid="ignore"):
-        terms = np.where(p > 0, p * (log_p - log_q), 0.0)
-    # Rounding can make a sum of an exact zero slightly negative; Inf is no JSON number.
-    largest = float(np.clip(terms.sum(axis=1), 0.0, np.finfo(np.float64).max).max())
-    return largest
-
-
-def _log_softmax(rows: Array) -> Array:
-    shifted = rows - rows.max(axis=1, keepdims=True)
-    result: Array = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return result
 
 
 def _furthest_row(difference: Array) -> int:
     """The row (image) with the largest sum of squares; 0 when there is nothing."""
     rows = np.asarray(difference, dtype=np.float64).reshape(len(difference), -1)
     return int(np.square(rows).sum(axis=1).argmax()) if rows.size else 0
-
-
-def _worst_element(difference: Array, reference: Array, tolerance: Tolerance) -> float:
-    """The largest difference of an element, as a multiple of what it may be."""
-    if tolerance.atol is None:
-        return 0.0
-    allowed = tolerance.atol + tolerance.rtol * np.abs(reference)
-    return _largest(np.divide(difference, allowed, out=_unmet(difference), where=allowed > 0))
 
 
 def _times(relative_l2: float, tolerance: Tolerance) -> float:
@@ -232,34 +251,28 @@ def _times(relative_l2: float, tolerance: Tolerance) -> float:
     return relative_l2 / limit if limit else float(np.finfo(np.float64).max)
 
 
-def _largest(values: Array) -> float:
-    return float(values.max()) if values.size else 0.0
-
-
-def _unmet(difference: Array) -> Array:
-    """Ratio where nothing is allowed: 0 for an exact match, else beyond any limit."""
-    return np.where(difference > 0, np.finfo(np.float64).max, 0.0)
-
-
-def _failures(
-    worst: float, cosine: float, top1: float | None, kl: float | None, tolerance: Tolerance
-) -> tuple[str, ...]:
-    failures = []
+def _distance_failures(worst: float, cosine: float, tolerance: Tolerance) -> Iterator[str]:
     if worst > 1:
-        failures.append(f"largest difference is {worst:.3g} times what is allowed")
+        yield f"largest difference is {worst:.3g} times what is allowed"
     if tolerance.cosine is not None and cosine < tolerance.cosine:
-        failures.append(f"cosine {cosine:.6f} is below {tolerance.cosine}")
-    if tolerance.top1_agreement is not None:
-        if top1 is None:
-            failures.append("top-1 agreement was asked for, but this output has no classes")
-        elif top1 < tolerance.top1_agreement:
-            failures.append(f"top-1 agreement {top1:.4f} is below {tolerance.top1_agreement}")
+        yield f"cosine {cosine:.6f} is below {tolerance.cosine}"
+
+
+def _class_failures(
+    top1: float | None, kl: float | None, tolerance: Tolerance, kind: str
+) -> Iterator[str]:
+    """What is not met of the limits on classes; ``kind`` of agreement for the sentences."""
+    wanted = tolerance.top1_agreement
+    if wanted is not None and top1 is None:
+        if not tolerance.where_classes:
+            yield "top-1 agreement was asked for, but this output has no classes"
+    elif wanted is not None and top1 is not None and top1 < wanted:
+        yield f"{kind} agreement {top1:.6g} is below {wanted:g}"
     if tolerance.kl is not None:
         if kl is None:
-            failures.append("a limit of KL was set, but this output has no logits to take it of")
+            yield "a limit of KL was set, but this output has no logits to take it of"
         elif kl > tolerance.kl:
-            failures.append(f"KL {kl:.3g} is above {tolerance.kl:g}")
-    return tuple(failures)
+            yield f"KL {kl:.3g} is above {tolerance.kl:g}"
 
 
 def _incomparable(output: str, rows: int, failure: str) -> Comparison:
@@ -270,44 +283,63 @@ def _incomparable(output: str, rows: int, failure: str) -> Comparison:
 
 
 def _compare_integers(
-    output: str, reference: Array, candidate: Array, must_agree: bool
+    output: str, reference: Array, candidate: Array, tolerance: Tolerance
 ) -> Comparison:
-    """Class indices: the share of equal rows."""
+    """Class indices of pictures: the share of equal rows."""
     same = (reference == candidate).reshape(len(reference), -1)
-    share = float(same.all(axis=1).mean())
-    difference = np.abs(reference.astype(np.int64) - candidate.astype(np.int64))
-    failed = must_agree and share < 1
-    failures = (f"{(1 - share) * len(same):.0f} rows differ",) if failed else ()
-    return Comparison(
-        output=output,
-        rows=len(reference),
-        max_abs=_largest(difference),
-        mean_abs=float(difference.mean()),
-        relative_l2=0.0 if share == 1 else 1.0,
-        cosine=1.0 if share == 1 else 0.0,
+    share, top1 = float(same.all(axis=1).mean()), float(same[:, 0].mean())
+    failed = tolerance.same_integers and share < 1
+    failures = [f"{(1 - share) * len(same):.0f} rows differ"] if failed else []
+    return _indices(
+        output,
+        reference,
+        candidate,
         worst=float(np.finfo(np.float64).max) if failed else 0.0,
-        top1_agreement=float(same[:, 0].mean()),
-        top5_agreement=None,
-        failures=failures,
-        worst_row=_furthest_row(~same),
+        top1_agreement=top1,
+        failures=(*failures, *_class_failures(top1, None, tolerance, "top-1")),
     )
 
 
-def _smallest_cosine(ref: Array, cand: Array) -> float:
-    """Over rows; 1 where both are zero, 0 where only one is."""
-    a, b = ref.reshape(len(ref), -1), cand.reshape(len(cand), -1)
-    dots = np.einsum("ij,ij->i", a, b)
-    norms: Array = np.sqrt(np.einsum("ij,ij->i", a, a) * np.einsum("ij,ij->i", b, b))
-    both_zero = np.asarray(~a.any(axis=1) & ~b.any(axis=1))
-    cosines = np.divide(dots, norms, out=both_zero.astype(np.float64), where=norms > 0)
-    return float(min(cosines.min(initial=1.0), 1.0))
+def _compare_labels(
+    output: str, reference: Array, candidate: Array, tolerance: Tolerance
+) -> Comparison:
+    """Label maps: the share of equal pixels, and mean IoU."""
+    share = float((reference == candidate).mean())
+    limits = [tolerance.label_agreement, tolerance.top1_agreement]
+    wanted = max((limit for limit in limits if limit is not None), default=None)
+    worst = 0.0
+    if wanted is not None and share < 1:
+        worst = (1 - share) / (1 - wanted) if wanted < 1 else float(np.finfo(np.float64).max)
+    strictest = dataclasses.replace(tolerance, top1_agreement=wanted)
+    return _indices(
+        output,
+        reference,
+        candidate,
+        worst=worst,
+        top1_agreement=share,
+        failures=tuple(_class_failures(share, None, strictest, "pixel")),
+        mean_iou=mean_iou(reference, candidate),
+    )
 
 
-def _agreement(ref: Array, cand: Array, count: int) -> float | None:
-    """Share of rows whose ``count`` largest elements are the same set."""
-    if ref.ndim < 2 or ref.shape[-1] <= count:
-        return None
-    a, b = ref.reshape(-1, ref.shape[-1]), cand.reshape(-1, cand.shape[-1])
-    best_a = np.sort(np.argsort(-a, axis=1, kind="stable")[:, :count], axis=1)
-    best_b = np.sort(np.argsort(-b, axis=1, kind="stable")[:, :count], axis=1)
-    return float((best_a == best_b).all(axis=1).mean())
+def _indices(
+    output: str,
+    reference: Array,
+    candidate: Array,
+    **changes: Any,  # noqa: ANN401 - fields of Comparison
+) -> Comparison:
+    """What is said of all indices."""
+    difference = np.abs(reference.astype(np.int64) - candidate.astype(np.int64))
+    same = not difference.any()
+    return Comparison(
+        output=output,
+        rows=len(reference),
+        max_abs=largest(difference),
+        mean_abs=float(difference.mean()),
+        relative_l2=0.0 if same else 1.0,
+        cosine=1.0 if same else 0.0,
+        top5_agreement=None,
+        worst_row=_furthest_row(reference != candidate),
+        indices=True,
+        **changes,
+    )

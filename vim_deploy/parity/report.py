@@ -127,8 +127,7 @@ class ParityReport:
         raise VimDeployError(
             "VIM-701",
             f"{self.candidate} and {self.reference} differ in {worst.output!r}",
-            why=f"{'; '.join(worst.failures)} (max abs {worst.max_abs:.3g}, relative L2 "
-            f"{worst.relative_l2:.3g}; allowed: {self.tolerance.limits()})",
+            why=worst.explained(self.tolerance.limits()),
             fix="check that the reference belongs to this file; the report lists every output",
         )
 

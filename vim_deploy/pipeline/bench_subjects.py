@@ -7,16 +7,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from vim_deploy.bench.estimate import vim_bytes
+from vim_deploy.bench.estimate import dense_size, vim_bytes
 from vim_deploy.bench.subject import ONNX_RUNTIME, PYTORCH, Subject, require_info
 from vim_deploy.engine.inspect import ENGINE_SUFFIXES, is_engine, read_header
 from vim_deploy.engine.record import EngineRecord, read_record, record_path
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.files import require_file, sha256_of
 from vim_deploy.graph import metadata
-from vim_deploy.pipeline.deit_baseline import DeitMaker, deit_sizes
+from vim_deploy.pipeline.deit_baseline import DeitMaker, deit_sizes, require_classifiers
 from vim_deploy.pipeline.exporting import ExportOptions, export, require_torch
 from vim_deploy.pipeline.opening import RunnerOptions
+from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.model_config import ModelConfig, unread_note
 from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.run.ort_runner import CPU
@@ -123,6 +124,7 @@ class SubjectMaker:
             return
         infos = [require_info(path) for _, path, _ in models]
         infos += [info for name in engines if (info := _export_of_engine(name)) is not None]
+        require_classifiers(wanted[0], infos)
         sizes = deit_sizes(wanted, [_config(info).embed_dim for info in infos])
         # Not before: deit_sizes says what is missing where PyTorch is not installed.
         from vim_deploy.model.deit import deit_unread
@@ -239,7 +241,7 @@ class SubjectMaker:
                 "precision": None if info is None else info.precision,
                 "weights": None if info is None else info.checkpoint.name,
             },
-            estimated_bytes=None if info is None else vim_bytes(_config(info), batch, ONNX_RUNTIME),
+            estimated_bytes=None if info is None else _estimate(info, batch, ONNX_RUNTIME),
         )
 
     def _onnx_source(self, path: Path, batch: int) -> dict[str, Any]:
@@ -261,7 +263,8 @@ class SubjectMaker:
         require_torch()
         info = require_info(path)
         config = _config(info)
-        same = (str(info.model_config), info.head, info.preprocess, checkpoint, batch)
+        structure = str(info.model_config) + str(info.dense)
+        same = (structure, info.head, info.preprocess, checkpoint, batch)
         if same in self._seen:
             return None
         self._seen.add(same)
@@ -282,7 +285,7 @@ class SubjectMaker:
             image=config.image_hw,
             tokens=config.num_tokens,
             facts={"scan": "reference, step by step", "weights": weights},
-            estimated_bytes=vim_bytes(config, batch, PYTORCH),
+            estimated_bytes=_estimate(info, batch, PYTORCH),
         )
 
     def _note_unread(self, label: str, info: ExportInfo | None) -> None:
@@ -298,6 +301,13 @@ class SubjectMaker:
 
 def _config(info: ExportInfo) -> ModelConfig:
     return ModelConfig.from_dict(info.model_config)
+
+
+def _estimate(info: ExportInfo, batch: int, runner: str) -> int:
+    behind = None
+    if info.dense:
+        behind = dense_size(_config(info), DenseConfig.from_dict(info.dense), info.head)
+    return vim_bytes(_config(info), batch, runner, behind)
 
 
 def _image_size(model: Any, info: ExportInfo | None, path: Path) -> tuple[int, int]:  # noqa: ANN401

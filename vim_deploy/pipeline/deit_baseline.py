@@ -18,7 +18,7 @@ from vim_deploy.files import write_bytes
 from vim_deploy.pipeline.building import build_engine
 from vim_deploy.pipeline.exporting import require_torch
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
-from vim_deploy.specs import Precision
+from vim_deploy.specs import ExportInfo, Precision
 
 _NAMES = {"tiny": "DeiT-Ti", "small": "DeiT-S", "base": "DeiT-B"}
 _OF_WIDTH = {192: "tiny", 384: "small", 768: "base"}
@@ -54,6 +54,20 @@ def deit_sizes(wanted: Sequence[str], widths: Sequence[int]) -> tuple[str, ...]:
             fix="--baseline deit-tiny, deit-small or deit-base",
         )
     return tuple(dict.fromkeys(sizes))
+
+
+def require_classifiers(baseline: str, infos: Sequence[ExportInfo]) -> None:
+    """VIM-203 when one of the models that ``baseline`` is to stand beside is a dense one."""
+    for info in infos:
+        if info.dense:
+            raise VimDeployError(
+                "VIM-203",
+                f"--baseline {baseline} does not go with {info.model}, a dense model",
+                why="DeiT is a classifier; beside a network with a neck or a segmentation head "
+                "its time would be that of another task",
+                fix="--baseline pytorch; or compare the backbones as classifiers: vim-deploy "
+                f"bench vim-tiny --image-sizes {info.image.height} --baseline {baseline}",
+            )
 
 
 class DeitMaker:

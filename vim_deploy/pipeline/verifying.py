@@ -155,7 +155,8 @@ def open_reference(
             fix="--against CHECKPOINT, or leave out --twin",
         )
     if path.suffix == ".npz":
-        yield None, [stored_case(path, runner.input, runner.outputs)]
+        head = candidate.info.head if candidate.info else ""
+        yield None, [stored_case(path, runner.input, runner.outputs, head)]
     elif path.suffix in files:
         with opened(path) as reference:
             yield reference.runner, []

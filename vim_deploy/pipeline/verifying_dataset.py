@@ -13,6 +13,7 @@ from vim_deploy.parity.accuracy import AccuracyReport, Limits, Progress, compare
 from vim_deploy.parity.dataset import open_dataset
 from vim_deploy.pipeline.opening import RunnerOptions, opened
 from vim_deploy.pipeline.verifying import open_reference
+from vim_deploy.specs import ExportInfo
 
 #: Images in memory at once.
 DEFAULT_BATCH = 16
@@ -61,7 +62,8 @@ def verify_dataset(
         The report; ``require_passed`` raises VIM-701 when accuracy was lost.
 
     Raises:
-        VimDeployError: of the data set (VIM-401, VIM-414, VIM-419) and the models, as ``verify``.
+        VimDeployError: VIM-431 for a segmentation network or a dense backbone; of the data set
+            (VIM-401, VIM-414, VIM-419) and the models, as ``verify``.
     """
     options = options or DatasetOptions()
     if Path(against).suffix == ".npz":
@@ -72,6 +74,7 @@ def verify_dataset(
         )
     settings = dataclasses.replace(options.runner, max_batch=options.batch)
     with opened(artifact, settings) as candidate:
+        _require_classifier(artifact, candidate.info)
         found = open_dataset(dataset, candidate.info, candidate.runner.input, options.limit)
         with open_reference(against, candidate, options.twin) as (reference, _):
             assert reference is not None
@@ -83,3 +86,16 @@ def verify_dataset(
         command=tuple(command),
         **counts,
     )
+
+
+def _require_classifier(artifact: Path, info: ExportInfo | None) -> None:
+    if info is not None and info.dense:
+        raise VimDeployError(
+            "VIM-431",
+            f"--dataset counts classes of whole pictures, and {artifact.name} gives none",
+            why=f"it is a dense model ({info.dense['task']}, head {info.head}); its accuracy (mean "
+            "IoU, box AP) is measured against annotated pixels or boxes, by the framework that "
+            "trained it",
+            fix="compare it with its checkpoint on pictures: vim-deploy verify ... --images DIR "
+            "(for segmentation with pixel agreement and mean IoU between the two sides)",
+        )

@@ -86,7 +86,15 @@ def _facts(value: Value) -> Iterator[tuple[str, str]]:
         yield "against", str(against["name"])
         if against["sha256"]:
             yield "SHA-256 of that", str(against["sha256"])
+    labels = value["tolerance"].get("label_agreement")
+    if labels is not None and any(map(_is_per_pixel, outputs_of(value))):
+        yield "smallest share of equal pixels of a label map", f"{labels:g}"
     yield from limit_facts(value["tolerance"])
+
+
+def _is_per_pixel(entry: Value) -> bool:
+    """Whether shares of classes are of pixels; reports from before segmentation have no IoU."""
+    return entry.get("mean_iou") is not None
 
 
 def limit_facts(tolerance: Value) -> Iterator[tuple[str, str]]:
@@ -96,7 +104,10 @@ def limit_facts(tolerance: Value) -> Iterator[tuple[str, str]]:
     for name, text in _LIMITS.items():
         if tolerance.get(name) is not None:
             yield text, f"{tolerance[name]:g}"
-    yield "class indices", "must be equal" if tolerance["same_integers"] else "reported only"
+    yield (
+        "class indices of pictures",
+        "must be equal" if tolerance["same_integers"] else "reported only",
+    )
     yield "reason of the limits", str(tolerance["origin"])
 
 
@@ -107,11 +118,15 @@ def _results(value: Value) -> Iterator[Item]:
     shown = sorted(entries, key=lambda entry: (entry["passed"], -entry["worst"]))[:MOST_ROWS]
     if len(shown) < len(entries):
         yield Text(f"The figures show the worst {len(shown)} of {len(entries)} comparisons.")
+    per_pixel = any(map(_is_per_pixel, entries))
     yield _share_figure(shown)
-    yield _distance_figure(shown)
+    with_distance = [entry for entry in shown if not entry.get("indices")]
+    if with_distance:
+        yield _distance_figure(with_distance)
     columns = (
-        *("case", "batch", "output", "rows", "max abs", "mean abs", "rel L2", "cosine"),
-        *("KL", "top-1", "top-5", "of allowed", ""),
+        *("case", "batch", "output", "rows", "max abs", "mean abs", "rel L2", "cosine", "KL"),
+        *(("pixels top-1", "pixels top-5", "mean IoU") if per_pixel else ("top-1", "top-5")),
+        *("of allowed", ""),
     )
     rows = [
         (
@@ -119,11 +134,11 @@ def _results(value: Value) -> Iterator[Item]:
             str(entry["batch"]),
             entry["output"],
             str(entry["rows"]),
-            *(number(entry[name]) for name in ("max_abs", "mean_abs", "relative_l2")),
-            f"{entry['cosine']:.7f}",
+            *_distances(entry),
             number(entry.get("kl")),
             share(entry["top1_agreement"]),
             share(entry["top5_agreement"]),
+            *((share(entry.get("mean_iou")),) if per_pixel else ()),
             number(entry["worst"]),
             "ok" if entry["passed"] else "; ".join(entry["failures"]),
         )
@@ -132,6 +147,15 @@ def _results(value: Value) -> Iterator[Item]:
     failed = frozenset(index for index, entry in enumerate(entries) if not entry["passed"])
     words = frozenset({0, 2, len(columns) - 1})
     yield Table("Every output of every case and batch size", columns, rows, words, failed)
+
+
+def _distances(entry: Value) -> Iterator[str]:
+    """Max abs, mean abs, relative L2 and cosine; class indices have none."""
+    if entry.get("indices"):
+        yield from ("-",) * 4
+        return
+    yield from (number(entry[name]) for name in ("max_abs", "mean_abs", "relative_l2"))
+    yield f"{entry['cosine']:.7f}"
 
 
 def _name(entry: Value) -> str:

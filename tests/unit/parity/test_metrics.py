@@ -7,12 +7,12 @@ import dataclasses
 import numpy as np
 import pytest
 
+from vim_deploy.parity.classes import largest_kl
 from vim_deploy.parity.metrics import (
     Comparison,
     Tolerance,
     adjusted,
     compare,
-    largest_kl,
     tolerance_for,
 )
 from vim_deploy.recipe.schema import Tolerances

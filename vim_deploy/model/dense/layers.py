@@ -107,8 +107,7 @@ class UpsampleByTwo(nn.ConvTranspose2d):
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         assert self.bias is not None
-        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
-        return F.conv_transpose2d(x, weight, bias, stride=2)
+        return _doubled(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
 
     def with_norm(self, x: Tensor, norm: nn.Module) -> Tensor:
         """This layer and the norm behind it, folded where it is a batch norm."""
@@ -117,7 +116,16 @@ class UpsampleByTwo(nn.ConvTranspose2d):
             return normed
         # The weight of a transposed convolution is [in, out, 2, 2].
         weight, bias = folded(self.weight.transpose(0, 1), self.bias, norm, x.dtype)
-        return F.conv_transpose2d(x, weight.transpose(0, 1), bias, stride=2)
+        return _doubled(x, weight.transpose(0, 1), bias)
+
+
+def _doubled(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Transposed convolution of stride 2, summed in float32 and rounded once to the type of ``x``.
+
+    PyTorch's own in 16 bits rounds before the bias is added, and again afterwards.
+    """
+    summed = F.conv_transpose2d(x.float(), weight.float(), bias.float(), stride=2)
+    return summed.to(x.dtype)
 
 
 class UpsampleByFour(nn.Sequential):

@@ -100,7 +100,8 @@ def own_architecture(checkpoint: Checkpoint) -> DenseArchitecture:
         VimDeployError: VIM-404, VIM-407, VIM-408.
     """
     weights = dense_weights(checkpoint.state_dict, kind_of(checkpoint.state_dict) or "backbone")
-    return _architecture(ModelRequest(checkpoint.info.name), None, checkpoint, weights)
+    found = _architecture(ModelRequest(checkpoint.info.name), None, checkpoint, weights)
+    return dataclasses.replace(found, statements=(*found.statements, *weights.notes))
 
 
 def fill(
