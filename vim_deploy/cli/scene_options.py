@@ -126,7 +126,8 @@ def _rows(image: SceneResult) -> list[tuple[str, str, str, str]]:
     if left_out:
         pixels = image.height * image.width - sum(area.pixels for area in image.areas)
         share = 100 * pixels / (image.height * image.width)
-        rows.append(("", f"{left_out} more classes", f"{pixels:,}", f"{share:.2f} %"))
+        more = "1 more class" if left_out == 1 else f"{left_out} more classes"
+        rows.append(("", more, f"{pixels:,}", f"{share:.2f} %"))
     windows = "1 window" if image.windows == 1 else f"{image.windows} windows"
     name = f"{image.file}\n{image.height} x {image.width}, {windows}"
     return [(name, *rows[0][1:]), *rows[1:]]

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-import colorsys
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vim_deploy.recipe.dense_config import Colour
 from vim_deploy.run.base import Array
 
-#: Degrees between the hues of two classes: 360 / phi^2, which spreads any number of them evenly.
-GOLDEN_ANGLE = 137.50776405003785
-#: Lightness and saturation (HSL) of classes 0, 1, 2, ... in turn. Five pairs, because the hues
-#: that come closest are those of classes 5, 8, 13, ... apart, and only 5 shares a pair.
-_TONES = ((0.50, 0.85), (0.68, 0.75), (0.34, 0.80), (0.58, 0.45), (0.42, 0.50))
+#: Linear sRGB to cone responses, and their cube roots to OKLab (B. Ottosson, "A perceptual color
+#: space for image processing", 2020), in which equal distances look about equally different.
+_TO_CONES = np.array(
+    [
+        [0.4122214708, 0.5363325363, 0.0514459929],
+        [0.2119034982, 0.6806995451, 0.1073969566],
+        [0.0883024619, 0.2817188376, 0.6299787005],
+    ]
+)
+_TO_LAB = np.array(
+    [
+        [0.2104542553, 0.7936177850, -0.0040720468],
+        [1.9779984951, -2.4285922050, 0.4505937099],
+        [0.0259040371, 0.7827717662, -0.8086757660],
+    ]
+)
+#: Values of red, of green and of blue that colours are chosen from.
+_LEVELS = np.rint(np.linspace(0, 255, 9))
+#: What no class's colour may be near to.
+_TAKEN = ((0, 0, 0), (255, 255, 255), (128, 128, 128))
 _ROWS_AT_ONCE = 256
 
 
@@ -35,17 +51,40 @@ def class_name(names: Sequence[str], index: int) -> str:
 
 
 def palette_of(stored: Sequence[Colour], classes: int) -> tuple[Colour, ...]:
-    """The stored colours; without any, a hue by the golden angle and one of five tones a class."""
+    """The stored colours, or computed ones that are as far from each other as can be.
+
+    Of 729 colours each class takes the one that is farthest, in OKLab, from black, white, grey and
+    those of the classes before it. So a class has the same colour in every picture and every model.
+    """
     if len(stored) >= classes:
         return tuple(stored)
-    return tuple(_colour(index) for index in range(classes))
+    chosen = _spread_colours()
+    return tuple(chosen[index % len(chosen)] for index in range(classes))
 
 
-def _colour(index: int) -> Colour:
-    lightness, saturation = _TONES[index % len(_TONES)]
-    hue = (index * GOLDEN_ANGLE / 360) % 1
-    red, green, blue = colorsys.hls_to_rgb(hue, lightness, saturation)
-    return round(255 * red), round(255 * green), round(255 * blue)
+@functools.lru_cache(maxsize=1)
+def _spread_colours() -> tuple[Colour, ...]:
+    """All candidates, by farthest-first traversal."""
+    grid = np.stack(np.meshgrid(_LEVELS, _LEVELS, _LEVELS, indexing="ij"), axis=-1).reshape(-1, 3)
+    places = oklab(grid)
+    distance = np.full(len(grid), np.inf)
+    for taken in oklab(np.array(_TAKEN)):
+        distance = np.minimum(distance, np.linalg.norm(places - taken, axis=1))
+    chosen: list[Colour] = []
+    while distance.max() > 0:
+        best = int(distance.argmax())
+        red, green, blue = map(int, grid[best])
+        chosen.append((red, green, blue))
+        distance = np.minimum(distance, np.linalg.norm(places - places[best], axis=1))
+    return tuple(chosen)
+
+
+def oklab(colours: Array) -> NDArray[np.float64]:
+    """sRGB [..., 3] from 0 to 255 in the colour space OKLab."""
+    share = np.asarray(colours, np.float64) / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    lab: NDArray[np.float64] = np.cbrt(linear @ _TO_CONES.T) @ _TO_LAB.T
+    return lab
 
 
 def class_areas(labels: Array, names: Sequence[str], classes: int) -> tuple[ClassArea, ...]:

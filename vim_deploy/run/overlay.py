@@ -1,7 +1,8 @@
 """Pictures of a segmentation: classes in colour over the picture with a legend, and plain labels.
 
 The picture stands at the top left at its own size, so that a pixel of the overlay is the same pixel
-of the picture; the legend stands beside or below, whichever makes the whole smaller.
+of the picture; the legend stands beside a tall picture and below a wide one, else where it makes the
+whole smaller.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ _ROWS_AT_ONCE = 256
 _LETTERS, _SMALLEST, _LARGEST = 44, 13, 200
 #: Widest name, in letter heights.
 _NAME_WIDTH = 12
+#: From this ratio of its sides on, a picture has its legend along the longer one.
+_ELONGATED = 2
 _PAPER, _INK, _OUTLINE = (255, 255, 255), (24, 24, 24), (110, 110, 110)
 
 
@@ -58,18 +61,12 @@ def overlay(
     """
     height, width = labels.shape
     legend = _legend(areas, palette, (height, width))
-    below = legend.beside is False
-    size = (
-        (height + legend.height, max(width, legend.width))
-        if below
-        else (max(height, legend.height), width + legend.width)
-    )
+    top, left = (0, width) if legend.beside else (height, 0)
+    size = max(height, top + legend.height), max(width, left + legend.width)
     canvas = np.empty((*size, 3), np.uint8)
     canvas[:] = _PAPER
     _blend(canvas, picture, labels, np.asarray(palette, np.float32), opacity)
-    top, left = (height, 0) if below else (0, width)
-    drawn = legend.draw()
-    canvas[top : top + legend.height, left : left + legend.width] = drawn
+    canvas[top : top + legend.height, left : left + legend.width] = legend.draw()
     return canvas
 
 
@@ -112,12 +109,17 @@ class _Legend:
         return round(1.6 * self.letter)
 
     @property
+    def gap(self) -> int:
+        """Between columns: more than between a name and its share."""
+        return 2 * self.letter
+
+    @property
     def column_width(self) -> int:
         return round(2.4 * self.letter) + self.name_width + self.share_width
 
     @property
     def width(self) -> int:
-        return self.columns * self.column_width + (self.columns + 1) * self.letter
+        return self.columns * (self.column_width + self.gap)
 
     @property
     def height(self) -> int:
@@ -131,7 +133,7 @@ class _Legend:
         pen = PIL.ImageDraw.Draw(image)
         for number, entry in enumerate(self.entries):
             column, row = divmod(number, self.rows)
-            left = self.letter + column * (self.column_width + self.letter)
+            left = self.gap // 2 + column * (self.column_width + self.gap)
             middle = round(self.letter / 2 + (row + 0.5) * self.row_height)
             self._draw_entry(pen, entry, left, middle)
         return np.asarray(image)
@@ -152,26 +154,38 @@ class _Legend:
 def _legend(
     areas: Sequence[ClassArea], palette: Sequence[Colour], size: tuple[int, int]
 ) -> _Legend:
-    """The legend, in the form and at the side that make the whole picture smallest."""
+    """The legend, in the form that makes the whole picture smallest."""
     letter = min(max(_SMALLEST, round(max(size) / _LETTERS)), _LARGEST)
     font = _font(letter)
     shown = areas if len(areas) <= MOST_ENTRIES else areas[: MOST_ENTRIES - 1]
     entries = [
-        _Entry(palette[area.index], _cut(printable(area), font, _NAME_WIDTH * letter), _share(area))
+        _Entry(
+            palette[area.index],
+            _cut(printable(area), font, _NAME_WIDTH * letter),
+            _share(area.share),
+        )
         for area in shown
     ]
     if len(shown) < len(areas):
         rest = areas[len(shown) :]
-        share = sum(area.share for area in rest)
-        entries.append(_Entry(None, f"{len(rest)} more classes", f"{100 * share:.1f} %"))
+        share = _share(sum(area.share for area in rest))
+        entries.append(_Entry(None, f"{len(rest)} more classes", share))
     name_width = max(_width(entry.name, font) for entry in entries)
     share_width = max(_width(entry.share, font) for entry in entries)
     forms = [
         _Legend(tuple(entries), font, letter, name_width, share_width, columns, beside)
         for columns in range(1, len(entries) + 1)
-        for beside in (True, False)
+        for beside in _sides(size)
     ]
     return min(forms, key=lambda form: _area(form, size))
+
+
+def _sides(size: tuple[int, int]) -> tuple[bool, ...]:
+    """Whether a legend may stand beside the picture, below it, or either."""
+    height, width = size
+    if height > _ELONGATED * width:
+        return (True,)
+    return (False,) if width > _ELONGATED * height else (True, False)
 
 
 def _area(form: _Legend, size: tuple[int, int]) -> int:
@@ -181,8 +195,8 @@ def _area(form: _Legend, size: tuple[int, int]) -> int:
     return (height + form.height) * max(width, form.width)
 
 
-def _share(area: ClassArea) -> str:
-    return "< 0.1 %" if area.share < 0.001 else f"{100 * area.share:.1f} %"
+def _share(share: float) -> str:
+    return "< 0.1 %" if share < 0.001 else f"{100 * share:.1f} %"
 
 
 def printable(area: ClassArea) -> str:
