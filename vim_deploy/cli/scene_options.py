@@ -129,7 +129,9 @@ def _rows(image: SceneResult) -> list[tuple[str, str, str, str]]:
         more = "1 more class" if left_out == 1 else f"{left_out} more classes"
         rows.append(("", more, f"{pixels:,}", f"{share:.2f} %"))
     windows = "1 window" if image.windows == 1 else f"{image.windows} windows"
-    name = f"{image.file}\n{image.height} x {image.width}, {windows}"
+    size, run = (image.height, image.width), (image.run_height, image.run_width)
+    at = "" if run == size else f" at {run[0]} x {run[1]}"
+    name = f"{image.file}\n{size[0]} x {size[1]}, {windows}{at}"
     return [(name, *rows[0][1:]), *rows[1:]]
 
 

@@ -1,8 +1,8 @@
 """Pictures of a segmentation: classes in colour over the picture with a legend, and plain labels.
 
 The picture stands at the top left at its own size, so that a pixel of the overlay is the same pixel
-of the picture; the legend stands beside a tall picture and below a wide one, else where it makes the
-whole smaller.
+of the picture; the legend stands beside a tall picture and below a wide one, else where it makes
+the whole smaller.
 """
 
 from __future__ import annotations
