@@ -50,7 +50,8 @@ class SceneOptions:
     def require_unused(self, reason: str) -> None:
         """VIM-203 that names the first of these options that was given."""
         for item in dataclasses.fields(self):
-            if getattr(self, item.name) not in (None, False):
+            # An opacity of 0 was given as well.
+            if getattr(self, item.name) != item.default:
                 option = "--" + item.name.replace("_", "-")
                 raise VimDeployError(
                     "VIM-203",
