@@ -72,7 +72,7 @@ def sliding_by_definition(
     Written from the rule: starting points every stride, each moved back so that its window ends
     at the border at the latest.
     """
-    height, width, channels = image.shape
+    height, width = image.shape[:2]
     sums: Array | None = None
     visits = np.zeros((height, width))
     seen = set()

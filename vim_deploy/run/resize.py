@@ -18,7 +18,7 @@ from vim_deploy.run.base import Array
 
 Size = tuple[int, int]
 #: Bytes of float32 that a strip of target rows may take.
-STRIP_BYTES = 1 << 25
+STRIP_BYTES = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,11 @@ def bilinear_taps(source: int, target: int) -> Taps:
 
 
 def between(low: Array, high: Array, weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """``low + weight (high - low)`` in float32; ``weight`` belongs to the first axis."""
-    result = high.astype(np.float32)
+    """``low + weight (high - low)`` in float32; ``weight`` belongs to the first axis.
+
+    A ``high`` of float32 is written over.
+    """
+    result = high.astype(np.float32, copy=False)
     result -= low
     result *= weight.reshape(-1, *(1,) * (low.ndim - 1))
     result += low
@@ -50,7 +53,7 @@ def between(low: Array, high: Array, weight: NDArray[np.float32]) -> NDArray[np.
 
 def columns(values: Array, taps: Taps) -> NDArray[np.float32]:
     """Resize the second axis of ``values`` [rows, columns, channels] to float32."""
-    result = values[:, taps.upper].astype(np.float32)
+    result = values[:, taps.upper].astype(np.float32, copy=False)
     low = values[:, taps.lower]
     result -= low
     result *= taps.weight[:, None]
@@ -64,7 +67,13 @@ def resized_maps(maps: Array, size: Size) -> NDArray[np.float32]:
     wide = maps if maps.shape[1] == size[1] else columns(maps, width)
     if maps.shape[0] == size[0]:
         return wide.astype(np.float32, copy=False)
-    return between(wide[rows.lower], wide[rows.upper], rows.weight)
+    result = np.empty((*size, maps.shape[2]), np.float32)
+    step = max(1, STRIP_BYTES // (4 * size[1] * maps.shape[2]))
+    for start in range(0, size[0], step):
+        strip = slice(start, start + step)
+        high = wide[rows.upper[strip]]
+        result[strip] = between(wide[rows.lower[strip]], high, rows.weight[strip])
+    return result
 
 
 def resized_pixels(picture: Pixels, size: Size) -> Pixels:

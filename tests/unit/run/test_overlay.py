@@ -122,7 +122,6 @@ def test_long_names_are_cut():
         ("fenêtre", "fenetre"),
         ("建物", "class 7"),
         ("a\nb", "a?b"),
-        ("wall", "wall"),
     ],
 )
 def test_names_are_written_in_letters_the_font_has(name, expected):
