@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from vim_deploy.pipeline.exporting import ExportOptions
     from vim_deploy.pipeline.opening import RunnerOptions
     from vim_deploy.pipeline.packaging import PackageOptions
-    from vim_deploy.pipeline.running import RunOptions
+    from vim_deploy.pipeline.run_records import RunOptions, SceneOptions
     from vim_deploy.pipeline.subjects import SubjectOptions
     from vim_deploy.pipeline.verifying import VerifyOptions
     from vim_deploy.pipeline.verifying_dataset import DatasetOptions
@@ -55,6 +55,7 @@ __all__ = [
     "ProfileOptions",
     "RunOptions",
     "RunnerOptions",
+    "SceneOptions",
     "ServingOptions",
     "SubjectOptions",
     "Tolerance",
@@ -85,8 +86,9 @@ _HOMES = {
     "ModelRequest": "vim_deploy.recipe.request",
     "PackageOptions": "vim_deploy.pipeline.packaging",
     "ProfileOptions": "vim_deploy.engine.profiles",
-    "RunOptions": "vim_deploy.pipeline.running",
+    "RunOptions": "vim_deploy.pipeline.run_records",
     "RunnerOptions": "vim_deploy.pipeline.opening",
+    "SceneOptions": "vim_deploy.pipeline.run_records",
     "SubjectOptions": "vim_deploy.pipeline.subjects",
     "ServingOptions": "vim_deploy.package.repository",
     "Tolerance": "vim_deploy.parity.metrics",

@@ -7,8 +7,9 @@ resize the short side to ``int(size / crop_ratio)`` with PIL's filter, crop the 
 8-bit crop is the same, bit for bit.
 
 EXIF orientation is not applied, because the official evaluation does not apply it either: a turned
-photograph stays turned. Images with more than 8 bits a channel are refused, since Pillow would clip
-them silently.
+photograph stays turned. Where whole pictures are wanted (``picture_from_file``, for segmentation),
+it is applied: mmsegmentation reads them with OpenCV, which turns them upright. Images with more
+than 8 bits a channel are refused, since Pillow would clip them silently.
 
 The part before the crop's last step (8-bit, height x width x channels) is always done here; which
 of the rest is left to the exported graph is the preprocess mode (``specs.ExportInfo.preprocess``).
@@ -87,6 +88,19 @@ def crop_from_file(path: Path, preparation: ImagePreparation) -> Pixels:
     if path.stat().st_size == 0:
         raise _unreadable(path, "the file is empty")
     return _crop(_decoded(path, preparation.channels), preparation)
+
+
+def picture_from_file(path: Path, channels: int) -> Pixels:
+    """Decode a whole image file, upright by its EXIF orientation: uint8 [height, width, channels].
+
+    Raises:
+        VimDeployError: as ``crop_from_file``; VIM-415 for a model that takes no image files.
+    """
+    require_file(path, "image")
+    if path.stat().st_size == 0:
+        raise _unreadable(path, "the file is empty")
+    image = _decoded(path, channels, upright=True)
+    return np.array(image, dtype=np.uint8).reshape(image.height, image.width, channels)
 
 
 def crop_from_array(pixels: Pixels, preparation: ImagePreparation) -> Pixels:
@@ -215,8 +229,9 @@ def _crop(image: PIL.Image.Image, preparation: ImagePreparation) -> Pixels:
     return pixels.reshape(preparation.height, preparation.width, preparation.channels)
 
 
-def _decoded(path: Path, channels: int) -> PIL.Image.Image:
+def _decoded(path: Path, channels: int, *, upright: bool = False) -> PIL.Image.Image:
     import PIL.Image
+    import PIL.ImageOps
 
     try:
         with warnings.catch_warnings():
@@ -226,7 +241,8 @@ def _decoded(path: Path, channels: int) -> PIL.Image.Image:
             warnings.simplefilter("ignore", UserWarning)
             with PIL.Image.open(path, formats=_FORMATS) as image:
                 _check_pixels(path, image)
-                return image.convert(_pil_mode(channels))
+                turned = PIL.ImageOps.exif_transpose(image) if upright else image
+                return turned.convert(_pil_mode(channels))
     except VimDeployError:
         raise
     except PIL.UnidentifiedImageError as error:
@@ -255,6 +271,11 @@ def _unreadable(path: Path, why: str) -> VimDeployError:
         why=why,
         fix="give a complete 8-bit image file, or take it out of the folder",
     )
+
+
+def require_picture_channels(channels: int) -> None:
+    """VIM-415 for a model that takes neither grey nor RGB pictures."""
+    _pil_mode(channels)
 
 
 def _pil_mode(channels: int) -> str:

@@ -46,7 +46,7 @@ HOMES = {
     "jinja2": ("vim_deploy.report.html",),
     "tritonclient": ("vim_deploy.deps.triton_schema",),
     "transformers": ("vim_deploy.model.deit",),
-    "PIL": ("vim_deploy.images",),
+    "PIL": ("vim_deploy.images", "vim_deploy.run.overlay"),
     "click": ("vim_deploy.cli.",),
     "rich": ("vim_deploy.cli.",),
 }

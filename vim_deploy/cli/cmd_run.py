@@ -9,30 +9,35 @@ import click
 
 from vim_deploy.cli.options import force_option, json_option, runner_options, take_runner
 from vim_deploy.cli.output import print_error, print_json, print_table, say
+from vim_deploy.cli.scene_options import print_segmentation, scene_options, take_scene
 from vim_deploy.errors import VimDeployError
 
 if TYPE_CHECKING:
-    from vim_deploy.pipeline.running import RunResult
+    from vim_deploy.pipeline.run_records import RunResult
 
 
 @click.command("run")
 @click.argument("artifact", metavar="ARTIFACT", type=click.Path(path_type=Path))
 @click.argument("images", metavar="IMAGES...", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
-    "--top", type=click.IntRange(min=1), help="Classes to print for each picture.  [default: 5]"
+    "--top",
+    type=click.IntRange(min=1),
+    help="Classes to print for each picture.  [default: 5; of a segmentation all that are there]",
 )
 @click.option(
     "--batch",
     type=click.IntRange(min=1),
-    help="Pictures at once.  [default: what the artifact is made for, else 8]",
+    help="Pictures, or windows of them, at once.  [default: what the artifact is made for, else 8]",
 )
+@scene_options
 @runner_options
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE.npz",
-    help="Write the raw outputs, and the pictures' names; needed for the head features.",
+    help="Write the raw outputs, or the labels of a segmentation, and the pictures' names; needed "
+    "for the head features.",
 )
 @force_option
 @json_option
@@ -42,17 +47,18 @@ def command(
     as_json: bool,
     **options: Any,  # noqa: ANN401
 ) -> None:
-    """Run pictures through an exported file or engine and print the best classes.
+    """Run pictures through an exported file or engine and print the classes.
 
     ARTIFACT is an ONNX file, which runs in ONNX Runtime, or an engine, which runs in TensorRT;
-    IMAGES are files and folders. A picture that cannot be read is named, the others are still run,
-    and the command leaves with exit code 4.
+    IMAGES are files and folders. Of a classification model the best classes are printed, of a
+    segmentation model all classes with their areas. A picture that cannot be read is named, the
+    others are still run, and the command leaves with exit code 4.
     """
     from vim_deploy.pipeline import run
-    from vim_deploy.pipeline.running import RunOptions
+    from vim_deploy.pipeline.run_records import RunOptions
 
-    runner = take_runner(options)
-    result = run(artifact, images, RunOptions(runner=runner, **options))
+    runner, scene = take_runner(options), take_scene(options)
+    result = run(artifact, images, RunOptions(runner=runner, scene=scene, **options))
     _report(result)
     try:
         result.require_complete()
@@ -68,6 +74,20 @@ def command(
 
 
 def _report(result: RunResult) -> None:
+    """A table of classes, and what was written."""
+    from vim_deploy.pipeline.run_records import SegmentationResult
+
+    for note in result.notes:
+        say(f"note: {note}")
+    if isinstance(result, SegmentationResult):
+        print_segmentation(result)
+    else:
+        _print_classes(result)
+    if result.output is not None:
+        say(f"wrote {result.output}, pictures: {len(result.images)}")
+
+
+def _print_classes(result: RunResult) -> None:
     """One row for each picture and class."""
     rows = [
         (
@@ -79,11 +99,7 @@ def _report(result: RunResult) -> None:
         for image in result.images
         for rank, item in enumerate(image.top, 1)
     ]
-    for note in result.notes:
-        say(f"note: {note}")
     if rows:
         print_table(
             f"{result.artifact} in {result.runtime}", ("picture", "", "class", "probability"), rows
         )
-    if result.output is not None:
-        say(f"wrote {result.output}, pictures: {len(result.images)}")

@@ -3,92 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vim_deploy.errors import VimDeployError
-from vim_deploy.files import atomic_output, require_writable_place, single_writer
-from vim_deploy.images import Pixels, batch_from_crops, crop_from_file, find_images
-from vim_deploy.pipeline.opening import Opened, RunnerOptions, opened, require_info
-from vim_deploy.run.base import Array, Runner, run_padded
-from vim_deploy.run.top_k import Prediction, has_classes, top_predictions
+from vim_deploy.files import atomic_output, single_writer
+from vim_deploy.images import Pixels, batch_from_crops, crop_from_file, picture_from_file
+from vim_deploy.pipeline.opening import Opened, opened, require_info
+from vim_deploy.pipeline.run_files import pictures, require_free
+from vim_deploy.pipeline.run_records import (
+    FILES_KEY,
+    ImageFailure,
+    ImageResult,
+    RunOptions,
+    RunResult,
+    batch_size,
+)
+from vim_deploy.pipeline.segmenting import segment
+from vim_deploy.recipe.model_config import ModelConfig
+from vim_deploy.run.base import Array, run_padded
+from vim_deploy.run.resize import resized_pixels
+from vim_deploy.run.scene import PIXEL_HEADS, head_kind
+from vim_deploy.run.top_k import has_classes, top_predictions
+from vim_deploy.run.windows import require_patch
 from vim_deploy.specs import ExportInfo, ImagePreparation
 
-#: Pictures at once where the artifact leaves the choice.
-DEFAULT_BATCH = 8
-#: Key of the file names in a written .npz; outputs stand under their own names.
-FILES_KEY = "image_files"
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """How pictures are run, and what is kept.
-
-    Attributes:
-        top: classes to give for each picture; None for five, or as many as there are.
-        batch: pictures at once; None for what the artifact is made for.
-        output: ``.npz`` to write the raw outputs to.
-        force: replace it.
-        runner: where the artifact runs.
-    """
-
-    top: int | None = None
-    batch: int | None = None
-    output: Path | None = None
-    force: bool = False
-    runner: RunnerOptions = RunnerOptions()  # noqa: RUF009 - frozen
-
-
-@dataclass(frozen=True)
-class ImageResult:
-    """A picture's file and its best classes; none where the head gives no class scores."""
-
-    file: str
-    top: tuple[Prediction, ...]
-
-
-@dataclass(frozen=True)
-class ImageFailure:
-    """A picture that could not be read, and why."""
-
-    file: str
-    code: str
-    message: str
-    why: str
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What came out, in the order of the pictures."""
-
-    artifact: str
-    runtime: str
-    head: str
-    images: tuple[ImageResult, ...]
-    failures: tuple[ImageFailure, ...] = ()
-    output: str | None = None
-    notes: tuple[str, ...] = field(default_factory=tuple)
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
-        return dataclasses.asdict(self)
-
-    def require_complete(self) -> None:
-        """VIM-411 that counts and names the pictures that could not be read."""
-        if not self.failures:
-            return
-        total = len(self.images) + len(self.failures)
-        raise VimDeployError(
-            "VIM-411",
-            f"{len(self.failures)} of {total} pictures could not be read; "
-            "the results of the others are complete",
-            why="\n".join(f"{item.message}: {item.why}" for item in self.failures),
-            fix="give complete 8-bit image files, or take these out",
-        )
+#: Reads a picture as a model's input, uint8 [height, width, channels].
+Reader = Callable[[Path, ImagePreparation], Pixels]
 
 
 def run(
@@ -102,70 +46,71 @@ def run(
         options: what to give, and where to run.
 
     Returns:
-        One result for each readable picture. ``require_complete`` raises VIM-411 when there were
-        others.
+        One result for each readable picture; of a segmentation model a ``SegmentationResult``.
+        ``require_complete`` raises an error when there were others.
 
     Raises:
         VimDeployError: VIM-202 (more classes wanted than there are), VIM-203 (the head gives no
-            class scores and no output file is named), VIM-204 (that file exists), VIM-401 (no such
-            picture), VIM-410 (the artifact does not say how pictures are prepared), VIM-415; errors
-            of the runner.
+            class scores and no output file is named; options of another kind of model), VIM-204
+            (an output exists), VIM-401 (no such picture), VIM-410 (the artifact does not say how
+            pictures are prepared), VIM-415; errors of the runner.
     """
     options = options or RunOptions()
-    files = _files([images] if isinstance(images, Path) else images)
-    _require_free(options)
+    given = [images] if isinstance(images, Path) else images
+    files, passed_over = pictures(given, options.scene.folders)
+    require_free(options.output, ".npz", force=options.force)
     settings = dataclasses.replace(options.runner, max_batch=options.batch)
     with opened(artifact, settings) as found:
         info = require_info(found, artifact.name)
         batch = batch_size(found.runner, options.batch)
-        job = _Job(found, info, options, batch)
-        job.run(files)
-        return job.result(artifact.name)
+        result = _run_opened(found, info, files, options, batch, artifact.name)
+    if not passed_over:
+        return result
+    note = f"{passed_over} pictures in the folders of the outputs were passed over"
+    return dataclasses.replace(result, notes=(*result.notes, note))
 
 
-def batch_size(runner: Runner, asked: int | None) -> int:
-    """Pictures at once: what was asked for, else the artifact's own fixed or tuned batch."""
-    fixed = runner.input.shape[0]
-    if isinstance(fixed, int):
-        if asked not in (None, fixed):
-            raise VimDeployError(
-                "VIM-415",
-                f"batch size {asked} was asked for, but the artifact's batch is fixed",
-                why=f"it takes {fixed} pictures at once; fewer are filled up",
-                fix="leave --batch away, or export the model with --batch dynamic",
-            )
-        return fixed
-    return asked or int(getattr(runner, "usual_batch", DEFAULT_BATCH))
+def _run_opened(
+    found: Opened,
+    info: ExportInfo,
+    files: Sequence[Path],
+    options: RunOptions,
+    batch: int,
+    artifact: str,
+) -> RunResult:
+    if info.dense and head_kind(info.head) in PIXEL_HEADS:
+        return segment(found, info, files, options, batch, artifact)
+    reader: Reader = crop_from_file
+    if info.dense:
+        options.scene.require_unused(f"the head {info.head} gives feature maps, and no labels")
+        patch = ModelConfig.from_dict(info.model_config).patch_hw
+        reader = _whole_reader(patch)
+    else:
+        options.scene.require_unused(f"{artifact} is a classification model")
+    job = _Job(found, info, options, batch, reader)
+    job.run(files)
+    return job.result(artifact)
 
 
-def _files(images: Sequence[Path]) -> list[Path]:
-    """Every picture once, in the order given."""
-    if not images:
-        raise VimDeployError("VIM-202", "no pictures given", fix="name files or folders")
-    return list(dict.fromkeys(file for path in images for file in find_images(path)))
+def _whole_reader(patch: tuple[int, int]) -> Reader:
+    """For feature maps: the whole picture, upright, resized to the model's input."""
 
+    def read(file: Path, preparation: ImagePreparation) -> Pixels:
+        picture = picture_from_file(file, preparation.channels)
+        require_patch((picture.shape[0], picture.shape[1]), patch)
+        return resized_pixels(picture, (preparation.height, preparation.width))
 
-def _require_free(options: RunOptions) -> None:
-    path = options.output
-    if path is None:
-        return
-    if path.suffix != ".npz":
-        raise VimDeployError("VIM-202", f"{path} is not an .npz file", fix="-o NAME.npz")
-    require_writable_place(path)
-    if path.exists() and not options.force:
-        raise VimDeployError(
-            "VIM-204",
-            f"{path} exists",
-            why="outputs of a run are not compared with earlier ones",
-            fix="add --force to replace it, or choose another output with -o",
-        )
+    return read
 
 
 class _Job:
     """One run over many batches: collects results, failures and, when asked for, raw outputs."""
 
-    def __init__(self, found: Opened, info: ExportInfo, options: RunOptions, batch: int) -> None:
+    def __init__(
+        self, found: Opened, info: ExportInfo, options: RunOptions, batch: int, reader: Reader
+    ) -> None:
         self._found, self._info, self._options, self._batch = found, info, options, batch
+        self._reader = reader
         self._good: list[ImageResult] = []
         self._failures: list[ImageFailure] = []
         self._raw: list[dict[str, Array]] = []
@@ -196,11 +141,13 @@ class _Job:
     def _crop(self, file: Path, preparation: ImagePreparation) -> Pixels | None:
         """The picture, or None after noting that this one cannot be read."""
         try:
-            return crop_from_file(file, preparation)
+            return self._reader(file, preparation)
         except VimDeployError as error:
-            if error.code != "VIM-411":
+            if error.code not in ("VIM-411", "VIM-429"):
                 raise
-            self._failures.append(ImageFailure(str(file), error.code, error.message, error.why))
+            self._failures.append(
+                ImageFailure(str(file), error.code, error.message, error.why, error.fix)
+            )
             return None
 
     def _take(self, names: list[str], outputs: dict[str, Array]) -> None:

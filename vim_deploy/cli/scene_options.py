@@ -1,0 +1,149 @@
+"""Options and printing of ``run`` for segmentation models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from vim_deploy.cli.options import Command, ImageSize
+from vim_deploy.cli.output import print_table, say
+
+if TYPE_CHECKING:
+    from vim_deploy.pipeline.run_records import SceneOptions, SceneResult, SegmentationResult
+
+
+class Scale(click.ParamType[tuple[int, int] | Literal["none"]]):
+    """``none``, or ``LONG,SHORT`` in pixels."""
+
+    name = "none or n,n"
+
+    def convert(
+        self,
+        value: object,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[int, int] | Literal["none"]:
+        if isinstance(value, tuple):
+            return value
+        if value == "none":
+            return "none"
+        parts = str(value).split(",")
+        if len(parts) != 2 or not all(part.strip().isdecimal() and int(part) for part in parts):
+            self.fail(f"{value!r} is neither none nor two sizes such as 2048,512", param, ctx)
+        return int(parts[0]), int(parts[1])
+
+
+_OPTIONS = (
+    click.option(
+        "--mode",
+        type=click.Choice(["slide", "whole"]),
+        help="Segmentation: windows that overlap, or the picture resized to the model's input.  "
+        "[default: the model's own test mode]",
+    ),
+    click.option(
+        "--stride",
+        type=ImageSize(),
+        help="Pixels from one window to the next.  [default: the model's own]",
+    ),
+    click.option(
+        "--pad", is_flag=True, help="Fill a picture that is smaller than a window up with zeros."
+    ),
+    click.option(
+        "--scale",
+        type=Scale(),
+        metavar="none|LONG,SHORT",
+        help="Resize a picture, keeping its shape, to fit into LONG x SHORT before it is cut into "
+        "windows.  [default: the model's own]",
+    ),
+    click.option(
+        "--overlay",
+        type=click.Path(path_type=Path),
+        metavar="FOLDER",
+        help="Write NAME_overlay.png: each picture under the colours of its classes, and a legend.",
+    ),
+    click.option(
+        "--opacity",
+        type=click.FloatRange(0, 1),
+        help="Of the overlay's colours: 0 shows the picture alone, 1 the colours.  [default: 0.5]",
+    ),
+    click.option(
+        "--save-labels",
+        type=click.Path(path_type=Path),
+        metavar="FOLDER",
+        help="Write NAME_labels.png: the class of every pixel, with the colours as its palette.",
+    ),
+)
+
+
+def scene_options(command: Command) -> Command:
+    """Add the options to a command."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def take_scene(options: dict[str, Any]) -> SceneOptions:
+    """Take the options' values out of a command's keywords."""
+    from vim_deploy.pipeline.run_records import SceneOptions
+
+    names = ("mode", "pad", "scale", "overlay", "opacity", "save_labels")
+    stride = options.pop("stride")
+    return SceneOptions(
+        stride=(stride, stride) if isinstance(stride, int) else stride,
+        **{name: options.pop(name) for name in names},
+    )
+
+
+def print_segmentation(result: SegmentationResult) -> None:
+    """For each picture its classes and their areas, and what was written."""
+    rows = [row for image in result.images for row in _rows(image)]
+    if rows:
+        print_table(
+            f"{result.artifact} in {result.runtime}: {_how(result)}",
+            ("picture", "class", "pixels", "share"),
+            rows,
+        )
+    for image in result.images:
+        for path in (image.overlay, image.labels):
+            if path is not None:
+                say(f"wrote {path}")
+
+
+def _rows(image: SceneResult) -> list[tuple[str, str, str, str]]:
+    """The first row has the file's name and size, a last one what was left out."""
+    rows = [
+        (
+            "",
+            area.label if area.label == f"class {area.index}" else f"{area.index} {area.label}",
+            f"{area.pixels:,}",
+            f"{100 * area.share:.2f} %",
+        )
+        for area in image.areas
+    ]
+    left_out = image.classes - len(image.areas)
+    if left_out:
+        pixels = image.height * image.width - sum(area.pixels for area in image.areas)
+        share = 100 * pixels / (image.height * image.width)
+        more = "1 more class" if left_out == 1 else f"{left_out} more classes"
+        rows.append(("", more, f"{pixels:,}", f"{share:.2f} %"))
+    windows = "1 window" if image.windows == 1 else f"{image.windows} windows"
+    size, run = (image.height, image.width), (image.run_height, image.run_width)
+    at = "" if run == size else f" at {run[0]} x {run[1]}"
+    name = f"{image.file}\n{size[0]} x {size[1]}, {windows}{at}"
+    return [(name, *rows[0][1:]), *rows[1:]]
+
+
+def _how(result: SegmentationResult) -> str:
+    scene = result.scene
+    window = " x ".join(map(str, scene["window"]))
+    if scene["mode"] == "whole":
+        return f"whole pictures as {window}"
+    stride = " x ".join(map(str, scene["stride"]))
+    scale = (
+        ""
+        if scene["scale"] is None
+        else ", pictures fitted into " + " x ".join(map(str, scene["scale"]))
+    )
+    return f"windows of {window} every {stride}{scale}{', padded' if scene['pad'] else ''}"
