@@ -71,9 +71,9 @@ CATALOG: dict[str, str] = {
     "VIM-426": "artifact cannot be served",
     "VIM-427": "not a package",
     "VIM-428": "model configuration not valid",
-    "VIM-431": "dense model where a classifier is needed",
     "VIM-429": "picture and window do not fit",
     "VIM-430": "the model gives NaN or Inf",
+    "VIM-431": "dense model where a classifier is needed",
     # 5: export
     "VIM-501": "trace failed",
     "VIM-502": "exported graph is not what it should be",
