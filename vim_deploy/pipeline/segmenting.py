@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from vim_deploy.errors import VimDeployError
-from vim_deploy.files import atomic_output, output_errors, single_writer
+from vim_deploy.files import atomic_output, output_errors, remove_leftovers, single_writer
 from vim_deploy.images import Pixels, picture_from_file, require_picture_channels
 from vim_deploy.log import get_logger
 from vim_deploy.pipeline.opening import Opened
@@ -204,6 +204,7 @@ class _LabelFile:
     def __init__(self, path: Path, stack: ExitStack) -> None:
         self._path, self._count = path, 0
         stack.enter_context(single_writer(path))
+        remove_leftovers(path)
         temporary = stack.enter_context(atomic_output(path))
         self._archive = stack.enter_context(
             zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1)

@@ -14,9 +14,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vim_deploy.errors import VimDeployError
+from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.images import MAX_PIXELS
-from vim_deploy.recipe.dense_config import DenseConfig, SceneTest
+from vim_deploy.recipe.dense_config import TEST_MODES, DenseConfig, SceneTest
 from vim_deploy.run.resize import Size, size_within
 from vim_deploy.specs import ImagePreparation
 
@@ -97,9 +97,15 @@ def scene_settings(
     A model without any slides by two thirds of its input size, as the published ones do.
 
     Raises:
-        VimDeployError: VIM-202 (a stride that leaves gaps), VIM-203 (what belongs to ``slide``,
-            with ``whole``), VIM-415 (windows that are not the model's input).
+        VimDeployError: VIM-202 (an unknown mode, a stride that leaves gaps, sizes below 1),
+            VIM-203 (what belongs to ``slide``, with ``whole``), VIM-415 (windows that are not the
+            model's input).
     """
+    if mode is not None and mode not in TEST_MODES:
+        raise VimDeployError("VIM-202", f"unknown mode {mode!r}", fix=nearest(mode, TEST_MODES))
+    for name, sizes in (("stride", stride), ("scale", scale)):
+        if isinstance(sizes, tuple) and min(sizes) < 1:
+            raise VimDeployError("VIM-202", f"{name} {sizes} is not valid", fix="1 and more")
     window = image.height, image.width
     thirds = max(1, window[0] * 2 // 3), max(1, window[1] * 2 // 3)
     test = dense.test or SceneTest("slide", window, thirds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,11 @@ from tests.support.scenes import (
 from vim_deploy.errors import VimDeployError
 from vim_deploy.images import batch_from_crops
 from vim_deploy.parity.metrics import HALF_RELATIVE_L2
+from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.run.ort_runner import OrtRunner
 from vim_deploy.run.resize import resized_maps, resized_pixels
 from vim_deploy.run.scene import Scene, SceneModel, run_scenes, scene_logits, window_batch
-from vim_deploy.run.windows import SceneSettings, lay_out, require_band
+from vim_deploy.run.windows import SceneSettings, lay_out, require_band, scene_settings
 from vim_deploy.specs import ImagePreparation
 
 IMAGE = ImagePreparation(16, 16)
@@ -306,6 +308,53 @@ def test_sizes_that_do_not_fit_are_refused(size, settings, part):
         lay_out(size, slide(**settings), PATCH)
     assert caught.value.code == "VIM-429"
     assert caught.value.fix
+
+
+DENSE = DenseConfig.from_dict(
+    {
+        "task": "segmentation",
+        "out_indices": [0, 1, 2, 3],
+        "decode_head": {"channels": 8, "num_classes": 5},
+        "test": {"mode": "slide", "crop": [16, 16], "stride": [10, 12], "scale": [64, 32]},
+    }
+)
+
+
+def test_settings_are_the_models_own_or_the_callers():
+    own = SceneSettings("slide", (16, 16), (10, 12), (64, 32))
+    assert scene_settings(DENSE, IMAGE) == own
+    assert scene_settings(DENSE, IMAGE, scale="none", pad=True) == replace(
+        own, scale=None, pad=True
+    )
+    assert scene_settings(DENSE, IMAGE, stride=(4, 4), scale=(9, 8)) == replace(
+        own, stride=(4, 4), scale=(9, 8)
+    )
+    assert scene_settings(DENSE, IMAGE, mode="whole").mode == "whole"
+    untold = scene_settings(replace(DENSE, test=None), ImagePreparation(512, 512))
+    assert untold == SceneSettings("slide", (512, 512), (341, 341))
+
+
+@pytest.mark.parametrize(
+    ("values", "code"),
+    [
+        ({"mode": "slid"}, "VIM-202"),
+        ({"stride": (0, 4)}, "VIM-202"),
+        ({"stride": (17, 4)}, "VIM-202"),
+        ({"scale": (0, 4)}, "VIM-202"),
+        ({"mode": "whole", "pad": True}, "VIM-203"),
+        ({"mode": "whole", "stride": (4, 4)}, "VIM-203"),
+    ],
+)
+def test_settings_that_do_not_fit(values, code):
+    with pytest.raises(VimDeployError) as caught:
+        scene_settings(DENSE, IMAGE, **values)
+    assert caught.value.code == code
+
+
+def test_windows_of_another_size_than_the_input_are_refused():
+    with pytest.raises(VimDeployError, match="windows of 16 x 16, but takes 32 x 32") as caught:
+        scene_settings(DENSE, ImagePreparation(32, 32))
+    assert caught.value.code == "VIM-415"
 
 
 def test_a_band_beyond_the_memory_is_refused():
