@@ -1,4 +1,4 @@
-"""Faults behind the blocks of dense models, and in one block: verify names the part and its role.
+"""Faults behind the blocks of dense models, and in one of them: verify names part and role.
 
 The reference cases E01 (UPerHead), D01 (feature scales) and D08 (feature pyramid).
 """
