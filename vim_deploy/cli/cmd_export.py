@@ -77,6 +77,7 @@ def as_dict(result: ExportResult) -> dict[str, Any]:
         "nodes": sum(result.summary.ops.values()),
         "passes": [report.as_dict() for report in result.passes],
         "precision": result.precision.as_dict() if result.precision else None,
+        "activations": result.activations.as_dict() if result.activations else None,
         "notes": list(result.notes),
         "seconds": round(result.seconds, 3),
         "parity": result.parity.as_dict() if result.parity else None,
@@ -95,6 +96,8 @@ def _report(result: ExportResult) -> None:
         f"{summary.blocks} blocks, {summary.scans} scans ({summary.fused_scans} fused pairs), "
         f"{sum(summary.ops.values())} nodes, {result.seconds:.1f} s"
     )
+    if result.activations is not None:
+        say(str(result.activations))
     for path in result.files[1:]:
         say(
             f"wrote {path}: the weights, {path.stat().st_size:,} bytes; keep the two files together"

@@ -9,6 +9,7 @@ import onnx
 
 import vim_deploy
 from vim_deploy.graph import metadata
+from vim_deploy.graph.activations import Activations, measure_activations
 from vim_deploy.graph.function_body import attach_functions
 from vim_deploy.graph.names import apply_names
 from vim_deploy.graph.opset import convert_opset
@@ -25,12 +26,13 @@ from vim_deploy.specs import ExportInfo
 
 
 class ExportedGraph(NamedTuple):
-    """A checked model, what was counted in it, and what passes (none: base) and typing did."""
+    """A checked model, what was counted in it, what passes (none: base) and typing did, sizes."""
 
     model: onnx.ModelProto
     summary: GraphSummary
     passes: tuple[PassReport, ...]
     precision: PrecisionReport
+    activations: Activations
 
 
 def export_graph(
@@ -84,7 +86,7 @@ def finish_graph(
     _make_repeatable(model)
     metadata.attach(model, info)
     summary = check_graph(model, config, info.graph, info.scan_body)
-    return ExportedGraph(model, summary, passes, report)
+    return ExportedGraph(model, summary, passes, report, measure_activations(model, config))
 
 
 def _make_repeatable(model: onnx.ModelProto) -> None:

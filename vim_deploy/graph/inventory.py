@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import onnx
-from onnx import NodeProto, TensorProto, helper
+from onnx import NodeProto
 
 from vim_deploy import contract
-from vim_deploy.errors import VimDeployError
-from vim_deploy.graph.metadata import inputs_of
-from vim_deploy.graph.storage import without_weights
+from vim_deploy.graph.tensor_sizes import TensorSizes, tensor_sizes
 
 _BLOCK = re.compile(r"(block_\d+)/.*")
 _NORM = re.compile(r"((?:block_\d+/)?norm(?:_f)?)/.*")
@@ -93,18 +90,6 @@ class BlockInventory:
     scans: tuple[Scan, ...]
 
 
-@dataclass(frozen=True)
-class _Sizes:
-    """Bytes, element type and shape of every tensor; elements of parameters; who reads what."""
-
-    bytes: dict[str, int]
-    types: dict[str, str]
-    shapes: dict[str, tuple[int, ...]]
-    parameters: dict[str, int]
-    readers: dict[str, list[NodeProto]]
-    outputs: frozenset[str]
-
-
 def take_inventory(model: onnx.ModelProto, batch: int) -> tuple[BlockInventory, ...]:
     """The blocks of ``model`` in order, neck and heads of dense models, and last all else.
 
@@ -115,7 +100,7 @@ def take_inventory(model: onnx.ModelProto, batch: int) -> tuple[BlockInventory, 
     Raises:
         VimDeployError: VIM-409 when the shapes of the graph cannot be worked out.
     """
-    sizes = _sizes(model, batch)
+    sizes = tensor_sizes(model, batch)
     groups: dict[str, list[NodeProto]] = {}
     for node in model.graph.node:
         groups.setdefault(_group_of(node), []).append(node)
@@ -131,65 +116,7 @@ def _group_of(node: NodeProto) -> str:
     return OUTSIDE if dense is None else _DENSE_GROUPS[dense.group(1)]
 
 
-def _sizes(model: onnx.ModelProto, batch: int) -> _Sizes:
-    copy = without_weights(model)
-    image = inputs_of(model)[0]
-    for value in copy.graph.input:
-        dims = value.type.tensor_type.shape.dim
-        if value.name == image.name and dims and not dims[0].HasField("dim_value"):
-            dims[0].dim_value = batch
-    for value in copy.graph.output:
-        # A symbolic size would contradict the one filled in above.
-        value.type.tensor_type.ClearField("shape")
-    try:
-        inferred = onnx.shape_inference.infer_shapes(copy, strict_mode=True, data_prop=True)
-    except onnx.shape_inference.InferenceError as error:
-        raise VimDeployError(
-            "VIM-409",
-            "the shapes of the graph cannot be worked out",
-            why=str(error).strip().splitlines()[0],
-            fix="export the file again with this version of vim-deploy",
-        ) from error
-    outputs = frozenset(value.name for value in model.graph.output)
-    sizes = _Sizes({}, {}, {}, {}, {}, outputs)
-    for node in model.graph.node:
-        for name in node.input:
-            sizes.readers.setdefault(name, []).append(node)
-    for tensor in model.graph.initializer:
-        _note(sizes, tensor.name, tensor.data_type, tuple(tensor.dims))
-        sizes.parameters[tensor.name] = _product(tensor.dims)
-    graph = inferred.graph
-    for value in [*graph.input, *graph.value_info, *graph.output]:
-        kind = value.type.tensor_type
-        dims = tuple(int(dim.dim_value) for dim in kind.shape.dim)
-        if kind.HasField("shape") and all(dim.HasField("dim_value") for dim in kind.shape.dim):
-            _note(sizes, value.name, kind.elem_type, dims)
-    missing = [n for node in model.graph.node for n in node.output if n and n not in sizes.bytes]
-    if missing:
-        raise VimDeployError(
-            "VIM-409",
-            "the shapes of the graph cannot be worked out",
-            why=f"unknown: {missing[0]} and {len(missing) - 1} more",
-            fix="export the file again with this version of vim-deploy",
-        )
-    return sizes
-
-
-def _note(sizes: _Sizes, name: str, element: int, shape: tuple[int, ...]) -> None:
-    dtype = helper.tensor_dtype_to_np_dtype(element)
-    sizes.bytes[name] = dtype.itemsize * _product(shape)
-    sizes.types[name] = TensorProto.DataType.Name(element).lower()
-    sizes.shapes[name] = shape
-
-
-def _product(shape: Iterable[int]) -> int:
-    product = 1
-    for size in shape:
-        product *= int(size)
-    return product
-
-
-def _block(name: str, nodes: list[NodeProto], sizes: _Sizes) -> BlockInventory:
+def _block(name: str, nodes: list[NodeProto], sizes: TensorSizes) -> BlockInventory:
     launches = _launches([node for node in nodes if not _is_shape(node, sizes)])
     read = {tensor for node in nodes for tensor in node.input if tensor in sizes.parameters}
     written = [tensor for node in nodes for tensor in node.output if tensor]
@@ -212,7 +139,7 @@ def _block(name: str, nodes: list[NodeProto], sizes: _Sizes) -> BlockInventory:
     )
 
 
-def _is_shape(node: NodeProto, sizes: _Sizes) -> bool:
+def _is_shape(node: NodeProto, sizes: TensorSizes) -> bool:
     """Whether ``node`` puts sizes together, which a runtime does when it plans, not on the GPU."""
     return node.op_type in ("Concat", "Gather", "Slice") and all(
         sizes.types[name] == "int64" for name in node.output if name
@@ -262,7 +189,7 @@ def _pointwise(nodes: list[NodeProto]) -> bool:
     return all(node.op_type in _POINTWISE and node.domain == "" for node in nodes)
 
 
-def _moved(launch: list[NodeProto], sizes: _Sizes) -> int:
+def _moved(launch: list[NodeProto], sizes: TensorSizes) -> int:
     """Bytes of activations that a launch reads and writes, each once."""
     inner = {id(node) for node in launch}
     made = {tensor for node in launch for tensor in node.output if tensor}
@@ -281,7 +208,7 @@ def _moved(launch: list[NodeProto], sizes: _Sizes) -> int:
     return sum(reads.values()) + sum(written)
 
 
-def _read_bytes(node: NodeProto, position: int, sizes: _Sizes) -> int:
+def _read_bytes(node: NodeProto, position: int, sizes: TensorSizes) -> int:
     """Bytes of one input that ``node`` reads: our ops read D columns of the rows x and z share."""
     tensor = node.input[position]
     size = sizes.bytes[tensor]
@@ -290,7 +217,7 @@ def _read_bytes(node: NodeProto, position: int, sizes: _Sizes) -> int:
     return size
 
 
-def _scan(node: NodeProto, sizes: _Sizes) -> Scan:
+def _scan(node: NodeProto, sizes: TensorSizes) -> Scan:
     directions, position = _SCAN_FACTS[node.op_type]
     *_, states, channels = sizes.shapes[node.input[position]]
     _, tokens, _ = sizes.shapes[node.output[0]]

@@ -19,6 +19,7 @@ from vim_deploy.files import (
     single_writer,
 )
 from vim_deploy.graph import metadata
+from vim_deploy.graph.activations import Activations
 from vim_deploy.graph.passes.report import PassReport
 from vim_deploy.graph.precision import PrecisionReport, require_io_precision
 from vim_deploy.graph.storage import data_path, is_large, model_output, owned_data
@@ -78,7 +79,7 @@ class ExportResult:
 
     ``parity`` is None when nothing was checked, and ``notes`` say why. ``passes`` are the reports
     of the fusion passes, none for a base graph or a file that was up to date; ``precision`` is the
-    report of the typing, None for the latter.
+    report of the typing and ``activations`` their sizes, None for the latter.
     """
 
     path: Path
@@ -90,6 +91,7 @@ class ExportResult:
     up_to_date: bool = False
     passes: tuple[PassReport, ...] = ()
     precision: PrecisionReport | None = None
+    activations: Activations | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -186,7 +188,7 @@ def _export_loaded(
     from vim_deploy.graph.export_graph import export_graph
 
     exported = export_graph(module, info, batch=options.batch, dump=options.dump_passes)
-    model, summary, passes, typed = exported
+    model, summary, passes, typed, activations = exported
     _check_data_place(model, path, options)
     with model_output(model, path) as temporary:
         tolerance = tolerance_for(info.precision, loaded.tolerances)
@@ -195,7 +197,17 @@ def _export_loaded(
         parity = replace(parity, artifact_sha256=sha256_of(path))
     notes = (*loaded.notes, *_not_fused(passes), *_on_weights(typed), *notes)
     seconds = time.perf_counter() - started
-    return ExportResult(path, info, summary, parity, notes, seconds, passes=passes, precision=typed)
+    return ExportResult(
+        path,
+        info,
+        summary,
+        parity,
+        notes,
+        seconds,
+        passes=passes,
+        precision=typed,
+        activations=activations,
+    )
 
 
 def _check_data_place(model: onnx.ModelProto, path: Path, options: ExportOptions) -> None:

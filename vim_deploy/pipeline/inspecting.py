@@ -12,6 +12,7 @@ from vim_deploy.engine.inspect import inspect_plan, is_engine
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file, sha256_of
 from vim_deploy.graph import metadata
+from vim_deploy.graph.activations import measure_activations
 from vim_deploy.graph.inventory import take_inventory
 from vim_deploy.graph.rewrite import opset_version
 from vim_deploy.graph.scan_bound import find_gpu, predict
@@ -20,6 +21,7 @@ from vim_deploy.graph.verify import missing_functions, summarize
 from vim_deploy.package.manifest import read_manifest, require_intact
 from vim_deploy.recipe.catalog import find_recipe
 from vim_deploy.recipe.model_config import ModelConfig
+from vim_deploy.specs import ExportInfo
 
 _ZIP_MAGIC = b"PK\x03\x04"
 _PICKLE_MAGIC = b"\x80"
@@ -110,11 +112,23 @@ def _onnx(path: Path) -> dict[str, Any]:
         "outputs": [dataclasses.asdict(spec) for spec in metadata.outputs_of(model)],
         "parameters": sum(_elements(tensor.dims) for tensor in model.graph.initializer),
         "graph": dataclasses.asdict(summary),
+        "activations": _activations(model, info),
         "functions": functions,
         "runs_without_plugin": not missing_functions(model),
         "external_data": _external_data(path),
         "export": info.as_dict() if info else None,
     }
+
+
+def _activations(model: onnx.ModelProto, info: ExportInfo | None) -> dict[str, Any] | None:
+    """Sizes of the activations; None for another exporter's file, whose tokens are unknown."""
+    if info is None:
+        return None
+    try:
+        return measure_activations(model, ModelConfig.from_dict(info.model_config)).as_dict()
+    except VimDeployError as error:
+        # A file that was changed by hand is described all the same.
+        return {"not_measured": f"{error.code}: {error.message}: {error.why}"}
 
 
 def _external_data(path: Path) -> list[dict[str, Any]]:

@@ -237,6 +237,9 @@ def test_wheel_holds_the_sources(tmp_path: Path) -> None:
     installed = place / "vim_deploy" / "package" / "cpp_sources"
     found = {Path(name).relative_to(installed) for name in done.stdout.split()}
     assert Path("src/engine.cpp") in found
+    recipes = {path.name for path in (place / "vim_deploy" / "recipe" / "published").iterdir()}
+    assert {path.name for path in (REPOSITORY / "export").glob("*.toml")} <= recipes
+    assert {"ade20k.labels.txt", "upernet-vim-tiny.toml", "vimdet-base.toml"} <= recipes
     assert not (installed / "tests").exists()
 
 

@@ -1,0 +1,244 @@
+"""How much memory the activations of an exported graph take, and that none is tokens x tokens.
+
+Read off the graph: shapes are inferred, and a tensor lives from the node that writes it to the last
+one that reads it, in the order of the nodes. Runtimes reuse memory in other ways and fuse nodes, so
+this is what the graph needs, not what a runtime takes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+import onnx.inliner
+
+from vim_deploy.errors import VimDeployError
+from vim_deploy.graph.metadata import inputs_of
+from vim_deploy.graph.storage import without_weights
+from vim_deploy.graph.tensor_sizes import TensorSizes, tensor_sizes
+from vim_deploy.recipe.model_config import ModelConfig
+
+#: Their output is their input under another shape.
+_VIEWS = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
+#: Last names of weights with a row for each token; the last two are made by the passes.
+_PER_TOKEN_WEIGHTS = (
+    "pos_embed", "freqs_cos", "freqs_sin", "pos_embed_with_class_tokens", "order",
+)  # fmt: skip
+#: Operators that give several positions a token.
+_SPREADING = frozenset({"ConvTranspose", "Resize"})
+#: Elements that an activation has for each token, position and channel of the widest weight. Two is
+#: for both directions of a mixer side by side.
+_SIDE_BY_SIDE = 2
+_LISTED = 5
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Sizes of the activations of one graph.
+
+    Attributes:
+        batch: pictures at once.
+        tokens: of each picture.
+        largest: the largest activation, by name.
+        largest_shape, largest_bytes: of it.
+        peak_bytes: of all activations that live at the same time, at most.
+        inlined_peak_bytes: the same where the scan ops run as their local functions.
+        square_told: whether the number of tokens is told apart from widths and image sides by its
+            size; where it is not, a tokens x tokens tensor would look like any other.
+    """
+
+    batch: int
+    tokens: int
+    largest: str
+    largest_shape: tuple[int, ...]
+    largest_bytes: int
+    peak_bytes: int
+    inlined_peak_bytes: int
+    square_told: bool
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Share of the peak of one token."""
+        return self.peak_bytes / (self.batch * self.tokens)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {**dataclasses.asdict(self), "bytes_per_token": round(self.bytes_per_token, 1)}
+
+    def __str__(self) -> str:
+        shape = "x".join(map(str, self.largest_shape))
+        square = "; none is tokens x tokens" if self.square_told else ""
+        return (
+            f"activations for {self.tokens} tokens, batch {self.batch}: largest "
+            f"{self.largest_bytes / 1e6:.2f} MB ({self.largest}, {shape}), at most "
+            f"{self.peak_bytes / 1e6:.2f} MB at once ({self.bytes_per_token / 1e3:.1f} kB a token; "
+            f"{self.inlined_peak_bytes / 1e6:.2f} MB with the scans as functions){square}"
+        )
+
+
+def measure_activations(model: onnx.ModelProto, config: ModelConfig) -> Activations:
+    """Sizes for one picture, or for the graph's own batch when that is fixed.
+
+    Args:
+        model: an exported graph; it is not changed.
+        config: of the Vim in it.
+
+    Raises:
+        VimDeployError: VIM-409 when the shapes of the graph cannot be worked out, VIM-502 when an
+            activation grows with the square of the tokens.
+    """
+    given = inputs_of(model)[0].shape[0]
+    batch = given if isinstance(given, int) else 1
+    weights = {tensor.name for tensor in model.graph.initializer}
+    sizes = tensor_sizes(model, batch)
+    # The functions' insides too: their weights are inputs here, and the inliner copies little.
+    inlined = onnx.inliner.inline_local_functions(without_weights(model))
+    inner = tensor_sizes(inlined, batch)
+    told = _square_told(model, config)
+    written = _written(model, weights)
+    problems = _too_many(model, written, sizes, config, batch)
+    if told:
+        problems += _squares(_written(inlined, weights), inner, config)
+        problems += _squares(weights, sizes, config)
+    if problems:
+        raise VimDeployError(
+            "VIM-502",
+            "the exported graph has tensors that grow with the square of the tokens",
+            why="; ".join(problems[:_LISTED]) + "; ..." * (len(problems) > _LISTED),
+            fix="report this model config together with the versions of torch and onnxscript",
+        )
+    largest = max(written, key=lambda name: sizes.bytes[name])
+    return Activations(
+        batch=batch,
+        tokens=config.num_tokens,
+        largest=largest,
+        largest_shape=sizes.shapes[largest],
+        largest_bytes=sizes.bytes[largest],
+        peak_bytes=peak_of_live(model, sizes.bytes, weights),
+        inlined_peak_bytes=peak_of_live(inlined, inner.bytes, weights),
+        square_told=told,
+    )
+
+
+def peak_of_live(model: onnx.ModelProto, sizes: Mapping[str, int], weights: Iterable[str]) -> int:
+    """Most bytes of activations that live at once, in node order; views take none of their own.
+
+    Args:
+        model: the graph.
+        sizes: bytes of every tensor.
+        weights: names that are no activations.
+    """
+    nodes, kept = model.graph.node, set(weights)
+    # Name of the tensor that holds a name's bytes.
+    holder: dict[str, str] = {}
+    last_use: dict[str, int] = {}
+    for value in model.graph.input:
+        holder[value.name] = value.name
+    for index, node in enumerate(nodes):
+        for name in node.input:
+            if name in holder:
+                last_use[holder[name]] = index
+        is_view = node.op_type in _VIEWS and node.domain == ""
+        for name in node.output:
+            if is_view and node.input[0] in holder:
+                holder[name] = holder[node.input[0]]
+            else:
+                holder[name] = name
+            last_use.setdefault(holder[name], index)
+    for value in model.graph.output:
+        if value.name in holder:
+            last_use[holder[value.name]] = len(nodes)
+    ends: dict[int, list[str]] = {}
+    for name, index in last_use.items():
+        ends.setdefault(index, []).append(name)
+    alive = {value.name for value in model.graph.input if value.name in last_use} - kept
+    live = peak = sum(sizes[name] for name in alive)
+    for index, node in enumerate(nodes):
+        for name in node.output:
+            if name and holder[name] == name and name not in kept:
+                alive.add(name)
+                live += sizes[name]
+        peak = max(peak, live)
+        for name in ends.get(index, ()):
+            if name in alive:
+                alive.remove(name)
+                live -= sizes[name]
+    return peak
+
+
+def _written(model: onnx.ModelProto, weights: set[str]) -> list[str]:
+    """Names of all activations that nodes write."""
+    return [
+        name
+        for node in model.graph.node
+        for name in node.output
+        if name and name not in weights and node.op_type != "Constant"
+    ]
+
+
+def _per_token(name: str) -> bool:
+    return name.rpartition(".")[2] in _PER_TOKEN_WEIGHTS
+
+
+def _square_told(model: onnx.ModelProto, config: ModelConfig) -> bool:
+    """Whether no width and no side of the image is a multiple of the number of tokens."""
+    widths = {
+        int(dim)
+        for tensor in model.graph.initializer
+        if not _per_token(tensor.name)
+        for dim in tensor.dims
+    }
+    return not any(_follows_tokens(size, config) for size in (*widths, *config.image_hw))
+
+
+def _follows_tokens(size: int, config: ModelConfig) -> bool:
+    counts = {config.num_tokens, config.num_patches}
+    return any(size >= count > 1 and size % count == 0 for count in counts)
+
+
+def _squares(names: Iterable[str], sizes: TensorSizes, config: ModelConfig) -> list[str]:
+    """Tensors with two axes of tokens."""
+    return [
+        f"{name} is {'x'.join(map(str, sizes.shapes[name]))} for {config.num_tokens} tokens"
+        for name in names
+        if sum(_follows_tokens(size, config) for size in sizes.shapes[name]) > 1
+    ]
+
+
+def _too_many(
+    model: onnx.ModelProto,
+    names: Iterable[str],
+    sizes: TensorSizes,
+    config: ModelConfig,
+    batch: int,
+) -> list[str]:
+    """Tensors with more elements than every token's share of the widest layer.
+
+    That share is two times the longest axis of any weight, for each pixel where a graph makes its
+    maps larger and for each token where not; the image itself may be larger.
+    """
+    height, width = config.image_hw
+    spreads = any(node.op_type in _SPREADING for node in model.graph.node)
+    positions = height * width if spreads else config.num_tokens
+    axes = [
+        int(dim)
+        for tensor in model.graph.initializer
+        if not _per_token(tensor.name)
+        for dim in tensor.dims
+    ]
+    most = batch * max(_SIDE_BY_SIDE * max(axes) * positions, config.channels * height * width)
+    return [
+        f"{name} has {count} elements, more than {most}"
+        for name in names
+        if (count := _elements(sizes.shapes[name])) > most
+    ]
+
+
+def _elements(shape: tuple[int, ...]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count
