@@ -74,6 +74,8 @@ CATALOG: dict[str, str] = {
     "VIM-429": "picture and window do not fit",
     "VIM-430": "the model gives NaN or Inf",
     "VIM-431": "dense model where a classifier is needed",
+    "VIM-434": "inner tensors cannot be marked",
+    "VIM-435": "engine is for diagnosis",
     # 5: export
     "VIM-501": "trace failed",
     "VIM-502": "exported graph is not what it should be",

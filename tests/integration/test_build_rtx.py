@@ -180,6 +180,7 @@ def test_the_worker_itself_refuses_what_parses_to_nothing(tmp_path, content):
         "outputs": {},
         "profiles": [],
         "compute_capabilities": [],
+        "debug_tensors": [],
     }
     with pytest.raises(VimDeployError) as caught:
         build_process.run_worker(job)

@@ -8,7 +8,10 @@ import pytest
 from vim_deploy.deps import trt_rtx
 from vim_deploy.engine.build_rtx import build_engine_rtx
 from vim_deploy.engine.inspect import inspect_plan
+from vim_deploy.engine.marked_tensors import DEBUG, OUTPUT
 from vim_deploy.engine.profiles import ProfileOptions
+from vim_deploy.engine.record import read_record
+from vim_deploy.errors import VimDeployError
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.specs import CheckpointInfo, ExportInfo, ImagePreparation
 
@@ -20,6 +23,39 @@ pytestmark = [
         not trt_rtx.is_installed(), reason="not checked here: tensorrt_rtx is not installed"
     ),
 ]
+
+
+@pytest.mark.parametrize("precision", ["", "fp16"])
+def test_inner_tensors_are_in_the_network_of_nvidias_parser(tmp_path, precision):
+    """Every one is found by name and marked; running such an engine needs a GPU of TensorRT-RTX."""
+    from tests.support.models import perturbed, save_training_file, tiny_config
+    from vim_deploy.model.vim import VisionMamba
+    from vim_deploy.pipeline.exporting import ExportOptions, export
+    from vim_deploy.recipe.request import ModelRequest
+
+    config = tiny_config()
+    checkpoint = save_training_file(perturbed(VisionMamba(config)), tmp_path / "tiny.pth")
+    request = ModelRequest(str(checkpoint), config=config.as_dict())
+    model = export(request, tmp_path / "m.onnx", ExportOptions(check=False)).path
+    plan = tmp_path / "m.plan"
+    options = ProfileOptions(max_batch=4)
+    record = build_engine_rtx(
+        model, plan, profiles=options, precision=precision, inner_tensors=True
+    )
+    assert read_record(plan) == record
+    assert record.precision == precision
+    debug = {item.name for item in record.inner_tensors if item.how == DEBUG}
+    places = {str(item.place) for item in record.inner_tensors if item.how == DEBUG}
+    assert len(debug) == 19
+    assert {"tokens", "block 0 norm", "block 1 conv bwd", "block 1 mixed", "norm_f"} <= places
+    assert {spec.name for spec in record.outputs} == {"logits"} | {
+        item.name for item in record.inner_tensors if item.how == OUTPUT
+    }
+    assert build_engine_rtx(
+        model, plan, profiles=options, precision=precision, inner_tensors=True
+    ).up_to_date
+    with pytest.raises(VimDeployError, match="VIM-204"):
+        build_engine_rtx(model, plan, profiles=options, precision=precision)
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,11 @@ _TENSORRT_OPTIONS = (
         metavar="FILE",
         help="Write the engine inspector's full description as JSON.",
     ),
+    click.option(
+        "--inner-tensors",
+        is_flag=True,
+        help="For diagnosis: give out inner tensors, for verify --per-block.",
+    ),
 )
 
 _PRECISION_OPTIONS = (

@@ -50,6 +50,7 @@ class Capabilities:
         device_memory_v2: an engine tells its memory as a 64-bit number, for each profile.
         weights_prototype: a refitter tells type and size of the weights it wants.
         serialization_config: an engine can be serialised with chosen parts.
+        debug_tensors: inner tensors can be marked, and reach a listener while an engine runs.
     """
 
     version: str
@@ -69,6 +70,7 @@ class Capabilities:
     device_memory_v2: bool
     weights_prototype: bool
     serialization_config: bool
+    debug_tensors: bool
 
 
 def is_installed() -> bool:
@@ -135,6 +137,7 @@ def capabilities_of(module: ModuleType) -> Capabilities:
         device_memory_v2=hasattr(engine, "device_memory_size_v2"),
         weights_prototype=hasattr(module.Refitter, "get_weights_prototype"),
         serialization_config=hasattr(engine, "serialize_with_config"),
+        debug_tensors=hasattr(module, "IDebugListener"),
     )
 
 

@@ -175,6 +175,16 @@ def _tactics_error(facts: Mapping[str, Any], _model: str) -> VimDeployError:
     )
 
 
+def _inner_tensors_error(facts: Mapping[str, Any], model: str) -> VimDeployError:
+    missing = list(map(str, facts.get("missing") or []))
+    return VimDeployError(
+        "VIM-434",
+        f"TensorRT does not mark {len(missing)} inner tensors of {model}",
+        why=f"not in the network that its parser made, or refused: {_some(missing)}",
+        fix="report this with the version of TensorRT; verify the ONNX file with --per-block",
+    )
+
+
 def _inspect_error(facts: Mapping[str, Any], model: str) -> VimDeployError:
     return VimDeployError(
         "VIM-603",
@@ -227,6 +237,7 @@ _TENSORRT_STAGES: dict[str, Callable[[Mapping[str, Any], str], VimDeployError]] 
     "plugin": _plugin_error,
     "plugin-layers": _plugin_layers_error,
     "tactics": _tactics_error,
+    "inner-tensors": _inner_tensors_error,
     "inspect": _inspect_error,
     "load": _load_error,
     "not-refittable": _not_refittable_error,

@@ -26,6 +26,8 @@ from vim_deploy.engine.choose import TENSORRT_RTX
 from vim_deploy.engine.gpus import describe_gpus, parse_compute_capabilities
 from vim_deploy.engine.inspect import read_header
 from vim_deploy.engine.lowered_file import lowered_file
+from vim_deploy.engine.mark_inner import marked_model
+from vim_deploy.engine.marked_tensors import DEBUG, MarkedTensor
 from vim_deploy.engine.profiles import Profile, ProfileOptions, resolve_profiles
 from vim_deploy.engine.record import (
     EngineRecord,
@@ -64,6 +66,15 @@ class RtxBuild:
     named: tuple[str, ...]
     compute_capabilities: tuple[str, ...]
     runtime_version: str
+    #: The precision the graph was given in memory; empty when it is built as it is.
+    typed_precision: str = ""
+    #: Inner tensors that the engine is to give out.
+    marked: tuple[MarkedTensor, ...] = ()
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What is not at its default, as full TensorRT's ``TrtOptions.settings``."""
+        return {"inner_tensors": True} if self.marked else {}
 
     def settings(self) -> dict[str, Any]:
         """What decides the engine."""
@@ -77,12 +88,8 @@ class RtxBuild:
             later_gpus=not self.named,
             tool_version=vim_deploy.__version__,
             precision=self.typed_precision,
+            options=self.options,
         )
-
-    @property
-    def typed_precision(self) -> str:
-        """The precision the graph was given in memory; empty when it is built as it is."""
-        return self.typed.precision if self.typed.steps else ""
 
     def plan_of_work(self) -> dict[str, Any]:
         """What would be done, for ``--dry-run``; JSON-able."""
@@ -96,7 +103,7 @@ class RtxBuild:
             "typing": "strongly typed",
             "flags": [],
             "cleared_flags": [],
-            "options": {},
+            "options": self.options,
             "profiles": [profile.as_dict() for profile in self.profiles],
             "plugin": None,
             "plugin_layers": {},
@@ -116,6 +123,7 @@ class RtxBuild:
             "outputs": {spec.name: spec.dtype for spec in self.outputs},
             "profiles": [profile.as_dict() for profile in self.profiles],
             "compute_capabilities": list(self.named),
+            "debug_tensors": sorted({item.name for item in self.marked if item.how == DEBUG}),
         }
 
 
@@ -126,6 +134,7 @@ def build_engine_rtx(
     profiles: ProfileOptions | None = None,
     compute_capabilities: Iterable[str] = (),
     precision: str = "",
+    inner_tensors: bool = False,
     progress: ProgressCallback | None = None,
     force: bool = False,
     command: Sequence[str] = (),
@@ -139,6 +148,7 @@ def build_engine_rtx(
         compute_capabilities: GPUs to build for, such as ``8.6``; by default all from Ampere on
             that TensorRT-RTX supports, later ones included.
         precision: ``fp32``, ``fp16`` or ``bf16``; empty for that of the graph.
+        inner_tensors: the engine gives out its inner tensors, for diagnosis.
         progress: called with the state of the build, a few times a second.
         force: replace an engine made with other settings, and build even if nothing changed.
         command: the command line, for the record.
@@ -149,10 +159,10 @@ def build_engine_rtx(
     Raises:
         VimDeployError: VIM-202, VIM-203, VIM-415 (options), VIM-204 (exists with other settings),
             VIM-301 (no TensorRT-RTX), VIM-304 to VIM-306 (output), VIM-401, VIM-409 (model),
-            VIM-410 (its metadata), VIM-601 to VIM-604 (build).
+            VIM-410 (its metadata), VIM-434 (``inner_tensors``), VIM-601 to VIM-604 (build).
         KeyboardInterrupt: after the build was stopped; nothing was changed.
     """
-    request = prepare_rtx(model_path, profiles, compute_capabilities, precision)
+    request = prepare_rtx(model_path, profiles, compute_capabilities, precision, inner_tensors)
     check_output(plan_path, model_path)
     with single_writer(plan_path):
         remove_leftovers(plan_path)
@@ -176,9 +186,14 @@ def prepare_rtx(
     options: ProfileOptions | None = None,
     compute_capabilities: Iterable[str] = (),
     precision: str = "",
+    inner_tensors: bool = False,
 ) -> RtxBuild:
     """Decide everything about a build; arguments and errors as ``build_engine_rtx``."""
     typed = graph_of_precision(model_path, precision)
+    typed_precision = typed.precision if typed.steps else ""
+    marked: tuple[MarkedTensor, ...] = ()
+    if inner_tensors:
+        typed, marked = marked_model(typed, debug_tensors=True)
     model = typed.model
     inputs = inputs_of(model)
     capabilities = trt_rtx.capabilities()
@@ -198,6 +213,8 @@ def prepare_rtx(
         named=named,
         compute_capabilities=named or capabilities.default_compute_capabilities,
         runtime_version=capabilities.version,
+        typed_precision=typed_precision,
+        marked=marked,
     )
 
 
@@ -236,7 +253,9 @@ def _build(
             export=request.typed.export,
             command=tuple(command),
             precision=request.typed_precision,
+            options=request.options,
             lowering=request.typed.steps,
+            inner_tensors=request.marked,
         )
         write_json(record_part, record.as_dict())
     return record

@@ -27,6 +27,8 @@ from vim_deploy.engine.build_process import ProgressCallback, run_worker
 from vim_deploy.engine.choose import TENSORRT
 from vim_deploy.engine.lower import Lowered, lower, ops_of
 from vim_deploy.engine.lowered_file import lowered_file
+from vim_deploy.engine.mark_inner import marked_model
+from vim_deploy.engine.marked_tensors import DEBUG, MarkedTensor
 from vim_deploy.engine.plan_layers import (
     Findings,
     findings,
@@ -84,6 +86,7 @@ class TrtBuild:
         options, profiles, plugin: what is built, and with what.
         flags, cleared_flags: BuilderFlag members.
         timing_cache: file, or None.
+        marked: inner tensors that the engine is to give out.
     """
 
     model_path: Path
@@ -99,6 +102,7 @@ class TrtBuild:
     flags: tuple[str, ...]
     cleared_flags: tuple[str, ...]
     timing_cache: Path | None
+    marked: tuple[MarkedTensor, ...] = ()
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -163,6 +167,7 @@ class TrtBuild:
             "tactic_sources": self.options.tactic_sources,
             "timing_cache": str(self.timing_cache.absolute()) if self.timing_cache else "",
             "types": types,
+            "debug_tensors": sorted({item.name for item in self.marked if item.how == DEBUG}),
         }
 
     def plan_of_work(self) -> dict[str, Any]:
@@ -203,13 +208,16 @@ def prepare_trt(
 
     Raises:
         VimDeployError: VIM-202, VIM-203, VIM-415 (options), VIM-301, VIM-302 (no TensorRT, no
-            GPU), VIM-309 (not in this version), VIM-401, VIM-409, VIM-410 (model), VIM-609 (no
-            form of the graph for this version), and as ``choose_plugin``.
+            GPU), VIM-309 (not in this version), VIM-401, VIM-409, VIM-410, VIM-434 (model),
+            VIM-609 (no form of the graph for this version), and as ``choose_plugin``.
     """
     options = options or TrtOptions()
     typed = graph_of_precision(model_path, precision)
     capabilities, gpu = trt.capabilities(), cuda_driver.gpu()
     check_options(options, capabilities, typed.precision)
+    marked: tuple[MarkedTensor, ...] = ()
+    if options.inner_tensors:
+        typed, marked = marked_model(typed, capabilities.debug_tensors)
     ops = ops_of(typed.model)
     use_plugin = bool(ops) and options.plugin != NONE
     if options.embed_plugin and not use_plugin:
@@ -242,6 +250,7 @@ def prepare_trt(
             version=capabilities.version,
             plugin_sha256=plugin.sha256 if plugin else "",
         ),
+        marked=marked,
     )
 
 
@@ -370,7 +379,9 @@ def _record(
         command=tuple(command),
         gpu=build.gpu.name,
         hardware_compat=build.options.hardware_compat,
-        plugin=_identity(build),
+        plugin=PluginIdentity.of(build.plugin, build.options.embed_plugin)
+        if build.plugin
+        else None,
         plugin_layers={op: found.plugins[op] for op in build.lowered.plugin_counts},
         precision=build.typed.precision,
         layer_types=found.types,
@@ -381,19 +392,5 @@ def _record(
         refittable=bool(facts["refittable"]),
         stripped=build.options.strip_weights,
         device_memory_bytes=int(facts["device_memory_bytes"]),
-    )
-
-
-def _identity(build: TrtBuild) -> PluginIdentity | None:
-    info = build.plugin
-    if info is None:
-        return None
-    return PluginIdentity(
-        name=Path(info.path).name,
-        sha256=info.sha256,
-        version=info.version,
-        contract_version=info.contract_version,
-        interface=info.interface,
-        ops=info.ops,
-        embedded=build.options.embed_plugin,
+        inner_tensors=build.marked,
     )

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from vim_deploy.engine.marked_tensors import MarkedTensor
+from vim_deploy.engine.plugin_library import PluginInfo
 from vim_deploy.engine.profiles import Profile
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import read_json, sha256_of
@@ -60,6 +62,19 @@ class PluginIdentity:
     ops: tuple[str, ...]
     embedded: bool = False
 
+    @classmethod
+    def of(cls, info: PluginInfo, embedded: bool) -> PluginIdentity:
+        """The library that ``info`` describes."""
+        return cls(
+            name=Path(info.path).name,
+            sha256=info.sha256,
+            version=info.version,
+            contract_version=info.contract_version,
+            interface=info.interface,
+            ops=info.ops,
+            embedded=embedded,
+        )
+
 
 @dataclass(frozen=True)
 class EngineRecord:
@@ -96,6 +111,7 @@ class EngineRecord:
         stripped: it holds no weights and must be refitted before it is used.
         device_memory_bytes: GPU memory of one execution context; 0 when not read.
         weights_from: the file its weights come from, when it was refitted.
+        inner_tensors: what the engine gives out for diagnosis; empty for one that is used.
         up_to_date: set on a record that was found rather than made; not stored.
     """
 
@@ -130,6 +146,7 @@ class EngineRecord:
     stripped: bool = False
     device_memory_bytes: int = 0
     weights_from: FileIdentity | None = None
+    inner_tensors: tuple[MarkedTensor, ...] = ()
     up_to_date: bool = field(default=False, compare=False)
 
     def settings(self) -> dict[str, Any]:
@@ -187,6 +204,7 @@ class EngineRecord:
         if known.get("plugin") is not None:
             plugin = dict(known["plugin"])
             known["plugin"] = PluginIdentity(**{**plugin, "ops": tuple(plugin["ops"])})
+        known["inner_tensors"] = tuple(map(MarkedTensor.from_dict, known.get("inner_tensors", ())))
         if known.get("weights_from") is not None:
             known["weights_from"] = FileIdentity(**known["weights_from"])
         if known["export"] is not None:

@@ -21,6 +21,7 @@ from vim_deploy.engine.worker import (
     check_interface,
     make_logger,
     make_monitor,
+    mark_debug_tensors,
     parse_model,
     peak_memory_bytes,
     serve,
@@ -66,6 +67,7 @@ def build(job: Mapping[str, Any], events: Events, stop: threading.Event) -> dict
     events.send("phase", name="Parsing the ONNX model", parent=None, steps=0)
     parse_model(module, network, logger, job["model"])
     check_interface(network, job)
+    mark_debug_tensors(network, job["debug_tensors"])
     events.send("phase_end", name="Parsing the ONNX model")
     config = _configure(module, builder, job)
     # The monitor must outlive the build; the configuration does not keep it alive.

@@ -50,6 +50,7 @@ class TrtOptions:
         tf32: matrix products of float32 tensors may round their factors to 10 bits of mantissa.
         tactic_sources: trtexec's list, ``-CUDNN,-CUBLAS``; empty for TensorRT's own choice.
         export_layers: a file for the engine inspector's full description.
+        inner_tensors: the engine gives out its inner tensors, for diagnosis.
     """
 
     plugin: str = AUTO
@@ -64,6 +65,7 @@ class TrtOptions:
     tf32: bool = False
     tactic_sources: str = ""
     export_layers: Path | None = None
+    inner_tensors: bool = False
 
     def given(self) -> tuple[str, ...]:
         """Options that differ from their defaults, as the command line names them."""
@@ -89,10 +91,9 @@ class TrtOptions:
 
 def refuse_for_rtx(options: TrtOptions) -> None:
     """VIM-203 when an option of full TensorRT was given for TensorRT-RTX."""
-    given = options.given()
-    if options.plugin == NONE:
-        # That is what TensorRT-RTX does anyway.
-        given = tuple(name for name in given if name != "--plugin")
+    # No plugin is what TensorRT-RTX does anyway.
+    allowed = {"--inner-tensors", *(["--plugin"] if options.plugin == NONE else [])}
+    given = tuple(name for name in options.given() if name not in allowed)
     if given:
         raise VimDeployError(
             "VIM-203",
@@ -155,6 +156,13 @@ def _check_together(options: TrtOptions) -> None:
             "--embed-plugin without --version-compatible",
             why="TensorRT puts plugin libraries only into version-compatible engines",
             fix="add --version-compatible, or keep the library beside the engine",
+        )
+    if options.inner_tensors and (options.refit or options.strip_weights):
+        raise VimDeployError(
+            "VIM-203",
+            f"--inner-tensors with {'--refit' if options.refit else '--strip-weights'}",
+            why="an engine with inner tensors is for diagnosis; it does not get other weights",
+            fix="leave out one of the two",
         )
     if options.embed_plugin and options.plugin == NONE:
         raise VimDeployError(

@@ -27,6 +27,7 @@ from vim_deploy.engine.worker import (
     check_interface,
     make_logger,
     make_monitor,
+    mark_debug_tensors,
     parse_model,
     peak_memory_bytes,
     serve,
@@ -220,6 +221,7 @@ def build(job: Mapping[str, Any], events: Events, stop: threading.Event) -> dict
     parse_model(module, network, logger, job["model"])
     check_interface(network, job)
     _require_plugin_layers(network, job["plugin_counts"])
+    mark_debug_tensors(network, job["debug_tensors"])
     if not capabilities.strongly_typed and "FP16" in job["flags"]:
         constrain_types(module, network, job["types"])
     events.send("phase_end", name="Parsing the ONNX model")

@@ -22,7 +22,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
@@ -49,8 +49,9 @@ class ReportedError(Exception):
     """An expected failure, reported as an event.
 
     Args:
-        stage: ``import``, ``parse``, ``empty``, ``interface``, ``target``, ``profile``, ``build``
-            or ``write``; ``plugin``, ``inspect`` and ``refit`` with full TensorRT.
+        stage: ``import``, ``parse``, ``empty``, ``interface``, ``inner-tensors``, ``target``,
+            ``profile``, ``build`` or ``write``; ``plugin``, ``inspect`` and ``refit`` with full
+            TensorRT.
         facts: JSON-able details for the parent's message.
     """
 
@@ -178,6 +179,23 @@ def check_interface(network: Any, job: Mapping[str, Any]) -> None:  # noqa: ANN4
         made = {tensor["name"]: tensor["dtype"] for tensor in tensors}
         if made != job[side]:
             raise ReportedError("interface", side=side, expected=job[side], found=made)
+
+
+def mark_debug_tensors(network: Any, names: Sequence[str]) -> None:  # noqa: ANN401
+    """Mark the tensors called ``names`` as debug tensors.
+
+    Raises:
+        ReportedError: ``inner-tensors`` when the parser has not made one of them, or TensorRT does
+            not take it.
+    """
+    made: dict[str, Any] = {}
+    for index in range(network.num_layers if names else 0):
+        layer = network.get_layer(index)
+        outputs = (layer.get_output(number) for number in range(layer.num_outputs))
+        made.update({tensor.name: tensor for tensor in outputs})
+    missing = [name for name in names if name not in made or not network.mark_debug(made[name])]
+    if missing:
+        raise ReportedError("inner-tensors", missing=missing)
 
 
 def add_profiles(

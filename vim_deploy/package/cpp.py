@@ -23,6 +23,7 @@ from typing import Any
 from vim_deploy.engine.choose import TENSORRT
 from vim_deploy.engine.gpus import describe_gpus
 from vim_deploy.engine.inspect import read_header
+from vim_deploy.engine.marked_tensors import refuse_diagnosis
 from vim_deploy.engine.passport import check_record, matching_library
 from vim_deploy.engine.record import EngineRecord, PluginIdentity, read_record, record_path
 from vim_deploy.errors import VimDeployError
@@ -159,6 +160,7 @@ def _record_of(engine: Path) -> EngineRecord:
             "copy the record from where the engine was built, or build it again",
         )
     check_record(engine, header, record)
+    refuse_diagnosis(record.inner_tensors, engine, "packaged")
     if record.stripped:
         raise _refused(
             engine,

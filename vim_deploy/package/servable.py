@@ -14,6 +14,7 @@ import onnx
 from vim_deploy.engine.build_output import external_data
 from vim_deploy.engine.choose import TENSORRT
 from vim_deploy.engine.inspect import is_engine, read_header
+from vim_deploy.engine.marked_tensors import refuse_diagnosis
 from vim_deploy.engine.passport import check_record
 from vim_deploy.engine.record import EngineRecord, read_record, record_path
 from vim_deploy.errors import VimDeployError
@@ -119,6 +120,7 @@ def _engine(path: Path) -> Servable:
             "copy the record from where the engine was built, or build it again",
         )
     check_record(path, header, record)
+    refuse_diagnosis(record.inner_tensors, path, "packaged")
     if record.stripped:
         raise _refused(
             path,

@@ -10,6 +10,7 @@ from typing import Any
 from vim_deploy.bench.estimate import dense_size, vim_bytes
 from vim_deploy.bench.subject import ONNX_RUNTIME, PYTORCH, Subject, require_info
 from vim_deploy.engine.inspect import ENGINE_SUFFIXES, is_engine, read_header
+from vim_deploy.engine.marked_tensors import refuse_diagnosis
 from vim_deploy.engine.record import EngineRecord, read_record, record_path
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.files import require_file, sha256_of
@@ -176,6 +177,7 @@ class SubjectMaker:
 
     def _engine(self, path: Path, label: str, batch: int) -> Subject:
         record = read_record(path)
+        refuse_diagnosis(() if record is None else record.inner_tensors, path, "measured")
         info = None if record is None else record.export
         self._note_unread(label, info)
         runtime = record.runtime if record is not None else read_header(path).runtime

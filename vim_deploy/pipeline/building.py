@@ -34,7 +34,7 @@ def build_engine(
     Args:
         runtime: ``auto``, ``tensorrt`` or ``tensorrt-rtx``.
         compute_capabilities: for TensorRT-RTX only.
-        options: for full TensorRT only.
+        options: for full TensorRT only, ``inner_tensors`` apart.
         precision: ``fp32``, ``fp16`` or ``bf16``; empty for that of the graph.
 
     The other arguments and errors are those of ``engine.build_rtx.build_engine_rtx`` and
@@ -59,6 +59,7 @@ def build_engine(
         profiles=profiles,
         compute_capabilities=compute_capabilities,
         precision=precision,
+        inner_tensors=options is not None and options.inner_tensors,
         progress=progress,
         force=force,
         command=command,
@@ -83,7 +84,9 @@ def plan_engine(
         work = prepare_trt(model, profiles=profiles, options=options, precision=precision)
         decided = work.plan_of_work()
     else:
-        decided = prepare_rtx(model, profiles, compute_capabilities, precision).plan_of_work()
+        inner = options is not None and options.inner_tensors
+        request = prepare_rtx(model, profiles, compute_capabilities, precision, inner)
+        decided = request.plan_of_work()
     return {"model": str(model), "output": str(output or default_plan(model, precision)), **decided}
 
 

@@ -22,9 +22,9 @@ from vim_deploy.parity.report import CaseResult, ParityReport, compare_runners
 from vim_deploy.pipeline.part_check import (
     check_parts,
     dt_rank_of,
-    file_parts,
     fixed_batch,
     require_parts,
+    runner_parts,
 )
 from vim_deploy.pipeline.subjects import Subject, SubjectOptions, is_artifact, open_subject
 from vim_deploy.pipeline.verifying import VerifyOptions, live_cases
@@ -243,12 +243,19 @@ class _Climb:
         return self.references[f"PyTorch {self.info.precision} twin"].parts
 
     def _file_parts(self, stack: ExitStack) -> PartSource:
-        assert self.path is not None
-        return stack.enter_context(file_parts(self.path, self.options.runner.provider))
+        artifact, path = self.subject.artifact, self.path
+        assert artifact is not None
+        assert path is not None
+        provider = self.options.runner.provider
+        return stack.enter_context(runner_parts(artifact.runner, path, provider))
 
     def _hides_parts(self) -> bool:
-        assert self.path is not None
-        return is_engine(self.path) or self.options.runner.provider == TENSORRT
+        artifact, path = self.subject.artifact, self.path
+        assert artifact is not None
+        assert path is not None
+        if is_engine(path):
+            return getattr(artifact.runner, "parts", None) is None
+        return self.options.runner.provider == TENSORRT
 
     def _limits(self, precision: str) -> Tolerance:
         """Limits of one precision; the user's are about the precision that the ladder leads to."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vim_deploy.engine.inspect import is_engine
+from vim_deploy.engine.record import read_record
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph import metadata
 from vim_deploy.parity.blocks import BlockReport, compare_parts
@@ -76,13 +77,17 @@ def check_parts(
 def require_parts(path: Path, provider: str | None = None) -> None:
     """VIM-422 for what can run but gives out no inner tensors."""
     if path.suffix != ".npz" and is_engine(path):
+        record = read_record(path)
+        if record is not None and record.inner_tensors:
+            return
         raise VimDeployError(
             "VIM-422",
-            f"{path.name} is an engine, and engines give out no inner tensors",
-            why="its kernels were fused when it was built; what is inside is not kept",
-            fix="verify the ONNX file that the engine was built from with --per-block: when that "
-            "agrees and the engine does not, the difference arose in the build; "
-            f"vim-deploy inspect {path.name} shows what was built",
+            f"{path.name} is an engine that gives out no inner tensors",
+            why="its kernels were fused when it was built; what is inside is not kept"
+            + ("" if record is not None else ", and there is no record that says otherwise"),
+            fix="build it for diagnosis: vim-deploy build-engine MODEL.onnx --inner-tensors; "
+            "or verify the ONNX file that it was built from with --per-block: when "
+            "that agrees and the engine does not, the difference arose in the build",
         )
     if path.suffix == ".npz":
         raise VimDeployError(
@@ -110,6 +115,17 @@ def file_parts(path: Path, provider: str | None = None) -> Iterator[PartSource]:
         raise unreadable(path.name, "it holds no vim-deploy metadata")
     with onnx_parts(model, dt_rank_of(info), path.name, provider or CPU) as parts:
         yield parts
+
+
+@contextmanager
+def runner_parts(runner: Runner, path: Path, provider: str | None = None) -> Iterator[PartSource]:
+    """Inner tensors: a module has them, an engine may; of an ONNX file they are made outputs."""
+    parts: PartSource | None = getattr(runner, "parts", None)
+    if parts is not None:
+        yield parts
+        return
+    with file_parts(path, provider) as found:
+        yield found
 
 
 def dt_rank_of(info: ExportInfo) -> int:

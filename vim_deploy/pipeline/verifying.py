@@ -17,10 +17,9 @@ from vim_deploy.parity.metrics import Tolerance, adjusted, tolerance_for
 from vim_deploy.parity.report import ParityReport, compare_runners
 from vim_deploy.pipeline.exporting import require_torch
 from vim_deploy.pipeline.opening import Opened, RunnerOptions, opened
-from vim_deploy.pipeline.part_check import check_parts, file_parts, fixed_batch, require_parts
+from vim_deploy.pipeline.part_check import check_parts, fixed_batch, require_parts, runner_parts
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
 from vim_deploy.run.base import Runner
-from vim_deploy.run.inner_runner import PartSource
 from vim_deploy.run.trt_runner import TrtRunner
 from vim_deploy.specs import ExportInfo, TensorSpec
 
@@ -99,8 +98,8 @@ def verify(
             if options.per_block and reference is not None:
                 limit = options.limits.get("relative_l2", part_limit(candidate.precision))
                 with (
-                    _parts_of(reference, Path(against)) as expected,
-                    file_parts(artifact, options.runner.provider) as found,
+                    runner_parts(reference, Path(against)) as expected,
+                    runner_parts(runner, artifact, options.runner.provider) as found,
                 ):
                     blocks = check_parts(
                         expected, found, cases, results, limit, fixed_batch(runner)
@@ -116,17 +115,6 @@ def verify(
             notes=candidate.notes,
             blocks=blocks,
         )
-
-
-@contextmanager
-def _parts_of(reference: Runner, path: Path) -> Iterator[PartSource]:
-    """The reference's inner tensors: a module has them, of a file they are made outputs."""
-    parts: PartSource | None = getattr(reference, "parts", None)
-    if parts is not None:
-        yield parts
-        return
-    with file_parts(path) as found:
-        yield found
 
 
 def batches_to_run(candidate: Runner, wanted: tuple[int, ...] | None) -> tuple[int, ...]:

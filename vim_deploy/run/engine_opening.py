@@ -11,6 +11,7 @@ from vim_deploy.deps.cudart import Cuda
 from vim_deploy.engine.choose import TENSORRT, TENSORRT_RTX
 from vim_deploy.engine.gpus import describe_gpus
 from vim_deploy.engine.inspect import PlanHeader, read_header
+from vim_deploy.engine.marked_tensors import MarkedTensor
 from vim_deploy.engine.passport import (
     Machine,
     Passport,
@@ -35,13 +36,17 @@ class OpenOptions:
 
 @dataclass(frozen=True)
 class OpenedEngine:
-    """The engine, what its record says about the model and its precision, notes, the runtime."""
+    """The engine, what its record says about the model and its precision, notes, the runtime.
+
+    ``inner`` are the inner tensors that it was built to give out; usually none.
+    """
 
     loaded: LoadedEngine
     info: ExportInfo | None
     precision: str
     notes: tuple[str, ...]
     runtime: str
+    inner: tuple[MarkedTensor, ...] = ()
 
 
 def cuda_for(path: Path) -> Cuda:
@@ -97,6 +102,7 @@ def open_engine(path: Path, cuda: Cuda, options: OpenOptions) -> OpenedEngine:
         precision,
         (*passport.notes, *loaded.notes),
         f"{'TensorRT' if runtime == TENSORRT else 'TensorRT-RTX'} {module.__version__} {gpu.name}",
+        () if record is None else record.inner_tensors,
     )
 
 

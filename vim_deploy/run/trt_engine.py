@@ -7,7 +7,7 @@ differently, how much memory a context takes, is asked in ``context_bytes``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +24,7 @@ from vim_deploy.specs import TensorSpec
 _log = get_logger(__name__)
 
 #: TensorRT's data type -> NumPy's.
-_DTYPES = {
+NUMPY_TYPES = {
     "FLOAT": "float32",
     "HALF": "float16",
     "INT8": "int8",
@@ -160,7 +160,7 @@ class LoadedEngine:
 
     def _tensor(self, name: str) -> IoTensor:
         kind = self.engine.get_tensor_dtype(name)
-        dtype = _DTYPES.get(kind.name)
+        dtype = NUMPY_TYPES.get(kind.name)
         if dtype is None:
             raise VimDeployError(
                 "VIM-415",
@@ -224,6 +224,19 @@ class LoadedEngine:
             fix="run it again with -v to see TensorRT's whole log",
         )
         return explain([*self.log.take_errors(), *filter(None, [said])], self.name, otherwise)
+
+    def ask(self, what: str, call: Callable[..., Any], *arguments: Any) -> None:  # noqa: ANN401
+        """Call TensorRT, which refuses by False or, in some of its bindings, by an exception.
+
+        Raises:
+            VimDeployError: VIM-904, or what TensorRT's messages mean.
+        """
+        try:
+            accepted = call(*arguments)
+        except Exception as error:
+            raise self.refused(what, str(error)) from error
+        if not accepted:
+            raise self.refused(what)
 
     def close(self) -> None:
         """Give engine and runtime back, in this order; contexts have to be gone."""

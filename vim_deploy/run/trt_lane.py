@@ -9,7 +9,7 @@ changes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from vim_deploy.engine.profiles import Shape
 from vim_deploy.errors import VimDeployError
 from vim_deploy.run.base import Array
 from vim_deploy.run.cuda_buffers import StagingBuffer
+from vim_deploy.run.trt_debug import DebugReader
 from vim_deploy.run.trt_engine import LoadedEngine
 
 #: Addresses of each tensor, by name.
@@ -54,6 +55,7 @@ class Lane:
         self._graphs: dict[tuple[tuple[str, int], ...], Any] = {}
         self._buffers: dict[str, StagingBuffer] = {}
         self._pending: Any = None
+        self._reader: DebugReader | None = None
         self._context = loaded.create_context()
         try:
             self.stream = cuda.create_stream()
@@ -84,7 +86,7 @@ class Lane:
             self.shape = None
             self._set_profile(profile)
             name, text = self._loaded.input.name, "x".join(map(str, shape))
-            self._ask(f"take the shape {text}", self._context.set_input_shape, name, shape)
+            self._loaded.ask(f"take the shape {text}", self._context.set_input_shape, name, shape)
             self.shape, self._profile = shape, profile
         shapes = {}
         for tensor in self._loaded.outputs:
@@ -103,7 +105,7 @@ class Lane:
         if self._context.active_optimization_profile == profile:
             return
         switch = self._context.set_optimization_profile_async
-        self._ask(f"switch to profile {profile}", switch, profile, self.stream)
+        self._loaded.ask(f"switch to profile {profile}", switch, profile, self.stream)
         # Later work may come on another stream than the switch.
         self._cuda.synchronize(self.stream)
 
@@ -131,6 +133,17 @@ class Lane:
             tensor.name: self._buffers[tensor.name].host(tensor.dtype, shapes[tensor.name]).copy()
             for tensor in self._loaded.outputs
         }
+
+    def run_inner(self, image: Array, names: Sequence[str]) -> dict[str, Array]:
+        """As ``run``, and the engine's debug tensors ``names`` beside the outputs.
+
+        A captured graph would not give them out: for lanes without.
+        """
+        if self._reader is None:
+            self._reader = DebugReader(self._cuda, self._loaded, self._context)
+        with self._reader.reading(names) as found:
+            outputs = self.run(image)
+        return {**outputs, **found}
 
     def _mark(self, index: int) -> None:
         if self._timers:
@@ -162,7 +175,7 @@ class Lane:
             return
         for name, pointer in addresses.items():
             put = self._context.set_tensor_address
-            self._ask(f"take the address of {name!r}", put, name, pointer)
+            self._loaded.ask(f"take the address of {name!r}", put, name, pointer)
         if not self._cuda_graph or key not in self._graphs:
             self._execute(stream)
             if self._cuda_graph:
@@ -173,16 +186,7 @@ class Lane:
         self._cuda.launch(graph, stream)
 
     def _execute(self, stream: int) -> None:
-        self._ask("run", self._context.execute_async_v3, stream)
-
-    def _ask(self, what: str, call: Callable[..., Any], *arguments: Any) -> None:  # noqa: ANN401
-        """Call TensorRT, which refuses by False or, in some of its bindings, by an exception."""
-        try:
-            accepted = call(*arguments)
-        except Exception as error:
-            raise self._loaded.refused(what, str(error)) from error
-        if not accepted:
-            raise self._loaded.refused(what)
+        self._loaded.ask("run", self._context.execute_async_v3, stream)
 
     def _captured(self, enqueue: Callable[[], None]) -> Any:  # noqa: ANN401 - a handle
         """The graph of what ``enqueue`` does, captured on the lane's own stream."""
@@ -258,6 +262,8 @@ class Lane:
 
     def _drop_context(self) -> None:
         self._context = None
+        # The reader holds the context as well, and the context its listener.
+        self._reader = None
 
 
 class _Finished:

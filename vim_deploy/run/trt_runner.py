@@ -8,13 +8,14 @@ one runner; each call takes a free lane (context, stream, buffers), and waits wh
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from vim_deploy.engine.marked_tensors import DEBUG, OUTPUT, refuse_diagnosis
 from vim_deploy.engine.profiles import Shape
 from vim_deploy.errors import VimDeployError
 from vim_deploy.log import get_logger
@@ -24,7 +25,7 @@ from vim_deploy.run.device_view import DeviceView, view_of
 from vim_deploy.run.engine_opening import OpenOptions, cuda_for, open_engine
 from vim_deploy.run.trt_engine import LoadedEngine, context_bytes
 from vim_deploy.run.trt_lane import Lane
-from vim_deploy.specs import ExportInfo, TensorSpec
+from vim_deploy.specs import ExportInfo, Place, TensorSpec
 
 _log = get_logger(__name__)
 
@@ -88,6 +89,7 @@ class TrtRunner:
         self._condition = threading.Condition()
         self._closed = False
         self._loaded: LoadedEngine | None = None
+        self._path = path
         self._cuda = cuda_for(path)
         before = self._cuda.memory()[0]
         options = OpenOptions(plugin, allow_plan_code, batch, module)
@@ -99,6 +101,9 @@ class TrtRunner:
             self.precision = opened.precision
             self.notes = opened.notes
             self._runtime = opened.runtime
+            self._inner = opened.inner
+            if cuda_graph:
+                refuse_diagnosis(self._inner, path, "captured in a CUDA graph")
             _require_shareable(opened.loaded, contexts)
             for _ in range(contexts):
                 self._lanes.append(Lane(self._cuda, opened.loaded, cuda_graph, timed))
@@ -125,7 +130,14 @@ class TrtRunner:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        return tuple(tensor.name for tensor in self._engine.outputs)
+        """Names of the model's outputs; inner tensors that the engine gives out are none."""
+        inner = {item.name for item in self._inner if item.how == OUTPUT}
+        return tuple(item.name for item in self._engine.outputs if item.name not in inner)
+
+    @property
+    def parts(self) -> Callable[[Array], Mapping[Place, Array]] | None:
+        """Inner tensors of a batch by place, of an engine built with them; None of any other."""
+        return self._run_parts if self._inner else None
 
     @property
     def batches(self) -> tuple[tuple[int, int, int], ...]:
@@ -158,7 +170,16 @@ class TrtRunner:
         """
         check_input(self.input, image)
         with self._lane(image.shape) as lane:
-            return lane.run(image)
+            values = lane.run(image)
+        return {name: values[name] for name in self.outputs}
+
+    def _run_parts(self, image: Array) -> dict[Place, Array]:
+        """As ``run``; what the engine cannot give out is VIM-904."""
+        check_input(self.input, image)
+        names = dict.fromkeys(item.name for item in self._inner if item.how == DEBUG)
+        with self._lane(image.shape) as lane:
+            values = lane.run_inner(image, tuple(names)) if names else lane.run(image)
+        return {item.place: item.tensor.read(values[item.name]) for item in self._inner}
 
     def run_device(
         self,
@@ -183,6 +204,7 @@ class TrtRunner:
         Raises:
             VimDeployError: as ``run``; VIM-415 also for an output that does not fit.
         """
+        refuse_diagnosis(self._inner, self._path, "run on arrays of the GPU")
         self._cuda.use()
         with self._lane(_shape_of(image)) as lane:
             ours = lane.stream if stream is None else stream

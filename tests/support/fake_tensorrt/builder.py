@@ -261,6 +261,7 @@ class Builder(Base):
             "hardware": level.name if level is not None else "NONE",
             "inputs": [_tensor(tensor) for tensor in network._inputs],
             "outputs": [_tensor(tensor) for tensor in network._outputs],
+            "debug": sorted(tensor.name for tensor in network._debug),
             "profiles": profiles,
             "layers": layers,
             "plugins": sorted(

@@ -66,6 +66,14 @@ class Runtime(Base):
         return ""
 
 
+@only(since=_TEN)
+class IDebugListener:
+    """Base of debug listeners."""
+
+    def __init__(self) -> None:
+        pass
+
+
 class SerializationConfig(Base):
     """What to leave out of a plan."""
 
@@ -198,4 +206,6 @@ class Refitter(Base):
         return True
 
 
-CLASSES = (Runtime, SerializationConfig, ICudaEngine, EngineInspector, Weights, Refitter)
+CLASSES = (
+    Runtime, IDebugListener, SerializationConfig, ICudaEngine, EngineInspector, Weights, Refitter,
+)  # fmt: skip

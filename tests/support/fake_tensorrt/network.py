@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.support.fake_tensorrt.api import Base, attribute, only
 
-_ELEVEN = (11, 0)
+_TEN, _ELEVEN = (10, 0), (11, 0)
 
 
 class ITensor(Base):
@@ -74,6 +74,7 @@ class INetworkDefinition(Base):
         self._outputs: list[Any] = []
         self._layers: list[Any] = []
         self._weights: dict[str, list[Any]] = {}
+        self._debug: list[Any] = []
 
     @property
     def num_layers(self) -> int:
@@ -95,6 +96,17 @@ class INetworkDefinition(Base):
 
     def get_layer(self, index: int) -> Any:
         return self._layers[index]
+
+    @only(since=_TEN)
+    def mark_debug(self, tensor: Any) -> bool:
+        known = any(tensor is output for layer in self._layers for output in layer._outputs)
+        if known and not self.is_debug_tensor(tensor):
+            self._debug.append(tensor)
+        return known
+
+    @only(since=_TEN)
+    def is_debug_tensor(self, tensor: Any) -> bool:
+        return any(tensor is marked for marked in self._debug)
 
     @property
     def has_implicit_batch_dimension(self) -> bool:

@@ -82,6 +82,7 @@ class OnnxParser(Base):
         self._network, self._logger = network, logger
         self._errors: list[Any] = []
         self._types: dict[str, str] = {}
+        self._inferred: dict[str, str] = {}
 
     @property
     def num_errors(self) -> int:
@@ -122,6 +123,12 @@ class OnnxParser(Base):
         return not self._errors
 
     def _read_tensors(self, model: onnx.ModelProto) -> None:
+        # What stands behind an op without a function has no type here: see _output_type.
+        graph = onnx.shape_inference.infer_shapes(model).graph
+        for value in (*graph.value_info, *graph.output):
+            kind = value.type.tensor_type.elem_type
+            if kind in _NETWORK_TYPES:
+                self._inferred[value.name] = _NETWORK_TYPES[kind]
         for tensor in model.graph.initializer:
             self._types[tensor.name] = _NETWORK_TYPES[tensor.data_type]
             values = onnx.numpy_helper.to_array(tensor)
@@ -161,7 +168,7 @@ class OnnxParser(Base):
 
     def _add(self, node: onnx.NodeProto, kind: str, suffix: str = "") -> None:
         for name in node.output:
-            self._types[name] = self._output_type(node)
+            self._types[name] = self._inferred.get(name) or self._output_type(node)
         module = self.fake.module
         layer = module.ILayer(
             node.name + suffix,
@@ -183,7 +190,9 @@ class OnnxParser(Base):
         if node.op_type == "Constant":
             tensor = attributes.get("value")
             return _NETWORK_TYPES[tensor.data_type] if tensor is not None else "INT64"
-        known = [self._types[name] for name in node.input if name in self._types]
+        # Where chooses between the second and the third.
+        sources = node.input[1:] if node.op_type == "Where" else node.input
+        known = [self._types[name] for name in sources if name in self._types]
         return known[0] if known else "FLOAT"
 
     def _finish(self, model: onnx.ModelProto) -> None:

@@ -1,7 +1,8 @@
 """The bytes of a fake plan: TensorRT's header as trtexec reads it, then JSON.
 
 The JSON says: ``version``, ``compute_capability``, ``hardware`` (compatibility level),
-``inputs`` and ``outputs`` (``name``, ``dtype`` as a DataType member, ``shape``), ``profiles`` (per
+``inputs`` and ``outputs`` (``name``, ``dtype`` as a DataType member, ``shape``), ``debug`` (names
+of tensors that were marked), ``profiles`` (per
 profile and input: ``min``, ``opt``, ``max``), ``layers`` (in the inspector's form), ``plugins``
 (op types it needs), ``refit`` and ``stripped``, ``weights`` (name -> [dtype, number of values,
 sha256]), ``host_code`` (carries a plugin library).

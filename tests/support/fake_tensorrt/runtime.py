@@ -37,6 +37,7 @@ DataType = enum.IntEnum(
     "DataType", ["FLOAT", "HALF", "INT8", "INT32", "BOOL", "UINT8", "FP8", "BF16", "INT64"], start=0
 )
 TensorIOMode = enum.IntEnum("TensorIOMode", ["NONE", "INPUT", "OUTPUT"], start=0)
+TensorLocation = enum.IntEnum("TensorLocation", ["DEVICE", "HOST"], start=0)
 Severity = enum.IntEnum(
     "Severity", ["INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"], start=0
 )
@@ -87,6 +88,7 @@ class State:
         creators: names of registered plugins.
         fail: calls that answer False: ``execute``, ``shape``, ``address``, ``profile``.
         calls: names of calls, in order.
+        engines: classes of engines by the ``kind`` of their plans; others are the tiny network.
         alive: objects not yet released, by class name.
         released: class names of objects in the order they were released.
     """
@@ -97,6 +99,7 @@ class State:
     creators: set[str] = field(default_factory=set)
     fail: set[str] = field(default_factory=set)
     calls: list[str] = field(default_factory=list)
+    engines: dict[str, Any] = field(default_factory=dict)
     alive: dict[str, int] = field(default_factory=dict)
     released: list[str] = field(default_factory=list)
 
@@ -104,6 +107,11 @@ class State:
         self.alive[name] = self.alive.get(name, 0) + step
         if step < 0:
             self.released.append(name)
+
+
+class _DebugListener:
+    def __init__(self) -> None:
+        pass
 
 
 class _Logger:
@@ -263,7 +271,9 @@ class _Runtime:
         if refusal:
             self.say(Severity.ERROR, refusal)
             return None
-        return _Engine(json.loads(data[HEADER_BYTES:]), self)
+        plan = json.loads(data[HEADER_BYTES:])
+        made = self.state.engines.get(plan.get("kind", ""), _Engine)
+        return made(plan, self)
 
     def _refusal(self, data: bytes) -> str:
         """What TensorRT says about a plan it does not take; empty for one it takes."""
@@ -335,4 +345,7 @@ def runtime_module(version: str, cuda: FakeCudart) -> ModuleType:
         DataType=DataType,
         get_plugin_registry=lambda: registry,
     )
+    if numbers >= (10, 0):
+        module.IDebugListener = type("IDebugListener", (_DebugListener,), {})
+        module.TensorLocation = TensorLocation
     return module

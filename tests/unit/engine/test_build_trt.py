@@ -231,6 +231,8 @@ def test_bfloat16_on_8_6_is_an_error(make, tmp_path):
     [
         (TrtOptions(embed_plugin=True), "VIM-203"),
         (TrtOptions(embed_plugin=True, version_compatible=True, plugin="none"), "VIM-203"),
+        (TrtOptions(inner_tensors=True, refit=True), "VIM-203"),
+        (TrtOptions(inner_tensors=True, strip_weights=True), "VIM-203"),
         (TrtOptions(opt_level=9), "VIM-202"),
         (TrtOptions(workspace_mib=0), "VIM-202"),
         (TrtOptions(hardware_compat="hopper"), "VIM-202"),

@@ -1,0 +1,83 @@
+"""Inner tensors that an engine gives out for diagnosis, as its record stores them.
+
+``mark_inner`` chooses them when the engine is built with ``--inner-tensors``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vim_deploy.errors import VimDeployError
+from vim_deploy.graph.inner_tensors import InnerTensor
+from vim_deploy.specs import Place, place
+
+#: How a tensor is given out: to a listener, as an output made for that, or as an output of the
+#: model that it is anyway.
+DEBUG, OUTPUT, OWN_OUTPUT = "debug tensor", "output", "own output"
+
+
+@dataclass(frozen=True)
+class MarkedTensor:
+    """An inner tensor of an engine; plain values, as the record stores them.
+
+    Attributes:
+        block, part, direction: its place, see ``specs.Place``.
+        name: of the tensor; several places may share one.
+        how: ``DEBUG``, ``OUTPUT`` or ``OWN_OUTPUT``.
+        index, columns, factor: how to read the place off the tensor, see ``InnerTensor``.
+    """
+
+    block: int
+    part: str
+    direction: str
+    name: str
+    how: str
+    index: int | None = None
+    columns: tuple[int, ...] | None = None
+    factor: float = 1.0
+
+    @property
+    def place(self) -> Place:
+        """Where it is in the model."""
+        return place(self.block, self.part, self.direction)
+
+    @property
+    def tensor(self) -> InnerTensor:
+        """How to read the place's value."""
+        return InnerTensor(self.name, self.index, self.columns, self.factor)
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> MarkedTensor:
+        """The inverse of ``dataclasses.asdict`` after a JSON round trip.
+
+        Raises:
+            ValueError, TypeError, KeyError: the mapping is not such a tensor.
+        """
+        columns = value["columns"]
+        made = cls(**{**value, "columns": None if columns is None else tuple(map(int, columns))})
+        if made.how not in (DEBUG, OUTPUT, OWN_OUTPUT) or not isinstance(made.name, str):
+            raise ValueError(f"inner tensor {made.name!r} is a {made.how!r}")
+        _ = made.place
+        return made
+
+
+def refuse_diagnosis(marked: tuple[MarkedTensor, ...], path: Path, what: str) -> None:
+    """VIM-435 when an engine that was built for diagnosis is to be used for anything else.
+
+    Args:
+        marked: inner tensors of its record.
+        path: of the engine.
+        what: is not done with it, such as ``measured``.
+    """
+    if marked:
+        raise VimDeployError(
+            "VIM-435",
+            f"{path.name} is built for diagnosis and is not {what}",
+            why=f"it gives out {len({item.name for item in marked})} inner tensors, which TensorRT "
+            "therefore does not fuse: neither its time nor its rounding are those of the engine "
+            "without them",
+            fix="build it without --inner-tensors",
+        )
