@@ -27,12 +27,12 @@ def list_recipes(as_json: bool) -> None:
         (
             recipe.name,
             recipe.title,
-            "-" if recipe.published.top1 is None else f"{recipe.published.top1:g} %",
+            recipe.published.figures,
             recipe.checkpoint.address,
         )
         for recipe in recipes
     ]
-    print_table("recipes", ("name", "what", "published top-1", "checkpoint"), rows)
+    print_table("recipes", ("name", "what", "published", "checkpoint"), rows)
 
 
 @command.command("show")

@@ -18,6 +18,7 @@ from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.schema import (
     CHECKPOINT_PARTS,
+    FIGURES,
     NONE,
     TASKS,
     CheckpointSource,
@@ -60,12 +61,6 @@ _TOP = {
 _CHECKPOINT = {"address": _TEXT, "part": _TEXT}
 _IMAGE = {"mean": _LIST, "std": _LIST, "crop_ratio": _NUMBER, "interpolation": _TEXT}
 _PUBLISHED = {"dataset": _TEXT, "source": _TEXT, "paper": _TEXT}
-#: Figures of each task.
-_FIGURES = {
-    "classification": ("top1", "top5"),
-    "segmentation": ("miou",),
-    "detection": ("box_ap", "mask_ap"),
-}
 _TOLERANCES = {
     "atol": _NUMBER,
     "rtol": _NUMBER,
@@ -260,7 +255,7 @@ def _image(table: Mapping[str, Any], config: ModelConfig, path: Path) -> ImagePr
 
 
 def _published(table: Mapping[str, Any], task: str, path: Path) -> Published:
-    figures = _FIGURES.get(task, ())
+    figures = FIGURES.get(task, ())
     keys = {**dict.fromkeys(figures, _FIGURE), **_PUBLISHED}
     values = {"top1": None, "top5": None, **_checked(path, "published.", table, keys)}
     for key in figures:

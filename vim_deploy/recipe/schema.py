@@ -18,6 +18,12 @@ from vim_deploy.specs import ImagePreparation
 
 #: Tasks a recipe can name.
 TASKS = ("classification", "segmentation", "detection")
+#: Published figures of each task, attributes of ``Published``.
+FIGURES = {
+    "classification": ("top1", "top5"),
+    "segmentation": ("miou",),
+    "detection": ("box_ap", "mask_ap"),
+}
 #: Which weights of a training checkpoint are exported; ``auto`` takes ``model`` when it is there.
 CHECKPOINT_PARTS = ("auto", "model", "model_ema")
 #: ``labels`` and the published figures say this when there is nothing.
@@ -61,6 +67,15 @@ class Published:
     miou: float | None = None
     box_ap: float | None = None
     mask_ap: float | None = None
+
+    @property
+    def figures(self) -> str:
+        """The reported figures in one line, as ``top-1 76.1 %, top-5 93 %``; ``-`` for none."""
+        named = {"top-1": self.top1, "top-5": self.top5, "mIoU": self.miou}
+        percent = [f"{name} {value:g} %" for name, value in named.items() if value is not None]
+        points = {"box AP": self.box_ap, "mask AP": self.mask_ap}
+        precision = [f"{name} {value:g}" for name, value in points.items() if value is not None]
+        return ", ".join([*percent, *precision]) or "-"
 
 
 @dataclass(frozen=True)
@@ -120,7 +135,9 @@ class Recipe:
         return self.model_config.num_classes if self.dense is None else self.dense.num_classes
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able form with every value resolved."""
+        """JSON-able form with every value resolved; of the figures those of the task."""
+        others = {name for names in FIGURES.values() for name in names} - {*FIGURES[self.task]}
+        published = dataclasses.asdict(self.published)
         return {
             "name": self.name,
             "title": self.title,
@@ -129,7 +146,7 @@ class Recipe:
             "labels": self.labels,
             "checkpoint": dataclasses.asdict(self.checkpoint),
             "image": dataclasses.asdict(self.image),
-            "published": dataclasses.asdict(self.published),
+            "published": {key: value for key, value in published.items() if key not in others},
             "tolerances": dataclasses.asdict(self.tolerances),
             "model_config": self.model_config.as_dict(),
             "dense": None if self.dense is None else self.dense.as_dict(),

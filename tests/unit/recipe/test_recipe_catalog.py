@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.recipe import catalog
 from vim_deploy.recipe.load import checkpoint_address, read_labels
 from vim_deploy.recipe.model_config import ModelConfig
-from vim_deploy.recipe.schema import CUSTOM
+from vim_deploy.recipe.schema import CUSTOM, NONE
 
 SHORT = ("vim-tiny", "vim-tiny-plus", "vim-small", "vim-small-plus", "vim-base")
 #: The official README's ImageNet-1K table: top-1, top-5.
@@ -21,6 +22,15 @@ PUBLISHED = {
     "vim-small": (80.5, 95.1),
     "vim-small-plus": (81.6, 95.4),
     "vim-base": (81.9, 95.8),
+}
+
+#: The paper's tables: mean intersection over union, or box and mask average precision.
+DENSE: dict[str, tuple[float | None, ...]] = {
+    "upernet-vim-tiny": (41.0,),
+    "upernet-vim-small": (44.9,),
+    "vimdet-tiny": (45.7, 39.2),
+    "vimdet-small": (None, None),
+    "vimdet-base": (None, None),
 }
 
 
@@ -95,8 +105,44 @@ def test_short_name_ignores_size_classes_and_training_only_keywords() -> None:
     assert catalog.short_name(tiny.replace(depth=12)) == CUSTOM
 
 
-def test_shipped_recipes_are_the_five_and_the_toy() -> None:
-    assert catalog.recipe_names() == tuple(sorted((*SHORT, "vim-digits")))
+def test_shipped_recipes() -> None:
+    assert catalog.recipe_names() == tuple(sorted((*SHORT, *DENSE, "vim-digits")))
+
+
+@pytest.mark.parametrize(("name", "figures"), DENSE.items())
+def test_dense_recipes(name: str, figures: tuple[float | None, ...]) -> None:
+    recipe = catalog.find_recipe(name)
+    published = recipe.published
+    found = (
+        (published.miou,) if name.startswith("upernet") else (published.box_ap, published.mask_ap)
+    )
+    assert found == figures
+    assert recipe.checkpoint.address == NONE
+    with pytest.raises(VimDeployError) as caught:
+        checkpoint_address(recipe)
+    assert caught.value.code == "VIM-401"
+    assert f"--model {name}" in caught.value.fix
+    assert len(read_labels(recipe)) == recipe.num_classes
+    assert catalog.find_dense_recipe(name) == recipe
+    assert catalog.find_dense_recipe("vim-tiny") is None
+
+
+def test_the_list_names_the_figures_of_each_task(capsys: pytest.CaptureFixture[str]) -> None:
+    from vim_deploy.cli.main import run
+
+    assert run(["recipes", "list", "--json"]) == 0
+    listed = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)["recipes"]}
+    assert listed["upernet-vim-tiny"]["published"]["miou"] == 41.0
+    assert run(["recipes", "list"]) == 0
+    words = " ".join(capsys.readouterr().err.split())
+    assert "top-1 76.1" in words
+    assert "mIoU 41" in words
+    assert "box AP 45.7" in words
+    assert run(["recipes", "show", "vimdet-tiny"]) == 0
+    shown = capsys.readouterr().err
+    assert "dense.pyramid.out_channels" in shown
+    assert "published.box_ap" in shown
+    assert "published.top1" not in shown
 
 
 @pytest.mark.parametrize("name", SHORT)
