@@ -74,7 +74,9 @@ def find_variant(name: str) -> ModelConfig:
     """
     known = variants()
     if name not in known:
-        raise VimDeployError("VIM-201", f"unknown model {name!r}", fix=nearest(name, known))
+        # --model takes the recipes of dense models as well.
+        names = (*known, *(recipe for recipe in recipe_names() if find_dense_recipe(recipe)))
+        raise VimDeployError("VIM-201", f"unknown model {name!r}", fix=nearest(name, names))
     return known[name]
 
 
