@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -16,6 +17,7 @@ from vim_deploy.graph.activations import measure_activations, peak_of_live
 from vim_deploy.graph.export_graph import ExportedGraph, export_graph
 from vim_deploy.model.heads import DeployedModel, parse_head
 from vim_deploy.model.vim import VisionMamba
+from vim_deploy.pipeline import inspect
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.specs import CheckpointInfo, ExportInfo, ImagePreparation
 
@@ -183,3 +185,14 @@ def test_few_tokens_are_not_told_from_widths() -> None:
     found = exported(32)[1].activations
     assert not found.square_told
     assert "none is" not in str(found)
+
+
+def test_inspect_describes_a_changed_file_all_the_same(
+    plain: tuple[ModelConfig, ExportedGraph], tmp_path: Path
+) -> None:
+    onnx.save(plain[1].model, tmp_path / "plain.onnx")
+    found = inspect(tmp_path / "plain.onnx")["activations"]
+    assert found["tokens"] == TOKENS
+    onnx.save(attention(plain[1].model), tmp_path / "changed.onnx")
+    found = inspect(tmp_path / "changed.onnx")["activations"]
+    assert found["not_measured"].startswith("VIM-502")
