@@ -89,7 +89,8 @@ class ExportInfo:
         image: preparation of pictures for this model.
         preprocess: what the graph does itself: ``none`` (takes normalised NCHW float),
             ``normalize`` (takes NCHW float in [0, 1]), ``uint8`` (takes NHWC uint8).
-        head: ``logits``, ``softmax``, ``topk:K`` or ``features``.
+        head: ``logits``, ``softmax``, ``topk:K``, ``features`` or ``tokens``; of segmentation also
+            ``upsampled`` and ``labels``, with ``+aux`` behind the logits of both heads.
         graph: ``base``, ``fused`` or ``fused-low-rank``: the form that was asked for. What has no
             fused form (a scan without a partner, v1's shared convolution) stays as in ``base``.
         precision: of weights and activations, where ``precision_policy`` does not keep float32.

@@ -7,10 +7,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
-from tests.support.reference import SMALL
+from tests.support.reference import SMALL, arrays_of
 from vim_deploy.cli.main import run
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.export_graph import finish_graph, named_trace
@@ -91,6 +92,15 @@ def test_stored_outputs_of_the_official_code(
         # Seven classes in stride 4 or at the picture's size, hardly a pixel of another one.
         assert found["logits"].mean_iou is not None
         assert found["logits"].mean_iou > 0.999
+
+
+def test_what_a_stored_file_does_not_hold_is_said(exported: Exported, tmp_path: Path) -> None:
+    stored = dict(arrays_of(SMALL / f"{PYRAMID}.npz"))
+    del stored["output_p3"]
+    np.savez(tmp_path / "part.npz", **stored)  # type: ignore[arg-type]
+    report = verify(exported(PYRAMID, "features"), str(tmp_path / "part.npz"), ONE)
+    report.require_passed()
+    assert report.notes[-1] == "not compared, because part.npz does not hold it: p3"
 
 
 def test_another_file_and_label_maps(exported: Exported) -> None:

@@ -109,7 +109,7 @@ def _report(result: ExportResult) -> None:
         worst = result.parity.worst
         say(
             f"checked: {result.parity.candidate} against {result.parity.reference}, "
-            f"largest difference {worst.max_abs:.2g} (relative L2 {worst.relative_l2:.2g})"
+            + worst.in_words
         )
     else:
         say(result.notes[-1])

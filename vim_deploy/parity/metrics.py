@@ -172,6 +172,16 @@ class Comparison:
         """Whether every limit is met."""
         return not self.failures
 
+    @property
+    def in_words(self) -> str:
+        """How far apart the sides are."""
+        if not self.indices or self.top1_agreement is None:
+            return f"largest difference {self.max_abs:.2g} (relative L2 {self.relative_l2:.2g})"
+        share = f"{100 * self.top1_agreement:.2f} %"
+        if self.mean_iou is None:
+            return f"the same first class for {share} of the pictures"
+        return f"the same class at {share} of the pixels (mean IoU {100 * self.mean_iou:.2f} %)"
+
     def explained(self, limits: str) -> str:
         """What is not met, with the distances and their ``limits`` where there are any."""
         found = "; ".join(self.failures)

@@ -112,9 +112,17 @@ def verify(
             tolerance=tolerance,
             results=results,
             command=tuple(command),
-            notes=candidate.notes,
+            notes=(*candidate.notes, *_not_stored(runner, stored, Path(against))),
             blocks=blocks,
         )
+
+
+def _not_stored(runner: Runner, stored: Sequence[Case], path: Path) -> Iterator[str]:
+    """What a stored file could not be asked about."""
+    for case in stored:
+        missing = [name for name in runner.outputs if name not in case.stored]
+        if missing:
+            yield f"not compared, because {path.name} does not hold it: {', '.join(missing)}"
 
 
 def batches_to_run(candidate: Runner, wanted: tuple[int, ...] | None) -> tuple[int, ...]:

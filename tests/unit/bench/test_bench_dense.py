@@ -1,0 +1,75 @@
+"""Benchmarks of dense models: estimates against measured peaks, and baselines that fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.reference import SMALL
+from vim_deploy.bench.estimate import dense_size, vim_bytes
+from vim_deploy.bench.subject import ONNX_RUNTIME, PYTORCH
+from vim_deploy.errors import VimDeployError
+from vim_deploy.pipeline.benchmarking import BenchOptions, benchmark
+from vim_deploy.pipeline.exporting import ExportOptions, export
+from vim_deploy.recipe.catalog import find_recipe
+from vim_deploy.recipe.request import ModelRequest
+
+SEGMENTOR = str(SMALL / "E01_upernet.pth")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "head", "side", "runner", "peak"),
+    [
+        ("upernet-vim-tiny", "logits", 256, ONNX_RUNTIME, 232),
+        ("upernet-vim-tiny", "logits", 512, ONNX_RUNTIME, 498),
+        ("upernet-vim-tiny", "logits", 256, PYTORCH, 492),
+        ("vimdet-tiny", "features", 512, ONNX_RUNTIME, 259),
+        ("vimdet-tiny", "features", 512, PYTORCH, 558),
+    ],
+)
+def test_estimates(recipe: str, head: str, side: int, runner: str, peak: int) -> None:
+    """Peaks in MB, batch 1, ONNX Runtime 1.32 and PyTorch 2.13 on Linux x86-64."""
+    found = find_recipe(recipe)
+    assert found.dense is not None
+    config = found.model_config.replace(img_size=side)
+    behind = dense_size(config, found.dense, head)
+    assert 0.9 < vim_bytes(config, 1, runner, behind) / 1e6 / peak < 1.3
+
+
+def test_what_the_head_gives_decides() -> None:
+    found = find_recipe("upernet-vim-tiny")
+    assert found.dense is not None
+    heads = ("features", "logits", "upsampled+aux")
+    sizes = [dense_size(found.model_config, found.dense, head) for head in heads]
+    assert sizes[0].values < sizes[1].values < sizes[2].values
+    assert sizes[0].weights < sizes[1].weights == sizes[2].weights
+    assert dense_size(found.model_config, found.dense, "labels").values == sizes[2].values
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bench") / "seg.onnx"
+    options = ExportOptions(head="labels", check=False)
+    return export(ModelRequest(SEGMENTOR), path, options).path
+
+
+def test_pytorch_beside_a_segmentation_network(file: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    options = BenchOptions(baselines=("pytorch",), warmup=0, duration=0.05, threads=1)
+    report = benchmark([file], options)
+    report.require_measured()
+    found = {item.subject.runtime: item for item in report.measurements}
+    assert set(found) == {ONNX_RUNTIME, PYTORCH}
+    for item in found.values():
+        assert item.subject.tokens == 16
+        assert item.subject.image == (64, 64)
+        assert item.subject.estimated_bytes is not None
+
+
+@pytest.mark.parametrize("baseline", ["deit", "deit-tiny"])
+def test_no_classifier_beside_a_dense_model(file: Path, baseline: str) -> None:
+    with pytest.raises(VimDeployError) as caught:
+        benchmark([file], BenchOptions(baselines=(baseline,)))
+    assert caught.value.code == "VIM-203"
+    assert "--baseline pytorch" in caught.value.fix
