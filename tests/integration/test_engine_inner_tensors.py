@@ -308,6 +308,24 @@ def test_only_what_was_marked_is_given_out(
         lane = runner._free[0]
         with pytest.raises(VimDeployError, match="is not a debug tensor"):
             lane.run_inner(image, ["logits"])
+    del engine, lane
+
+
+@ON_ALL
+def test_the_context_goes_before_its_engine(
+    monkeypatch: pytest.MonkeyPatch, gpu: FakeCudart, tmp_path: Path, files: Files, version: str
+) -> None:
+    built = build(monkeypatch, gpu, tmp_path, files.fp32, version)
+    gc.disable()
+    try:
+        with TrtRunner(built.plan) as runner:
+            assert runner.parts is not None
+            runner.parts(np.zeros((1, 3, 16, 16), np.float32))
+        released = list(built.module.state.released)
+    finally:
+        gc.enable()
+    # TensorRT's order, and without waiting for the garbage collector.
+    assert released == ["context", "engine", "runtime"]
 
 
 def test_what_does_not_arrive_is_an_error(
