@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import importlib.util
 import json
 import os
 import platform
@@ -174,6 +175,30 @@ def check_engine(run: Run, folder: Path, model: str, precision: str) -> Path | N
     return plan
 
 
+def look_inside(run: Run, folder: Path, precision: str) -> None:
+    """An engine that gives out its inner tensors, part by part against ONNX Runtime."""
+    name = f"{DIGITS} {precision}: inner tensors"
+    model = folder / f"{DIGITS}.onnx"
+    if importlib.util.find_spec("onnxruntime") is None:
+        run.leave_out(name, "onnxruntime, which computes the other side, is not installed")
+        return
+    plan = run.path.parent / "engines" / f"{DIGITS}-{precision}-inner.plan"
+    plan.parent.mkdir(exist_ok=True)
+    built = run.deploy(
+        f"{name}: build",
+        *("build-engine", str(model), "-o", str(plan), "--force", "--inner-tensors"),
+        *("--runtime", "tensorrt", "--precision", precision),
+        *("--tactic-sources", "-CUBLAS,-CUBLAS_LT,-CUDNN"),
+    )
+    if built is not None:
+        run.deploy(
+            f"{name}: per block",
+            *("verify", str(plan), "--against", str(model), "--per-block", "--random", "2"),
+            *("--batches", "1", "--relative-l2", RELATIVE_L2[precision], "--atol", "1e9"),
+            *("--cosine", "0", "--report", str(plan.parent / f"{plan.stem}-parity")),
+        )
+
+
 def run_all(folder: Path, out: Path, batches: str, tensorrt_root: str | None) -> int:
     """All steps on the GPU; the exit code."""
     from vim_deploy.deps import cuda_driver
@@ -203,6 +228,8 @@ def run_all(folder: Path, out: Path, batches: str, tensorrt_root: str | None) ->
         if kept and model != DIGITS:
             bench(run, model, kept, batches)
             torch_module(run, folder / f"{model}.onnx", kept, batches, built)
+    for precision in PRECISIONS:
+        look_inside(run, folder, precision)
     for name in run.failed:
         print(f"failed: {name}", file=sys.stderr)
     print(f"wrote {run.path}")

@@ -26,6 +26,7 @@ from tests.support.fake_tensorrt.onnx_engine import KIND, use_onnx_engines
 from tests.support.fake_tensorrt.plan import decode_plan
 from tests.support.fake_tensorrt.runtime import plan_bytes, runtime_module
 from tests.support.trt_builds import VERSIONS, make_machine
+from vim_deploy.cli.main import run
 from vim_deploy.deps import trt
 from vim_deploy.engine.build_trt import build_engine_trt
 from vim_deploy.engine.mark_inner import marked_model
@@ -307,6 +308,24 @@ def test_only_what_was_marked_is_given_out(
         lane = runner._free[0]
         with pytest.raises(VimDeployError, match="is not a debug tensor"):
             lane.run_inner(image, ["logits"])
+    del engine, lane
+
+
+@ON_ALL
+def test_the_context_goes_before_its_engine(
+    monkeypatch: pytest.MonkeyPatch, gpu: FakeCudart, tmp_path: Path, files: Files, version: str
+) -> None:
+    built = build(monkeypatch, gpu, tmp_path, files.fp32, version)
+    gc.disable()
+    try:
+        with TrtRunner(built.plan) as runner:
+            assert runner.parts is not None
+            runner.parts(np.zeros((1, 3, 16, 16), np.float32))
+        released = list(built.module.state.released)
+    finally:
+        gc.enable()
+    # TensorRT's order, and without waiting for the garbage collector.
+    assert released == ["context", "engine", "runtime"]
 
 
 def test_what_does_not_arrive_is_an_error(
@@ -372,6 +391,29 @@ def test_engines_without_them_say_how_to_get_them(
     with pytest.raises(VimDeployError, match="VIM-422") as caught:
         verify(built.plan, str(files.checkpoint), PART_BY_PART)
     assert "--inner-tensors" in caught.value.fix
+
+
+def test_on_the_command_line(
+    monkeypatch: pytest.MonkeyPatch, gpu: FakeCudart, tmp_path: Path, files: Files, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(trt, "is_installed", lambda: True)
+    make_machine(monkeypatch, tmp_path, "10.14")
+    command = ["build-engine", str(files.fp32), "-o", "m.plan", "--runtime", "tensorrt"]
+    assert run([*command, "--inner-tensors", "--plugin", "none"]) == 0
+    assert "for diagnosis only: it gives out 30 inner tensors" in capsys.readouterr().err
+    assert run(["inspect", "m.plan"]) == 0
+    shown = capsys.readouterr().err
+    assert "30 places" in shown
+    assert "inner_tensors[" not in shown
+    assert run(["inspect", "m.plan", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["record"]["inner_tensors"]) == 30
+    built = build(monkeypatch, gpu, tmp_path, files.fp32, "10.14", fault=one_weight)
+    verify_command = ["verify", str(built.plan), "--against", str(files.checkpoint)]
+    assert run([*verify_command, "--per-block", "--random", "1", "--batches", "1"]) == 7
+    said = capsys.readouterr().err
+    assert "error VIM-702" in said
+    assert "block 1 x_proj bwd" in said
 
 
 def test_a_file_of_another_exporter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -81,6 +81,7 @@ def started(
     (folder / "prepared.json").write_text(json.dumps({"models": ["vim-tiny"]}))
     monkeypatch.setattr(check.subprocess, "run", machine.run)
     monkeypatch.setattr(cuda_driver, "gpu", lambda: Gpu("Fake H200", 9, 0, 132))
+    monkeypatch.setattr(check.importlib.util, "find_spec", lambda name: object())
     monkeypatch.delenv("TORCH_PYTHON", raising=False)
     # Set by the script for its own commands; here it must not outlive the test.
     monkeypatch.setenv("VIM_DEPLOY_PLUGIN", "")
@@ -108,7 +109,10 @@ def test_every_step(check: ModuleType, tmp_path: Path, monkeypatch: pytest.Monke
     assert digits[digits.index("--top1-agree") + 1] == "0.9972"
     assert 358 / 360 < float("0.9972") <= 359 / 360
     limits = [c[c.index("--relative-l2") + 1] for c in machine.commands if c[0] == "verify"]
-    assert limits == ["1e-3", "1e-2", "1e-3", "1e-2"]
+    assert limits == ["1e-3", "1e-2", "1e-3", "1e-2", "1e-3", "1e-2"]
+    inner = [c for c in machine.commands if "--inner-tensors" in c or "--per-block" in c]
+    assert [c[0] for c in inner] == ["build-engine", "verify"] * 2
+    assert all("vim-digits.onnx" in " ".join(c) for c in inner)
     assert list(value["left_out"]) == ["vim-tiny: PyTorch module on the GPU"]
 
 

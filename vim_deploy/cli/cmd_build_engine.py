@@ -120,5 +120,10 @@ def report(record: EngineRecord) -> None:
             f"in the engine: {record.precision}, {record.engine_layers} layers "
             f"({', '.join(types)}); plugin layers: {', '.join(counts) or 'none'}"
         )
+    if record.inner_tensors:
+        say(
+            f"for diagnosis only: it gives out {len(record.inner_tensors)} inner tensors, for "
+            "verify --per-block"
+        )
     if record.stripped:
         say(f"it holds no weights: vim-deploy refit {record.plan.name} {record.source.name}")

@@ -39,6 +39,11 @@ def command(file: Path, graph: bool, batch: int | None, gpu: str | None, as_json
         print_json(description)
         return
     inventory = description.pop("inventory", None)
+    record = description.get("record") or {}
+    if record.get("inner_tensors"):
+        # Some hundred rows otherwise; --json has them.
+        places = f"{len(record['inner_tensors'])} places, for verify --per-block"
+        description["record"] = {**record, "inner_tensors": places}
     kind = description["kind"]
     print_table(f"{file.name}: {kind}", ("what", "value"), flat_rows(description))
     if inventory is not None:

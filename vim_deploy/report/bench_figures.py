@@ -144,11 +144,19 @@ def _megabytes(result: Value) -> float:
     return float(result["memory"].get("model_bytes") or 0) / 1e6
 
 
+def _gpu_megabytes(result: Value) -> float:
+    return float(device_bytes(result["memory"]) or 0) / 1e6
+
+
 def curve_figures(value: Value) -> Iterator[Figure]:
-    """Time and memory against image size, as in figure 1 of the Vim paper (arXiv 2401.09417)."""
+    """Time and memory against image size, as in figure 1 of the Vim paper (arXiv 2401.09417).
+
+    Where engines ran, also their memory on the GPU, which is what the paper's figure shows.
+    """
     kinds: tuple[tuple[str, str, str, Callable[[Value], float]], ...] = (
         ("time", "Time for one image", "milliseconds", _milliseconds_for_one),
         ("space", "Memory above the empty runtime", "MB", _megabytes),
+        ("gpu", "GPU memory of engine, contexts and buffers", "MB", _gpu_megabytes),
     )
     results = [result for result in measured(value) if result["tokens"] is not None]
     sizes = {float(r["tokens"]): image_size(list(dict.fromkeys(r["image"]))) for r in results}

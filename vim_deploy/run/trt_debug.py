@@ -115,8 +115,10 @@ class DebugReader:
         try:
             yield self._found
         except VimDeployError as error:
+            if self._failure is None:
+                raise
             # The run ended because the copy did.
-            raise self._failure or error from error
+            raise self._failure from error
         finally:
             self._context.set_all_tensors_debug_state(False)
         if self._failure is not None:
@@ -126,6 +128,10 @@ class DebugReader:
             more = f" and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
             listed = ", ".join(map(repr, missing[:_LISTED])) + more
             raise self._loaded.refused(f"give out the inner tensors {listed}")
+
+    def close(self) -> None:
+        """Let go of the context; it holds the listener, and so neither would ever go by itself."""
+        self._context = None
 
 
 def pointer_of(address: Any) -> int:  # noqa: ANN401 - what a binding gives for a void pointer

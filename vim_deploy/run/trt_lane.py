@@ -261,9 +261,10 @@ class Lane:
             self._cuda.destroy_event(timer)
 
     def _drop_context(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
         self._context = None
-        # The reader holds the context as well, and the context its listener.
-        self._reader = None
 
 
 class _Finished:

@@ -103,6 +103,10 @@ class _Context:
         self._shape: tuple[int, ...] = ()
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
+        engine.state.made("context", 1)
+
+    def __del__(self) -> None:
+        self._engine.state.made("context", -1)
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         assert name == self._engine.runner.input.name

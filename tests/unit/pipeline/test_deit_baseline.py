@@ -93,8 +93,8 @@ def test_files_beside_engines_get_deit_in_both(
     assert runners == ["onnxruntime", "tensorrt"] * 2 + ["pytorch-deit"] * 2
 
 
-def subjects_of(engine: Path, folder: Path, *baselines: str) -> list[list[Subject]]:
-    made = SubjectMaker(
+def maker_of(folder: Path, *baselines: str) -> SubjectMaker:
+    return SubjectMaker(
         folder,
         image_sizes=(),
         batches=(1,),
@@ -105,7 +105,10 @@ def subjects_of(engine: Path, folder: Path, *baselines: str) -> list[list[Subjec
         cuda_graph=False,
         progress=lambda _: None,
     )
-    return made.groups([engine])
+
+
+def subjects_of(engine: Path, folder: Path, *baselines: str) -> list[list[Subject]]:
+    return maker_of(folder, *baselines).groups([engine])
 
 
 def test_an_engine_alone_takes_deit_but_not_pytorch(
@@ -123,6 +126,22 @@ def test_an_engine_alone_takes_deit_but_not_pytorch(
     with pytest.raises(VimDeployError, match="--baseline pytorch") as caught:
         subjects_of(path, tmp_path, "pytorch")
     assert caught.value.code == "VIM-203"
+
+
+def test_pixels_that_no_patch_of_deit_reaches_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_builds(monkeypatch)
+    path = write_engine(tmp_path)
+    write_record(path, record_of(path, export=None, precision="fp32"))
+    monkeypatch.setattr("vim_deploy.pipeline.bench_subjects._image_of_engine", lambda *_: (34, 48))
+    made = maker_of(tmp_path, "deit-tiny")
+    ((_, *beside),) = made.groups([path])
+    assert [s.tokens for s in beside] == [2 * 3 + 1] * 2
+    unread = [note for note in made.notes if "not read" in note]
+    assert unread == [
+        "DeiT at 34x48: 2 rows of pixels at the bottom are not read: no patch reaches there"
+    ]
 
 
 def test_the_width_has_to_be_known() -> None:

@@ -206,7 +206,8 @@ def test_bench_figures(pages: dict[str, tuple[str, str]]) -> None:
     page = tree(pages["bench"][0])
     ids = [drawing.attrib["id"] for drawing in page.iter(f"{SVG}svg")]
     expected = [*(f"figure-latency-{n}" for n in range(3)), "figure-ratio", "figure-memory"]
-    assert ids == [*expected, "figure-curve-time", "figure-curve-space", "figure-comparison"]
+    curves = [f"figure-curve-{name}" for name in ("time", "space", "gpu")]
+    assert ids == [*expected, *curves, "figure-comparison"]
     assert "needs about 90 GB" in words(page)
     assert "vim, onnxruntime, device clock" in words(page)
     assert "22.0 MB" in words(page)  # an engine, two contexts and buffers

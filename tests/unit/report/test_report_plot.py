@@ -43,6 +43,26 @@ def test_time_and_memory_of_every_model_at_every_size(tmp_path: Path) -> None:
     assert machine in (figure.findtext(f"{SVG}desc") or "")
 
 
+def test_the_gpus_memory_is_drawn_where_engines_ran(tmp_path: Path) -> None:
+    value = scaled((224, 197), (738, 2117)).as_dict()
+    for result in value["results"]:
+        if result["label"] == "vim":
+            size = result["tokens"] * 1000
+            result["memory"]["device"] = {
+                "engine": size, "context": size, "contexts": 2, "buffers": size
+            }  # fmt: skip
+    assert draw(value, tmp_path / "figure.svg")
+    panels = ElementTree.parse(tmp_path / "figure.svg").getroot().findall(f"{SVG}svg")
+    assert [panel.findtext(f"{SVG}title") for panel in panels] == [
+        "Time for one image",
+        "Memory above the empty runtime",
+        "GPU memory of engine, contexts and buffers",
+    ]
+    tips = [item.text or "" for item in panels[2].iter(f"{SVG}title")]
+    assert "vim, onnxruntime, batch 1: 8.47 at 2117.00" in tips
+    assert not any(tip.startswith("deit") for tip in tips)
+
+
 def test_nothing_is_drawn_from_one_size(tmp_path: Path) -> None:
     assert not draw(scaled((224, 197)).as_dict(), tmp_path / "figure.svg")
     assert list(tmp_path.iterdir()) == []

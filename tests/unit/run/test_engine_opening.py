@@ -187,7 +187,10 @@ def test_the_real_rtx_module_has_every_name_the_runner_uses() -> None:
         "get_tensor_shape num_optimization_profiles get_tensor_profile_shape "
         "create_execution_context device_memory_size_v2",
         "IExecutionContext": "active_optimization_profile set_optimization_profile_async "
-        "set_input_shape get_tensor_shape set_tensor_address execute_async_v3",
+        "set_input_shape get_tensor_shape set_tensor_address execute_async_v3 set_debug_listener "
+        "set_tensor_debug_state set_all_tensors_debug_state",
+        "IDebugListener": "process_debug_tensor",
+        "INetworkDefinition": "mark_debug",
         "IPluginRegistry": "load_library get_creator",
         "ILogger": "log",
     }
@@ -199,7 +202,8 @@ def test_the_real_rtx_module_has_every_name_the_runner_uses() -> None:
     ]
     assert missing == []
     assert module.TensorIOMode.INPUT.name == "INPUT"
-    assert {"FLOAT", "HALF", "INT64", "UINT8"} <= set(module.DataType.__members__)
+    assert {"FLOAT", "HALF", "BF16", "INT64", "UINT8"} <= set(module.DataType.__members__)
+    assert {"DEVICE", "HOST"} <= set(module.TensorLocation.__members__)
 
 
 @pytest.mark.rtx
