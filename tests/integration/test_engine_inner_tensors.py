@@ -11,30 +11,26 @@ import gc
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 from tests.support import plant
 from tests.support.engines import use_fake_gpu
 from tests.support.fake_cudart import FakeCudart
-from tests.support.fake_tensorrt.onnx_engine import KIND, use_onnx_engines
-from tests.support.fake_tensorrt.plan import decode_plan
-from tests.support.fake_tensorrt.runtime import plan_bytes, runtime_module
+from tests.support.fake_tensorrt.onnx_engine import KIND
+from tests.support.fake_tensorrt.runtime import plan_bytes
+from tests.support.inner_engines import INNER, build
 from tests.support.trt_builds import VERSIONS, make_machine
 from vim_deploy.cli.main import run
 from vim_deploy.deps import trt
 from vim_deploy.engine.build_trt import build_engine_trt
-from vim_deploy.engine.mark_inner import marked_model
 from vim_deploy.engine.marked_tensors import DEBUG, OUTPUT, OWN_OUTPUT
-from vim_deploy.engine.profiles import ProfileOptions
-from vim_deploy.engine.record import EngineRecord, FileIdentity, read_record, record_path
+from vim_deploy.engine.record import FileIdentity, record_path
 from vim_deploy.engine.trt_options import TrtOptions
-from vim_deploy.engine.typed_model import graph_of_precision
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import write_json
 from vim_deploy.graph.half_weights import element_types
@@ -47,8 +43,6 @@ from vim_deploy.run.trt_runner import TrtRunner
 
 torch = pytest.importorskip("torch", reason="not checked here: torch is not installed")
 
-INNER = TrtOptions(inner_tensors=True, plugin="none")
-BATCHES = ProfileOptions(min_batch=1, opt_batch=2, max_batch=4)
 ON_ALL = pytest.mark.parametrize("version", VERSIONS)
 PART_BY_PART = VerifyOptions(random=2, batches=(2,), per_block=True)
 
@@ -92,57 +86,6 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCudart]:
     yield fake
     gc.collect()
     assert fake.leaks() == {}
-
-
-class Built(NamedTuple):
-    """An engine on disk that runs, its record, what was marked when it was built, the runtime."""
-
-    plan: Path
-    record: EngineRecord
-    marked: list[str]
-    module: ModuleType
-
-
-def build(
-    monkeypatch: pytest.MonkeyPatch,
-    gpu: FakeCudart,
-    folder: Path,
-    source: Path,
-    version: str,
-    *,
-    precision: str = "",
-    options: TrtOptions = INNER,
-    fault: Callable[[onnx.ModelProto], None] = lambda model: None,
-    **behaviour: Any,
-) -> Built:
-    """Build with the fake's builder; then the plan is one that the fake's runtime computes."""
-    make_machine(monkeypatch, folder, version)
-    plan = folder / "model.plan"
-    record = build_engine_trt(source, plan, options=options, precision=precision, profiles=BATCHES)
-    assert read_record(plan) == record
-    made = decode_plan(plan.read_bytes())
-    outputs = [tensor["name"] for tensor in made["outputs"]]
-    graph = onnx.load(source)
-    fault(graph)
-    wrong = folder / "computed.onnx"
-    onnx.save(graph, wrong)
-    typed = graph_of_precision(wrong, precision)
-    model = marked_model(typed, version != "8.6")[0].model
-    types = element_types(model)
-    model.graph.output.extend(
-        helper.make_tensor_value_info(name, types[name], None) for name in made["debug"]
-    )
-    onnx.save(model, wrong)
-    content = {"kind": KIND, "model": str(wrong), "outputs": outputs, "debug": made["debug"]}
-    plan.write_bytes(
-        plan_bytes(record.runtime_version, profiles=((1, 2, 4),), **content, **behaviour)
-    )
-    record = dataclasses.replace(record, plan=FileIdentity.of(plan))
-    write_json(record_path(plan), record.as_dict())
-    module = runtime_module(version, gpu)
-    use_onnx_engines(module.state)
-    monkeypatch.setattr(trt, "load", lambda: module)
-    return Built(plan, record, made["debug"], module)
 
 
 @ON_ALL
