@@ -83,7 +83,7 @@ def block_ops(model: onnx.ModelProto, block: int) -> dict[str, int]:
     ("graph", "ops"), [("fused", FUSED_BLOCK), ("fused-low-rank", LOW_RANK_BLOCK)]
 )
 def test_a_block_is_six_nodes_and_the_norm(graph: str, ops: dict[str, int]) -> None:
-    module, (model, summary, passes, _) = exported(graph)
+    module, (model, summary, passes, *_) = exported(graph)
     assert [block_ops(model, block) for block in range(2)] == [ops, ops]
     assert (summary.fused_scans, summary.fused_convolutions, summary.scans) == (2, 2, 4)
     assert [report.name for report in passes] == [name for name, _ in PASSES]
@@ -188,7 +188,7 @@ def test_every_v2_model_is_fused(changes: dict[str, object]) -> None:
     ],
 )
 def test_other_models_keep_their_scans_and_say_why(changes: dict[str, object], reason: str) -> None:
-    module, (model, summary, passes, _) = exported("fused", tiny_config(**changes))
+    module, (model, summary, passes, *_) = exported("fused", tiny_config(**changes))
     assert summary.fused_scans == summary.fused_convolutions == 0
     assert summary.scans == sum(n.op_type == "VimSelectiveScan" for n in model.graph.node) > 0
     scans = [report for report in passes if report.name == "bi_selective_scan"]
@@ -220,7 +220,7 @@ def test_class_tokens_are_placed_bit_for_bit(base: onnx.ModelProto) -> None:
 
 
 def test_class_tokens_without_position_embedding_stay() -> None:
-    _, (model, _, passes, _) = exported("fused", tiny_config(if_abs_pos_embed=False))
+    _, (model, _, passes, *_) = exported("fused", tiny_config(if_abs_pos_embed=False))
     assert passes[0].matched == 0
     assert "token count is not known" in passes[0].refused[0].reason
     assert "Expand" in {node.op_type for node in model.graph.node}
@@ -336,7 +336,7 @@ def test_a_fused_graph_has_nothing_left_to_fuse() -> None:
 
 @pytest.mark.slow
 def test_every_one_of_24_blocks_is_fused() -> None:
-    _, (model, summary, passes, _) = exported("fused", tiny_config(depth=24))
+    _, (model, summary, passes, *_) = exported("fused", tiny_config(depth=24))
     assert (summary.fused_scans, summary.fused_convolutions, summary.scans) == (24, 24, 48)
     assert [block_ops(model, block) for block in range(24)] == [FUSED_BLOCK] * 24
     assert [report.matched for report in passes] == [1, 24, 24, 24, 24]

@@ -120,11 +120,12 @@ class UpsampleByTwo(nn.ConvTranspose2d):
 
 
 def _doubled(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Transposed convolution of stride 2, summed in float32 and rounded once to the type of ``x``.
+    """Transposed convolution of stride 2, summed in float32 at least, rounded once to ``x``'s type.
 
     PyTorch's own in 16 bits rounds before the bias is added, and again afterwards.
     """
-    summed = F.conv_transpose2d(x.float(), weight.float(), bias.float(), stride=2)
+    wide = torch.promote_types(x.dtype, torch.float32)
+    summed = F.conv_transpose2d(x.to(wide), weight.to(wide), bias.to(wide), stride=2)
     return summed.to(x.dtype)
 
 
