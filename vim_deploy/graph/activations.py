@@ -46,8 +46,8 @@ class Activations:
         largest_shape, largest_bytes: of it.
         peak_bytes: of all activations that live at the same time, at most.
         inlined_peak_bytes: the same where the scan ops run as their local functions.
-        square_told: whether the number of tokens is told apart from widths and image sides by its
-            size; where it is not, a tokens x tokens tensor would look like any other.
+        square_told: whether the number of tokens is told apart from the batch, widths and image
+            sides by its size; where it is not, a tokens x tokens tensor would look like any other.
     """
 
     batch: int
@@ -97,7 +97,7 @@ def measure_activations(model: onnx.ModelProto, config: ModelConfig) -> Activati
     # The functions' insides too: their weights are inputs here, and the inliner copies little.
     inlined = onnx.inliner.inline_local_functions(without_weights(model))
     inner = tensor_sizes(inlined, batch)
-    told = _square_told(model, config)
+    told = _square_told(model, config, batch)
     written = _written(model, weights)
     problems = _too_many(model, written, sizes, config, batch)
     if told:
@@ -183,15 +183,15 @@ def _per_token(name: str) -> bool:
     return name.rpartition(".")[2] in _PER_TOKEN_WEIGHTS
 
 
-def _square_told(model: onnx.ModelProto, config: ModelConfig) -> bool:
-    """Whether no width and no side of the image is a multiple of the number of tokens."""
+def _square_told(model: onnx.ModelProto, config: ModelConfig, batch: int) -> bool:
+    """Whether neither the batch, a width nor a side of the image is a multiple of the tokens."""
     widths = {
         int(dim)
         for tensor in model.graph.initializer
         if not _per_token(tensor.name)
         for dim in tensor.dims
     }
-    return not any(_follows_tokens(size, config) for size in (*widths, *config.image_hw))
+    return not any(_follows_tokens(size, config) for size in (batch, *widths, *config.image_hw))
 
 
 def _follows_tokens(size: int, config: ModelConfig) -> bool:

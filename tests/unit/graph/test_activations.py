@@ -58,7 +58,9 @@ def test_views_weights_and_unread_tensors() -> None:
 
 
 @functools.lru_cache
-def exported(image: int, **changes: object) -> tuple[ModelConfig, ExportedGraph]:
+def exported(
+    image: int, batch: int | None = None, **changes: object
+) -> tuple[ModelConfig, ExportedGraph]:
     config = tiny_config(img_size=image, depth=1, **changes)
     info = ExportInfo(
         model="custom",
@@ -76,7 +78,7 @@ def exported(image: int, **changes: object) -> tuple[ModelConfig, ExportedGraph]
     )
     head = parse_head("features", config)
     module = DeployedModel(perturbed(VisionMamba(config)), info.image, "none", head)
-    return config, export_graph(module, info, batch=None)
+    return config, export_graph(module, info, batch=batch)
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +187,12 @@ def test_few_tokens_are_not_told_from_widths() -> None:
     found = exported(32)[1].activations
     assert not found.square_told
     assert "none is" not in str(found)
+
+
+def test_a_batch_of_as_many_pictures_as_tokens_is_no_square() -> None:
+    found = exported(88, batch=122)[1].activations
+    assert (found.batch, found.tokens) == (122, 122)
+    assert not found.square_told
 
 
 def test_inspect_describes_a_changed_file_all_the_same(
