@@ -40,8 +40,13 @@ def maker(folder: Path) -> DeitMaker:
 
 
 def no_builds(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Builds are noted instead of made."""
+    """Builds are noted instead of made, and nothing is traced for them."""
     built: list[dict[str, Any]] = []
+
+    def exported(own: DeitMaker, size: str, image: Any, attention: str, kind: str = "fp32") -> Path:
+        return own._folder / f"deit-{size}-{attention}.{kind}.onnx"
+
+    monkeypatch.setattr(DeitMaker, "_exported", exported)
 
     def build(model: Path, plan: Path, **options: Any) -> None:
         built.append({"model": model, "plan": plan, **options})
@@ -79,6 +84,7 @@ def test_engines_of_deit_are_built_like_those_beside(
     ]
     assert all(s.source["cuda_graph"] and s.source["plugin"] is None for s in found)
     assert [job["runtime"] for job in built] == ["tensorrt"] * 4
+    assert [job["model"].suffixes[0] for job in built] == [".fp16", ".fp32"] * 2
     assert {job["profiles"].max_batch for job in built} == {2}
     assert [Path(s.source["path"]) for s in found] == [job["plan"] for job in built]
 
