@@ -15,6 +15,7 @@ from vim_deploy.engine.choose import TENSORRT, TENSORRT_RTX
 from vim_deploy.engine.profiles import ProfileOptions
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import write_bytes
+from vim_deploy.graph import metadata
 from vim_deploy.pipeline.building import build_engine
 from vim_deploy.pipeline.exporting import require_torch
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
@@ -125,16 +126,19 @@ class DeitMaker:
         path = self._folder / (
             f"{name}.onnx" if precision == "fp32" else f"{name}.{precision}.onnx"
         )
-        if not path.exists():
+        if path.exists():
+            return path
+        if precision != "fp32":
+            model = metadata.load_model(self._exported(size, image, attention))
+            type_deit(model, cast(Precision, precision))
+        else:
             from vim_deploy.graph.tidy import tidy
             from vim_deploy.graph.trace import trace_classifier
             from vim_deploy.model.deit import build_deit
 
             self._progress(f"exporting {path.stem}")
             model = tidy(trace_classifier(build_deit(size, image, attention), image))
-            if precision != "fp32":
-                type_deit(model, cast(Precision, precision))
-            write_bytes(path, model.SerializeToString())
+        write_bytes(path, model.SerializeToString())
         return path
 
     def _engine(
