@@ -24,8 +24,8 @@ LAYERS = (
     ("recipe",),
     ("deps",),
     ("images",),
-    ("files",),
-    ("errors", "log", "specs", "contract", "interrupts"),
+    ("files", "untrusted"),
+    ("errors", "log", "specs", "contract", "interrupts", "text"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
@@ -49,9 +49,22 @@ HOMES = {
     "PIL": ("vim_deploy.images", "vim_deploy.run.overlay"),
     "click": ("vim_deploy.cli.",),
     "rich": ("vim_deploy.cli.",),
+    "msgspec": ("vim_deploy.untrusted",),
 }
 #: onnx and its serialiser are base dependencies, but the base modules do without them.
-ONNX_FREE = ("errors", "log", "specs", "contract", "interrupts", "files", "images", "recipe", "")
+ONNX_FREE = (
+    "errors",
+    "log",
+    "specs",
+    "contract",
+    "interrupts",
+    "text",
+    "files",
+    "untrusted",
+    "images",
+    "recipe",
+    "",
+)
 ONNX = ("onnx", "google")
 EVERYWHERE = ("numpy",)
 STANDARD_FROM_3_11 = ("tomllib", "tomli")

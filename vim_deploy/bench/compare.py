@@ -16,7 +16,8 @@ from typing import Any
 from vim_deploy.bench import environment
 from vim_deploy.bench.report import SCHEMA, BenchReport, result_of
 from vim_deploy.errors import VimDeployError
-from vim_deploy.files import read_json, require_file
+from vim_deploy.files import require_file
+from vim_deploy.untrusted import read_json
 
 #: Settings that change what a figure means; they have to be equal.
 _SETTINGS = ("threads",)

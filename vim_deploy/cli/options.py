@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from vim_deploy.errors import VimDeployError
-from vim_deploy.files import read_json, require_file
+from vim_deploy.files import require_file
 from vim_deploy.recipe.request import AUTO, ModelRequest
+from vim_deploy.untrusted import read_json
 
 if TYPE_CHECKING:
     from vim_deploy.pipeline.opening import RunnerOptions

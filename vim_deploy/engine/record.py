@@ -18,8 +18,9 @@ from vim_deploy.engine.marked_tensors import MarkedTensor
 from vim_deploy.engine.plugin_library import PluginInfo
 from vim_deploy.engine.profiles import Profile
 from vim_deploy.errors import VimDeployError
-from vim_deploy.files import read_json, sha256_of
+from vim_deploy.files import sha256_of
 from vim_deploy.specs import ExportInfo, TensorSpec
+from vim_deploy.untrusted import read_json
 
 #: Raised when a field changes its meaning; a record of another format is not read.
 RECORD_FORMAT = 1

@@ -15,7 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vim_deploy.errors import VimDeployError
-from vim_deploy.files import read_json, settings_hash, sha256_of, write_json
+from vim_deploy.files import settings_hash, sha256_of, write_json
+from vim_deploy.untrusted import read_json
 
 MANIFEST_NAME = "manifest.json"
 #: Raised when a key changes its meaning.

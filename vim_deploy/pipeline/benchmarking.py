@@ -16,13 +16,14 @@ from vim_deploy.bench.measure import SKIPPED, Measurement, Timing, measure_group
 from vim_deploy.bench.report import BenchReport, busy_notes
 from vim_deploy.bench.subject import Subject, SubjectKey
 from vim_deploy.errors import VimDeployError
-from vim_deploy.files import output_errors, read_json
+from vim_deploy.files import output_errors
 from vim_deploy.pipeline.bench_subjects import MAX_BATCH, SubjectMaker
 from vim_deploy.pipeline.opening import RunnerOptions
 from vim_deploy.report.html import require_html
 from vim_deploy.report.plot import check_plot, draw, require_sizes
 from vim_deploy.report.write import write_pages
 from vim_deploy.specs import GraphForm
+from vim_deploy.untrusted import read_json
 
 Progress = Callable[[str], None]
 

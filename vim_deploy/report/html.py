@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element, tostring
 from vim_deploy.errors import missing_package
 from vim_deploy.report import svg
 from vim_deploy.report.document import Document
-from vim_deploy.report.text import clean
+from vim_deploy.text import printable
 
 _PACKAGE = "jinja2"
 _TEMPLATE = "report.html.j2"
@@ -49,7 +49,7 @@ def html(document: Document) -> str:
 
 def _harmless(value: Any) -> Any:  # noqa: ANN401 - what a template prints
     """Text without characters that HTML cannot hold; what is safe already stays as it is."""
-    return value if hasattr(value, "__html__") or not isinstance(value, str) else clean(value)
+    return value if hasattr(value, "__html__") or not isinstance(value, str) else printable(value)
 
 
 def _drawing(element: Element) -> str:

@@ -16,7 +16,7 @@ from vim_deploy.report.document import (
     Table,
     Text,
 )
-from vim_deploy.report.text import clean
+from vim_deploy.text import printable
 
 #: Characters with a meaning in Markdown or HTML, wherever they stand in a line.
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~&$@])")
@@ -42,7 +42,7 @@ def markdown(document: Document) -> str:
 
 def escaped(text: str) -> str:
     """One line of ``text`` that shows every character as it is."""
-    line = _SPECIAL.sub(r"\\\1", clean(text).replace("\n", " "))
+    line = _SPECIAL.sub(r"\\\1", printable(text).replace("\n", " "))
     line = _ADDRESS.sub(
         lambda found: found.group().replace(":", "&#58;").replace(".", "&#46;"), line
     )
@@ -57,7 +57,7 @@ def _leading(found: re.Match[str]) -> str:
 
 def code_block(text: str) -> list[str]:
     """``text`` in a fence that nothing in it can close."""
-    text = clean(text)
+    text = printable(text)
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(longest + 1, 3)
     return [fence, text, fence, ""]
@@ -97,4 +97,4 @@ def _table(table: Table) -> list[str]:
 
 def _cell(text: str) -> str:
     """A cell; a number keeps its sign."""
-    return clean(text) if re.fullmatch(r"[-+]?[\d.e%() -]*", text) else escaped(text)
+    return printable(text) if re.fullmatch(r"[-+]?[\d.e%() -]*", text) else escaped(text)

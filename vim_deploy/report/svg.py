@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from importlib import resources
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-from vim_deploy.report.text import clean, number
+from vim_deploy.report.text import number
+from vim_deploy.text import printable
 
 WIDTH = 360.0
 MARGIN = 8.0
@@ -43,8 +44,8 @@ def canvas(height: float, title: str, description: str, name: str) -> Element:
             "aria-labelledby": f"{name}-title {name}-desc",
         },
     )
-    SubElement(svg, "title", {"id": f"{name}-title"}).text = clean(title)
-    SubElement(svg, "desc", {"id": f"{name}-desc"}).text = clean(description)
+    SubElement(svg, "title", {"id": f"{name}-title"}).text = printable(title)
+    SubElement(svg, "desc", {"id": f"{name}-desc"}).text = printable(description)
     return svg
 
 
@@ -79,7 +80,7 @@ def rectangle(
         parent, "rect", {"class": kind, **{name: _place(value) for name, value in sides}}
     )
     if tip:
-        SubElement(shape, "title").text = clean(tip)
+        SubElement(shape, "title").text = printable(tip)
 
 
 def path(parent: Element, points: Sequence[tuple[float, float]], kind: str) -> None:
@@ -93,7 +94,7 @@ def label(
 ) -> None:
     """One line of text; ``y`` is its baseline."""
     place = {"x": _place(x), "y": _place(y), "class": kind, "text-anchor": anchor}
-    SubElement(parent, "text", place).text = clean(text)
+    SubElement(parent, "text", place).text = printable(text)
 
 
 def text_width(text: str) -> float:
@@ -103,7 +104,7 @@ def text_width(text: str) -> float:
 
 def fitted(text: str, width: float) -> str:
     """``text``, or its beginning and end where it is too long for ``width``."""
-    text = clean(text).replace("\n", " ")
+    text = printable(text).replace("\n", " ")
     room = max(int(width / (FONT * _CHARACTER)), 3)
     if len(text) <= room:
         return text
@@ -124,7 +125,7 @@ def marker(
         corners = " ".join(f"{_place(x + dx)},{_place(y + dy)}" for dx, dy in _CORNERS[shape])
         spot = SubElement(parent, "polygon", {"points": corners})
     spot.set("class", kind)
-    SubElement(spot, "title").text = clean(tip)
+    SubElement(spot, "title").text = printable(tip)
 
 
 _CORNERS = {

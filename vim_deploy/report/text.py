@@ -1,10 +1,4 @@
-"""Text of a report: what comes from files is made harmless, numbers are made short.
-
-Names of files, classes, models and devices come from elsewhere. Escaping for HTML and Markdown is
-the business of the renderers; here only what no reader should ever get is replaced: control
-characters, half surrogates of undecodable file names, and marks that turn the direction of the
-text around them.
-"""
+"""Figures of a report: numbers are made short."""
 
 from __future__ import annotations
 
@@ -12,13 +6,6 @@ import math
 
 #: ``parity.metrics`` writes the largest number where a comparison was not possible.
 NOT_COMPARABLE = 1e300
-
-
-def clean(text: object) -> str:
-    """``text`` with every character that does not print written out, as ``\\x1b`` for example."""
-    return "".join(
-        char if char == "\n" or char.isprintable() else ascii(char)[1:-1] for char in str(text)
-    )
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -1,0 +1,149 @@
+"""JSON and TOML of others: what is taken, what is refused, and that it is refused in words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from vim_deploy import untrusted
+from vim_deploy.errors import VimDeployError
+
+
+def bad(why: str) -> VimDeployError:
+    return VimDeployError("VIM-416", "bad", why=why)
+
+
+@dataclass(frozen=True)
+class Part:
+    name: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Whole:
+    kind: Literal["a", "b"]
+    share: float
+    parts: Mapping[str, Part]
+    sizes: tuple[int, ...] = ()
+    rest: Any = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"share {self.share} is no share")
+
+
+def nested(depth: int, opening: str, closing: str) -> str:
+    return opening * depth + closing * depth
+
+
+def test_what_is_json_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    path.write_text('{"a": [1, -2.5e-3, "é", "\\ud83d\\ude00", null, true]}', encoding="utf-8")
+    assert untrusted.read_json(path, bad) == {"a": [1, -2.5e-3, "é", "😀", None, True]}
+    assert untrusted.parse_json(nested(untrusted.MAX_DEPTH, "[", "]")) is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (b"", "truncated"),
+        (b"{", "truncated"),
+        (b"[NaN]", "invalid"),
+        (b"[Infinity]", "invalid"),
+        (b"[1e999]", "out of range"),
+        (b"1" * 5000, "out of range"),
+        (b"[123456789012345678901234567890]", "64 bits"),
+        (b'["\\ud800"]', "truncated|surrogate"),
+        (b'{"\\udfff": 1}', "truncated|surrogate|malformed"),
+        (b"\xff\xfe", "utf-8|malformed"),
+        (b'"\xff"', "utf-8"),
+        (nested(65, "[", "]").encode(), "levels deep"),
+        (nested(100_000, "[", "]").encode(), "levels deep"),
+        (nested(500, '{"a":', "}").encode(), "levels deep|malformed"),
+    ],
+)
+def test_what_is_no_plain_json_is_refused_in_words(tmp_path: Path, text: bytes, why: str) -> None:
+    path = tmp_path / "value.json"
+    path.write_bytes(text)
+    with pytest.raises(VimDeployError) as caught:
+        untrusted.read_json(path, bad)
+    assert caught.value.code == "VIM-416"
+    with pytest.raises(ValueError, match=f"(?i){why}"):
+        untrusted.parse_json(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("a = ", "Invalid value"),
+        ("a = nan", "no number"),
+        ("a = [inf]", "no number"),
+        ("a = " + nested(65, "[", "]"), "levels deep"),
+        ("a = " + nested(5000, "[", "]"), "levels deep"),
+        ("a = " + "1" * 5000, "(?i)digits|64 bits"),
+        ("[a" + ".a" * 3000 + "]\nb = 1", "levels deep"),
+        ("a = 99999999999999999999", "64 bits"),
+    ],
+)
+def test_what_is_no_plain_toml_is_refused_in_words(tmp_path: Path, text: str, why: str) -> None:
+    path = tmp_path / "value.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(VimDeployError) as caught:
+        untrusted.read_toml(path, bad)
+    assert caught.value.why
+    with pytest.raises(ValueError, match=why):
+        untrusted.parse_toml(text)
+
+
+def test_toml_is_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "value.toml"
+    path.write_bytes(b'a = "\xff"')
+    with pytest.raises(VimDeployError, match="utf-8"):
+        untrusted.read_toml(path, bad)
+
+
+def test_only_regular_files_of_a_size_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    path.write_text("[" + "1," * 100 + "1]")
+    with pytest.raises(VimDeployError, match="more than 20 bytes"):
+        untrusted.read_json(path, bad, max_bytes=20)
+    for place, why in ((tmp_path, "regular|directory"), (tmp_path / "absent", "No such file")):
+        with pytest.raises(VimDeployError, match=why):
+            untrusted.read_json(place, bad)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(VimDeployError, match="not a regular file"):
+        untrusted.read_json(tmp_path / "pipe", bad)
+
+
+def test_a_record_has_the_types_it_names() -> None:
+    value = {"kind": "a", "share": 1, "parts": {"x": {"name": "n", "count": 2}}, "sizes": [1, 2]}
+    whole = untrusted.typed({**value, "later": 1}, Whole, bad)
+    assert whole == Whole("a", 1.0, {"x": Part("n", 2)}, (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"kind": "c"}, "kind"),
+        ({"share": "1"}, "share"),
+        ({"share": 2.0}, "no share"),
+        ({"parts": []}, "parts"),
+        ({"parts": {"x": {"name": "n"}}}, "count"),
+        ({"parts": {"x": {"name": "n", "count": True}}}, "count"),
+        ({"parts": {"x": {"name": "n", "count": 1.5}}}, "count"),
+        ({"sizes": [1, None]}, "sizes"),
+    ],
+)
+def test_a_field_of_another_type_is_named(change: dict[str, Any], why: str) -> None:
+    value = {"kind": "a", "share": 1.0, "parts": {}, **change}
+    with pytest.raises(VimDeployError, match=why):
+        untrusted.typed(value, Whole, bad)

@@ -1,0 +1,20 @@
+"""Text that comes from elsewhere, made fit to be shown.
+
+Names of files, classes, tensors, models and devices come from files that somebody else wrote.
+Whatever shows such text, on a terminal, in a log or in a report, sends it through ``printable``:
+no reader ever gets control characters (a terminal obeys them), half surrogates of undecodable file
+names, or marks that turn the direction of the text around them. Escaping for HTML and Markdown is
+the business of their renderers.
+"""
+
+from __future__ import annotations
+
+
+def printable(text: object) -> str:
+    """``text`` with every character that does not print written out, as ``\\x1b`` for example.
+
+    Line ends stay; a caller that shows one line replaces them itself.
+    """
+    return "".join(
+        char if char == "\n" or char.isprintable() else ascii(char)[1:-1] for char in str(text)
+    )

@@ -1,0 +1,143 @@
+"""JSON and TOML that somebody else wrote: bounded, finite, typed.
+
+Every file and every embedded text in one of these forms is read here, so that there is one answer
+to what is accepted: at most ``max_bytes``, at most ``MAX_DEPTH`` levels deep, UTF-8 without half
+surrogates, no NaN and no infinity, and numbers that a 64-bit machine knows. ``typed`` then turns
+the value into a frozen record: msgspec compares every field with the record's annotations, so
+nothing of another type gets further than this module.
+
+``read_json``, ``read_toml`` and ``typed`` raise the caller's own coded error, made by ``on_error``
+from a sentence that says what was found; ``parse_json`` and ``parse_toml`` raise ValueError with
+that sentence.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from vim_deploy.errors import VimDeployError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+#: A record is a few kilobytes; the labels of a large label set make it some hundred.
+MAX_BYTES = 64 << 20
+#: The deepest file of ours is 8 levels deep; the interpreter's own limit is far above this.
+MAX_DEPTH = 64
+
+OnError = Callable[[str], VimDeployError]
+Record = TypeVar("Record")
+
+
+def read_bytes(path: Path, on_error: OnError, *, max_bytes: int = MAX_BYTES) -> bytes:
+    """The whole of a regular file; a pipe or a device is refused and never waited for."""
+    try:
+        # Without waiting for a pipe's other end.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with os.fdopen(handle, "rb") as stream:
+            found = os.fstat(stream.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise on_error("it is not a regular file")
+            # One more than is there, to notice a file that grows.
+            data = stream.read(min(found.st_size, max_bytes) + 1)
+    except (OSError, ValueError) as error:
+        raise on_error(getattr(error, "strerror", None) or str(error)) from error
+    if len(data) > max_bytes:
+        raise on_error(f"it has more than {max_bytes} bytes, which no such file has")
+    return data
+
+
+def read_json(path: Path, on_error: OnError, *, max_bytes: int = MAX_BYTES) -> Any:  # noqa: ANN401
+    """The value of a JSON file."""
+    try:
+        return parse_json(read_bytes(path, on_error, max_bytes=max_bytes))
+    except ValueError as error:
+        raise on_error(str(error)) from error
+
+
+def read_toml(path: Path, on_error: OnError, *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
+    """The table of a TOML file."""
+    try:
+        return parse_toml(read_bytes(path, on_error, max_bytes=max_bytes))
+    except ValueError as error:
+        raise on_error(str(error)) from error
+
+
+def parse_json(text: bytes | str) -> Any:  # noqa: ANN401
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: it is no JSON of the kind described above; UnicodeDecodeError among them.
+    """
+    try:
+        value = msgspec.json.decode(text)
+    except RecursionError as error:
+        raise ValueError(f"it is more than {MAX_DEPTH} levels deep") from error
+    require_plain(value)
+    return value
+
+
+def parse_toml(text: bytes | str) -> dict[str, Any]:
+    """The table of a TOML text.
+
+    Raises:
+        ValueError: it is no TOML of the kind described above; UnicodeDecodeError and
+            TOMLDecodeError among them.
+    """
+    try:
+        table = tomllib.loads(text if isinstance(text, str) else text.decode("utf-8"))
+    except RecursionError as error:
+        raise ValueError(f"it is more than {MAX_DEPTH} levels deep") from error
+    require_plain(table)
+    return table
+
+
+def require_plain(value: Any) -> None:  # noqa: ANN401
+    """ValueError for a value that is too deep or holds what JSON of ours never holds."""
+    waiting: list[tuple[Any, int]] = [(value, 0)]
+    while waiting:
+        item, depth = waiting.pop()
+        if isinstance(item, dict | list):
+            if depth == MAX_DEPTH:
+                raise ValueError(f"it is more than {MAX_DEPTH} levels deep")
+            parts = [*item, *item.values()] if isinstance(item, dict) else item
+            waiting += [(part, depth + 1) for part in parts]
+        elif isinstance(item, float) and not math.isfinite(item):
+            raise ValueError(f"it holds {item}, which is no number to work with")
+        elif isinstance(item, int) and not -(1 << 63) <= item < 1 << 64:
+            raise ValueError("it holds a whole number that needs more than 64 bits")
+        elif isinstance(item, str) and not _encodes(item):
+            raise ValueError("it holds half of a surrogate pair, which is no character")
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def typed(value: Any, record: type[Record], on_error: OnError) -> Record:  # noqa: ANN401
+    """``value`` as an instance of the dataclass ``record``, with every field's type checked.
+
+    Numbers are not made of texts nor whole ones of fractions; lists become the tuples that a
+    record holds. A key that the record does not have is left out, as a later version may add some.
+    """
+    try:
+        return msgspec.convert(value, record)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise on_error(str(error)) from error
+    # A record's own __post_init__ says what its fields must be to each other.
+    except (ValueError, TypeError) as error:
+        raise on_error(f"{type(error).__name__}: {error}") from error
