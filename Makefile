@@ -6,12 +6,14 @@
 #   PIP_ARGS='...'           more arguments for pip, for example an index that has CPU builds of
 #                            torch (the default index gives the CUDA build on Linux, which works
 #                            too and is about 2 GB larger)
+#   TORCH='torch==2.13.0'    a build of torch whose hash requirements/torch.lock does not have
 #   PYTEST_ARGS='-k digits'  more arguments for pytest
 #   WORKERS=2                processes that run tests; 0 runs them in one, in order
 
 PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
+TORCH ?= --require-hashes -r requirements/torch.lock
 PYTEST_ARGS ?=
 WORKERS ?= 2
 
@@ -19,10 +21,17 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Files in their order: the long ones do not come last.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	--constraint constraints.txt $(PIP_ARGS)
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(PIP_ARGS)
+LOCKED := $(INSTALL) --require-hashes
+# What is built into this environment is built by the setuptools of the lock, and by no other.
+BUILD := --no-build-isolation
+ASKS_FOR_CUDA := import importlib.metadata as m, sys; \
+	sys.exit(not any("nvidia" in item for item in m.requires("torch")))
+EXTRAS := torch ort rtx demo deit dev
+COMPILE := uv pip compile --quiet --universal --python-version 3.10 --generate-hashes \
+	--no-annotate --custom-compile-command 'make pins'
 
-.PHONY: help venv demo check test test-fast test-all bench bench-deit clean
+.PHONY: help venv demo check test test-fast test-all bench bench-deit pins clean
 
 help:
 	@echo "make venv       environment in $(VENV) from pinned versions"
@@ -30,20 +39,36 @@ help:
 	@echo "make test       style, types, all tests (what CI runs)"
 	@echo "make test-fast  style, types, tests without engine builds and slow ones"
 	@echo "make test-all   make test, then the demo"
+	@echo "make pins       renew requirements/*.lock: versions and hashes of what make venv installs"
 	@echo "make bench-deit cost of every stage from 224 to 1248 px, DeiT beside (20 minutes, quiet)"
 	@echo "make bench      time the stages for Vim-Ti at 224 and print ratios"
 
 venv: $(STAMP)
 
-# torch comes first and alone: where several builds of it are offered, the pin decides, not the
-# resolution of what depends on it.
-$(STAMP): pyproject.toml setup.py constraints.txt
+# Only files whose hash is in a lock are installed, and nothing runs code to be installed but the one
+# package that is published as source alone. The CUDA libraries are for builds of torch that ask for
+# them.
+$(STAMP): pyproject.toml setup.py $(wildcard requirements/*.lock)
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 12) \
 		else "vim-deploy is made for Python 3.10 to 3.12, this is %d.%d; set PYTHON=..." % v)'
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) torch==2.13.0
-	$(INSTALL) --editable '.[torch,ort,rtx,demo,deit,dev]'
+	$(LOCKED) --only-binary :all: -r requirements/dev.lock
+	$(INSTALL) --only-binary :all: $(TORCH)
+	if $(BIN)/python -c '$(ASKS_FOR_CUDA)'; then \
+		$(LOCKED) --only-binary :all: -r requirements/cuda.lock; fi
+	$(LOCKED) $(BUILD) -r requirements/source.lock
+	$(INSTALL) $(BUILD) --editable .
 	@touch $@
+
+# Every version with the hashes of its files, for all supported Pythons and platforms. Needs uv
+# (pip install uv). torch.lock is kept by hand; its header says why.
+pins:
+	$(COMPILE) $(EXTRAS:%=--extra %) pyproject.toml requirements/build.in \
+		--excludes requirements/cuda-names.txt --no-emit-package torch \
+		--no-emit-package tensorrt-rtx-cu13 $(PINS_ARGS) --output-file requirements/dev.lock
+	$(COMPILE) --constraint requirements/dev.lock --no-emit-package torch \
+		$(PINS_ARGS) requirements/torch.in --output-file requirements/cuda.lock
+	$(COMPILE) --no-deps requirements/source.in --output-file requirements/source.lock
 
 demo: venv
 	$(BIN)/python examples/demo.py
