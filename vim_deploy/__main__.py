@@ -1,5 +1,21 @@
-"""``python -m vim_deploy``."""
+"""The program: ``vim-deploy``, and ``python -m vim_deploy``.
 
-from vim_deploy.cli.main import main
+Signals are handled before anything else is imported: the command line and what it needs take long
+enough to be interrupted, and an import that is interrupted in the middle may lose the exception.
+"""
 
-main()
+from __future__ import annotations
+
+from vim_deploy import interrupts
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    interrupts.install()
+    from vim_deploy.cli.main import main as command_line
+
+    command_line()
+
+
+if __name__ == "__main__":
+    main()

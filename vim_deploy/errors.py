@@ -27,6 +27,8 @@ class ExitCode(IntEnum):
     PERFORMANCE_REGRESSION = 10
     #: Ctrl-C, by the shell's convention of 128 + SIGINT.
     INTERRUPTED = 130
+    #: Whoever read standard output has gone, as in ``... | head``: 128 + SIGPIPE.
+    READER_GONE = 141
 
 
 CATALOG: dict[str, str] = {
@@ -45,6 +47,8 @@ CATALOG: dict[str, str] = {
     "VIM-307": "no CUDA compiler found",
     "VIM-308": "no TensorRT headers found",
     "VIM-309": "this TensorRT lacks what was asked for",
+    "VIM-311": "not enough memory",
+    "VIM-312": "the system refused an operation",
     # 4: the input
     "VIM-401": "input file not found",
     "VIM-402": "not a readable checkpoint",

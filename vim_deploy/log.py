@@ -5,8 +5,21 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from typing import TextIO
+
+from vim_deploy.text import printable
 
 _ROOT = "vim_deploy"
+
+
+class _TextFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Nothing: where standard error takes nothing, there is nobody to tell."""
 
 
 class _JsonFormatter(logging.Formatter):
@@ -33,11 +46,11 @@ def configure(verbosity: int = 0, log_format: str = "text") -> None:
         verbosity: -1 errors only, 0 notes, 1 details, 2 everything.
         log_format: ``text`` or ``json``.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(sys.stderr)
     if log_format == "json":
         handler.setFormatter(_JsonFormatter())
     else:
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(_TextFormatter("%(message)s"))
     logger = logging.getLogger(_ROOT)
     logger.handlers[:] = [handler]
     logger.propagate = False

@@ -9,12 +9,20 @@ the business of their renderers.
 
 from __future__ import annotations
 
+import re
+
+#: An escape and the character that says what it begins: shown together, since the second alone
+#: would still read as the beginning of a command wherever the escape is added or decoded again.
+_ESCAPE = re.compile(r"\x1b([\x21-\x7e])")
+
 
 def printable(text: object) -> str:
-    """``text`` with every character that does not print written out, as ``\\x1b`` for example.
+    """``text`` with every character that does not print written out, as ``\\x07`` for example.
 
-    Line ends stay; a caller that shows one line replaces them itself.
+    Of an escape sequence the introducer is written out as well: ``\\x1b\\x5b2J``. Line ends stay; a
+    caller that shows one line replaces them itself.
     """
+    shown = _ESCAPE.sub(lambda found: f"\x1b\\x{ord(found[1]):02x}", str(text))
     return "".join(
-        char if char == "\n" or char.isprintable() else ascii(char)[1:-1] for char in str(text)
+        char if char == "\n" or char.isprintable() else ascii(char)[1:-1] for char in shown
     )

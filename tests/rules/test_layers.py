@@ -25,7 +25,8 @@ LAYERS = (
     ("deps",),
     ("images",),
     ("files", "untrusted"),
-    ("errors", "log", "specs", "contract", "interrupts", "text"),
+    ("errors", "log", "specs", "contract", "interrupts"),
+    ("text",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

@@ -41,6 +41,7 @@ def test_exit_codes_are_stable() -> None:
         "INCOMPATIBLE_ENGINE": 9,
         "PERFORMANCE_REGRESSION": 10,
         "INTERRUPTED": 130,
+        "READER_GONE": 141,
     }
 
 

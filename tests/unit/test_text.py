@@ -11,10 +11,11 @@ from vim_deploy.text import printable
     ("text", "shown"),
     [
         ("Vim-Ti, größer ≥ 2\nlines 漢字", "Vim-Ti, größer ≥ 2\nlines 漢字"),
-        ("a\x1b]0;title\x07\x1b[2Jb", "a\\x1b]0;title\\x07\\x1b[2Jb"),
-        ("\x1b[31m\x00‮gnp.exe\udcff", "\\x1b[31m\\x00\\u202egnp.exe\\udcff"),
+        ("a\x1b]0;title\x07\x1b[2Jb", "a\\x1b\\x5d0;title\\x07\\x1b\\x5b2Jb"),
+        ("\x1b[31m\x00‮gnp.exe\udcff", "\\x1b\\x5b31m\\x00\\u202egnp.exe\\udcff"),
         ("csi \x9b2J, tab\t, return\r, bell\a", "csi \\x9b2J, tab\\t, return\\r, bell\\x07"),
         ("line\u2028paragraph\u2029", "line\\u2028paragraph\\u2029"),
+        ("\x1b\x1b[H\x1b", "\\x1b\\x1b\\x5bH\\x1b"),
         (12, "12"),
     ],
 )

@@ -16,7 +16,7 @@ from vim_deploy.cli.options import (
     runner_options,
     take_runner,
 )
-from vim_deploy.cli.output import command_line, print_json, print_table, say
+from vim_deploy.cli.output import command_line, print_json, print_table, result, say
 
 
 @click.command("bench")
@@ -143,9 +143,9 @@ def print_report(value: dict[str, Any]) -> None:
     say(f"clock: {value['method']['clock']}")
     for entry in value["scaling"]:
         what = f"{entry['label']}, {entry['runner']}, batch {entry['batch']}"
-        say(f"{what}: time grows with tokens to the power {scaling_text(entry)}")
+        result(f"{what}: time grows with tokens to the power {scaling_text(entry)}")
     for entry in (value["comparison"] or {"entries": []})["entries"]:
         change = 100 * (entry["ratio"] - 1)
-        say(f"{entry['what']}: {entry['figure']} {change:+.1f} % ({entry['verdict']})")
+        result(f"{entry['what']}: {entry['figure']} {change:+.1f} % ({entry['verdict']})")
     for note in value["notes"]:
         say(f"note: {note}")

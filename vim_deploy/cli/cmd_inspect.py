@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from vim_deploy.cli.options import json_option
-from vim_deploy.cli.output import print_json, print_table, say
+from vim_deploy.cli.output import print_json, print_table, result
 
 
 @click.command("inspect")
@@ -63,7 +63,7 @@ def _print_inventory(inventory: dict[str, Any]) -> None:
         rows.append((block["name"], ops, types, str(block["launches"]), *sizes))
     print_table(title, _BLOCK_COLUMNS, rows)
     found = inventory["prediction"]
-    say(
+    result(
         f"{inventory['launches']} kernel launches expected; ideal times on {found['gpu']}: scans "
         f"{found['scan_us']:.1f} us (bound by {found['scan_bound_by']}), the rest "
         f"{found['rest_us']:.1f} us, so the scans are {found['scan_share']:.0%}"

@@ -6,6 +6,7 @@ Commands are loaded when they are called, so that ``--help`` needs nothing heavy
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 import traceback
 
@@ -13,6 +14,8 @@ import click
 
 import vim_deploy
 from vim_deploy import interrupts
+from vim_deploy.cli import streams
+from vim_deploy.cli.last_resort import of_the_machine
 from vim_deploy.cli.output import print_error
 from vim_deploy.errors import ExitCode, VimDeployError
 from vim_deploy.log import configure
@@ -58,7 +61,7 @@ class LazyGroup(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "VIM_DEPLOY"},
 )
 @click.option("-v", "--verbose", count=True, help="Say more; -vv also prints stack traces.")
-@click.option("-q", "--quiet", is_flag=True, help="Only errors and results.")
+@click.option("-q", "--quiet", is_flag=True, help="Only results and errors.")
 @click.option(
     "--log-format", type=click.Choice(["text", "json"]), default="text", help="Form of the log."
 )
@@ -67,8 +70,9 @@ class LazyGroup(click.Group):
 def cli(ctx: click.Context, verbose: int, quiet: bool, log_format: str) -> None:
     """Deploy Vision Mamba (Vim) checkpoints: one ONNX file, proven, and an engine from it.
 
-    Text for people goes to stderr; with --json a command prints one JSON object to stdout. Every
-    option can be set by an environment variable VIM_DEPLOY_COMMAND_OPTION.
+    Results go to standard output, notes and progress to standard error. With --json a command
+    prints one JSON object to standard output. Every option can be set by an environment variable
+    VIM_DEPLOY_COMMAND_OPTION.
     """
     configure(-1 if quiet else min(verbose, 2), log_format)
     ctx.obj = {"verbose": verbose, "quiet": quiet}
@@ -76,9 +80,10 @@ def cli(ctx: click.Context, verbose: int, quiet: bool, log_format: str) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
-    arguments = sys.argv[1:] if argv is None else argv
     interrupts.install()
-    sys.exit(run(arguments))
+    streams.prepare()
+    arguments = sys.argv[1:] if argv is None else argv
+    sys.exit(streams.finish(run(arguments)))
 
 
 def run(arguments: list[str]) -> int:
@@ -87,39 +92,62 @@ def run(arguments: list[str]) -> int:
     try:
         return _run(arguments, traces)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted: unfinished outputs were not written", err=True)
+        streams.note("interrupted: unfinished outputs were not written")
         return int(ExitCode.INTERRUPTED)
 
 
 def _run(arguments: list[str], traces: bool) -> int:
     try:
+        interrupts.check()
         # A command that ends early with a status of its own hands it over as the return value.
         status = cli.main(args=arguments, prog_name="vim-deploy", standalone_mode=False)
-        if isinstance(status, int):
-            return status
-    except VimDeployError as error:
+        return status if isinstance(status, int) else int(ExitCode.OK)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.Abort:
+        raise
+    except click.ClickException as error:
+        text = io.StringIO()
+        error.show(file=text)
+        streams.note(text.getvalue().rstrip("\n"))
+        return int(ExitCode.USAGE)
+    except streams.ReaderGoneError:
+        return int(ExitCode.READER_GONE)
+    except SystemExit:
+        # click's way of saying that the reader of a text it printed itself has gone.
+        if type(sys.stdout) is click.utils.PacifyFlushWrapper:
+            return int(ExitCode.READER_GONE)
+        raise
+    except Exception as error:
         # Libraries turn the KeyboardInterrupt that stops them into errors of their own.
         if interrupts.requested():
             raise KeyboardInterrupt from error
-        print_error(error, as_json="--json" in arguments)
-        if traces:
-            traceback.print_exc()
-        return int(error.exit_code)
-    except click.exceptions.Exit as end:
-        return end.exit_code
-    except click.ClickException as error:
-        error.show()
-        return int(ExitCode.USAGE)
-    except click.Abort:
-        raise
-    except BrokenPipeError:
-        # The reader of our output went away, as in `vim-deploy inspect x.onnx | head`.
-        sys.stderr.close()
-        return int(ExitCode.OK)
-    except Exception as error:
-        if interrupts.requested():
-            raise KeyboardInterrupt from error
-        traceback.print_exc()
-        click.echo("this is a defect of vim-deploy: please report the lines above", err=True)
+        return _report(error, arguments, traces)
+
+
+def _report(error: Exception, arguments: list[str], traces: bool) -> int:
+    """Print what went wrong; the exit code."""
+    known = error if isinstance(error, VimDeployError) else None
+    if isinstance(error, OSError) and _met_by_click(error):
+        known = streams.output_error(error)
+    known = known or of_the_machine(error)
+    if known is None or traces:
+        streams.note("".join(traceback.format_exception(error)).rstrip("\n"))
+    if known is None:
+        streams.note("this is a defect of vim-deploy: please report the lines above")
         return int(ExitCode.UNEXPECTED)
-    return int(ExitCode.OK)
+    try:
+        print_error(known, as_json="--json" in arguments)
+    except streams.ReaderGoneError:
+        return int(ExitCode.READER_GONE)
+    except VimDeployError as unprintable:
+        # Said on standard error already; standard output takes nothing, not even this error.
+        if known.code not in ("VIM-304", "VIM-305"):
+            print_error(unprintable, as_json=False)
+    return int(known.exit_code)
+
+
+def _met_by_click(error: OSError) -> bool:
+    """Whether click met it while printing: help texts and versions are results, too."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return bool(frames) and frames[-1][0].f_globals.get("__name__", "").startswith("click.")

@@ -1,4 +1,10 @@
-"""Printing: text for people on stderr, one JSON object on stdout."""
+"""What commands print: results on standard output, everything else on standard error.
+
+A result is what the command was called for: a table, a verdict, a description; ``result`` and
+``print_table`` print it, also with --quiet. ``say`` is for what happens on the way. With --json the
+result is one JSON object, and the form for people goes where the notes go. Text of others is made
+fit to be shown here, before styles are added, and nowhere else.
+"""
 
 from __future__ import annotations
 
@@ -10,43 +16,70 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vim_deploy.cli import streams
 from vim_deploy.errors import VimDeployError
+from vim_deploy.text import printable
 
 #: Columns of a table that goes to a file or pipe.
 _WIDTH_OF_FILES = 120
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from vim_deploy.engine.build_process import BuildProgress, ProgressCallback
 
 
 def print_json(value: Mapping[str, Any]) -> None:
-    """One JSON object on stdout."""
-    click.echo(json.dumps(value, indent=2, allow_nan=False))
+    """One JSON object on standard output."""
+    streams.write_result(json.dumps(value, indent=2, allow_nan=False))
+
+
+def _is_quiet() -> bool:
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.find_root().params.get("quiet"))
+
+
+def _gives_json() -> bool:
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.params.get("as_json"))
 
 
 def say(text: str) -> None:
-    """One line for people, on stderr; silent with --quiet."""
-    context = click.get_current_context(silent=True)
-    if context is None or not context.find_root().params.get("quiet"):
-        click.echo(text, err=True)
+    """Lines for people, on standard error; silent with --quiet."""
+    if not _is_quiet():
+        streams.note(text)
+
+
+def result(text: str) -> None:
+    """Lines of the result, on standard output; with --json as a note."""
+    if _gives_json():
+        say(text)
+    else:
+        streams.write_result(printable(text))
 
 
 def print_error(error: VimDeployError, *, as_json: bool) -> None:
     """The coded error for people, and as JSON when that was asked for."""
-    label = click.style(f"error {error.code}", fg="red", bold=True)
-    lines = [f"{label}: {error.message}"]
+    # A message is one line, also when a name in it is not.
+    message = printable(error.message).replace("\n", "\\n")
+    label = f"error {error.code}"
+    if streams.has_colours(sys.stderr):
+        label = click.style(label, fg="red", bold=True)
+    lines = [f"{label}: {message}"]
     lines += [
-        f"  {name}: {text}" for name, text in (("why", error.why), ("fix", error.fix)) if text
+        f"  {name}: {printable(text)}"
+        for name, text in (("why", error.why), ("fix", error.fix))
+        if text
     ]
-    click.echo("\n".join(lines), err=True)
+    streams.note_styled("\n".join(lines))
     if as_json:
         print_json({"error": error.as_dict()})
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on stderr, for people."""
-    context = click.get_current_context(silent=True)
-    if context is not None and context.find_root().params.get("quiet"):
+    """A table, as ``result`` prints."""
+    as_note = _gives_json()
+    if as_note and _is_quiet():
         return
     from rich.console import Console
     from rich.table import Table
@@ -54,15 +87,26 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
 
     table = Table()
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(printable(column), overflow="fold")
     for row in rows:
         # As Text: cells such as 'vim-deploy[rtx]' are not rich's markup.
-        table.add_row(*map(Text, row))
-    console = Console(stderr=True)
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    console = Console(stderr=as_note)
     if not console.is_terminal:
         console.width = _WIDTH_OF_FILES
-    console.print(title, markup=False)
-    console.print(table)
+    text = _rendered(console, printable(title), table)
+    if as_note:
+        streams.note_styled(text)
+    else:
+        streams.write_result(text)
+
+
+def _rendered(console: Console, title: str, table: object) -> str:
+    """What the console would print: what is written is written in one place."""
+    with console.capture() as capture:
+        console.print(title, markup=False, highlight=False)
+        console.print(table)
+    return capture.get().rstrip("\n")
 
 
 def command_line() -> tuple[str, ...]:
@@ -72,23 +116,21 @@ def command_line() -> tuple[str, ...]:
 
 @contextmanager
 def build_progress() -> Iterator[ProgressCallback | None]:
-    """A progress bar on stderr for an engine build; None where stderr is no terminal."""
-    context = click.get_current_context(silent=True)
-    quiet = context is not None and context.find_root().params.get("quiet")
-    if quiet or not sys.stderr.isatty():
+    """A progress bar on standard error for an engine build; None where stderr is no terminal."""
+    if _is_quiet() or not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("Starting the builder", total=None)
 
         def show(state: BuildProgress) -> None:
             bar.update(
                 task,
-                description=state.phase,
+                description=printable(state.phase),
                 completed=state.step,
                 total=state.steps or None,
             )
@@ -98,9 +140,8 @@ def build_progress() -> Iterator[ProgressCallback | None]:
 
 @contextmanager
 def image_progress() -> Iterator[Callable[[int, int], None]]:
-    """A progress bar over images on stderr; where stderr is no terminal, a line for each tenth."""
-    context = click.get_current_context(silent=True)
-    if context is not None and context.find_root().params.get("quiet"):
+    """A progress bar over images on standard error; no terminal gets a line for each tenth."""
+    if _is_quiet():
         yield lambda done, of: None
         return
     if not sys.stderr.isatty():
@@ -110,7 +151,7 @@ def image_progress() -> Iterator[Callable[[int, int], None]]:
             tenth = 10 * done // of
             if tenth > said[0]:
                 said[0] = tenth
-                click.echo(f"{done} of {of} images", err=True)
+                streams.note(f"{done} of {of} images")
 
         yield tell
         return

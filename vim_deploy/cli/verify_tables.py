@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from vim_deploy.cli.output import print_table, say
+from vim_deploy.cli.output import result as print_result
 
 if TYPE_CHECKING:
     from vim_deploy.parity.accuracy import AccuracyReport
@@ -32,10 +33,10 @@ def print_accuracy(result: AccuracyReport) -> None:
         ("", "runtime", "top-1", "top-5", "NaN"),
         rows,
     )
-    say(f"classes: {result.classes_by}")
-    say(f"same class on both sides: {result.same_class} of {result.images}")
+    print_result(f"classes: {result.classes_by}")
+    print_result(f"same class on both sides: {result.same_class} of {result.images}")
     for line in (*result.sentences, *unreadable_lines(result.unreadable)):
-        say(line)
+        print_result(line)
 
 
 def print_report(result: ParityReport) -> None:
@@ -94,7 +95,7 @@ def print_blocks(blocks: BlockReport) -> None:
     )
     if blocks.missing:
         say(f"note: only one side has {', '.join(blocks.missing)}")
-    say(blocks.verdict)
+    print_result(blocks.verdict)
 
 
 #: Parts whose error is shown through depth.
@@ -112,17 +113,17 @@ def _beyond(worst: PartError, blocks: BlockReport) -> str:
 def say_rung(rung: Rung) -> None:
     """One line for a rung that has been tried."""
     if not rung.against:
-        say(f"{rung.name}: the reference ({rung.runner}, {rung.seconds:.1f} s)")
+        print_result(f"{rung.name}: the reference ({rung.runner}, {rung.seconds:.1f} s)")
         return
     if rung.error:
-        say(f"{rung.name}: BROKEN, it could not be made: {rung.error}")
+        print_result(f"{rung.name}: BROKEN, it could not be made: {rung.error}")
         return
     from vim_deploy.parity.report import worst_of
 
     worst = worst_of(rung.results)[1]
     state = "holds" if rung.passed else "BROKEN"
     figures = ", ".join(_figures(worst))
-    say(f"{rung.name}: {state} against {rung.against} ({figures}; {rung.seconds:.1f} s)")
+    print_result(f"{rung.name}: {state} against {rung.against} ({figures}; {rung.seconds:.1f} s)")
 
 
 def _figures(item: Comparison) -> Iterator[str]:
@@ -149,11 +150,11 @@ def print_ladder(result: ParityReport) -> None:
     for blocks in (result.ladder.blocks, result.blocks):
         if blocks is not None:
             print_blocks(blocks)
-    say(result.ladder.verdict)
+    print_result(result.ladder.verdict)
     if result.ladder.note:
-        say(result.ladder.note)
+        print_result(result.ladder.note)
     if result.ladder.left_out:
-        say(f"not tried: {', '.join(result.ladder.left_out)}")
+        print_result(f"not tried: {', '.join(result.ladder.left_out)}")
 
 
 def say_trial(number: int, kept: int, found: Evaluation) -> None:
@@ -168,7 +169,7 @@ def print_bisection(result: BisectReport) -> None:
     found = result.bisection
     limits = result.tolerance.limits()
     if not found.units:
-        say(f"{result.subject} meets {limits} with everything in {result.precision}")
+        print_result(f"{result.subject} meets {limits} with everything in {result.precision}")
         return
     without = dict(found.without)
     rows = []
@@ -182,7 +183,7 @@ def print_bisection(result: BisectReport) -> None:
         rows,
     )
     kind = "none can be left out" if found.minimal else "the search was cut short: fewer may do"
-    say(f"{found.evaluations} trials; {kind}")
+    print_result(f"{found.evaluations} trials; {kind}")
 
 
 def _distance(relative_l2: float) -> str:

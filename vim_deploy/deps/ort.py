@@ -18,6 +18,7 @@ from vim_deploy.errors import VimDeployError, missing_package, nearest
 _MODULE = "onnxruntime"
 #: Severity 3: errors only. Warnings speak about optimisations a user cannot act on.
 _LOG_ERRORS_ONLY = 3
+_LOG_FATAL = 4
 
 #: Short name -> execution provider. The first one runs what it can; what TensorRT leaves, CUDA
 #: takes before the CPU does.
@@ -118,7 +119,8 @@ def create_session(model: Path | bytes, settings: SessionSettings, name: str) ->
     providers = require_provider(settings.provider)
     runtime = _load()
     options = runtime.SessionOptions()
-    options.log_severity_level = _LOG_ERRORS_ONLY
+    # On a CPU the exception says all; the log would send names of the file to the terminal as is.
+    options.log_severity_level = _LOG_FATAL if settings.provider == "cpu" else _LOG_ERRORS_ONLY
     options.intra_op_num_threads = settings.threads
     # Every error class of ONNX Runtime derives from RuntimeError or Exception by build; the file
     # was parsed before, so whatever it says concerns the model.

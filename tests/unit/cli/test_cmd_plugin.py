@@ -71,7 +71,7 @@ def test_info_of_a_built_library(capsys: pytest.CaptureFixture[str]) -> None:
     assert told["serves"] == ["10", "11"]
     assert told["architectures"] == ["sm_80", "compute_80"]
     assert run(["plugin", "info", str(built.library)]) == 0
-    assert "VimBiSelectiveScan" in capsys.readouterr().err
+    assert "VimBiSelectiveScan" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -129,9 +129,9 @@ def test_unreadable_pictures_are_named_and_the_others_run(
     assert value["error"]["code"] == "VIM-411"
     assert "2 of 5" in value["error"]["message"]
     assert run(["run", str(folder / "logits.onnx"), str(pictures)]) == 4
-    said = capsys.readouterr().err
-    assert "cut.png" in said
-    assert "0.png" in said
+    printed = capsys.readouterr()
+    assert "cut.png" in printed.err
+    assert "0.png" in printed.out
 
 
 def test_only_unreadable_pictures_leave_no_output(folder: Path, tmp_path: Path) -> None:

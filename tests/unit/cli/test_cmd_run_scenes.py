@@ -95,7 +95,7 @@ def test_classes_and_areas(capsys, models, photo):
     assert image["areas"][0]["label"] == f"class {expected[0][0]}"
     assert set(value["colours"]) == {str(index) for index in indices}
     assert run(["run", models["logits"], str(photo), "--top", "1"]) == 0
-    said = capsys.readouterr().err
+    said = capsys.readouterr().out
     assert f"class {expected[0][0]}" in said
     assert f"{len(expected) - 1} more class" in said
 

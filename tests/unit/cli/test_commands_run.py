@@ -65,11 +65,22 @@ def test_inspect_checkpoint_and_file(capsys: Any, folder: Path) -> None:
     assert model["inputs"][0]["shape"] == ["batch", 3, 16, 16]
 
 
-def test_text_goes_to_stderr(capsys: Any, folder: Path) -> None:
+def test_results_go_to_standard_output_and_notes_do_not(capsys: Any, folder: Path) -> None:
     assert run(["inspect", "tiny.pth"]) == 0
     captured = capsys.readouterr()
+    assert captured.err == ""
+    assert "checkpoint" in captured.out
+    assert run(["export", "tiny.pth", "--config", "tiny.json", "-o", "n.onnx", "--no-check"]) == 0
+    captured = capsys.readouterr()
     assert captured.out == ""
-    assert "checkpoint" in captured.err
+    assert "wrote n.onnx" in captured.err
+
+
+def test_quiet_leaves_the_result(capsys: Any, folder: Path) -> None:
+    assert run(["-q", "inspect", "tiny.pth"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert "checkpoint" in captured.out
 
 
 def test_quiet_says_nothing(capsys: Any, folder: Path) -> None:

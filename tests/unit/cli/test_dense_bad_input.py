@@ -82,4 +82,4 @@ def test_inspect_of_dense_checkpoints(capsys: pytest.CaptureFixture[str]) -> Non
     found = json.loads(capsys.readouterr().out)
     assert found["dense"]["decode_head"]["num_classes"] == 7
     assert run(["inspect", D08]) == 0
-    assert "dense.pyramid.out_channels" in capsys.readouterr().err
+    assert "dense.pyramid.out_channels" in capsys.readouterr().out

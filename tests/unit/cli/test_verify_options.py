@@ -110,7 +110,7 @@ def test_a_file_whose_names_were_changed_shows_no_inner_tensors(capsys: Any) -> 
 def test_two_files_are_compared_part_by_part_without_pytorch(capsys: Any) -> None:
     arguments = ["--against", "tiny.onnx", "--per-block", "--random", "1", "--batches", "1"]
     assert run(["verify", "tiny.onnx", *arguments, "--report", "."]) == 0
-    shown = capsys.readouterr().err
+    shown = capsys.readouterr().out
     Path("parity.json").unlink()
     assert "part by part (relative L2, limit 0.0001): random (seed 0), image 1 of 1" in shown
     assert "patch_embed" in shown
