@@ -80,6 +80,7 @@ CATALOG: dict[str, str] = {
     "VIM-431": "dense model where a classifier is needed",
     "VIM-434": "inner tensors cannot be marked",
     "VIM-435": "engine is for diagnosis",
+    "VIM-439": "input changed while it was read",
     # 5: export
     "VIM-501": "trace failed",
     "VIM-502": "exported graph is not what it should be",

@@ -15,6 +15,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,6 +32,42 @@ def sha256_of(path: Path) -> str:
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """A file as it was at one moment, to notice that another one has taken its place.
+
+    A hash of a path and what is read from it later belong together only while nobody replaces the
+    file; a rename gives the path another inode, and writing changes time or size.
+    """
+
+    path: Path
+    identity: tuple[int, int, int, int]
+
+    def require_unchanged(self) -> None:
+        """VIM-439 when the path leads to another file, or the file was written meanwhile."""
+        try:
+            same = _identity(self.path) == self.identity
+        except OSError:
+            same = False
+        if not same:
+            raise VimDeployError(
+                "VIM-439",
+                f"{self.path} was changed while it was read",
+                why="what was read and its SHA-256 may belong to two different files",
+                fix="run the command again when nobody writes the file any more",
+            )
+
+
+def sight(path: Path) -> Sighting:
+    """``path`` as it is now; OSError when it cannot be looked at."""
+    return Sighting(path, _identity(path))
+
+
+def _identity(path: Path) -> tuple[int, int, int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def settings_hash(settings: Mapping[str, Any]) -> str:

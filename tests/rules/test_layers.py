@@ -24,7 +24,7 @@ LAYERS = (
     ("recipe",),
     ("deps",),
     ("images",),
-    ("files", "untrusted"),
+    ("files", "untrusted", "npz"),
     ("errors", "log", "specs", "contract", "interrupts"),
     ("text",),
 )
@@ -62,6 +62,7 @@ ONNX_FREE = (
     "text",
     "files",
     "untrusted",
+    "npz",
     "images",
     "recipe",
     "",

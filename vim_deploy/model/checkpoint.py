@@ -8,6 +8,7 @@ safetensors. What is chosen or converted is said in the notes; nothing is guesse
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from vim_deploy.errors import VimDeployError, missing_package, nearest
-from vim_deploy.files import sha256_of
+from vim_deploy.files import sha256_of, sight
 from vim_deploy.model.checkpoint_file import find_checkpoint_file
 from vim_deploy.model.unpickle import load_pickled, unreadable
 from vim_deploy.specs import CheckpointInfo
@@ -29,6 +30,8 @@ _EMA_KEYS = ("model_ema", "state_dict_ema")
 #: Prefixes that DistributedDataParallel and torch.compile put before every key.
 _WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 _LISTED = 10
+#: Of a stored whole number; more digits than any argument has cannot even be printed.
+_MAX_BITS = 64
 
 
 @dataclass(frozen=True)
@@ -63,24 +66,32 @@ def read_checkpoint(address: str | Path, *, part: str = "auto") -> Checkpoint:
     Raises:
         VimDeployError: VIM-202 (``part`` or address), VIM-301 (huggingface_hub or safetensors not
             installed), VIM-303 (hub not reachable), VIM-401 (not found), VIM-402 (not readable),
-            VIM-403 (would run code), VIM-404 (no such part), VIM-405 (NaN or Inf).
+            VIM-403 (would run code), VIM-404 (no such part), VIM-405 (NaN or Inf), VIM-439
+            (replaced while it was read).
     """
     if part not in PARTS:
         raise VimDeployError("VIM-202", f"unknown part {part!r}", fix=nearest(part, PARTS))
     file = find_checkpoint_file(address)
     try:
+        sighting = sight(file.path)
         digest = sha256_of(file.path)
+        loaded = _load(file.path)
     except OSError as error:
         raise unreadable(file.path, error.strerror or str(error), "check its rights") from error
-    loaded = _load(file.path)
     notes = list(file.notes)
     chosen, weights = _choose_part(loaded, part, file.path, notes)
     weights = _without_prefixes(weights, notes)
     state_dict = _float32(weights, file.path, notes)
+    # safetensors maps the file: only now have all bytes been read.
+    sighting.require_unchanged()
     _refuse_non_finite(state_dict, file.path)
     info = CheckpointInfo(name=file.path.name, sha256=digest, part=chosen, source=file.source)
     stored = loaded.get("meta")
-    meta = stored if isinstance(stored, Mapping) else {}
+    meta = (
+        {key: value for key, value in stored.items() if _is_text(key) and _is_sound(value)}
+        if isinstance(stored, Mapping)
+        else {}
+    )
     return Checkpoint(state_dict, info, _plain_args(loaded), tuple(notes), meta)
 
 
@@ -198,7 +209,7 @@ def _float32(weights: Mapping[Any, Any], path: Path, notes: list[str]) -> dict[s
 
 
 def _check_entry(key: object, value: object, path: Path) -> None:
-    if not isinstance(key, str) or not isinstance(value, Tensor):
+    if not _is_text(key) or not isinstance(value, Tensor):
         why = f"entry {str(key)[:80]!r} is a {type(value).__name__}, not a tensor"
         raise unreadable(path, why)
     # A few bytes can claim any shape through strides of zero; converting it would fill memory.
@@ -237,5 +248,24 @@ def _plain_args(loaded: Mapping[Any, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, value in values.items()
-        if isinstance(key, str) and isinstance(value, plain)
+        if _is_text(key) and isinstance(value, plain) and _is_sound(value)
     }
+
+
+def _is_text(value: object) -> bool:
+    """Whether it is text that can be written: half a surrogate pair can stand in a pickle."""
+    return isinstance(value, str) and not any("\ud800" <= char <= "\udfff" for char in value)
+
+
+def _is_sound(value: object) -> bool:
+    """Whether a stored value, lists and texts in it included, can be worked with and written."""
+    if isinstance(value, str):
+        return _is_text(value)
+    if isinstance(value, int):
+        return value.bit_length() <= _MAX_BITS
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, list | tuple):
+        # Not deeper: no list of lists of texts means anything here.
+        return all(not isinstance(item, str) or _is_text(item) for item in value)
+    return True

@@ -47,12 +47,12 @@ ALLOWED_GLOBALS = frozenset(
     }
 )
 
-#: Unpacked size at which an archive is taken for an attack rather than a model.
-MAX_UNPACKED_BYTES = 64 << 30
-#: Weights hardly compress, so a file that unpacks to this many times its size is not weights.
-MAX_EXPANSION = 200
 #: The pickle inside an archive only describes tensors; Vim-Base's is below 1 MiB.
 MAX_PICKLE_BYTES = 32 << 20
+#: Instructions of all pickles of a file. A tensor takes about 45: Vim-Base with its average and an
+#: optimizer's two moments has 120,000. Some instructions are one byte long, so that the bytes alone
+#: bound nothing: 32 MiB of them are listed in a minute.
+MAX_INSTRUCTIONS = 2_000_000
 #: Pickles at the start of a file in torch's format before 1.6: magic number, protocol version,
 #: system information, the object, the storage keys. Raw numbers follow.
 _LEGACY_PICKLES = 5
@@ -129,10 +129,14 @@ def _refuse_code(path: Path, stream: IO[bytes]) -> None:
     else:
         pickles = _tar_pickles(path, stream) if is_tar else iter((stream,))
     found: dict[str, None] = {}
-    complete = True
+    complete, left = True, MAX_INSTRUCTIONS
     for pickled in pickles:
         for _ in range(1 if is_zip else _LEGACY_PICKLES):
-            names, ended = _imported_names(pickled)
+            names, ended, count = _imported_names(pickled, left)
+            left -= count
+            if left <= 0:
+                why = f"its pickle has more than {MAX_INSTRUCTIONS:,} instructions"
+                raise unreadable(path, why, _RESAVE)
             found.update(dict.fromkeys(names))
             complete &= ended
             if not ended:
@@ -151,7 +155,7 @@ def _zip_pickles(path: Path, stream: IO[bytes]) -> Iterator[IO[bytes]]:
     try:
         with zipfile.ZipFile(stream) as archive:
             members = archive.infolist()
-            _refuse_bomb(path, sum(member.file_size for member in members))
+            _refuse_inflated(path, members)
             names = {member.filename.rpartition("/")[2] for member in members}
             if "constants.pkl" in names:
                 why = "it is a TorchScript archive, which holds code"
@@ -169,11 +173,18 @@ def _zip_pickles(path: Path, stream: IO[bytes]) -> Iterator[IO[bytes]]:
         raise unreadable(path, f"damaged zip archive: {error}") from error
 
 
-def _refuse_bomb(path: Path, unpacked: int) -> None:
+def _refuse_inflated(path: Path, members: Sequence[zipfile.ZipInfo]) -> None:
+    """VIM-402 unless the members take no more memory than the file takes on the disk."""
     packed = path.stat().st_size
-    if unpacked > MAX_UNPACKED_BYTES or unpacked > MAX_EXPANSION * packed:
-        why = f"{packed} bytes that claim to unpack to {unpacked}"
-        raise unreadable(path, why)
+    unpacked = sum(member.file_size for member in members)
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        why = (
+            f"{packed} bytes of compressed members that claim to unpack to {unpacked}; "
+            "torch.save never compresses"
+        )
+        raise unreadable(path, why, f"where you trust the file, load it yourself and {_RESAVE}")
+    if unpacked > packed:
+        raise unreadable(path, f"{packed} bytes that claim to hold {unpacked}")
 
 
 def _tar_pickles(path: Path, stream: IO[bytes]) -> Iterator[IO[bytes]]:
@@ -187,8 +198,8 @@ def _tar_pickles(path: Path, stream: IO[bytes]) -> Iterator[IO[bytes]]:
         raise unreadable(path, f"damaged tar archive: {error}") from error
 
 
-def _imported_names(pickled: IO[bytes]) -> tuple[list[str], bool]:
-    """Names that one pickle imports, and whether its end was reached.
+def _imported_names(pickled: IO[bytes], most: int) -> tuple[list[str], bool, int]:
+    """Names that one pickle imports, whether its end was reached, and how many instructions it has.
 
     The instructions are listed, not followed. ``STACK_GLOBAL`` takes its two strings from the
     stack; they are the last two strings seen in what any pickler writes, and a file that hides
@@ -196,8 +207,12 @@ def _imported_names(pickled: IO[bytes]) -> tuple[list[str], bool]:
     """
     names: list[str] = []
     strings: list[str] = []
+    count = 0
     try:
         for opcode, argument, _ in pickletools.genops(pickled):
+            count += 1
+            if count >= most:
+                return names, False, count
             if opcode.name in ("GLOBAL", "INST"):
                 names.append(str(argument).replace(" ", "."))
             elif opcode.name == "STACK_GLOBAL":
@@ -207,10 +222,10 @@ def _imported_names(pickled: IO[bytes]) -> tuple[list[str], bool]:
             elif isinstance(argument, str):
                 strings = [*strings[-1:], argument]
             if pickled.seekable() and pickled.tell() > MAX_PICKLE_BYTES:
-                return names, False
+                return names, False, count
     except Exception:
         # genops raises ValueError, UnicodeDecodeError, struct.error, OverflowError and others on
         # what is no pickle; the caller decides what an unfinished one means. Many letters are
         # instructions, so that prose seems to import its own lines: those are not names.
-        return [name for name in names if _DOTTED_NAME.fullmatch(name)], False
-    return names, True
+        return [name for name in names if _DOTTED_NAME.fullmatch(name)], False, count
+    return names, True, count

@@ -12,6 +12,7 @@ import numpy as np
 
 from vim_deploy.errors import VimDeployError
 from vim_deploy.images import batch_from_crops
+from vim_deploy.npz import opened_npz
 from vim_deploy.package.servable import Servable
 from vim_deploy.parity.metrics import Tolerance, compare, tolerance_for
 from vim_deploy.run.base import Array, Runner, run_padded
@@ -69,17 +70,20 @@ def read_golden(path: Path) -> tuple[Array, dict[str, Array]]:
     Raises:
         VimDeployError: VIM-414 when the file is not one that ``write_golden`` made.
     """
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-        images = arrays.pop(INPUT_KEY)
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise VimDeployError(
+
+    def unreadable(why: str) -> VimDeployError:
+        return VimDeployError(
             "VIM-414",
             f"the stored outputs {path} cannot be read",
-            why=f"{type(error).__name__}: {error}",
+            why=why,
             fix="make the package again: vim-deploy package ARTIFACT",
-        ) from error
+        )
+
+    with opened_npz(path, unreadable) as archive:
+        arrays = {name: archive.read(name) for name in archive.names}
+    if INPUT_KEY not in arrays:
+        raise unreadable(f"it holds no {INPUT_KEY!r}")
+    images = arrays.pop(INPUT_KEY)
     return images, {name.removeprefix(OUTPUT_PREFIX): arrays[name] for name in arrays}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file
 from vim_deploy.images import find_images, load_batch
+from vim_deploy.npz import opened_npz
 from vim_deploy.run.base import Array, check_input
 from vim_deploy.specs import ExportInfo, TensorSpec
 
@@ -71,24 +71,21 @@ def stored_case(path: Path, spec: TensorSpec, outputs: tuple[str, ...], head: st
     """
     require_file(path, "stored outputs")
     names = [spec.name] if spec.dtype != "uint8" else [f"{spec.name}_uint8", spec.name]
-    try:
-        # Pickled arrays would run code: allow_pickle stays off.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            key = next((name for name in names if name in archive), None)
-            stored = {
-                name: archive[found]
-                for name in outputs
-                if (found := _stored_name(name, head, archive.files)) is not None
-            }
-            images = None if key is None else archive[key]
-            found_keys = sorted(archive.files)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise VimDeployError(
+
+    def unreadable(why: str) -> VimDeployError:
+        return VimDeployError(
             "VIM-414",
             f"{path} is not a readable .npz file",
-            why=f"{type(error).__name__}: {error}",
+            why=why,
             fix="store arrays with numpy.savez(path, image=..., logits=...)",
-        ) from error
+        )
+
+    with opened_npz(path, unreadable) as archive:
+        found_keys = sorted(archive.names)
+        key = next((name for name in names if name in archive), None)
+        keys = {name: _stored_name(name, head, archive.names) for name in outputs}
+        images = None if key is None else archive.read(key)
+        stored = {name: archive.read(found) for name, found in keys.items() if found is not None}
     if images is None or not stored:
         raise VimDeployError(
             "VIM-414",

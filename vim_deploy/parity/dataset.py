@@ -6,7 +6,6 @@ evaluation uses: the classes are the sub-folders, sorted by name as text.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file
 from vim_deploy.images import batch_from_crops, crop_from_file, find_images
+from vim_deploy.npz import opened_npz
 from vim_deploy.run.base import Array, check_input
 from vim_deploy.specs import ExportInfo, TensorSpec
 
@@ -228,15 +228,11 @@ def class_numbers(
 def _stored(path: Path, spec: TensorSpec, classes: int | None, limit: int | None) -> StoredDataset:
     require_file(path, "data set")
     keys = [spec.name] if spec.dtype != "uint8" else [f"{spec.name}_uint8", spec.name]
-    try:
-        # Pickled arrays would run code: allow_pickle stays off.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            key = next((name for name in keys if name in archive), None)
-            images = None if key is None else archive[key]
-            labels = archive.get("labels")
-            found = sorted(archive.files)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise _not_stored(path, f"{type(error).__name__}: {error}") from error
+    with opened_npz(path, lambda why: _not_stored(path, why)) as archive:
+        found = sorted(archive.names)
+        key = next((name for name in keys if name in archive), None)
+        images = None if key is None else archive.read(key)
+        labels = archive.read("labels") if "labels" in archive else None
     if images is None or labels is None:
         raise _not_stored(path, f"found {found}; wanted {keys[0]!r} and 'labels'")
     if images.size > _MAX_ELEMENTS:

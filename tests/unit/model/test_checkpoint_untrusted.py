@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from vim_deploy.errors import VimDeployError
-from vim_deploy.model import unpickle
+from vim_deploy.model import checkpoint, unpickle
 from vim_deploy.model.checkpoint import read_checkpoint
 
 
@@ -240,22 +240,97 @@ def test_damaged_bytes_never_escape_as_another_error(tmp_path: Path, form: str) 
     assert refused > 20
 
 
-def test_zip_bomb_by_expansion(tmp_path: Path) -> None:
-    path = tmp_path / "w.pth"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("w/data.pkl", pickle.dumps({}, protocol=2))
-        archive.writestr("w/data/0", bytes(8 << 20))
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_compressed_members_are_refused(tmp_path: Path, method: int) -> None:
+    """torch.save never compresses, and a few megabytes can unpack to any amount of memory."""
+    source, path = io.BytesIO(zip_format({"model": tensors()})), tmp_path / "w.pth"
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(path, "w") as new:
+        for member in old.infolist():
+            last = member.filename.endswith("/0")
+            new.writestr(member.filename, old.read(member),
+                         compress_type=method if last else zipfile.ZIP_STORED)  # fmt: skip
     error = error_of(path)
     assert error.code == "VIM-402"
-    assert "unpack" in error.why
+    assert "never compresses" in error.why
+    assert "torch.save" in error.fix
 
 
-def test_zip_bomb_by_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_members_that_claim_more_than_the_file_holds(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
+    data = bytearray(zip_format({"model": tensors()}))
+    # Every entry of the directory is made to say that its member has a gigabyte.
+    at = data.find(b"PK\x01\x02")
+    while at >= 0:
+        data[at + 20 : at + 28] = (1 << 30).to_bytes(4, "little") * 2
+        at = data.find(b"PK\x01\x02", at + 4)
+    path.write_bytes(data)
+    error = error_of(path)
+    assert error.code == "VIM-402"
+    assert "claim to hold" in error.why
+
+
+@pytest.mark.parametrize("filler", [b"N0", b"]0", b"K\x000", b"(1"])
+def test_a_pickle_of_cheap_instructions_is_not_followed_for_ever(
+    tmp_path: Path, filler: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unpickle, "MAX_INSTRUCTIONS", 10_000)
+    content = b"\x80\x02" + filler * 10_000 + b"}."
+    for form, data in (("legacy", content), ("zip", zip_of_pickle(content))):
+        path = tmp_path / f"{form}.pth"
+        path.write_bytes(data)
+        error = error_of(path)
+        assert error.code == "VIM-402"
+        assert "instructions" in error.why
+
+
+def test_instructions_of_the_largest_file_are_far_below_the_limit(tmp_path: Path) -> None:
+    """Vim-Base with its average and two moments: 24 blocks of 21 tensors, four times."""
+    weights = {f"layers.{block}.mixer.some.long.name.{number}": torch.zeros(1)
+               for block in range(24) for number in range(21)}  # fmt: skip
+    value = {"model": weights, "model_ema": weights,
+             "optimizer": {"state": {key: {"exp_avg": tensor.clone(), "exp_avg_sq": tensor.clone()}
+                                     for key, tensor in weights.items()}}}  # fmt: skip
+    stream = io.BytesIO(zip_format(value))
+    with zipfile.ZipFile(stream) as archive, archive.open("archive/data.pkl") as pickled:
+        count = unpickle._imported_names(pickled, unpickle.MAX_INSTRUCTIONS)[2]
+    assert 20 * count < unpickle.MAX_INSTRUCTIONS
+
+
+@pytest.mark.parametrize("moment", ["hash", "load"])
+def test_a_file_replaced_while_it_is_read_is_noticed(
+    tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hash of one file must never be recorded for the weights of another."""
+    path, other = tmp_path / "w.pth", tmp_path / "other.pth"
     path.write_bytes(zip_format({"model": tensors()}))
-    read_checkpoint(path)
-    monkeypatch.setattr(unpickle, "MAX_UNPACKED_BYTES", 100)
-    assert "unpack" in error_of(path).why
+    other.write_bytes(zip_format({"model": {"a": torch.ones(64)}}))
+    name = {"hash": "sha256_of", "load": "_load"}[moment]
+    original = getattr(checkpoint, name)
+
+    def replaced(place: Path) -> object:
+        result = original(place)
+        other.replace(place)
+        return result
+
+    monkeypatch.setattr(checkpoint, name, replaced)
+    assert error_of(path).code == "VIM-439"
+
+
+def test_stored_values_that_nothing_can_be_made_of_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    stored = {"good": 1, "text": "ok", "half": "\ud800", "nan": float("nan"), "huge": 1 << 500,
+              "\udfff": 1, "rate": 0.1}  # fmt: skip
+    path.write_bytes(zip_format({"model": tensors(), "args": stored, "meta": {**stored,
+                                 "CLASSES": ("a", "\ud800"), "PALETTE": [[1, 2, 3]]}}))  # fmt: skip
+    found = read_checkpoint(path)
+    assert found.args == {"good": 1, "text": "ok", "rate": 0.1}
+    assert set(found.meta) == {"good", "text", "rate", "PALETTE"}
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    path.write_bytes(zip_format({"a": torch.zeros(1), "\ud800": torch.zeros(1)}))
+    assert error_of(path).code == "VIM-402"
 
 
 def test_huge_pickle_inside_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
