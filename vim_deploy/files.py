@@ -43,15 +43,11 @@ class Sighting:
     """
 
     path: Path
-    identity: tuple[int, int, int, int]
+    identity: tuple[int, int, int, int] | None
 
     def require_unchanged(self) -> None:
         """VIM-439 when the path leads to another file, or the file was written meanwhile."""
-        try:
-            same = _identity(self.path) == self.identity
-        except OSError:
-            same = False
-        if not same:
+        if _identity(self.path) != self.identity:
             raise VimDeployError(
                 "VIM-439",
                 f"{self.path} was changed while it was read",
@@ -59,14 +55,23 @@ class Sighting:
                 fix="run the command again when nobody writes the file any more",
             )
 
+    def sha256(self) -> str:
+        """Hex SHA-256 of the file as it was seen; VIM-439 when it is another one by now."""
+        digest = sha256_of(self.path)
+        self.require_unchanged()
+        return digest
+
 
 def sight(path: Path) -> Sighting:
-    """``path`` as it is now; OSError when it cannot be looked at."""
+    """``path`` as it is now, before it is read; that it cannot be read is for its reader to say."""
     return Sighting(path, _identity(path))
 
 
-def _identity(path: Path) -> tuple[int, int, int, int]:
-    found = path.stat()
+def _identity(path: Path) -> tuple[int, int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 

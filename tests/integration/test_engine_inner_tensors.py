@@ -346,7 +346,7 @@ def test_on_the_command_line(
     assert run([*command, "--inner-tensors", "--plugin", "none"]) == 0
     assert "for diagnosis only: it gives out 30 inner tensors" in capsys.readouterr().err
     assert run(["inspect", "m.plan"]) == 0
-    shown = capsys.readouterr().err
+    shown = capsys.readouterr().out
     assert "30 places" in shown
     assert "inner_tensors[" not in shown
     assert run(["inspect", "m.plan", "--json"]) == 0

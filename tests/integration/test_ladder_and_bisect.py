@@ -160,10 +160,10 @@ def test_a_form_that_cannot_be_made_is_a_broken_rung(
 
     monkeypatch.setattr(export_graph, "run_passes", refuse)
     assert run(["verify", "tiny.pth", "--config", "tiny.json", "--ladder", "--random", "1"]) == 7
-    said = capsys.readouterr().err
-    assert "base ONNX: holds against PyTorch fp32" in said
-    assert "fused ONNX: BROKEN, it could not be made: VIM-502" in said
-    assert "error VIM-703" in said
+    printed = capsys.readouterr()
+    assert "base ONNX: holds against PyTorch fp32" in printed.out
+    assert "fused ONNX: BROKEN, it could not be made: VIM-502" in printed.out
+    assert "error VIM-703" in printed.err
     stored = json.loads(Path("parity.json").read_text())
     assert (stored["passed"], stored["ladder"]["broken"]) == (False, "fused ONNX")
     assert "rewrote 2 mixers" in stored["ladder"]["rungs"][-1]["error"]

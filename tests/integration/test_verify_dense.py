@@ -194,7 +194,7 @@ def test_reports_speak_of_pixels(
     path = exported(SEGMENTOR, "labels", "fp16")
     words = ["verify", str(path), "--against", checkpoint(SEGMENTOR), "--random", "1"]
     assert run([*words, "--batches", "1", "--per-block", "--report", str(tmp_path)]) == 0
-    said = capsys.readouterr().err
+    said = capsys.readouterr().out
     assert "mean IoU" in said
     assert "decode_head.conv_seg" in said
     value = json.loads((tmp_path / "parity.json").read_text())

@@ -34,6 +34,24 @@ def test_sha256_of_a_file_larger_than_one_chunk(tmp_path: Path) -> None:
     assert files.sha256_of(path) == hashlib.sha256(data).hexdigest()
 
 
+@pytest.mark.parametrize("change", ["replaced", "written", "removed"])
+def test_a_file_that_another_takes_the_place_of_is_noticed(tmp_path: Path, change: str) -> None:
+    path, other = tmp_path / "a", tmp_path / "b"
+    path.write_bytes(b"one")
+    other.write_bytes(b"two")
+    sighting = files.sight(path)
+    assert sighting.sha256() == hashlib.sha256(b"one").hexdigest()
+    if change == "replaced":
+        other.replace(path)
+    elif change == "written":
+        path.write_bytes(b"longer")
+    else:
+        path.unlink()
+    with pytest.raises(VimDeployError) as caught:
+        sighting.require_unchanged()
+    assert caught.value.code == "VIM-439"
+
+
 def test_settings_hash_ignores_order_and_sees_every_value() -> None:
     first = files.settings_hash({"a": 1, "b": {"c": [1, 2]}})
     assert first == files.settings_hash({"b": {"c": [1, 2]}, "a": 1})

@@ -38,9 +38,11 @@ from vim_deploy.engine.record import (
 from vim_deploy.engine.typed_model import TypedModel, graph_of_precision
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import (
+    Sighting,
     atomic_output,
     remove_leftovers,
     settings_hash,
+    sight,
     single_writer,
     write_json,
 )
@@ -56,6 +58,8 @@ class RtxBuild:
     """Everything decided before the build starts."""
 
     model_path: Path
+    #: Of the model before it was read.
+    sighting: Sighting
     source: FileIdentity
     external_data: tuple[FileIdentity, ...]
     typed: TypedModel
@@ -189,6 +193,7 @@ def prepare_rtx(
     inner_tensors: bool = False,
 ) -> RtxBuild:
     """Decide everything about a build; arguments and errors as ``build_engine_rtx``."""
+    sighting = sight(model_path)
     typed = graph_of_precision(model_path, precision)
     typed_precision = typed.precision if typed.steps else ""
     marked: tuple[MarkedTensor, ...] = ()
@@ -202,9 +207,12 @@ def prepare_rtx(
         capabilities.compute_capabilities,
         f"TensorRT-RTX {capabilities.version}",
     )
+    source = FileIdentity.of(model_path)
+    sighting.require_unchanged()
     return RtxBuild(
         model_path=model_path,
-        source=FileIdentity.of(model_path),
+        sighting=sighting,
+        source=source,
         external_data=external_data(model_path),
         typed=typed,
         inputs=inputs,
@@ -233,6 +241,8 @@ def _build(
         began = time.monotonic()
         facts = run_worker(request.job(model_part, plan_part), progress)
         seconds = time.monotonic() - began
+        # The worker parses the file itself, where no graph was typed for it.
+        request.sighting.require_unchanged()
         _check_header(plan_part, request)
         record = EngineRecord(
             plan=FileIdentity.of(plan_part, plan_path.name),

@@ -61,6 +61,7 @@ from vim_deploy.files import (
     atomic_output,
     remove_leftovers,
     settings_hash,
+    sight,
     single_writer,
     write_bytes,
     write_json,
@@ -212,6 +213,7 @@ def prepare_trt(
             VIM-609 (no form of the graph for this version), and as ``choose_plugin``.
     """
     options = options or TrtOptions()
+    sighting = sight(model_path)
     typed = graph_of_precision(model_path, precision)
     capabilities, gpu = trt.capabilities(), cuda_driver.gpu()
     check_options(options, capabilities, typed.precision)
@@ -230,9 +232,11 @@ def prepare_trt(
     lowered = lower(typed.model, capabilities, use_plugin=use_plugin)
     plugin = choose_plugin(options.plugin, capabilities, gpu, ops) if use_plugin else None
     flags, cleared = builder_flags(options, capabilities, typed.precision)
+    source = FileIdentity.of(model_path)
+    sighting.require_unchanged()
     return TrtBuild(
         model_path=model_path,
-        source=FileIdentity.of(model_path),
+        source=source,
         external_data=external_data(model_path),
         typed=typed,
         lowered=lowered,

@@ -18,7 +18,7 @@ from vim_deploy.engine.marked_tensors import refuse_diagnosis
 from vim_deploy.engine.passport import check_record
 from vim_deploy.engine.record import EngineRecord, read_record, record_path
 from vim_deploy.errors import VimDeployError
-from vim_deploy.files import sha256_of
+from vim_deploy.files import sight
 from vim_deploy.graph import metadata
 from vim_deploy.graph.half_weights import half_types
 from vim_deploy.specs import ExportInfo, TensorSpec
@@ -154,6 +154,7 @@ def _ranges(record: EngineRecord, image: TensorSpec) -> tuple[BatchRange, ...]:
 
 
 def _onnx(path: Path) -> Servable:
+    sighting = sight(path)
     model = metadata.load_model(path)
     info = _described(path, metadata.find(model))
     types = half_types(model)
@@ -162,7 +163,7 @@ def _onnx(path: Path) -> Servable:
         precision = "bf16"
     return Servable(
         path=path,
-        sha256=sha256_of(path),
+        sha256=sighting.sha256(),
         input=_only(path, metadata.inputs_of(model)),
         outputs=metadata.outputs_of(model),
         info=info,

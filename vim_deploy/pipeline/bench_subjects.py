@@ -13,7 +13,7 @@ from vim_deploy.engine.inspect import ENGINE_SUFFIXES, is_engine, read_header
 from vim_deploy.engine.marked_tensors import refuse_diagnosis
 from vim_deploy.engine.record import EngineRecord, read_record, record_path
 from vim_deploy.errors import VimDeployError, nearest
-from vim_deploy.files import require_file, sha256_of
+from vim_deploy.files import require_file, sha256_of, sight
 from vim_deploy.graph import metadata
 from vim_deploy.pipeline.deit_baseline import DeitMaker, deit_sizes, require_classifiers
 from vim_deploy.pipeline.exporting import ExportOptions, export, require_torch
@@ -226,6 +226,7 @@ class SubjectMaker:
         return label, path, None if self._seed is not None else checkpoint_of(request)
 
     def _exported(self, label: str, path: Path, checkpoint: str | None, batch: int) -> Subject:
+        sighting = sight(path)
         model = metadata.load_model(path)
         info = metadata.find(model)
         self._note_unread(label, info)
@@ -238,7 +239,7 @@ class SubjectMaker:
             tokens=None if info is None else _config(info).num_tokens,
             facts={
                 "file": path.name,
-                "sha256": sha256_of(path),
+                "sha256": sighting.sha256(),
                 "graph": None if info is None else info.graph,
                 "precision": None if info is None else info.precision,
                 "weights": None if info is None else info.checkpoint.name,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vim_deploy.engine.inspect import is_engine
 from vim_deploy.errors import ExitCode, VimDeployError
-from vim_deploy.files import sha256_of
+from vim_deploy.files import sight
 from vim_deploy.interrupts import check
 from vim_deploy.parity.blocks import BlockReport, part_limit
 from vim_deploy.parity.cases import Case
@@ -84,6 +84,7 @@ def verify_ladder(
             "VIM-203", "--ladder compares with the twin where it must", fix="leave out --twin"
         )
     chosen = subject or SubjectOptions()
+    sighting = sight(Path(source))
     if options.per_block and is_artifact(source):
         require_parts(Path(source), options.runner.provider)
     with open_subject(source, against, chosen, options.runner) as found:
@@ -93,7 +94,7 @@ def verify_ladder(
         last = ladder.rungs[-1]
         return ParityReport(
             artifact=found.name,
-            artifact_sha256=sha256_of(Path(source))
+            artifact_sha256=sighting.sha256()
             if is_artifact(source)
             else found.info.checkpoint.sha256,
             reference=next(r.runner for r in ladder.rungs if r.name == last.against),

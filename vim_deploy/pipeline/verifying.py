@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vim_deploy.engine.inspect import ENGINE_SUFFIXES
 from vim_deploy.errors import VimDeployError
-from vim_deploy.files import sha256_of
+from vim_deploy.files import sight
 from vim_deploy.parity.blocks import part_limit
 from vim_deploy.parity.cases import Case, image_case, random_case, stored_case
 from vim_deploy.parity.metrics import Tolerance, adjusted, tolerance_for
@@ -79,6 +79,7 @@ def verify(
             the engine does not run on this machine.
     """
     options = options or VerifyOptions()
+    sighting = sight(artifact)
     if options.per_block:
         require_parts(artifact, options.runner.provider)
         if Path(against).suffix in (".npz", *ENGINE_SUFFIXES):
@@ -106,7 +107,7 @@ def verify(
                     )
         return ParityReport(
             artifact=artifact.name,
-            artifact_sha256=sha256_of(artifact),
+            artifact_sha256=sighting.sha256(),
             reference=name,
             candidate=runner.name,
             tolerance=tolerance,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vim_deploy.errors import VimDeployError
-from vim_deploy.files import sha256_of
+from vim_deploy.files import sight
 from vim_deploy.parity.accuracy import AccuracyReport, Limits, Progress, compare_accuracy
 from vim_deploy.parity.dataset import open_dataset
 from vim_deploy.pipeline.opening import RunnerOptions, opened
@@ -66,6 +66,7 @@ def verify_dataset(
             (VIM-401, VIM-414, VIM-419) and the models, as ``verify``.
     """
     options = options or DatasetOptions()
+    sighting = sight(artifact)
     if Path(against).suffix == ".npz":
         raise VimDeployError(
             "VIM-203",
@@ -81,7 +82,7 @@ def verify_dataset(
             counts = compare_accuracy(reference, candidate.runner, found, options.batch, progress)
     return AccuracyReport(
         artifact=artifact.name,
-        artifact_sha256=sha256_of(artifact),
+        artifact_sha256=sighting.sha256(),
         limits=options.limits,
         command=tuple(command),
         **counts,
