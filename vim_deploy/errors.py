@@ -47,8 +47,10 @@ CATALOG: dict[str, str] = {
     "VIM-307": "no CUDA compiler found",
     "VIM-308": "no TensorRT headers found",
     "VIM-309": "this TensorRT lacks what was asked for",
+    "VIM-310": "a helper process stalled",
     "VIM-311": "not enough memory",
     "VIM-312": "the system refused an operation",
+    "VIM-313": "no place for temporary files",
     # 4: the input
     "VIM-401": "input file not found",
     "VIM-402": "not a readable checkpoint",

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -82,15 +83,28 @@ def settings_hash(settings: Mapping[str, Any]) -> str:
 
 
 def require_file(path: Path, what: str) -> Path:
-    """``path`` if it is a regular file; VIM-401 otherwise."""
-    if path.is_file():
-        return path
-    found = "it is a folder" if path.is_dir() else "there is no such file"
+    """``path`` if it is a regular file that this user may read; VIM-401 otherwise."""
+    try:
+        # Without waiting for the other end of a pipe.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        try:
+            kind = os.fstat(handle).st_mode
+        finally:
+            os.close(handle)
+    except FileNotFoundError:
+        found = "there is no such file"
+    except (OSError, ValueError) as error:
+        # ValueError: a NUL character, which no path has.
+        found = getattr(error, "strerror", None) or str(error)
+    else:
+        if stat.S_ISREG(kind):
+            return path
+        found = "it is a folder" if stat.S_ISDIR(kind) else "it is not a regular file"
     raise VimDeployError("VIM-401", f"{what} not found: {path}", why=found, fix="check the path")
 
 
-def _output_error(error: OSError, path: Path) -> VimDeployError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+def _output_error(error: OSError | ValueError, path: Path) -> VimDeployError:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return VimDeployError(
             "VIM-305",
             f"no space left while writing {path}",
@@ -100,7 +114,7 @@ def _output_error(error: OSError, path: Path) -> VimDeployError:
     return VimDeployError(
         "VIM-304",
         f"cannot write {path}",
-        why=error.strerror or str(error),
+        why=getattr(error, "strerror", None) or str(error),
         fix="choose a folder that exists and is writable with -o",
     )
 
@@ -111,6 +125,21 @@ def output_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        raise _output_error(error, path) from error
+
+
+def kind_of(path: Path) -> int | None:
+    """``stat.S_IFMT`` of what an output would replace, links followed; None when nothing is there.
+
+    Raises:
+        VimDeployError: VIM-304 when the path cannot be one: too long, through a file, a loop of
+            links, a folder that may not be entered.
+    """
+    try:
+        return stat.S_IFMT(path.stat().st_mode)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
         raise _output_error(error, path) from error
 
 
@@ -142,20 +171,46 @@ def single_writer(path: Path) -> Iterator[None]:
 
 def require_writable_place(path: Path) -> None:
     """VIM-304 for an output that is a folder or a device, which a rename would replace."""
-    if path.exists() and not path.is_file():
+    kind = kind_of(path)
+    if kind not in (None, stat.S_IFREG):
         raise VimDeployError(
             "VIM-304",
             f"cannot write {path}",
-            why="it is a folder" if path.is_dir() else "it is not a regular file",
+            why="it is a folder" if kind == stat.S_IFDIR else "it is not a regular file",
             fix="name a file with -o",
         )
+
+
+def _open_lock(lock_path: Path, path: Path) -> IO[bytes]:
+    """The lock file, made where there is none: never through a link, never emptied.
+
+    Whoever may write the folder may have put something else there under that name.
+    """
+    flags = os.O_RDWR | os.O_CREAT
+    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC"):
+        flags |= getattr(os, name, 0)
+    try:
+        handle = os.open(lock_path, flags, 0o600)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise _output_error(error, path) from error
+    else:
+        found = os.fstat(handle)
+        if stat.S_ISREG(found.st_mode) and found.st_nlink <= 1:
+            return os.fdopen(handle, "r+b")
+        os.close(handle)
+    raise VimDeployError(
+        "VIM-304",
+        f"cannot write {path}",
+        why=f"the place of its lock, {lock_path}, is taken by something that is no plain file",
+        fix=f"look at {lock_path} and remove it, or choose another output with -o",
+    )
 
 
 def _locked(lock_path: Path, path: Path) -> IO[bytes]:
     """The open lock file, locked; VIM-306 when another process has it."""
     while True:
-        with output_errors(path):
-            stream = lock_path.open("wb")
+        stream = _open_lock(lock_path, path)
         try:
             _lock_exclusively(stream)
         except OSError as error:
@@ -191,9 +246,10 @@ def atomic_output(path: Path) -> Iterator[Path]:
             # mkstemp makes 0600; an output is as readable as any file the user makes.
             umask = os.umask(0)
             os.umask(umask)
-            temporary.chmod(0o666 & ~umask)
             with temporary.open("r+b") as stream:
                 os.fsync(stream.fileno())
+            # Last: the mask may take every right, the owner's included.
+            temporary.chmod(0o666 & ~umask)
             interrupts.check()
             temporary.replace(path)
     except OSError as error:
@@ -214,9 +270,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         VimDeployError: VIM-304 (place missing or read-only, or something else than a folder is
             there), VIM-305 (disk full), VIM-306 (another process writes it).
     """
-    if path.is_symlink() or (path.exists() and not path.is_dir()):
+    if kind_of(path) not in (None, stat.S_IFDIR) or path.is_symlink() or not path.name:
         raise VimDeployError(
-            "VIM-304", f"cannot write {path}", why="it is not a folder", fix="name another with -o"
+            "VIM-304",
+            f"cannot write {path}",
+            why="it is not a folder that another can take the place of",
+            fix="name another with -o",
         )
     lock_path = path.parent / f".{path.name}.lock"
     with _locked(lock_path, path):
@@ -241,12 +300,12 @@ def _put_in_place(temporary: Path, path: Path) -> None:
     """Flush a folder's files to the disk and rename it to ``path``; the old one is removed."""
     umask = os.umask(0)
     os.umask(umask)
-    # mkdtemp makes 0700; an output is as readable as any folder the user makes.
-    temporary.chmod(0o777 & ~umask)
     for file in temporary.rglob("*"):
         if file.is_file():
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())
+    # mkdtemp makes 0700; an output is as readable as any folder the user makes.
+    temporary.chmod(0o777 & ~umask)
     interrupts.check()
     if path.exists():
         old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
@@ -271,7 +330,8 @@ def remove_leftovers(path: Path) -> None:
     pattern = re.compile(re.escape(f".{path.name}.") + r"[a-z0-9_]{8}\.part")
     with output_errors(path):
         for entry in path.parent.iterdir():
-            if pattern.fullmatch(entry.name):
+            # A folder of such a name is none of ours and in nobody's way.
+            if pattern.fullmatch(entry.name) and (entry.is_symlink() or not entry.is_dir()):
                 entry.unlink(missing_ok=True)
 
 

@@ -24,7 +24,7 @@ LAYERS = (
     ("recipe",),
     ("deps",),
     ("images",),
-    ("files", "untrusted", "npz"),
+    ("files", "folders", "helpers", "untrusted", "npz"),
     ("errors", "log", "specs", "contract", "interrupts"),
     ("text",),
 )

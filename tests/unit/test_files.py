@@ -260,3 +260,91 @@ def test_json_is_written_with_a_last_newline_and_never_with_infinity(tmp_path: P
     assert path.read_bytes().endswith(b"}\n")
     with pytest.raises(ValueError, match="JSON"):
         files.write_json(path, {"a": float("inf")})
+
+
+@posix
+@pytest.mark.parametrize("trap", ["link", "dangling link", "pipe", "folder", "hard link"])
+@pytest.mark.parametrize("writer", ["file", "folder"])
+def test_a_lock_is_never_what_somebody_else_put_there(
+    tmp_path: Path, trap: str, writer: str
+) -> None:
+    """It would be emptied, waited for, or held for somebody else's file."""
+    victim, lock = tmp_path / "victim", tmp_path / ".out.lock"
+    victim.write_text("precious")
+    if trap == "link":
+        lock.symlink_to(victim)
+    elif trap == "dangling link":
+        lock.symlink_to(tmp_path / "absent")
+    elif trap == "pipe":
+        os.mkfifo(lock)
+    elif trap == "folder":
+        lock.mkdir()
+    else:
+        lock.hardlink_to(victim)
+    make = files.single_writer if writer == "file" else files.atomic_folder
+    with pytest.raises(VimDeployError) as caught, make(tmp_path / "out"):
+        pass
+    assert caught.value.code == "VIM-304"
+    assert ".out.lock" in caught.value.why
+    assert victim.read_text() == "precious"
+    assert not (tmp_path / "absent").exists()
+    assert lock.is_symlink() or lock.exists()
+
+
+def test_a_lock_that_a_killed_process_left_blocks_nothing(tmp_path: Path) -> None:
+    (tmp_path / ".out.lock").write_text("")
+    with files.single_writer(tmp_path / "out"):
+        pass
+    assert leftovers(tmp_path) == []
+
+
+def test_a_folder_named_like_a_temporary_file_is_left_alone(tmp_path: Path) -> None:
+    folder = tmp_path / ".out.abcdefgh.part"
+    folder.mkdir()
+    (tmp_path / ".out.ijklmnop.part").write_text("left by a killed run")
+    files.remove_leftovers(tmp_path / "out")
+    assert leftovers(tmp_path) == [folder.name]
+
+
+@posix
+@pytest.mark.parametrize(
+    "name", ["x" * 250, "x" * 5000, "file/below", "loop", "", ".", "/", "a\0b", "absent/x"]
+)
+@pytest.mark.parametrize("writer", ["single_writer", "atomic_output", "atomic_folder"])
+def test_places_that_no_output_can_have(tmp_path: Path, name: str, writer: str) -> None:
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "loop").symlink_to("loop")
+    path = Path(name) if name in ("", ".", "/") else tmp_path / name
+    with pytest.raises(VimDeployError) as caught, getattr(files, writer)(path):
+        pass
+    assert caught.value.code == "VIM-304"
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+@posix
+@pytest.mark.parametrize("kind", ["pipe", "device", "loop", "nul", "through a file", "long"])
+def test_what_is_no_input_is_refused_without_waiting(tmp_path: Path, kind: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").write_text("")
+    path = {"device": Path("/dev/null"), "nul": Path("a\0b"), "through a file": tmp_path / "file/x",
+            "long": tmp_path / ("x" * 300)}.get(kind, tmp_path / kind)  # fmt: skip
+    with pytest.raises(VimDeployError) as caught:
+        files.require_file(path, "input")
+    assert caught.value.code == "VIM-401"
+    assert caught.value.why not in ("", "there is no such file")
+
+
+@posix
+def test_a_mask_that_takes_every_right_is_obeyed(tmp_path: Path) -> None:
+    old = os.umask(0o777)
+    try:
+        files.write_bytes(tmp_path / "out", b"x")
+        with files.atomic_folder(tmp_path / "folder") as place:
+            (place / "a").write_bytes(b"y")
+            (place / "a").chmod(0o600)
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0
+    assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0
+    (tmp_path / "folder").chmod(0o700)

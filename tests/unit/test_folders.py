@@ -1,98 +1,84 @@
-"""Folders: whole or not at all, one writer, nothing left behind."""
+"""Where caches go for users with and without a home."""
 
 from __future__ import annotations
 
-import errno
+import os
+import stat
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from vim_deploy import files
+from vim_deploy import folders
 from vim_deploy.errors import VimDeployError
 
-
-def hidden(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir() if path.name.startswith(".")]
+posix = pytest.mark.skipif(os.name != "posix", reason="POSIX users")
 
 
-def test_a_new_folder_appears_whole(tmp_path: Path) -> None:
-    target = tmp_path / "made"
-    with files.atomic_folder(target) as place:
-        (place / "sub").mkdir()
-        (place / "sub" / "a").write_text("1")
-        assert not target.exists()
-    assert (target / "sub" / "a").read_text() == "1"
-    assert target.stat().st_mode & 0o500 == 0o500
-    assert hidden(tmp_path) == []
+@pytest.fixture(autouse=True)
+def _temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
 
 
-def test_an_old_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
-    target = tmp_path / "made"
-    target.mkdir()
-    (target / "old").write_text("0")
-    with files.atomic_folder(target) as place:
-        (place / "new").write_text("1")
-        assert (target / "old").exists()
-    assert [path.name for path in target.iterdir()] == ["new"]
-    assert hidden(tmp_path) == []
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", none)
 
 
-@pytest.mark.parametrize("failure", [KeyboardInterrupt(), ValueError("no")])
-def test_a_failure_leaves_the_old_one(tmp_path: Path, failure: BaseException) -> None:
-    target = tmp_path / "made"
-    target.mkdir()
-    (target / "old").write_text("0")
-
-    def fails(place: Path) -> None:
-        (place / "new").write_text("1")
-        raise failure
-
-    with pytest.raises(type(failure)), files.atomic_folder(target) as place:
-        fails(place)
-    assert [path.name for path in target.iterdir()] == ["old"]
-    assert hidden(tmp_path) == []
+def test_the_users_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    assert folders.user_cache() == tmp_path / ".cache" / "vim-deploy"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative/is/ignored")
+    assert folders.user_cache() == tmp_path / ".cache" / "vim-deploy"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
+    assert folders.user_cache() == Path("/elsewhere/vim-deploy")
 
 
-def test_a_full_disk_is_a_coded_error(tmp_path: Path) -> None:
-    with pytest.raises(VimDeployError) as caught, files.atomic_folder(tmp_path / "made"):
-        raise OSError(errno.ENOSPC, "No space left on device")
-    assert caught.value.code == "VIM-305"
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
-    left = tmp_path / ".made.abcd_123.part"
-    left.mkdir()
-    (left / "half").write_text("x")
-    other = tmp_path / ".made.part"
-    other.mkdir()
-    with files.atomic_folder(tmp_path / "made"):
-        assert not left.exists()
-    assert other.exists()
-
-
-def test_one_writer(tmp_path: Path) -> None:
-    target = tmp_path / "made"
-    with (
-        files.atomic_folder(target),
-        pytest.raises(VimDeployError) as caught,
-        files.atomic_folder(target),
-    ):
-        pass
-    assert caught.value.code == "VIM-306"
-    assert target.is_dir()
-
-
-@pytest.mark.parametrize("kind", ["file", "link", "no-parent"])
-def test_no_place_for_a_folder(tmp_path: Path, kind: str) -> None:
-    target = tmp_path / "made"
-    if kind == "file":
-        target.write_text("mine")
-    elif kind == "link":
-        target.symlink_to(tmp_path)
+@posix
+@pytest.mark.parametrize("home", [None, "/", "/nonexistent/home"])
+def test_a_user_without_a_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str | None
+) -> None:
+    if home is None:
+        homeless(monkeypatch)
     else:
-        target = tmp_path / "no" / "made"
-    with pytest.raises(VimDeployError) as caught, files.atomic_folder(target):
-        pass
+        monkeypatch.setattr(Path, "home", lambda: Path(home))
+    found = folders.user_cache()
+    assert found == tmp_path / f"vim-deploy-{os.getuid()}"
+    assert stat.S_IMODE(found.stat().st_mode) == 0o700
+    assert folders.user_cache() == found
+
+
+@posix
+@pytest.mark.parametrize("trap", ["link", "file", "writable by others"])
+def test_what_somebody_else_put_there_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trap: str
+) -> None:
+    """Libraries are loaded from the cache."""
+    homeless(monkeypatch)
+    place = tmp_path / f"vim-deploy-{os.getuid()}"
+    if trap == "link":
+        (tmp_path / "theirs").mkdir()
+        place.symlink_to(tmp_path / "theirs")
+    elif trap == "file":
+        place.write_text("")
+    else:
+        place.mkdir()
+        place.chmod(0o777)
+    with pytest.raises(VimDeployError) as caught:
+        folders.user_cache()
     assert caught.value.code == "VIM-304"
-    assert target.is_symlink() == (kind == "link")
+    assert "XDG_CACHE_HOME" in caught.value.fix
+
+
+def test_no_place_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    with pytest.raises(VimDeployError) as caught:
+        folders.temporary_place()
+    assert caught.value.code == "VIM-313"

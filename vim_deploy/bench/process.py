@@ -5,20 +5,22 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
 import signal
-import subprocess
-import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import vim_deploy
 from vim_deploy.errors import CATALOG, VimDeployError
+from vim_deploy.folders import temporary_place
+from vim_deploy.helpers import StallWatch, helper_command, kill_helper, start_helper
 
 WORKER_MODULE = "vim_deploy.bench.worker"
 _STDERR_LINES = 5
+#: Seconds between two looks at a process that has not answered yet.
+_POLL_SECONDS = 0.5
 
 
 class SubjectFailedError(Exception):
@@ -34,17 +36,23 @@ class WorkerProcess:
 
     def __init__(self, command: Sequence[str] | None = None) -> None:
         # A file and not a pipe: nobody has to read it while the worker runs.
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
-        self._process = subprocess.Popen(
-            list(command or (sys.executable, "-m", WORKER_MODULE)),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            # -m looks into the working folder first: it must be ours, not the user's.
-            cwd=Path(vim_deploy.__file__).resolve().parents[1],
-            # Ctrl-C in a terminal reaches this process alone, which then ends the worker.
-            start_new_session=True,
-        )
+        self._stderr = tempfile.TemporaryFile(dir=temporary_place())  # noqa: SIM115 - see __exit__
+        self._process = start_helper(command or helper_command(WORKER_MODULE), self._stderr)
+        self._lines: queue.Queue[bytes] = queue.Queue()
+        reader = threading.Thread(target=self._read, daemon=True)
+        try:
+            reader.start()
+        except RuntimeError:
+            kill_helper(self._process)
+            raise
+
+    def _read(self) -> None:
+        stdout = self._process.stdout
+        assert stdout is not None
+        with contextlib.suppress(ValueError, OSError):
+            for line in stdout:
+                self._lines.put(line)
+        self._lines.put(b"")
 
     def __enter__(self) -> WorkerProcess:
         return self
@@ -56,12 +64,7 @@ class WorkerProcess:
         trace: TracebackType | None,
     ) -> None:
         # It has nothing to save, and it may be in the middle of a long call.
-        with contextlib.suppress(ProcessLookupError):
-            if os.name == "posix":
-                os.killpg(self._process.pid, signal.SIGKILL)
-            else:  # pragma: no cover - Linux is what is tested
-                self._process.kill()
-        self._process.wait()
+        kill_helper(self._process)
         for stream in (self._process.stdin, self._process.stdout, self._stderr):
             with contextlib.suppress(BrokenPipeError):
                 if stream is not None:
@@ -74,16 +77,18 @@ class WorkerProcess:
             VimDeployError: the worker's own coded error.
             SubjectFailedError: the runtime failed, or the process died.
         """
-        stdin, stdout = self._process.stdin, self._process.stdout
+        stdin = self._process.stdin
         assert stdin is not None
-        assert stdout is not None
         with contextlib.suppress(BrokenPipeError):
             stdin.write(json.dumps(order).encode() + b"\n")
             stdin.flush()
-        line = stdout.readline()
+        line = self._answer()
         if not line:
             raise SubjectFailedError(self._death())
-        answer: dict[str, Any] = json.loads(line)
+        try:
+            answer: dict[str, Any] = json.loads(line)
+        except ValueError as error:
+            raise SubjectFailedError(f"the process answered {line[:80]!r}") from error
         if answer["event"] == "failed":
             if answer["code"] in CATALOG:
                 why, fix = answer["why"], answer["fix"]
@@ -91,11 +96,25 @@ class WorkerProcess:
             raise SubjectFailedError(answer["message"])
         return answer
 
+    def _answer(self) -> bytes:
+        """The next line; nothing when the process has ended. VIM-310 when it has stalled."""
+        watch = StallWatch(self._process)
+        while True:
+            try:
+                return self._lines.get(timeout=_POLL_SECONDS)
+            except queue.Empty:
+                watch.require_life(self._said())
+
+    def _said(self) -> list[str]:
+        # The worker writes at the place that this file is at: it is read without moving.
+        handle = self._stderr.fileno()
+        text = os.pread(handle, os.fstat(handle).st_size, 0).decode(errors="replace").strip()
+        return text.splitlines()[-_STDERR_LINES:]
+
     def _death(self) -> str:
         status = self._process.wait()
-        self._stderr.seek(0)
-        said = self._stderr.read().decode(errors="replace").strip().splitlines()
+        said = self._said()
         if status == -signal.SIGKILL:
             return "the process was killed, probably because memory ran out"
         how = f"by signal {-status}" if status < 0 else f"with status {status}"
-        return "; ".join([f"the process ended {how}", *said[-_STDERR_LINES:]])
+        return "; ".join([f"the process ended {how}", *said])

@@ -44,6 +44,13 @@ def of_the_machine(error: Exception) -> VimDeployError | None:
 
 def _of_system(error: OSError) -> VimDeployError:
     place = f": {error.filename}" if error.filename is not None else ""
+    if isinstance(error, FileNotFoundError) and "usable temporary directory" in str(error):
+        return VimDeployError(
+            "VIM-313",
+            "no place for temporary files",
+            why=str(error.strerror),
+            fix="set TMPDIR to a folder that this user may write",
+        )
     said = error.strerror or str(error) or type(error).__name__
     if error.errno in _FULL:
         return VimDeployError(

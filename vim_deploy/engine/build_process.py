@@ -8,24 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import queue
-import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import IO, Any
 
-import vim_deploy
 from vim_deploy.engine.build_errors import error_from_death, error_from_failure
 from vim_deploy.engine.choose import TENSORRT, TENSORRT_RTX, title_of
 from vim_deploy.engine.worker import CANCEL_GRACE_SECONDS
 from vim_deploy.errors import VimDeployError
+from vim_deploy.helpers import StallWatch, helper_command, kill_helper, start_helper
 from vim_deploy.log import get_logger
 
 #: In place of a runtime: full TensorRT exchanges the weights of an engine.
@@ -107,15 +103,7 @@ class _Phases:
 
 def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
     try:
-        return subprocess.Popen(
-            list(command),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            # -m looks into the working folder first: it must be ours, not the user's.
-            cwd=Path(vim_deploy.__file__).resolve().parents[1],
-            start_new_session=True,
-        )
+        return start_helper(command, subprocess.PIPE)
     except OSError as error:
         raise VimDeployError(
             "VIM-604",
@@ -142,12 +130,22 @@ class _Worker:
             threading.Thread(target=self._read_events, args=(stdout,), daemon=True),
             threading.Thread(target=self._read_stderr, args=(stderr,), daemon=True),
         ]
-        for thread in self._threads:
-            thread.start()
+        self.watch = StallWatch(self.process)
+        # A job may be larger than a pipe holds, and the worker may never read it.
+        order = json.dumps(job).encode() + b"\n"
+        self._threads.append(threading.Thread(target=self._write, args=(order,), daemon=True))
+        try:
+            for thread in self._threads:
+                thread.start()
+        except RuntimeError:
+            kill_helper(self.process)
+            raise
+
+    def _write(self, order: bytes) -> None:
         # A worker that died at once is reported by its exit status, not by this pipe.
-        with contextlib.suppress(BrokenPipeError):
-            stdin.write(json.dumps(job).encode() + b"\n")
-            stdin.flush()
+        with contextlib.suppress(OSError, ValueError):
+            self._stdin.write(order)
+            self._stdin.flush()
 
     def _read_events(self, stream: IO[bytes]) -> None:
         for line in stream:
@@ -174,32 +172,32 @@ class _Worker:
                 self._stdin.close()
             self.process.wait(_KILL_AFTER_SECONDS)
         except subprocess.TimeoutExpired:
-            self._kill()
+            kill_helper(self.process)
         except KeyboardInterrupt:
-            self._kill()
+            kill_helper(self.process)
             raise
         finally:
             self._finish()
 
-    def _kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            if os.name == "posix":
-                os.killpg(self.process.pid, signal.SIGKILL)
-            else:  # pragma: no cover - Linux is what is tested
-                self.process.kill()
-        self.process.wait()
+    def wait(self) -> int:
+        """The exit status of a worker that has said its last word."""
+        while True:
+            try:
+                return self.process.wait(HEARTBEAT_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.watch.require_life(list(self.stderr))
 
     def _finish(self) -> None:
         for thread in self._threads:
             thread.join(timeout=1.0)
         for stream in self._streams:
-            with contextlib.suppress(BrokenPipeError):
+            with contextlib.suppress(OSError, ValueError):
                 stream.close()
 
 
 def worker_command(runtime: str) -> list[str]:
     """The command that starts a worker of a runtime with this interpreter."""
-    return [sys.executable, "-m", WORKER_MODULES[runtime]]
+    return helper_command(WORKER_MODULES[runtime])
 
 
 def run_worker(
@@ -217,7 +215,8 @@ def run_worker(
         command: the worker's command line.
 
     Raises:
-        VimDeployError: VIM-301, VIM-202, VIM-601 to VIM-604, VIM-606 to VIM-608.
+        VimDeployError: VIM-301, VIM-202, VIM-310 (stalled), VIM-601 to VIM-604, VIM-606 to
+            VIM-608.
         OSError: the worker could not write its output.
     """
     runtime = str(job["runtime"])
@@ -226,7 +225,7 @@ def run_worker(
     worker = _Worker(command or worker_command(runtime), job)
     try:
         last = _follow(worker, progress, title)
-        status = worker.process.wait()
+        status = worker.wait()
     finally:
         worker.stop()
     if last is None or last["event"] == "cancelled":
@@ -248,8 +247,10 @@ def _follow(
     while True:
         try:
             event = worker.events.get(timeout=HEARTBEAT_SECONDS)
+            worker.watch.spoke()
         except queue.Empty:
             event = {"event": "heartbeat"}
+            worker.watch.require_life(list(worker.stderr))
         if event is None:
             return last
         if event["event"] in ("done", "failed", "cancelled"):

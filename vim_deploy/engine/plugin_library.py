@@ -17,6 +17,7 @@ from typing import Any
 from vim_deploy import contract
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file, sha256_of
+from vim_deploy.folders import user_cache
 
 #: Environment variable that names a library to use.
 LIBRARY_VARIABLE = "VIM_DEPLOY_PLUGIN"
@@ -200,9 +201,7 @@ def _entries(data: bytes, at: int) -> set[tuple[int, int]]:
 
 def cache_folder() -> Path:
     """Where built libraries are kept: ``vim-deploy/plugins`` in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    root = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
-    return root / "vim-deploy" / "plugins"
+    return user_cache() / "plugins"
 
 
 def find_plugin_library(explicit: Path | None = None) -> Path:

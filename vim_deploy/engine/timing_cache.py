@@ -7,13 +7,13 @@ error: the build then only takes longer. TensorRT checks the contents; the name 
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
 from vim_deploy.engine.trt_options import OFF, ON
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import write_bytes
+from vim_deploy.folders import user_cache
 
 #: Larger ones are no timing caches, or none worth reading.
 MAX_CACHE_BYTES = 1 << 30
@@ -21,9 +21,7 @@ MAX_CACHE_BYTES = 1 << 30
 
 def cache_root() -> Path:
     """Folder of the timing caches: ``vim-deploy/timing`` in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    root = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
-    return root / "vim-deploy" / "timing"
+    return user_cache() / "timing"
 
 
 def cache_path(

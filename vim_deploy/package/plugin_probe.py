@@ -19,8 +19,11 @@ from typing import Any
 from vim_deploy.deps import trt
 from vim_deploy.engine.plugin_loading import is_registered
 from vim_deploy.errors import VimDeployError
+from vim_deploy.helpers import helper_command
 
 _TIMEOUT_S = 120.0
+#: This file as a program; ``__name__`` is another there.
+_MODULE = "vim_deploy.package.plugin_probe"
 
 
 def probe(path: Path, ops: tuple[str, ...]) -> dict[str, Any]:
@@ -49,10 +52,7 @@ def probe_in_process(path: Path, ops: tuple[str, ...]) -> dict[str, Any]:
         VimDeployError: VIM-903 when the library does not load, takes the process with it, or does
             not register its ops with a TensorRT that is there.
     """
-    command = [sys.executable, "-m", __name__, str(path), *ops]
-    # The process has to find this very package, wherever it was imported from.
-    root = str(Path(__file__).resolve().parents[2])
-    paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
+    command = helper_command(_MODULE, str(path.resolve()), *ops)
     try:
         done = subprocess.run(
             command,
@@ -60,14 +60,16 @@ def probe_in_process(path: Path, ops: tuple[str, ...]) -> dict[str, Any]:
             text=True,
             timeout=_TIMEOUT_S,
             check=False,
-            env={**os.environ, "PYTHONPATH": paths},
         )
     except subprocess.TimeoutExpired as error:
         raise _refused(path, f"loading it took more than {_TIMEOUT_S:.0f} s") from error
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         raise _refused(path, f"the process that loaded it ended with {done.returncode}: {last}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    try:
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except (ValueError, IndexError) as error:
+        raise _refused(path, f"the process that loaded it printed {done.stdout[:80]!r}") from error
     if not found["loaded"]:
         raise _refused(path, found["why"])
     if found.get("missing"):
