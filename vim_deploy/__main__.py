@@ -6,14 +6,21 @@ enough to be interrupted, and an import that is interrupted in the middle may lo
 
 from __future__ import annotations
 
+import sys
+
 from vim_deploy import interrupts
 
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
     interrupts.install()
-    from vim_deploy.cli.main import main as command_line
-
+    try:
+        from vim_deploy.cli.main import main as command_line
+    except BaseException:
+        # An import may make anything of the exception that comes in its middle.
+        if not interrupts.requested():
+            raise
+        sys.exit(interrupts.STATUS)
     command_line()
 
 

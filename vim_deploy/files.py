@@ -162,7 +162,7 @@ def single_writer(path: Path) -> Iterator[None]:
     """
     require_writable_place(path)
     lock_path = path.parent / f".{path.name}.lock"
-    with _locked(lock_path, path):
+    with _locked(lock_path, path), interrupts.scratch(lock_path):
         try:
             yield
         finally:
@@ -241,7 +241,8 @@ def atomic_output(path: Path) -> Iterator[Path]:
         os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
+        with interrupts.scratch(temporary):
+            yield temporary
         with output_errors(path):
             # mkstemp makes 0600; an output is as readable as any file the user makes.
             umask = os.umask(0)
@@ -278,7 +279,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             fix="name another with -o",
         )
     lock_path = path.parent / f".{path.name}.lock"
-    with _locked(lock_path, path):
+    with _locked(lock_path, path), interrupts.scratch(lock_path):
         try:
             _remove_folders(path)
             with output_errors(path):
@@ -286,7 +287,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                     tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
                 )
             try:
-                yield temporary
+                with interrupts.scratch(temporary):
+                    yield temporary
                 _put_in_place(temporary, path)
             except OSError as error:
                 raise _output_error(error, path) from error

@@ -1,17 +1,35 @@
-"""Ctrl-C that survives libraries which swallow it.
+"""Ctrl-C and a polite kill: every command ends soon, and leaves nothing half-made.
 
 The signal handler raises KeyboardInterrupt, as Python's own does, and leaves a mark. A library may
 lose the exception (a callback of the interpreter, a C++ frame), so whoever is about to put an
-output in place asks again.
+output in place asks again; and a library that must not be interrupted in the middle is called
+within ``deferred``. Whatever keeps the process from ending, a thread of this module ends it after
+``GRACE_SECONDS``, with what ``scratch`` names removed.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
 import signal
+import sys
 import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
+#: From the first signal to the end that no library can put off. Longer than what a build process
+#: is given to stop (``engine.build_process``), shorter than people wait.
+GRACE_SECONDS = 3.5
+#: Exit status of a command that was interrupted: 128 + SIGINT.
+STATUS = 130
+
 _requested = threading.Event()
+_finished = threading.Event()
+_scratch: set[Path] = set()
+_deferring = 0
 
 
 def install() -> None:
@@ -21,8 +39,66 @@ def install() -> None:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    _requested.set()
-    raise KeyboardInterrupt
+    if not _requested.is_set():
+        _requested.set()
+        # Without a thread to spare the exception has to do.
+        with contextlib.suppress(RuntimeError):
+            threading.Thread(target=_end, daemon=True).start()
+    if not _deferring:
+        raise KeyboardInterrupt
+
+
+def _end() -> None:
+    """End the process when it has not ended by itself."""
+    time.sleep(GRACE_SECONDS)
+    if _finished.is_set():
+        return
+    for path in tuple(_scratch):
+        _remove(path)
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write("interrupted: unfinished outputs were not written\n")
+        sys.stderr.flush()
+    os._exit(STATUS)
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
+
+
+def finished() -> None:
+    """The command is over, and its status known: from now on nothing is ended or raised."""
+    _finished.set()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def scratch(path: Path) -> Iterator[None]:
+    """``path`` is a file or folder that must not stay when the process ends within the block."""
+    _scratch.add(path)
+    try:
+        yield
+    finally:
+        _scratch.discard(path)
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """Interrupts within the block are raised at its end.
+
+    For libraries that end the process when an exception comes out of a place where they know none.
+    """
+    global _deferring
+    _deferring += 1
+    try:
+        yield
+    finally:
+        _deferring -= 1
+    check()
 
 
 def requested() -> bool:

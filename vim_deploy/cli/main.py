@@ -82,8 +82,9 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
     interrupts.install()
     streams.prepare()
-    arguments = sys.argv[1:] if argv is None else argv
-    sys.exit(streams.finish(run(arguments)))
+    status = run(sys.argv[1:] if argv is None else argv)
+    interrupts.finished()
+    sys.exit(streams.finish(status))
 
 
 def run(arguments: list[str]) -> int:

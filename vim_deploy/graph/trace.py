@@ -14,7 +14,7 @@ from onnxscript import values
 from torch import Tensor, nn
 
 import vim_deploy.model.scan_op  # noqa: F401 - registers torch.ops.vim_deploy.selective_scan
-from vim_deploy import contract
+from vim_deploy import contract, interrupts
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.function_body import direction_attributes
 from vim_deploy.graph.op_schema import selective_scan_schema
@@ -120,7 +120,8 @@ def _export(
     """Run PyTorch's exporter; ``dynamic`` leaves the batch open."""
     shapes = {0: torch.export.Dim("batch")} if dynamic else {}
     try:
-        with _quiet_exporter(), torch.no_grad():
+        # FakeTensorMode aborts the process when an exception comes out of its dispatch.
+        with interrupts.deferred(), _quiet_exporter(), torch.no_grad():
             program = torch.onnx.export(
                 module,
                 (example,),
