@@ -148,7 +148,7 @@ def test_pixels_that_are_not_read_are_said(
         assert "as in the official code" in output
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1, 2]", '{"depht": 2}'])
+@pytest.mark.parametrize("content", ["", "{", "[1, 2]", '{"depht": 2}', "[NaN]", "[" * 9999])
 def test_config_that_is_none(
     folder: Path,
     checkpoint: Path,
