@@ -187,13 +187,6 @@ def _library(engine: Path, wanted: PluginIdentity | None, named: Path | None) ->
                 fix="leave --plugin away",
             )
         return None
-    if Path(wanted.name).name != wanted.name:
-        raise VimDeployError(
-            "VIM-413",
-            f"{record_path(engine).name} is not a readable engine record",
-            why=f"its plugin library {wanted.name!r} is not the name of a file",
-            fix="build the engine again: vim-deploy build-engine MODEL.onnx --force",
-        )
     library = matching_library(engine, wanted, named, [])
     found = sha256_of(library)
     if found != wanted.sha256:
