@@ -343,6 +343,18 @@ def test_a_library_cannot_smuggle_another(tmp_path: Path) -> None:
         {"plugin": "/usr/lib/evil.so"},
         {"golden": {}},
         {"input": None, "artifact": None},
+        {"input": {"name": "image", "dtype": "float32", "shape": "1x2x3"}},
+        {"outputs": [{"name": "logits", "dtype": 32, "shape": [4]}]},
+        {"outputs": {"logits": 1}},
+        {"max_batch": "32"},
+        {"max_batch": True},
+        {"runtime": "paddle"},
+        {"runtime": None},
+        {"name": ["toy"]},
+        {"notes": "none"},
+        {"plugin": 3},
+        {"plugin": ""},
+        {"artifact": {"path": "models/toy/1/model.onnx/.."}},
     ],
 )
 def test_a_manifest_that_names_other_files(
@@ -356,6 +368,41 @@ def test_a_manifest_that_names_other_files(
     with pytest.raises(VimDeployError, match="does not describe") as caught:
         check_package(made)
     assert caught.value.code == "VIM-427"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"atol": "1e-4"},
+        {"atol": None, "rtol": None},
+        {"atol": -1},
+        {"rtol": [0]},
+        {"relative_l2": -1e-9},
+        {"top1_agreement": "all"},
+        {"top1_agreement": 2},
+        {"kl": {}},
+        {"where_classes": "no"},
+    ],
+)
+def test_a_tolerance_that_is_none(toy: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+    from vim_deploy.package.manifest import write_manifest
+
+    made = package(toy, tmp_path / "made", PYTHON).folder
+    about = dict(read_manifest(made).about)
+    about["golden"] = {**about["golden"], "tolerance": {**about["golden"]["tolerance"], **change}}
+    write_manifest(made, "triton", about, tool_version="1", settings="00")
+    with pytest.raises(VimDeployError, match="does not describe") as caught:
+        check_package(made)
+    assert caught.value.code == "VIM-427"
+
+
+def test_a_manifest_of_a_later_version(toy: Path, tmp_path: Path) -> None:
+    from vim_deploy.package.manifest import write_manifest
+
+    made = package(toy, tmp_path / "made", PYTHON).folder
+    about = {**read_manifest(made).about, "later": {"more": [1]}}
+    write_manifest(made, "triton", about, tool_version="9", settings="00")
+    assert check_package(made).name == "toy"
 
 
 def test_labels_stay_one_a_line(tmp_path: Path) -> None:
