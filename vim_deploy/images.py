@@ -210,8 +210,9 @@ def check_preparation(preparation: ImagePreparation) -> None:
         if len(numbers) != channels:
             raise ValueError(f"image {name} has {len(numbers)} values for {channels} channels")
     for mean, std in zip(preparation.mean, preparation.std, strict=True):
-        # Written so that NaN fails.
-        if not (std > 0 and (1 + abs(mean)) / std <= _FLOAT32_MAX):
+        # Written so that NaN fails; the quotient is that of a white pixel.
+        held = 0 < std <= _FLOAT32_MAX and abs(mean) <= _FLOAT32_MAX
+        if not (held and (1 + abs(mean)) / std <= _FLOAT32_MAX):
             raise ValueError(f"pixels less {mean} over {std} (image mean and std) are no numbers")
     ratio = preparation.crop_ratio
     if not 0 < ratio <= 1 or max(sides) / ratio > MAX_PIXELS:

@@ -17,7 +17,7 @@ from vim_deploy.specs import ExportInfo
 from vim_deploy.untrusted import OnError, typed
 
 #: ``model.heads.parse_head`` and its twin for dense models say what each of them gives.
-_HEAD = re.compile(r"(logits|upsampled|labels)(\+aux)?|softmax|features|tokens|topk:[1-9]\d{0,8}")
+_HEAD = re.compile(r"(logits|upsampled)(\+aux)?|labels|softmax|features|tokens|topk:0*[1-9]\d{0,8}")
 
 
 def read_export(value: Any, on_error: OnError) -> ExportInfo:  # noqa: ANN401 - a parsed file

@@ -30,6 +30,9 @@ from vim_deploy.untrusted import read_text, read_toml
 
 #: A recipe is a page of text; anything larger is another kind of file.
 MAX_BYTES = 1 << 20
+#: Bytes of one name and of a whole path that file systems take (Linux: 255 and 4096, of which some
+#: are the folder's).
+_LONGEST_STEP, _LONGEST_PATH = 255, 1024
 #: Address prefix of a model hub.
 HUB_PREFIX = "hf://"
 
@@ -164,6 +167,14 @@ def _one_of(path: Path, key: str, value: str, valid: tuple[str, ...]) -> str:
     return value
 
 
+def _path(path: Path, key: str, value: str) -> str:
+    """``value`` when a file system can be asked for it; VIM-412 otherwise."""
+    longest = max(len(step.encode()) for step in value.split("/"))
+    if "\0" in value or longest > _LONGEST_STEP or len(value.encode()) > _LONGEST_PATH:
+        raise _invalid(path, f"{key} = {value[:40]!r}... is no path that a file can have")
+    return value
+
+
 def _recipe(table: Mapping[str, Any], path: Path) -> Recipe:
     is_dense = table.get("task") in ("segmentation", "detection")
     top = _checked(path, "", table, {**_TOP, "dense": _TABLE} if is_dense else _TOP)
@@ -185,7 +196,7 @@ def _recipe(table: Mapping[str, Any], path: Path) -> Recipe:
         model_config=config,
         checkpoint=_checkpoint(top["checkpoint"], path),
         image=_image(top["image"], config, path),
-        labels=top["labels"],
+        labels=_path(path, "labels", top["labels"]),
         published=_published(top["published"], top["task"], path),
         tolerances=_tolerances(top["tolerances"], path),
         path=path,
@@ -204,7 +215,7 @@ def _dense(top: Mapping[str, Any], config: ModelConfig, path: Path) -> DenseConf
 
 def _checkpoint(table: Mapping[str, Any], path: Path) -> CheckpointSource:
     values = _checked(path, "checkpoint.", table, _CHECKPOINT)
-    address = values["address"]
+    address = _path(path, "checkpoint.address", values["address"])
     if address.startswith(HUB_PREFIX):
         parts = address.removeprefix(HUB_PREFIX).split("/")
         if len(parts) < 2 or not all(parts):
