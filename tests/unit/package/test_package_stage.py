@@ -396,6 +396,18 @@ def test_a_tolerance_that_is_none(toy: Path, tmp_path: Path, change: dict[str, A
     assert caught.value.code == "VIM-427"
 
 
+def test_lists_of_all_kinds_are_shown(toy: Path, tmp_path: Path, capsys: Any) -> None:
+    from vim_deploy.cli.main import run
+    from vim_deploy.package.manifest import write_manifest
+
+    made = package(toy, tmp_path / "made", PYTHON).folder
+    about = {**read_manifest(made).about, "later": [{"a": 1}, 2, [3], {}, None]}
+    write_manifest(made, "triton", about, tool_version="9", settings="00")
+    assert run(["inspect", str(made)]) == 0
+    said = capsys.readouterr().err
+    assert all(key in said for key in ("about.later[0].a", "about.later[1]", "about.later[4]"))
+
+
 def test_a_manifest_of_a_later_version(toy: Path, tmp_path: Path) -> None:
     from vim_deploy.package.manifest import write_manifest
 
