@@ -87,6 +87,7 @@ def parse_json(text: bytes | str) -> Any:  # noqa: ANN401
     Raises:
         ValueError: it is no JSON of the kind described above; UnicodeDecodeError among them.
     """
+    _require_bounded(text)
     try:
         value = msgspec.json.decode(text)
     except RecursionError as error:
@@ -101,6 +102,7 @@ def parse_toml(text: bytes | str) -> dict[str, Any]:
     Raises:
         ValueError: it is no TOML of the kind described above.
     """
+    _require_bounded(text)
     try:
         table = tomllib.loads(text if isinstance(text, str) else text.decode("utf-8"))
     except RecursionError as error:
@@ -109,6 +111,12 @@ def parse_toml(text: bytes | str) -> dict[str, Any]:
         raise ValueError(f"not valid TOML: {error}") from error
     require_plain(table)
     return table
+
+
+def _require_bounded(text: bytes | str) -> None:
+    """ValueError for a text that comes from inside a file and is larger than a file may be."""
+    if len(text) > MAX_BYTES:
+        raise ValueError(f"it has more than {MAX_BYTES} bytes, which no such text has")
 
 
 def require_plain(value: Any) -> None:  # noqa: ANN401

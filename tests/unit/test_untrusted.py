@@ -101,6 +101,13 @@ def test_what_is_no_plain_toml_is_refused_in_words(tmp_path: Path, text: str, wh
         untrusted.parse_toml(text)
 
 
+def test_texts_inside_other_files_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(untrusted, "MAX_BYTES", 10)
+    for parse in (untrusted.parse_json, untrusted.parse_toml):
+        with pytest.raises(ValueError, match="more than 10 bytes"):
+            parse('"' + "x" * 10 + '"')
+
+
 def test_toml_is_utf8(tmp_path: Path) -> None:
     path = tmp_path / "value.toml"
     path.write_bytes(b'a = "\xff"')

@@ -18,6 +18,9 @@ from vim_deploy.untrusted import read_json, read_text
 if TYPE_CHECKING:
     from vim_deploy.pipeline.opening import RunnerOptions
 
+#: A config is a page of keywords; anything larger is another kind of file.
+_MAX_CONFIG_BYTES = 1 << 20
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -337,7 +340,7 @@ def _read_config(path: Path) -> dict[str, Any]:
             fix="write one JSON object with the official constructor's keywords",
         )
 
-    value = read_json(require_file(path, "model config"), bad)
+    value = read_json(require_file(path, "model config"), bad, max_bytes=_MAX_CONFIG_BYTES)
     if not isinstance(value, dict):
         raise bad(f"it holds {json.dumps(value)[:60]}, not an object")
     return value

@@ -306,22 +306,19 @@ def _check(record: EngineRecord) -> None:
         if not _CAPABILITY.fullmatch(capability):
             raise ValueError(f"{capability[:80]!r} is no compute capability")
     for spec in (*record.inputs, *record.outputs):
-        _check_tensor(spec)
+        if any(isinstance(size, int) and not 0 <= size <= LARGEST_SIZE for size in spec.shape):
+            raise ValueError(f"tensor {spec.name!r} has the shape {list(spec.shape)}")
     check_profiles(record.profiles, record.inputs)
     for marked in record.inner_tensors:
         marked.check()
     if record.export is not None:
         require_usable(record.export)
+        # Models of others may have scalars.
+        if not record.inputs or not all(spec.shape for spec in record.inputs):
+            raise ValueError("it has no input with an axis for the batch")
 
 
 def _is_file_name(name: str) -> bool:
-    """Whether ``name`` is one step of a path, on any system."""
-    plain = not any(char in name for char in "/\\\0") and name not in ("", ".", "..")
+    """Whether ``name`` is one step of a path."""
+    plain = Path(name).name == name and name not in ("", "..") and "\0" not in name
     return plain and len(name.encode()) <= _LONGEST_NAME
-
-
-def _check_tensor(spec: TensorSpec) -> None:
-    if not spec.shape:
-        raise ValueError(f"tensor {spec.name!r} has no axis for the batch")
-    if any(isinstance(size, int) and not 0 <= size <= LARGEST_SIZE for size in spec.shape):
-        raise ValueError(f"tensor {spec.name!r} has the shape {list(spec.shape)}")

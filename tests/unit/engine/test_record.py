@@ -104,7 +104,8 @@ def changed(*keys, by):
     ("keys", "by", "why"),
     [
         (("plan", "name"), "../model.plan", "not the name of a file"),
-        (("plan", "name"), "a\\b", "not the name of a file"),
+        (("plan", "name"), "..", "not the name of a file"),
+        (("plan", "name"), "a\0b", "not the name of a file"),
         (("source", "name"), "", "not the name of a file"),
         (("external_data", 0, "name"), "x" * 300, "not the name of a file"),
         (("external_data", 0, "bytes"), "5", "bytes"),
@@ -115,7 +116,7 @@ def changed(*keys, by):
         (("precision",), "fp8", "precision"),
         (("compute_capabilities",), ["8" * 5000], "compute capability"),
         (("compute_capabilities",), [8.6], "compute_capabilities"),
-        (("inputs", 0, "shape"), [], "no axis"),
+        (("inputs",), [], "no input with an axis"),
         (("inputs", 0, "shape", 1), -3, "shape"),
         (("outputs", 0, "dtype"), 32, "dtype"),
         (("profiles",), {}, "profiles"),
