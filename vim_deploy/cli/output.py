@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vim_deploy.errors import VimDeployError
+from vim_deploy.text import storable
 
 #: Columns of a table that goes to a file or pipe.
 _WIDTH_OF_FILES = 120
@@ -67,7 +68,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
 
 def command_line() -> tuple[str, ...]:
     """This process's command line, for records."""
-    return ("vim-deploy", *sys.argv[1:])
+    return ("vim-deploy", *map(storable, sys.argv[1:]))
 
 
 @contextmanager

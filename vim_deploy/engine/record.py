@@ -22,6 +22,7 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.files import sha256_of
 from vim_deploy.graph.stored_export import require_usable
 from vim_deploy.specs import ExportInfo, Precision, TensorSpec
+from vim_deploy.text import storable
 from vim_deploy.untrusted import OnError, read_json, typed
 
 #: Raised when a field changes its meaning; a record of another format is not read.
@@ -48,7 +49,7 @@ class FileIdentity:
     @classmethod
     def of(cls, path: Path, name: str | None = None) -> FileIdentity:
         """Read ``path``; ``name`` when the file will be called otherwise."""
-        return cls(name or path.name, sha256_of(path), path.stat().st_size)
+        return cls(storable(name or path.name), sha256_of(path), path.stat().st_size)
 
 
 @dataclass(frozen=True)
@@ -291,10 +292,14 @@ def parse_record(value: Any, on_error: OnError) -> EngineRecord:  # noqa: ANN401
 
 def _check(record: EngineRecord) -> None:
     """ValueError for values of the right type that no build writes."""
-    files = (record.plan, record.source, *record.external_data, record.weights_from, record.plugin)
+    files = (record.plan, record.source, record.weights_from, record.plugin)
     for file in files:
         if file is not None and not _is_file_name(file.name):
             raise ValueError(f"{file.name!r} is not the name of a file beside it")
+    for item in record.external_data:
+        # An ONNX file may have its weights in folders below its own.
+        if not all(map(_is_file_name, item.name.split("/"))):
+            raise ValueError(f"{item.name!r} is not the name of a file below it")
     for name in _COUNTS:
         if getattr(record, name) < 0:
             raise ValueError(f"{name} is {getattr(record, name)}")

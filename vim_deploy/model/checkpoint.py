@@ -21,6 +21,7 @@ from vim_deploy.files import sha256_of
 from vim_deploy.model.checkpoint_file import find_checkpoint_file
 from vim_deploy.model.unpickle import load_pickled, unreadable
 from vim_deploy.specs import CheckpointInfo
+from vim_deploy.text import storable
 
 PARTS = ("auto", "model", "model_ema")
 #: Entries that hold weights: those of the official vim/main.py, and the common other names.
@@ -78,7 +79,7 @@ def read_checkpoint(address: str | Path, *, part: str = "auto") -> Checkpoint:
     weights = _without_prefixes(weights, notes)
     state_dict = _float32(weights, file.path, notes)
     _refuse_non_finite(state_dict, file.path)
-    info = CheckpointInfo(name=file.path.name, sha256=digest, part=chosen, source=file.source)
+    info = CheckpointInfo(storable(file.path.name), digest, chosen, file.source)
     stored = loaded.get("meta")
     meta = stored if isinstance(stored, Mapping) else {}
     return Checkpoint(state_dict, info, _plain_args(loaded), tuple(notes), meta)

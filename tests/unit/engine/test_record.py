@@ -21,6 +21,7 @@ from vim_deploy.engine.record import (
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import settings_hash
 from vim_deploy.specs import CheckpointInfo, ExportInfo, ImagePreparation, TensorSpec
+from vim_deploy.untrusted import parse_json
 
 IMAGE = TensorSpec("image", "float32", ("batch", 3, 32, 32))
 EXPORT = ExportInfo(
@@ -72,6 +73,19 @@ def test_round_trip_without_export_info():
     assert parsed(json.loads(json.dumps(bare.as_dict()))) == bare
 
 
+def test_weights_may_be_in_a_folder_below():
+    assert parsed(changed("external_data", 0, "name", by="data/w.bin")).external_data[0].bytes == 5
+
+
+def test_a_name_that_is_no_text_is_stored_as_one(tmp_path):
+    path = tmp_path / "model-\udcff.onnx"
+    path.write_bytes(b"x")
+    identity = FileIdentity.of(path)
+    assert identity.name == "model-\\udcff.onnx"
+    value = dataclasses.replace(RECORD, source=identity).as_dict()
+    assert parsed(parse_json(json.dumps(value))).source == identity
+
+
 def test_what_a_later_version_adds_is_left_out():
     value = json.loads(json.dumps(RECORD.as_dict()))
     value |= {"surprise": 1, "up_to_date": True}
@@ -108,6 +122,8 @@ def changed(*keys, by):
         (("plan", "name"), "a\0b", "not the name of a file"),
         (("source", "name"), "", "not the name of a file"),
         (("external_data", 0, "name"), "x" * 300, "not the name of a file"),
+        (("external_data", 0, "name"), "/etc/passwd", "not the name of a file"),
+        (("external_data", 0, "name"), "a/../../b", "not the name of a file"),
         (("external_data", 0, "bytes"), "5", "bytes"),
         (("layers",), -1, "layers is -1"),
         (("layers",), True, "layers"),
