@@ -47,6 +47,9 @@ INTERPOLATIONS = ("bicubic", "bilinear", "box", "hamming", "lanczos", "nearest")
 MAX_PIXELS = 89_478_485
 
 _PIL_MODES = {1: "L", 3: "RGB"}
+#: Longest side and most channels of an input; above them a number is a mistake, not a model.
+_MAX_SIDE = 1 << 16
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def find_images(path: Path) -> tuple[Path, ...]:
@@ -189,6 +192,36 @@ def load_batch(
     return batch_from_crops(
         [crop_from_file(path, preparation) for path in paths], preparation, mode
     )
+
+
+def check_preparation(preparation: ImagePreparation) -> None:
+    """What the types of a preparation cannot say, for one that was read from a file.
+
+    Raises:
+        ValueError: a picture cannot be prepared that way: sizes out of range, another number of
+            means than channels, a filter that is none, or pixels that float32 could not hold.
+    """
+    sides, channels = (preparation.height, preparation.width), preparation.channels
+    if not all(0 < side <= _MAX_SIDE for side in sides) or sides[0] * sides[1] > MAX_PIXELS:
+        raise ValueError(f"image size {sides[0]}x{sides[1]}")
+    if not 0 < channels <= _MAX_SIDE:
+        raise ValueError(f"image with {channels} channels")
+    for name, numbers in (("mean", preparation.mean), ("std", preparation.std)):
+        if len(numbers) != channels:
+            raise ValueError(f"image {name} has {len(numbers)} values for {channels} channels")
+    for mean, std in zip(preparation.mean, preparation.std, strict=True):
+        # Written so that NaN fails; the quotient is that of a white pixel.
+        held = 0 < std <= _FLOAT32_MAX and abs(mean) <= _FLOAT32_MAX
+        if not (held and (1 + abs(mean)) / std <= _FLOAT32_MAX):
+            raise ValueError(f"pixels less {mean} over {std} (image mean and std) are no numbers")
+    ratio = preparation.crop_ratio
+    if not 0 < ratio <= 1 or max(sides) / ratio > MAX_PIXELS:
+        raise ValueError(f"image crop ratio {ratio}, expected above 0, up to 1")
+    if preparation.interpolation not in INTERPOLATIONS:
+        raise ValueError(
+            f"image interpolation {preparation.interpolation!r}: "
+            + nearest(preparation.interpolation, INTERPOLATIONS)
+        )
 
 
 def resized_size(width: int, height: int, preparation: ImagePreparation) -> tuple[int, int]:

@@ -43,14 +43,6 @@ class ImagePreparation:
     crop_ratio: float = 0.875
     interpolation: str = "bicubic"
 
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> ImagePreparation:
-        """The inverse of ``dataclasses.asdict`` after a JSON round trip."""
-        known = dict(value)
-        known["mean"] = tuple(known["mean"])
-        known["std"] = tuple(known["std"])
-        return cls(**known)
-
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -125,17 +117,8 @@ class ExportInfo:
     dense: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
+        """JSON-able form; ``graph.stored_export.read_export`` reads it."""
         return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> ExportInfo:
-        """The inverse of ``as_dict`` after a JSON round trip."""
-        known = dict(value)
-        known["checkpoint"] = CheckpointInfo(**known["checkpoint"])
-        known["image"] = ImagePreparation.from_dict(known["image"])
-        known["labels"] = tuple(known["labels"])
-        return cls(**known)
 
 
 @dataclass(frozen=True, order=True)

@@ -26,3 +26,12 @@ def printable(text: object) -> str:
     return "".join(
         char if char == "\n" or char.isprintable() else ascii(char)[1:-1] for char in shown
     )
+
+
+def storable(text: str) -> str:
+    """``text`` with half surrogates written out, as ``\\udcff`` for example.
+
+    Python makes them of bytes in file names and arguments that are no UTF-8. JSON of ours does not
+    hold them (``untrusted``), so what is recorded of such a name goes through here.
+    """
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

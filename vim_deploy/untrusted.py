@@ -6,7 +6,7 @@ surrogates, no NaN and no infinity, and numbers that a 64-bit machine knows. ``t
 the value into a frozen record: msgspec compares every field with the record's annotations, so
 nothing of another type gets further than this module.
 
-``read_json``, ``read_toml`` and ``typed`` raise the caller's own coded error, made by ``on_error``
+What begins with ``read_``, and ``typed``, raise the caller's own coded error, made by ``on_error``
 from a sentence that says what was found; ``parse_json`` and ``parse_toml`` raise ValueError with
 that sentence.
 """
@@ -57,6 +57,14 @@ def read_bytes(path: Path, on_error: OnError, *, max_bytes: int = MAX_BYTES) -> 
     return data
 
 
+def read_text(path: Path, on_error: OnError, *, max_bytes: int = MAX_BYTES) -> str:
+    """The whole of a UTF-8 text file, such as a list of class names."""
+    try:
+        return read_bytes(path, on_error, max_bytes=max_bytes).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise on_error(f"not UTF-8 text: {error}") from error
+
+
 def read_json(path: Path, on_error: OnError, *, max_bytes: int = MAX_BYTES) -> Any:  # noqa: ANN401
     """The value of a JSON file."""
     try:
@@ -79,6 +87,7 @@ def parse_json(text: bytes | str) -> Any:  # noqa: ANN401
     Raises:
         ValueError: it is no JSON of the kind described above; UnicodeDecodeError among them.
     """
+    _require_bounded(text)
     try:
         value = msgspec.json.decode(text)
     except RecursionError as error:
@@ -91,33 +100,47 @@ def parse_toml(text: bytes | str) -> dict[str, Any]:
     """The table of a TOML text.
 
     Raises:
-        ValueError: it is no TOML of the kind described above; UnicodeDecodeError and
-            TOMLDecodeError among them.
+        ValueError: it is no TOML of the kind described above.
     """
+    _require_bounded(text)
     try:
         table = tomllib.loads(text if isinstance(text, str) else text.decode("utf-8"))
     except RecursionError as error:
         raise ValueError(f"it is more than {MAX_DEPTH} levels deep") from error
+    except ValueError as error:
+        raise ValueError(f"not valid TOML: {error}") from error
     require_plain(table)
     return table
 
 
+def _require_bounded(text: bytes | str) -> None:
+    """ValueError for a text that comes from inside a file and is larger than a file may be."""
+    if len(text) > MAX_BYTES:
+        raise ValueError(f"it has more than {MAX_BYTES} bytes, which no such text has")
+
+
 def require_plain(value: Any) -> None:  # noqa: ANN401
     """ValueError for a value that is too deep or holds what JSON of ours never holds."""
-    waiting: list[tuple[Any, int]] = [(value, 0)]
+    waiting: list[tuple[Any, int, str]] = [(value, 0, "it holds")]
     while waiting:
-        item, depth = waiting.pop()
+        item, depth, place = waiting.pop()
         if isinstance(item, dict | list):
             if depth == MAX_DEPTH:
                 raise ValueError(f"it is more than {MAX_DEPTH} levels deep")
-            parts = [*item, *item.values()] if isinstance(item, dict) else item
-            waiting += [(part, depth + 1) for part in parts]
+            if isinstance(item, list):
+                waiting += [(part, depth + 1, place) for part in item]
+            else:
+                waiting += [(key, depth + 1, place) for key in item]
+                waiting += [(part, depth + 1, f"{key!r} holds") for key, part in item.items()]
         elif isinstance(item, float) and not math.isfinite(item):
-            raise ValueError(f"it holds {item}, which is no number to work with")
+            raise ValueError(f"{place} {item}, which is no number to work with")
         elif isinstance(item, int) and not -(1 << 63) <= item < 1 << 64:
-            raise ValueError("it holds a whole number that needs more than 64 bits")
+            raise ValueError(f"{place} a whole number that needs more than 64 bits")
         elif isinstance(item, str) and not _encodes(item):
-            raise ValueError("it holds half of a surrogate pair, which is no character")
+            raise ValueError(f"{place} half of a surrogate pair, which is no character")
+        elif item is not None and not isinstance(item, str | int | float):
+            # TOML has dates and times, and no key of ours takes one.
+            raise ValueError(f"{place} {item}, a {type(item).__name__}")
 
 
 def _encodes(text: str) -> bool:

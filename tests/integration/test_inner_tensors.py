@@ -7,6 +7,7 @@ names or holds its inner tensors in another way.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import onnx
 import pytest
@@ -54,7 +55,7 @@ def test_every_part_agrees_in_every_form(name: str) -> None:
     ):
         model = onnx.ModelProto()
         model.CopyFrom(traced)
-        stated = info.from_dict({**info.as_dict(), **changes})
+        stated = replace(info, **changes)
         finish_graph(model, module.model.config, stated)
         found = parts_of(model, module, image)
         report = compare_parts(expected, found, part_limit(stated.precision), True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import onnx
 import pytest
@@ -12,7 +13,6 @@ from vim_deploy.graph.export_graph import export_graph
 from vim_deploy.graph.function_body import attach_functions
 from vim_deploy.graph.metadata import outputs_of
 from vim_deploy.recipe.catalog import find_variant
-from vim_deploy.specs import ExportInfo
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 def test_vim_tiny_fused_passes_the_checker_with_either_body() -> None:
     config = find_variant("vim-tiny")
     module, info = deployed(config)
-    info = ExportInfo.from_dict({**info.as_dict(), "graph": "fused"})
+    info = replace(info, graph="fused")
     model, summary, *_ = export_graph(module, info, batch=None)
     assert (summary.blocks, summary.fused_scans, summary.fused_convolutions) == (24, 24, 24)
     for unrolled_tokens in (None, config.num_tokens):

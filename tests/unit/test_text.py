@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vim_deploy.text import printable
+from vim_deploy.text import printable, storable
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,7 @@ from vim_deploy.text import printable
 )
 def test_what_does_not_print_is_written_out(text: object, shown: str) -> None:
     assert printable(text) == shown
+
+
+def test_what_is_stored_is_utf8() -> None:
+    assert storable("a-\udcff é \x1b") == "a-\\udcff é \x1b"

@@ -82,7 +82,8 @@ def test_what_is_no_plain_json_is_refused_in_words(tmp_path: Path, text: bytes, 
     [
         ("a = ", "Invalid value"),
         ("a = nan", "no number"),
-        ("a = [inf]", "no number"),
+        ("a = [inf]", "'a' holds inf, which is no number"),
+        ("a = {b = 2026-01-01}", "'b' holds 2026-01-01, a date"),
         ("a = " + nested(65, "[", "]"), "levels deep"),
         ("a = " + nested(5000, "[", "]"), "levels deep"),
         ("a = " + "1" * 5000, "(?i)digits|64 bits"),
@@ -98,6 +99,13 @@ def test_what_is_no_plain_toml_is_refused_in_words(tmp_path: Path, text: str, wh
     assert caught.value.why
     with pytest.raises(ValueError, match=why):
         untrusted.parse_toml(text)
+
+
+def test_texts_inside_other_files_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(untrusted, "MAX_BYTES", 10)
+    for parse in (untrusted.parse_json, untrusted.parse_toml):
+        with pytest.raises(ValueError, match="more than 10 bytes"):
+            parse('"' + "x" * 10 + '"')
 
 
 def test_toml_is_utf8(tmp_path: Path) -> None:

@@ -8,16 +8,17 @@ turns in one run do (the reason why speed is claimed as ratios from one run only
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vim_deploy.bench import environment
+from vim_deploy.bench.measure import OK, Measurement
 from vim_deploy.bench.report import SCHEMA, BenchReport, result_of
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file
-from vim_deploy.untrusted import read_json
+from vim_deploy.untrusted import read_json, typed
 
 #: Settings that change what a figure means; they have to be equal.
 _SETTINGS = ("threads",)
@@ -26,11 +27,83 @@ _MAX_BYTES = 64 << 20
 #: Differences of memory below this are noise: the kernel counts resident pages in batches for each
 #: thread, and what the C library keeps of freed memory varies from run to run.
 _MEMORY_NOISE = 8 << 20
+#: A nanosecond, which is what clocks count, and a year.
+_SHORTEST_MS, _LONGEST_MS = 1e-6, 3.2e10
 
 
-def read_baseline(
-    path: Path, machine: Mapping[str, Any], settings: Mapping[str, Any]
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Interval:
+    """A figure in milliseconds and its interval of confidence."""
+
+    value: float
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        # Outside, a ratio of two figures may be no number; no clock tells such times either.
+        if not _SHORTEST_MS <= self.value <= _LONGEST_MS:
+            raise ValueError(f"{self.value!r} ms is no time that was measured")
+
+
+@dataclass(frozen=True)
+class _Latency:
+    """The median is None where there were too few calls for one."""
+
+    p50_ms: _Interval | None
+    mean_ms: _Interval
+
+    @property
+    def usual(self) -> _Interval:
+        """What stands for the measurement."""
+        return self.p50_ms or self.mean_ms
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """``bench.report.model_bytes``."""
+
+    model_bytes: int | None
+
+    def __post_init__(self) -> None:
+        if self.model_bytes is not None and self.model_bytes < 0:
+            raise ValueError(f"model_bytes is {self.model_bytes}")
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What is compared of one measurement, as ``bench.report.result_of`` stores it."""
+
+    label: str
+    runner: str
+    batch: int
+    image: tuple[int, int]
+    status: str
+    latency: _Latency | None = None
+    memory: _Memory | None = None
+
+    def __post_init__(self) -> None:
+        if self.status == OK and (self.latency is None or self.memory is None):
+            raise ValueError(f"{self.label!r} was measured and has no figures")
+
+
+@dataclass(frozen=True)
+class _State:
+    """When the baseline was made."""
+
+    date: str | None = None
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """An earlier ``bench.json``, as far as runs are compared."""
+
+    results: tuple[_Result, ...]
+    machine: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    state: _State = _State()
+
+
+def read_baseline(path: Path, machine: Mapping[str, Any], settings: Mapping[str, Any]) -> Baseline:
     """An earlier ``bench.json`` that this machine's figures may be compared with.
 
     Raises:
@@ -47,33 +120,28 @@ def read_baseline(
             "--report FOLDER",
         )
 
-    if require_file(path, "benchmark report").stat().st_size > _MAX_BYTES:
-        raise refuse("it is too large to be a report of vim-deploy bench")
-    value = read_json(path, lambda text: refuse(f"it is not JSON: {text}"))
+    value = read_json(
+        require_file(path, "benchmark report"),
+        lambda text: refuse(f"it is not JSON: {text}"),
+        max_bytes=_MAX_BYTES,
+    )
     if not isinstance(value, dict) or "results" not in value or "machine" not in value:
         raise refuse("it is not a report of vim-deploy bench")
     if value.get("schema") != SCHEMA:
         raise refuse(f"it was made by another method (schema {value.get('schema')}, now {SCHEMA})")
-    if not isinstance(value["machine"], dict) or not isinstance(value.get("settings"), dict):
-        raise refuse("its machine or its settings cannot be read")
-    differences = environment.differences(value["machine"], machine)
+    found = typed(value, Baseline, lambda text: refuse(f"it cannot be read: {text}"))
+    differences = environment.differences(found.machine, machine)
     differences += [
-        f"{key}: {value['settings'].get(key)!r} then, {settings.get(key)!r} now"
+        f"{key}: {found.settings.get(key)!r} then, {settings.get(key)!r} now"
         for key in _SETTINGS
-        if value["settings"].get(key) != settings.get(key)
+        if found.settings.get(key) != settings.get(key)
     ]
     if differences:
         raise refuse("it is from another machine or setting: " + "; ".join(differences))
-    try:
-        _figures_by_key(value)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise refuse(f"its results cannot be read: {type(error).__name__}: {error}") from error
-    return value
+    return found
 
 
-def compared(
-    report: BenchReport, baseline: Mapping[str, Any], name: str, max_regress: float
-) -> BenchReport:
+def compared(report: BenchReport, baseline: Baseline, name: str, max_regress: float) -> BenchReport:
     """``report`` with its comparison.
 
     Args:
@@ -84,8 +152,8 @@ def compared(
     Raises:
         VimDeployError: VIM-418 when the two have no measurement in common.
     """
-    old = _figures_by_key(baseline)
-    new = _figures_by_key({"results": [result_of(item) for item in report.measurements]})
+    old = _figures_by_key(baseline.results)
+    new = _figures_by_key([_result(item) for item in report.measurements])
     common = [key for key in new if key in old]
     if not common:
         raise VimDeployError(
@@ -98,7 +166,7 @@ def compared(
     entries = [entry for key in common for entry in _entries(key, old[key], new[key], max_regress)]
     comparison = {
         "baseline": name,
-        "baseline_date": baseline.get("state", {}).get("date"),
+        "baseline_date": baseline.state.date,
         "max_regress": max_regress,
         "entries": entries,
         "only_in_baseline": [_what(key) for key in old if key not in new],
@@ -125,32 +193,35 @@ def require_no_regression(report: BenchReport) -> None:
         )
 
 
-_Key = tuple[str, str, int, tuple[int, ...]]
+_Key = tuple[str, str, int, tuple[int, int]]
 _Figures = dict[str, tuple[float, str]]
 
 
-def _figures_by_key(value: Mapping[str, Any]) -> dict[_Key, _Figures]:
+def _result(item: Measurement) -> _Result:
+    """A measurement of this run, by way of what would be stored of it."""
+    return typed(
+        result_of(item),
+        _Result,
+        lambda text: VimDeployError(
+            "VIM-418", f"{item.subject.label} cannot be compared", why=text, fix="measure it again"
+        ),
+    )
+
+
+def _figures_by_key(results: Iterable[_Result]) -> dict[_Key, _Figures]:
     """Value and text of each compared figure, for every measurement that succeeded."""
     found: dict[_Key, _Figures] = {}
-    for result in value["results"]:
-        if result["status"] != "ok":
+    for result in results:
+        if result.status != OK or result.latency is None or result.memory is None:
             continue
-        key = (result["label"], result["runner"], int(result["batch"]), tuple(result["image"]))
-        p50 = result["latency"]["p50_ms"] or result["latency"]["mean_ms"]
-        text = f"{p50['value']:.4g} ms ({p50['low']:.4g} to {p50['high']:.4g})"
-        figures = {"latency": (_positive(p50["value"]), text)}
-        size = result["memory"]["model_bytes"]
+        time = result.latency.usual
+        text = f"{time.value:.4g} ms ({time.low:.4g} to {time.high:.4g})"
+        figures = {"latency": (time.value, text)}
+        size = result.memory.model_bytes
         if size:
-            figures["memory"] = (_positive(size), f"{size / 1e6:.1f} MB")
-        found[key] = figures
+            figures["memory"] = (float(size), f"{size / 1e6:.1f} MB")
+        found[(result.label, result.runner, result.batch, result.image)] = figures
     return found
-
-
-def _positive(value: Any) -> float:  # noqa: ANN401 - anything a file may hold
-    number = float(value)
-    if not (math.isfinite(number) and number > 0):
-        raise ValueError(f"{value!r} is not a positive figure")
-    return number
 
 
 def _is_worse(figure: str, old: float, new: float, max_regress: float) -> bool:

@@ -78,7 +78,7 @@ def flat_rows(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, st
             yield from flat_rows(item, f"{name}.")
         elif isinstance(item, list | tuple) and any(isinstance(part, dict) for part in item):
             for index, part in enumerate(item):
-                yield from flat_rows(part, f"{name}[{index}].")
+                yield from flat_rows({f"{name}[{index}]": part})
         else:
             yield name, _text(item)
 

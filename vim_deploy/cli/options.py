@@ -13,10 +13,13 @@ import click
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file
 from vim_deploy.recipe.request import AUTO, ModelRequest
-from vim_deploy.untrusted import read_json
+from vim_deploy.untrusted import read_json, read_text
 
 if TYPE_CHECKING:
     from vim_deploy.pipeline.opening import RunnerOptions
+
+#: A config is a page of keywords; anything larger is another kind of file.
+_MAX_CONFIG_BYTES = 1 << 20
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -337,17 +340,17 @@ def _read_config(path: Path) -> dict[str, Any]:
             fix="write one JSON object with the official constructor's keywords",
         )
 
-    value = read_json(require_file(path, "model config"), bad)
+    value = read_json(require_file(path, "model config"), bad, max_bytes=_MAX_CONFIG_BYTES)
     if not isinstance(value, dict):
         raise bad(f"it holds {json.dumps(value)[:60]}, not an object")
     return value
 
 
 def _read_labels(path: Path) -> tuple[str, ...]:
-    try:
-        text = require_file(path, "label file").read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise VimDeployError(
-            "VIM-416", f"{path} is not a text file", why=str(error), fix="one class name a line"
-        ) from error
+    text = read_text(
+        require_file(path, "label file"),
+        lambda why: VimDeployError(
+            "VIM-416", f"{path} is not a file of labels", why=why, fix="one class name a line"
+        ),
+    )
     return tuple(line.strip() for line in text.splitlines() if line.strip())

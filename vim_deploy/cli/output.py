@@ -18,7 +18,7 @@ import click
 
 from vim_deploy.cli import streams
 from vim_deploy.errors import VimDeployError
-from vim_deploy.text import printable
+from vim_deploy.text import printable, storable
 
 #: Columns of a table that goes to a file or pipe.
 _WIDTH_OF_FILES = 120
@@ -111,7 +111,7 @@ def _rendered(console: Console, title: str, table: object) -> str:
 
 def command_line() -> tuple[str, ...]:
     """This process's command line, for records."""
-    return ("vim-deploy", *sys.argv[1:])
+    return ("vim-deploy", *map(storable, sys.argv[1:]))
 
 
 @contextmanager

@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.inner_tensors import InnerTensor
@@ -49,19 +47,18 @@ class MarkedTensor:
         """How to read the place's value."""
         return InnerTensor(self.name, self.index, self.columns, self.factor)
 
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> MarkedTensor:
-        """The inverse of ``dataclasses.asdict`` after a JSON round trip.
+    def check(self) -> None:
+        """What the types of a stored one cannot say.
 
         Raises:
-            ValueError, TypeError, KeyError: the mapping is not such a tensor.
+            ValueError: there is no such place, or the value cannot be read off the tensor.
         """
-        columns = value["columns"]
-        made = cls(**{**value, "columns": None if columns is None else tuple(map(int, columns))})
-        if made.how not in (DEBUG, OUTPUT, OWN_OUTPUT) or not isinstance(made.name, str):
-            raise ValueError(f"inner tensor {made.name!r} is a {made.how!r}")
-        _ = made.place
-        return made
+        if self.how not in (DEBUG, OUTPUT, OWN_OUTPUT):
+            raise ValueError(f"inner tensor {self.name!r} is a {self.how!r}")
+        numbers = (*(self.columns or ()), *(() if self.index is None else (self.index,)))
+        if self.columns == () or self.factor == 0 or any(number < 0 for number in numbers):
+            raise ValueError(f"the value of inner tensor {self.name!r} cannot be read off it")
+        _ = self.place
 
 
 def refuse_diagnosis(marked: tuple[MarkedTensor, ...], path: Path, what: str) -> None:

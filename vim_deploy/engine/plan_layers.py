@@ -8,7 +8,6 @@ of the ONNX graph, and these are compared.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import onnx
 from onnx import TensorProto
 
 from vim_deploy.errors import VimDeployError
+from vim_deploy.untrusted import parse_json
 
 #: Words of the inspector for float types, as they stand in its sentences.
 _WORDS = (
@@ -102,7 +102,7 @@ def read_layers(text: str) -> tuple[EngineLayer, ...]:
     Raises:
         ValueError: it is not that JSON, or has names only (no detailed profiling verbosity).
     """
-    value = json.loads(text)
+    value = parse_json(text)
     layers = value.get("Layers") if isinstance(value, dict) else None
     if not isinstance(layers, list) or not all(isinstance(layer, dict) for layer in layers):
         raise ValueError("it holds no detailed layers")
@@ -115,8 +115,15 @@ def _layer(value: Mapping[str, Any]) -> EngineLayer:
         kind=str(value.get("LayerType", "")),
         plugin_type=str(value.get("PluginType", "")),
         origin=str(value.get("Metadata", "")),
-        outputs=tuple(_tensor(item) for item in value.get("Outputs") or ()),
+        outputs=tuple(_tensor(item) for item in _outputs(value)),
     )
+
+
+def _outputs(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    found = value.get("Outputs") or []
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+        raise ValueError(f"the outputs of layer {value.get('Name')!r} are no list of tensors")
+    return found
 
 
 def _tensor(value: Mapping[str, Any]) -> LayerTensor:

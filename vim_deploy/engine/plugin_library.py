@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
-import json
 import os
 import struct
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from vim_deploy import contract
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file, sha256_of
 from vim_deploy.folders import user_cache
+from vim_deploy.untrusted import parse_json, typed
 
 #: Environment variable that names a library to use.
 LIBRARY_VARIABLE = "VIM_DEPLOY_PLUGIN"
@@ -137,23 +137,21 @@ def describe_plugin(path: Path) -> PluginInfo:
     try:
         ask = handle.vim_plugins_build_info
         ask.restype = ctypes.c_char_p
-        said = json.loads(ask())
-        info = PluginInfo(
-            path=str(path),
-            sha256=sha256_of(path),
-            version=said["version"],
-            contract_version=said["contract_version"],
-            plugin_version=said["plugin_version"],
-            plugin_namespace=said["plugin_namespace"],
-            ops=tuple(said["ops"]),
-            interface=said["interface"],
-            tensorrt=said["tensorrt"],
-            cuda=said["cuda"],
-            architectures=gpu_architectures(path),
-            kernels=said["kernels"],
-        )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        said = parse_json(ask() or b"")
+    except (AttributeError, ValueError) as error:
         raise _not_ours(path, f"it does not describe itself: {error}") from error
+    if not isinstance(said, dict):
+        raise _not_ours(path, "it does not describe itself: its text is no JSON object")
+    found = {
+        "path": str(path),
+        "sha256": sha256_of(path),
+        "architectures": gpu_architectures(path),
+    }
+    info = typed(
+        {**said, **found},
+        PluginInfo,
+        lambda why: _not_ours(path, f"it does not describe itself: {why}"),
+    )
     if info.plugin_version != contract.PLUGIN_VERSION:
         raise VimDeployError(
             "VIM-903",

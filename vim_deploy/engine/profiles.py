@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.specs import TensorSpec
@@ -22,7 +21,7 @@ DEFAULT_MIN_BATCH = 1
 DEFAULT_OPT_BATCH = 8
 DEFAULT_MAX_BATCH = 32
 #: trtexec reads a size as a signed 32-bit number; what it cannot say is refused here as well.
-_LARGEST_SIZE = 2**31 - 1
+LARGEST_SIZE = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -37,11 +36,6 @@ class ShapeRange:
         """JSON-able form."""
         return {"min": list(self.min), "opt": list(self.opt), "max": list(self.max)}
 
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> ShapeRange:
-        """The inverse of ``as_dict``."""
-        return cls(*(tuple(int(size) for size in value[key]) for key in ("min", "opt", "max")))
-
 
 @dataclass(frozen=True)
 class Profile:
@@ -50,14 +44,8 @@ class Profile:
     shapes: Mapping[str, ShapeRange]
 
     def as_dict(self) -> dict[str, dict[str, list[int]]]:
-        """JSON-able form."""
+        """JSON-able form; ``engine.record`` reads it."""
         return {name: shape.as_dict() for name, shape in self.shapes.items()}
-
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> Profile:
-        """The inverse of ``as_dict``."""
-        ranges = {name: ShapeRange.from_dict(shape) for name, shape in value.items()}
-        return cls(MappingProxyType(ranges))
 
 
 @dataclass(frozen=True)
@@ -89,6 +77,25 @@ class ProfileOptions:
         return bool(self.min_shapes or self.opt_shapes or self.max_shapes)
 
 
+def check_profiles(profiles: Sequence[Profile], inputs: Sequence[TensorSpec]) -> None:
+    """What the types of stored profiles cannot say.
+
+    Raises:
+        ValueError: a profile lacks an input, or its sizes are no range of that input's shape.
+    """
+    for number, profile in enumerate(profiles):
+        for spec in inputs:
+            where = f"profile {number} of {spec.name!r}"
+            if spec.name not in profile.shapes:
+                raise ValueError(f"{where} is missing")
+            found = profile.shapes[spec.name]
+            if not len(found.min) == len(found.opt) == len(found.max) == len(spec.shape):
+                raise ValueError(f"{where} has not the sizes of {describe(spec)}")
+            for low, usual, high in zip(found.min, found.opt, found.max, strict=True):
+                if not 1 <= low <= usual <= high <= LARGEST_SIZE:
+                    raise ValueError(f"{where} goes from {low} by {usual} to {high}")
+
+
 def parse_shapes(text: str, option: str = "--optShapes") -> dict[str, Shape]:
     """Read trtexec's shape list, ``name:1x3x224x224,'odd:name':8``.
 
@@ -112,7 +119,7 @@ def parse_shapes(text: str, option: str = "--optShapes") -> dict[str, Shape]:
 def _parse_size(text: str, option: str, part: str) -> int:
     text = text.strip()
     # isdecimal also takes other scripts' digits; int() reads them, but no runtime option does.
-    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= _LARGEST_SIZE:
+    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= LARGEST_SIZE:
         raise _grammar_error(option, part, f"{text!r} is not a size of 1 or more")
     return int(text)
 
@@ -294,7 +301,7 @@ def _batches(options: ProfileOptions) -> tuple[int, int, int]:
         "--max-batch": options.max_batch,
     }
     for option, size in given.items():
-        if size is not None and not 1 <= size <= _LARGEST_SIZE:
+        if size is not None and not 1 <= size <= LARGEST_SIZE:
             raise VimDeployError(
                 "VIM-202", f"{option} {size} is not a batch size", fix="give 1 or more"
             )

@@ -8,24 +8,34 @@ the same options, runtime and tool.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args
 
 from vim_deploy.engine.marked_tensors import MarkedTensor
 from vim_deploy.engine.plugin_library import PluginInfo
-from vim_deploy.engine.profiles import Profile
+from vim_deploy.engine.profiles import LARGEST_SIZE, Profile, check_profiles
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import sha256_of
-from vim_deploy.specs import ExportInfo, TensorSpec
-from vim_deploy.untrusted import read_json
+from vim_deploy.graph.stored_export import require_usable
+from vim_deploy.specs import ExportInfo, Precision, TensorSpec
+from vim_deploy.text import storable
+from vim_deploy.untrusted import OnError, read_json, typed
 
 #: Raised when a field changes its meaning; a record of another format is not read.
 RECORD_FORMAT = 1
 #: A record is a few kilobytes; labels of a large label set make it a few hundred.
 _MAX_RECORD_BYTES = 64 << 20
+#: Bytes of a file's name on the usual file systems.
+_LONGEST_NAME = 255
+#: Characters of a runtime's version, far more than there are.
+_LONGEST_VERSION = 64
+_CAPABILITY = re.compile(r"[0-9]{1,3}\.[0-9]{1,2}")
+#: Fields that count or measure something.
+_COUNTS = ("layers", "engine_layers", "build_seconds", "peak_memory_bytes", "device_memory_bytes")
 
 
 @dataclass(frozen=True)
@@ -39,7 +49,7 @@ class FileIdentity:
     @classmethod
     def of(cls, path: Path, name: str | None = None) -> FileIdentity:
         """Read ``path``; ``name`` when the file will be called otherwise."""
-        return cls(name or path.name, sha256_of(path), path.stat().st_size)
+        return cls(storable(name or path.name), sha256_of(path), path.stat().st_size)
 
 
 @dataclass(frozen=True)
@@ -169,7 +179,7 @@ class EngineRecord:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able form, as stored."""
+        """JSON-able form, as stored; ``parse_record`` reads it."""
         value: dict[str, Any] = {"format": RECORD_FORMAT}
         for entry in dataclasses.fields(self):
             item = getattr(self, entry.name)
@@ -183,45 +193,11 @@ class EngineRecord:
                 value[entry.name] = _plain(item)
         return value
 
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> EngineRecord:
-        """The inverse of ``as_dict`` after a JSON round trip.
-
-        Raises:
-            ValueError, TypeError, KeyError: the mapping is not such a record.
-        """
-        known = dict(value)
-        if known.pop("format") != RECORD_FORMAT:
-            raise ValueError(f"record format {value['format']!r}, expected {RECORD_FORMAT}")
-        known["plan"] = FileIdentity(**known["plan"])
-        known["source"] = FileIdentity(**known["source"])
-        known["external_data"] = tuple(FileIdentity(**item) for item in known["external_data"])
-        known["inputs"] = tuple(_spec(item) for item in known["inputs"])
-        known["outputs"] = tuple(_spec(item) for item in known["outputs"])
-        known["profiles"] = tuple(Profile.from_dict(item) for item in known["profiles"])
-        known["compute_capabilities"] = tuple(known["compute_capabilities"])
-        for name in ("command", "flags", "lowering"):
-            known[name] = tuple(known.get(name, ()))
-        if known.get("plugin") is not None:
-            plugin = dict(known["plugin"])
-            known["plugin"] = PluginIdentity(**{**plugin, "ops": tuple(plugin["ops"])})
-        known["inner_tensors"] = tuple(map(MarkedTensor.from_dict, known.get("inner_tensors", ())))
-        if known.get("weights_from") is not None:
-            known["weights_from"] = FileIdentity(**known["weights_from"])
-        if known["export"] is not None:
-            known["export"] = ExportInfo.from_dict(known["export"])
-        known.pop("up_to_date", None)
-        return cls(**known)
-
 
 def _plain(item: Any) -> Any:  # noqa: ANN401 - any field of a record
     if dataclasses.is_dataclass(item) and not isinstance(item, type):
         return dataclasses.asdict(item)
     return item
-
-
-def _spec(value: Mapping[str, Any]) -> TensorSpec:
-    return TensorSpec(value["name"], value["dtype"], tuple(value["shape"]))
 
 
 def build_settings(
@@ -287,12 +263,67 @@ def read_record(plan_path: Path) -> EngineRecord | None:
             fix="build the engine again: vim-deploy build-engine MODEL.onnx --force",
         )
 
-    if path.is_file() and path.stat().st_size > _MAX_RECORD_BYTES:
-        raise unreadable(f"it has {path.stat().st_size} bytes, which no record has")
-    value = read_json(path, unreadable)
+    return parse_record(read_json(path, unreadable, max_bytes=_MAX_RECORD_BYTES), unreadable)
+
+
+def parse_record(value: Any, on_error: OnError) -> EngineRecord:  # noqa: ANN401 - a parsed file
+    """The inverse of ``EngineRecord.as_dict`` after a JSON round trip.
+
+    Keys that the record does not have are left out: a later version may write some.
+
+    Raises:
+        VimDeployError: what ``on_error`` makes of a sentence, when it is no such record.
+    """
+    if not isinstance(value, dict):
+        raise on_error("it holds no JSON object")
+    if value.get("format") != RECORD_FORMAT:
+        raise on_error(f"its format is {value.get('format')!r}, expected {RECORD_FORMAT}")
+    known = {key: item for key, item in value.items() if key != "up_to_date"}
+    if isinstance(known.get("profiles"), list):
+        # Stored without the one key that a profile has.
+        known["profiles"] = [{"shapes": shapes} for shapes in known["profiles"]]
+    record = typed(known, EngineRecord, on_error)
     try:
-        if not isinstance(value, dict):
-            raise TypeError("the file holds no JSON object")
-        return EngineRecord.from_dict(MappingProxyType(value))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise unreadable(f"{type(error).__name__}: {error}") from error
+        _check(record)
+    except ValueError as error:
+        raise on_error(str(error)) from error
+    return record
+
+
+def _check(record: EngineRecord) -> None:
+    """ValueError for values of the right type that no build writes."""
+    files = (record.plan, record.source, record.weights_from, record.plugin)
+    for file in files:
+        if file is not None and not _is_file_name(file.name):
+            raise ValueError(f"{file.name!r} is not the name of a file beside it")
+    for item in record.external_data:
+        # An ONNX file may have its weights in folders below its own.
+        if not all(map(_is_file_name, item.name.split("/"))):
+            raise ValueError(f"{item.name!r} is not the name of a file below it")
+    for name in _COUNTS:
+        if getattr(record, name) < 0:
+            raise ValueError(f"{name} is {getattr(record, name)}")
+    if record.precision not in ("", *get_args(Precision)):
+        raise ValueError(f"its precision is {record.precision!r}")
+    if len(record.runtime_version) > _LONGEST_VERSION:
+        raise ValueError(f"its runtime_version has {len(record.runtime_version)} characters")
+    for capability in record.compute_capabilities:
+        if not _CAPABILITY.fullmatch(capability):
+            raise ValueError(f"{capability[:80]!r} is no compute capability")
+    for spec in (*record.inputs, *record.outputs):
+        if any(isinstance(size, int) and not 0 <= size <= LARGEST_SIZE for size in spec.shape):
+            raise ValueError(f"tensor {spec.name!r} has the shape {list(spec.shape)}")
+    check_profiles(record.profiles, record.inputs)
+    for marked in record.inner_tensors:
+        marked.check()
+    if record.export is not None:
+        require_usable(record.export)
+        # Models of others may have scalars.
+        if not record.inputs or not all(spec.shape for spec in record.inputs):
+            raise ValueError("it has no input with an axis for the batch")
+
+
+def _is_file_name(name: str) -> bool:
+    """Whether ``name`` is one step of a path."""
+    plain = Path(name).name == name and name not in ("", "..") and "\0" not in name
+    return plain and len(name.encode()) <= _LONGEST_NAME

@@ -10,7 +10,9 @@ from google.protobuf.message import DecodeError
 
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file
+from vim_deploy.graph.stored_export import read_export
 from vim_deploy.specs import ExportInfo, TensorSpec
+from vim_deploy.untrusted import parse_json
 
 #: Key of the one metadata entry; its value is the JSON of ``ExportInfo``.
 METADATA_KEY = "vim_deploy"
@@ -27,19 +29,28 @@ def attach(model: onnx.ModelProto, info: ExportInfo) -> None:
 
 
 def find(model: onnx.ModelProto) -> ExportInfo | None:
-    """The stored record, or None when the file was not made by this tool."""
+    """The stored record, or None when the file was not made by this tool.
+
+    Raises:
+        VimDeployError: VIM-410 when there is one that is not as ``attach`` writes it.
+    """
     for entry in model.metadata_props:
         if entry.key == METADATA_KEY:
             try:
-                return ExportInfo.from_dict(json.loads(entry.value))
-            except (ValueError, TypeError, KeyError) as error:
-                raise VimDeployError(
-                    "VIM-410",
-                    "the file's vim-deploy metadata cannot be read",
-                    why=f"{type(error).__name__}: {error}",
-                    fix="export the file again with this version of vim-deploy",
-                ) from error
+                value = parse_json(entry.value)
+            except ValueError as error:
+                raise _unreadable(str(error)) from error
+            return read_export(value, _unreadable)
     return None
+
+
+def _unreadable(why: str) -> VimDeployError:
+    return VimDeployError(
+        "VIM-410",
+        "the file's vim-deploy metadata cannot be read",
+        why=why,
+        fix="export the file again with this version of vim-deploy",
+    )
 
 
 def load_model(path: Path) -> onnx.ModelProto:

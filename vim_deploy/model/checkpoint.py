@@ -22,6 +22,7 @@ from vim_deploy.files import sha256_of, sight
 from vim_deploy.model.checkpoint_file import find_checkpoint_file
 from vim_deploy.model.unpickle import load_pickled, unreadable
 from vim_deploy.specs import CheckpointInfo
+from vim_deploy.text import storable
 
 PARTS = ("auto", "model", "model_ema")
 #: Entries that hold weights: those of the official vim/main.py, and the common other names.
@@ -85,7 +86,7 @@ def read_checkpoint(address: str | Path, *, part: str = "auto") -> Checkpoint:
     # safetensors maps the file: only now have all bytes been read.
     sighting.require_unchanged()
     _refuse_non_finite(state_dict, file.path)
-    info = CheckpointInfo(name=file.path.name, sha256=digest, part=chosen, source=file.source)
+    info = CheckpointInfo(storable(file.path.name), digest, chosen, file.source)
     stored = loaded.get("meta")
     meta = (
         {key: value for key, value in stored.items() if _is_text(key) and _is_sound(value)}

@@ -7,7 +7,6 @@ machine cannot check is said, so that a quiet result never means more than it do
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from vim_deploy.engine.plugin_library import describe_plugin
 from vim_deploy.engine.record import read_record
 from vim_deploy.errors import ExitCode, VimDeployError
 from vim_deploy.graph import metadata
+from vim_deploy.package.about import TritonAbout, read_about
 from vim_deploy.package.config import data_type
 from vim_deploy.package.manifest import Manifest, read_manifest, require_intact
 from vim_deploy.package.plugin_probe import probe_in_process
@@ -60,7 +60,11 @@ class CheckReport:
 
 
 def read_package(folder: Path) -> Manifest:
-    """The manifest of a package for a known target; VIM-425 and VIM-427 as ``manifest``."""
+    """The manifest of an intact package for a known target.
+
+    Raises:
+        VimDeployError: VIM-425 and VIM-427 as ``package.manifest``; VIM-427 for another target.
+    """
     manifest = read_manifest(folder)
     require_intact(folder, manifest)
     if manifest.target not in (TARGET, CPP_TARGET):
@@ -69,55 +73,21 @@ def read_package(folder: Path) -> Manifest:
             f"{folder} is a package for {manifest.target}, which --check does not know",
             fix="check it with the vim-deploy that made it",
         )
-    if manifest.target == CPP_TARGET:
-        return manifest
-    named = [path for path in _paths_of(folder, manifest) if path not in manifest.files]
-    if named:
-        raise _incomplete(folder, f"it names files it has no hash of: {', '.join(named)}")
     return manifest
-
-
-def _paths_of(folder: Path, manifest: Manifest) -> list[str]:
-    """Files that the checks open, by what the manifest says of the model."""
-    about = manifest.about
-    try:
-        paths = [
-            about["artifact"]["path"],
-            about["golden"]["file"],
-            f"{about['folder']}/{CONFIG_NAME}",
-        ]
-        if about["plugin"] is not None:
-            paths.append(about["plugin"])
-        needed = ("name", "runtime", "max_batch", "input", "outputs", "precision")
-        absent = [key for key in needed if key not in about]
-    except (KeyError, TypeError) as error:
-        raise _incomplete(folder, f"{type(error).__name__}: {error}") from error
-    if absent:
-        raise _incomplete(folder, f"it does not say {', '.join(absent)}")
-    return list(map(str, paths))
-
-
-def _incomplete(folder: Path, why: str) -> VimDeployError:
-    return VimDeployError(
-        "VIM-427",
-        f"the manifest of {folder} does not describe a served model",
-        why=why,
-        fix="make the package again: vim-deploy package ARTIFACT",
-    )
 
 
 def static_checks(folder: Path, manifest: Manifest) -> list[Check]:
     """Files, configuration, artifact and plugin; nothing of the model is run.
 
     Raises:
-        VimDeployError: VIM-428 (configuration), VIM-902 (engine and record), VIM-409 (ONNX file),
-            VIM-417 and VIM-903 (plugin library).
+        VimDeployError: VIM-427 (the manifest describes no served model), VIM-428 (configuration),
+            VIM-902 (engine and record), VIM-409 (ONNX file), VIM-417 and VIM-903 (plugin library).
     """
-    about = manifest.about
+    about = read_about(folder, manifest, TritonAbout)
     checks = [Check("manifest", True, f"{len(manifest.files)} files have their hashes")]
     checks.append(_config(folder, about))
-    artifact = folder / about["artifact"]["path"]
-    if about["runtime"] == "tensorrt":
+    artifact = folder / about.artifact.path
+    if about.runtime == "tensorrt":
         checks.append(_engine(artifact))
         checks.append(_plugin(folder, artifact, about))
     else:
@@ -125,8 +95,8 @@ def static_checks(folder: Path, manifest: Manifest) -> list[Check]:
     return checks
 
 
-def _config(folder: Path, about: Mapping[str, Any]) -> Check:
-    path = folder / about["folder"] / CONFIG_NAME
+def _config(folder: Path, about: TritonAbout) -> Check:
+    path = folder / about.folder / CONFIG_NAME
     try:
         config = triton_schema.parse_model_config(path.read_text(encoding="utf-8"))
     except VimDeployError as error:
@@ -144,18 +114,15 @@ def _config(folder: Path, about: Mapping[str, Any]) -> Check:
     return Check("configuration", True, f"{CONFIG_NAME} fits Triton's schema and the model")
 
 
-def _disagreements(config: Any, about: Mapping[str, Any]) -> list[str]:  # noqa: ANN401
+def _disagreements(config: Any, about: TritonAbout) -> list[str]:  # noqa: ANN401
     wrong = []
-    if config.name != about["name"]:
-        wrong.append(f"name {config.name!r}, expected {about['name']!r}")
-    if config.max_batch_size != about["max_batch"]:
-        wrong.append(f"max_batch_size {config.max_batch_size}, expected {about['max_batch']}")
-    for found, stored in (
-        (config.input, [about["input"]]),
-        (config.output, about["outputs"]),
-    ):
+    if config.name != about.name:
+        wrong.append(f"name {config.name!r}, expected {about.name!r}")
+    if config.max_batch_size != about.max_batch:
+        wrong.append(f"max_batch_size {config.max_batch_size}, expected {about.max_batch}")
+    for found, stored in ((config.input, (about.input,)), (config.output, about.outputs)):
         got = [(item.name, item.data_type, tuple(item.dims)) for item in found]
-        wanted = [_tensor(config, spec, about["max_batch"]) for spec in stored]
+        wanted = [_tensor(config, spec, about.max_batch) for spec in stored]
         if got != wanted:
             wrong.append(f"tensors {got}, expected {wanted}")
     return wrong
@@ -163,13 +130,14 @@ def _disagreements(config: Any, about: Mapping[str, Any]) -> list[str]:  # noqa:
 
 def _tensor(
     config: Any,  # noqa: ANN401
-    spec: Mapping[str, Any],
+    spec: TensorSpec,
     most: int,
 ) -> tuple[str, int, tuple[int, ...]]:
-    enum = config.input[0].DESCRIPTOR.fields_by_name["data_type"].enum_type
-    number = enum.values_by_name[data_type(spec["dtype"], spec["name"])].number
-    sizes = spec["shape"][1:] if most else spec["shape"]
-    return spec["name"], number, tuple(-1 if isinstance(size, str) else size for size in sizes)
+    image = config.DESCRIPTOR.fields_by_name["input"].message_type
+    enum = image.fields_by_name["data_type"].enum_type
+    number = enum.values_by_name[data_type(spec.dtype, spec.name)].number
+    sizes = spec.shape[1:] if most else spec.shape
+    return spec.name, number, tuple(-1 if isinstance(size, str) else size for size in sizes)
 
 
 def _engine(artifact: Path) -> Check:
@@ -188,10 +156,10 @@ def _engine(artifact: Path) -> Check:
     )
 
 
-def _plugin(folder: Path, artifact: Path, about: Mapping[str, Any]) -> Check:
-    if about["plugin"] is None:
+def _plugin(folder: Path, artifact: Path, about: TritonAbout) -> Check:
+    if about.plugin is None:
         return Check("plugin", True, "the engine needs no library beside it")
-    path = folder / about["plugin"]
+    path = folder / about.plugin
     info = describe_plugin(path)
     record = read_record(artifact)
     wanted = record.plugin if record else None
@@ -215,14 +183,10 @@ def _plugin(folder: Path, artifact: Path, about: Mapping[str, Any]) -> Check:
     return Check("plugin", True, f"opened as the backend does, TensorRT has {ops}")
 
 
-def _onnx(artifact: Path, about: Mapping[str, Any]) -> Check:
+def _onnx(artifact: Path, about: TritonAbout) -> Check:
     model = metadata.load_model(artifact)
     found = (*metadata.inputs_of(model), *metadata.outputs_of(model))
-    stored = [
-        TensorSpec(item["name"], item["dtype"], tuple(item["shape"]))
-        for item in (about["input"], *about["outputs"])
-    ]
-    if list(found) != stored:
+    if found != (about.input, *about.outputs):
         raise VimDeployError(
             "VIM-428",
             f"{artifact.name} has other tensors than the manifest says",

@@ -28,6 +28,7 @@ from vim_deploy.engine.passport import check_record, matching_library
 from vim_deploy.engine.record import EngineRecord, PluginIdentity, read_record, record_path
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import output_errors, require_file, sha256_of
+from vim_deploy.package.about import CppAbout, read_about
 from vim_deploy.package.check import CPP_TARGET, Check
 from vim_deploy.package.manifest import Manifest
 from vim_deploy.package.scripts import fill, template
@@ -187,13 +188,6 @@ def _library(engine: Path, wanted: PluginIdentity | None, named: Path | None) ->
                 fix="leave --plugin away",
             )
         return None
-    if Path(wanted.name).name != wanted.name:
-        raise VimDeployError(
-            "VIM-413",
-            f"{record_path(engine).name} is not a readable engine record",
-            why=f"its plugin library {wanted.name!r} is not the name of a file",
-            fix="build the engine again: vim-deploy build-engine MODEL.onnx --force",
-        )
     library = matching_library(engine, wanted, named, [])
     found = sha256_of(library)
     if found != wanted.sha256:
@@ -291,25 +285,13 @@ def check_cpp(folder: Path, manifest: Manifest) -> list[Check]:
 
     Raises:
         VimDeployError: VIM-413, VIM-902 (engine and record), VIM-903 (plugin library), VIM-427
-            (the manifest names none of its own files).
+            (the manifest does not describe an engine).
     """
-    about = manifest.about
-    try:
-        plugin = about["plugin"]
-        names = [about["artifact"]["path"], *([plugin] if plugin else [])]
-        whole = {"name", "runtime", "notes"} <= set(about) and set(names) <= set(manifest.files)
-    except (KeyError, TypeError):
-        whole = False
-    if not whole:
-        raise VimDeployError(
-            "VIM-427",
-            f"the manifest of {folder} does not describe an engine",
-            why="it lacks a key, or names files that it has no hash of",
-            fix="make the package again: vim-deploy package ENGINE --target cpp",
-        )
-    engine = folder / names[0]
+    about = read_about(folder, manifest, CppAbout)
+    engine = folder / about.artifact.path
     record = _record_of(engine)
-    library = _library(engine, record.plugin, folder / plugin if plugin else None)
+    named = None if about.plugin is None else folder / about.plugin
+    library = _library(engine, record.plugin, named)
     return [
         Check("manifest", True, f"{len(manifest.files)} files have their hashes"),
         Check(

@@ -93,10 +93,9 @@ def limits_for(precision: str) -> dict[str, Any]:
 
 
 def differences(
-    wanted: Mapping[str, Array], found: Mapping[str, Array], limits: Mapping[str, Any]
+    wanted: Mapping[str, Array], found: Mapping[str, Array], tolerance: Tolerance
 ) -> list[str]:
-    """One sentence for each output that is further away than ``limits`` allow."""
-    tolerance = Tolerance(**limits)
+    """One sentence for each output that is further away than ``tolerance`` allows."""
     sentences = []
     for name, value in wanted.items():
         if name not in found:

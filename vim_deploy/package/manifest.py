@@ -16,7 +16,7 @@ from typing import Any
 
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import settings_hash, sha256_of, write_json
-from vim_deploy.untrusted import read_json
+from vim_deploy.untrusted import read_json, typed
 
 MANIFEST_NAME = "manifest.json"
 #: Raised when a key changes its meaning.
@@ -135,32 +135,19 @@ def read_manifest(folder: Path) -> Manifest:
         raise unreadable("it is not a folder" if folder.exists() else "there is no such folder")
     if not path.is_file() or path.is_symlink():
         raise unreadable(f"it holds no {MANIFEST_NAME}")
-    if path.stat().st_size > _MAX_BYTES:
-        raise unreadable(f"{MANIFEST_NAME} has {path.stat().st_size} bytes, which no manifest has")
-    value = read_json(path, unreadable)
-    try:
-        return _manifest_of(value)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise unreadable(f"{MANIFEST_NAME}: {type(error).__name__}: {error}") from error
-
-
-def _manifest_of(value: Any) -> Manifest:  # noqa: ANN401 - whatever stood in the file
-    if value["format"] != MANIFEST_FORMAT or value["kind"] != "package":
-        raise ValueError(f"format {value['format']!r}, expected {MANIFEST_FORMAT}")
+    value = read_json(path, unreadable, max_bytes=_MAX_BYTES)
+    if not isinstance(value, dict):
+        raise unreadable(f"{MANIFEST_NAME} holds no JSON object")
+    if value.get("format") != MANIFEST_FORMAT or value.get("kind") != "package":
+        raise unreadable(f"format {value.get('format')!r}, expected {MANIFEST_FORMAT}")
     known = {key: item for key, item in value.items() if key != "manifest_sha256"}
-    if settings_hash(known) != value["manifest_sha256"]:
-        raise ValueError("it was changed after it was written: its contents have another hash")
-    files = {name: FileEntry(**entry) for name, entry in value["files"].items()}
-    outside = [name for name in files if not _is_inside(name)]
+    if settings_hash(known) != value.get("manifest_sha256"):
+        raise unreadable("it was changed after it was written: its contents have another hash")
+    manifest = typed(value, Manifest, unreadable)
+    outside = [name for name in manifest.files if not _is_inside(name)]
     if outside:
-        raise ValueError(f"it names files outside the folder: {', '.join(outside)}")
-    return Manifest(
-        target=str(value["target"]),
-        tool_version=str(value["tool_version"]),
-        settings_hash=str(value["settings_hash"]),
-        about=dict(value["about"]),
-        files=files,
-    )
+        raise unreadable(f"it names files outside the folder: {', '.join(outside)}")
+    return manifest
 
 
 def _is_inside(name: str) -> bool:

@@ -170,16 +170,19 @@ def model_config(servable: Servable, options: ServingOptions) -> ModelConfig:
 
 def _require_no_gap(servable: Servable, most: int) -> None:
     """VIM-905 for a batch that no profile takes, but that the server may form from smaller ones."""
-    least = min((item.min for item in servable.profiles), default=1)
-    gaps = [
-        size
-        for size in range(least, most + 1)
-        if servable.profiles and not any(item.min <= size <= item.max for item in servable.profiles)
-    ]
+    ranges = sorted((item.min, item.max) for item in servable.profiles)
+    gaps = []
+    # By their ends: a range may be longer than anybody wants to count.
+    reached = ranges[0][0] - 1 if ranges else most
+    for low, high in ranges:
+        if reached + 1 < low and reached < most:
+            first, last = reached + 1, min(low - 1, most)
+            gaps.append(str(first) if first == last else f"{first} to {last}")
+        reached = max(reached, high)
     if gaps:
         raise VimDeployError(
             "VIM-905",
-            f"{servable.path.name} takes no batch of {', '.join(map(str, gaps))}",
+            f"{servable.path.name} takes no batch of {', '.join(gaps)}",
             why="the server joins requests to batches of any size up to the largest; its profiles "
             "take " + ", ".join(f"{item.min} to {item.max}" for item in servable.profiles),
             fix="--no-dynamic-batching, or build the engine with profiles that leave no gap",

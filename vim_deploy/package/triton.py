@@ -31,6 +31,7 @@ from vim_deploy.package.repository import (
 )
 from vim_deploy.package.scripts import Surroundings, scripts, template
 from vim_deploy.package.servable import Servable
+from vim_deploy.text import storable
 
 #: The only version of the model in a repository.
 VERSION = "1"
@@ -162,7 +163,7 @@ def about(plan: Plan, golden: dict[str, Any]) -> dict[str, Any]:
         "folder": plan.model_folder,
         "artifact": {
             "path": f"{plan.model_folder}/{VERSION}/{artifact}",
-            "source": servable.path.name,
+            "source": storable(servable.path.name),
             "sha256": servable.sha256,
         },
         "companions": companions,

@@ -13,6 +13,7 @@ from vim_deploy.errors import ExitCode, VimDeployError
 from vim_deploy.files import atomic_folder, settings_hash
 from vim_deploy.package import check as checks
 from vim_deploy.package import cpp
+from vim_deploy.package.about import CppAbout, TritonAbout, read_about
 from vim_deploy.package.check import Check, CheckReport, read_package
 from vim_deploy.package.golden import (
     GOLDEN_NAME,
@@ -174,14 +175,18 @@ def _existing(folder: Path, settings: str, *, force: bool) -> PackageResult | No
     manifest = read_manifest(folder)
     found = compare(folder, manifest)
     if manifest.settings_hash == settings and found.intact:
-        about = manifest.about
+        about: CppAbout | TritonAbout
+        if manifest.target == cpp.TARGET:
+            about = read_about(folder, manifest, CppAbout)
+        else:
+            about = read_about(folder, manifest, TritonAbout)
         return PackageResult(
             folder,
             manifest.target,
-            about["name"],
-            about["runtime"],
+            about.name,
+            about.runtime,
             tuple(manifest.files),
-            tuple(about["notes"]),
+            about.notes,
             up_to_date=True,
         )
     why = "\n".join(found.sentences()) or "it was made from another artifact or other options"
@@ -257,35 +262,35 @@ def check_package(folder: Path) -> CheckReport:
     manifest = read_package(folder)
     if manifest.target == cpp.TARGET:
         made = tuple(cpp.check_cpp(folder, manifest))
-        name, runtime = manifest.about["name"], manifest.about["runtime"]
-        return CheckReport(str(folder), name, runtime, made)
+        engine = read_about(folder, manifest, CppAbout)
+        return CheckReport(str(folder), engine.name, engine.runtime, made)
     found = checks.static_checks(folder, manifest)
-    found.append(_check_golden(folder, dict(manifest.about)))
+    about = read_about(folder, manifest, TritonAbout)
+    found.append(_check_golden(folder, about))
     found.append(Check("server", False, "no server was started; client.py --check asks one"))
-    about = manifest.about
-    return CheckReport(str(folder), about["name"], about["runtime"], tuple(found))
+    return CheckReport(str(folder), about.name, about.runtime, tuple(found))
 
 
-def _check_golden(folder: Path, about: dict[str, Any]) -> Check:
-    stored = about["golden"]
-    if not stored["outputs"]:
-        return Check("golden output", False, stored["why"])
-    images, wanted = read_golden(folder / stored["file"])
-    plugin = folder / about["plugin"] if about["plugin"] else None
+def _check_golden(folder: Path, about: TritonAbout) -> Check:
+    stored = about.golden
+    if not stored.outputs:
+        return Check("golden output", False, stored.why)
+    images, wanted = read_golden(folder / stored.file)
+    plugin = None if about.plugin is None else folder / about.plugin
     try:
-        with opened(folder / about["artifact"]["path"], RunnerOptions(plugin=plugin)) as runner:
+        with opened(folder / about.artifact.path, RunnerOptions(plugin=plugin)) as runner:
             outputs = golden_outputs(runner.runner, images)
             by = runner.runner.name
     except VimDeployError as error:
         if not _is_elsewhere(error):
             raise
         return Check("golden output", False, f"not run here: {error.message}")
-    wrong = differences(wanted, outputs, stored["tolerance"])
+    wrong = differences(wanted, outputs, stored.tolerance)
     if wrong:
         raise VimDeployError(
             "VIM-701",
-            f"{about['name']} gives other outputs than the stored ones",
-            why="\n".join(wrong) + f"\nstored by {stored['made_by']}, now {by}",
+            f"{about.name} gives other outputs than the stored ones",
+            why="\n".join(wrong) + f"\nstored by {stored.made_by}, now {by}",
             fix="compare the versions of the runtimes; make the package again where it is served",
         )
     return Check("golden output", True, f"reproduced by {by}")

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.recipe.model_config import ModelConfig
 
+DENSE_TASKS = ("segmentation", "detection")
 LAST_LAYER_PROCESSES = ("none", "add", "add & norm")
 PYRAMID_NORMS = ("LN", "BN")
 #: Scales of detectron2's SimpleFeaturePyramid, in its order; others it does not build.
@@ -114,8 +115,8 @@ class DenseConfig:
     palette: tuple[Colour, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.task not in ("segmentation", "detection"):
-            raise _refuse(f"task {self.task!r}", nearest(str(self.task), _TASKS))
+        if self.task not in DENSE_TASKS:
+            raise _refuse(f"task {self.task!r}", nearest(str(self.task), DENSE_TASKS))
         if self.last_layer_process not in LAST_LAYER_PROCESSES:
             fix = nearest(self.last_layer_process, LAST_LAYER_PROCESSES)
             raise _refuse(f"last_layer_process = {self.last_layer_process!r}", fix)
@@ -218,7 +219,6 @@ class DenseConfig:
         )
 
 
-_TASKS = ("segmentation", "detection")
 _FPN_PATCHES = ((16, 16), (8, 8))
 _TABLES: dict[str, Any] = {
     "decode_head": UperHeadConfig,

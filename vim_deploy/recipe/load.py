@@ -6,14 +6,13 @@ key and the nearest valid name. Before: a ``.toml`` file. After: a ``schema.Reci
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.files import require_file
-from vim_deploy.images import INTERPOLATIONS
+from vim_deploy.images import INTERPOLATIONS, check_preparation
 from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.schema import (
@@ -27,14 +26,13 @@ from vim_deploy.recipe.schema import (
     Tolerances,
 )
 from vim_deploy.specs import ImagePreparation
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from vim_deploy.untrusted import read_text, read_toml
 
 #: A recipe is a page of text; anything larger is another kind of file.
 MAX_BYTES = 1 << 20
+#: Bytes of one name and of a whole path that file systems take (Linux: 255 and 4096, of which some
+#: are the folder's).
+_LONGEST_STEP, _LONGEST_PATH = 255, 1024
 #: Address prefix of a model hub.
 HUB_PREFIX = "hf://"
 
@@ -78,12 +76,7 @@ def load_recipe(path: Path) -> Recipe:
         VimDeployError: VIM-401 when there is no such file, VIM-412 for anything wrong in it.
     """
     require_file(path, "recipe")
-    if path.stat().st_size > MAX_BYTES:
-        raise _invalid(path, f"the file is larger than {MAX_BYTES} bytes")
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise _invalid(path, f"not valid TOML: {error}") from error
+    table = read_toml(path, lambda why: _invalid(path, why), max_bytes=MAX_BYTES)
     return _recipe(table, path)
 
 
@@ -97,10 +90,8 @@ def read_labels(recipe: Recipe) -> tuple[str, ...]:
     if recipe.labels == NONE:
         return ()
     path = require_file(recipe.path.parent / recipe.labels, "label file")
-    try:
-        lines = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-    except UnicodeDecodeError as error:
-        raise _invalid(path, f"not UTF-8 text: {error}") from error
+    text = read_text(path, lambda why: _invalid(path, why))
+    lines = tuple(line.strip() for line in text.splitlines())
     classes = recipe.num_classes
     if len(lines) != classes or not all(lines):
         raise _invalid(
@@ -176,6 +167,14 @@ def _one_of(path: Path, key: str, value: str, valid: tuple[str, ...]) -> str:
     return value
 
 
+def _path(path: Path, key: str, value: str) -> str:
+    """``value`` when a file system can be asked for it; VIM-412 otherwise."""
+    longest = max(len(step.encode()) for step in value.split("/"))
+    if "\0" in value or longest > _LONGEST_STEP or len(value.encode()) > _LONGEST_PATH:
+        raise _invalid(path, f"{key} = {value[:40]!r}... is no path that a file can have")
+    return value
+
+
 def _recipe(table: Mapping[str, Any], path: Path) -> Recipe:
     is_dense = table.get("task") in ("segmentation", "detection")
     top = _checked(path, "", table, {**_TOP, "dense": _TABLE} if is_dense else _TOP)
@@ -197,7 +196,7 @@ def _recipe(table: Mapping[str, Any], path: Path) -> Recipe:
         model_config=config,
         checkpoint=_checkpoint(top["checkpoint"], path),
         image=_image(top["image"], config, path),
-        labels=top["labels"],
+        labels=_path(path, "labels", top["labels"]),
         published=_published(top["published"], top["task"], path),
         tolerances=_tolerances(top["tolerances"], path),
         path=path,
@@ -216,7 +215,7 @@ def _dense(top: Mapping[str, Any], config: ModelConfig, path: Path) -> DenseConf
 
 def _checkpoint(table: Mapping[str, Any], path: Path) -> CheckpointSource:
     values = _checked(path, "checkpoint.", table, _CHECKPOINT)
-    address = values["address"]
+    address = _path(path, "checkpoint.address", values["address"])
     if address.startswith(HUB_PREFIX):
         parts = address.removeprefix(HUB_PREFIX).split("/")
         if len(parts) < 2 or not all(parts):
@@ -243,7 +242,7 @@ def _image(table: Mapping[str, Any], config: ModelConfig, path: Path) -> ImagePr
     if not 0 < values["crop_ratio"] <= 1:
         raise _invalid(path, f"image.crop_ratio = {values['crop_ratio']!r}: expected 0 to 1")
     height, width = config.image_hw
-    return ImagePreparation(
+    image = ImagePreparation(
         height=height,
         width=width,
         channels=config.channels,
@@ -252,6 +251,11 @@ def _image(table: Mapping[str, Any], config: ModelConfig, path: Path) -> ImagePr
         crop_ratio=float(values["crop_ratio"]),
         interpolation=_one_of(path, "image.interpolation", values["interpolation"], INTERPOLATIONS),
     )
+    try:
+        check_preparation(image)
+    except ValueError as error:
+        raise _invalid(path, f"[image] {error}") from error
+    return image
 
 
 def _published(table: Mapping[str, Any], task: str, path: Path) -> Published:

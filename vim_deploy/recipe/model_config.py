@@ -122,7 +122,7 @@ class ModelConfig:
                     "VIM-201",
                     f"unknown model option {name!r}",
                     why="the official code would swallow it without effect",
-                    fix=nearest(name, names),
+                    fix=nearest(str(name), names),
                 )
             known[name] = value
         return cls(**known)
@@ -228,7 +228,7 @@ def _as_pair(value: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _pair(name: str, value: list[Any] | tuple[Any, ...]) -> tuple[int, int]:
-    if len(value) != 2 or not all(isinstance(item, int) for item in value):
+    if len(value) != 2 or not all(map(_is_whole, value)):
         raise _refuse(f"{name}={value!r} is not a size", "expected an int or [height, width]")
     return value[0], value[1]
 
@@ -237,12 +237,19 @@ def _refuse(message: str, why: str, fix: str = "change the model config") -> Vim
     return VimDeployError("VIM-408", message, why=why, fix=fix)
 
 
+def _is_whole(value: object) -> bool:
+    # bool is an int to Python, and not a number to anybody else.
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _check_type(
     config: ModelConfig, names: tuple[str, ...], kind: type | tuple[type, ...], text: str
 ) -> None:
     for name in names:
         value = getattr(config, name)
         good = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+        if isinstance(value, float):
+            good = good and math.isfinite(value)
         if not good:
             raise _refuse(f"{name}={value!r} is not valid", f"expected {text}")
 
@@ -280,18 +287,22 @@ def _check_values(config: ModelConfig) -> None:
     _check_type(config, _INTS, int, "a whole number")
     _check_type(config, _BOOLS, bool, "true or false")
     sizes = (*config.image_hw, *config.patch_hw)
-    if not all(isinstance(size, int) and 0 < size <= _LIMIT for size in sizes):
+    if not all(_is_whole(size) and 0 < size <= _LIMIT for size in sizes):
         raise _refuse("img_size and patch_size must be positive whole numbers", f"found {sizes}")
     for name in ("stride", "embed_dim", "d_state", "channels", "pt_hw_seq_len"):
         if not 0 < getattr(config, name) <= _LIMIT:
-            raise _refuse(f"{name}={getattr(config, name)} is out of range", "it must be positive")
+            raise _refuse(f"{name}={getattr(config, name)} is out of range", f"1 to {_LIMIT}")
     for name in ("depth", "num_classes"):
         if not 0 <= getattr(config, name) <= _LIMIT:
-            raise _refuse(f"{name}={getattr(config, name)} is out of range", "it is negative")
+            raise _refuse(f"{name}={getattr(config, name)} is out of range", f"0 to {_LIMIT}")
     numbers = ("norm_epsilon", "flip_img_sequences_ratio", "drop_rate", "drop_path_rate")
     _check_type(config, numbers, (int, float), "a number")
     if config.init_layer_scale is not None:
         _check_type(config, ("init_layer_scale",), (int, float), "a number")
+    if config.ft_seq_len is not None:
+        _check_type(config, ("ft_seq_len",), int, "a whole number")
+    if config.initializer_cfg is not None:
+        _check_type(config, ("initializer_cfg",), Mapping, "a table of keywords")
     if not config.norm_epsilon > 0:
         raise _refuse(f"norm_epsilon={config.norm_epsilon!r} must be positive", "")
     for name, valid in (("final_pool_type", POOL_TYPES), ("bimamba_type", BIMAMBA_TYPES)):
@@ -320,12 +331,15 @@ def _check_ssm_cfg(config: ModelConfig) -> None:
             )
         if name not in SSM_CFG_DEFAULTS:
             raise VimDeployError(
-                "VIM-201", f"unknown ssm_cfg key {name!r}", fix=nearest(name, SSM_CFG_DEFAULTS)
+                "VIM-201", f"unknown ssm_cfg key {name!r}", fix=nearest(str(name), SSM_CFG_DEFAULTS)
             )
     ssm = config.ssm
     for name in ("d_conv", "dt_rank"):
-        if isinstance(ssm[name], bool) or not isinstance(ssm[name], int) or ssm[name] < 1:
-            raise _refuse(f"ssm_cfg {name}={ssm[name]!r} is not valid", "expected 1 or more")
+        if not _is_whole(ssm[name]) or not 1 <= ssm[name] <= _LIMIT:
+            raise _refuse(f"ssm_cfg {name}={ssm[name]!r} is not valid", f"expected 1 to {_LIMIT}")
+    for name in ("conv_bias", "bias", "use_fast_path"):
+        if not isinstance(ssm[name], bool):
+            raise _refuse(f"ssm_cfg {name}={ssm[name]!r} is not valid", "expected true or false")
     if isinstance(ssm["expand"], bool) or not isinstance(ssm["expand"], int | float):
         raise _refuse(f"ssm_cfg expand={ssm['expand']!r} is not valid", "expected a number")
     if not 1 <= ssm["expand"] * config.embed_dim <= _LIMIT:

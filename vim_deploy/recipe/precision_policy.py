@@ -8,7 +8,6 @@ The same policy types the exported graph (``graph.precision``) and the PyTorch m
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -17,11 +16,7 @@ from typing import Any, Final
 
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.files import require_file
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from vim_deploy.untrusted import read_toml
 
 FORMAT: Final = 1
 #: Roles that exist once in a model.
@@ -42,7 +37,8 @@ _DEFAULT = Path(__file__).with_name("default-precision.toml")
 #: A policy is a page of text; anything larger is another kind of file.
 _MAX_BYTES = 1 << 20
 _RULE_KEYS = ("roles", "blocks", "reason")
-_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
+#: Block numbers, which have few digits.
+_RANGE = re.compile(r"([0-9]{1,6})(?:-([0-9]{1,6}))?")
 
 
 @dataclass(frozen=True)
@@ -136,12 +132,7 @@ def _read(path: Path) -> PrecisionPolicy:
 
 
 def _load(path: Path) -> PrecisionPolicy:
-    if path.stat().st_size > _MAX_BYTES:
-        raise _invalid(str(path), f"the file is larger than {_MAX_BYTES} bytes")
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise _invalid(str(path), f"not valid TOML: {error}") from error
+    table = read_toml(path, lambda why: _invalid(str(path), why), max_bytes=_MAX_BYTES)
     return PrecisionPolicy.from_dict(table, str(path))
 
 

@@ -13,6 +13,8 @@ import tokenize
 from collections.abc import Sequence
 from typing import Any
 
+from vim_deploy.untrusted import require_plain
+
 #: The longest official configuration has some ten kilobytes.
 MAX_CHARACTERS = 1 << 18
 #: Values that are read; names that stand for others count as often as they are used.
@@ -35,13 +37,22 @@ class _TooLarge(Exception):  # noqa: N818 - a signal inside this module, not an 
 
 def read_assignments(source: str) -> dict[str, Any]:
     """Names and values of the plain assignments in ``source``; nothing for what does not parse."""
-    if len(source) > MAX_CHARACTERS or not _is_shallow(source):
+    if len(source) > MAX_CHARACTERS or not _is_plain(source) or not _is_shallow(source):
         return {}
     try:
         tree = ast.parse(source)
         return _Reader().read(tree.body)
     except (SyntaxError, ValueError, MemoryError, RecursionError, _TooLarge):
         return {}
+
+
+def _is_plain(value: object) -> bool:
+    """Whether JSON could hold ``value``: half surrogates and infinite numbers are no data."""
+    try:
+        require_plain(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_shallow(source: str) -> bool:
@@ -98,6 +109,8 @@ class _Reader:
     def _value(self, node: ast.expr | None) -> Any:  # noqa: ANN401 - plain data
         self._take()
         if isinstance(node, ast.Constant) and isinstance(node.value, _PLAIN):
+            if not _is_plain(node.value):
+                raise _Unknown
             return node.value
         if isinstance(node, ast.Tuple | ast.List):
             return [self._value(item) for item in node.elts]

@@ -35,8 +35,12 @@ def softmax(logits: Array) -> NDArray[np.float64]:
 def has_classes(head: str, outputs: Mapping[str, Sequence[int | str]]) -> bool:
     """Whether outputs of these shapes hold one row of class scores for each image."""
     kind = head.partition(":")[0]
-    name = "logits" if kind == "logits" else "probabilities"
-    return kind in ("logits", "softmax", "topk") and len(outputs.get(name, ())) == 2
+    names = {
+        "logits": ("logits",),
+        "softmax": ("probabilities",),
+        "topk": ("probabilities", "classes"),
+    }.get(kind, ())
+    return bool(names) and all(len(outputs.get(name, ())) == 2 for name in names)
 
 
 def top_predictions(

@@ -148,7 +148,7 @@ def test_pixels_that_are_not_read_are_said(
         assert "as in the official code" in output
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1, 2]", '{"depht": 2}'])
+@pytest.mark.parametrize("content", ["", "{", "[1, 2]", '{"depht": 2}', "[NaN]", "[" * 9999])
 def test_config_that_is_none(
     folder: Path,
     checkpoint: Path,
@@ -160,6 +160,30 @@ def test_config_that_is_none(
     path.write_text(content)
     code = "VIM-201" if "depht" in content else "VIM-416"
     fails(capsys, code, "export", checkpoint, "--config", path)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "folder", "large", "pipe"])
+def test_labels_that_are_no_text(
+    folder: Path,
+    checkpoint: Path,
+    config_file: Path,
+    capsys: Any,
+    tmp_path_factory: pytest.TempPathFactory,
+    kind: str,
+) -> None:
+    path = tmp_path_factory.mktemp("labels") / "labels.txt"
+    if kind == "bytes":
+        path.write_bytes(b"north\nso\xffth\n")
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "large":
+        # Sparse: it takes no place.
+        with path.open("wb") as stream:
+            stream.truncate(1 << 32)
+    else:
+        os.mkfifo(path)
+    code = "VIM-416" if kind in ("bytes", "large") else "VIM-401"
+    fails(capsys, code, "export", checkpoint, "--config", config_file, "--labels", path)
 
 
 def test_model_and_config_contradict(

@@ -157,7 +157,6 @@ def test_engines_that_do_not_fit(engine: Path, tmp_path: Path) -> None:
     other = tmp_path / "libvim_plugins.so"
     other.write_text("another library")
     assert "SHA-256" in refused("VIM-903", engine, replace(OPTIONS, plugin=other)).why
-    refused("VIM-413", with_plugin(engine, library, name="../libvim_plugins.so"))
     with_plugin(engine, library, embedded=True)
     refused("VIM-203", engine, replace(OPTIONS, plugin=library))
     result = package(engine, tmp_path / "embedded", OPTIONS)
@@ -172,6 +171,7 @@ def test_engines_that_do_not_fit(engine: Path, tmp_path: Path) -> None:
     assert record is not None
     write_json(record_path(plain), replace(record, stripped=True).as_dict())
     assert "no weights" in refused("VIM-426", plain).why
+    refused("VIM-413", with_plugin(plain, library, name="../libvim_plugins.so"))
 
 
 def test_options_for_triton_are_refused(engine: Path) -> None:

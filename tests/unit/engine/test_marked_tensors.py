@@ -42,7 +42,18 @@ def test_the_record_keeps_them(recorded: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"how": "somehow"}, {"part": "xproj"}, {"name": 3}, {"columns": ["a"]}, {"extra": 1}],
+    [
+        {"how": "somehow"},
+        {"part": "xproj"},
+        {"name": 3},
+        {"columns": ["a"]},
+        {"columns": []},
+        {"columns": [0, -1]},
+        {"index": -1},
+        {"index": 0.5},
+        {"factor": 0},
+        {"block": None},
+    ],
 )
 def test_a_record_with_others_is_none(recorded: Path, change: dict[str, Any]) -> None:
     path = record_path(recorded)

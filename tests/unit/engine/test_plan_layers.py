@@ -52,7 +52,19 @@ def test_words_for_types(tensor, dtype):
     assert layer.outputs == (LayerTensor("t", dtype),)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"Layers": ["only a name"]}', '{"Layers": 3}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"Layers": ["only a name"]}',
+        '{"Layers": 3}',
+        '{"Layers": [{"Outputs": 3}]}',
+        '{"Layers": [{"Outputs": ["t"]}]}',
+        "[" * 100_000,
+    ],
+)
 def test_what_is_no_detailed_description(text):
     with pytest.raises(ValueError, match=r".*"):
         read_layers(text)

@@ -8,6 +8,7 @@ from vim_deploy.engine.profiles import (
     Profile,
     ProfileOptions,
     ShapeRange,
+    check_profiles,
     parse_shapes,
     resolve_profiles,
 )
@@ -222,6 +223,36 @@ def test_shape_grammar_refuses(text):
     assert "--maxShapes" in caught.value.message
 
 
-def test_profile_survives_json():
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({}, ""),
+        ({"image": None}, "missing"),
+        ({"image": ShapeRange((1, 3), (1, 3), (1, 3))}, "has not the sizes"),
+        (
+            {"image": ShapeRange((1, 3, 224, 224), (1, 3, 224), (1, 3, 224, 224))},
+            "has not the sizes",
+        ),
+        (
+            {"image": ShapeRange((2, 3, 224, 224), (1, 3, 224, 224), (4, 3, 224, 224))},
+            "goes from 2 by 1 to 4",
+        ),
+        (
+            {"image": ShapeRange((0, 3, 224, 224), (1, 3, 224, 224), (4, 3, 224, 224))},
+            "goes from 0",
+        ),
+        (
+            {"image": ShapeRange((1, 3, 224, 224), (1, 3, 224, 224), (1 << 31, 3, 224, 224))},
+            "2147483648",
+        ),
+    ],
+)
+def test_stored_profiles_fit_their_inputs(change, why):
     (profile,) = resolve_profiles([IMAGE, MASK])
-    assert Profile.from_dict(profile.as_dict()) == profile
+    shapes = {**profile.shapes, **change}
+    stored = Profile({name: item for name, item in shapes.items() if item})
+    if not why:
+        check_profiles([stored], [IMAGE, MASK])
+        return
+    with pytest.raises(ValueError, match=why):
+        check_profiles([stored], [IMAGE, MASK])

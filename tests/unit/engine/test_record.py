@@ -11,10 +11,17 @@ import pytest
 from tests.support import fake_rtx
 from vim_deploy.engine.inspect import inspect_plan
 from vim_deploy.engine.profiles import resolve_profiles
-from vim_deploy.engine.record import EngineRecord, FileIdentity, read_record, record_path
+from vim_deploy.engine.record import (
+    EngineRecord,
+    FileIdentity,
+    parse_record,
+    read_record,
+    record_path,
+)
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import settings_hash
 from vim_deploy.specs import CheckpointInfo, ExportInfo, ImagePreparation, TensorSpec
+from vim_deploy.untrusted import parse_json
 
 IMAGE = TensorSpec("image", "float32", ("batch", 3, 32, 32))
 EXPORT = ExportInfo(
@@ -53,14 +60,96 @@ RECORD = EngineRecord(
 )
 
 
+def parsed(value):
+    return parse_record(value, lambda why: VimDeployError("VIM-413", "no record", why=why))
+
+
 def test_round_trip_through_json():
-    text = json.dumps(RECORD.as_dict())
-    assert EngineRecord.from_dict(json.loads(text)) == RECORD
+    assert parsed(json.loads(json.dumps(RECORD.as_dict()))) == RECORD
 
 
 def test_round_trip_without_export_info():
     bare = dataclasses.replace(RECORD, export=None)
-    assert EngineRecord.from_dict(json.loads(json.dumps(bare.as_dict()))) == bare
+    assert parsed(json.loads(json.dumps(bare.as_dict()))) == bare
+
+
+def test_weights_may_be_in_a_folder_below():
+    assert parsed(changed("external_data", 0, "name", by="data/w.bin")).external_data[0].bytes == 5
+
+
+def test_a_name_that_is_no_text_is_stored_as_one(tmp_path):
+    path = tmp_path / "model-\udcff.onnx"
+    path.write_bytes(b"x")
+    identity = FileIdentity.of(path)
+    assert identity.name == "model-\\udcff.onnx"
+    value = dataclasses.replace(RECORD, source=identity).as_dict()
+    assert parsed(parse_json(json.dumps(value))).source == identity
+
+
+def test_what_a_later_version_adds_is_left_out():
+    value = json.loads(json.dumps(RECORD.as_dict()))
+    value |= {"surprise": 1, "up_to_date": True}
+    value["export"]["surprise"] = {"deep": 1}
+    assert parsed(value) == RECORD
+    assert not parsed(value).up_to_date
+
+
+def test_what_an_earlier_version_lacks_has_its_default():
+    value = json.loads(json.dumps(RECORD.as_dict()))
+    optional = {"command", "gpu", "plugin", "flags", "options", "lowering", "inner_tensors"}
+    for key in (*optional, "weights_from", "precision", "layer_types"):
+        del value[key]
+    for key in ("scan_body", "dense", "labels", "precision_policy", "io_precision"):
+        del value["export"][key]
+    assert parsed(value).export == dataclasses.replace(EXPORT, labels=())
+    assert parsed(value).flags == ()
+
+
+def changed(*keys, by):
+    value = json.loads(json.dumps(RECORD.as_dict()))
+    place = value
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = by
+    return value
+
+
+@pytest.mark.parametrize(
+    ("keys", "by", "why"),
+    [
+        (("plan", "name"), "../model.plan", "not the name of a file"),
+        (("plan", "name"), "..", "not the name of a file"),
+        (("plan", "name"), "a\0b", "not the name of a file"),
+        (("source", "name"), "", "not the name of a file"),
+        (("external_data", 0, "name"), "x" * 300, "not the name of a file"),
+        (("external_data", 0, "name"), "/etc/passwd", "not the name of a file"),
+        (("external_data", 0, "name"), "a/../../b", "not the name of a file"),
+        (("external_data", 0, "bytes"), "5", "bytes"),
+        (("layers",), -1, "layers is -1"),
+        (("layers",), True, "layers"),
+        (("build_seconds",), "long", "build_seconds"),
+        (("runtime_version",), "1" * 5000, "runtime_version"),
+        (("precision",), "fp8", "precision"),
+        (("compute_capabilities",), ["8" * 5000], "compute capability"),
+        (("compute_capabilities",), [8.6], "compute_capabilities"),
+        (("inputs",), [], "no input with an axis"),
+        (("inputs", 0, "shape", 1), -3, "shape"),
+        (("outputs", 0, "dtype"), 32, "dtype"),
+        (("profiles",), {}, "profiles"),
+        (("profiles", 0), {}, "missing"),
+        (("profiles", 0, "image", "max"), [], "sizes"),
+        (("profiles", 0, "image", "max", 0), 1 << 40, "goes from"),
+        (("layer_types",), {"float32": "many"}, "layer_types"),
+        (("options",), [], "options"),
+        (("export",), [], "export"),
+        (("export", "image", "std"), [0, 0, 0], "std"),
+        (("export", "labels"), [None], "labels"),
+    ],
+)
+def test_values_that_no_build_writes(keys, by, why):
+    with pytest.raises(VimDeployError, match="VIM-413") as caught:
+        parsed(changed(*keys, by=by))
+    assert why in caught.value.why
 
 
 def test_no_field_is_left_out():
@@ -100,7 +189,9 @@ def test_settings_are_what_decides_the_engine(field, value, changes):
         '{"format": 2}',
         '{"format": 1, "plan": 3}',
         "\xff\xfe",
-        json.dumps(RECORD.as_dict() | {"surprise": 1}),
+        json.dumps(RECORD.as_dict())[:-1],
+        json.dumps(RECORD.as_dict() | {"build_seconds": float("nan")}),
+        "[" * 100_000,
         json.dumps(RECORD.as_dict() | {"plan": {}}),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -222,7 +223,7 @@ def test_fixed_batch() -> None:
 @pytest.mark.parametrize("pool", ["mean", "max"])
 def test_opsets(opset: int, pool: str) -> None:
     module, info = deployed(tiny_config(if_cls_token=False, final_pool_type=pool))
-    info = ExportInfo.from_dict({**info.as_dict(), "opset": opset})
+    info = replace(info, opset=opset)
     model, *_ = export_graph(module, info, batch=None)
     versions = {entry.domain: entry.version for entry in model.opset_import}
     assert versions[""] == opset

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,6 @@ from vim_deploy.model.heads import DeployedModel
 from vim_deploy.model.vim import VisionMamba, seed_weights
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.run.torch_runner import TorchRunner
-from vim_deploy.specs import ExportInfo
 
 #: Operators of a block's own nodes beside the decomposed norm and the residual sum before it.
 FUSED_BLOCK = {"MatMul": 4, "VimBiCausalConv": 1, "VimBiSelectiveScan": 1}
@@ -38,7 +38,7 @@ def exported(
     graph: str, config: ModelConfig | None = None, opset: int = 18, dump: Path | None = None
 ) -> tuple[DeployedModel, ExportedGraph]:
     module, info = deployed(config or tiny_config())
-    info = ExportInfo.from_dict({**info.as_dict(), "graph": graph, "opset": opset})
+    info = replace(info, graph=graph, opset=opset)
     return module, export_graph(module, info, batch=None, dump=dump)
 
 
@@ -346,7 +346,7 @@ def test_every_one_of_24_blocks_is_fused() -> None:
 def test_structure_does_not_depend_on_values(graph: str) -> None:
     config = tiny_config(depth=1)
     module, info = deployed(config)
-    info = ExportInfo.from_dict({**info.as_dict(), "graph": graph})
+    info = replace(info, graph=graph)
     blank = DeployedModel(VisionMamba(config), info.image, "none", module.head)
     seed_weights(blank.model, 0)
     first, second = (export_graph(m, info, batch=None).model for m in (module, blank))

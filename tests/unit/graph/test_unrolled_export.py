@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,11 @@ from vim_deploy.graph.export_graph import ExportedGraph, export_graph
 from vim_deploy.graph.function_body import attach_functions
 from vim_deploy.graph.inventory import take_inventory
 from vim_deploy.graph.opset import OPSETS
+from vim_deploy.graph.stored_export import read_export
 from vim_deploy.graph.verify import check_graph, summarize
 from vim_deploy.model.heads import DeployedModel
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.run.torch_runner import TorchRunner
-from vim_deploy.specs import ExportInfo
 
 #: Of a whole model, both bodies in float32; measured up to 4e-7.
 RELATIVE_L2 = 1e-5
@@ -29,7 +30,7 @@ def exported(
     config: ModelConfig | None = None, dump: Path | None = None, **changes: object
 ) -> tuple[DeployedModel, ExportedGraph]:
     module, info = deployed(config or tiny_config())
-    info = ExportInfo.from_dict({**info.as_dict(), "scan_body": "unrolled", **changes})
+    info = replace(info, scan_body="unrolled", **changes)
     return module, export_graph(module, info, batch=None, dump=dump)
 
 
@@ -129,4 +130,4 @@ def test_checker_finds_the_other_body(
 def test_a_record_from_before_the_choice_means_scan() -> None:
     older = deployed(tiny_config())[1].as_dict()
     del older["scan_body"]
-    assert ExportInfo.from_dict(older).scan_body == "scan"
+    assert read_export(older, lambda why: VimDeployError("VIM-410", why)).scan_body == "scan"

@@ -134,11 +134,21 @@ def test_refused_for_an_engine(
 
 def test_batches_between_the_profiles(tmp_path: Path) -> None:
     path = engine(tmp_path, profiles=((1, 1, 1), (4, 4, 6)))
-    with pytest.raises(VimDeployError, match="takes no batch of 2, 3") as caught:
+    with pytest.raises(VimDeployError, match="takes no batch of 2 to 3") as caught:
         parsed(path)
     assert caught.value.code == "VIM-905"
     assert parsed(path, dynamic_batching=False).max_batch_size == 6
     assert parsed(path, max_batch=1).max_batch_size == 1
+
+
+def test_profiles_of_any_length_are_compared_by_their_ends(tmp_path: Path) -> None:
+    most = 2**31 - 1
+    gaps = engine(tmp_path, profiles=((5, 5, 9), (1, 1, 3), (20, 30, most)))
+    with pytest.raises(VimDeployError, match="takes no batch of 4, 10 to 19"):
+        parsed(gaps)
+    assert parsed(gaps, max_batch=3).max_batch_size == 3
+    whole = engine(tmp_path, profiles=((1, 1, most), (2, 2, 3), (most, most, most)))
+    assert parsed(whole).max_batch_size == most
 
 
 @pytest.mark.parametrize("kind", ["operators", "tensors"])

@@ -101,7 +101,31 @@ def test_a_path_that_leads_outside(folder: Path, name: str) -> None:
     assert "outside the folder" in caught.value.why
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"format": 1}', "\x80"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"files": []},
+        {"files": {"a.txt": {"sha256": "00"}}},
+        {"files": {"a.txt": {"sha256": "00", "bytes": "1"}}},
+        {"files": {"a.txt": {"sha256": None, "bytes": 1}}},
+        {"about": "a model"},
+        {"target": 3},
+        {"settings_hash": None},
+    ],
+)
+def test_values_of_another_type(folder: Path, change: dict[str, object]) -> None:
+    value = json.loads((folder / MANIFEST_NAME).read_text()) | change
+    del value["manifest_sha256"]
+    value["manifest_sha256"] = settings_hash(value)
+    (folder / MANIFEST_NAME).write_text(json.dumps(value))
+    with pytest.raises(VimDeployError, match="not a package") as caught:
+        read_manifest(folder)
+    assert next(iter(change)) in caught.value.why
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "3", '{"format": 1}', "\x80", '{"format": NaN}', "[" * 100_000]
+)
 def test_no_manifest_at_all(folder: Path, text: str) -> None:
     (folder / MANIFEST_NAME).write_bytes(text.encode("latin-1"))
     with pytest.raises(VimDeployError) as caught:

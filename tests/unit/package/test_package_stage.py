@@ -336,28 +336,6 @@ def test_a_library_cannot_smuggle_another(tmp_path: Path) -> None:
     assert caught.value.code == "VIM-903"
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"artifact": {"path": "../../secret"}},
-        {"plugin": "/usr/lib/evil.so"},
-        {"golden": {}},
-        {"input": None, "artifact": None},
-    ],
-)
-def test_a_manifest_that_names_other_files(
-    toy: Path, tmp_path: Path, change: dict[str, Any]
-) -> None:
-    from vim_deploy.package.manifest import write_manifest
-
-    made = package(toy, tmp_path / "made", PYTHON).folder
-    about = {**read_manifest(made).about, **change}
-    write_manifest(made, "triton", about, tool_version="1", settings="00")
-    with pytest.raises(VimDeployError, match="does not describe") as caught:
-        check_package(made)
-    assert caught.value.code == "VIM-427"
-
-
 def test_labels_stay_one_a_line(tmp_path: Path) -> None:
     info = dataclasses.replace(EXPORT, labels=("a\nb", "c", " d ", "e"))
     made = package(classifier(tmp_path / "m.onnx", info=info), tmp_path / "made", PYTHON).folder

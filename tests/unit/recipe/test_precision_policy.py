@@ -72,6 +72,11 @@ def test_json_round_trip(tmp_path: Path) -> None:
         ("format = 1\n[[keep_fp32]]\nroles = ['scan']\nblocks = '3-1'", "ends before it begins"),
         ("format = 1\n[[keep_fp32]]\nroles = ['scan']\nblocks = 'all'", "blocks = 'all'"),
         ("format = 1\n[[keep_fp32]]\nroles = ['scan']\nblocks = 3", "blocks = 3"),
+        (f"format = 1\n[[keep_fp32]]\nroles = ['scan']\nblocks = '{'9' * 5000}'", "blocks = "),
+        ("format = 1\n[[keep_fp32]]\nroles = [['scan']]", "unknown role"),
+        ("format = " + "1" * 5000, "not valid TOML"),
+        ("format = nan", "'format' holds nan"),
+        ("format = " + "[" * 5000 + "]" * 5000, "levels deep"),
         ("format = 1\n[[keep_fp32]]\nroles = ['head']\nblocks = '0'", "head is not in any block"),
         ("format = [", "not valid TOML"),
     ],
@@ -89,7 +94,7 @@ def test_file_missing_or_too_large(tmp_path: Path) -> None:
     assert caught.value.code == "VIM-401"
     with pytest.raises(VimDeployError, match="not a valid precision policy") as caught:
         policy_of("#" * (2 << 20), tmp_path)
-    assert "larger than" in caught.value.why
+    assert "more than 1048576 bytes" in caught.value.why
 
 
 def test_not_text(tmp_path: Path) -> None:
