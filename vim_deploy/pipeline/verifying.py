@@ -112,7 +112,11 @@ def verify(
             tolerance=tolerance,
             results=results,
             command=tuple(command),
-            notes=(*candidate.notes, *_not_stored(runner, stored, Path(against))),
+            notes=(
+                *candidate.notes,
+                *_not_stored(runner, stored, Path(against)),
+                *_not_given(runner, reference),
+            ),
             blocks=blocks,
         )
 
@@ -123,6 +127,14 @@ def _not_stored(runner: Runner, stored: Sequence[Case], path: Path) -> Iterator[
         missing = [name for name in runner.outputs if name not in case.stored]
         if missing:
             yield f"not compared, because {path.name} does not hold it: {', '.join(missing)}"
+
+
+def _not_given(candidate: Runner, reference: Runner | None) -> Iterator[str]:
+    """Outputs that the reference does not have, and so say nothing."""
+    given = candidate.outputs if reference is None else reference.outputs
+    missing = [name for name in candidate.outputs if name not in given]
+    if reference is not None and missing:
+        yield f"not compared, because {reference.name} does not give it: {', '.join(missing)}"
 
 
 def batches_to_run(candidate: Runner, wanted: tuple[int, ...] | None) -> tuple[int, ...]:
