@@ -24,7 +24,7 @@ LAYERS = (
     ("recipe",),
     ("deps",),
     ("images",),
-    ("files", "untrusted"),
+    ("files", "untrusted", "ranges"),
     ("errors", "log", "specs", "contract", "interrupts", "text"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
@@ -61,6 +61,7 @@ ONNX_FREE = (
     "text",
     "files",
     "untrusted",
+    "ranges",
     "images",
     "recipe",
     "",

@@ -29,6 +29,7 @@ from vim_deploy.files import (
     single_writer,
     write_json,
 )
+from vim_deploy.ranges import THREADS, require_all
 
 #: GPUs of ``--arch all``: every family from Turing on, and the machines of Jetson Orin (87).
 ALL_ARCHITECTURES = ("75", "80", "86", "87", "89", "90", "100", "120")
@@ -56,6 +57,10 @@ class PluginSettings:
     tensorrt_root: Path | None = None
     cuda_root: Path | None = None
     jobs: int = 2
+
+    def __post_init__(self) -> None:
+        """VIM-202 for a number that nobody can mean."""
+        require_all(self, jobs=THREADS)
 
 
 @dataclass(frozen=True)

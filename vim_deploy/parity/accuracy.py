@@ -16,6 +16,7 @@ from vim_deploy.files import write_json
 from vim_deploy.interrupts import check
 from vim_deploy.parity.dataset import Dataset, Unreadable
 from vim_deploy.parity.paired import PairedDifference, paired_difference
+from vim_deploy.ranges import SHARE, require_all
 from vim_deploy.run.base import Array, Runner, run_in_batches, run_padded
 from vim_deploy.run.finite import finite_rows
 
@@ -39,6 +40,10 @@ class Limits:
 
     max_loss: float | None = None
     top1_agreement: float | None = None
+
+    def __post_init__(self) -> None:
+        """VIM-202 for a limit that limits nothing or is no number."""
+        require_all(self, max_loss=SHARE, top1_agreement=SHARE)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from vim_deploy.parity.classes import (
     mean_iou,
 )
 from vim_deploy.parity.distances import Distances, chunks, largest
+from vim_deploy.ranges import COSINE, RELATIVE, SHARE, TOLERANCE, require_all
 from vim_deploy.recipe.schema import Tolerances
 from vim_deploy.run.finite import is_finite, strays
 
@@ -95,6 +96,11 @@ class Tolerance:
     origin: str = TOLERANCE_ORIGIN
     label_agreement: float | None = LABEL_AGREEMENT["fp32"]
     where_classes: bool = False
+
+    def __post_init__(self) -> None:
+        """VIM-202 for a limit that limits nothing or is no number."""
+        require_all(self, atol=TOLERANCE, rtol=RELATIVE, relative_l2=RELATIVE, cosine=COSINE)
+        require_all(self, top1_agreement=SHARE, kl=TOLERANCE, label_agreement=SHARE)
 
     def limits(self) -> str:
         """The limits on differences, for a sentence."""

@@ -18,6 +18,7 @@ from vim_deploy.parity.report import ParityReport, compare_runners
 from vim_deploy.pipeline.exporting import require_torch
 from vim_deploy.pipeline.opening import Opened, RunnerOptions, opened
 from vim_deploy.pipeline.part_check import check_parts, fixed_batch, require_parts, runner_parts
+from vim_deploy.ranges import BATCH, COUNT, RANDOM, require_all
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
 from vim_deploy.run.base import Runner
 from vim_deploy.run.trt_runner import TrtRunner
@@ -52,6 +53,12 @@ class VerifyOptions:
     twin: bool = False
     per_block: bool = False
     runner: RunnerOptions = RunnerOptions()  # noqa: RUF009 - frozen
+
+    def __post_init__(self) -> None:
+        """VIM-202 for a number that nobody can mean, or for no batch size at all."""
+        require_all(self, image_limit=COUNT, random=RANDOM, batches=BATCH)
+        if self.batches == ():
+            raise VimDeployError("VIM-202", "--batches: one or more sizes", fix="--batches 1,2")
 
 
 def verify(
