@@ -175,8 +175,8 @@ TOLERANCE = Real(0, 65_504, "a larger difference than the largest float16 is no 
 RELATIVE = Real(0, 1, "at 1 everything between zero and twice the reference is allowed already")
 COSINE = Real(-1, 1, "cosines are between -1 and 1")
 SHARE = Real(0, 1, "shares are between 0 and 1")
-#: Ten thousand per cent, as a share.
-REGRESSION = Real(0, 100, "more than a hundred times slower is no limit")
+#: As a share: 100 000 per cent.
+REGRESSION = Real(0, 1_000, "more than a thousand times slower is no limit")
 _UNIT = "pixel values are in [0, 1]; divide numbers that are for 0 to 255 by 255"
 MEAN = Real(0, 1, _UNIT)
 #: Values in [0, 1] deviate by half at most; 1 leaves them as they are. A quarter of one step of

@@ -134,11 +134,20 @@ def test_refused_for_an_engine(
 
 def test_batches_between_the_profiles(tmp_path: Path) -> None:
     path = engine(tmp_path, profiles=((1, 1, 1), (4, 4, 6)))
-    with pytest.raises(VimDeployError, match="takes no batch of 2, 3") as caught:
+    with pytest.raises(VimDeployError, match="takes no batch of 2 to 3") as caught:
         parsed(path)
     assert caught.value.code == "VIM-905"
     assert parsed(path, dynamic_batching=False).max_batch_size == 6
     assert parsed(path, max_batch=1).max_batch_size == 1
+
+
+def test_gaps_are_found_without_counting_through_them(tmp_path: Path) -> None:
+    far = ((1, 1, 2), (3, 3, 3), (5, 5, 5), (4_000_000_000, 4_000_000_000, 4_000_000_000))
+    path = engine(tmp_path, profiles=far)
+    with pytest.raises(VimDeployError, match="takes no batch of 4, 6 to 3999999999"):
+        parsed(path)
+    overlapping = ((1, 2, 9), (2, 3, 4), (8, 9, 12))
+    assert parsed(engine(tmp_path, profiles=overlapping)).max_batch_size == 12
 
 
 @pytest.mark.parametrize("kind", ["operators", "tensors"])
