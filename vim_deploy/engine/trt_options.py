@@ -144,14 +144,6 @@ def _check_values(options: TrtOptions) -> None:
             f"--hardware-compat {options.hardware_compat!r} is not known",
             fix=nearest(options.hardware_compat, HARDWARE_LEVELS),
         )
-    if options.opt_level is not None and not 0 <= options.opt_level <= 5:
-        raise VimDeployError(
-            "VIM-202", f"--opt-level {options.opt_level} is not one of 0 to 5", fix="give 0 to 5"
-        )
-    if options.workspace_mib is not None and options.workspace_mib < 1:
-        raise VimDeployError(
-            "VIM-202", f"--workspace {options.workspace_mib} is not a size", fix="give MiB, from 1"
-        )
 
 
 def _check_together(options: TrtOptions) -> None:

@@ -78,6 +78,10 @@ def run_padded(runner: Runner, images: Array) -> dict[str, Array]:
     if count < wanted:
         images = np.concatenate([images, np.repeat(images[-1:], wanted - count, axis=0)])
     outputs = runner.run(images)
+    if not outputs:
+        raise VimDeployError(
+            "VIM-415", "the model has no outputs", fix="export the model again with vim-deploy"
+        )
     for name, value in outputs.items():
         _require_rows(name, value, len(images))
     return {name: value[:count] for name, value in outputs.items()}
