@@ -24,7 +24,7 @@ LAYERS = (
     ("recipe",),
     ("deps",),
     ("images",),
-    ("files", "folders", "helpers", "untrusted", "npz"),
+    ("files", "folders", "helpers", "untrusted", "npz", "ranges"),
     ("errors", "log", "specs", "contract", "interrupts"),
     ("text",),
 )
@@ -63,6 +63,7 @@ ONNX_FREE = (
     "files",
     "untrusted",
     "npz",
+    "ranges",
     "images",
     "recipe",
     "",

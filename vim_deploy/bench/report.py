@@ -13,6 +13,7 @@ from vim_deploy.bench import clock, environment, stats
 from vim_deploy.bench.measure import FAILED, Measurement, Timing
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import write_json
+from vim_deploy.run.finite import not_finite
 
 #: Raised whenever figures of the old and the new method may not be compared.
 SCHEMA = 1
@@ -83,16 +84,25 @@ class BenchReport:
         write_json(path, self.as_dict())
 
     def require_measured(self) -> None:
-        """VIM-1002 naming what could not be measured; what was skipped on purpose is not meant."""
+        """Raise what makes figures missing or worthless; what was skipped on purpose is not meant.
+
+        Raises:
+            VimDeployError: VIM-1002 naming what could not be measured, VIM-430 what gives NaN or
+                Inf.
+        """
         failed = [item for item in self.measurements if item.status == FAILED]
-        if not failed:
-            return
-        raise VimDeployError(
-            "VIM-1002",
-            f"{len(failed)} of {len(self.measurements)} measurements failed",
-            why="\n".join(f"{describe(item)}: {item.reason}" for item in failed),
-            fix="smaller --batches or --image-sizes; the report holds what could be measured",
-        )
+        if failed:
+            raise VimDeployError(
+                "VIM-1002",
+                f"{len(failed)} of {len(self.measurements)} measurements failed",
+                why="\n".join(f"{describe(item)}: {item.reason}" for item in failed),
+                fix="smaller --batches or --image-sizes; the report holds what could be measured",
+            )
+        stray = [describe(item) for item in self.measurements if item.ok and not item.finite]
+        if stray:
+            raise not_finite(
+                "random input, so its times are those of no useful run", "\n".join(stray)
+            )
 
 
 def describe(item: Measurement) -> str:

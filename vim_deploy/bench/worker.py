@@ -25,13 +25,12 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import IO, Any, Protocol, runtime_checkable
 
-import numpy as np
-
 from vim_deploy.bench import memory
 from vim_deploy.bench.clock import Sample, timed_turn
 from vim_deploy.bench.subject import input_for, load_runtime, open_runner
 from vim_deploy.errors import VimDeployError
 from vim_deploy.run.base import Array, Runner
+from vim_deploy.run.finite import unfit
 
 
 @runtime_checkable
@@ -85,16 +84,11 @@ class _Loaded:
 def _ready(loaded: _Loaded) -> dict[str, Any]:
     """Two calls: the first may allocate and compile, the second says how long one takes."""
     outputs = loaded.runner.run(loaded.image)
-    finite = all(
-        bool(np.isfinite(value).all())
-        for value in outputs.values()
-        if np.issubdtype(value.dtype, np.floating)
-    )
     second = timed_turn(loaded.runner, loaded.image, 0.0)[0]
     return {
         "event": "ready",
         "name": loaded.runner.name,
-        "finite": finite,
+        "finite": not unfit(outputs),
         "load_seconds": loaded.load_seconds,
         "call_seconds": second.host,
     }

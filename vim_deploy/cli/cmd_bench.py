@@ -7,22 +7,31 @@ from typing import Any
 
 import click
 
-from vim_deploy.cli.options import (
+from vim_deploy.cli.number_types import (
     ImageSizes,
     Percent,
+    RealNumber,
+    WholeNumber,
     WholeNumbers,
+)
+from vim_deploy.cli.options import (
     force_option,
     json_option,
     runner_options,
     take_runner,
 )
 from vim_deploy.cli.output import command_line, print_json, print_table, result, say
+from vim_deploy.ranges import BENCH_BATCH, DURATION, REGRESSION, SEED, THREADS, WARMUP
 
 
 @click.command("bench")
 @click.argument("artifacts", nargs=-1, required=True, metavar="ARTIFACT...")
 @click.option(
-    "--batches", type=WholeNumbers(), default="1", show_default=True, help="Batch sizes to run."
+    "--batches",
+    type=WholeNumbers(BENCH_BATCH),
+    default="1",
+    show_default=True,
+    help="Batch sizes to run.",
 )
 @click.option(
     "--image-sizes",
@@ -39,7 +48,7 @@ from vim_deploy.cli.output import command_line, print_json, print_table, result,
 )
 @click.option(
     "--random-weights",
-    type=click.IntRange(min=0),
+    type=WholeNumber(SEED),
     metavar="SEED",
     help="Seeded weights for variants; time does not depend on values.",
 )
@@ -57,21 +66,21 @@ from vim_deploy.cli.output import command_line, print_json, print_table, result,
 )
 @click.option(
     "--warmup",
-    type=click.FloatRange(min=0),
+    type=RealNumber(WARMUP),
     default=1.0,
     show_default=True,
     help="Seconds of calls before the clock counts, for each measurement.",
 )
 @click.option(
     "--duration",
-    type=click.FloatRange(min=0, min_open=True),
+    type=RealNumber(DURATION),
     default=3.0,
     show_default=True,
     help="Seconds of timed calls for each measurement; at least three calls are made.",
 )
 @click.option(
     "--threads",
-    type=click.IntRange(min=1),
+    type=WholeNumber(THREADS),
     help="Threads inside one operator.  [default: the processors this process may use]",
 )
 @click.option(
@@ -82,7 +91,7 @@ from vim_deploy.cli.output import command_line, print_json, print_table, result,
 )
 @click.option(
     "--max-regress",
-    type=Percent(),
+    type=Percent(REGRESSION),
     default="5%",
     show_default=True,
     help="How much worse than in --compare is still accepted.",

@@ -8,8 +8,10 @@ from typing import Any
 
 import click
 
+from vim_deploy.cli.number_types import WholeNumber
 from vim_deploy.cli.options import json_option
 from vim_deploy.cli.output import print_json, print_table, result
+from vim_deploy.ranges import BATCH
 
 
 @click.command("inspect")
@@ -19,7 +21,7 @@ from vim_deploy.cli.output import print_json, print_table, result
     is_flag=True,
     help="An ONNX file's blocks: operators, types, kernel launches, sizes, share of the scans.",
 )
-@click.option("--batch", type=click.IntRange(min=1), help="Pictures, for --graph.  [default: 1]")
+@click.option("--batch", type=WholeNumber(BATCH), help="Pictures, for --graph.  [default: 1]")
 @click.option("--gpu", help="GPU to predict for, for --graph.  [default: h200]")
 @json_option
 def command(file: Path, graph: bool, batch: int | None, gpu: str | None, as_json: bool) -> None:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from vim_deploy.cli.number_types import WholeNumber
 from vim_deploy.cli.options import force_option, json_option
 from vim_deploy.cli.output import print_json, print_table, say
+from vim_deploy.ranges import BATCH, INSTANCES, QUEUE_DELAY_US, SERVED_THREADS
 
 if TYPE_CHECKING:
     from vim_deploy.package.check import CheckReport
@@ -51,19 +53,19 @@ _SERVING = (
 @click.option("--name", help="Of the model.  [default: the artifact's]")
 @click.option(
     "--max-batch",
-    type=click.IntRange(min=1),
+    type=WholeNumber(BATCH),
     help="Most pictures in one execution.  [default: the engine's largest, 32 for an ONNX file]",
 )
 @click.option(
     "--instances",
-    type=click.IntRange(min=1),
+    type=WholeNumber(INSTANCES),
     default=1,
     show_default=True,
     help="Copies of the model that run side by side.",
 )
 @click.option(
     "--queue-delay-us",
-    type=click.IntRange(min=0),
+    type=WholeNumber(QUEUE_DELAY_US),
     default=500,
     show_default=True,
     help="How long a request waits for others to join its batch, in microseconds.",
@@ -77,7 +79,7 @@ _SERVING = (
 @click.option("--cuda-graphs", is_flag=True, help="Record CUDA graphs, for engines.")
 @click.option(
     "--threads",
-    type=click.IntRange(min=0),
+    type=WholeNumber(SERVED_THREADS),
     default=0,
     show_default=True,
     help="Threads inside one operator, for the python runtime; 0 for its own choice.",

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
+from vim_deploy.cli.number_types import WholeNumber
 from vim_deploy.cli.options import force_option, json_option, output_option
 from vim_deploy.cli.output import print_json, print_table, say
+from vim_deploy.ranges import THREADS
 
 library_argument = click.argument(
     "library", type=click.Path(path_type=Path), required=False, default=None
@@ -38,7 +40,7 @@ def command() -> None:
 )
 @click.option("--cuda-root", type=click.Path(path_type=Path), help="CUDA toolkit to compile with.")
 @click.option(
-    "--jobs", type=click.IntRange(1), default=2, show_default=True, help="Compilers at once."
+    "--jobs", type=WholeNumber(THREADS), default=2, show_default=True, help="Compilers at once."
 )
 @output_option
 @force_option

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vim_deploy.cli.number_types import WholeNumber
 from vim_deploy.cli.options import force_option, json_option, runner_options, take_runner
 from vim_deploy.cli.output import print_error, print_json, print_table, say
 from vim_deploy.cli.scene_options import print_segmentation, scene_options, take_scene
 from vim_deploy.errors import VimDeployError
+from vim_deploy.ranges import BATCH, COUNT
 
 if TYPE_CHECKING:
     from vim_deploy.pipeline.run_records import RunResult
@@ -21,12 +23,12 @@ if TYPE_CHECKING:
 @click.argument("images", metavar="IMAGES...", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--top",
-    type=click.IntRange(min=1),
+    type=WholeNumber(COUNT),
     help="Classes to print for each picture.  [default: 5; of a segmentation all that are there]",
 )
 @click.option(
     "--batch",
-    type=click.IntRange(min=1),
+    type=WholeNumber(BATCH),
     help="Pictures, or windows of them, at once.  [default: what the artifact is made for, else 8]",
 )
 @scene_options

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vim_deploy.cli.number_types import Percent, RealNumber, WholeNumber, WholeNumbers
 from vim_deploy.cli.options import (
-    Percent,
-    WholeNumbers,
     checkpoint_options,
     force_option,
     json_option,
@@ -23,6 +22,7 @@ from vim_deploy.cli.verify_modes import (
     compare_outputs,
     mode_of,
 )
+from vim_deploy.ranges import BATCH, COSINE, COUNT, RANDOM, RELATIVE, SHARE, TOLERANCE, TRIALS
 
 if TYPE_CHECKING:
     from vim_deploy.parity.accuracy import AccuracyReport
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--max-trials",
-    type=click.IntRange(min=2),
+    type=WholeNumber(TRIALS),
     help="With --bisect: models to run at most.  [default: 200]",
 )
 @click.option(
@@ -77,10 +77,10 @@ if TYPE_CHECKING:
 @click.option("--images", type=click.Path(path_type=Path), help="Picture or folder of pictures.")
 @click.option(
     "--image-limit",
-    type=click.IntRange(min=1),
+    type=WholeNumber(COUNT),
     help="At most N pictures.  [default: 64; of a data set all]",
 )
-@click.option("--random", type=click.IntRange(min=1), help="Number of random images.")
+@click.option("--random", type=WholeNumber(RANDOM), help="Number of random images.")
 @click.option(
     "--dataset",
     type=click.Path(path_type=Path),
@@ -89,29 +89,29 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--max-loss",
-    type=Percent(),
+    type=Percent(SHARE),
     help="With --dataset: largest upper bound of the loss of top-1 accuracy.",
 )
 @click.option(
     "--batches",
-    type=WholeNumbers(),
+    type=WholeNumbers(BATCH),
     help="Batch sizes to run.  [default: 1,2,5; those of an engine's profiles; with --dataset 16]",
 )
 @click.option("--twin", is_flag=True, help="Compare with PyTorch typed as the file is.")
-@click.option("--atol", type=click.FloatRange(min=0), help="Absolute; fp32's default is 1e-4.")
-@click.option("--rtol", type=click.FloatRange(min=0), help="Relative; fp32's default is 1e-5.")
+@click.option("--atol", type=RealNumber(TOLERANCE), help="Absolute; fp32's default is 1e-4.")
+@click.option("--rtol", type=RealNumber(RELATIVE), help="Relative; fp32's default is 1e-5.")
 @click.option(
     "--relative-l2",
-    type=click.FloatRange(min=0),
+    type=RealNumber(RELATIVE),
     help="Of a whole output; the default is 1e-2 for fp16, 8e-2 for bf16.",
 )
-@click.option("--cosine", type=click.FloatRange(-1, 1), help="Smallest cosine of an image.")
+@click.option("--cosine", type=RealNumber(COSINE), help="Smallest cosine of an image.")
 @click.option(
     "--top1-agree",
-    type=click.FloatRange(0, 1),
+    type=RealNumber(SHARE),
     help="Smallest share of equal top-1, of images or (segmentation) pixels.",
 )
-@click.option("--kl", type=click.FloatRange(min=0), help="Largest KL of an image's softmax, nats.")
+@click.option("--kl", type=RealNumber(TOLERANCE), help="Largest KL of an image's softmax, nats.")
 @click.option(
     "--report",
     "report_folder",

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from vim_deploy.cli.number_types import WholeNumber
 from vim_deploy.errors import VimDeployError
+from vim_deploy.ranges import OPT_LEVEL, WORKSPACE_MIB
 
 if TYPE_CHECKING:
     from vim_deploy.engine.trt_options import TrtOptions
@@ -30,11 +32,11 @@ _TENSORRT_OPTIONS = (
         metavar="on|off|FILE",
         help="Reuse kernel timings of earlier builds on this GPU with this TensorRT.",
     ),
-    click.option("--opt-level", type=click.IntRange(0, 5), help="Builder optimisation level."),
+    click.option("--opt-level", type=WholeNumber(OPT_LEVEL), help="Builder optimisation level."),
     click.option(
         "--workspace",
         "workspace_mib",
-        type=click.IntRange(min=1),
+        type=WholeNumber(WORKSPACE_MIB),
         metavar="MIB",
         help="Limit of the builder's workspace.  [default: the GPU's memory]",
     ),

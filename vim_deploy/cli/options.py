@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from vim_deploy.cli.number_types import Batch, ImageSize, Numbers, RealNumber, WholeNumber
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file
+from vim_deploy.ranges import BATCH, CROP_RATIO, MEAN, OPSET, PROFILE, SEED, STD
 from vim_deploy.recipe.request import AUTO, ModelRequest
 from vim_deploy.untrusted import read_json, read_text
 
@@ -28,121 +29,6 @@ force_option = click.option("--force", is_flag=True, help="Replace an output of 
 output_option = click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="File to write; derived by default."
 )
-
-
-class Numbers(click.ParamType[tuple[float, ...]]):
-    """Numbers joined by commas."""
-
-    name = "n,n,.."
-
-    def convert(
-        self,
-        value: object,
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> tuple[float, ...]:
-        if isinstance(value, tuple):
-            return value
-        try:
-            return tuple(float(part) for part in str(value).split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not a list of numbers joined by commas", param, ctx)
-
-
-class WholeNumbers(click.ParamType[tuple[int, ...]]):
-    """Positive whole numbers joined by commas."""
-
-    name = "n,n,.."
-
-    def convert(
-        self,
-        value: object,
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> tuple[int, ...]:
-        if isinstance(value, tuple):
-            return value
-        parts = str(value).split(",")
-        if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-            self.fail(f"{value!r} is not a list of positive whole numbers", param, ctx)
-        return tuple(int(part) for part in parts)
-
-
-class Percent(click.ParamType[float]):
-    """``5%`` or ``5``: a share as a fraction, here 0.05."""
-
-    name = "percent"
-
-    def convert(
-        self,
-        value: object,
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> float:
-        if isinstance(value, float):
-            return value
-        try:
-            share = float(str(value).strip().removesuffix("%")) / 100
-        except ValueError:
-            self.fail(f"{value!r} is not a percentage such as 5%", param, ctx)
-        if not 0 <= share < math.inf:
-            self.fail(f"{value!r} is negative or not finite", param, ctx)
-        return share
-
-
-class ImageSizes(click.ParamType[tuple[int | tuple[int, int], ...]]):
-    """Sizes joined by commas, each as for ``ImageSize``."""
-
-    name = "size,size,.."
-
-    def convert(
-        self,
-        value: object,
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> tuple[int | tuple[int, int], ...]:
-        if isinstance(value, tuple):
-            return value
-        return tuple(ImageSize().convert(part, param, ctx) for part in str(value).split(","))
-
-
-class ImageSize(click.ParamType[int | tuple[int, int]]):
-    """``N`` for a square, or ``HEIGHTxWIDTH``."""
-
-    name = "n or hxw"
-
-    def convert(
-        self,
-        value: object,
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> int | tuple[int, int]:
-        if isinstance(value, int | tuple):
-            return value
-        parts = str(value).lower().split("x")
-        if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-            self.fail(f"{value!r} is not a size such as 224 or 224x320", param, ctx)
-        sizes = [int(part) for part in parts]
-        return sizes[0] if len(sizes) == 1 else (sizes[0], sizes[1])
-
-
-class Batch(click.ParamType[int]):
-    """``dynamic`` (0) or a fixed size."""
-
-    name = "dynamic or n"
-
-    def convert(
-        self,
-        value: object,
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> int:
-        text = str(value)
-        if text == "dynamic":
-            return 0
-        if not text.isdecimal() or int(text) < 1:
-            self.fail(f"{text!r} is neither 'dynamic' nor a batch size", param, ctx)
-        return int(text)
 
 
 _MODEL_OPTIONS = (
@@ -165,15 +51,17 @@ _MODEL_OPTIONS = (
     click.option("--use-ema", is_flag=True, help="Take the averaged weights of a training file."),
     click.option(
         "--random-weights",
-        type=click.IntRange(min=0),
+        type=WholeNumber(SEED),
         metavar="SEED",
         help="Seeded weights that mean nothing, for timing; the source is then a variant's name.",
     ),
-    click.option("--mean", type=Numbers(), help="Picture mean per channel, for values in [0, 1]."),
-    click.option("--std", type=Numbers(), help="Picture standard deviation per channel."),
+    click.option(
+        "--mean", type=Numbers(MEAN), help="Picture mean per channel, for values in [0, 1]."
+    ),
+    click.option("--std", type=Numbers(STD), help="Picture standard deviation per channel."),
     click.option(
         "--crop-ratio",
-        type=click.FloatRange(0, 1, min_open=True),
+        type=RealNumber(CROP_RATIO),
         help="Share of the resized short side that the centre crop keeps.",
     ),
     click.option(
@@ -230,7 +118,13 @@ _GRAPH_OPTIONS = (
         show_default=True,
         help="Type of float inputs and outputs: fp32, or that of --precision.",
     ),
-    click.option("--opset", type=int, default=18, show_default=True, help="ONNX opset, 17 to 21."),
+    click.option(
+        "--opset",
+        type=WholeNumber(OPSET),
+        default=18,
+        show_default=True,
+        help="ONNX opset, 17 to 21.",
+    ),
     click.option(
         "--preprocess",
         type=click.Choice(["none", "normalize", "uint8"]),
@@ -248,16 +142,16 @@ _GRAPH_OPTIONS = (
 )
 
 _PROFILE_OPTIONS = (
-    click.option("--min-batch", type=click.IntRange(min=1), help="Smallest batch.  [default: 1]"),
-    click.option("--opt-batch", type=click.IntRange(min=1), help="Tuned batch.  [default: 8]"),
-    click.option("--max-batch", type=click.IntRange(min=1), help="Largest batch.  [default: 32]"),
+    click.option("--min-batch", type=WholeNumber(BATCH), help="Smallest batch.  [default: 1]"),
+    click.option("--opt-batch", type=WholeNumber(BATCH), help="Tuned batch.  [default: 8]"),
+    click.option("--max-batch", type=WholeNumber(BATCH), help="Largest batch.  [default: 32]"),
     click.option("--minShapes", "min_shapes", multiple=True, help="As trtexec: image:1x3x224x224."),
     click.option("--optShapes", "opt_shapes", multiple=True, help="As trtexec."),
     click.option("--maxShapes", "max_shapes", multiple=True, help="As trtexec."),
     click.option(
         "--profile",
         "indices",
-        type=click.IntRange(min=0),
+        type=WholeNumber(PROFILE),
         multiple=True,
         help="Number of the profile whose shapes follow, as trtexec; may be left out.",
     ),

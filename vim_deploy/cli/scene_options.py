@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from vim_deploy.cli.options import Command, ImageSize
+from vim_deploy.cli.number_types import ImageSize, RealNumber
+from vim_deploy.cli.options import Command
 from vim_deploy.cli.output import print_table, say
+from vim_deploy.ranges import PIXELS, SHARE, shown
 
 if TYPE_CHECKING:
     from vim_deploy.pipeline.run_records import SceneOptions, SceneResult, SegmentationResult
@@ -30,9 +32,12 @@ class Scale(click.ParamType[tuple[int, int] | Literal["none"]]):
         if value == "none":
             return "none"
         parts = str(value).split(",")
-        if len(parts) != 2 or not all(part.strip().isdecimal() and int(part) for part in parts):
-            self.fail(f"{value!r} is neither none nor two sizes such as 2048,512", param, ctx)
-        return int(parts[0]), int(parts[1])
+        if len(parts) != 2:
+            self.fail(f"{shown(value)} is neither none nor two sizes such as 2048,512", param, ctx)
+        try:
+            return PIXELS.parse(parts[0]), PIXELS.parse(parts[1])
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 _OPTIONS = (
@@ -65,7 +70,7 @@ _OPTIONS = (
     ),
     click.option(
         "--opacity",
-        type=click.FloatRange(0, 1),
+        type=RealNumber(SHARE),
         help="Of the overlay's colours: 0 shows the picture alone, 1 the colours.  [default: 0.5]",
     ),
     click.option(

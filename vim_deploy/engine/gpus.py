@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from vim_deploy.errors import VimDeployError
+from vim_deploy.ranges import shown
 
 TURING = "7.5"
 
@@ -62,7 +63,7 @@ def _canonical(text: str, supported: Sequence[str]) -> str:
     if match is None:
         raise VimDeployError(
             "VIM-202",
-            f"{text!r} is not a compute capability",
+            f"{shown(text)} is not a compute capability",
             fix="write it as 8.6; possible are " + ", ".join(supported),
         )
     return f"{int(match[1])}.{match[2]}"

@@ -29,6 +29,7 @@ from vim_deploy.files import (
     single_writer,
     write_json,
 )
+from vim_deploy.ranges import THREADS, require_all, shown
 
 #: GPUs of ``--arch all``: every family from Turing on, and the machines of Jetson Orin (87).
 ALL_ARCHITECTURES = ("75", "80", "86", "87", "89", "90", "100", "120")
@@ -56,6 +57,10 @@ class PluginSettings:
     tensorrt_root: Path | None = None
     cuda_root: Path | None = None
     jobs: int = 2
+
+    def __post_init__(self) -> None:
+        """VIM-202 for a number that nobody can mean."""
+        require_all(self, jobs=THREADS)
 
 
 @dataclass(frozen=True)
@@ -220,11 +225,11 @@ def _native() -> str:
 
 def _canonical(text: str) -> str:
     """``80`` from ``80``, ``8.0``, ``sm_80``."""
-    found = re.fullmatch(r"\s*(?:sm_)?(\d+)\.?(\d)\s*", text)
+    found = re.fullmatch(r"\s*(?:sm_)?([0-9]{1,3})\.?([0-9])\s*", text)
     if found is None:
         raise VimDeployError(
             "VIM-202",
-            f"{text!r} is not a GPU architecture",
+            f"{shown(text)} is not a GPU architecture",
             fix="give native, all, or a list such as 80,90",
         )
     return found.group(1) + found.group(2)

@@ -8,11 +8,13 @@ that the file fixes cannot be changed here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from vim_deploy.errors import VimDeployError, nearest
+from vim_deploy.ranges import BATCH, MOST_ELEMENTS, PROFILE, SIZE, require_all, shown
 from vim_deploy.specs import TensorSpec
 
 Shape = tuple[int, ...]
@@ -20,8 +22,6 @@ Shape = tuple[int, ...]
 DEFAULT_MIN_BATCH = 1
 DEFAULT_OPT_BATCH = 8
 DEFAULT_MAX_BATCH = 32
-#: trtexec reads a size as a signed 32-bit number; what it cannot say is refused here as well.
-LARGEST_SIZE = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,10 @@ class ProfileOptions:
     max_shapes: tuple[str, ...] = ()
     indices: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        """VIM-202 for a number that nobody can mean."""
+        require_all(self, min_batch=BATCH, opt_batch=BATCH, max_batch=BATCH, indices=PROFILE)
+
     @property
     def batches_given(self) -> bool:
         """Whether any batch size was given."""
@@ -92,7 +96,7 @@ def check_profiles(profiles: Sequence[Profile], inputs: Sequence[TensorSpec]) ->
             if not len(found.min) == len(found.opt) == len(found.max) == len(spec.shape):
                 raise ValueError(f"{where} has not the sizes of {describe(spec)}")
             for low, usual, high in zip(found.min, found.opt, found.max, strict=True):
-                if not 1 <= low <= usual <= high <= LARGEST_SIZE:
+                if not 1 <= low <= usual <= high <= SIZE.high:
                     raise ValueError(f"{where} goes from {low} by {usual} to {high}")
 
 
@@ -117,17 +121,16 @@ def parse_shapes(text: str, option: str = "--optShapes") -> dict[str, Shape]:
 
 
 def _parse_size(text: str, option: str, part: str) -> int:
-    text = text.strip()
-    # isdecimal also takes other scripts' digits; int() reads them, but no runtime option does.
-    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= LARGEST_SIZE:
-        raise _grammar_error(option, part, f"{text!r} is not a size of 1 or more")
-    return int(text)
+    try:
+        return SIZE.parse(text)
+    except ValueError as error:
+        raise _grammar_error(option, part, str(error)) from error
 
 
 def _grammar_error(option: str, part: str, why: str) -> VimDeployError:
     return VimDeployError(
         "VIM-202",
-        f"{option}: cannot read {part.strip()!r}",
+        f"{option}: cannot read {shown(part.strip())}",
         why=why,
         fix=f"write it as trtexec does, for example {option} image:1x3x224x224",
     )
@@ -265,6 +268,13 @@ def _checked_range(spec: TensorSpec, shape: ShapeRange, options: Sequence[str]) 
                 why=f"{first} against {second}",
                 fix=f"keep {options[0]} <= {options[1]} <= {options[2]} in every size",
             )
+    if math.prod(shape.max) > MOST_ELEMENTS:
+        raise VimDeployError(
+            "VIM-202",
+            f"{options[2]}: {spec.name}:{'x'.join(map(str, shape.max))} fits into no GPU's memory",
+            why=f"a tensor has at most {MOST_ELEMENTS} elements",
+            fix="give smaller sizes",
+        )
     return shape
 
 
@@ -295,17 +305,8 @@ def _profile_from_batches(inputs: Sequence[TensorSpec], options: ProfileOptions)
 
 def _batches(options: ProfileOptions) -> tuple[int, int, int]:
     """Given sizes as they are; a default gives way to them."""
-    given = {
-        "--min-batch": options.min_batch,
-        "--opt-batch": options.opt_batch,
-        "--max-batch": options.max_batch,
-    }
-    for option, size in given.items():
-        if size is not None and not 1 <= size <= LARGEST_SIZE:
-            raise VimDeployError(
-                "VIM-202", f"{option} {size} is not a batch size", fix="give 1 or more"
-            )
-    known = [size for size in given.values() if size is not None]
+    given = (options.min_batch, options.opt_batch, options.max_batch)
+    known = [size for size in given if size is not None]
     minimum = options.min_batch or min([DEFAULT_MIN_BATCH, *known])
     maximum = options.max_batch or max([DEFAULT_MAX_BATCH, *known])
     usual = options.opt_batch or min(max(DEFAULT_OPT_BATCH, minimum), maximum)

@@ -17,10 +17,11 @@ from typing import Any, get_args
 
 from vim_deploy.engine.marked_tensors import MarkedTensor
 from vim_deploy.engine.plugin_library import PluginInfo
-from vim_deploy.engine.profiles import LARGEST_SIZE, Profile, check_profiles
+from vim_deploy.engine.profiles import Profile, check_profiles
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import sha256_of
 from vim_deploy.graph.stored_export import require_usable
+from vim_deploy.ranges import SIZE
 from vim_deploy.specs import ExportInfo, Precision, TensorSpec
 from vim_deploy.text import storable
 from vim_deploy.untrusted import OnError, read_json, typed
@@ -311,7 +312,7 @@ def _check(record: EngineRecord) -> None:
         if not _CAPABILITY.fullmatch(capability):
             raise ValueError(f"{capability[:80]!r} is no compute capability")
     for spec in (*record.inputs, *record.outputs):
-        if any(isinstance(size, int) and not 0 <= size <= LARGEST_SIZE for size in spec.shape):
+        if any(isinstance(size, int) and not 0 <= size <= SIZE.high for size in spec.shape):
             raise ValueError(f"tensor {spec.name!r} has the shape {list(spec.shape)}")
     check_profiles(record.profiles, record.inputs)
     for marked in record.inner_tensors:

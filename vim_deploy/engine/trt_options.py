@@ -12,6 +12,7 @@ from typing import Any
 
 from vim_deploy.deps.trt import Capabilities
 from vim_deploy.errors import VimDeployError, nearest
+from vim_deploy.ranges import OPT_LEVEL, WORKSPACE_MIB, require_all
 
 #: ``--hardware-compat`` -> member of HardwareCompatibilityLevel.
 HARDWARE_LEVELS = {
@@ -66,6 +67,10 @@ class TrtOptions:
     tactic_sources: str = ""
     export_layers: Path | None = None
     inner_tensors: bool = False
+
+    def __post_init__(self) -> None:
+        """VIM-202 for a number that nobody can mean."""
+        require_all(self, opt_level=OPT_LEVEL, workspace_mib=WORKSPACE_MIB)
 
     def given(self) -> tuple[str, ...]:
         """Options that differ from their defaults, as the command line names them."""
@@ -138,14 +143,6 @@ def _check_values(options: TrtOptions) -> None:
             "VIM-202",
             f"--hardware-compat {options.hardware_compat!r} is not known",
             fix=nearest(options.hardware_compat, HARDWARE_LEVELS),
-        )
-    if options.opt_level is not None and not 0 <= options.opt_level <= 5:
-        raise VimDeployError(
-            "VIM-202", f"--opt-level {options.opt_level} is not one of 0 to 5", fix="give 0 to 5"
-        )
-    if options.workspace_mib is not None and options.workspace_mib < 1:
-        raise VimDeployError(
-            "VIM-202", f"--workspace {options.workspace_mib} is not a size", fix="give MiB, from 1"
         )
 
 

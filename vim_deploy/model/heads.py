@@ -10,6 +10,7 @@ from vim_deploy.model.dense.heads import default_dense_head, dense_outputs, pars
 from vim_deploy.model.head_spec import Head
 from vim_deploy.model.network import Network
 from vim_deploy.model.vim import VisionMamba
+from vim_deploy.ranges import COUNT, shown
 from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.specs import ImagePreparation
@@ -39,10 +40,12 @@ def parse_head(text: str, config: ModelConfig, dense: DenseConfig | None = None)
     kind, _, count = text.partition(":")
     if kind in ("logits", "softmax", "features", "tokens") and not count:
         head = Head(kind)
-    elif kind == "topk" and count.isdigit() and int(count) > 0:
-        head = Head(kind, int(count))
+    elif kind == "topk":
+        head = Head(kind, _count(text, count))
     else:
-        raise VimDeployError("VIM-202", f"--head {text!r} is not valid", fix=nearest(kind, HEADS))
+        raise VimDeployError(
+            "VIM-202", f"--head {shown(text)} is not valid", fix=nearest(kind, HEADS)
+        )
     if kind in ("softmax", "topk"):
         without_classes = config.num_classes == 0 or (
             config.if_cls_token and config.final_pool_type == "max"
@@ -61,6 +64,16 @@ def parse_head(text: str, config: ModelConfig, dense: DenseConfig | None = None)
                 fix=f"--head topk:{config.num_classes} or fewer",
             )
     return head
+
+
+def _count(text: str, count: str) -> int:
+    """K of ``topk:K``."""
+    try:
+        return COUNT.parse(count)
+    except ValueError as error:
+        raise VimDeployError(
+            "VIM-202", f"--head {shown(text)} is not valid", why=str(error), fix="--head topk:5"
+        ) from error
 
 
 def example_input(config: ModelConfig, preprocess: str, batch: int) -> Tensor:

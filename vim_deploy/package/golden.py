@@ -16,6 +16,7 @@ from vim_deploy.npz import opened_npz
 from vim_deploy.package.servable import Servable
 from vim_deploy.parity.metrics import Tolerance, compare, tolerance_for
 from vim_deploy.run.base import Array, Runner, run_padded
+from vim_deploy.run.finite import require_fit
 
 GOLDEN_NAME = "golden.npz"
 #: Pictures stored: enough that a mixed-up order of rows shows.
@@ -52,8 +53,10 @@ def _row_bytes(servable: Servable) -> int:
 
 
 def golden_outputs(runner: Runner, images: Array) -> dict[str, Array]:
-    """What ``runner`` gives for the stored input."""
-    return run_padded(runner, images)
+    """What ``runner`` gives for the stored input; VIM-430 when that is no answer."""
+    outputs = run_padded(runner, images)
+    require_fit(outputs, "the package's stored pictures")
+    return outputs
 
 
 def write_golden(path: Path, images: Array, outputs: Mapping[str, Array]) -> None:
@@ -95,8 +98,15 @@ def limits_for(precision: str) -> dict[str, Any]:
 def differences(
     wanted: Mapping[str, Array], found: Mapping[str, Array], tolerance: Tolerance
 ) -> list[str]:
-    """One sentence for each output that is further away than ``tolerance`` allows."""
+    """One sentence for each output that is further away than ``tolerance`` allows.
+
+    Nothing to compare, or a tolerance that limits nothing, is a difference as well.
+    """
     sentences = []
+    if not wanted:
+        sentences.append("there are no stored outputs to compare with")
+    if tolerance.atol is None and tolerance.relative_l2 is None:
+        sentences.append("the tolerance of the package limits no difference")
     for name, value in wanted.items():
         if name not in found:
             sentences.append(f"{name}: there is no such output")

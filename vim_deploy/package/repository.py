@@ -24,6 +24,13 @@ from vim_deploy.package.config import (
     data_type,
 )
 from vim_deploy.package.servable import ONNX_NAME, PLAN_NAME, Servable
+from vim_deploy.ranges import (
+    BATCH,
+    INSTANCES,
+    QUEUE_DELAY_US,
+    SERVED_THREADS,
+    require_all,
+)
 from vim_deploy.run.top_k import has_classes
 from vim_deploy.specs import TensorSpec
 
@@ -63,6 +70,16 @@ class ServingOptions:
     dynamic_batching: bool = True
     cuda_graphs: bool = False
     threads: int = 0
+
+    def __post_init__(self) -> None:
+        """VIM-202 for a number that nobody can mean."""
+        require_all(
+            self,
+            max_batch=BATCH,
+            instances=INSTANCES,
+            queue_delay_us=QUEUE_DELAY_US,
+            threads=SERVED_THREADS,
+        )
 
 
 def choose_runtime(servable: Servable, asked: str | None) -> str:
@@ -170,15 +187,13 @@ def model_config(servable: Servable, options: ServingOptions) -> ModelConfig:
 
 def _require_no_gap(servable: Servable, most: int) -> None:
     """VIM-905 for a batch that no profile takes, but that the server may form from smaller ones."""
-    ranges = sorted((item.min, item.max) for item in servable.profiles)
     gaps = []
-    # By their ends: a range may be longer than anybody wants to count.
-    reached = ranges[0][0] - 1 if ranges else most
-    for low, high in ranges:
-        if reached + 1 < low and reached < most:
-            first, last = reached + 1, min(low - 1, most)
-            gaps.append(str(first) if first == last else f"{first} to {last}")
-        reached = max(reached, high)
+    reached = min((item.min for item in servable.profiles), default=1) - 1
+    for item in sorted(servable.profiles, key=lambda item: item.min):
+        last = min(item.min - 1, most)
+        if last > reached:
+            gaps.append(f"{reached + 1}" if last == reached + 1 else f"{reached + 1} to {last}")
+        reached = max(reached, item.max)
     if gaps:
         raise VimDeployError(
             "VIM-905",

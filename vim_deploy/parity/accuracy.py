@@ -16,20 +16,22 @@ from vim_deploy.files import write_json
 from vim_deploy.interrupts import check
 from vim_deploy.parity.dataset import Dataset, Unreadable
 from vim_deploy.parity.paired import PairedDifference, paired_difference
-from vim_deploy.run.base import Array, Runner, run_in_batches
+from vim_deploy.ranges import SHARE, require_all
+from vim_deploy.run.base import Array, Runner, run_in_batches, run_padded
+from vim_deploy.run.finite import finite_rows
 
 Progress = Callable[[int, int], None]
 
 _TOP = 5
 #: Names of unreadable images that an error message lists; the report has all.
 _NAMED = 5
-#: Stands for "no class": of an image for which a runner gave NaN.
+#: Stands for "no class": of an image for which a runner gave NaN or Inf.
 _NO_CLASS = -1
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is demanded; None leaves it unchecked. A detectable loss always fails.
+    """What is demanded; None leaves it unchecked. A detectable loss and NaN always fail.
 
     Attributes:
         max_loss: largest upper bound of the loss of top-1 accuracy, as a share.
@@ -39,12 +41,17 @@ class Limits:
     max_loss: float | None = None
     top1_agreement: float | None = None
 
+    def __post_init__(self) -> None:
+        """VIM-202 for a limit that limits nothing or is no number."""
+        require_all(self, max_loss=SHARE, top1_agreement=SHARE)
+
 
 @dataclass(frozen=True)
 class SideAccuracy:
     """One side: right answers as counts; ``top5`` None where five classes are not told apart.
 
-    ``not_a_number`` counts images with NaN among the scores; they are wrong answers.
+    ``not_a_number`` counts images with NaN or Inf among the scores. They are wrong answers, and the
+    comparison fails: two sides that give none lose nothing to each other.
     """
 
     name: str
@@ -90,7 +97,11 @@ class AccuracyReport:
     @property
     def failures(self) -> tuple[str, ...]:
         """What is not met, as sentences."""
-        failures = []
+        failures = [
+            f"{side.name} gives NaN or Inf for {side.not_a_number} of {self.images} images"
+            for side in (self.reference, self.candidate)
+            if side.not_a_number
+        ]
         if self.top1.detectable and self.top1.loss > 0:
             failures.append(self.top1.sentence("top-1 accuracy"))
         limit = self.limits.max_loss
@@ -239,13 +250,15 @@ def rank_classes(outputs: Mapping[str, Array], runner: Runner) -> Array:
     """The first classes of each image, best first: int64 [batch, at most 5].
 
     Scores are ranked as they are (a softmax does not change the order), equal ones by class
-    number; an image with a NaN score gets no class. The head ``topk`` ranks by itself.
+    number; an image with NaN or Inf among them gets no class. The head ``topk`` ranks by itself.
 
     Raises:
         VimDeployError: VIM-415 when the first output has no class axis.
     """
     if "classes" in outputs:
         ranked: Array = outputs["classes"][:, :_TOP].astype(np.int64)
+        for other in outputs.values():
+            ranked[~finite_rows(other)] = _NO_CLASS
         return ranked
     scores = outputs[runner.outputs[0]]
     if scores.ndim != 2 or scores.shape[1] < 2:
@@ -256,7 +269,7 @@ def rank_classes(outputs: Mapping[str, Array], runner: Runner) -> Array:
             fix="export the model with --head logits",
         )
     ranking: Array = np.argsort(-scores, axis=1, kind="stable")[:, :_TOP].astype(np.int64)
-    ranking[np.isnan(scores).any(axis=1)] = _NO_CLASS
+    ranking[~finite_rows(scores)] = _NO_CLASS
     return ranking
 
 
@@ -264,7 +277,7 @@ def _run(runner: Runner, images: Array) -> Mapping[str, Array]:
     """Outputs for ``images``; a graph with a fixed batch gets the last one filled up."""
     fixed = runner.input.shape[0]
     if not isinstance(fixed, int):
-        return runner.run(images)
+        return run_padded(runner, images)
     missing = -len(images) % fixed
     padded = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
     outputs = run_in_batches(runner, padded, fixed)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from vim_deploy.parity.metrics import HALF_RELATIVE_L2, Array
+from vim_deploy.run.finite import is_finite
 from vim_deploy.specs import Place
 
 #: Relative L2 of an inner float32 tensor. Measured on the reference models: at most 1.3e-6 at any
@@ -41,7 +42,7 @@ def part_limit(precision: str) -> float:
 
 @dataclass(frozen=True)
 class PartError:
-    """One part: its relative L2 distance and largest difference; infinite where NaN differ."""
+    """One part: its relative L2 distance and largest difference; infinite with NaN or Inf."""
 
     place: Place
     relative_l2: float
@@ -171,15 +172,12 @@ def compare_parts(
 def _measure(where: Place, reference: Array, candidate: Array) -> PartError:
     if reference.shape != candidate.shape:
         return PartError(where, float("inf"), float("inf"))
-    ref, cand = reference.astype(np.float64), candidate.astype(np.float64)
-    finite = np.isfinite(ref)
-    # As in ``metrics``: NaN and Inf must stand in the same places.
-    if not np.array_equal(finite, np.isfinite(cand)) or not np.array_equal(
-        ref[~finite], cand[~finite], equal_nan=True
-    ):
+    # As in ``metrics``: NaN and Inf agree with nothing, and nothing is not compared.
+    if not reference.size or not (is_finite(reference) and is_finite(candidate)):
         return PartError(where, float("inf"), float("inf"))
-    difference = np.where(finite, cand, 0) - np.where(finite, ref, 0)
-    norm = float(np.linalg.norm(np.where(finite, ref, 0)))
+    ref, cand = reference.astype(np.float64), candidate.astype(np.float64)
+    difference = cand - ref
+    norm = float(np.linalg.norm(ref))
     distance = float(np.linalg.norm(difference))
     largest = float(np.abs(difference).max(initial=0.0))
     return PartError(where, distance / norm if norm else distance, largest)

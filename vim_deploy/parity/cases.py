@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ _UPSAMPLED_NAMES = {**_STORED_NAMES, "logits": ("whole_output", "output")}
 _FEATURE_MAP = re.compile(r"feature_(\d+)|(p\d+)")
 #: Rows of a stored file are one input each; more than this is a data set, not a parity case.
 _MAX_ROWS = 100_000
+#: Of random images: outputs and the runtime need as much again on a machine with 16 GB.
+_MOST_BYTES = 4 << 30
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,22 @@ class Case:
 
 
 def random_case(spec: TensorSpec, preprocess: str, count: int, seed: int = 0) -> Case:
-    """``count`` repeatable random images: normal for normalised input, else uniform."""
-    generator = np.random.default_rng(seed)
+    """``count`` repeatable random images: normal for normalised input, else uniform.
+
+    Raises:
+        VimDeployError: VIM-202 for more than fit into memory.
+    """
     shape = (count, *(int(size) for size in spec.shape[1:]))
+    needed = math.prod(shape) * np.dtype(np.float32).itemsize
+    if needed > _MOST_BYTES:
+        raise VimDeployError(
+            "VIM-202",
+            f"{count} random images of this model are too many",
+            why=f"they take {needed / 1e9:.1f} GB, and all are in memory at once",
+            fix="give fewer; pictures of a folder are not made up: --dataset, or --images with "
+            "--image-limit",
+        )
+    generator = np.random.default_rng(seed)
     if preprocess == "uint8":
         images: Array = generator.integers(0, 256, shape, dtype=np.uint8)
     elif preprocess == "normalize":

@@ -24,14 +24,6 @@ def chunks(values: Array) -> Iterator[slice]:
     return (slice(start, start + rows) for start in range(0, len(values), rows))
 
 
-def unmatched(reference: Array, candidate: Array) -> Array:
-    """Where one side is NaN or Inf and the other is not the same."""
-    finite = np.isfinite(reference) & np.isfinite(candidate)
-    both_nan = np.isnan(reference) & np.isnan(candidate)
-    result: Array = ~finite & (reference != candidate) & ~both_nan
-    return result
-
-
 @dataclass
 class Distances:
     """What the rows seen so far add up to.
@@ -58,30 +50,36 @@ class Distances:
     _same_five: list[Array] = field(default_factory=list)
 
     def add(self, reference: Array, candidate: Array) -> None:
-        """Rows whose NaN and Inf stand in the same places."""
+        """Rows that are finite on both sides.
+
+        What float64 cannot say (squares of numbers beyond 1e154) becomes Inf or NaN, and stays so.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._add(reference, candidate)
+
+    def _add(self, reference: Array, candidate: Array) -> None:
         ref, cand = reference.astype(np.float64), candidate.astype(np.float64)
         if self.with_kl and self.axis is not None:
             found = (self.kl, largest_kl(ref, cand, self.axis))
             self.kl = max((value for value in found if value is not None), default=None)
-        finite = np.isfinite(ref)
-        if not finite.all():
-            ref, cand = np.where(finite, ref, 0), np.where(finite, cand, 0)
         if self.axis is not None:
             self._first.append((ref.argmax(axis=self.axis), cand.argmax(axis=self.axis)))
             five = same_best(ref, cand, 5, self.axis)
             self._same_five += [] if five is None else [five]
         difference = np.abs(cand - ref)
-        self.max_abs = max(self.max_abs, largest(difference))
+        self.max_abs = float(np.maximum(self.max_abs, largest(difference)))
         self.sum_abs += float(difference.sum())
         self.sum_squares += float(np.square(ref).sum())
-        self.worst = max(self.worst, _worst_element(difference, ref, self.atol, self.rtol))
-        self.cosine = min(self.cosine, _smallest_cosine(ref, cand))
+        element = _worst_element(difference, ref, self.atol, self.rtol)
+        self.worst = float(np.maximum(self.worst, element))
+        self.cosine = float(np.minimum(self.cosine, _smallest_cosine(ref, cand)))
         self.row_squares += np.square(difference).reshape(len(ref), -1).sum(axis=1).tolist()
 
     @property
     def relative_l2(self) -> float:
         """|candidate - reference| / |reference|, or the former where the latter is zero."""
-        norm, distance = math.sqrt(self.sum_squares), math.sqrt(math.fsum(self.row_squares))
+        # ``math.fsum`` would raise where this becomes Inf.
+        norm, distance = math.sqrt(self.sum_squares), math.sqrt(sum(self.row_squares))
         return distance / norm if norm else distance
 
     def labels(self) -> tuple[Array, Array]:
@@ -123,4 +121,5 @@ def _smallest_cosine(ref: Array, cand: Array) -> float:
     norms: Array = np.sqrt(np.einsum("ij,ij->i", a, a) * np.einsum("ij,ij->i", b, b))
     both_zero = np.asarray(~a.any(axis=1) & ~b.any(axis=1))
     cosines = np.divide(dots, norms, out=both_zero.astype(np.float64), where=norms > 0)
-    return float(min(cosines.min(initial=1.0), 1.0))
+    # NumPy's minimum keeps NaN, which Python's loses.
+    return float(cosines.min(initial=1.0))

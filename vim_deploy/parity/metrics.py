@@ -1,7 +1,8 @@
 """How far apart two outputs are, and whether that is within tolerance.
 
-NaN and Inf are values like others: they must stand in the same places with the same sign, and
-then only the finite values are measured. One NaN too many fails, however large the tolerance.
+NaN and Inf agree with nothing, not even with themselves: one of them on either side fails, however
+large the tolerance, and so does an output without values. Only what is numbers throughout is
+measured, and a distance that is no number itself is no agreement.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from vim_deploy.parity.classes import (
     is_per_pixel,
     mean_iou,
 )
-from vim_deploy.parity.distances import Distances, chunks, largest, unmatched
+from vim_deploy.parity.distances import Distances, chunks, largest
+from vim_deploy.ranges import COSINE, RELATIVE, SHARE, TOLERANCE, require_all
 from vim_deploy.recipe.schema import Tolerances
+from vim_deploy.run.finite import is_finite, strays
 
 Array = NDArray[Any]
 
@@ -94,6 +97,11 @@ class Tolerance:
     label_agreement: float | None = LABEL_AGREEMENT["fp32"]
     where_classes: bool = False
 
+    def __post_init__(self) -> None:
+        """VIM-202 for a limit that limits nothing or is no number."""
+        require_all(self, atol=TOLERANCE, rtol=RELATIVE, relative_l2=RELATIVE, cosine=COSINE)
+        require_all(self, top1_agreement=SHARE, kl=TOLERANCE, label_agreement=SHARE)
+
     def limits(self) -> str:
         """The limits on differences, for a sentence."""
         parts = []
@@ -143,7 +151,7 @@ def adjusted(tolerance: Tolerance, limits: Mapping[str, float]) -> Tolerance:
 class Comparison:
     """Metrics of one output over all rows (images).
 
-    ``max_abs``, ``mean_abs`` and ``relative_l2`` are over finite elements; ``worst`` is the largest
+    ``max_abs``, ``mean_abs`` and ``relative_l2`` are over all elements; ``worst`` is the largest
     difference as a multiple of what is allowed, at most 1 when within tolerance. Agreement of top-1
     and top-5 is None where an output has no classes (``classes.class_axis``); where each pixel has
     one, shares are of pixels, and only then there is a ``mean_iou`` (``classes.mean_iou``). ``kl``
@@ -197,21 +205,15 @@ class Comparison:
 
 def compare(output: str, reference: Array, candidate: Array, tolerance: Tolerance) -> Comparison:
     """Compare two arrays of the same output; the first axis is the batch."""
-    if reference.shape != candidate.shape:
-        return _incomparable(
-            output, len(candidate), f"shape {candidate.shape} instead of {reference.shape}"
-        )
+    why = _other_form(reference, candidate)
+    if why:
+        return _incomparable(output, len(candidate) if candidate.ndim else 0, why)
     if is_label_map(reference):
         return _compare_labels(output, reference, candidate, tolerance)
     if np.issubdtype(reference.dtype, np.integer):
         return _compare_integers(output, reference, candidate, tolerance)
-    strays = unmatched(reference, candidate)
-    if strays.any():
-        count = int((~np.isfinite(candidate)).sum())
-        failed = _incomparable(
-            output, len(candidate), f"{count} NaN or Inf not matched by the reference"
-        )
-        return dataclasses.replace(failed, worst_row=_furthest_row(strays))
+    if not (is_finite(candidate) and is_finite(reference)):
+        return _not_numbers(output, reference, candidate)
     found = Distances(
         class_axis(output, reference.shape), output in LOGITS, tolerance.atol, tolerance.rtol
     )
@@ -220,11 +222,50 @@ def compare(output: str, reference: Array, candidate: Array, tolerance: Toleranc
     return _comparison(output, found, reference, tolerance)
 
 
+def _other_form(reference: Array, candidate: Array) -> str:
+    """Why two arrays cannot be compared element by element; empty where they can."""
+    if reference.shape != candidate.shape:
+        return f"shape {candidate.shape} instead of {reference.shape}"
+    if not reference.ndim or not reference.size:
+        return "it holds no rows of values: nothing was compared"
+    kinds = [_kind(values) for values in (reference, candidate)]
+    if None in kinds or kinds[0] != kinds[1]:
+        return f"type {candidate.dtype} instead of {reference.dtype}"
+    return ""
+
+
+def _kind(values: Array) -> str | None:
+    """``classes`` for integers, ``numbers`` for what has a distance; None for what is neither."""
+    if np.issubdtype(values.dtype, np.integer):
+        return "classes"
+    # bfloat16 is a type of its own to NumPy, of the kind of raw bytes.
+    real = values.dtype.kind in "bf" or values.dtype.name == "bfloat16"
+    return "numbers" if real else None
+
+
+def _not_numbers(output: str, reference: Array, candidate: Array) -> Comparison:
+    """The failure of an output with NaN or Inf on a side; the worst row has most of them."""
+    sides = {"it": candidate, "the reference": reference}
+    counts = [
+        f"{count} of {values.size} values of {side} are NaN or Inf"
+        for side, values in sides.items()
+        if (count := strays(values))
+    ]
+    failed = _incomparable(output, len(candidate), "; ".join(counts))
+    where = ~(np.isfinite(reference) & np.isfinite(candidate))
+    return dataclasses.replace(failed, worst_row=_furthest_row(where))
+
+
 def _comparison(
     output: str, found: Distances, reference: Array, tolerance: Tolerance
 ) -> Comparison:
     top1, top5 = found.agreement()
     per_pixel = is_per_pixel(output, reference)
+    measured = (found.max_abs, found.sum_abs, found.relative_l2, found.cosine, found.worst)
+    if not np.isfinite(measured).all():
+        return _incomparable(
+            output, len(reference), "the distance is beyond what float64 numbers can say"
+        )
     worst = max(found.worst, _times(found.relative_l2, tolerance))
     kind = "pixel" if per_pixel else "top-1"
     return Comparison(

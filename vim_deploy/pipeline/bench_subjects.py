@@ -27,8 +27,6 @@ from vim_deploy.specs import ExportInfo, GraphForm
 
 #: ``deit`` is the DeiT of the model's own width.
 BASELINES = ("pytorch", "deit", "deit-tiny", "deit-small", "deit-base")
-#: Larger batches than this are a typing error.
-MAX_BATCH = 4096
 
 ImageSize = int | tuple[int, int]
 

@@ -17,8 +17,18 @@ from vim_deploy.bench.report import BenchReport, busy_notes
 from vim_deploy.bench.subject import Subject, SubjectKey
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import output_errors
-from vim_deploy.pipeline.bench_subjects import MAX_BATCH, SubjectMaker
+from vim_deploy.pipeline.bench_subjects import SubjectMaker
 from vim_deploy.pipeline.opening import RunnerOptions
+from vim_deploy.ranges import (
+    BENCH_BATCH,
+    DURATION,
+    IMAGE_SIDE,
+    REGRESSION,
+    SEED,
+    THREADS,
+    WARMUP,
+    require_all,
+)
 from vim_deploy.report.html import require_html
 from vim_deploy.report.plot import check_plot, draw, require_sizes
 from vim_deploy.report.write import write_pages
@@ -71,6 +81,19 @@ class BenchOptions:
     html: bool = False
     force: bool = False
     plot: Path | None = None
+
+    def __post_init__(self) -> None:
+        """VIM-202 for a number that nobody can mean."""
+        require_all(
+            self,
+            batches=BENCH_BATCH,
+            image_sizes=IMAGE_SIDE,
+            warmup=WARMUP,
+            duration=DURATION,
+            threads=THREADS,
+            random_weights=SEED,
+            max_regress=REGRESSION,
+        )
 
 
 def benchmark(
@@ -168,16 +191,8 @@ def _settings(
 def _check_options(artifacts: Sequence[str | Path], options: BenchOptions) -> None:
     if not artifacts:
         raise VimDeployError("VIM-202", "nothing to measure", fix="name a model")
-    if not options.batches or max(options.batches) > MAX_BATCH:
-        raise VimDeployError(
-            "VIM-202", f"--batches: one or more sizes up to {MAX_BATCH}", fix="--batches 1,8"
-        )
-    if options.duration <= 0 or options.warmup < 0 or options.max_regress < 0:
-        raise VimDeployError(
-            "VIM-202",
-            "--duration must be positive, --warmup and --max-regress not negative",
-            fix="--warmup 1 --duration 3 --max-regress 5%",
-        )
+    if not options.batches:
+        raise VimDeployError("VIM-202", "--batches: one or more sizes", fix="--batches 1,8")
 
 
 def _check_output(options: BenchOptions, settings: Mapping[str, Any]) -> None:

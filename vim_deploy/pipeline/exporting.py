@@ -28,6 +28,7 @@ from vim_deploy.log import get_logger
 from vim_deploy.parity.cases import random_case
 from vim_deploy.parity.metrics import Tolerance, tolerance_for
 from vim_deploy.parity.report import ParityReport, compare_runners
+from vim_deploy.ranges import BATCH, OPSET, require_all
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.precision_policy import default_policy, load_policy
 from vim_deploy.recipe.request import ModelRequest
@@ -71,6 +72,10 @@ class ExportOptions:
     head: str | None = None
     check: bool = True
     force: bool = False
+
+    def __post_init__(self) -> None:
+        """VIM-202 for a number that nobody can mean."""
+        require_all(self, batch=BATCH, opset=OPSET)
 
 
 @dataclass(frozen=True)

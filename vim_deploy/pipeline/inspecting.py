@@ -19,6 +19,7 @@ from vim_deploy.graph.scan_bound import find_gpu, predict
 from vim_deploy.graph.storage import external_names
 from vim_deploy.graph.verify import missing_functions, summarize
 from vim_deploy.package.manifest import read_manifest, require_intact
+from vim_deploy.ranges import BATCH, require_all
 from vim_deploy.recipe.catalog import find_recipe
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.specs import ExportInfo
@@ -34,6 +35,10 @@ class GraphQuestion:
 
     batch: int = 1
     gpu: str = "h200"
+
+    def __post_init__(self) -> None:
+        """VIM-202 for a number that nobody can mean."""
+        require_all(self, batch=BATCH)
 
 
 def inspect(path: Path, graph: GraphQuestion | None = None) -> dict[str, Any]:

@@ -84,8 +84,9 @@ def package(
     Raises:
         VimDeployError: VIM-202 (target), VIM-204 (the folder holds another package), VIM-304 (it
             holds something else), errors of ``read_servable``, ``plan_repository`` and
-            ``atomic_folder``, and of the runtime when the artifact fails in it. For C++ VIM-203 (an
-            option for Triton), and errors of ``plan_cpp``.
+            ``atomic_folder``, VIM-430 (the artifact gives NaN or Inf), and of the runtime when the
+            artifact fails in it. For C++ VIM-203 (an option for Triton), and errors of
+            ``plan_cpp``.
     """
     options = options or PackageOptions()
     if options.target == cpp.TARGET:
@@ -256,8 +257,8 @@ def check_package(folder: Path) -> CheckReport:
 
     Raises:
         VimDeployError: VIM-425 (files damaged, missing or extra), VIM-427 (no package), VIM-428
-            (configuration), VIM-701 (other outputs than the stored ones), VIM-901 to VIM-903
-            (engine and plugin).
+            (configuration), VIM-430 (NaN or Inf), VIM-701 (other outputs than the stored ones),
+            VIM-901 to VIM-903 (engine and plugin).
     """
     manifest = read_package(folder)
     if manifest.target == cpp.TARGET:

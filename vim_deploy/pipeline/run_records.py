@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from vim_deploy.errors import VimDeployError
 from vim_deploy.pipeline.opening import RunnerOptions
+from vim_deploy.ranges import BATCH, COUNT, IMAGE_SIDE, PIXELS, SHARE, require_all
 from vim_deploy.run.base import Runner
 from vim_deploy.run.classes import ClassArea
 from vim_deploy.run.top_k import Prediction
@@ -41,6 +42,12 @@ class SceneOptions:
     overlay: Path | None = None
     opacity: float | None = None
     save_labels: Path | None = None
+
+    def __post_init__(self) -> None:
+        """VIM-202 for a number that nobody can mean."""
+        require_all(self, stride=IMAGE_SIDE, opacity=SHARE)
+        if self.scale != "none":
+            require_all(self, scale=PIXELS)
 
     @property
     def folders(self) -> tuple[Path, ...]:
@@ -81,6 +88,10 @@ class RunOptions:
     force: bool = False
     runner: RunnerOptions = RunnerOptions()  # noqa: RUF009 - frozen
     scene: SceneOptions = SceneOptions()
+
+    def __post_init__(self) -> None:
+        """VIM-202 for a number that nobody can mean."""
+        require_all(self, top=COUNT, batch=BATCH)
 
 
 @dataclass(frozen=True)

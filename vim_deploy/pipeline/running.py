@@ -25,6 +25,7 @@ from vim_deploy.pipeline.run_records import (
 from vim_deploy.pipeline.segmenting import segment
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.run.base import Array, run_padded
+from vim_deploy.run.finite import finite_rows, not_finite, unfit
 from vim_deploy.run.resize import resized_pixels
 from vim_deploy.run.scene import PIXEL_HEADS, head_kind
 from vim_deploy.run.top_k import has_classes, top_predictions
@@ -46,8 +47,9 @@ def run(
         options: what to give, and where to run.
 
     Returns:
-        One result for each readable picture; of a segmentation model a ``SegmentationResult``.
-        ``require_complete`` raises an error when there were others.
+        One result for each picture that can be read and gets numbers for an answer; of a
+        segmentation model a ``SegmentationResult``. The others are in ``failures``, and
+        ``require_complete`` raises an error for them (VIM-411, VIM-430).
 
     Raises:
         VimDeployError: VIM-202 (more classes wanted than there are), VIM-203 (the head gives no
@@ -152,6 +154,9 @@ class _Job:
 
     def _take(self, names: list[str], outputs: dict[str, Array]) -> None:
         head, options = self._info.head, self._options
+        names, outputs = self._judged(names, outputs)
+        if not names:
+            return
         shapes = {name: value.shape for name, value in outputs.items()}
         if has_classes(head, shapes):
             tops = top_predictions(head, outputs, self._info.labels, options.top)
@@ -161,6 +166,20 @@ class _Job:
         self._good += [ImageResult(*pair) for pair in zip(names, tops, strict=True)]
         if options.output is not None:
             self._raw.append(outputs)
+
+    def _judged(
+        self, names: list[str], outputs: dict[str, Array]
+    ) -> tuple[list[str], dict[str, Array]]:
+        """The pictures with numbers for an answer, and their outputs; the others are noted."""
+        good = np.logical_and.reduce([finite_rows(value) for value in outputs.values()])
+        for row in np.flatnonzero(~good):
+            name = names[row]
+            error = not_finite(name, unfit({key: v[row] for key, v in outputs.items()}))
+            self._failures.append(
+                ImageFailure(name, error.code, error.message, error.why, error.fix)
+            )
+        kept = [name for name, fine in zip(names, good, strict=True) if fine]
+        return kept, {name: value[good] for name, value in outputs.items()}
 
     def result(self, name: str) -> RunResult:
         written = self._options.output if self._good else None

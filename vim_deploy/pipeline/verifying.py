@@ -18,6 +18,7 @@ from vim_deploy.parity.report import ParityReport, compare_runners
 from vim_deploy.pipeline.exporting import require_torch
 from vim_deploy.pipeline.opening import Opened, RunnerOptions, opened
 from vim_deploy.pipeline.part_check import check_parts, fixed_batch, require_parts, runner_parts
+from vim_deploy.ranges import BATCH, COUNT, RANDOM, require_all
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
 from vim_deploy.run.base import Runner
 from vim_deploy.run.trt_runner import TrtRunner
@@ -52,6 +53,12 @@ class VerifyOptions:
     twin: bool = False
     per_block: bool = False
     runner: RunnerOptions = RunnerOptions()  # noqa: RUF009 - frozen
+
+    def __post_init__(self) -> None:
+        """VIM-202 for a number that nobody can mean, or for no batch size at all."""
+        require_all(self, image_limit=COUNT, random=RANDOM, batches=BATCH)
+        if self.batches == ():
+            raise VimDeployError("VIM-202", "--batches: one or more sizes", fix="--batches 1,2")
 
 
 def verify(
@@ -113,7 +120,11 @@ def verify(
             tolerance=tolerance,
             results=results,
             command=tuple(command),
-            notes=(*candidate.notes, *_not_stored(runner, stored, Path(against))),
+            notes=(
+                *candidate.notes,
+                *_not_stored(runner, stored, Path(against)),
+                *_not_given(runner, reference),
+            ),
             blocks=blocks,
         )
 
@@ -124,6 +135,14 @@ def _not_stored(runner: Runner, stored: Sequence[Case], path: Path) -> Iterator[
         missing = [name for name in runner.outputs if name not in case.stored]
         if missing:
             yield f"not compared, because {path.name} does not hold it: {', '.join(missing)}"
+
+
+def _not_given(candidate: Runner, reference: Runner | None) -> Iterator[str]:
+    """Outputs that the reference does not have, and so say nothing."""
+    given = candidate.outputs if reference is None else reference.outputs
+    missing = [name for name in candidate.outputs if name not in given]
+    if reference is not None and missing:
+        yield f"not compared, because {reference.name} does not give it: {', '.join(missing)}"
 
 
 def batches_to_run(candidate: Runner, wanted: tuple[int, ...] | None) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from vim_deploy.parity.accuracy import AccuracyReport, Limits, Progress, compare
 from vim_deploy.parity.dataset import open_dataset
 from vim_deploy.pipeline.opening import RunnerOptions, opened
 from vim_deploy.pipeline.verifying import open_reference
+from vim_deploy.ranges import BATCH, COUNT, require_all
 from vim_deploy.specs import ExportInfo
 
 #: Images in memory at once.
@@ -36,6 +37,10 @@ class DatasetOptions:
     limits: Limits = Limits()  # noqa: RUF009 - frozen
     twin: bool = False
     runner: RunnerOptions = RunnerOptions()  # noqa: RUF009 - frozen
+
+    def __post_init__(self) -> None:
+        """VIM-202 for a number that nobody can mean."""
+        require_all(self, batch=BATCH, limit=COUNT)
 
 
 def verify_dataset(

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vim_deploy.ranges import CROP_RATIO, IMAGE_SIDE, MEAN, SEED, STD, require_all
+
 #: Infer the architecture from the checkpoint.
 AUTO = "auto"
 
@@ -37,3 +39,14 @@ class ModelRequest:
     std: tuple[float, ...] | None = None
     crop_ratio: float | None = None
     labels: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """VIM-202 for a number that nobody can mean."""
+        require_all(
+            self,
+            image_size=IMAGE_SIDE,
+            random_weights=SEED,
+            mean=MEAN,
+            std=STD,
+            crop_ratio=CROP_RATIO,
+        )

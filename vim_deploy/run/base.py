@@ -70,13 +70,32 @@ def largest_batch(runner: Runner, wanted: int) -> int:
 def run_padded(runner: Runner, images: Array) -> dict[str, Array]:
     """Outputs for ``images``, also where the runner takes no batch of that size, but a larger one.
 
-    The last image is repeated to fill the batch, and the rows of the copies are dropped.
+    The last image is repeated to fill the batch, and the rows of the copies are dropped. VIM-415
+    when an output does not have one row for each image.
     """
     count = len(images)
     wanted = batch_for(runner, count)
     if count < wanted:
         images = np.concatenate([images, np.repeat(images[-1:], wanted - count, axis=0)])
-    return {name: value[:count] for name, value in runner.run(images).items()}
+    outputs = runner.run(images)
+    if not outputs:
+        raise VimDeployError(
+            "VIM-415", "the model has no outputs", fix="export the model again with vim-deploy"
+        )
+    for name, value in outputs.items():
+        _require_rows(name, value, len(images))
+    return {name: value[:count] for name, value in outputs.items()}
+
+
+def _require_rows(name: str, value: Array, rows: int) -> None:
+    """VIM-415 for an output that is not one answer for each image; else one would be shared."""
+    if value.ndim == 0 or len(value) != rows or not value.size:
+        raise VimDeployError(
+            "VIM-415",
+            f"the model's output {name!r} does not answer each image",
+            why=f"its shape is {list(value.shape)} for {rows} images",
+            fix="export the model again with vim-deploy",
+        )
 
 
 def run_in_batches(runner: Runner, images: Array, batch: int) -> dict[str, Array]:

@@ -19,6 +19,7 @@ from vim_deploy.images import batch_from_crops
 from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.run.accumulate import LabelRows, Sink, WindowMean
 from vim_deploy.run.base import Array, Runner, run_padded
+from vim_deploy.run.finite import is_finite, not_finite, strays
 from vim_deploy.run.resize import resized_labels, resized_maps, resized_pixels
 from vim_deploy.run.windows import (
     Layout,
@@ -161,14 +162,11 @@ class Scene:
             labels = output[:height, :width].astype(self._model.label_type)
             self._labels = resized_labels(labels, self.layout.own)
             return
-        if not np.isfinite(output).all():
-            raise VimDeployError(
-                "VIM-430",
-                f"the model gives NaN or Inf for {self.name}",
-                why=f"{np.count_nonzero(~np.isfinite(output))} of {output.size} logits of the "
-                f"window at row {window[0]}, column {window[1]}",
-                fix="verify the artifact; a half-precision graph may need more in float32 "
-                "(vim-deploy export --precision-policy)",
+        if not is_finite(output):
+            raise not_finite(
+                self.name,
+                f"{strays(output)} of {output.size} logits of the window at row {window[0]}, "
+                f"column {window[1]}",
             )
         if self._mean is None:
             self._mean = WindowMean(
@@ -322,6 +320,13 @@ def _require_one_window(layout: Layout, settings: SceneSettings) -> None:
 
 
 def _require_classes(labels: Array, classes: int) -> None:
+    if labels.dtype.kind not in "iu":
+        raise VimDeployError(
+            "VIM-415",
+            f"the artifact gives labels of type {labels.dtype}",
+            why="a class is a whole number",
+            fix="export the model again",
+        )
     if labels.min() < 0 or labels.max() >= classes:
         raise VimDeployError(
             "VIM-415",

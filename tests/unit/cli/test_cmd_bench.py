@@ -164,12 +164,16 @@ def test_a_report_of_other_settings_is_not_replaced(capsys: Any) -> None:
         (("tiny.onnx", "--plot", "x.svg"), "VIM-203"),
         (("tiny.json",), "VIM-402"),
         (("tiny.onnx", "--compare", "missing.json"), "VIM-401"),
-        (("tiny.onnx", "--batches", "5000"), "VIM-202"),
     ],
 )
 def test_bad_bench_input(capsys: Any, arguments: tuple[str, ...], code: str) -> None:
     fails(capsys, code, "bench", *arguments, *QUICK)
     assert not Path("bench.json").exists()
+
+
+def test_a_batch_that_nobody_measures_is_a_usage_error(capsys: Any) -> None:
+    assert run(["bench", "tiny.onnx", "--batches", "5000", *QUICK]) == 2
+    assert "from 1 to 4096" in capsys.readouterr().err
 
 
 def test_a_fixed_batch_is_refused_with_its_size(capsys: Any) -> None:

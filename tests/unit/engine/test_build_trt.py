@@ -233,8 +233,6 @@ def test_bfloat16_on_8_6_is_an_error(make, tmp_path):
         (TrtOptions(embed_plugin=True, version_compatible=True, plugin="none"), "VIM-203"),
         (TrtOptions(inner_tensors=True, refit=True), "VIM-203"),
         (TrtOptions(inner_tensors=True, strip_weights=True), "VIM-203"),
-        (TrtOptions(opt_level=9), "VIM-202"),
-        (TrtOptions(workspace_mib=0), "VIM-202"),
         (TrtOptions(hardware_compat="hopper"), "VIM-202"),
         (TrtOptions(plugin="nowhere.so"), "VIM-401"),
     ],
@@ -242,6 +240,13 @@ def test_bfloat16_on_8_6_is_an_error(make, tmp_path):
 def test_options_that_cannot_be(make, single, tmp_path, options, code):
     make("10.14")
     assert error_of(single, tmp_path / "m.plan", options=options).code == code
+
+
+@pytest.mark.parametrize("given", [{"opt_level": 9}, {"workspace_mib": 0}])
+def test_numbers_that_cannot_be_are_refused_at_once(given):
+    with pytest.raises(VimDeployError) as caught:
+        TrtOptions(**given)
+    assert caught.value.code == "VIM-202"
 
 
 @pytest.mark.parametrize("version", ["8.6", "10.3", "11"])

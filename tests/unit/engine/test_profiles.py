@@ -60,16 +60,23 @@ def test_a_default_gives_way_to_a_given_batch_size(options, expected):
 @pytest.mark.parametrize(
     "options",
     [
-        ProfileOptions(min_batch=0),
-        ProfileOptions(max_batch=-1),
-        ProfileOptions(max_batch=2**31),
-        ProfileOptions(min_batch=9, opt_batch=8),
-        ProfileOptions(opt_batch=9, max_batch=8),
-        ProfileOptions(min_batch=3, max_batch=2),
+        {"min_batch": 0},
+        {"max_batch": -1},
+        {"max_batch": 2**31},
+        {"min_batch": 9, "opt_batch": 8},
+        {"opt_batch": 9, "max_batch": 8},
+        {"min_batch": 3, "max_batch": 2},
     ],
 )
 def test_batch_sizes_that_make_no_range(options):
-    assert code_of([IMAGE], options) == "VIM-202"
+    with pytest.raises(VimDeployError) as caught:
+        resolve_profiles([IMAGE], ProfileOptions(**options))
+    assert caught.value.code == "VIM-202"
+
+
+def test_a_shape_beyond_every_memory_is_refused():
+    huge = ProfileOptions(opt_shapes=("image:2000000000x3x224x224",))
+    assert code_of([IMAGE], huge) == "VIM-202"
 
 
 def test_batch_covers_every_input_with_a_dynamic_first_size():

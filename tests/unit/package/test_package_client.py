@@ -78,7 +78,14 @@ def test_differences(client: SimpleNamespace) -> None:
     a = np.zeros((2, 3), np.float32)
     assert client.difference("x", a, a + 5e-5, limits) == []
     assert "differs by up to" in client.difference("x", a, a + 2e-4, limits)[0]
-    assert client.difference("x", a, np.full_like(a, np.nan), limits)
+    for stray in (np.nan, np.inf, -np.inf):
+        sick = np.full_like(a, stray)
+        assert "answered values are NaN or Inf" in client.difference("x", a, sick, limits)[0]
+        assert "NaN or Inf" in client.difference("x", sick, sick, limits)[0]
+    assert "no values" in client.difference("x", a[:0], a[:0], limits)[0]
+    nothing = {**limits, "atol": None}
+    assert "limits no difference" in client.difference("x", a, a + 9, nothing)[0]
+    assert "type" in client.difference("x", a, a.astype(np.int64), limits)[0]
     assert "shape" in client.difference("x", a, a[:1], limits)[0]
     half = {"atol": None, "rtol": 0.0, "relative_l2": 0.1, "same_integers": True}
     one = np.ones((2, 3), np.float32)
@@ -87,6 +94,40 @@ def test_differences(client: SimpleNamespace) -> None:
     whole = np.arange(3)
     assert client.difference("x", whole, whole, limits) == []
     assert "1 of 3" in client.difference("x", whole, np.array([0, 1, 1]), limits)[0]
+
+
+def test_an_answer_without_numbers_is_a_failure(
+    client: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = read_manifest(package(classifier(tmp_path / "m.onnx"), tmp_path / "made").folder).about
+    pictures = [tmp_path / f"{name}.png" for name in "abc"]
+    for picture in pictures:
+        PIL.Image.fromarray(np.zeros((4, 4), np.uint8)).save(picture)
+    logits = np.zeros((3, 4), np.float32)
+    logits[1, 2] = np.nan
+    options = SimpleNamespace(pictures=pictures, batch=8, top=1, json=True)
+    model = SimpleNamespace(infer=lambda images: {"logits": logits})
+    assert client.run(model, facts, options) == 1
+    out, err = capsys.readouterr()
+    shown = [json.loads(line, parse_constant=pytest.fail)["picture"] for line in out.splitlines()]
+    assert shown == [str(pictures[0]), str(pictures[2])]
+    assert "b.png: the model gives NaN or Inf: 1 values of logits" in err
+    for wrong in (logits[:1], logits[0, 0], logits[:, :0], None):
+        sick = SimpleNamespace(infer=lambda images, wrong=wrong: {"logits": wrong})
+        with pytest.raises(client.ServerError, match="for 3 pictures"):
+            client.run(sick, facts, options)
+
+
+@pytest.mark.parametrize(
+    "words", [("--batch", "0"), ("--top", "-1"), ("--top", "9" * 400), ("--batch", "\u0663"),
+              ("--timeout", "nan"), ("--timeout", "inf"), ("--timeout", "0")]
+)  # fmt: skip
+def test_numbers_nobody_can_mean_are_usage_errors(
+    client: SimpleNamespace, words: tuple[str, str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        client.main(["--check", *words])
+    assert caught.value.code == 2
 
 
 def test_the_protocol_round_trip(client: SimpleNamespace) -> None:

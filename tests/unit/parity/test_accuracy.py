@@ -245,8 +245,10 @@ def test_ranking_of_ties_nan_and_topk() -> None:
     scores = np.array([[1, 2, 2], [np.nan, 0, 1], [3, 1, 2]], np.float32)
     ranking = rank_classes({"logits": scores}, runner)
     assert ranking.tolist() == [[1, 2, 0], [-1, -1, -1], [0, 2, 1]]
-    chosen = rank_classes({"probabilities": scores, "classes": np.array([[7, 1]])}, runner)
-    assert chosen.tolist() == [[7, 1]]
+    best = {"probabilities": scores[:2], "classes": np.array([[7, 1, 0], [2, 1, 0]])}
+    assert rank_classes(best, runner).tolist() == [[7, 1, 0], [-1, -1, -1]]
+    infinite = np.array([[np.inf, 0, 1], [0, -np.inf, 1]], np.float32)
+    assert rank_classes({"logits": infinite}, runner).tolist() == [[-1] * 3] * 2
     with pytest.raises(VimDeployError, match="VIM-415"):
         rank_classes({"logits": np.zeros((2, 3, 4))}, runner)
 
@@ -260,3 +262,8 @@ def test_an_image_with_nan_is_wrong_on_its_side_and_no_agreement(tmp_path: Path)
     counts = compare_accuracy(Broken(), Broken(), dataset, 4)
     assert counts["candidate"].top1 == counts["same_class"] == 0
     assert counts["candidate"].not_a_number == 9
+    report = AccuracyReport(artifact="a", artifact_sha256="", **counts)
+    assert len([text for text in report.failures if "NaN or Inf for 9 of 9" in text]) == 2
+    assert not report.as_dict()["passed"]
+    with pytest.raises(VimDeployError, match="VIM-701"):
+        report.require_passed()

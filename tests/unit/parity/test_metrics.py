@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -51,9 +54,49 @@ def test_any_difference_fails_when_nothing_is_allowed() -> None:
     assert not compared([[1.0, 0.0]], [[1.0, 1e-12]]).passed
 
 
-def test_matching_nan_and_inf_are_equal() -> None:
-    values = [[np.nan, np.inf, -np.inf, 1.0]]
-    assert compared(values, values).passed
+@pytest.mark.parametrize("stray", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, "bfloat16"])
+def test_nan_and_inf_agree_with_nothing_not_even_themselves(stray: float, dtype: Any) -> None:
+    kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype
+    values = np.array([[1.0, 2.0], [stray, 1.0]]).astype(kind)
+    for tolerance in (Tolerance(), tolerance_for("fp16")):
+        found = compare("logits", values, values, tolerance)
+        assert not found.passed
+        assert "1 of 4 values of it are NaN or Inf" in found.failures[0]
+        assert "1 of 4 values of the reference" in found.failures[0]
+        assert found.worst_row == 1
+        json.dumps(found.as_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0)])
+@pytest.mark.parametrize("dtype", [np.float32, np.int64])
+def test_nothing_compared_is_no_agreement(shape: tuple[int, int], dtype: Any) -> None:
+    found = compare("logits", np.zeros(shape, dtype), np.zeros(shape, dtype), Tolerance())
+    assert "nothing was compared" in found.failures[0]
+
+
+@pytest.mark.parametrize(
+    ("reference", "candidate"),
+    [
+        (np.zeros((2, 3), np.int64), np.full((2, 3), np.nan, np.float32)),
+        (np.zeros((2, 3), np.float32), np.zeros((2, 3), np.int64)),
+        (np.zeros((2, 3), np.complex64), np.zeros((2, 3), np.complex64)),
+        (np.array([["a"]]), np.array([["a"]])),
+        (np.zeros((2, 3), np.float32), np.zeros((2, 1), np.float32)),
+        (np.zeros((2, 3), np.float32), np.float32(0)),
+    ],
+)
+def test_other_kinds_and_shapes_are_not_compared(reference: Any, candidate: Any) -> None:
+    found = compare("logits", reference, np.asarray(candidate), tolerance_for("fp16"))
+    assert not found.passed
+    assert "instead of" in found.failures[0]
+
+
+@pytest.mark.parametrize("size", [1e154, 1e200, 1e308])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_distance_beyond_float64_is_no_agreement(size: float, precision: str) -> None:
+    values = np.array([[size, -size, 1.0]])
+    assert not compare("features", values, -values, tolerance_for(precision)).passed
 
 
 @pytest.mark.parametrize(
@@ -68,13 +111,13 @@ def test_matching_nan_and_inf_are_equal() -> None:
 def test_stray_nan_or_inf_fails_whatever_the_tolerance(
     reference: object, candidate: object
 ) -> None:
-    result = compared(reference, candidate, Tolerance(atol=1e9, rtol=1e9))
+    result = compared(reference, candidate, Tolerance(atol=65504, rtol=1))
     assert not result.passed
     assert "NaN or Inf" in result.failures[0]
 
 
 def test_other_shape_fails() -> None:
-    assert not compared([[1.0, 2.0]], [[1.0, 2.0, 3.0]], Tolerance(atol=1e9)).passed
+    assert not compared([[1.0, 2.0]], [[1.0, 2.0, 3.0]], Tolerance(atol=65504)).passed
 
 
 def test_cosine_is_the_worst_row() -> None:
