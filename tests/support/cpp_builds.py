@@ -199,13 +199,22 @@ _DECODERS = ("decode", "decode_png", "decode_jpeg")
 def need_units_with_decoders() -> Path:
     """``units`` with the decoders for PNG and JPEG; skips where their libraries are missing."""
     folder = need_program("units").parent
+    missing = _missing_header()
+    if missing:
+        pytest.skip(f"{missing} is not installed (Debian: libpng-dev, libjpeg62-turbo-dev)")
+    return _units_with_decoders(folder, need_fakes())
+
+
+@functools.cache
+def _missing_header() -> str:
+    """The decoders' header that the compiler does not find; empty when both are there."""
     for header in ("png.h", "jpeglib.h"):
         probe = ["g++", "-fsyntax-only", "-x", "c++", "-"]
         text = f"#include <cstddef>\n#include <cstdio>\n#include <{header}>\n"
         done = subprocess.run(probe, input=text, capture_output=True, text=True, check=False)
         if done.returncode:
-            pytest.skip(f"{header} is not installed (Debian: libpng-dev, libjpeg62-turbo-dev)")
-    return _units_with_decoders(folder, need_fakes())
+            return header
+    return ""
 
 
 @functools.cache
@@ -220,6 +229,32 @@ def _units_with_decoders(folder: Path, fakes: Fakes) -> Path:
     objects += [_object(own, part) for part in decoders]
     _run([*flags, *objects, "-lpng", "-ljpeg", "-o", str(own / "units")])
     return own / "units"
+
+
+def need_fuzz_driver() -> Path:
+    """The driver of ``tests/fuzz/cpp``, with decoders for PNG and JPEG where they are."""
+    folder = need_program("units").parent
+    decoders = None if _missing_header() else need_units_with_decoders().parent
+    return _fuzz_driver(folder, need_fakes(), decoders)
+
+
+@functools.cache
+def _fuzz_driver(folder: Path, fakes: Fakes, decoders: Path | None) -> Path:
+    own = folder / "fuzz"
+    own.mkdir()
+    flags = _SANITIZERS["address"]
+    sources = ["../../tests/fuzz/cpp/driver", "../../tests/fuzz/cpp/targets"]
+    _compile_all(fakes, own, sources, flags)
+    objects = [_object(own, part) for part in sources]
+    for part in (*_PURE, *_PICTURES):
+        place = decoders if decoders is not None and part in _DECODERS else folder
+        objects.append(_object(place, f"src/{part}"))
+    libraries = []
+    if decoders is not None:
+        objects += [_object(decoders, f"src/{name}") for name in ("decode_png", "decode_jpeg")]
+        libraries = ["-lpng", "-ljpeg"]
+    _run([*flags, *objects, *libraries, "-o", str(own / "driver")])
+    return own / "driver"
 
 
 def _compile_all(fakes: Fakes, folder: Path, sources: list[str], options: list[str]) -> None:
