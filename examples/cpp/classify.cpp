@@ -1,15 +1,17 @@
 //! \file classify.cpp
 //! Classifies pictures with an engine: what a program has to do, from the file to the labels.
 #include <algorithm>
+#include <charconv>
 #include <cstdio>
-#include <cstdlib>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <vector>
 
 #include "vim_deploy/classification.h"
 #include "vim_deploy/image.h"
 #include "vim_deploy/runtime.h"
+#include "vim_deploy/text.h"
 
 namespace {
 
@@ -35,12 +37,13 @@ struct Arguments {
     bool help = false;
 };
 
-// The number that `text` is, or -1.
+// The number that `text` is, or -1: digits alone, at most a million.
 long number_of(std::string const& text) {
-    char* end = nullptr;
-    long const value = std::strtol(text.c_str(), &end, 10);
-    bool const good = !text.empty() && *end == '\0' && value >= 0 && value <= 1'000'000;
-    return good ? value : -1;
+    long value = -1;
+    char const* const end = text.data() + text.size();
+    auto const [last, problem] = std::from_chars(text.data(), end, value);
+    bool const good = problem == std::errc() && last == end && value >= 0 && value <= 1'000'000;
+    return good && text[0] != '-' ? value : -1;
 }
 
 Result<Arguments> parse(std::vector<std::string> const& words) {
@@ -87,9 +90,10 @@ Result<Arguments> parse(std::vector<std::string> const& words) {
 }
 
 void print(std::string const& picture, std::vector<vim_deploy::Class> const& classes) {
-    std::printf("%s\n", picture.c_str());
+    std::printf("%s\n", vim_deploy::printable_line(picture).c_str());
     for (auto const& entry : classes) {
-        std::printf("  %.6f  %s\n", entry.probability, entry.label.c_str());
+        std::printf("  %.6f  %s\n", entry.probability,
+                    vim_deploy::printable_line(entry.label).c_str());
     }
 }
 
@@ -145,12 +149,18 @@ vim_deploy::Status classify(Arguments const& arguments) {
 }  // namespace
 
 int main(int count, char** words) {
-    auto const arguments = parse({words + 1, words + count});
+    auto const arguments = parse({words + std::min(count, 1), words + count});
+    auto status = arguments ? vim_deploy::Status(vim_deploy::Done{}) : arguments.error();
     if (arguments && arguments->help) {
         std::printf("%s%s\n", kUsage, vim_deploy::image_formats());
-        return 0;
+    } else if (arguments) {
+        status = classify(*arguments);
     }
-    auto const status = arguments ? classify(*arguments) : vim_deploy::Status(arguments.error());
+    // A full disk or a closed pipe shows here; classes that nobody got are no success.
+    if (status && (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)) {
+        status = Error{"VIM-304", "the results cannot be written", "standard output takes no more",
+                       "free space, or keep the reader of the pipe open"};
+    }
     if (!status) {
         std::fprintf(stderr, "%s\n", status.error().text().c_str());
         return status.error().exit_code();

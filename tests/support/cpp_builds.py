@@ -41,7 +41,7 @@ _SANITIZERS = {
 }
 #: Parts of the library, those that need TensorRT last; sessions do without the pictures.
 _PICTURES = ("classification", "decode", "preprocess", "resample")
-_PURE = ("file", "json", "record", "result", "sha256", "tensor")
+_PURE = ("file", "json", "record", "result", "sha256", "tensor", "text")
 _RUNTIME = ("engine", "logger", "passport", "plugin", "session", "slots")
 #: Sources of the two fake libraries.
 _FAKE_CUDA = ("fake_cuda", "fake_cuda_state")
@@ -192,26 +192,69 @@ def _programs(kind: str, fakes: Fakes) -> Path:
     return folder
 
 
-def need_units_with_stb() -> Path:
-    """``units`` with the decoder for PNG and JPEG; skips where there is no stb_image.h."""
+#: Parts of the library that differ when it has decoders for PNG and JPEG.
+_DECODERS = ("decode", "decode_png", "decode_jpeg")
+
+
+def need_units_with_decoders() -> Path:
+    """``units`` with the decoders for PNG and JPEG; skips where their libraries are missing."""
     folder = need_program("units").parent
-    places = [os.environ.get("STB_INCLUDE_DIR", ""), "/usr/include/stb", "/usr/local/include/stb"]
-    found = [place for place in places if place and Path(place, "stb_image.h").is_file()]
-    if not found:
-        pytest.skip("stb_image.h is not installed (Debian's libstb-dev); STB_INCLUDE_DIR names it")
-    return _units_with_stb(folder, need_fakes(), found[0])
+    missing = _missing_header()
+    if missing:
+        pytest.skip(f"{missing} is not installed (Debian: libpng-dev, libjpeg62-turbo-dev)")
+    return _units_with_decoders(folder, need_fakes())
 
 
 @functools.cache
-def _units_with_stb(folder: Path, fakes: Fakes, stb: str) -> Path:
-    own = folder / "stb"
+def _missing_header() -> str:
+    """The decoders' header that the compiler does not find; empty when both are there."""
+    for header in ("png.h", "jpeglib.h"):
+        probe = ["g++", "-fsyntax-only", "-x", "c++", "-"]
+        text = f"#include <cstddef>\n#include <cstdio>\n#include <{header}>\n"
+        done = subprocess.run(probe, input=text, capture_output=True, text=True, check=False)
+        if done.returncode:
+            return header
+    return ""
+
+
+@functools.cache
+def _units_with_decoders(folder: Path, fakes: Fakes) -> Path:
+    own = folder / "decoders"
     own.mkdir()
-    flags = [*_SANITIZERS["address"], "-DVIM_DEPLOY_HAS_STB=1", "-isystem", stb]
-    _compile_all(fakes, own, ["src/decode"], flags)
+    flags = [*_SANITIZERS["address"], "-DVIM_DEPLOY_HAS_PNG=1", "-DVIM_DEPLOY_HAS_JPEG=1"]
+    decoders = [f"src/{name}" for name in _DECODERS]
+    _compile_all(fakes, own, decoders, flags)
     parts = [f"src/{name}" for name in (*_PURE, *_PICTURES) if name != "decode"]
     objects = [_object(folder, part) for part in ("tests/units", *parts)]
-    _run([*flags, *objects, _object(own, "src/decode"), "-o", str(own / "units")])
+    objects += [_object(own, part) for part in decoders]
+    _run([*flags, *objects, "-lpng", "-ljpeg", "-o", str(own / "units")])
     return own / "units"
+
+
+def need_fuzz_driver() -> Path:
+    """The driver of ``tests/fuzz/cpp``, with decoders for PNG and JPEG where they are."""
+    folder = need_program("units").parent
+    decoders = None if _missing_header() else need_units_with_decoders().parent
+    return _fuzz_driver(folder, need_fakes(), decoders)
+
+
+@functools.cache
+def _fuzz_driver(folder: Path, fakes: Fakes, decoders: Path | None) -> Path:
+    own = folder / "fuzz"
+    own.mkdir()
+    flags = _SANITIZERS["address"]
+    sources = ["../../tests/fuzz/cpp/driver", "../../tests/fuzz/cpp/targets"]
+    _compile_all(fakes, own, sources, flags)
+    objects = [_object(own, part) for part in sources]
+    for part in (*_PURE, *_PICTURES):
+        place = decoders if decoders is not None and part in _DECODERS else folder
+        objects.append(_object(place, f"src/{part}"))
+    libraries = []
+    if decoders is not None:
+        objects += [_object(decoders, f"src/{name}") for name in ("decode_png", "decode_jpeg")]
+        libraries = ["-lpng", "-ljpeg"]
+    _run([*flags, *objects, *libraries, "-o", str(own / "driver")])
+    return own / "driver"
 
 
 def _compile_all(fakes: Fakes, folder: Path, sources: list[str], options: list[str]) -> None:

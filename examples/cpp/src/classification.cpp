@@ -16,16 +16,36 @@ Error no_classes(std::string const& why) {
             "use an engine exported with --head logits, softmax or topk:K"};
 }
 
+// A class made of NaN or Inf would be a wrong answer that looks like one.
+Status check_finite(std::string const& name, std::vector<float> const& values) {
+    auto const count = std::count_if(values.begin(), values.end(),
+                                     [](float value) { return !std::isfinite(value); });
+    if (count == 0) {
+        return Done{};
+    }
+    return Error{
+        "VIM-430", "the engine gives NaN or Inf: " + name,
+        std::to_string(count) + " of " + std::to_string(values.size()) +
+            " values are not finite: an overflow in half precision, or weights that are "
+            "not finite",
+        "compare the engine with its checkpoint (vim-deploy verify); keep more of the model "
+        "in float32, or use bfloat16"};
+}
+
 // A float32 output as rows [batch, classes].
 Result<std::vector<std::vector<float>>> rows_of(Tensor const& tensor) {
-    if (tensor.shape.size() != 2 || tensor.type != DataType::kFloat32) {
+    bool const whole =
+        !tensor.bytes.empty() && tensor.bytes.size() == bytes_of(tensor.type, tensor.shape);
+    if (tensor.shape.size() != 2 || tensor.type != DataType::kFloat32 || !whole) {
         return no_classes(tensor.name + " is " + name_of(tensor.type) + " " +
-                          text_of(tensor.shape));
+                          text_of(tensor.shape) + " in " + std::to_string(tensor.bytes.size()) +
+                          " bytes");
     }
     auto const values = tensor.values<float>();
     if (!values) {
         return values.error();
     }
+    VIM_DEPLOY_TRY(check_finite(tensor.name, *values));
     auto const width = static_cast<std::ptrdiff_t>(tensor.shape[1]);
     std::vector<std::vector<float>> rows;
     for (auto at = values->begin(); at != values->end(); at += width) {
@@ -49,11 +69,8 @@ std::vector<double> softmax(std::vector<float> const& logits) {
     return values;
 }
 
-// What is not a number comes last, so that the order is one.
+// The best first. There is nothing here that is not a number: `rows_of` refuses it.
 bool comes_first(Class const& a, Class const& b) noexcept {
-    if (std::isnan(a.probability) || std::isnan(b.probability)) {
-        return !std::isnan(a.probability) && std::isnan(b.probability);
-    }
     return a.probability > b.probability;
 }
 
@@ -84,6 +101,9 @@ Result<Scores> from_top_k(std::vector<Tensor> const& outputs, ExportInfo const& 
     auto const indices = indices_of(outputs[first ? 1 : 0]);
     if (!rows || !indices) {
         return rows ? indices.error() : rows.error();
+    }
+    if (indices->size() != rows->size() * rows->front().size()) {
+        return no_classes("topk has a class for each probability");
     }
     Scores scores;
     std::size_t at = 0;

@@ -1,43 +1,35 @@
 //! \file decode.cpp
-//! PPM and PGM by our own reader; PNG and JPEG by stb_image where the build found it.
+//! PPM and PGM by our own reader; PNG and JPEG by libraries where the build
+//! found them. A picture is judged by its header before its pixels are decoded.
 #include <cmath>
 #include <cstring>
 #include <string_view>
 
+#include "decode.h"
 #include "file.h"
 #include "guard.h"
 #include "image_limits.h"
 #include "vim_deploy/image.h"
 
-#if VIM_DEPLOY_HAS_STB
-#define STBI_ONLY_JPEG
-#define STBI_ONLY_PNG
-#define STBI_NO_STDIO
-#define STBI_MAX_DIMENSIONS 89478485
-#define STB_IMAGE_IMPLEMENTATION
-#define STB_IMAGE_STATIC
-#include <stb_image.h>
-#endif
-
 namespace vim_deploy {
+Error unreadable_picture(std::string const& name, std::string const& why) {
+    return {"VIM-411", name + " is not a readable image", why, "give a complete 8-bit image file"};
+}
+
+Status check_picture_size(std::int64_t width, std::int64_t height, std::string const& name) {
+    if (width < 1 || height < 1 || width > kMaxPixels || height > kMaxPixels ||
+        width * height > kMaxPixels) {
+        return unreadable_picture(name, std::to_string(width) + " x " + std::to_string(height) +
+                                            " pixels; at least 1, at most " +
+                                            std::to_string(kMaxPixels) + " are decoded");
+    }
+    return Done{};
+}
+
 namespace {
 
 // Larger than any picture of kMaxPixels in a plain format.
 constexpr std::size_t kMaxFileBytes = std::size_t{1} << 30U;
-
-Error unreadable(std::string const& name, std::string const& why) {
-    return {"VIM-411", name + " is not a readable image", why, "give a complete 8-bit image file"};
-}
-
-Status check_size(std::int64_t width, std::int64_t height, std::string const& name) {
-    if (width < 1 || height < 1 || width > kMaxPixels || height > kMaxPixels ||
-        width * height > kMaxPixels) {
-        return unreadable(name, std::to_string(width) + " x " + std::to_string(height) +
-                                    " pixels; at least 1, at most " + std::to_string(kMaxPixels) +
-                                    " are decoded");
-    }
-    return Done{};
-}
 
 bool is_space(char c) noexcept {
     return c == ' ' || (c >= '\t' && c <= '\r');
@@ -93,18 +85,19 @@ Result<Image> decode_netpbm(std::string_view bytes, std::string const& name) {
     std::int64_t const most = header.number();
     std::string_view data;
     if (width < 0 || height < 0 || most < 1 || !header.rest(data)) {
-        return unreadable(name, "its header does not hold width, height and the largest value");
+        return unreadable_picture(name,
+                                  "its header does not hold width, height and the largest value");
     }
     if (most > 255) {
-        return unreadable(
+        return unreadable_picture(
             name, "more than 8 bits a channel (largest value " + std::to_string(most) + ")");
     }
-    VIM_DEPLOY_TRY(check_size(width, height, name));
+    VIM_DEPLOY_TRY(check_picture_size(width, height, name));
     Image image{width, height, bytes[1] == '6' ? 3 : 1, {}};
     auto const wanted = static_cast<std::size_t>(width * height * image.channels);
     if (data.size() < wanted) {
-        return unreadable(name, "it is truncated: " + std::to_string(data.size()) + " of " +
-                                    std::to_string(wanted) + " bytes of pixels");
+        return unreadable_picture(name, "it is truncated: " + std::to_string(data.size()) + " of " +
+                                            std::to_string(wanted) + " bytes of pixels");
     }
     image.pixels.resize(wanted);
     std::memcpy(image.pixels.data(), data.data(), wanted);
@@ -117,68 +110,44 @@ Result<Image> decode_netpbm(std::string_view bytes, std::string const& name) {
     return image;
 }
 
-#if VIM_DEPLOY_HAS_STB
-Result<Image> decode_by_stb(std::string_view bytes, std::string const& name) {
-    auto const* data = reinterpret_cast<stbi_uc const*>(bytes.data());
-    int const size = static_cast<int>(bytes.size());
-    int width = 0;
-    int height = 0;
-    int channels = 0;
-    if (stbi_info_from_memory(data, size, &width, &height, &channels) == 0) {
-        return unreadable(name, stbi_failure_reason());
-    }
-    VIM_DEPLOY_TRY(check_size(width, height, name));
-    // stb_image fills up what a cut JPEG lacks. The mark of the end stands nowhere else but in an
-    // embedded preview, since 0xFF is followed by 0 in the coded pixels.
-    if (bytes[0] == '\xFF' && bytes.find("\xFF\xD9") == std::string_view::npos) {
-        return unreadable(name, "it is truncated: the mark of its end is missing");
-    }
-    if (stbi_is_16_bit_from_memory(data, size) != 0) {
-        return unreadable(name, "more than 8 bits a channel");
-    }
-    // One and two channels are grey, the second being transparency, which is dropped.
-    int const wanted = channels <= 2 ? 1 : 3;
-    stbi_uc* pixels = stbi_load_from_memory(data, size, &width, &height, &channels, wanted);
-    if (pixels == nullptr) {
-        return unreadable(name, stbi_failure_reason());
-    }
-    Image image{width, height, wanted, {}};
-    image.pixels.assign(pixels, pixels + image.width * image.height * wanted);
-    stbi_image_free(pixels);
-    return image;
-}
-#endif
-
 Result<Image> decode(std::string_view bytes, std::string const& name) {
     if (bytes.empty()) {
-        return unreadable(name, "the file is empty");
+        return unreadable_picture(name, "the file is empty");
     }
     std::string_view const magic = bytes.substr(0, 2);
     if (magic == "P5" || magic == "P6") {
         return decode_netpbm(bytes, name);
     }
-#if VIM_DEPLOY_HAS_STB
-    if (magic == "\x89P" || magic == "\xFF\xD8") {
-        return decode_by_stb(bytes, name);
+#if VIM_DEPLOY_HAS_PNG
+    if (magic == "\x89P") {
+        return decode_png(bytes, name);
     }
 #endif
-    return unreadable(name, std::string("it is none of ") + image_formats());
+#if VIM_DEPLOY_HAS_JPEG
+    if (magic == "\xFF\xD8") {
+        return decode_jpeg(bytes, name);
+    }
+#endif
+    return unreadable_picture(name, std::string("it is none of ") + image_formats());
 }
 
 }  // namespace
 
 char const* image_formats() noexcept {
-#if VIM_DEPLOY_HAS_STB
-    return "PPM, PGM, PNG, JPEG";
-#else
-    return "PPM, PGM";
+    return "PPM, PGM"
+#if VIM_DEPLOY_HAS_PNG
+           ", PNG"
 #endif
+#if VIM_DEPLOY_HAS_JPEG
+           ", JPEG"
+#endif
+        ;
 }
 
 Result<Image> decode_image(void const* data, std::size_t size, std::string const& name) {
     return guarded("decoding a picture", [&]() -> Result<Image> {
         if (size > kMaxFileBytes) {
-            return unreadable(name, "it has " + std::to_string(size) + " bytes");
+            return unreadable_picture(name, "it has " + std::to_string(size) + " bytes");
         }
         return decode({static_cast<char const*>(data), size}, name);
     });

@@ -1,11 +1,53 @@
 //! \file file.cpp
 #include "file.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <system_error>
 
 namespace vim_deploy {
+namespace {
+
+class Descriptor {
+  public:
+    explicit Descriptor(int number) noexcept : number_(number) {}
+    Descriptor(Descriptor const&) = delete;
+    Descriptor& operator=(Descriptor const&) = delete;
+    ~Descriptor() {
+        if (number_ >= 0) {
+            // Nothing was written, so nothing is lost.
+            static_cast<void>(::close(number_));
+        }
+    }
+
+    int number() const noexcept { return number_; }
+
+  private:
+    int number_;
+};
+
+// How many bytes there were before the end, or before a failure.
+std::size_t read_all(int file, std::vector<char>& bytes) noexcept {
+    std::size_t done = 0;
+    while (done < bytes.size()) {
+        auto const count = ::read(file, bytes.data() + done, bytes.size() - done);
+        if (count < 0 && errno == EINTR) {
+            continue;
+        }
+        if (count <= 0) {
+            break;
+        }
+        done += static_cast<std::size_t>(count);
+    }
+    return done;
+}
+
+}  // namespace
 
 bool is_file(std::string const& path) noexcept {
     std::error_code ignored;
@@ -21,10 +63,15 @@ Result<std::vector<char>> read_file(std::string const& path, char const* what,
                      exists ? "it is not a regular file" : "there is no such file",
                      "check the path"};
     }
-    auto const size = std::filesystem::file_size(path, error);
-    if (error) {
+    // The file that is judged is the one that is read, whatever has the name by then; and one that
+    // became a pipe does not keep us waiting.
+    Descriptor const file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+    struct stat found {};
+    if (file.number() < 0 || ::fstat(file.number(), &found) != 0 || !S_ISREG(found.st_mode)) {
+        error.assign(errno, std::generic_category());
         return Error{unreadable, path + " cannot be read", error.message(), "check its rights"};
     }
+    auto const size = static_cast<std::uintmax_t>(found.st_size);
     if (size > limit) {
         return Error{unreadable, path + " is not a readable " + what,
                      "it has " + std::to_string(size) + " bytes, at most " + std::to_string(limit) +
@@ -32,13 +79,18 @@ Result<std::vector<char>> read_file(std::string const& path, char const* what,
                      "check that it is the right file"};
     }
     std::vector<char> bytes(static_cast<std::size_t>(size));
-    std::ifstream stream(path, std::ios::binary);
-    stream.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-    if (!stream) {
+    std::size_t const done = read_all(file.number(), bytes);
+    char one_more = 0;
+    if (done < bytes.size()) {
         return Error{unreadable, path + " cannot be read",
-                     "reading stopped after " + std::to_string(stream.gcount()) + " of " +
+                     "reading stopped after " + std::to_string(done) + " of " +
                          std::to_string(size) + " bytes",
                      "check its rights and the disk"};
+    }
+    if (::read(file.number(), &one_more, 1) > 0) {
+        return Error{unreadable, path + " cannot be read",
+                     "it grew beyond its " + std::to_string(size) + " bytes meanwhile",
+                     "wait until it is written"};
     }
     return bytes;
 }

@@ -8,6 +8,8 @@
 #include <set>
 #include <sstream>
 
+#include "utf8.h"
+
 namespace vim_deploy {
 namespace {
 
@@ -32,33 +34,6 @@ void append_utf8(std::string& text, std::uint32_t code) {
         put(0x80U | (code >> 6U & 0x3FU));
         put(0x80U | (code & 0x3FU));
     }
-}
-
-// Bytes of the well-formed UTF-8 character at the front of `text`, 0 when there is none (Unicode,
-// table 3-7: no overlong forms, no surrogates, nothing above U+10FFFF).
-std::size_t utf8_length(std::string_view text) noexcept {
-    auto const byte = [text](std::size_t i) {
-        return i < text.size() ? static_cast<unsigned char>(text[i]) : 0U;
-    };
-    auto const follows = [&byte](std::size_t i, unsigned low = 0x80, unsigned high = 0xBF) {
-        return byte(i) >= low && byte(i) <= high;
-    };
-    unsigned const lead = byte(0);
-    if (lead < 0x80) {
-        return text.empty() ? 0 : 1;
-    }
-    if (lead >= 0xC2 && lead <= 0xDF) {
-        return follows(1) ? 2 : 0;
-    }
-    if (lead >= 0xE0 && lead <= 0xEF) {
-        bool const second = follows(1, lead == 0xE0 ? 0xA0 : 0x80, lead == 0xED ? 0x9F : 0xBF);
-        return second && follows(2) ? 3 : 0;
-    }
-    if (lead >= 0xF0 && lead <= 0xF4) {
-        bool const second = follows(1, lead == 0xF0 ? 0x90 : 0x80, lead == 0xF4 ? 0x8F : 0xBF);
-        return second && follows(2) && follows(3) ? 4 : 0;
-    }
-    return 0;
 }
 
 }  // namespace
@@ -300,7 +275,7 @@ class JsonParser {
                 return false;
             }
             if (!keys.insert(key).second) {
-                return fail("the key \"" + key + "\" stands twice");
+                return fail("the key \"" + key.substr(0, 80) + "\" stands twice");
             }
             skip_space();
             if (!take(':')) {

@@ -5,9 +5,11 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <utility>
 
 #include "vim_deploy/runtime.h"
+#include "vim_deploy/text.h"
 
 namespace vim_deploy {
 namespace {
@@ -19,7 +21,13 @@ thread_local LogCapture* current_capture = nullptr;
 void to_standard_error(Severity severity, char const* message) {
     static constexpr char const* kNames[] = {"internal error", "error", "warning", "info",
                                              "verbose"};
-    std::fprintf(stderr, "TensorRT %s: %s\n", kNames[static_cast<int>(severity)], message);
+    try {
+        std::fprintf(stderr, "TensorRT %s: %s\n", kNames[static_cast<int>(severity)],
+                     printable(message).c_str());
+    } catch (std::bad_alloc const&) {
+        std::fprintf(stderr, "TensorRT %s: a message, and no memory for it\n",
+                     kNames[static_cast<int>(severity)]);
+    }
 }
 
 struct Sink {

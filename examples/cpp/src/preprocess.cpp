@@ -155,6 +155,11 @@ Result<Tensor> stack(std::vector<Image> const& crops, ImagePreparation const& pr
         return Error{"VIM-415", "no images, or no mean and deviation for each channel", "",
                      "give one image or more, and the preparation of the engine's record"};
     }
+    if (!can_normalise(preparation)) {
+        return Error{"VIM-202", "a preparation that cannot be done",
+                     "mean and deviation must fit float32, the deviation be above 0",
+                     "take the one of the engine's record"};
+    }
     Tensor batch;
     batch.name = "image";
     batch.type = raw ? DataType::kUint8 : DataType::kFloat32;

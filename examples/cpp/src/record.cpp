@@ -2,6 +2,8 @@
 #include "vim_deploy/record.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "file.h"
 #include "guard.h"
@@ -14,6 +16,12 @@ namespace {
 constexpr std::int64_t kRecordFormat = 1;
 // Keeps every product of sizes within 64 bits, whatever a record says.
 constexpr std::int64_t kLargestSide = 65536;
+
+// What is quoted of a number, which may have millions of digits.
+std::string excerpt(std::string const& text) {
+    constexpr std::size_t kLongest = 40;
+    return text.size() > kLongest ? text.substr(0, kLongest) + "..." : text;
+}
 
 // Reads values and keeps the first complaint with its place, so that the readers below need no
 // error handling of their own; after a complaint they give empty values.
@@ -67,7 +75,7 @@ class Reader {
         std::int64_t number = least;
         if (is(at, Kind::kNumber) && (!at.value->as_integer(number) || number < least)) {
             complain(at.path, "a whole number of " + std::to_string(least) +
-                                  " or more was expected, found " + at.value->text());
+                                  " or more was expected, found " + excerpt(at.value->text()));
         }
         return number;
     }
@@ -75,7 +83,7 @@ class Reader {
     double real(At const& at) {
         double number = 0;
         if (is(at, Kind::kNumber) && !at.value->as_double(number)) {
-            complain(at.path, "a finite number was expected, found " + at.value->text());
+            complain(at.path, "a finite number was expected, found " + excerpt(at.value->text()));
         }
         return number;
     }
@@ -154,10 +162,10 @@ ImagePreparation read_preparation(Reader& reader, At const& at) {
     if (image.mean.size() != channels || image.std.size() != channels) {
         reader.complain(at.path, "mean and std must have one value for each channel");
     }
-    bool const zero =
-        std::any_of(image.std.begin(), image.std.end(), [](double value) { return !(value > 0); });
-    if (zero || !(image.crop_ratio > 0 && image.crop_ratio <= 1)) {
-        reader.complain(at.path, "std must be above 0, crop_ratio above 0 and at most 1");
+    if (!can_normalise(image) || !(image.crop_ratio > 0 && image.crop_ratio <= 1)) {
+        reader.complain(at.path,
+                        "mean and std must fit float32, std be above 0, crop_ratio above 0 and at "
+                        "most 1");
     }
     return image;
 }
@@ -227,6 +235,15 @@ Error unreadable(std::string const& path, std::string const& why) {
 }
 
 }  // namespace
+
+bool can_normalise(ImagePreparation const& image) noexcept {
+    constexpr double kLargest = std::numeric_limits<float>::max();
+    constexpr double kLeast = std::numeric_limits<float>::min();
+    auto const fits = [](double value) { return std::fabs(value) <= kLargest; };
+    auto const divides = [](double value) { return value >= kLeast && value <= kLargest; };
+    return std::all_of(image.mean.begin(), image.mean.end(), fits) &&
+           std::all_of(image.std.begin(), image.std.end(), divides);
+}
 
 Result<EngineRecord> parse_record(std::string_view text, std::string const& path) {
     return guarded("reading a record", [&]() -> Result<EngineRecord> {

@@ -1,6 +1,8 @@
 //! \file result.cpp
 #include "vim_deploy/result.h"
 
+#include "vim_deploy/text.h"
+
 namespace vim_deploy {
 
 int Error::exit_code() const noexcept {
@@ -14,12 +16,12 @@ int Error::exit_code() const noexcept {
 }
 
 std::string Error::text() const {
-    std::string lines = "error " + code + ": " + message;
+    std::string lines = "error " + code + ": " + printable_line(message);
     if (!why.empty()) {
-        lines += "\nwhy: " + why;
+        lines += "\nwhy: " + printable(why);
     }
     if (!fix.empty()) {
-        lines += "\nfix: " + fix;
+        lines += "\nfix: " + printable(fix);
     }
     return lines;
 }

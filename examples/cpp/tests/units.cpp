@@ -5,6 +5,8 @@
 //!                                         its size; a line for each: `ok` and it, or `error`
 //!     units record FILE                   what was read of the record, or its error
 //!     units records                       documents as above; for each `ok`, or code and reason
+//!     units printable                     texts as above; for each the printable line, and then
+//!                                         whether a second pass leaves it as it is
 //!     units sha256 FILE
 //!     units prepare RECORD OUT PICTURE... the batch's bytes to OUT, its type and shape printed
 #include <cstdio>
@@ -18,6 +20,7 @@
 #include "sha256.h"
 #include "vim_deploy/image.h"
 #include "vim_deploy/record.h"
+#include "vim_deploy/text.h"
 
 namespace {
 
@@ -67,6 +70,11 @@ std::string answer_record(std::string const& text) {
     return record ? "ok" : record.error().code + " " + record.error().why;
 }
 
+std::string answer_printable(std::string const& text) {
+    std::string const line = printable_line(text);
+    return (printable(line) == line ? "stays " : "changes ") + line;
+}
+
 int answer_documents(std::string (*answer)(std::string const&)) {
     std::string line;
     while (std::getline(std::cin, line)) {
@@ -99,7 +107,7 @@ int show_export(ExportInfo const& exported) {
         std::cout << "channel " << image.mean[i] << " " << image.std[i] << "\n";
     }
     for (std::string const& label : exported.labels) {
-        std::cout << "label " << label << "\n";
+        std::cout << "label " << printable_line(label) << "\n";
     }
     return 0;
 }
@@ -174,6 +182,9 @@ int main(int count, char** words) {
     }
     if (name == "records") {
         return answer_documents(answer_record);
+    }
+    if (name == "printable") {
+        return answer_documents(answer_printable);
     }
     if (name == "record" && arguments.size() == 2) {
         return show_record(words[2]);

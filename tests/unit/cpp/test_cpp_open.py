@@ -307,6 +307,65 @@ def test_refused_contexts_and_runs(picture: Path) -> None:
         assert "no way" in refused(code, plan, picture)
 
 
+ESCAPE = "\x1b]0;title\x07\x9b31m\u202e"
+
+
+def test_no_text_of_others_moves_the_terminal(picture: Path) -> None:
+    folder = picture.parent
+    labels = tuple(f"{ESCAPE}\nforged {i}" for i in range(10))
+    plan = cpp.FakeEngine(labels=labels).write(folder)
+    named = folder / f"a{ESCAPE}\nforged.ppm"
+    shutil.copy(picture, named)
+    said = [classify("--top-k", "2", plan, named)]
+    assert said[0][0] == 0
+    assert len(said[0][1].splitlines()) == 3
+    said.append(classify(plan, folder / f"none{ESCAPE}"))
+    said.append(classify(f"--{ESCAPE}", plan, picture))
+    said.append(classify("--top-k", ESCAPE, plan, picture))
+    said.append(classify("--plugin", folder / ESCAPE, plan, picture))
+    edit(plan, lambda record: record["outputs"][0].update(name=ESCAPE))
+    said.append(classify(plan, picture))
+    edit(plan, lambda record: record.update({ESCAPE: 1, "runtime": ESCAPE}))
+    said.append(classify(plan, picture))
+    failing = cpp.FakeEngine(lines=(f"fail deserialise {ESCAPE}",)).write(folder)
+    said.append(classify(failing, picture))
+    assert [status for status, _, _ in said] == [0, 4, 2, 2, 4, 9, 9, 4]
+    for _, out, err in said:
+        assert not any(ord(char) < 32 and char != "\n" for char in out + err)
+        assert not set(ESCAPE[-1] + "\x9b") & set(out + err)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+@pytest.mark.parametrize("head", ["logits", "softmax", "topk:10"])
+def test_nan_and_inf_have_no_class(value: str, head: str, picture: Path) -> None:
+    outputs = [cpp.LOGITS]
+    if head == "topk:10":
+        outputs.append(TensorSpec("classes", "int64", ("batch", 10)))
+    engine = cpp.FakeEngine(outputs=tuple(outputs), head=head)
+    plan = engine.write(picture.parent)
+    assert classify(plan, picture, picture)[0] == 0
+    err = refused(430, plan, picture, picture, FAKE_TENSORRT_OUTPUT=value)
+    assert "1 of 20 values" in err
+
+
+@pytest.mark.parametrize("option", ["--top-k", "--device"])
+@pytest.mark.parametrize(
+    "value", ["-1", "1.5", "nan", "inf", "1e3", "+3", " 3", "3 ", "0x3", "", "9" * 40, "1000001"]
+)
+def test_absurd_numbers(option: str, value: str, picture: Path) -> None:
+    plan = cpp.FakeEngine().write(picture.parent)
+    refused(202, option, value, plan, picture)
+
+
+def test_results_that_nobody_gets_are_no_success(picture: Path) -> None:
+    plan = cpp.FakeEngine().write(picture.parent)
+    program = cpp_builds.need_program("classify")
+    command = 'exec "$0" "$@" > /dev/full'
+    done = cpp_builds.run(Path("/bin/sh"), "-c", command, program, plan, picture)
+    assert done.returncode == 3
+    assert "error VIM-304: " in done.stderr
+
+
 def test_usage(picture: Path) -> None:
     plan = cpp.FakeEngine().write(picture.parent)
     refused(201, "--topk", "3", plan, picture)

@@ -252,7 +252,7 @@ def test_grey_and_colour(photographs: list[Path], tmp_path: Path) -> None:
 
 
 def test_png_and_jpeg(photographs: list[Path], tmp_path: Path) -> None:
-    program = cpp_builds.need_units_with_stb()
+    program = cpp_builds.need_units_with_decoders()
     picture = Image.open(photographs[0])
     alpha = picture.copy()
     alpha.putalpha(picture.convert("L"))

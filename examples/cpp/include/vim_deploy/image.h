@@ -22,7 +22,7 @@ struct Image {
 };
 
 //! Decodes a picture: PPM and PGM (P5, P6), and PNG and JPEG when the library was built with
-//! stb_image. EXIF orientation is not applied, because the official evaluation does not.
+//! libpng and libjpeg. EXIF orientation is not applied, because the official evaluation does not.
 //! \return VIM-401 when there is no file, VIM-411 when it is not a picture of at most 8 bits a
 //!         channel, is truncated or too large.
 Result<Image> read_image(std::string const& path);

@@ -45,6 +45,10 @@ struct ImagePreparation {
     std::string interpolation = "bicubic";
 };
 
+//! Whether means are finite and deviations above 0 in float32, in which pictures are normalised: a
+//! double that is neither would make NaN or Inf of every picture.
+bool can_normalise(ImagePreparation const& image) noexcept;
+
 //! What the exported file says about itself; the part that a program needs.
 struct ExportInfo {
     std::string model;

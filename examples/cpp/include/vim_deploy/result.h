@@ -20,7 +20,8 @@ struct Error {
     //! The digits of the code before the last two: what a program should exit with.
     int exit_code() const noexcept;
 
-    //! `error VIM-903: ...`, and lines with the reason and the fix when there are some.
+    //! `error VIM-903: ...`, and lines with the reason and the fix when there are some;
+    //! fit for a terminal (text.h), while the fields are as they were found.
     std::string text() const;
 };
 
