@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -49,18 +48,23 @@ class Sighting:
     def require_unchanged(self) -> None:
         """VIM-439 when the path leads to another file, or the file was written meanwhile."""
         if _identity(self.path) != self.identity:
-            raise VimDeployError(
-                "VIM-439",
-                f"{self.path} was changed while it was read",
-                why="what was read and its SHA-256 may belong to two different files",
-                fix="run the command again when nobody writes the file any more",
-            )
+            raise changed(self.path)
 
     def sha256(self) -> str:
         """Hex SHA-256 of the file as it was seen; VIM-439 when it is another one by now."""
         digest = sha256_of(self.path)
         self.require_unchanged()
         return digest
+
+
+def changed(path: Path) -> VimDeployError:
+    """VIM-439 for a file that another took the place of while it was read."""
+    return VimDeployError(
+        "VIM-439",
+        f"{path} was changed while it was read",
+        why="what was read and its SHA-256 may belong to two different files",
+        fix="run the command again when nobody writes the file any more",
+    )
 
 
 def sight(path: Path) -> Sighting:
@@ -103,7 +107,8 @@ def require_file(path: Path, what: str) -> Path:
     raise VimDeployError("VIM-401", f"{what} not found: {path}", why=found, fix="check the path")
 
 
-def _output_error(error: OSError | ValueError, path: Path) -> VimDeployError:
+def output_error(error: OSError | ValueError, path: Path) -> VimDeployError:
+    """The coded error for what kept ``path`` from being written: VIM-304 or VIM-305."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return VimDeployError(
             "VIM-305",
@@ -125,7 +130,7 @@ def output_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _output_error(error, path) from error
+        raise output_error(error, path) from error
 
 
 def kind_of(path: Path) -> int | None:
@@ -140,7 +145,7 @@ def kind_of(path: Path) -> int | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise _output_error(error, path) from error
+        raise output_error(error, path) from error
 
 
 def _lock_exclusively(stream: IO[bytes]) -> None:
@@ -162,7 +167,7 @@ def single_writer(path: Path) -> Iterator[None]:
     """
     require_writable_place(path)
     lock_path = path.parent / f".{path.name}.lock"
-    with _locked(lock_path, path), interrupts.scratch(lock_path):
+    with locked(lock_path, path), interrupts.scratch(lock_path):
         try:
             yield
         finally:
@@ -193,7 +198,7 @@ def _open_lock(lock_path: Path, path: Path) -> IO[bytes]:
         handle = os.open(lock_path, flags, 0o600)
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-            raise _output_error(error, path) from error
+            raise output_error(error, path) from error
     else:
         found = os.fstat(handle)
         if stat.S_ISREG(found.st_mode) and found.st_nlink <= 1:
@@ -207,7 +212,7 @@ def _open_lock(lock_path: Path, path: Path) -> IO[bytes]:
     )
 
 
-def _locked(lock_path: Path, path: Path) -> IO[bytes]:
+def locked(lock_path: Path, path: Path) -> IO[bytes]:
     """The open lock file, locked; VIM-306 when another process has it."""
     while True:
         stream = _open_lock(lock_path, path)
@@ -254,86 +259,22 @@ def atomic_output(path: Path) -> Iterator[Path]:
             interrupts.check()
             temporary.replace(path)
     except OSError as error:
-        raise _output_error(error, path) from error
+        raise output_error(error, path) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside ``path``; put it in place when the block ends well.
-
-    The caller has made sure that a folder at ``path``, if there is one, may go. A rename cannot
-    replace a folder that holds something, so the old one is first renamed to a hidden name; a
-    process killed between the two renames leaves both under hidden names and none half-written.
-
-    Raises:
-        VimDeployError: VIM-304 (place missing or read-only, or something else than a folder is
-            there), VIM-305 (disk full), VIM-306 (another process writes it).
-    """
-    if kind_of(path) not in (None, stat.S_IFDIR) or path.is_symlink() or not path.name:
-        raise VimDeployError(
-            "VIM-304",
-            f"cannot write {path}",
-            why="it is not a folder that another can take the place of",
-            fix="name another with -o",
-        )
-    lock_path = path.parent / f".{path.name}.lock"
-    with _locked(lock_path, path), interrupts.scratch(lock_path):
-        try:
-            _remove_folders(path)
-            with output_errors(path):
-                temporary = Path(
-                    tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-                )
-            try:
-                with interrupts.scratch(temporary):
-                    yield temporary
-                _put_in_place(temporary, path)
-            except OSError as error:
-                raise _output_error(error, path) from error
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
-        finally:
-            lock_path.unlink(missing_ok=True)
-
-
-def _put_in_place(temporary: Path, path: Path) -> None:
-    """Flush a folder's files to the disk and rename it to ``path``; the old one is removed."""
-    umask = os.umask(0)
-    os.umask(umask)
-    for file in temporary.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as stream:
-                os.fsync(stream.fileno())
-    # mkdtemp makes 0700; an output is as readable as any folder the user makes.
-    temporary.chmod(0o777 & ~umask)
-    interrupts.check()
-    if path.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
-        path.rename(old / "old")
-        temporary.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        temporary.rename(path)
-
-
-def _remove_folders(path: Path) -> None:
-    """Remove hidden folders of ``path`` that a killed run left; call it under its lock."""
-    pattern = re.compile(re.escape(f".{path.name}.") + r"[a-z0-9_]{8}\.part")
-    with output_errors(path):
-        for entry in path.parent.iterdir():
-            if pattern.fullmatch(entry.name) and entry.is_dir():
-                shutil.rmtree(entry, ignore_errors=True)
+def is_part(entry: Path, path: Path) -> bool:
+    """Whether ``entry`` has the name of something temporary that is made for ``path``."""
+    return re.fullmatch(re.escape(f".{path.name}.") + r"[a-z0-9_]{8}\.part", entry.name) is not None
 
 
 def remove_leftovers(path: Path) -> None:
     """Remove temporary files of ``path`` that a killed run left; call it under its lock."""
-    pattern = re.compile(re.escape(f".{path.name}.") + r"[a-z0-9_]{8}\.part")
     with output_errors(path):
         for entry in path.parent.iterdir():
             # A folder of such a name is none of ours and in nobody's way.
-            if pattern.fullmatch(entry.name) and (entry.is_symlink() or not entry.is_dir()):
+            if is_part(entry, path) and (entry.is_symlink() or not entry.is_dir()):
                 entry.unlink(missing_ok=True)
 
 

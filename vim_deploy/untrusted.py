@@ -161,6 +161,8 @@ def typed(value: Any, record: type[Record], on_error: OnError) -> Record:  # noq
         return msgspec.convert(value, record)
     except (msgspec.ValidationError, RecursionError) as error:
         raise on_error(str(error)) from error
-    # A record's own __post_init__ says what its fields must be to each other.
+    # A record's own __post_init__ says what its fields must be, alone and to each other.
+    except VimDeployError as error:
+        raise on_error(f"{error.message}: {error.why}" if error.why else error.message) from error
     except (ValueError, TypeError) as error:
         raise on_error(f"{type(error).__name__}: {error}") from error

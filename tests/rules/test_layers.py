@@ -24,6 +24,7 @@ LAYERS = (
     ("recipe",),
     ("deps",),
     ("images",),
+    ("folder_output",),
     ("files", "folders", "helpers", "untrusted", "npz", "ranges"),
     ("errors", "log", "specs", "contract", "interrupts"),
     ("text",),

@@ -13,11 +13,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.source import REPOSITORY
-from vim_deploy import files
+from vim_deploy import files, folder_output
 from vim_deploy.errors import VimDeployError
 
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX permissions and signals")
@@ -281,7 +282,7 @@ def test_a_lock_is_never_what_somebody_else_put_there(
         lock.mkdir()
     else:
         lock.hardlink_to(victim)
-    make = files.single_writer if writer == "file" else files.atomic_folder
+    make = files.single_writer if writer == "file" else folder_output.atomic_folder
     with pytest.raises(VimDeployError) as caught, make(tmp_path / "out"):
         pass
     assert caught.value.code == "VIM-304"
@@ -310,12 +311,14 @@ def test_a_folder_named_like_a_temporary_file_is_left_alone(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "name", ["x" * 250, "x" * 5000, "file/below", "loop", "", ".", "/", "a\0b", "absent/x"]
 )
-@pytest.mark.parametrize("writer", ["single_writer", "atomic_output", "atomic_folder"])
-def test_places_that_no_output_can_have(tmp_path: Path, name: str, writer: str) -> None:
+@pytest.mark.parametrize(
+    "writer", [files.single_writer, files.atomic_output, folder_output.atomic_folder]
+)
+def test_places_that_no_output_can_have(tmp_path: Path, name: str, writer: Any) -> None:
     (tmp_path / "file").write_text("kept")
     (tmp_path / "loop").symlink_to("loop")
     path = Path(name) if name in ("", ".", "/") else tmp_path / name
-    with pytest.raises(VimDeployError) as caught, getattr(files, writer)(path):
+    with pytest.raises(VimDeployError) as caught, writer(path):
         pass
     assert caught.value.code == "VIM-304"
     assert (tmp_path / "file").read_text() == "kept"
@@ -340,7 +343,7 @@ def test_a_mask_that_takes_every_right_is_obeyed(tmp_path: Path) -> None:
     old = os.umask(0o777)
     try:
         files.write_bytes(tmp_path / "out", b"x")
-        with files.atomic_folder(tmp_path / "folder") as place:
+        with folder_output.atomic_folder(tmp_path / "folder") as place:
             (place / "a").write_bytes(b"y")
             (place / "a").chmod(0o600)
     finally:

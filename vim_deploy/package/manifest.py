@@ -176,6 +176,38 @@ def _is_intact(path: Path, entry: FileEntry) -> bool:
     return sha256_of(path) == entry.sha256
 
 
+def own_files(folder: Path) -> tuple[str, ...]:
+    """Files of a folder that is nothing but a package, so that another may take its place.
+
+    Files that were changed or are missing do not matter: they are the package's own. An empty
+    folder has none.
+
+    Raises:
+        VimDeployError: VIM-304 when it is no package of vim-deploy, or holds anything else too.
+    """
+    if folder.is_dir() and not any(folder.iterdir()):
+        return ()
+    try:
+        manifest = read_manifest(folder)
+    except VimDeployError as error:
+        raise VimDeployError(
+            "VIM-304",
+            f"cannot write {folder}",
+            why=f"there is something that is not a package of vim-deploy: {error.why}",
+            fix="choose another folder with -o; nothing but packages is replaced, --force or not",
+        ) from error
+    extra = compare(folder, manifest).extra
+    if extra:
+        raise VimDeployError(
+            "VIM-304",
+            f"cannot write {folder}",
+            why=f"it holds files that are not the package's: {', '.join(extra)}",
+            fix="take them out of it, or choose another folder with -o; they are not removed, "
+            "--force or not",
+        )
+    return (*manifest.files, MANIFEST_NAME)
+
+
 def require_intact(folder: Path, manifest: Manifest) -> None:
     """VIM-425 that names every damaged, missing and extra file."""
     found = compare(folder, manifest)

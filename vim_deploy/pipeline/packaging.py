@@ -10,7 +10,8 @@ from typing import Any
 
 import vim_deploy
 from vim_deploy.errors import ExitCode, VimDeployError
-from vim_deploy.files import atomic_folder, settings_hash
+from vim_deploy.files import changed, settings_hash, sight
+from vim_deploy.folder_output import atomic_folder
 from vim_deploy.package import check as checks
 from vim_deploy.package import cpp
 from vim_deploy.package.about import CppAbout, TritonAbout, read_about
@@ -24,7 +25,7 @@ from vim_deploy.package.golden import (
     read_golden,
     write_golden,
 )
-from vim_deploy.package.manifest import compare, is_package, read_manifest, write_manifest
+from vim_deploy.package.manifest import compare, own_files, read_manifest, write_manifest
 from vim_deploy.package.repository import TENSORRT, ServingOptions
 from vim_deploy.package.servable import Servable, read_servable
 from vim_deploy.package.triton import about, plan_repository, settings_of, write_repository
@@ -114,7 +115,8 @@ def package(
     existing = _existing(folder, settings, force=options.force)
     if existing is not None:
         return existing
-    with atomic_folder(folder) as place:
+    sighting = sight(artifact)
+    with atomic_folder(folder, own_files) as place:
         write_repository(place, plan)
         golden = _make_golden(place, servable, plan.config.max_batch_size, options)
         manifest = write_manifest(
@@ -124,6 +126,9 @@ def package(
             tool_version=vim_deploy.__version__,
             settings=settings,
         )
+        if sighting.sha256() != servable.sha256:
+            # Replaced between its description and its copy.
+            raise changed(artifact)
     notes = [*plan.notes, *([golden["why"]] if golden["why"] else [])]
     return PackageResult(
         folder, checks.TARGET, plan.config.name, plan.runtime, tuple(manifest.files), tuple(notes)
@@ -148,7 +153,7 @@ def _package_cpp(engine: Path, output: Path | None, options: PackageOptions) -> 
     existing = _existing(folder, settings, force=options.force)
     if existing is not None:
         return existing
-    with atomic_folder(folder) as place:
+    with atomic_folder(folder, own_files) as place:
         cpp.write_cpp(place, plan)
         manifest = write_manifest(
             place,
@@ -164,13 +169,7 @@ def _existing(folder: Path, settings: str, *, force: bool) -> PackageResult | No
     """The package that is there already, when it is whole and of these settings."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
-    if not is_package(folder):
-        raise VimDeployError(
-            "VIM-304",
-            f"cannot write {folder}",
-            why="there is something that is not a package of vim-deploy",
-            fix="choose another folder with -o",
-        )
+    own_files(folder)
     if force:
         return None
     manifest = read_manifest(folder)

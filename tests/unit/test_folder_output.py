@@ -1,0 +1,113 @@
+"""A folder takes the place of another, and nothing that somebody else put there is lost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+import pytest
+
+from vim_deploy import folder_output
+from vim_deploy.errors import VimDeployError
+from vim_deploy.folder_output import atomic_folder
+
+OWN = ("a.txt", "deep/b.txt")
+
+
+def filled(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("old")
+    return folder
+
+
+def files_of(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*")
+                  if path.is_file())  # fmt: skip
+
+
+def own(folder: Path) -> Collection[str]:
+    if set(files_of(folder)) - set(OWN):
+        raise VimDeployError("VIM-304", "it holds something else")
+    return OWN
+
+
+def replaced(path: Path) -> None:
+    with atomic_folder(path, own) as place:
+        (place / "new.txt").write_text("new")
+
+
+def test_a_folder_of_own_files_is_replaced(tmp_path: Path) -> None:
+    path = filled(tmp_path / "out", *OWN)
+    replaced(path)
+    assert files_of(tmp_path) == ["out/new.txt"]
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_an_empty_folder_is_filled_and_a_full_one_stays_without_an_owner(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with atomic_folder(tmp_path / "out") as place:
+        (place / "new.txt").write_text("new")
+    with pytest.raises(VimDeployError) as caught, atomic_folder(tmp_path / "out"):
+        pass
+    assert caught.value.code == "VIM-304"
+    assert files_of(tmp_path) == ["out/new.txt"]
+
+
+def test_a_foreign_file_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    path = filled(tmp_path / "out", *OWN, "notes.txt")
+    with pytest.raises(VimDeployError), atomic_folder(path, own):
+        pytest.fail("the block has begun")
+    assert files_of(path) == sorted([*OWN, "notes.txt"])
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_a_file_that_appears_meanwhile_keeps_the_old_folder(tmp_path: Path) -> None:
+    path = filled(tmp_path / "out", *OWN)
+    with pytest.raises(VimDeployError), atomic_folder(path, own) as place:
+        (place / "new.txt").write_text("new")
+        filled(path, "notes.txt")
+    assert files_of(path) == sorted([*OWN, "notes.txt"])
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_a_file_that_appears_at_the_last_moment_is_still_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = filled(tmp_path / "out", *OWN)
+    discard = folder_output._discard
+
+    def late(aside: Path, names: Collection[str]) -> None:
+        filled(aside / "old", "deep/notes.txt")
+        discard(aside, names)
+
+    monkeypatch.setattr(folder_output, "_discard", late)
+    replaced(path)
+    assert files_of(path) == ["new.txt"]
+    (kept,) = tmp_path.rglob("notes.txt")
+    monkeypatch.undo()
+    replaced_again = filled(tmp_path / "out2", *OWN)
+    replaced(replaced_again)
+    assert kept.read_text() == "old"
+
+
+def test_a_run_killed_between_the_renames_loses_nothing(tmp_path: Path) -> None:
+    filled(tmp_path / ".out.abcdefgh.part" / "old", *OWN)
+    filled(tmp_path / ".out.ijklmnop.part", "half.txt")
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "out", own):
+        assert files_of(tmp_path / "out") == sorted(OWN)
+        raise RuntimeError
+    assert files_of(tmp_path) == sorted(f"out/{name}" for name in OWN)
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+def test_what_a_killed_removal_left_goes_unless_it_is_somebodys(
+    tmp_path: Path, foreign: bool
+) -> None:
+    filled(tmp_path / ".out.abcdefgh.part" / "old", "a.txt", *(["x.txt"] if foreign else []))
+    filled(tmp_path / "out", *OWN)
+    replaced(tmp_path / "out")
+    assert files_of(tmp_path / "out") == ["new.txt"]
+    assert (tmp_path / ".out.abcdefgh.part" / "old" / "x.txt").exists() == foreign
+    assert (tmp_path / ".out.abcdefgh.part").exists() == foreign
