@@ -47,9 +47,26 @@ def command(file: Path, graph: bool, batch: int | None, gpu: str | None, as_json
         places = f"{len(record['inner_tensors'])} places, for verify --per-block"
         description["record"] = {**record, "inner_tensors": places}
     kind = description["kind"]
-    print_table(f"{file.name}: {kind}", ("what", "value"), flat_rows(description))
+    _print_sections(f"{file.name}: {kind}", description)
     if inventory is not None:
         _print_inventory(inventory)
+
+
+#: Rows up to which a description is one table.
+_ONE_TABLE = 20
+
+
+def _print_sections(title: str, description: dict[str, Any]) -> None:
+    """One table, or where that would be long, one for each mapping that the description holds."""
+    if len(list(flat_rows(description))) <= _ONE_TABLE:
+        print_table(title, ("what", "value"), flat_rows(description))
+        return
+    parts = {key: item for key, item in description.items() if isinstance(item, dict) and item}
+    rest = {key: item for key, item in description.items() if key not in parts}
+    print_table(title, ("what", "value"), flat_rows(rest))
+    for key, part in parts.items():
+        # Names stay whole: a row found by grep says what it is about.
+        print_table(key, ("what", "value"), flat_rows(part, f"{key}."))
 
 
 _BLOCK_COLUMNS = ("block", "nodes", "types", "launches", "parameters", "activations, MB")

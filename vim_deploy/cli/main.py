@@ -75,7 +75,8 @@ def cli(ctx: click.Context, verbose: int, quiet: bool, log_format: str) -> None:
     VIM_DEPLOY_COMMAND_OPTION.
     """
     configure(-1 if quiet else min(verbose, 2), log_format)
-    ctx.obj = {"verbose": verbose, "quiet": quiet}
+    if verbose > 1:
+        ctx.obj["traces"] = True
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -89,19 +90,20 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line; the exit code."""
-    traces = "-vv" in arguments or arguments.count("-v") > 1
     try:
-        return _run(arguments, traces)
+        return _run(arguments)
     except (KeyboardInterrupt, click.Abort):
         streams.note("interrupted: unfinished outputs were not written")
         return int(ExitCode.INTERRUPTED)
 
 
-def _run(arguments: list[str], traces: bool) -> int:
+def _run(arguments: list[str]) -> int:
+    # Filled by the options as click reads them: they can also come from the environment.
+    asked: dict[str, bool] = {}
     try:
         interrupts.check()
         # A command that ends early with a status of its own hands it over as the return value.
-        status = cli.main(args=arguments, prog_name="vim-deploy", standalone_mode=False)
+        status = cli.main(args=arguments, prog_name="vim-deploy", standalone_mode=False, obj=asked)
         return status if isinstance(status, int) else int(ExitCode.OK)
     except click.exceptions.Exit as end:
         return end.exit_code
@@ -123,22 +125,22 @@ def _run(arguments: list[str], traces: bool) -> int:
         # Libraries turn the KeyboardInterrupt that stops them into errors of their own.
         if interrupts.requested():
             raise KeyboardInterrupt from error
-        return _report(error, arguments, traces)
+        return _report(error, asked)
 
 
-def _report(error: Exception, arguments: list[str], traces: bool) -> int:
-    """Print what went wrong; the exit code."""
+def _report(error: Exception, asked: dict[str, bool]) -> int:
+    """Print what went wrong; the exit code. ``asked`` says ``as_json`` and ``traces``."""
     known = error if isinstance(error, VimDeployError) else None
     if isinstance(error, OSError) and _met_by_click(error):
         known = streams.output_error(error)
     known = known or of_the_machine(error)
-    if known is None or traces:
+    if known is None or asked.get("traces"):
         streams.note("".join(traceback.format_exception(error)).rstrip("\n"))
     if known is None:
         streams.note("this is a defect of vim-deploy: please report the lines above")
         return int(ExitCode.UNEXPECTED)
     try:
-        print_error(known, as_json="--json" in arguments)
+        print_error(known, as_json=asked.get("as_json", False))
     except streams.ReaderGoneError:
         return int(ExitCode.READER_GONE)
     except VimDeployError as unprintable:

@@ -17,15 +17,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vim_deploy.cli import streams
+from vim_deploy.cli.tables import one_line, table_text
 from vim_deploy.errors import VimDeployError
 from vim_deploy.text import printable, storable
 
-#: Columns of a table that goes to a file or pipe.
-_WIDTH_OF_FILES = 120
-
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from vim_deploy.engine.build_process import BuildProgress, ProgressCallback
 
 
@@ -61,13 +57,14 @@ def result(text: str) -> None:
 def print_error(error: VimDeployError, *, as_json: bool) -> None:
     """The coded error for people, and as JSON when that was asked for."""
     # A message is one line, also when a name in it is not.
-    message = printable(error.message).replace("\n", "\\n")
+    message = one_line(error.message)
     label = f"error {error.code}"
     if streams.has_colours(sys.stderr):
         label = click.style(label, fg="red", bold=True)
     lines = [f"{label}: {message}"]
     lines += [
-        f"  {name}: {printable(text)}"
+        # Further lines are set in: none of them can be taken for an error of ours.
+        f"  {name}: {printable(text)}".replace("\n", "\n       ")
         for name, text in (("why", error.why), ("fix", error.fix))
         if text
     ]
@@ -82,31 +79,12 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     if as_note and _is_quiet():
         return
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
-    table = Table()
-    for column in columns:
-        table.add_column(printable(column), overflow="fold")
-    for row in rows:
-        # As Text: cells such as 'vim-deploy[rtx]' are not rich's markup.
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    console = Console(stderr=as_note)
-    if not console.is_terminal:
-        console.width = _WIDTH_OF_FILES
-    text = _rendered(console, printable(title), table)
+    text = table_text(Console(stderr=as_note), title, columns, [tuple(row) for row in rows])
     if as_note:
         streams.note_styled(text)
     else:
         streams.write_result(text)
-
-
-def _rendered(console: Console, title: str, table: object) -> str:
-    """What the console would print: what is written is written in one place."""
-    with console.capture() as capture:
-        console.print(title, markup=False, highlight=False)
-        console.print(table)
-    return capture.get().rstrip("\n")
 
 
 def command_line() -> tuple[str, ...]:
@@ -130,7 +108,7 @@ def build_progress() -> Iterator[ProgressCallback | None]:
         def show(state: BuildProgress) -> None:
             bar.update(
                 task,
-                description=printable(state.phase),
+                description=one_line(state.phase),
                 completed=state.step,
                 total=state.steps or None,
             )

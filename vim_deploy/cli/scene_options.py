@@ -136,7 +136,7 @@ def _rows(image: SceneResult) -> list[tuple[str, str, str, str]]:
     windows = "1 window" if image.windows == 1 else f"{image.windows} windows"
     size, run = (image.height, image.width), (image.run_height, image.run_width)
     at = "" if run == size else f" at {run[0]} x {run[1]}"
-    name = f"{image.file}\n{size[0]} x {size[1]}, {windows}{at}"
+    name = f"{image.file}: {size[0]} x {size[1]}, {windows}{at}"
     return [(name, *rows[0][1:]), *rows[1:]]
 
 
