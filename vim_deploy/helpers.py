@@ -67,7 +67,7 @@ def start_helper(command: Sequence[str], stderr: int | IO[bytes]) -> subprocess.
             stdout=subprocess.PIPE,
             stderr=stderr,
             # The user's may be gone, or not to be entered.
-            cwd=_PACKAGE,
+            cwd=_PACKAGE.parent,
             start_new_session=True,
         )
     except BlockingIOError as error:

@@ -102,6 +102,11 @@ def verify(
             batches = batches_to_run(runner, options.batches)
             results = compare_runners(reference, runner, cases, batches, tolerance)
             name = reference.name if reference else f"stored outputs {Path(against).name}"
+            notes = (
+                *candidate.notes,
+                *_not_stored(runner, stored, Path(against)),
+                *_not_given(runner, reference),
+            )
             blocks = None
             if options.per_block and reference is not None:
                 limit = options.limits.get("relative_l2", part_limit(candidate.precision))
@@ -120,11 +125,7 @@ def verify(
             tolerance=tolerance,
             results=results,
             command=tuple(command),
-            notes=(
-                *candidate.notes,
-                *_not_stored(runner, stored, Path(against)),
-                *_not_given(runner, reference),
-            ),
+            notes=notes,
             blocks=blocks,
         )
 

@@ -80,6 +80,12 @@ std::string cleaned(std::string_view text, bool keep_line_ends) {
             write_out(out, code);
         }
         text.remove_prefix(length);
+        // What an escape begins is written out with it: alone it would still read as a command
+        // wherever the escape is added or decoded again.
+        if (code == 0x1B && !text.empty() && text[0] > ' ' && text[0] < 0x7F) {
+            write_out(out, static_cast<unsigned char>(text[0]));
+            text.remove_prefix(1);
+        }
     }
     return out;
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tests.support.sick_models import INFO, nan_classifier, overflowing_classifi
 from vim_deploy.cli.main import run
 from vim_deploy.errors import VimDeployError
 from vim_deploy.package.golden import differences, golden_outputs, limits_for
+from vim_deploy.parity.metrics import Tolerance
 from vim_deploy.run.ort_runner import OrtRunner
 
 pytest.importorskip("onnxruntime")
@@ -113,13 +115,13 @@ def test_stored_outputs_of_a_package_are_judged(tmp_path: Path) -> None:
     sick = OrtRunner(nan_classifier(tmp_path / "s.onnx"))
     with pytest.raises(VimDeployError, match="VIM-430"):
         golden_outputs(sick, images)
-    limits = limits_for("fp32")
+    limits = Tolerance(**limits_for("fp32"))
     values = {"logits": np.full((2, 4), np.nan, np.float32)}
     assert "NaN or Inf" in differences(values, values, limits)[0]
     assert differences({}, {}, limits)
     well = {"logits": np.zeros((2, 4), np.float32)}
     assert differences(well, well, limits) == []
-    assert differences(well, well, {**limits, "atol": None})
+    assert differences(well, well, dataclasses.replace(limits, atol=None))
 
 
 def test_bench_reports_and_refuses_nan(capsys: Any, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_every_character_as_in_python() -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        (b"\x1b]0;title\x07 \x1b[31mred", r"\x1b]0;title\x07 \x1b[31mred"),
+        (b"\x1b]0;title\x07 \x1b[31mred", r"\x1b\x5d0;title\x07 \x1b\x5b31mred"),
         (b"two\nlines\r\t", r"two\nlines\r\t"),
         (b"\xff\xc0\x80\xed\xa0\x80\xf5", r"\xff\xc0\x80\xed\xa0\x80\xf5"),
         (b"\xc2\x9b31m", r"\x9b31m"),
@@ -61,3 +61,17 @@ def test_every_character_as_in_python() -> None:
 )
 def test_what_is_shown(text: bytes, line: str) -> None:
     assert answers([text]) == [line]
+
+
+def test_escape_sequences_as_in_python() -> None:
+    texts = [
+        "\x1b[2J",
+        "a\x1b]0;title\x07b",
+        "\x1b",
+        "\x1b\x1b[H",
+        "\x1b ",
+        "\x1bé",
+        "\x1b\x7f",
+        "\x9b2J",
+    ]
+    assert answers([text.encode() for text in texts]) == [printable(text) for text in texts]

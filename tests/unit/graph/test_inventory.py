@@ -132,10 +132,10 @@ def test_command(
     assert [block["launches"] for block in found["blocks"]][:2] == [7, 7]
     assert run(["inspect", str(path), "--graph"]) == 0
     printed = capsys.readouterr()
-    assert "VimBiSelectiveScan" in printed.err
-    assert "kernel launches expected" in printed.err
+    assert "VimBiSelectiveScan" in printed.out
+    assert "kernel launches expected" in printed.out
     assert run(["inspect", str(path)]) == 0
-    assert "launches" not in capsys.readouterr().err
+    assert "launches" not in capsys.readouterr().out
 
 
 def test_command_refuses_what_it_would_ignore(

@@ -134,12 +134,12 @@ def test_the_list_names_the_figures_of_each_task(capsys: pytest.CaptureFixture[s
     listed = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)["recipes"]}
     assert listed["upernet-vim-tiny"]["published"]["miou"] == 41.0
     assert run(["recipes", "list"]) == 0
-    words = " ".join(capsys.readouterr().err.split())
+    words = " ".join(capsys.readouterr().out.split())
     assert "top-1 76.1" in words
     assert "mIoU 41" in words
     assert "box AP 45.7" in words
     assert run(["recipes", "show", "vimdet-tiny"]) == 0
-    shown = capsys.readouterr().err
+    shown = capsys.readouterr().out
     assert "dense.pyramid.out_channels" in shown
     assert "published.box_ap" in shown
     assert "published.top1" not in shown

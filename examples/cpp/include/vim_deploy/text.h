@@ -9,9 +9,9 @@
 
 namespace vim_deploy {
 
-//! `text` with every character that does not print written out: controls as `\x1b`, marks that turn
-//! the direction of text, line separators and private characters as `\u202e`, bytes that are not
-//! UTF-8 as `\x9b`. Line ends stay.
+//! `text` with every character that does not print written out: controls as `\x07`, an escape with
+//! what it begins as `\x1b\x5b`, marks that turn the direction of text, line separators and private
+//! characters as `\u202e`, bytes that are not UTF-8 as `\x9b`. Line ends stay.
 std::string printable(std::string_view text);
 
 //! The same as one line: line ends are written out, too.
