@@ -74,6 +74,10 @@ def finished() -> None:
     _finished.set()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    # An extension that runs Python text, and is left by KeyboardInterrupt, makes the interpreter
+    # end itself by SIGINT in the end, whatever the exit status, until the next text is run
+    # (CPython's run_eval_code_obj: unhandled_keyboard_interrupt).
+    exec("")  # noqa: S102 - no text of anybody
 
 
 @contextlib.contextmanager

@@ -18,6 +18,8 @@ else:
     import tomli as tomllib
 
 LOCKS = sorted((REPOSITORY / "requirements").glob("*.lock"))
+#: What a package's server installs at its first start.
+SERVED = sorted((REPOSITORY / "vim_deploy/package/templates").glob("requirements-*.txt.in"))
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 #: The Pythons of pyproject.toml on the machines that this is made for.
 MACHINES = [
@@ -32,7 +34,7 @@ def entries(path: Path) -> list[tuple[Requirement, list[str]]]:
     text = re.sub(r"\\\n", " ", path.read_text(encoding="utf-8"))
     found = []
     for line in text.splitlines():
-        if line.strip() and not line.startswith("#"):
+        if line.strip() and not line.startswith(("#", "-r ")):
             words = line.split(" --hash")
             found.append((Requirement(words[0].strip()), [f"--hash{word}" for word in words[1:]]))
     return found
@@ -62,7 +64,7 @@ def wanted() -> list[Requirement]:
     return [Requirement(text) for text in texts]
 
 
-@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)
+@pytest.mark.parametrize("lock", [*LOCKS, *SERVED], ids=lambda path: path.name)
 def test_every_entry_is_exact_and_has_hashes(lock: Path) -> None:
     assert entries(lock)
     for requirement, hashes in entries(lock):
@@ -91,3 +93,17 @@ def test_the_files_kept_by_hand_name_one_torch() -> None:
     assert [str(item) for item, _ in locked] == [(folder / "torch.in").read_text().strip()]
     # Hashes kept by hand are easily pasted twice.
     assert len(set(locked[0][1])) == len(locked[0][1])
+
+
+@pytest.mark.parametrize("name", ["model", "server"])
+def test_the_served_pins_are_those_asked_for(name: str) -> None:
+    asked = [
+        Requirement(line)
+        for line in (REPOSITORY / f"requirements/{name}.in").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
+    template = REPOSITORY / f"vim_deploy/package/templates/requirements-{name}.txt.in"
+    locked = [item for item, _ in entries(template)]
+    assert sorted((item.name, str(item.specifier)) for item in asked) == sorted(
+        (item.name, str(item.specifier)) for item in locked
+    )

@@ -41,3 +41,66 @@ def test_swallowed_interrupt(tmp_path: Path, signal: str, said: str) -> None:
     )
     assert done.stdout.strip() == said
     assert [path.name for path in tmp_path.iterdir()] == ([] if said else ["out"])
+
+
+ENDING = """
+import os, signal, sys, time
+from pathlib import Path
+from vim_deploy import interrupts
+interrupts.GRACE_SECONDS = 1.0
+interrupts.install()
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+if sys.argv[1] == "swallowed":
+    Path("scratch").write_text("")
+    with interrupts.scratch(Path("scratch")):
+        try:
+            interrupt()
+        except KeyboardInterrupt:
+            pass  # as a library would
+        time.sleep(60)
+elif sys.argv[1] == "deferred":
+    try:
+        with interrupts.deferred():
+            interrupt()
+            print("to the end of the block", flush=True)
+        print("behind it", flush=True)
+    except KeyboardInterrupt:
+        interrupts.finished()
+        sys.exit(130)
+elif sys.argv[1] == "within a text":
+    try:
+        exec("interrupt()")
+    except KeyboardInterrupt:
+        interrupts.finished()
+        sys.exit(130)
+elif sys.argv[1] == "over":
+    interrupts.finished()
+    interrupt()
+    sys.exit(0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("case", "status", "said"),
+    [
+        ("swallowed", 130, ""),
+        ("deferred", 130, "to the end of the block"),
+        ("within a text", 130, ""),
+        ("over", 0, ""),
+    ],
+)
+def test_how_an_interrupted_process_ends(tmp_path: Path, case: str, status: int, said: str) -> None:
+    """Also where a library swallows the exception, or its own Python text was left by it."""
+    done = subprocess.run(
+        [sys.executable, "-c", ENDING, case],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == status, done.stderr
+    assert done.stdout.strip() == said
+    assert list(tmp_path.iterdir()) == []

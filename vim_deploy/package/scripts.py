@@ -14,6 +14,8 @@ from vim_deploy.errors import VimDeployError
 
 #: Where a package stands inside a container.
 _INSIDE = "/package"
+#: What no client is served, as ``templates/server.py`` explains it.
+_CLOSED = "shared-memory,logging,trace,model-repository:no client=refused"
 #: The container of the server release that serves the python runtime here (Triton 2.51 is 24.10).
 PYTHON_IMAGE = "nvcr.io/nvidia/tritonserver:24.10-py3"
 
@@ -55,11 +57,12 @@ def scripts(around: Surroundings) -> dict[str, str]:
     """Text of every script and side file by its name in the package."""
     files = {"client.py": template("client.py"), "compose.yaml": _compose(around)}
     if around.runtime == "python":
-        requirements = template("requirements-server.txt")
-        short = hashlib.sha256(requirements.encode()).hexdigest()[:12]
+        files["requirements-server.txt"] = template("requirements-server.txt")
+        files["requirements-model.txt"] = template("requirements-model.txt")
+        pinned = files["requirements-server.txt"] + files["requirements-model.txt"]
+        short = hashlib.sha256(pinned.encode()).hexdigest()[:12]
         files["run.sh"] = fill(template("run_local.sh"), requirements=short)
         files["server.py"] = template("server.py")
-        files["requirements-server.txt"] = requirements
         files["Dockerfile"] = fill(template("Dockerfile"), image=around.image or PYTHON_IMAGE)
     else:
         files["run.sh"] = _run_in_container(around)
@@ -69,7 +72,12 @@ def scripts(around: Surroundings) -> dict[str, str]:
 def server_options(around: Surroundings) -> list[str]:
     """Options of ``tritonserver`` inside a container."""
     # The configuration is complete: an engine that does not load is then reported as such.
-    options = [f"--model-repository={_INSIDE}/models", "--disable-auto-complete-config"]
+    options = [
+        f"--model-repository={_INSIDE}/models",
+        "--disable-auto-complete-config",
+        f"--http-restricted-api={_CLOSED}",
+        f"--grpc-restricted-protocol={_CLOSED}",
+    ]
     if around.plugin:
         options.append(f"--backend-config=tensorrt,plugins={_INSIDE}/plugins/{around.plugin}")
     if around.record is not None and is_version_compatible(around.record):
