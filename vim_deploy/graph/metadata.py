@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
 
 from vim_deploy.errors import VimDeployError
-from vim_deploy.files import require_file
+from vim_deploy.graph.onnx_file import read_model
 from vim_deploy.graph.stored_export import read_export
 from vim_deploy.specs import ExportInfo, TensorSpec
 from vim_deploy.untrusted import parse_json
@@ -54,30 +53,8 @@ def _unreadable(why: str) -> VimDeployError:
 
 
 def load_model(path: Path) -> onnx.ModelProto:
-    """Parse an ONNX file.
-
-    Raises:
-        VimDeployError: VIM-401 when missing, VIM-409 when empty, truncated or not ONNX.
-    """
-    require_file(path, "ONNX model")
-    try:
-        model = onnx.load(str(path))
-    except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise VimDeployError(
-            "VIM-409",
-            f"{path} is not a readable ONNX model",
-            why=f"{type(error).__name__}: {error}",
-            fix="export it again: vim-deploy export CHECKPOINT -o " + str(path),
-        ) from error
-    # protobuf parses an empty file, and many text files, as a message without content.
-    if not model.graph.node or not model.graph.output:
-        raise VimDeployError(
-            "VIM-409",
-            f"{path} is not a readable ONNX model",
-            why="it parses, but holds no nodes or no outputs",
-            fix="export it again: vim-deploy export CHECKPOINT -o " + str(path),
-        )
-    return model
+    """Parse an ONNX file, weights beside it included; errors as ``onnx_file.read_model``."""
+    return read_model(path)
 
 
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:

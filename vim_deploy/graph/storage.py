@@ -10,12 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import (
     ExternalDataInfo,
     set_external_data,
@@ -23,7 +22,9 @@ from onnx.external_data_helper import (
     write_external_data_tensors,
 )
 
+from vim_deploy.errors import VimDeployError
 from vim_deploy.files import atomic_output, output_errors
+from vim_deploy.graph.onnx_file import read_model, tensors_of
 
 #: Bytes of weights that one file holds: protobuf's limit of 2**31 - 1 bytes a message, less room
 #: for the rest. Nodes, names and functions of a 24-layer model take less than 1 MiB.
@@ -179,25 +180,18 @@ def owned_data(path: Path) -> Path | None:
     if not path.is_file() or not data.is_file():
         return None
     try:
-        model = onnx.load(str(path), load_external_data=False)
-    except (DecodeError, OSError):
+        model = read_model(path, external_data=False)
+    except VimDeployError:
         return None
     return data if data.name in external_names(model) else None
 
 
 def external_names(model: onnx.ModelProto) -> list[str]:
     """Names, relative to the model's folder, of the files that hold weights of ``model``."""
-    tensors = [*model.graph.initializer, *_tensors_in(model.graph.node)]
-    for function in model.functions:
-        tensors.extend(_tensors_in(function.node))
-    names = {ExternalDataInfo(tensor).location for tensor in tensors if uses_external_data(tensor)}
-    return sorted(names)
-
-
-def _tensors_in(nodes: Iterable[NodeProto]) -> Iterator[TensorProto]:
-    for node in nodes:
-        for attribute in node.attribute:
-            yield from (attribute.t, *attribute.tensors)
-            for graph in (attribute.g, *attribute.graphs):
-                yield from graph.initializer
-                yield from _tensors_in(graph.node)
+    return sorted(
+        {
+            ExternalDataInfo(tensor).location
+            for tensor in tensors_of(model)
+            if uses_external_data(tensor)
+        }
+    )

@@ -14,6 +14,7 @@ from vim_deploy.files import require_file, sha256_of
 from vim_deploy.graph import metadata
 from vim_deploy.graph.activations import measure_activations
 from vim_deploy.graph.inventory import take_inventory
+from vim_deploy.graph.onnx_file import read_model
 from vim_deploy.graph.rewrite import opset_version
 from vim_deploy.graph.scan_bound import find_gpu, predict
 from vim_deploy.graph.storage import external_names
@@ -138,7 +139,7 @@ def _activations(model: onnx.ModelProto, info: ExportInfo | None) -> dict[str, A
 
 def _external_data(path: Path) -> list[dict[str, Any]]:
     """The files beside ``path`` that hold its weights; ``load_model`` has read them already."""
-    model = onnx.load(str(path), load_external_data=False)
+    model = read_model(path, external_data=False)
     files = [(name, path.parent / name) for name in external_names(model)]
     return [
         {"file": name, "bytes": file.stat().st_size, "sha256": sha256_of(file)}

@@ -61,6 +61,7 @@ def test_contents_of_a_python_package(toy: Path, tmp_path: Path) -> None:
         "models/toy/1/model.py",
         "models/toy/config.pbtxt",
         "models/toy/labels.txt",
+        "requirements-model.txt",
         "requirements-server.txt",
         "run.sh",
         "server.py",

@@ -1,0 +1,267 @@
+"""The one door through which an ONNX file of anybody's comes in.
+
+protobuf takes nearly any bytes for a message, and onnx reads what it is told to beside the file.
+Here it is made sure that what comes in is a graph that later code may walk: types are known, sizes
+are sizes, weights have the bytes their shapes need, functions do not call themselves, and external
+data lie in the model's folder. Whether the graph makes sense is for the runtimes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, helper
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+from vim_deploy.errors import VimDeployError
+from vim_deploy.files import require_file
+from vim_deploy.graph.rewrite import DEFAULT_DOMAINS
+from vim_deploy.ranges import MOST_ELEMENTS, SIZE
+
+#: Graphs within graphs; an exported scan body is one, and no runtime takes many.
+_MAX_NESTING = 16
+#: Vim-Base in its unrolled form has 30,000 nodes.
+_MAX_NODES = 1_000_000
+_MAX_OPSET = 1000
+#: What onnx and protobuf raise for damaged files and for external data that are not as described.
+_UNREADABLE = (
+    DecodeError, OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError,
+    RecursionError, OverflowError, onnx.checker.ValidationError,
+)  # fmt: skip
+#: Field of a tensor that holds its numbers when they are not raw, and numbers for one element.
+_FIELDS: dict[int, tuple[str, int]] = {
+    TensorProto.FLOAT: ("float_data", 1),
+    TensorProto.COMPLEX64: ("float_data", 2),
+    TensorProto.DOUBLE: ("double_data", 1),
+    TensorProto.COMPLEX128: ("double_data", 2),
+    TensorProto.INT64: ("int64_data", 1),
+    TensorProto.UINT32: ("uint64_data", 1),
+    TensorProto.UINT64: ("uint64_data", 1),
+    TensorProto.STRING: ("string_data", 1),
+}
+_ATTRIBUTE_FIELDS: dict[int, str] = {
+    AttributeProto.FLOAT: "f", AttributeProto.INT: "i", AttributeProto.STRING: "s",
+    AttributeProto.TENSOR: "t", AttributeProto.GRAPH: "g", AttributeProto.FLOATS: "floats",
+    AttributeProto.INTS: "ints", AttributeProto.STRINGS: "strings",
+    AttributeProto.TENSORS: "tensors", AttributeProto.GRAPHS: "graphs",
+}  # fmt: skip
+
+
+def unreadable(path: Path, why: str) -> VimDeployError:
+    """VIM-409 for ``path``."""
+    return VimDeployError(
+        "VIM-409",
+        f"{path} is not a readable ONNX model",
+        why=why,
+        fix=f"export it again: vim-deploy export CHECKPOINT -o {path}",
+    )
+
+
+def read_model(path: Path, *, external_data: bool = True) -> onnx.ModelProto:
+    """Parse an ONNX file.
+
+    Args:
+        path: of the file.
+        external_data: read weights that lie beside it, too.
+
+    Raises:
+        VimDeployError: VIM-401 when missing, VIM-409 when empty, truncated, not ONNX, or not as
+            this module's docstring says.
+    """
+    require_file(path, "ONNX model")
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+        flaw = next(_flaws(model), None)
+        if flaw is None and external_data and any(map(uses_external_data, tensors_of(model))):
+            onnx.load_external_data_for_model(model, str(path.parent))
+            flaw = next(_loaded_flaws(model), None)
+    except _UNREADABLE as error:
+        raise unreadable(path, f"{type(error).__name__}: {error}") from error
+    if flaw is not None:
+        raise unreadable(path, flaw)
+    return model
+
+
+def tensors_of(model: onnx.ModelProto) -> Iterator[TensorProto]:
+    """Every tensor of a model: weights, constants, and those of graphs and functions within."""
+    for graph in _graphs(model):
+        yield from graph.initializer
+    for node in _nodes(model):
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+
+
+def _graphs(model: onnx.ModelProto) -> Iterator[GraphProto]:
+    yield model.graph
+    for node in _nodes(model):
+        for attribute in node.attribute:
+            yield from _graphs_of(attribute)
+
+
+def _graphs_of(attribute: AttributeProto) -> list[GraphProto]:
+    return [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
+
+
+def _nodes(model: onnx.ModelProto) -> Iterator[NodeProto]:
+    """Every node, those within graphs of attributes and functions included."""
+    waiting: list[tuple[Iterable[NodeProto], int]] = [(model.graph.node, 0)]
+    waiting += [(function.node, 0) for function in model.functions]
+    while waiting:
+        nodes, depth = waiting.pop()
+        if depth > _MAX_NESTING:
+            raise ValueError(f"graphs lie more than {_MAX_NESTING} deep within each other")
+        for node in nodes:
+            yield node
+            for attribute in node.attribute:
+                waiting += [(graph.node, depth + 1) for graph in _graphs_of(attribute)]
+
+
+def _flaws(model: onnx.ModelProto) -> Iterator[str]:
+    """What is wrong with a model, a sentence each; the weights beside it not yet read."""
+    # protobuf parses an empty file, and many text files, as a message without content.
+    if not model.graph.node or not model.graph.output:
+        yield "it parses, but holds no nodes or no outputs"
+    versions = [entry for entry in model.opset_import if entry.domain in DEFAULT_DOMAINS]
+    if len(versions) != 1 or not 1 <= versions[0].version <= _MAX_OPSET:
+        yield "it does not say which version of ONNX's operators it means"
+    for place, values in (("input", model.graph.input), ("output", model.graph.output)):
+        names = [value.name for value in values]
+        if len(set(names)) != len(names) or not all(names):
+            yield f"its {place}s have no names of their own"
+        for value in values:
+            yield from _value_flaws(place, value)
+    yield from _node_flaws(model)
+    for tensor in tensors_of(model):
+        yield from _tensor_flaws(tensor)
+    yield from _function_flaws(model.functions)
+
+
+def _value_flaws(place: str, value: onnx.ValueInfoProto) -> Iterator[str]:
+    kind = value.type.tensor_type
+    if not value.type.HasField("tensor_type") or not _is_known(kind.elem_type):
+        yield f"its {place} {value.name!r} is not a tensor of a known type"
+        return
+    sizes = [dim.dim_value for dim in kind.shape.dim if dim.HasField("dim_value")]
+    if any(not 0 <= size <= SIZE.high for size in sizes) or math.prod(sizes) > MOST_ELEMENTS:
+        yield f"its {place} {value.name!r} has the sizes {sizes[:8]}"
+
+
+def _node_flaws(model: onnx.ModelProto) -> Iterator[str]:
+    for count, node in enumerate(_nodes(model)):
+        if count == _MAX_NODES:
+            yield f"it has more than {_MAX_NODES} nodes"
+            return
+        if not node.op_type:
+            yield f"its node {node.name!r} has no operator"
+        names = [attribute.name for attribute in node.attribute]
+        if len(set(names)) != len(names):
+            yield f"its node {node.name!r} has an attribute twice"
+        for attribute in node.attribute:
+            field = _ATTRIBUTE_FIELDS.get(attribute.type)
+            refers = bool(attribute.ref_attr_name)
+            if not refers and (field is None or not _is_set(attribute, field)):
+                yield f"attribute {attribute.name!r} of its node {node.name!r} has no such value"
+
+
+def _is_set(attribute: AttributeProto, field: str) -> bool:
+    """Whether the field that the attribute's type names is there; lists may be empty."""
+    # A number of zero and an empty text may be left out by writers, too.
+    return field not in ("t", "g") or attribute.HasField(field)
+
+
+def _is_known(element: int) -> bool:
+    try:
+        helper.tensor_dtype_to_np_dtype(element)
+    except (KeyError, ValueError, TypeError):
+        return False
+    return True
+
+
+def _tensor_flaws(tensor: TensorProto) -> Iterator[str]:
+    what = f"its tensor {tensor.name!r}"
+    if not _is_known(tensor.data_type):
+        yield f"{what} is of no known type"
+        return
+    if any(not 0 <= dim <= SIZE.high for dim in tensor.dims):
+        yield f"{what} has the sizes {list(tensor.dims)[:8]}"
+        return
+    if math.prod(tensor.dims) > MOST_ELEMENTS:
+        yield f"{what} has the sizes {list(tensor.dims)[:8]}"
+    elif uses_external_data(tensor):
+        yield from _external_flaws(tensor, what)
+    elif _held(tensor) != _needed(tensor):
+        yield f"{what} holds {_held(tensor)} bytes or numbers, its shape needs {_needed(tensor)}"
+
+
+def _needed(tensor: TensorProto) -> int:
+    """Bytes of raw data, or numbers in the field of its type, for the tensor's shape."""
+    elements = math.prod(map(int, tensor.dims))
+    if tensor.HasField("raw_data"):
+        return _bytes_of(tensor.data_type, elements)
+    field, count = _field(tensor)
+    if field == "int32_data" and _bits(tensor.data_type) < 8:
+        # Two of four bits, or four of two bits, share a number.
+        return math.ceil(elements * _bits(tensor.data_type) / 8)
+    return elements * count
+
+
+def _held(tensor: TensorProto) -> int:
+    if tensor.HasField("raw_data"):
+        return len(tensor.raw_data)
+    return len(list(getattr(tensor, _field(tensor)[0])))
+
+
+def _field(tensor: TensorProto) -> tuple[str, int]:
+    return _FIELDS.get(int(tensor.data_type), ("int32_data", 1))
+
+
+def _bits(element: int) -> int:
+    name = TensorProto.DataType.Name(element)
+    if name in ("INT4", "UINT4", "FLOAT4E2M1"):
+        return 4
+    if name in ("INT2", "UINT2"):
+        return 2
+    return 8 * int(helper.tensor_dtype_to_np_dtype(element).itemsize)
+
+
+def _bytes_of(element: int, count: int) -> int:
+    return math.ceil(count * _bits(element) / 8)
+
+
+def _external_flaws(tensor: TensorProto, what: str) -> Iterator[str]:
+    location = ExternalDataInfo(tensor).location
+    place = PurePosixPath(location)
+    if not location or place.is_absolute() or ".." in place.parts or "\\" in location:
+        yield f"{what} lies outside the model's folder: {location!r}"
+
+
+def _loaded_flaws(model: onnx.ModelProto) -> Iterator[str]:
+    """What is wrong with the weights that lay beside a model."""
+    for tensor in tensors_of(model):
+        if tensor.HasField("raw_data") and _held(tensor) != _needed(tensor):
+            yield (
+                f"the data beside it have {_held(tensor)} bytes for the tensor {tensor.name!r}, "
+                f"its shape needs {_needed(tensor)}"
+            )
+
+
+def _function_flaws(functions: Iterable[FunctionProto]) -> Iterator[str]:
+    """Functions that call themselves, over others as well: runtimes inline them for ever."""
+    bodies = {(item.domain, item.name): item for item in functions}
+    calls = {
+        key: {(node.domain, node.op_type) for node in item.node} & set(bodies)
+        for key, item in bodies.items()
+    }
+    # Those that call nothing any more are taken away until none is left.
+    while calls:
+        done = {key for key, called in calls.items() if not called}
+        if not done:
+            yield f"its function {min(calls)[1]!r} calls itself"
+            return
+        calls = {key: called - done for key, called in calls.items() if key not in done}
