@@ -136,6 +136,10 @@ def _flaws(model: onnx.ModelProto) -> Iterator[str]:
             yield f"its {place}s have no names of their own"
         for value in values:
             yield from _value_flaws(place, value)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    for value in model.graph.input:
+        if value.name not in weights and not value.type.tensor_type.shape.dim:
+            yield f"its input {value.name!r} has no sizes, not even a batch"
     yield from _node_flaws(model)
     for tensor in tensors_of(model):
         yield from _tensor_flaws(tensor)

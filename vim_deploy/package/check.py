@@ -25,6 +25,7 @@ from vim_deploy.package.manifest import Manifest, read_manifest, require_intact
 from vim_deploy.package.plugin_probe import probe_in_process
 from vim_deploy.package.triton import CONFIG_NAME
 from vim_deploy.specs import TensorSpec
+from vim_deploy.untrusted import read_text
 
 TARGET = "triton"
 #: What ``package.cpp`` makes; its checks are there.
@@ -95,22 +96,26 @@ def static_checks(folder: Path, manifest: Manifest) -> list[Check]:
     return checks
 
 
+def _not_described(why: str) -> VimDeployError:
+    return VimDeployError(
+        "VIM-428",
+        f"{CONFIG_NAME} does not describe the model",
+        why=why,
+        fix="make the package again: vim-deploy package ARTIFACT",
+    )
+
+
 def _config(folder: Path, about: TritonAbout) -> Check:
     path = folder / about.folder / CONFIG_NAME
     try:
-        config = triton_schema.parse_model_config(path.read_text(encoding="utf-8"))
+        config = triton_schema.parse_model_config(read_text(path, _not_described))
     except VimDeployError as error:
         if error.exit_code != ExitCode.ENVIRONMENT:
             raise
         return Check("configuration", False, f"{error.message}: {error.fix}")
     wrong = _disagreements(config, about)
     if wrong:
-        raise VimDeployError(
-            "VIM-428",
-            f"{CONFIG_NAME} does not describe the model",
-            why="\n".join(wrong),
-            fix="make the package again: vim-deploy package ARTIFACT",
-        )
+        raise _not_described("\n".join(wrong))
     return Check("configuration", True, f"{CONFIG_NAME} fits Triton's schema and the model")
 
 

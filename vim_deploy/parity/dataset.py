@@ -17,6 +17,7 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file
 from vim_deploy.images import batch_from_crops, crop_from_file, find_images
 from vim_deploy.npz import opened_npz
+from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.run.base import Array, check_input
 from vim_deploy.specs import ExportInfo, TensorSpec
 
@@ -157,7 +158,7 @@ def open_dataset(
 
 def _class_count(info: ExportInfo) -> int:
     """Classes of the model; VIM-419 when it has none."""
-    count = int(info.model_config["num_classes"])
+    count = ModelConfig.from_dict(info.model_config).num_classes
     if count == 0 or info.head == "features":
         raise VimDeployError(
             "VIM-419",
