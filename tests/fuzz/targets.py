@@ -6,6 +6,7 @@ Valid inputs hold no time of their making, so that a number means the same input
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import io
@@ -46,9 +47,12 @@ def _picture(form: str) -> bytes:
 
 @functools.cache
 def _classifier() -> bytes:
+    from tests.support.engines import EXPORT
     from tests.support.packages import classifier
 
-    return _made(lambda folder: classifier(folder / MODEL))[MODEL]
+    config = {**EXPORT.model_config, "patch_size": 1, "stride": 1}
+    info = dataclasses.replace(EXPORT, model_config=config)
+    return _made(lambda folder: classifier(folder / MODEL, info=info))[MODEL]
 
 
 def _archive(**arrays: Any) -> bytes:
@@ -231,7 +235,7 @@ def _baselines() -> tuple[Files, ...]:
     return (_made(lambda folder: written(bench_report(measured(), measured("deit")), folder)),)
 
 
-_LABELS = "north\neast\nsouth\nwest\n".encode()
+_LABELS = b"north\neast\nsouth\nwest\n"
 _ALL = (
     Target("recipe", _recipes, (*on_toml(), *on_bytes(), Mutation(lines)),
            (Command(("recipes", "show", "{}/vim-tiny.toml")),
