@@ -52,6 +52,7 @@ class Target:
         commands: what reads the input, in this order.
         finish: mends what would hide the change, such as hashes that a manifest holds.
         valid_exits: of the commands for the valid inputs; others than 0 where they need a GPU.
+        free_bytes: memory that may be taken beside four times the input; libraries are part of it.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Target:
     commands: tuple[Command, ...]
     finish: Callable[[Files], Files] | None = None
     valid_exits: tuple[int, ...] = (0,)
+    free_bytes: int = 200 << 20
 
     def commands_for(self, number: int) -> list[tuple[Any, ...]]:
         """The argument lists that read input ``number``; of the valid seeds, -1, all."""

@@ -28,8 +28,6 @@ from tests.fuzz.cases import Files, Target, mutated
 
 CPU_SECONDS = 10
 WALL_SECONDS = 60
-#: Memory that a command may take beside what its input holds four times over.
-_FREE_BYTES = 200 << 20
 _ADDRESS_BYTES = 8 << 30
 _PRELOADED = ["numpy", "onnx", "onnxruntime", "torch", "vim_deploy.cli.main"]
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
@@ -101,7 +99,9 @@ def _last_of(text: str) -> str:
     return f"{errors[-1] if errors else 'unknown'} at {place}"
 
 
-def _judged(arguments: tuple[Any, ...], folder: Path, size: int) -> tuple[int, list[list[str]]]:
+def _judged(
+    arguments: tuple[Any, ...], folder: Path, size: int, free: int
+) -> tuple[int, list[list[str]]]:
     """Exit code and (kind, detail) of everything wrong with one command."""
     wrong: list[list[str]] = []
     logs = Path(tempfile.mkdtemp(prefix="fuzz-log-"))
@@ -130,7 +130,7 @@ def _judged(arguments: tuple[Any, ...], folder: Path, size: int) -> tuple[int, l
         wrong.append(["nan with exit 0", ascii(out[max(nan.start() - 200, 0) : nan.end() + 80])])
     if spent > CPU_SECONDS:
         wrong.append([f"more than {CPU_SECONDS} s of CPU time", f"{spent:.1f} s"])
-    if grown > 4 * size + _FREE_BYTES:
+    if grown > 4 * size + free:
         wrong.append(["memory", f"{grown >> 20} MiB for an input of {size} bytes"])
     return status, wrong
 
@@ -165,7 +165,8 @@ def _work(pipe: Any, name: str, seed: int) -> None:
                 write(files, folder)
                 os.chdir(folder)
                 pipe.send(("start", _shown(arguments)))
-                status, wrong = _judged(arguments, folder, sum(map(len, files.values())))
+                size = sum(map(len, files.values()))
+                status, wrong = _judged(arguments, folder, size, target.free_bytes)
                 os.chdir("/")
             if number < 0 and status not in target.valid_exits:
                 wrong.append([f"the valid input is refused with exit {status}", ""])

@@ -151,7 +151,7 @@ def _on(change: Any) -> Any:
             model = onnx.load_from_string(data)
             change(model, generator)
             return model.SerializeToString(deterministic=True)
-        except (DecodeError, ValueError, TypeError, OverflowError, IndexError):
+        except (DecodeError, ValueError, TypeError, AttributeError, OverflowError, IndexError):
             return data  # an earlier change has made it something else, or protobuf refuses
 
     return mutator

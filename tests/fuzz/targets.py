@@ -10,7 +10,9 @@ import dataclasses
 import functools
 import hashlib
 import io
+import itertools
 import json
+import pickletools
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -50,7 +52,7 @@ def _classifier() -> bytes:
     from tests.support.engines import EXPORT
     from tests.support.packages import classifier
 
-    config = {**EXPORT.model_config, "patch_size": 1, "stride": 1}
+    config = {**EXPORT.model_config, "patch_size": 1, "stride": 1, "num_classes": 4}
     info = dataclasses.replace(EXPORT, model_config=config)
     return _made(lambda folder: classifier(folder / MODEL, info=info))[MODEL]
 
@@ -208,6 +210,29 @@ def _zip(files: str) -> tuple[Mutation, ...]:
     return (Mutation(_members, files), Mutation(_members, files), *on_bytes(files))
 
 
+def _opcodes(data: bytes, generator: Random) -> bytes:
+    """A zip checkpoint with an opcode of its pickle dropped, doubled, moved or replaced."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        name = next(name for name in members if name.endswith("data.pkl"))
+        starts = [place for _, _, place in pickletools.genops(members[name])]
+    except Exception:  # an earlier change has made it something else
+        return data
+    bounds = [*starts, len(members[name])]
+    parts = [members[name][a:b] for a, b in itertools.pairwise(bounds)]
+    place = generator.randrange(len(parts))
+    others = (b"", parts[place] * 2, generator.choice(parts), b"cposix\nsystem\n", b"0", b"(", b"R",
+              b"\x8e" + b"\xff" * 7 + b"\x7f", b"r\xff\xff\xff\x7f", b"]" + b"a" * 9)  # fmt: skip
+    parts[place] = generator.choice(others)
+    members[name] = b"".join(parts)
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for each, content in members.items():
+            archive.writestr(zipfile.ZipInfo(each), content)
+    return file.getvalue()
+
+
 def _header(data: bytes, generator: Random) -> bytes:
     """A safetensors file with a change in its header's tree."""
     size = int.from_bytes(data[:8], "little")
@@ -220,6 +245,33 @@ def _labels(path: Path) -> object:
     from vim_deploy.cli.options import _read_labels
 
     return _read_labels(path)
+
+
+def _config(path: Path) -> object:
+    from vim_deploy.cli.options import _read_config
+    from vim_deploy.recipe.model_config import ModelConfig
+
+    return ModelConfig.from_dict(_read_config(path))
+
+
+def _policy(path: Path) -> object:
+    from vim_deploy.recipe.precision_policy import load_policy
+
+    return load_policy(path)
+
+
+def _policies() -> tuple[Files, ...]:
+    import vim_deploy.recipe
+
+    path = Path(vim_deploy.recipe.__file__).with_name("default-precision.toml")
+    return ({"p.toml": path.read_bytes(), "a.pth": _checkpoints()[0]["a.pth"]},)
+
+
+def _configs() -> tuple[Files, ...]:
+    from tests.support.models import tiny_config
+
+    config = dataclasses.asdict(tiny_config())
+    return ({"c.json": json.dumps(config).encode(), "a.pth": _checkpoints()[0]["a.pth"]},)
 
 
 def _baseline(path: Path) -> object:
@@ -244,6 +296,14 @@ _ALL = (
            (Command((_labels, "{}/l.txt")),)),
     Target("baseline", _baselines, (*on_json(), *on_bytes()),
            (Command((_baseline, "{}/bench.json")),)),
+    Target("policy", _policies, (*on_toml("p.toml"), *on_bytes("p.toml"), Mutation(lines, "*l")),
+           (Command((_policy, "{}/p.toml")),
+            Command(("export", "{}/a.pth", "--precision", "fp16", "--precision-policy", "{}/p.toml",
+                     "--no-check", "-o", "{}/o.onnx"), every=40)), free_bytes=800 << 20),
+    Target("config", _configs, (*on_json("c.json"), *on_bytes("c.json")),
+           (Command((_config, "{}/c.json")),
+            Command(("export", "{}/a.pth", "--config", "{}/c.json", "--no-check", "-o",
+                     "{}/o.onnx"), every=20)), free_bytes=800 << 20),
     Target("onnx", _onnx, (*on_onnx(MODEL), *on_bytes(MODEL)),
            (Command(("inspect", "{}/model.onnx")),
             Command(("inspect", "--graph", "{}/model.onnx")),
@@ -260,7 +320,8 @@ _ALL = (
     Target("dataset", _data_set, _zip("set.npz"),
            (Command(("verify", "{}/model.onnx", "--against", "{}/model.onnx", "--dataset",
                      "{}/set.npz")),), valid_exits=(0, 7)),
-    Target("checkpoint", _checkpoints, _zip("a.pth"), (Command(("inspect", "{}/a.pth")),)),
+    Target("checkpoint", _checkpoints,
+           (*[Mutation(_opcodes)] * 4, *_zip("a.pth")), (Command(("inspect", "{}/a.pth")),)),
     Target("safetensors", _safetensors, (Mutation(_header), Mutation(_header), *on_bytes()),
            (Command(("inspect", "{}/a.safetensors")),)),
     Target("manifest", _package, on_json("p/manifest.json"),
