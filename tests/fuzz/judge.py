@@ -31,7 +31,7 @@ WALL_SECONDS = 60
 _ADDRESS_BYTES = 8 << 30
 _PRELOADED = ["numpy", "onnx", "onnxruntime", "torch", "vim_deploy.cli.main"]
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
-_NAN = re.compile(r"(?<![\w.-])-?nan(?![\w.-])", re.IGNORECASE)
+_NAN = re.compile(r"(?<![\w.-])-?nan(?![\w.-])")  # not "NaN", the heading of a column
 
 
 @dataclass(frozen=True)
