@@ -9,6 +9,8 @@
 #   TORCH='torch==2.13.0'    a build of torch whose hash requirements/torch.lock does not have
 #   PYTEST_ARGS='-k digits'  more arguments for pytest
 #   WORKERS=2                processes that run tests; 0 runs them in one, in order
+#   FUZZ_ARGS='onnx --seed 1'  which inputs of which readers are fuzzed, and how many
+#   FUZZ_SECONDS=60          for each target of the C++ library
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,6 +18,8 @@ PIP_ARGS ?=
 TORCH ?= --require-hashes -r requirements/torch.lock
 PYTEST_ARGS ?=
 WORKERS ?= 2
+FUZZ_ARGS ?=
+FUZZ_SECONDS ?= 60
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -31,7 +35,7 @@ EXTRAS := torch ort rtx demo deit dev
 COMPILE := uv pip compile --quiet --universal --python-version 3.10 --generate-hashes \
 	--no-annotate --custom-compile-command 'make pins'
 
-.PHONY: help venv demo check test test-fast test-all bench bench-deit pins clean
+.PHONY: help venv demo check test test-fast test-all bench bench-deit fuzz pins clean
 
 help:
 	@echo "make venv       environment in $(VENV) from pinned versions"
@@ -39,6 +43,7 @@ help:
 	@echo "make test       style, types, all tests (what CI runs)"
 	@echo "make test-fast  style, types, tests without engine builds and slow ones"
 	@echo "make test-all   make test, then the demo"
+	@echo "make fuzz       damaged and hostile files for every reader of Python and C++"
 	@echo "make pins       renew requirements/*.lock: versions and hashes of what make venv installs"
 	@echo "make bench-deit cost of every stage from 224 to 1248 px, DeiT beside (20 minutes, quiet)"
 	@echo "make bench      time the stages for Vim-Ti at 224 and print ratios"
@@ -92,6 +97,10 @@ test-fast: check
 # The long kernel sweep and all eight GPU architectures: about half an hour more.
 test-all: export VIM_TEST_ALL = 1
 test-all: test demo
+
+fuzz: venv
+	$(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
+	tests/fuzz/cpp/run.sh $(FUZZ_SECONDS)
 
 bench: venv
 	$(BIN)/python benchmarks/spine.py

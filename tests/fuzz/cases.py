@@ -10,6 +10,7 @@ import fnmatch
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 #: Path below the folder of one input -> content.
 Files = Mapping[str, bytes]
@@ -31,10 +32,12 @@ class Mutation:
 class Command:
     """A command line that reads the files; ``{}`` in an argument is the folder of the input.
 
+    With a function first, that is called with the other arguments as paths.
+
     ``every``: it runs for each ``every``-th input, where it takes long.
     """
 
-    arguments: tuple[str, ...]
+    arguments: tuple[Any, ...]
     every: int = 1
 
 
@@ -48,6 +51,8 @@ class Target:
         mutations: what is changed; input number N gets number N modulo their count first.
         commands: what reads the input, in this order.
         finish: mends what would hide the change, such as hashes that a manifest holds.
+        valid_exits: of the commands for the valid inputs; others than 0 where they need a GPU.
+        free_bytes: memory that may be taken beside four times the input; libraries are part of it.
     """
 
     name: str
@@ -55,8 +60,10 @@ class Target:
     mutations: tuple[Mutation, ...]
     commands: tuple[Command, ...]
     finish: Callable[[Files], Files] | None = None
+    valid_exits: tuple[int, ...] = (0,)
+    free_bytes: int = 200 << 20
 
-    def commands_for(self, number: int) -> list[tuple[str, ...]]:
+    def commands_for(self, number: int) -> list[tuple[Any, ...]]:
         """The argument lists that read input ``number``; of the valid seeds, -1, all."""
         return [
             command.arguments
