@@ -27,6 +27,7 @@ from tests.fuzz.cases import Command, Files, Mutation, Mutator, Target
 from tests.fuzz.mutate_bytes import lines, on_bytes
 from tests.fuzz.mutate_onnx import on_onnx
 from tests.fuzz.mutate_structure import on_json, on_toml
+from tests.fuzz.mutate_zip import on_zip
 
 MODEL, PICTURE = "model.onnx", "picture.png"
 
@@ -171,43 +172,8 @@ def _relisted(files: Files) -> Files:
     return _hashed({**files, "p/manifest.json": json.dumps(value).encode()})
 
 
-def _members(data: bytes, generator: Random) -> bytes:
-    """A zip with a member renamed, doubled, dropped, compressed, or with changed contents."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = [(name, archive.read(name)) for name in archive.namelist()]
-    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, EOFError, KeyError):
-        return data
-    if not members:
-        return data
-    place, kind = generator.randrange(len(members)), generator.randrange(6)
-    name, content = members[place]
-    if kind == 0:
-        names = ("../x", "\x1b[31m", "a" * 60_000, "", name + "/x", members[0][0])
-        members[place] = (generator.choice(names), content)
-    elif kind == 1:
-        members.append((name, content[: len(content) // 2]))
-    elif kind == 2:
-        members.pop(place)
-    elif kind == 3:
-        members[place] = (name, bytes(64 << 20))
-    else:
-        changes = on_bytes()
-        members[place] = (name, generator.choice(changes).change(content, generator))
-    file = io.BytesIO()
-    packing = generator.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
-    packing = zipfile.ZIP_DEFLATED if kind == 3 else packing
-    import warnings
-
-    with warnings.catch_warnings(), zipfile.ZipFile(file, "w", packing) as archive:
-        warnings.simplefilter("ignore")
-        for name, content in members:
-            archive.writestr(zipfile.ZipInfo(name), content, compress_type=packing)
-    return file.getvalue()
-
-
 def _zip(files: str) -> tuple[Mutation, ...]:
-    return (Mutation(_members, files), Mutation(_members, files), *on_bytes(files))
+    return (*on_zip(files), *on_bytes(files))
 
 
 def _opcodes(data: bytes, generator: Random) -> bytes:
@@ -327,7 +293,7 @@ _ALL = (
     Target("manifest", _package, on_json("p/manifest.json"),
            (Command(("inspect", "{}/p")), Command(("package", "--check", "{}/p"))), _hashed),
     Target("package", _package,
-           (*on_bytes("p/[!m]*"), Mutation(_members, "*.npz"), Mutation(lines, "*.pbtxt"),
+           (*on_bytes("p/[!m]*"), *on_zip("*.npz"), Mutation(lines, "*.pbtxt"),
             Mutation(lines, "*labels.txt"), *on_onnx("*.onnx")),
            (Command(("package", "--check", "{}/p")),), _relisted),
     Target("record", _engine, (*on_json("*.json"), *on_bytes("*.json")),

@@ -19,6 +19,8 @@ _MODULE = "onnxruntime"
 #: Severity 3: errors only. Warnings speak about optimisations a user cannot act on.
 _LOG_ERRORS_ONLY = 3
 _LOG_FATAL = 4
+#: How ONNX Runtime says that it was refused memory.
+_MEMORY = ("llocate memory", "bad_alloc", "bad allocation", "out of memory", "BFCArena")
 
 #: Short name -> execution provider. The first one runs what it can; what TensorRT leaves, CUDA
 #: takes before the CPU does.
@@ -142,6 +144,29 @@ def create_session(model: Path | bytes, settings: SessionSettings, name: str) ->
         ) from error
     _require_started(providers[0], session.get_providers())
     return session
+
+
+def run_session(session: Any, outputs: list[str], inputs: dict[str, Any], name: str) -> list[Any]:  # noqa: ANN401
+    """What a session gives.
+
+    Raises:
+        VimDeployError: VIM-409 when the model fails on inputs of the shape it asks for. A lack of
+            memory is not the model's fault: that error comes as it is.
+    """
+    try:
+        values: list[Any] = session.run(outputs, inputs)
+    # Every error class of ONNX Runtime derives from RuntimeError or Exception by build.
+    except Exception as error:
+        text = str(error)
+        if isinstance(error, MemoryError) or any(part in text for part in _MEMORY):
+            raise
+        raise VimDeployError(
+            "VIM-409",
+            f"{name} fails in ONNX Runtime",
+            why=text.strip().splitlines()[0],
+            fix="export the model again; what the file asks of its operators cannot be done",
+        ) from error
+    return values
 
 
 def _require_started(wanted: str, got: list[str]) -> None:

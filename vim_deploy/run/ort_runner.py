@@ -88,6 +88,7 @@ class OrtRunner:
                 source = to_plugin_domain(model).SerializeToString()
         settings = ort.SessionSettings(provider, options, threads)
         self._session = ort.create_session(source, settings, path.name)
+        self._file = path.name
 
     @property
     def name(self) -> str:
@@ -107,7 +108,9 @@ class OrtRunner:
         check_input(self._input, image)
         if self._half and not self._rounds:
             image = image.astype(self._dtype)
-        values = self._session.run(list(self._outputs), {self._input.name: image})
+        values = ort.run_session(
+            self._session, list(self._outputs), {self._input.name: image}, self._file
+        )
         return {
             name: value.astype(np.float32) if value.dtype == np.float16 else value
             for name, value in zip(self._outputs, values, strict=True)
