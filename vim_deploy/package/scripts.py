@@ -16,6 +16,11 @@ from vim_deploy.errors import VimDeployError
 _INSIDE = "/package"
 #: The container of the server release that serves the python runtime here (Triton 2.51 is 24.10).
 PYTHON_IMAGE = "nvcr.io/nvidia/tritonserver:24.10-py3"
+#: Calls that make the server write where it may: into its backend's memory, into files that are
+#: to be its log or its traces. Triton has no switch for them, but asks for a header, as
+#: APIS:NAME=VALUE. No client can send this one: neither HTTP nor gRPC carries a line break in a
+#: header's name, so it may stand on the command line, which every user of a machine can read.
+_CLOSED = "shared-memory,logging,trace,model-repository:no\nbody=no\nbody"
 
 
 @dataclass(frozen=True)
@@ -58,9 +63,10 @@ def scripts(around: Surroundings) -> dict[str, str]:
         requirements = template("requirements-server.txt")
         short = hashlib.sha256(requirements.encode()).hexdigest()[:12]
         files["run.sh"] = fill(template("run_local.sh"), requirements=short)
-        files["server.py"] = template("server.py")
+        files["server.py"] = fill(template("server.py"), closed=json.dumps(_CLOSED)[1:-1])
         files["requirements-server.txt"] = requirements
-        files["Dockerfile"] = fill(template("Dockerfile"), image=around.image or PYTHON_IMAGE)
+        image = _safe(around.image) or PYTHON_IMAGE
+        files["Dockerfile"] = fill(template("Dockerfile"), image=image)
     else:
         files["run.sh"] = _run_in_container(around)
     return files
@@ -69,7 +75,12 @@ def scripts(around: Surroundings) -> dict[str, str]:
 def server_options(around: Surroundings) -> list[str]:
     """Options of ``tritonserver`` inside a container."""
     # The configuration is complete: an engine that does not load is then reported as such.
-    options = [f"--model-repository={_INSIDE}/models", "--disable-auto-complete-config"]
+    options = [
+        f"--model-repository={_INSIDE}/models",
+        "--disable-auto-complete-config",
+        f"--http-restricted-api={_CLOSED}",
+        f"--grpc-restricted-protocol={_CLOSED}",
+    ]
     if around.plugin:
         options.append(f"--backend-config=tensorrt,plugins={_INSIDE}/plugins/{around.plugin}")
     if around.record is not None and is_version_compatible(around.record):
