@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.markdown import PROGRAM, blocks, console_commands
 from tests.support.source import REPOSITORY
-from tests.support.triton import START_LIMIT, STOP_LIMIT, free_ports, prepare
+from tests.support.triton import START_LIMIT, STOP_LIMIT, environment_of, free_ports, prepare
 
 pytestmark = [pytest.mark.triton, pytest.mark.slow]
 PAGE = REPOSITORY / "docs" / "triton.md"
@@ -48,8 +48,7 @@ def test_from_a_checkpoint_to_a_running_server(
     (tmp_path / "tests").symlink_to(REPOSITORY / "tests")
     kept = {name: value for name, value in os.environ.items() if not name.startswith("VIM_")}
     ports = dict(zip(("HTTP", "GRPC", "METRICS"), map(str, free_ports(3)), strict=True))
-    assert request.config.cache is not None
-    environment = request.config.cache.mkdir("triton-server") / "venv"
+    environment = environment_of(request.config)
     variables = {
         **kept,
         **{f"VIM_{name}_PORT": port for name, port in ports.items()},

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.triton import Server, command_of, prepare, served, start_alone
+from tests.support.triton import Server, command_of, environment_of, prepare, served, start_alone
 from vim_deploy.package.repository import ServingOptions
 from vim_deploy.pipeline import export, package
 from vim_deploy.pipeline.exporting import ExportOptions
@@ -52,8 +52,7 @@ def tiny_package(
     path = export(wanted, place / "tiny.onnx", options).path
     serving = ServingOptions(runtime="python", max_batch=LARGEST, threads=1)
     folder = package(path, place / "served", PackageOptions(serving)).folder
-    assert request.config.cache is not None
-    environment = request.config.cache.mkdir("triton-server") / "venv"
+    environment = environment_of(request.config)
     prepare(folder, environment)
     return folder, environment
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.reference import DIGITS, load_case
 from tests.support.source import REPOSITORY
-from tests.support.triton import Server, listening, prepare, served
+from tests.support.triton import Server, environment_of, listening, prepare, served
 from vim_deploy.package.manifest import read_manifest, require_intact
 from vim_deploy.package.repository import ServingOptions
 from vim_deploy.parity.metrics import FP32_ATOL, FP32_RTOL
@@ -39,8 +39,7 @@ def digits_package(
     path = export("vim-digits", place / "digits.onnx", ExportOptions(check=False)).path
     serving = ServingOptions(runtime="python", queue_delay_us=2000)
     folder = package(path, place / "served", PackageOptions(serving)).folder
-    assert request.config.cache is not None
-    environment = request.config.cache.mkdir("triton-server") / "venv"
+    environment = environment_of(request.config)
     prepare(folder, environment)
     return folder, environment
 

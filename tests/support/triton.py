@@ -7,6 +7,7 @@ and say why.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import runpy
 import signal
@@ -24,12 +25,21 @@ from typing import Any
 
 import pytest
 
+from vim_deploy.package.scripts import template
+
 #: Seconds until the server is ready. A backend that cannot start makes it hang, not end.
 START_LIMIT = 60.0
 STOP_LIMIT = 45.0
 _SERVER, _STUB = "bin/tritonserver", "triton_python_backend_stub"
 #: What pip says when it gets no wheel here: no such release for this Python, or no index.
 _NO_WHEEL = ("No matching distribution", "Could not find a version", "Temporary failure", "Errno")
+
+
+def environment_of(config: pytest.Config) -> Path:
+    """Where the server's environment of these requirements is kept from run to run."""
+    assert config.cache is not None
+    short = hashlib.sha256(template("requirements-server.txt").encode()).hexdigest()[:12]
+    return config.cache.mkdir("triton-server") / short
 
 
 def prepare(package: Path, environment: Path) -> None:
@@ -167,11 +177,12 @@ def start_alone(
 
 
 @contextlib.contextmanager
-def served(package: Path, environment: Path, log: Path) -> Iterator[Server]:
-    """Serve a package for as long as the block lasts."""
+def served(package: Path, environment: Path, log: Path, **chosen: str) -> Iterator[Server]:
+    """Serve a package for as long as the block lasts; ``chosen`` are variables of the script."""
     http, grpc, metrics = free_ports(3)
     ports = {"VIM_HTTP_PORT": http, "VIM_GRPC_PORT": grpc, "VIM_METRICS_PORT": metrics}
-    variables = {**_variables(environment), **{name: str(port) for name, port in ports.items()}}
+    named = {name: str(port) for name, port in ports.items()}
+    variables = {**_variables(environment), **named, **chosen}
     with log.open("wb") as stream:
         process = subprocess.Popen(
             [package / "run.sh"], env=variables, stdout=stream, stderr=subprocess.STDOUT

@@ -14,10 +14,13 @@ from vim_deploy.errors import VimDeployError
 
 #: Where a package stands inside a container.
 _INSIDE = "/package"
-#: What no client is served, as ``templates/server.py`` explains it.
-_CLOSED = "shared-memory,logging,trace,model-repository:no client=refused"
 #: The container of the server release that serves the python runtime here (Triton 2.51 is 24.10).
 PYTHON_IMAGE = "nvcr.io/nvidia/tritonserver:24.10-py3"
+#: Calls that make the server write where it may: into its backend's memory, into files that are
+#: to be its log or its traces. Triton has no switch for them, but asks for a header, as
+#: APIS:NAME=VALUE. No client can send this one: neither HTTP nor gRPC carries a line break in a
+#: header's name, so it may stand on the command line, which every user of a machine can read.
+_CLOSED = "shared-memory,logging,trace,model-repository:no\nbody=no\nbody"
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,9 @@ def scripts(around: Surroundings) -> dict[str, str]:
         pinned = files["requirements-server.txt"] + files["requirements-model.txt"]
         short = hashlib.sha256(pinned.encode()).hexdigest()[:12]
         files["run.sh"] = fill(template("run_local.sh"), requirements=short)
-        files["server.py"] = template("server.py")
-        files["Dockerfile"] = fill(template("Dockerfile"), image=around.image or PYTHON_IMAGE)
+        files["server.py"] = fill(template("server.py"), closed=json.dumps(_CLOSED)[1:-1])
+        image = _safe(around.image) or PYTHON_IMAGE
+        files["Dockerfile"] = fill(template("Dockerfile"), image=image)
     else:
         files["run.sh"] = _run_in_container(around)
     return files

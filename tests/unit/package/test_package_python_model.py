@@ -188,3 +188,22 @@ def test_the_template_opens_no_network_and_no_pickle() -> None:
     text = template("python_model.py")
     for word in ("pickle", "socket", "http", "urllib", "eval(", "exec(", "subprocess"):
         assert word not in text
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_an_answer_that_is_no_number_is_an_error_of_its_request(started: Any, bad: float) -> None:
+    poisoned = images(2)
+    poisoned[1, 0, 0, 0] = bad
+    answers = started.execute([request(images(1)), request(poisoned), request(images(2))])
+    assert [answer.error is None for answer in answers] == [True, False, True]
+    assert "of the output 'logits' are NaN or infinite" in answers[1].error
+    np.testing.assert_allclose(
+        answers[2].tensors["logits"], expected(started, images(2)), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("rows", [0, 33])
+def test_a_batch_beyond_the_configured_one_is_refused(started: Any, rows: int) -> None:
+    answers = started.execute([request(images(rows)), request(images(1))])
+    assert f"{rows} rows, expected 1 to 32" in answers[0].error
+    assert answers[1].error is None

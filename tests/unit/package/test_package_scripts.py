@@ -80,6 +80,11 @@ def test_an_engine_is_served_by_the_version_that_built_it(tmp_path: Path, docker
     assert f"{made}/models:/package/models:ro" in server
     assert server[-1] == "--log-verbose=1"
     assert "--model-repository=/package/models" in server
+    for name in ("http-restricted-api", "grpc-restricted-protocol"):
+        (closed,) = [word for word in server if word.startswith(f"--{name}=")]
+        assert "=shared-memory,logging,trace,model-repository:" in closed
+        # Neither HTTP nor gRPC carries a line break in a header's name: nobody can send it.
+        assert "\n" in closed.partition(":")[2].partition("=")[0]
 
 
 @pytest.mark.parametrize("answer", ["10.9.0", "10.14.2", ""])
@@ -119,6 +124,16 @@ def test_addresses_and_image_can_be_chosen(tmp_path: Path, docker: Path) -> None
     assert "--gpus" not in server
 
 
+def test_a_folder_that_docker_cannot_mount_is_named(tmp_path: Path, docker: Path) -> None:
+    folder = tmp_path / "a:b"
+    folder.mkdir()
+    made = package(classifier(tmp_path / "m.onnx"), folder / "made").folder
+    done, calls = start(made, docker, VIM_TRITON_IMAGE="own:1")
+    assert done.returncode == 2
+    assert "a colon in its name" in done.stderr
+    assert calls == []
+
+
 def test_compose_files_are_yaml_and_stay_on_this_machine(tmp_path: Path) -> None:
     yaml = pytest.importorskip("yaml", reason="needs pip install pyyaml")
     plan = made_engine(tmp_path)
@@ -129,6 +144,7 @@ def test_compose_files_are_yaml_and_stay_on_this_machine(tmp_path: Path) -> None
         service = yaml.safe_load((folder / "compose.yaml").read_text())["services"]["triton"]
         assert all(port.startswith("${VIM_ADDRESS:-127.0.0.1}:") for port in service["ports"])
         assert service["command"][0] == "tritonserver"
+        assert sum("restricted" in word and "\n" in word for word in service["command"]) == 2
         assert service["volumes"][0] == "./models:/package/models:ro"
         assert ("build" in service) == (folder == python)
         assert ("deploy" in service) == (folder == plan)
@@ -136,8 +152,10 @@ def test_compose_files_are_yaml_and_stay_on_this_machine(tmp_path: Path) -> None
             assert service["image"] == "${VIM_TRITON_IMAGE:-" + IMAGE + "}"
 
 
-def test_an_image_cannot_smuggle_a_command(tmp_path: Path) -> None:
-    options = PackageOptions(image='x"; touch /tmp/y; "')
+@pytest.mark.parametrize("image", ['x"; touch /tmp/y; "', "x\nRUN touch /tmp/y", "x y", "$(x)"])
+@pytest.mark.parametrize("runtime", ["onnxruntime", "python"])
+def test_an_image_cannot_smuggle_a_command(tmp_path: Path, image: str, runtime: str) -> None:
+    options = PackageOptions(ServingOptions(runtime=runtime), image=image)
     with pytest.raises(VimDeployError, match="not an image's name") as caught:
         package(classifier(tmp_path / "m.onnx"), tmp_path / "made", options)
     assert caught.value.code == "VIM-202"
