@@ -6,6 +6,7 @@ import gzip
 import http.client
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -87,6 +88,14 @@ def await_answer(server: Server, after: Callable[[], bool], seconds: float = 90)
     while not (after() and answers(server)):
         assert time.monotonic() < end, server.log.read_text("utf-8", "replace")[-3000:]
         time.sleep(0.2)
+
+
+def await_watched(server: Server) -> None:
+    """Wait until the script, too, knows that the server is ready: then it bounds its memory."""
+    end = time.monotonic() + 30
+    while resource.prlimit(server.pid, resource.RLIMIT_DATA)[0] == resource.RLIM_INFINITY:
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def region_of(server: Server) -> str:
@@ -190,6 +199,7 @@ def test_one_that_stands_still_is_started_again(
     toy: tuple[Path, Path], tmp_path: Path, who: str
 ) -> None:
     with served(*toy, tmp_path / "log", **QUICK) as server:
+        await_watched(server)
         first = server.stubs()[0] if who == "backend" else server.pid
         os.kill(first, signal.SIGSTOP)
         await_answer(server, lambda: not Path(f"/proc/{first}").exists())
@@ -243,6 +253,7 @@ def test_a_request_beyond_all_bounds_does_not_take_the_memory(
     toy: tuple[Path, Path], tmp_path: Path
 ) -> None:
     with served(*toy, tmp_path / "log", VIM_MEMORY_MB=str(MEMORY_MB)) as server:
+        await_watched(server)
         before = server.resident_bytes()
         path = f"/v2/models/{server.facts['name']}/infer"
         for body, kind in ((bytes(512 << 20), ""), (gzip.compress(bytes(512 << 20), 1), "gzip")):
