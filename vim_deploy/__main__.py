@@ -21,7 +21,11 @@ def main() -> None:
         if not interrupts.requested():
             raise
         sys.exit(interrupts.STATUS)
-    command_line()
+    try:
+        command_line()
+    except KeyboardInterrupt:
+        # It came between the end of the command and the moment that signals are no longer heard.
+        sys.exit(interrupts.STATUS)
 
 
 if __name__ == "__main__":

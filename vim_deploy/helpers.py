@@ -68,6 +68,7 @@ def start_helper(command: Sequence[str], stderr: int | IO[bytes]) -> subprocess.
             stderr=stderr,
             # The user's may be gone, or not to be entered.
             cwd=_PACKAGE.parent,
+            env=_environment(),
             start_new_session=True,
         )
     except BlockingIOError as error:
@@ -77,6 +78,24 @@ def start_helper(command: Sequence[str], stderr: int | IO[bytes]) -> subprocess.
             why=error.strerror or str(error),
             fix="end other processes of this user, or raise the limit (ulimit -u)",
         ) from error
+
+
+def _environment() -> dict[str, str]:
+    """This process's, with PYTHONPATH as it is meant here: a helper has another working folder.
+
+    An empty place in it means the folder the user works in, and is left out.
+    """
+    environment = dict(os.environ)
+    try:
+        here = os.getcwd()
+    except OSError:
+        # It is gone, and with it every place that is named from there.
+        here = ""
+    places = environment.pop("PYTHONPATH", "").split(os.pathsep)
+    kept = [os.path.join(here, place) for place in places if place]
+    if kept := [place for place in kept if os.path.isabs(place)]:
+        environment["PYTHONPATH"] = os.pathsep.join(kept)
+    return environment
 
 
 def kill_helper(process: subprocess.Popen[Any]) -> None:
@@ -115,7 +134,8 @@ class StallWatch:
             return
         self._looked = now
         used = session_seconds(self._process.pid)
-        if used is None or used > self._used:
+        # It also falls: the time of a process that has ended is no longer counted.
+        if used is None or used != self._used:
             self._used, self._since = used or 0.0, now
         if now - self._since > STALL_SECONDS and self._process.poll() is None:
             kill_helper(self._process)

@@ -1,10 +1,10 @@
 """Ctrl-C and a polite kill: every command ends soon, and leaves nothing half-made.
 
-The signal handler raises KeyboardInterrupt, as Python's own does, and leaves a mark. A library may
-lose the exception (a callback of the interpreter, a C++ frame), so whoever is about to put an
-output in place asks again; and a library that must not be interrupted in the middle is called
-within ``deferred``. Whatever keeps the process from ending, a thread of this module ends it after
-``GRACE_SECONDS``, with what ``scratch`` names removed.
+The first signal raises KeyboardInterrupt, as Python's own handler does, and leaves a mark. A
+library may lose the exception (a callback of the interpreter, a C++ frame), so whoever is about to
+put an output in place asks again; and a library that must not be interrupted in the middle is
+called within ``deferred``. Whatever keeps the process from ending, a thread of this module ends it
+after ``GRACE_SECONDS``, with what ``scratch`` names removed.
 """
 
 from __future__ import annotations
@@ -39,11 +39,14 @@ def install() -> None:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    if not _requested.is_set():
-        _requested.set()
-        # Without a thread to spare the exception has to do.
-        with contextlib.suppress(RuntimeError):
-            threading.Thread(target=_end, daemon=True).start()
+    # People press Ctrl-C again, and supervisors repeat their signal: a second exception would break
+    # off the cleaning up after the first.
+    if _requested.is_set():
+        return
+    _requested.set()
+    # Without a thread to spare the exception has to do.
+    with contextlib.suppress(RuntimeError):
+        threading.Thread(target=_end, daemon=True).start()
     if not _deferring:
         raise KeyboardInterrupt
 

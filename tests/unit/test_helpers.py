@@ -105,6 +105,32 @@ def test_work_of_what_it_started_counts(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @linux
+def test_one_whose_own_helper_has_ended_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time of an ended process is no longer in the sum, which is then smaller than before."""
+    monkeypatch.setattr(helpers, "STALL_SECONDS", 1.0)
+    child = "import time\nwhile time.process_time() < 2.5: pass"
+    watched(
+        f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])\n"
+        "while True: pass",
+        6,
+    )
+
+
+@pytest.mark.parametrize("place", ["here", "", "."])
+def test_what_the_user_has_on_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Places named from the working folder are still found from there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", place + os.pathsep)
+    process = helpers.start_helper(
+        [sys.executable, "-c", "import sys; print(sys.path[1:])"], subprocess.DEVNULL
+    )
+    said = process.communicate()[0].decode()
+    assert (repr(str(tmp_path / place)) in said) == bool(place)
+
+
+@linux
 def test_processor_time_is_that_of_the_session() -> None:
     assert helpers.session_seconds(os.getsid(0)) is not None
     assert helpers.session_seconds((1 << 22) + 1) is None

@@ -74,6 +74,17 @@ elif sys.argv[1] == "within a text":
     except KeyboardInterrupt:
         interrupts.finished()
         sys.exit(130)
+elif sys.argv[1] == "twice":
+    try:
+        try:
+            interrupt()
+        finally:
+            interrupt()
+            interrupt()
+            print("cleaned up", flush=True)
+    except KeyboardInterrupt:
+        interrupts.finished()
+        sys.exit(130)
 elif sys.argv[1] == "over":
     interrupts.finished()
     interrupt()
@@ -87,6 +98,7 @@ elif sys.argv[1] == "over":
         ("swallowed", 130, ""),
         ("deferred", 130, "to the end of the block"),
         ("within a text", 130, ""),
+        ("twice", 130, "cleaned up"),
         ("over", 0, ""),
     ],
 )

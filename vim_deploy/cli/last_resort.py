@@ -20,6 +20,8 @@ _NO_MEMORY = (
     "failed to allocate",
     "can't start new thread",
     "cannot allocate",
+    # The dynamic loader, of a library that an import needs.
+    "failed to map segment",
     "resource temporarily unavailable",
 )
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

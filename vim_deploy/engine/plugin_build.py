@@ -29,6 +29,7 @@ from vim_deploy.files import (
     single_writer,
     write_json,
 )
+from vim_deploy.helpers import kill_helper
 from vim_deploy.ranges import THREADS, require_all, shown
 
 #: GPUs of ``--arch all``: every family from Turing on, and the machines of Jetson Orin (87).
@@ -323,14 +324,30 @@ def _compile(
 
 def _run(command: list[str], failure: str) -> None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        # In a session of its own, to be ended with all that it has started: compilers run for
+        # minutes, and would go on in a folder that is gone.
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
     except OSError as error:
         raise VimDeployError("VIM-605", failure, why=str(error)) from error
-    if done.returncode != 0:
+    with process:
+        try:
+            said = "".join(process.communicate())
+        except BaseException:
+            kill_helper(process)
+            raise
+    if process.returncode != 0:
         raise VimDeployError(
             "VIM-605",
             failure,
-            why=_telling_lines(done.stdout + done.stderr),
+            why=_telling_lines(said),
             fix="check that nvcc and the C++ compiler fit together (CXX names another compiler)",
         )
 

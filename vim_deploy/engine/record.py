@@ -243,7 +243,8 @@ def build_settings(
 
 def record_path(plan_path: Path) -> Path:
     """Where the record of a plan stands: ``model.plan`` -> ``model.plan.json``."""
-    return plan_path.with_name(plan_path.name + ".json")
+    # Not with_name: a path without a name, such as ".", is for the writer to refuse.
+    return plan_path.parent / f"{plan_path.name}.json"
 
 
 def read_record(plan_path: Path) -> EngineRecord | None:

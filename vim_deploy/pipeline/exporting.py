@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -167,10 +168,20 @@ def _policy_of(options: ExportOptions, config: ModelConfig) -> dict[str, Any]:
 
 
 def require_torch() -> None:
-    """VIM-301 when what reads checkpoints is not installed."""
+    """VIM-301 when what reads checkpoints is not installed, VIM-312 when it cannot start."""
     for package in ("torch", "onnxscript"):
         if importlib.util.find_spec(package) is None:
             raise missing_package(package, "torch", "reading a checkpoint")
+    try:
+        # oneMKL asks for it when torch is imported, and ends the process when there is none.
+        os.getcwd()
+    except OSError as error:
+        raise VimDeployError(
+            "VIM-312",
+            "PyTorch does not start without a working folder",
+            why=f"the one this command was started in is gone or closed: {error.strerror}",
+            fix="cd to a folder that exists, and run it again",
+        ) from error
 
 
 def _export_loaded(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import fake_rtx
+from vim_deploy.engine.build_output import check_output
 from vim_deploy.engine.inspect import inspect_plan
 from vim_deploy.engine.profiles import resolve_profiles
 from vim_deploy.engine.record import (
@@ -217,3 +218,11 @@ def test_record_of_another_engine(tmp_path):
     own = dataclasses.replace(RECORD, plan=FileIdentity.of(plan))
     record_path(plan).write_text(json.dumps(own.as_dict()))
     assert inspect_plan(plan)["record"] == own.as_dict()
+
+
+@pytest.mark.parametrize("name", ["", ".", "/"])
+def test_a_plan_without_a_name_is_refused_as_an_output(name: str, tmp_path: Path) -> None:
+    """And does not end in pathlib's own error."""
+    with pytest.raises(VimDeployError) as caught:
+        check_output(Path(name), tmp_path / "model.onnx")
+    assert caught.value.code == "VIM-304"
