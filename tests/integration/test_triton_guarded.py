@@ -186,12 +186,17 @@ def test_an_answer_that_is_no_number_is_an_error(guarded: Server) -> None:
 def test_a_dead_server_is_started_again(toy: tuple[Path, Path], tmp_path: Path) -> None:
     with served(*toy, tmp_path / "log") as server:
         first, stubs = server.pid, server.stubs()
+        await_watched(server)
         os.kill(first, signal.SIGKILL)
         await_answer(server, lambda: not Path(f"/proc/{first}").exists())
         said = server.log.read_text("utf-8", "replace")
         assert "tritonserver has ended with -9" in said
         assert "starting the server again" in said
-        assert not [pid for pid in stubs if Path(f"/proc/{pid}").exists()]
+        # Ended with its group; whoever adopts it may take a moment to notice.
+        end = time.monotonic() + 10
+        while [pid for pid in stubs if Path(f"/proc/{pid}").exists()]:
+            assert time.monotonic() < end
+            time.sleep(0.1)
 
 
 @pytest.mark.parametrize("who", ["backend", "server"])
@@ -203,7 +208,9 @@ def test_one_that_stands_still_is_started_again(
         first = server.stubs()[0] if who == "backend" else server.pid
         os.kill(first, signal.SIGSTOP)
         await_answer(server, lambda: not Path(f"/proc/{first}").exists())
-        assert "the model has not answered for 3 s" in server.log.read_text("utf-8", "replace")
+        said = server.log.read_text("utf-8", "replace")
+        stopped = who == "backend" and f"the backend process {first} was stopped" in said
+        assert stopped or "the model has not answered for 3 s" in said
 
 
 def test_a_slow_model_is_not_taken_for_one_that_stands_still(
