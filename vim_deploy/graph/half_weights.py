@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper, shape_inference
 
@@ -82,7 +83,10 @@ def element_types(model: ModelProto) -> dict[str, int]:
     Raises:
         onnx.shape_inference.InferenceError: types or shapes contradict each other.
     """
-    inferred = shape_inference.infer_shapes(without_weights(model), strict_mode=True).graph
+    try:
+        inferred = shape_inference.infer_shapes(without_weights(model), strict_mode=True).graph
+    except onnx.checker.ValidationError as error:
+        raise onnx.shape_inference.InferenceError(str(error)) from error
     values = [*inferred.input, *inferred.value_info, *inferred.output]
     found = {value.name: value.type.tensor_type.elem_type for value in values}
     found.update({tensor.name: tensor.data_type for tensor in model.graph.initializer})

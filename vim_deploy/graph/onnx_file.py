@@ -9,7 +9,7 @@ data lie in the model's folder. Whether the graph makes sense is for the runtime
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import onnx
@@ -110,8 +110,14 @@ def _graphs_of(attribute: AttributeProto) -> list[GraphProto]:
 
 def _nodes(model: onnx.ModelProto) -> Iterator[NodeProto]:
     """Every node, those within graphs of attributes and functions included."""
-    waiting: list[tuple[Iterable[NodeProto], int]] = [(model.graph.node, 0)]
-    waiting += [(function.node, 0) for function in model.functions]
+    yield from _within(model.graph.node)
+    for function in model.functions:
+        yield from _within(function.node)
+
+
+def _within(first: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    """Nodes and those of the graphs in their attributes, at any depth up to the limit."""
+    waiting: list[tuple[Iterable[NodeProto], int]] = [(first, 0)]
     while waiting:
         nodes, depth = waiting.pop()
         if depth > _MAX_NESTING:
@@ -131,12 +137,14 @@ def _flaws(model: onnx.ModelProto) -> Iterator[str]:
     if len(versions) != 1 or not 1 <= versions[0].version <= _MAX_OPSET:
         yield "it does not say which version of ONNX's operators it means"
     for place, values in (("input", model.graph.input), ("output", model.graph.output)):
-        names = [value.name for value in values]
-        if len(set(names)) != len(names) or not all(names):
+        if not _are_own([value.name for value in values]):
             yield f"its {place}s have no names of their own"
         for value in values:
             yield from _value_flaws(place, value)
-    weights = {tensor.name for tensor in model.graph.initializer}
+    initializers = [tensor.name for tensor in model.graph.initializer]
+    if not _are_own(initializers):
+        yield "its weights have no names of their own"
+    weights = set(initializers)
     for value in model.graph.input:
         if value.name not in weights and not value.type.tensor_type.shape.dim:
             yield f"its input {value.name!r} has no sizes, not even a batch"
@@ -161,16 +169,24 @@ def _node_flaws(model: onnx.ModelProto) -> Iterator[str]:
         if count == _MAX_NODES:
             yield f"it has more than {_MAX_NODES} nodes"
             return
+        # Texts that are no UTF-8 come as bytes.
+        texts = (node.name, node.op_type, node.domain, *node.input, *node.output)
+        if not all(isinstance(text, str) for text in texts):
+            yield f"a name of its node {node.name!r} is no text"
         if not node.op_type:
             yield f"its node {node.name!r} has no operator"
-        names = [attribute.name for attribute in node.attribute]
-        if len(set(names)) != len(names):
+        if not _are_own([attribute.name for attribute in node.attribute]):
             yield f"its node {node.name!r} has an attribute twice"
         for attribute in node.attribute:
             field = _ATTRIBUTE_FIELDS.get(attribute.type)
             refers = bool(attribute.ref_attr_name)
             if not refers and (field is None or not _is_set(attribute, field)):
                 yield f"attribute {attribute.name!r} of its node {node.name!r} has no such value"
+
+
+def _are_own(names: list[str]) -> bool:
+    """Whether names are texts, not empty, and each there once."""
+    return len(set(names)) == len(names) and all(name and isinstance(name, str) for name in names)
 
 
 def _is_set(attribute: AttributeProto, field: str) -> bool:
@@ -189,6 +205,8 @@ def _is_known(element: int) -> bool:
 
 def _tensor_flaws(tensor: TensorProto) -> Iterator[str]:
     what = f"its tensor {tensor.name!r}"
+    if tensor.HasField("segment"):
+        yield f"{what} is a part of another"
     if not _is_known(tensor.data_type):
         yield f"{what} is of no known type"
         return
@@ -255,17 +273,26 @@ def _loaded_flaws(model: onnx.ModelProto) -> Iterator[str]:
             )
 
 
-def _function_flaws(functions: Iterable[FunctionProto]) -> Iterator[str]:
+def _function_flaws(functions: Sequence[FunctionProto]) -> Iterator[str]:
     """Functions that call themselves, over others as well: runtimes inline them for ever."""
     bodies = {(item.domain, item.name): item for item in functions}
+    if len(bodies) != len(list(functions)):
+        yield "two of its functions have one name"
     calls = {
-        key: {(node.domain, node.op_type) for node in item.node} & set(bodies)
+        key: {(node.domain, node.op_type) for node in _within(item.node)} & set(bodies)
         for key, item in bodies.items()
     }
     # Those that call nothing any more are taken away until none is left.
+    nodes: dict[tuple[str, str], int] = {}
     while calls:
         done = {key for key, called in calls.items() if not called}
         if not done:
             yield f"its function {min(calls)[1]!r} calls itself"
             return
+        for key in done:
+            names = [(node.domain, node.op_type) for node in _within(bodies[key].node)]
+            nodes[key] = sum(nodes.get(name, 1) for name in names)
+            if nodes[key] > _MAX_NODES:
+                yield f"its function {key[1]!r} stands for more than {_MAX_NODES} nodes"
+                return
         calls = {key: called - done for key, called in calls.items() if key not in done}

@@ -46,7 +46,7 @@ def tensor_sizes(model: onnx.ModelProto, batch: int) -> TensorSizes:
         value.type.tensor_type.ClearField("shape")
     try:
         inferred = onnx.shape_inference.infer_shapes(copy, strict_mode=True, data_prop=True)
-    except onnx.shape_inference.InferenceError as error:
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
         raise VimDeployError(
             "VIM-409",
             "the shapes of the graph cannot be worked out",

@@ -59,6 +59,22 @@ def calls_itself(changed: onnx.ModelProto) -> None:
     changed.functions[0].node[0].op_type, changed.functions[0].node[0].domain = "Body", "own"
 
 
+def calls_itself_in_a_branch(changed: onnx.ModelProto) -> None:
+    inner = helper.make_graph([helper.make_node("Body", ["a"], ["c"], domain="own")], "g", [], [])
+    changed.functions[0].node.append(helper.make_node("If", ["a"], ["d"], then_branch=inner))
+
+
+def doubling(changed: onnx.ModelProto) -> None:
+    """Forty functions, each of which calls the one before twice."""
+    for number in range(40):
+        before = f"F{number - 1}" if number else "Body"
+        nodes = [helper.make_node(before, ["a"], [name], domain="own") for name in ("b", "c")]
+        opsets = [helper.make_opsetid("own", 1)]
+        changed.functions.append(
+            helper.make_function("own", f"F{number}", ["a"], ["b"], nodes, opsets)
+        )
+
+
 def nested(changed: onnx.ModelProto) -> None:
     graph = helper.make_graph([helper.make_node("Relu", ["a"], ["b"])], "g", [], [])
     for _ in range(20):
@@ -102,6 +118,12 @@ def kind_of(changed: onnx.ModelProto) -> onnx.TypeProto.Tensor:
         (lambda m: m.graph.node[0].attribute.add(name="a"), "no such value"),
         (lambda m: m.graph.node[0].attribute.add(name="a", type=4), "no such value"),
         (calls_itself, "calls itself"),
+        (calls_itself_in_a_branch, "calls itself"),
+        (doubling, "more than 1000000 nodes"),
+        (lambda m: m.functions.append(m.functions[0]), "one name"),
+        (lambda m: m.graph.initializer.append(m.graph.initializer[0]), "names of their own"),
+        (lambda m: m.graph.initializer[0].ClearField("name"), "names of their own"),
+        (lambda m: m.graph.initializer[0].segment.SetInParent(), "part of another"),
         (nested, "deep within each other"),
     ],
 )
