@@ -39,12 +39,17 @@ def temporary_place() -> Path:
     try:
         return Path(tempfile.gettempdir())
     except FileNotFoundError as error:
-        raise VimDeployError(
-            "VIM-313",
-            "no place for temporary files",
-            why=error.strerror or str(error),
-            fix="set TMPDIR to a folder that this user may write",
-        ) from error
+        raise no_temporary_place(error) from error
+
+
+def no_temporary_place(error: FileNotFoundError) -> VimDeployError:
+    """VIM-313 for what ``tempfile`` raises when it finds no folder."""
+    return VimDeployError(
+        "VIM-313",
+        "no place for temporary files",
+        why=error.strerror or str(error),
+        fix="set TMPDIR to a folder that this user may write",
+    )
 
 
 def _below_temporary() -> Path:

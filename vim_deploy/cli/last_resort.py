@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 
 from vim_deploy.errors import VimDeployError
+from vim_deploy.folders import no_temporary_place
 
 #: How PyTorch, ONNX Runtime, onnx and Python itself say that memory or a thread was refused.
 _NO_MEMORY = (
@@ -47,12 +48,7 @@ def of_the_machine(error: Exception) -> VimDeployError | None:
 def _of_system(error: OSError) -> VimDeployError:
     place = f": {error.filename}" if error.filename is not None else ""
     if isinstance(error, FileNotFoundError) and "usable temporary directory" in str(error):
-        return VimDeployError(
-            "VIM-313",
-            "no place for temporary files",
-            why=str(error.strerror),
-            fix="set TMPDIR to a folder that this user may write",
-        )
+        return no_temporary_place(error)
     said = error.strerror or str(error) or type(error).__name__
     if error.errno in _FULL:
         return VimDeployError(
