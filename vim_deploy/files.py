@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import json
 import os
 import re
 import stat
@@ -21,6 +20,7 @@ from typing import IO, Any
 
 from vim_deploy import interrupts
 from vim_deploy.errors import VimDeployError
+from vim_deploy.text import json_text
 
 _CHUNK = 1 << 20
 
@@ -82,7 +82,7 @@ def _identity(path: Path) -> tuple[int, int, int, int] | None:
 
 def settings_hash(settings: Mapping[str, Any]) -> str:
     """Hex SHA-256 of a JSON-able mapping, independent of key order."""
-    text = json.dumps(settings, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = json_text(settings, compact=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -286,4 +286,4 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write ``value`` as indented JSON, atomically, with a final newline."""
-    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+    write_bytes(path, (json_text(value) + "\n").encode())

@@ -9,7 +9,10 @@ the business of their renderers.
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
+from typing import Any
 
 #: An escape and the character that says what it begins: shown together, since the second alone
 #: would still read as the beginning of a command wherever the escape is added or decoded again.
@@ -35,3 +38,22 @@ def storable(text: str) -> str:
     hold them (``untrusted``), so what is recorded of such a name goes through here.
     """
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def json_text(value: Any, *, compact: bool = False) -> str:  # noqa: ANN401 - JSON
+    """``value`` as JSON that every reader takes back: no NaN, and texts ``storable``.
+
+    Args:
+        value: mappings, lists, texts and numbers.
+        compact: one line with sorted keys, to be hashed; else indented.
+    """
+    form: dict[str, Any] = {"sort_keys": True, "separators": (",", ":")}
+    return json.dumps(_storable(value), allow_nan=False, **(form if compact else {"indent": 2}))
+
+
+def _storable(value: Any) -> Any:  # noqa: ANN401 - JSON
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, Mapping):
+        return {_storable(key): _storable(item) for key, item in value.items()}
+    return [_storable(item) for item in value] if isinstance(value, list | tuple) else value

@@ -134,6 +134,45 @@ def _deep(model: onnx.ModelProto, generator: Random) -> None:
     node.attribute.add(name="then_branch", type=onnx.AttributeProto.GRAPH).g.CopyFrom(graph)
 
 
+def _names(model: onnx.ModelProto, generator: Random) -> None:
+    """A tensor of a node is another one, none, or one that nothing writes."""
+    node = generator.choice([each for each in model.graph.node if each.input or each.output])
+    names = generator.choice([each for each in (node.input, node.output) if each])
+    others = [name for each in model.graph.node for name in (*each.input, *each.output)]
+    names[generator.randrange(len(names))] = generator.choice(["", "nowhere", *others])
+
+
+def _attributes(model: onnx.ModelProto, generator: Random) -> None:
+    """An attribute of a node is gone, or of another type or value."""
+    nodes = [each for each in _messages(model) if isinstance(each, onnx.NodeProto)]
+    ours = [each for each in nodes if each.domain and each.attribute]
+    node = generator.choice(ours if ours and generator.random() < 0.5 else nodes)
+    if node.attribute:
+        place = generator.randrange(len(node.attribute))
+        name = node.attribute[place].name
+        del node.attribute[place]
+        values = (0, -1, 1.5, "x", b"", [1], [1 << 40], [0.5], ["y"])
+        if generator.random() < 0.7:
+            made = onnx.helper.make_attribute(name, generator.choice(values))
+            node.attribute.insert(place, made)
+
+
+def _operator(model: onnx.ModelProto, generator: Random) -> None:
+    """A node does something else, comes elsewhere, or is a block's by its name."""
+    nodes = model.graph.node
+    node, other = generator.choice(nodes), generator.choice(nodes)
+    kind = generator.randrange(3)
+    if kind == 0:
+        node.op_type, node.domain = other.op_type, other.domain
+    elif kind == 1:
+        node.name = generator.choice([other.name, other.name + "/x", "layers.99.mixer.in_proj", ""])
+    else:
+        kept = onnx.NodeProto()
+        kept.CopyFrom(node)
+        nodes.remove(node)
+        nodes.insert(generator.randrange(len(nodes) + 1), kept)
+
+
 def _metadata(model: onnx.ModelProto, generator: Random) -> None:
     """The tree of our own entry."""
     for entry in model.metadata_props:
@@ -143,6 +182,9 @@ def _metadata(model: onnx.ModelProto, generator: Random) -> None:
 
 
 _CHANGES = (_field, _metadata, _unset, _dimension, _outside, _cycle, _metadata, _deep, _field)
+
+
+_GRAPH_CHANGES = (_names, _attributes, _operator)
 
 
 def _on(change: Any) -> Any:
@@ -160,3 +202,8 @@ def _on(change: Any) -> Any:
 def on_onnx(files: str = "*") -> tuple[Mutation, ...]:
     """Every change of a protobuf's fields, on these files."""
     return tuple(Mutation(_on(change), files) for change in _CHANGES)
+
+
+def on_graph(files: str = "*") -> tuple[Mutation, ...]:
+    """Changes of what the nodes of a graph say, each of which leaves a sound message."""
+    return tuple(Mutation(_on(change), files) for change in _GRAPH_CHANGES)

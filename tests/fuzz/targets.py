@@ -25,7 +25,7 @@ from PIL import Image
 
 from tests.fuzz.cases import Command, Files, Mutation, Mutator, Target
 from tests.fuzz.mutate_bytes import lines, on_bytes
-from tests.fuzz.mutate_onnx import on_onnx
+from tests.fuzz.mutate_onnx import on_graph, on_onnx
 from tests.fuzz.mutate_structure import on_json, on_toml
 from tests.fuzz.mutate_zip import on_zip
 
@@ -56,6 +56,26 @@ def _classifier() -> bytes:
     config = {**EXPORT.model_config, "patch_size": 1, "stride": 1, "num_classes": 4}
     info = dataclasses.replace(EXPORT, model_config=config)
     return _made(lambda folder: classifier(folder / MODEL, info=info))[MODEL]
+
+
+@functools.cache
+def _exports() -> tuple[Files, ...]:
+    """Files as ``export`` makes them: with scans as custom ops, half-precision, the loops gone."""
+    from vim_deploy.cli.main import run
+
+    forms = (("--graph", "base"), ("--precision", "fp16"), ("--scan-body", "unrolled"))
+    found = []
+    for form in forms:
+        with tempfile.TemporaryDirectory() as made:
+            for name, data in _configs()[0].items():
+                (Path(made) / name).write_bytes(data)
+            paths = {name: f"{made}/{name}" for name in ("a.pth", "c.json", MODEL)}
+            arguments = ["-q", "export", paths["a.pth"], "--config", paths["c.json"], *form]
+            with contextlib.redirect_stdout(io.StringIO()):
+                status = run([*arguments, "--no-check", "-o", paths[MODEL]])
+            assert status == 0
+            found.append({MODEL: Path(paths[MODEL]).read_bytes()})
+    return tuple(found)
 
 
 def _archive(**arrays: Any) -> bytes:
@@ -279,6 +299,14 @@ _ALL = (
             Command(("package", "{}/model.onnx", "-o", "{}/package"), every=4),
             Command(("build-engine", "{}/model.onnx", "--dry-run", "--runtime", "tensorrt-rtx"),
                     every=4))),
+    Target("graph", _exports, (*on_onnx(MODEL), *on_graph(MODEL)),
+           (Command(("inspect", "{}/model.onnx")),
+            Command(("inspect", "--graph", "{}/model.onnx")),
+            Command(("build-engine", "{}/model.onnx", "--dry-run", "--runtime", "tensorrt-rtx"),
+                    every=3),
+            Command(("verify", "{}/model.onnx", "--against", "{}/model.onnx", "--per-block",
+                     "--random", "1", "--batches", "1"), every=5),
+            Command(("package", "{}/model.onnx", "-o", "{}/package"), every=7))),
     Target("picture", _pictures, on_bytes("pictures/*"),
            (Command(("run", "{}/model.onnx", "{}/pictures")),)),
     Target("outputs", _outputs, _zip("stored.npz"),
@@ -297,7 +325,13 @@ _ALL = (
             Mutation(lines, "*labels.txt"), *on_onnx("*.onnx")),
            (Command(("package", "--check", "{}/p")),), _relisted),
     Target("record", _engine, (*on_json("*.json"), *on_bytes("*.json")),
-           (Command(("inspect", "{}/model.plan")),)),
+           (Command(("inspect", "{}/model.plan")),
+            Command(("verify", "{}/model.plan", "--against", "{}/model.plan", "--random", "1"),
+                    every=2),
+            Command(("bench", "{}/model.plan"), every=4),
+            Command(("refit", "{}/model.plan", "{}/model.plan", "-o", "{}/o.plan"), every=4),
+            Command(("package", "{}/model.plan", "-o", "{}/package"), every=4)),
+           valid_exits=(0, 3, 4, 6)),
 )  # fmt: skip
 #: Name -> target.
 TARGETS = {target.name: target for target in _ALL}

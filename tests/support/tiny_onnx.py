@@ -10,7 +10,8 @@ from onnx import TensorProto, helper, numpy_helper, parser
 #: operators inside the Scan body. Shapes: u, dt [B,L,D]; A [N,D]; bc [B,L,2N]; Dskip, bias [D].
 _SCAN_FUNCTION = """
 <opset_import: ["" : 18], domain: "vim_deploy">
-VimSelectiveScan <reverse> (u, dt, A, bc, Dskip, dt_bias) => (y) {
+VimSelectiveScan <reverse, delta_softplus, b_off, c_off, z_off, has_z>
+    (u, dt, A, bc, Dskip, dt_bias) => (y) {
     axis_one = Constant <value_ints = [1]> ()
     axis_two = Constant <value_ints = [2]> ()
     axis_three = Constant <value_ints = [3]> ()
@@ -128,6 +129,11 @@ def scan_blocks(
                 name=f"{p}scan",
                 domain="vim_deploy",
                 reverse=0,
+                delta_softplus=1,
+                b_off=0,
+                c_off=state,
+                z_off=0,
+                has_z=0,
             ),
             helper.make_node("Add", [value, f"{p}y"], [f"{p}out"], name=f"{p}residual"),
         ]

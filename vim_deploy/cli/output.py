@@ -8,7 +8,6 @@ fit to be shown here, before styles are added, and nowhere else.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ import click
 from vim_deploy.cli import streams
 from vim_deploy.cli.tables import one_line, table_text
 from vim_deploy.errors import VimDeployError
-from vim_deploy.text import printable, storable
+from vim_deploy.text import json_text, printable, storable
 
 if TYPE_CHECKING:
     from vim_deploy.engine.build_process import BuildProgress, ProgressCallback
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 def print_json(value: Mapping[str, Any]) -> None:
     """One JSON object on standard output."""
-    streams.write_result(json.dumps(value, indent=2, allow_nan=False))
+    streams.write_result(json_text(value))
 
 
 def _is_quiet() -> bool:

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from vim_deploy.errors import VimDeployError, missing_package, nearest
+from vim_deploy.text import storable
 
 _MODULE = "onnxruntime"
 #: Severity 3: errors only. Warnings speak about optimisations a user cannot act on.
@@ -128,7 +129,7 @@ def create_session(model: Path | bytes, settings: SessionSettings, name: str) ->
     # was parsed before, so whatever it says concerns the model.
     try:
         session = runtime.InferenceSession(
-            model if isinstance(model, bytes) else str(model),
+            _source(model),
             options,
             providers=[(providers[0], dict(settings.options)), *providers[1:]],
             enable_fallback=0,
@@ -144,6 +145,13 @@ def create_session(model: Path | bytes, settings: SessionSettings, name: str) ->
         ) from error
     _require_started(providers[0], session.get_providers())
     return session
+
+
+def _source(model: Path | bytes) -> str | bytes:
+    """What ONNX Runtime opens: it takes no path with bytes that are no UTF-8."""
+    if isinstance(model, bytes):
+        return model
+    return str(model) if storable(str(model)) == str(model) else model.read_bytes()
 
 
 def run_session(session: Any, outputs: list[str], inputs: dict[str, Any], name: str) -> list[Any]:  # noqa: ANN401

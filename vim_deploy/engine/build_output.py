@@ -13,15 +13,15 @@ from typing import Any
 from vim_deploy.engine.record import EngineRecord, FileIdentity, read_record, record_path
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import output_errors, require_writable_place, settings_hash, sha256_of
-from vim_deploy.graph.onnx_file import read_model
-from vim_deploy.graph.storage import external_names
+from vim_deploy.graph.external_data import names_of
+from vim_deploy.graph.onnx_file import read_model, tensors_of
 from vim_deploy.specs import TensorSpec
 
 
 def external_data(model_path: Path) -> tuple[FileIdentity, ...]:
     """Files with weights beside the ONNX file; ``load_model`` has read them already."""
-    model = read_model(model_path, external_data=False)
-    return tuple(FileIdentity.of(model_path.parent / name, name) for name in external_names(model))
+    names = names_of(tensors_of(read_model(model_path, outside=False)))
+    return tuple(FileIdentity.of(model_path.parent / name, name) for name in names)
 
 
 def check_output(plan_path: Path, model_path: Path) -> None:

@@ -13,14 +13,14 @@ import dataclasses
 from collections.abc import Mapping
 
 import onnx
-from onnx import TensorProto, helper, shape_inference
+from onnx import TensorProto, helper
 
 from vim_deploy.engine.marked_tensors import DEBUG, OUTPUT, OWN_OUTPUT, MarkedTensor
 from vim_deploy.engine.typed_model import TypedModel
 from vim_deploy.errors import VimDeployError
+from vim_deploy.graph.inferred import inferred
 from vim_deploy.graph.inner_tensors import InnerTensor, with_inner_outputs
 from vim_deploy.graph.metadata import inputs_of
-from vim_deploy.graph.storage import without_weights
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.specs import Place
 
@@ -76,7 +76,7 @@ def _instrumented(typed: TypedModel) -> tuple[onnx.ModelProto, dict[Place, Inner
     rank = int(ModelConfig.from_dict(typed.export.model_config).ssm["dt_rank"])
     try:
         model, found = with_inner_outputs(typed.model, rank)
-    except (KeyError, StopIteration, onnx.shape_inference.InferenceError) as error:
+    except (KeyError, StopIteration) as error:
         raise _hidden(f"{type(error).__name__}: {error}") from error
     if not any(where.in_block for where in found):
         raise _hidden("none of its nodes is named after a block")
@@ -98,8 +98,8 @@ def _give_out(model: onnx.ModelProto, how: Mapping[str, str]) -> dict[str, str]:
 
     bfloat16 is given out as float32, for NumPy has no such type.
     """
-    inferred = shape_inference.infer_shapes(without_weights(model), strict_mode=True).graph
-    known = {value.name: value for value in (*inferred.value_info, *inferred.output)}
+    graph = inferred(model)
+    known = {value.name: value for value in (*graph.value_info, *graph.output)}
     (source,) = inputs_of(model)
     kept, renamed = [], {}
     for value in model.graph.output:

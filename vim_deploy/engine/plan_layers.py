@@ -8,6 +8,7 @@ of the ONNX graph, and these are compared.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import onnx
 from onnx import TensorProto
 
 from vim_deploy.errors import VimDeployError
+from vim_deploy.graph.inferred import inferred
 from vim_deploy.untrusted import parse_json
 
 #: Words of the inspector for float types, as they stand in its sentences.
@@ -140,19 +142,15 @@ def float_types(model: onnx.ModelProto) -> dict[str, str]:
     Outputs of our ops have the type of their first input, by the contract; of other operators the
     types are inferred.
     """
-    types = _declared(model)
-    try:
-        inferred = onnx.shape_inference.infer_shapes(model)
-    except (onnx.shape_inference.InferenceError, ValueError):
-        # Too large for one message, or shapes that contradict; declared types still count.
-        inferred = model
-    types.update(_declared(inferred))
+    types = _declared(model.graph)
+    # Types that contradict, which the runtime has built all the same: the declared ones count.
+    with contextlib.suppress(VimDeployError):
+        types.update(_declared(inferred(model, strict=False)))
     written = {name for node in model.graph.node for name in node.output if name}
     return {name: types[name] for name in sorted(written) if name in types}
 
 
-def _declared(model: onnx.ModelProto) -> dict[str, str]:
-    graph = model.graph
+def _declared(graph: onnx.GraphProto) -> dict[str, str]:
     return {
         value.name: _ONNX_TYPES[value.type.tensor_type.elem_type]
         for value in (*graph.input, *graph.value_info, *graph.output)

@@ -27,6 +27,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
 
+from vim_deploy.text import storable
+
 #: After the order to stop, how long a build may take to reach its next step. The compiler works
 #: for many seconds without one, and there is nothing to save, so the process then just ends.
 CANCEL_GRACE_SECONDS = 2.0
@@ -149,7 +151,9 @@ def parse_model(module: ModuleType, network: Any, logger: Any, model: str) -> No
             parser takes an empty file and most text files for a model without nodes.
     """
     parser = module.OnnxParser(network, logger)
-    if not parser.parse_from_file(model):
+    # The parser takes no path with bytes that are no UTF-8.
+    is_text = storable(model) == model
+    if not (parser.parse_from_file(model) if is_text else parser.parse(Path(model).read_bytes())):
         raise ReportedError("parse", errors=_parser_errors(parser))
     if network.num_layers == 0 or network.num_outputs == 0:
         raise ReportedError("empty", layers=network.num_layers, outputs=network.num_outputs)

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import onnx
-import onnx.inliner
 
 from vim_deploy.errors import VimDeployError
+from vim_deploy.graph.inferred import inlined
 from vim_deploy.graph.metadata import inputs_of
-from vim_deploy.graph.storage import without_weights
 from vim_deploy.graph.tensor_sizes import TensorSizes, tensor_sizes
 from vim_deploy.recipe.model_config import ModelConfig
 
@@ -95,13 +94,13 @@ def measure_activations(model: onnx.ModelProto, config: ModelConfig) -> Activati
     weights = {tensor.name for tensor in model.graph.initializer}
     sizes = tensor_sizes(model, batch)
     # The functions' insides too: their weights are inputs here, and the inliner copies little.
-    inlined = onnx.inliner.inline_local_functions(without_weights(model))
-    inner = tensor_sizes(inlined, batch)
+    with_bodies = inlined(model)
+    inner = tensor_sizes(with_bodies, batch)
     told = _square_told(model, config, batch)
     written = _written(model, weights)
     problems = _too_many(model, written, sizes, config, batch)
     if told:
-        problems += _squares(_written(inlined, weights), inner, config)
+        problems += _squares(_written(with_bodies, weights), inner, config)
         problems += _squares(weights, sizes, config)
     if problems:
         raise VimDeployError(
@@ -118,7 +117,7 @@ def measure_activations(model: onnx.ModelProto, config: ModelConfig) -> Activati
         largest_shape=sizes.shapes[largest],
         largest_bytes=sizes.bytes[largest],
         peak_bytes=peak_of_live(model, sizes.bytes, weights),
-        inlined_peak_bytes=peak_of_live(inlined, inner.bytes, weights),
+        inlined_peak_bytes=peak_of_live(with_bodies, inner.bytes, weights),
         square_told=told,
     )
 

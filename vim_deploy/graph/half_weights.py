@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, helper, numpy_helper, shape_inference
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from vim_deploy.errors import VimDeployError
-from vim_deploy.graph.storage import without_weights
+from vim_deploy.graph.inferred import inferred
 
 #: ONNX element type of each precision.
 ELEMENT_TYPES: dict[str, int] = {
@@ -81,13 +80,10 @@ def element_types(model: ModelProto) -> dict[str, int]:
     """ONNX element type of every tensor of the main graph whose type can be inferred.
 
     Raises:
-        onnx.shape_inference.InferenceError: types or shapes contradict each other.
+        VimDeployError: VIM-409 when types or shapes contradict each other.
     """
-    try:
-        inferred = shape_inference.infer_shapes(without_weights(model), strict_mode=True).graph
-    except onnx.checker.ValidationError as error:
-        raise onnx.shape_inference.InferenceError(str(error)) from error
-    values = [*inferred.input, *inferred.value_info, *inferred.output]
+    graph = inferred(model)
+    values = [*graph.input, *graph.value_info, *graph.output]
     found = {value.name: value.type.tensor_type.elem_type for value in values}
     found.update({tensor.name: tensor.data_type for tensor in model.graph.initializer})
     return found

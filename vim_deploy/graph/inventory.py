@@ -15,6 +15,7 @@ import onnx
 from onnx import NodeProto
 
 from vim_deploy import contract
+from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.tensor_sizes import TensorSizes, tensor_sizes
 
 _BLOCK = re.compile(r"(block_\d+)/.*")
@@ -48,6 +49,11 @@ _SCAN_FACTS = {
     contract.SELECTIVE_SCAN: (1, contract.SELECTIVE_SCAN_INPUTS.index("A")),
     contract.BI_SELECTIVE_SCAN: (2, contract.BI_SELECTIVE_SCAN_INPUTS.index("A")),
 }
+
+
+_DECAY_RANK = 2
+#: Of what our ops write: pictures, tokens, channels, behind the directions of the convolution.
+_SEQUENCE_RANK = 3
 
 
 @dataclass(frozen=True)
@@ -212,13 +218,36 @@ def _read_bytes(node: NodeProto, position: int, sizes: TensorSizes) -> int:
     """Bytes of one input that ``node`` reads: our ops read D columns of the rows x and z share."""
     tensor = node.input[position]
     size = sizes.bytes[tensor]
-    if node.domain == contract.DOMAIN and position == _SHARED_ROWS[node.op_type]:
-        return size * sizes.shapes[node.output[0]][-1] // sizes.shapes[tensor][-1]
+    if node.domain == contract.DOMAIN and position == _SHARED_ROWS.get(node.op_type):
+        row = sizes.shapes[tensor]
+        if not row or not row[-1]:
+            raise _misshapen(node)
+        return size * _sequence(node, sizes)[-1] // row[-1]
     return size
 
 
 def _scan(node: NodeProto, sizes: TensorSizes) -> Scan:
     directions, position = _SCAN_FACTS[node.op_type]
-    *_, states, channels = sizes.shapes[node.input[position]]
-    _, tokens, _ = sizes.shapes[node.output[0]]
+    decay = sizes.shapes.get(node.input[position], ())
+    if len(decay) < _DECAY_RANK:
+        raise _misshapen(node)
+    *_, states, channels = decay
+    tokens = _sequence(node, sizes)[1]
     return Scan(directions, tokens, channels, states, _moved([node], sizes))
+
+
+def _sequence(node: NodeProto, sizes: TensorSizes) -> tuple[int, ...]:
+    """Sizes [.., B, L, D] of what a node of ours writes, the last three."""
+    shape = sizes.shapes.get(node.output[0], ())
+    if len(shape) < _SEQUENCE_RANK:
+        raise _misshapen(node)
+    return shape[-_SEQUENCE_RANK:]
+
+
+def _misshapen(node: NodeProto) -> VimDeployError:
+    return VimDeployError(
+        "VIM-409",
+        "the graph has a scan of other shapes than the op's contract",
+        why=f"node {node.name!r} of the op {node.op_type}",
+        fix="export the file again with this version of vim-deploy",
+    )

@@ -16,6 +16,9 @@ from vim_deploy.untrusted import parse_json
 #: Key of the one metadata entry; its value is the JSON of ``ExportInfo``.
 METADATA_KEY = "vim_deploy"
 
+#: A size that is free and that the file gives no name.
+_UNNAMED = "?"
+
 
 def attach(model: onnx.ModelProto, info: ExportInfo) -> None:
     """Store ``info`` in ``model``, replacing an earlier one."""
@@ -60,7 +63,7 @@ def load_model(path: Path) -> onnx.ModelProto:
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
     tensor = value.type.tensor_type
     shape = tuple(
-        dim.dim_param if dim.HasField("dim_param") else int(dim.dim_value)
+        int(dim.dim_value) if dim.HasField("dim_value") else dim.dim_param or _UNNAMED
         for dim in tensor.shape.dim
     )
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name

@@ -2,31 +2,38 @@
 
 protobuf takes nearly any bytes for a message, and onnx reads what it is told to beside the file.
 Here it is made sure that what comes in is a graph that later code may walk: types are known, sizes
-are sizes, weights have the bytes their shapes need, functions do not call themselves, and external
-data lie in the model's folder. Whether the graph makes sense is for the runtimes.
+are sizes, weights have the bytes their shapes need, functions do not call themselves, external
+data lie in the model's folder, nodes of our ops say what the contract asks for, and the graph
+follows ONNX's rules. Whether it makes sense is for the runtimes.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, helper
-from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, defs, helper
+from onnx.external_data_helper import uses_external_data
 
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file
-from vim_deploy.graph.rewrite import DEFAULT_DOMAINS
+from vim_deploy.graph import external_data, own_ops, wire
+from vim_deploy.graph.rewrite import DEFAULT_DOMAINS, without_weights
 from vim_deploy.ranges import MOST_ELEMENTS, SIZE
+from vim_deploy.untrusted import read_bytes
 
 #: Graphs within graphs; an exported scan body is one, and no runtime takes many.
 _MAX_NESTING = 16
 #: Vim-Base in its unrolled form has 30,000 nodes.
 _MAX_NODES = 1_000_000
 _MAX_OPSET = 1000
+#: protobuf's limit of one message.
+MAX_FILE_BYTES = 2**31 - 1
+#: Stands for the domain of operators that are ONNX's by name only.
+_FOREIGN = "foreign"
 #: What onnx and protobuf raise for damaged files and for external data that are not as described.
 _UNREADABLE = (
     DecodeError, OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError,
@@ -61,24 +68,30 @@ def unreadable(path: Path, why: str) -> VimDeployError:
     )
 
 
-def read_model(path: Path, *, external_data: bool = True) -> onnx.ModelProto:
+def read_model(path: Path, *, outside: bool = True) -> onnx.ModelProto:
     """Parse an ONNX file.
 
     Args:
         path: of the file.
-        external_data: read weights that lie beside it, too.
+        outside: read weights that lie beside it, too.
 
     Raises:
         VimDeployError: VIM-401 when missing, VIM-409 when empty, truncated, not ONNX, or not as
             this module's docstring says.
     """
     require_file(path, "ONNX model")
+    data = read_bytes(path, lambda why: unreadable(path, why), max_bytes=MAX_FILE_BYTES)
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        wire.require_modest(data, onnx.ModelProto.DESCRIPTOR)
+        model = onnx.ModelProto()
+        model.ParseFromString(data)
+        del data
         flaw = next(_flaws(model), None)
-        if flaw is None and external_data and any(map(uses_external_data, tensors_of(model))):
-            onnx.load_external_data_for_model(model, str(path.parent))
-            flaw = next(_loaded_flaws(model), None)
+        if flaw is None and outside and any(map(uses_external_data, tensors_of(model))):
+            flaw = next(external_data.absent(tensors_of(model), path.parent, _raw_bytes), None)
+            if flaw is None:
+                onnx.load_external_data_for_model(model, str(path.parent))
+        flaw = _broken_rule(model) if flaw is None and outside else flaw
     except _UNREADABLE as error:
         raise unreadable(path, f"{type(error).__name__}: {error}") from error
     if flaw is not None:
@@ -151,6 +164,7 @@ def _flaws(model: onnx.ModelProto) -> Iterator[str]:
     yield from _node_flaws(model)
     for tensor in tensors_of(model):
         yield from _tensor_flaws(tensor)
+    yield from external_data.misplaced(tensors_of(model))
     yield from _function_flaws(model.functions)
 
 
@@ -160,7 +174,7 @@ def _value_flaws(place: str, value: onnx.ValueInfoProto) -> Iterator[str]:
         yield f"its {place} {value.name!r} is not a tensor of a known type"
         return
     sizes = [dim.dim_value for dim in kind.shape.dim if dim.HasField("dim_value")]
-    if any(not 0 <= size <= SIZE.high for size in sizes) or math.prod(sizes) > MOST_ELEMENTS:
+    if any(not 1 <= size <= SIZE.high for size in sizes) or math.prod(sizes) > MOST_ELEMENTS:
         yield f"its {place} {value.name!r} has the sizes {sizes[:8]}"
 
 
@@ -169,10 +183,6 @@ def _node_flaws(model: onnx.ModelProto) -> Iterator[str]:
         if count == _MAX_NODES:
             yield f"it has more than {_MAX_NODES} nodes"
             return
-        # Texts that are no UTF-8 come as bytes.
-        texts = (node.name, node.op_type, node.domain, *node.input, *node.output)
-        if not all(isinstance(text, str) for text in texts):
-            yield f"a name of its node {node.name!r} is no text"
         if not node.op_type:
             yield f"its node {node.name!r} has no operator"
         if not _are_own([attribute.name for attribute in node.attribute]):
@@ -182,11 +192,14 @@ def _node_flaws(model: onnx.ModelProto) -> Iterator[str]:
             refers = bool(attribute.ref_attr_name)
             if not refers and (field is None or not _is_set(attribute, field)):
                 yield f"attribute {attribute.name!r} of its node {node.name!r} has no such value"
+        if not node.output:
+            yield f"its node {node.name!r} writes nothing"
+        yield from own_ops.flaws(node)
 
 
 def _are_own(names: list[str]) -> bool:
-    """Whether names are texts, not empty, and each there once."""
-    return len(set(names)) == len(names) and all(name and isinstance(name, str) for name in names)
+    """Whether names are not empty, and each there once."""
+    return len(set(names)) == len(names) and all(names)
 
 
 def _is_set(attribute: AttributeProto, field: str) -> bool:
@@ -215,9 +228,7 @@ def _tensor_flaws(tensor: TensorProto) -> Iterator[str]:
         return
     if math.prod(tensor.dims) > MOST_ELEMENTS:
         yield f"{what} has the sizes {list(tensor.dims)[:8]}"
-    elif uses_external_data(tensor):
-        yield from _external_flaws(tensor, what)
-    elif _held(tensor) != _needed(tensor):
+    elif not uses_external_data(tensor) and _held(tensor) != _needed(tensor):
         yield f"{what} holds {_held(tensor)} bytes or numbers, its shape needs {_needed(tensor)}"
 
 
@@ -225,7 +236,7 @@ def _needed(tensor: TensorProto) -> int:
     """Bytes of raw data, or numbers in the field of its type, for the tensor's shape."""
     elements = math.prod(map(int, tensor.dims))
     if tensor.HasField("raw_data"):
-        return _bytes_of(tensor.data_type, elements)
+        return _raw_bytes(tensor)
     field, count = _field(tensor)
     if field == "int32_data" and _bits(tensor.data_type) < 8:
         # Two of four bits, or four of two bits, share a number.
@@ -252,25 +263,35 @@ def _bits(element: int) -> int:
     return 8 * int(helper.tensor_dtype_to_np_dtype(element).itemsize)
 
 
-def _bytes_of(element: int, count: int) -> int:
-    return math.ceil(count * _bits(element) / 8)
+def _raw_bytes(tensor: TensorProto) -> int:
+    """Bytes of the tensor's elements, one behind the other."""
+    return math.ceil(math.prod(map(int, tensor.dims)) * _bits(tensor.data_type) / 8)
 
 
-def _external_flaws(tensor: TensorProto, what: str) -> Iterator[str]:
-    location = ExternalDataInfo(tensor).location
-    place = PurePosixPath(location)
-    if not location or place.is_absolute() or ".." in place.parts or "\\" in location:
-        yield f"{what} lies outside the model's folder: {location!r}"
-
-
-def _loaded_flaws(model: onnx.ModelProto) -> Iterator[str]:
-    """What is wrong with the weights that lay beside a model."""
-    for tensor in tensors_of(model):
-        if tensor.HasField("raw_data") and _held(tensor) != _needed(tensor):
-            yield (
-                f"the data beside it have {_held(tensor)} bytes for the tensor {tensor.name!r}, "
-                f"its shape needs {_needed(tensor)}"
-            )
+def _broken_rule(model: onnx.ModelProto) -> str | None:
+    """The first of ONNX's rules that a model breaks, found by onnx's own checker."""
+    checked = without_weights(model)
+    checked.graph.name = checked.graph.name or "graph"
+    # A later version of the format is for the runtimes to take or to refuse.
+    checked.ir_version = min(checked.ir_version, onnx.IR_VERSION)
+    for value in (*checked.graph.input, *checked.graph.output):
+        # Runtimes work out shapes that are not declared.
+        value.type.tensor_type.shape.SetInParent()
+    # TensorRT's plugins are found by operators of ONNX's own domain that ONNX does not know.
+    foreign = [
+        node for node in _nodes(checked)
+        if node.domain in DEFAULT_DOMAINS and not defs.has(node.op_type)
+    ]  # fmt: skip
+    for node in foreign:
+        node.domain = _FOREIGN
+    if foreign:
+        for holder in (checked, *checked.functions):
+            holder.opset_import.append(helper.make_opsetid(_FOREIGN, 1))
+    try:
+        onnx.checker.check_model(checked)
+    except onnx.checker.ValidationError as error:
+        return str(error).strip().partition("\n")[0]
+    return None
 
 
 def _function_flaws(functions: Sequence[FunctionProto]) -> Iterator[str]:

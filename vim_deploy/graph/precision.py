@@ -300,15 +300,7 @@ class _Typing:
 
 def _float_tensors(model: onnx.ModelProto) -> dict[str, int]:
     """Every float32 tensor of the main graph."""
-    try:
-        found = element_types(model)
-    except onnx.shape_inference.InferenceError as error:
-        raise VimDeployError(
-            "VIM-502",
-            "the types of the graph cannot be worked out",
-            why=str(error).strip().splitlines()[0],
-            fix="report this model config",
-        ) from error
+    found = element_types(model)
     unknown = [name for node in model.graph.node for name in node.output if name not in found]
     if unknown:
         raise VimDeployError(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from vim_deploy import contract
 
 #: The names of ONNX's own operators' domain.
 DEFAULT_DOMAINS = ("", "ai.onnx")
+#: Bytes from which a tensor is a weight. Smaller ones (axes, shapes, slice bounds) stay in the
+#: model: runtimes read them while they load the graph.
+WEIGHT_BYTES = 1024
 #: Shape of each initialiser by name.
 Shapes = dict[str, tuple[int, ...]]
 
@@ -95,3 +98,35 @@ def opset_version(model: ModelProto) -> int:
     return next(
         int(entry.version) for entry in model.opset_import if entry.domain in DEFAULT_DOMAINS
     )
+
+
+def tensor_bytes(tensor: TensorProto) -> int:
+    """Bytes of a tensor by type and shape, in memory."""
+    size = int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    for dim in tensor.dims:
+        size *= int(dim)
+    return size
+
+
+def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which weights are graph inputs of the same name, type and shape.
+
+    For the checker and for shape inference, which serialise the model they are given and so take
+    none above the limit.
+    """
+    copy = onnx.ModelProto()
+    copy.ir_version = model.ir_version
+    copy.opset_import.MergeFrom(model.opset_import)
+    copy.functions.MergeFrom(model.functions)
+    graph = copy.graph
+    graph.name = model.graph.name
+    for field in ("node", "input", "output", "value_info", "sparse_initializer"):
+        getattr(graph, field).MergeFrom(getattr(model.graph, field))
+    given = {value.name for value in model.graph.input}
+    for tensor in model.graph.initializer:
+        if tensor_bytes(tensor) < WEIGHT_BYTES:
+            graph.initializer.append(tensor)
+        elif tensor.name not in given:
+            value = helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+            graph.input.append(value)
+    return copy

@@ -14,24 +14,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
 from onnx.external_data_helper import (
-    ExternalDataInfo,
     set_external_data,
-    uses_external_data,
     write_external_data_tensors,
 )
 
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import atomic_output, output_errors
+from vim_deploy.graph.external_data import names_of
 from vim_deploy.graph.onnx_file import read_model, tensors_of
+from vim_deploy.graph.rewrite import WEIGHT_BYTES, tensor_bytes
 
 #: Bytes of weights that one file holds: protobuf's limit of 2**31 - 1 bytes a message, less room
 #: for the rest. Nodes, names and functions of a 24-layer model take less than 1 MiB.
 WEIGHTS_LIMIT = 2**31 - 1 - 2**24
-#: Bytes from which a tensor is a weight. Smaller ones (axes, shapes, slice bounds) stay in the
-#: model: runtimes read them while they load the graph.
-_WEIGHT_BYTES = 1024
 
 
 def data_path(path: Path) -> Path:
@@ -41,38 +38,7 @@ def data_path(path: Path) -> Path:
 
 def is_large(model: onnx.ModelProto) -> bool:
     """Whether the initialisers, all in memory, are too many for one file."""
-    return sum(_bytes(tensor) for tensor in model.graph.initializer) > WEIGHTS_LIMIT
-
-
-def _bytes(tensor: TensorProto) -> int:
-    size = int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
-    for dim in tensor.dims:
-        size *= int(dim)
-    return size
-
-
-def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which weights are graph inputs of the same name, type and shape.
-
-    For the checker and for shape inference, which serialise the model they are given and so take
-    none above the limit.
-    """
-    copy = onnx.ModelProto()
-    copy.ir_version = model.ir_version
-    copy.opset_import.MergeFrom(model.opset_import)
-    copy.functions.MergeFrom(model.functions)
-    graph = copy.graph
-    graph.name = model.graph.name
-    for field in ("node", "input", "output", "value_info", "sparse_initializer"):
-        getattr(graph, field).MergeFrom(getattr(model.graph, field))
-    given = {value.name for value in model.graph.input}
-    for tensor in model.graph.initializer:
-        if _bytes(tensor) < _WEIGHT_BYTES:
-            graph.initializer.append(tensor)
-        elif tensor.name not in given:
-            value = helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
-            graph.input.append(value)
-    return copy
+    return sum(tensor_bytes(tensor) for tensor in model.graph.initializer) > WEIGHTS_LIMIT
 
 
 @contextlib.contextmanager
@@ -160,7 +126,7 @@ def _write(model: onnx.ModelProto, temporary: Path, path: Path) -> None:
 def _move_weights(model: onnx.ModelProto, data: Path) -> None:
     """Write the weights of ``model`` to ``data``, one after the other, and refer to them there."""
     for tensor in model.graph.initializer:
-        if _bytes(tensor) >= _WEIGHT_BYTES:
+        if tensor_bytes(tensor) >= WEIGHT_BYTES:
             if not tensor.HasField("raw_data"):
                 tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
             set_external_data(tensor, data.name)
@@ -180,18 +146,7 @@ def owned_data(path: Path) -> Path | None:
     if not path.is_file() or not data.is_file():
         return None
     try:
-        model = read_model(path, external_data=False)
+        model = read_model(path, outside=False)
     except VimDeployError:
         return None
-    return data if data.name in external_names(model) else None
-
-
-def external_names(model: onnx.ModelProto) -> list[str]:
-    """Names, relative to the model's folder, of the files that hold weights of ``model``."""
-    return sorted(
-        {
-            ExternalDataInfo(tensor).location
-            for tensor in tensors_of(model)
-            if uses_external_data(tensor)
-        }
-    )
+    return data if data.name in names_of(tensors_of(model)) else None

@@ -9,8 +9,9 @@ import onnx
 from onnx import NodeProto, TensorProto, helper
 
 from vim_deploy.errors import VimDeployError
+from vim_deploy.graph.inferred import inferred
 from vim_deploy.graph.metadata import inputs_of
-from vim_deploy.graph.storage import without_weights
+from vim_deploy.graph.rewrite import without_weights
 
 
 @dataclass(frozen=True)
@@ -44,15 +45,7 @@ def tensor_sizes(model: onnx.ModelProto, batch: int) -> TensorSizes:
     for value in copy.graph.output:
         # A symbolic size would contradict the one filled in above.
         value.type.tensor_type.ClearField("shape")
-    try:
-        inferred = onnx.shape_inference.infer_shapes(copy, strict_mode=True, data_prop=True)
-    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
-        raise VimDeployError(
-            "VIM-409",
-            "the shapes of the graph cannot be worked out",
-            why=str(error).strip().splitlines()[0],
-            fix="export the file again with this version of vim-deploy",
-        ) from error
+    graph = inferred(copy, data_prop=True)
     outputs = frozenset(value.name for value in model.graph.output)
     sizes = TensorSizes({}, {}, {}, {}, {}, outputs)
     for node in model.graph.node:
@@ -61,13 +54,15 @@ def tensor_sizes(model: onnx.ModelProto, batch: int) -> TensorSizes:
     for tensor in model.graph.initializer:
         _note(sizes, tensor.name, tensor.data_type, tuple(tensor.dims))
         sizes.parameters[tensor.name] = _product(tensor.dims)
-    graph = inferred.graph
     for value in [*graph.input, *graph.value_info, *graph.output]:
         kind = value.type.tensor_type
         dims = tuple(int(dim.dim_value) for dim in kind.shape.dim)
-        if kind.HasField("shape") and all(dim.HasField("dim_value") for dim in kind.shape.dim):
+        known = kind.elem_type and kind.HasField("shape")
+        if known and all(dim.HasField("dim_value") for dim in kind.shape.dim):
             _note(sizes, value.name, kind.elem_type, dims)
-    missing = [n for node in model.graph.node for n in node.output if n and n not in sizes.bytes]
+    names = [value.name for value in model.graph.input]
+    names += [name for node in model.graph.node for name in node.output if name]
+    missing = [name for name in names if name not in sizes.bytes]
     if missing:
         raise VimDeployError(
             "VIM-409",

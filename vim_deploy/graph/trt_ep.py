@@ -15,6 +15,7 @@ from onnx import ModelProto
 
 from vim_deploy import contract
 from vim_deploy.errors import VimDeployError
+from vim_deploy.graph.inferred import inferred
 
 #: Domain of TensorRT's plugins in ONNX Runtime.
 PLUGIN_DOMAIN = "trt.plugins"
@@ -29,13 +30,13 @@ def to_plugin_domain(model: ModelProto) -> ModelProto:
     Raises:
         VimDeployError: VIM-409 when the type of a plugin's output cannot be told.
     """
-    typed = onnx.shape_inference.infer_shapes(model)
+    typed = inferred(model, strict=False)
     lowered = ModelProto()
     lowered.CopyFrom(model)
     custom = [node for node in lowered.graph.node if node.domain == contract.DOMAIN]
     if not custom:
         return lowered
-    known = {value.name: value for value in typed.graph.value_info}
+    known = {value.name: value for value in typed.value_info}
     fixed = {value.name for value in lowered.graph.output}
     stated = {value.name for value in lowered.graph.value_info}
     for node in custom:

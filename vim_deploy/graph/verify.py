@@ -14,8 +14,14 @@ import onnx
 from vim_deploy import contract
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.half_weights import half_tensors
-from vim_deploy.graph.rewrite import attribute_int, constants_of, nodes_of, scan_nodes
-from vim_deploy.graph.storage import is_large, without_weights
+from vim_deploy.graph.rewrite import (
+    attribute_int,
+    constants_of,
+    nodes_of,
+    scan_nodes,
+    without_weights,
+)
+from vim_deploy.graph.storage import is_large
 from vim_deploy.recipe.model_config import ModelConfig
 
 #: Standard operators that the trace of a VisionMamba may hold, preparation and heads included, and

@@ -24,6 +24,8 @@ _UPSAMPLED_NAMES = {**_STORED_NAMES, "logits": ("whole_output", "output")}
 _FEATURE_MAP = re.compile(r"feature_(\d+)|(p\d+)")
 #: Rows of a stored file are one input each; more than this is a data set, not a parity case.
 _MAX_ROWS = 100_000
+#: A batch and something in it.
+_LEAST_AXES = 2
 #: Of random images: outputs and the runtime need as much again on a machine with 16 GB.
 _MOST_BYTES = 4 << 30
 
@@ -41,8 +43,18 @@ def random_case(spec: TensorSpec, preprocess: str, count: int, seed: int = 0) ->
     """``count`` repeatable random images: normal for normalised input, else uniform.
 
     Raises:
-        VimDeployError: VIM-202 for more than fit into memory.
+        VimDeployError: VIM-202 for more than fit into memory; VIM-415 for an input whose size is
+            not fixed.
     """
+    if len(spec.shape) < _LEAST_AXES or not all(
+        isinstance(size, int) and size > 0 for size in spec.shape[1:]
+    ):
+        raise VimDeployError(
+            "VIM-415",
+            f"no random images can be made for the input {spec.name!r}",
+            why=f"its shape is {list(spec.shape)}, and only the first size may be free",
+            fix="give a model made by vim-deploy export",
+        )
     shape = (count, *(int(size) for size in spec.shape[1:]))
     needed = math.prod(shape) * np.dtype(np.float32).itemsize
     if needed > _MOST_BYTES:

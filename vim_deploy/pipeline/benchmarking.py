@@ -33,6 +33,7 @@ from vim_deploy.report.html import require_html
 from vim_deploy.report.plot import check_plot, draw, require_sizes
 from vim_deploy.report.write import write_pages
 from vim_deploy.specs import GraphForm
+from vim_deploy.text import storable
 from vim_deploy.untrusted import read_json
 
 Progress = Callable[[str], None]
@@ -172,7 +173,7 @@ def _settings(
     artifacts: Sequence[str | Path], options: BenchOptions, timing: Timing
 ) -> dict[str, Any]:
     return {
-        "artifacts": [str(artifact) for artifact in artifacts],
+        "artifacts": [storable(str(artifact)) for artifact in artifacts],
         "batches": list(options.batches),
         "image_sizes": [
             list(size) if isinstance(size, tuple) else size for size in options.image_sizes

@@ -13,11 +13,11 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file, sha256_of
 from vim_deploy.graph import metadata
 from vim_deploy.graph.activations import measure_activations
+from vim_deploy.graph.external_data import names_of
 from vim_deploy.graph.inventory import take_inventory
-from vim_deploy.graph.onnx_file import read_model
+from vim_deploy.graph.onnx_file import read_model, tensors_of
 from vim_deploy.graph.rewrite import opset_version
 from vim_deploy.graph.scan_bound import find_gpu, predict
-from vim_deploy.graph.storage import external_names
 from vim_deploy.graph.verify import missing_functions, summarize
 from vim_deploy.package.manifest import read_manifest, require_intact
 from vim_deploy.ranges import BATCH, require_all
@@ -139,8 +139,8 @@ def _activations(model: onnx.ModelProto, info: ExportInfo | None) -> dict[str, A
 
 def _external_data(path: Path) -> list[dict[str, Any]]:
     """The files beside ``path`` that hold its weights; ``load_model`` has read them already."""
-    model = read_model(path, external_data=False)
-    files = [(name, path.parent / name) for name in external_names(model)]
+    model = read_model(path, outside=False)
+    files = [(name, path.parent / name) for name in names_of(tensors_of(model))]
     return [
         {"file": name, "bytes": file.stat().st_size, "sha256": sha256_of(file)}
         for name, file in files

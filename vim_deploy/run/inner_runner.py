@@ -60,7 +60,7 @@ def onnx_parts(
     """
     try:
         instrumented, tensors = with_inner_outputs(model, dt_rank)
-    except (KeyError, StopIteration, onnx.shape_inference.InferenceError) as error:
+    except (KeyError, StopIteration) as error:
         raise unreadable(name, f"{type(error).__name__}: {error}") from error
     if not any(where.in_block for where in tensors):
         raise unreadable(name, "none of its nodes is named after a block")

@@ -15,7 +15,6 @@ from vim_deploy.files import require_file
 from vim_deploy.graph.explicit_rounding import round_explicitly
 from vim_deploy.graph.half_weights import half_types
 from vim_deploy.graph.metadata import inputs_of, load_model, outputs_of
-from vim_deploy.graph.onnx_file import unreadable
 from vim_deploy.graph.trt_ep import to_plugin_domain
 from vim_deploy.run.base import Array, check_input
 from vim_deploy.specs import TensorSpec
@@ -76,10 +75,7 @@ class OrtRunner:
         options: dict[str, str] = {}
         source: Path | bytes = path
         if self._rounds:
-            try:
-                source = round_explicitly(model).SerializeToString()
-            except onnx.shape_inference.InferenceError as error:
-                raise unreadable(path, str(error).strip().splitlines()[0]) from error
+            source = round_explicitly(model).SerializeToString()
         elif provider == CUDA:
             options = cuda_options()
         elif provider == TENSORRT:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
+from tests.support.tiny_onnx import scan_blocks
+from vim_deploy import contract
 from vim_deploy.errors import VimDeployError
-from vim_deploy.graph.onnx_file import read_model
+from vim_deploy.graph import own_ops, wire
+from vim_deploy.graph.external_data import names_of
+from vim_deploy.graph.metadata import inputs_of
+from vim_deploy.graph.onnx_file import read_model, tensors_of
+from vim_deploy.graph.tensor_sizes import tensor_sizes
 
 Change = Callable[[onnx.ModelProto], object]
 
@@ -83,6 +90,12 @@ def nested(changed: onnx.ModelProto) -> None:
     changed.graph.node.extend(graph.node)
 
 
+def retyped(changed: onnx.ModelProto) -> None:
+    node = helper.make_node("Softmax", ["m"], ["s"], axis=1)
+    node.attribute[0].type = AttributeProto.STRING
+    changed.graph.node.append(node)
+
+
 def kind_of(changed: onnx.ModelProto) -> onnx.TypeProto.Tensor:
     return changed.graph.input[0].type.tensor_type
 
@@ -125,6 +138,13 @@ def kind_of(changed: onnx.ModelProto) -> onnx.TypeProto.Tensor:
         (lambda m: m.graph.initializer[0].ClearField("name"), "names of their own"),
         (lambda m: m.graph.initializer[0].segment.SetInParent(), "part of another"),
         (nested, "deep within each other"),
+        (lambda m: setattr(kind_of(m).shape.dim[1], "dim_value", 0), "sizes"),
+        (lambda m: m.graph.node[0].ClearField("output"), "writes nothing"),
+        (lambda m: m.graph.node[0].input.__setitem__(0, "nowhere"), "nowhere"),
+        (lambda m: m.graph.node[1].output.__setitem__(0, "m"), "SSA|single"),
+        (lambda m: m.graph.node.add(op_type="Cast", output=["c"]), "input size"),
+        (lambda m: m.graph.node.insert(0, m.graph.node.pop(1)), "topologically sorted"),
+        (lambda m: retyped(m), "axis"),
     ],
 )
 def test_what_later_code_cannot_walk_is_refused_in_words(
@@ -136,11 +156,32 @@ def test_what_later_code_cannot_walk_is_refused_in_words(
 
 
 @pytest.mark.parametrize(
-    "location", ["/etc/passwd", "../beside", "a/../../b", "..\\b", "", "absent.data", "short.data"]
+    "location",
+    [
+        "/etc/passwd",
+        "../beside",
+        "a/../../b",
+        "..\\b",
+        "",
+        ".",
+        "absent.data",
+        "short.data",
+        "link.data",
+        "linked/w.data",
+        "folder",
+        "pipe",
+        "c:w.data",
+        "w.data\0",
+    ],
 )
 def test_weights_from_elsewhere(tmp_path: Path, location: str) -> None:
     (tmp_path.parent / "beside").write_bytes(bytes(24))
     (tmp_path / "short.data").write_bytes(bytes(4))
+    (tmp_path / "w.data").write_bytes(bytes(24))
+    (tmp_path / "link.data").symlink_to(tmp_path / "w.data")
+    (tmp_path / "linked").symlink_to(tmp_path)
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
 
     def change(changed: onnx.ModelProto) -> None:
         tensor = changed.graph.initializer[0]
@@ -153,9 +194,171 @@ def test_weights_from_elsewhere(tmp_path: Path, location: str) -> None:
     assert caught.value.code == "VIM-409"
 
 
+def outside(tmp_path: Path, copies: int = 0, **entries: str) -> onnx.ModelProto:
+    """The model with its weight in ``w.data``, described by ``entries``, and copies of it."""
+    (tmp_path / "w.data").write_bytes(np.arange(6, dtype=np.float32).tobytes())
+
+    def change(changed: onnx.ModelProto) -> None:
+        tensor = changed.graph.initializer[0]
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in {"location": "w.data", **entries}.items():
+            tensor.external_data.add(key=key, value=value)
+        for number in range(copies):
+            changed.graph.initializer.add().CopyFrom(tensor)
+            changed.graph.initializer[-1].name = f"copy{number}"
+
+    return read(tmp_path, change)
+
+
+@pytest.mark.parametrize(
+    "entries", [{}, {"offset": "0"}, {"offset": "0", "length": "24"}, {"checksum": "x"}]
+)
+def test_weights_beside_the_model(tmp_path: Path, entries: dict[str, str]) -> None:
+    (weight,) = outside(tmp_path, **entries).graph.initializer
+    np.testing.assert_array_equal(
+        numpy_helper.to_array(weight), np.arange(6, dtype=np.float32).reshape(3, 2)
+    )
+    path = tmp_path / "m.onnx"
+    assert names_of(tensors_of(read_model(path, outside=False))) == ["w.data"]
+    assert len(outside(tmp_path, copies=2).graph.initializer) == 3
+
+
+@pytest.mark.parametrize(
+    ("entries", "why"),
+    [
+        ({"offset": "-1"}, "offset"),
+        ({"offset": "x"}, "offset"),
+        ({"offset": "9" * 5000}, "offset"),
+        ({"length": "\u0662\u0664"}, "length"),
+        ({"offset": "4"}, "do not hold"),
+        ({"length": "23"}, "do not hold"),
+        ({"length": "25"}, "do not hold"),
+        ({"key": "value"}, "says 'key'"),
+    ],
+)
+def test_places_that_the_weights_do_not_have(
+    tmp_path: Path, entries: dict[str, str], why: str
+) -> None:
+    with pytest.raises(VimDeployError, match=why) as caught:
+        outside(tmp_path, **entries)
+    assert caught.value.code == "VIM-409"
+
+
+def test_a_file_that_very_many_tensors_share(tmp_path: Path) -> None:
+    with pytest.raises(VimDeployError, match="ask for 264 bytes of files that have 24"):
+        outside(tmp_path, copies=10)
+
+
+def direction(node: onnx.NodeProto) -> AttributeProto:
+    return next(attribute for attribute in node.attribute if attribute.name == "reverse")
+
+
+def scan() -> onnx.NodeProto:
+    return next(node for node in scan_blocks().graph.node if node.domain)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda node: node.ClearField("attribute"), "does not say reverse"),
+        (lambda node: setattr(direction(node), "i", 2), "says reverse = 2"),
+        (lambda node: setattr(direction(node), "i", -1), "says reverse = -1"),
+        (
+            lambda node: direction(node).CopyFrom(helper.make_attribute("reverse", 1.0)),
+            "does not say reverse",
+        ),
+        (lambda node: node.input.pop(), "5 inputs and 1 outputs"),
+        (lambda node: node.output.append("more"), "6 inputs and 2 outputs"),
+    ],
+)
+def test_scans_that_break_the_contract(
+    tmp_path: Path, change: Callable[[onnx.NodeProto], object], why: str
+) -> None:
+    changed = scan_blocks()
+    change(next(node for node in changed.graph.node if node.domain))
+    path = tmp_path / "m.onnx"
+    path.write_bytes(changed.SerializeToString())
+    with pytest.raises(VimDeployError, match=why) as caught:
+        read_model(path)
+    assert caught.value.code == "VIM-409"
+
+
+def test_every_op_of_the_contract_is_known() -> None:
+    assert set(own_ops.ATTRIBUTES) == set(contract.INPUTS)
+    assert not list(own_ops.flaws(scan()))
+
+
+def test_what_others_may_write_and_runtimes_take(tmp_path: Path) -> None:
+    """TensorRT's plugins in ONNX's own domain, undeclared shapes, a later version of the format."""
+
+    def change(changed: onnx.ModelProto) -> None:
+        changed.graph.node[0].op_type = "EfficientNMS_TRT"
+        changed.functions[0].node[0].op_type = "InstanceNormalization_TRT"
+        changed.graph.output[0].type.tensor_type.ClearField("shape")
+        changed.ir_version = 99
+        changed.graph.ClearField("name")
+
+    assert read(tmp_path, change).ir_version == 99
+
+
+@pytest.mark.parametrize("name", [b"image", b"logits", b"MatMul", b"batch", b"Body"])
+def test_a_text_that_is_no_utf8(tmp_path: Path, name: bytes) -> None:
+    data = model().SerializeToString()
+    assert name in data
+    (tmp_path / "m.onnx").write_bytes(data.replace(name, b"\xff" + name[1:]))
+    with pytest.raises(VimDeployError, match="UTF-8") as caught:
+        read_model(tmp_path / "m.onnx")
+    assert caught.value.code == "VIM-409"
+
+
+def field(number: int, content: bytes) -> bytes:
+    """One length-delimited field of a message."""
+    size, head = len(content), bytes([number << 3 | 2])
+    while size > 0x7F:
+        head, size = head + bytes([size & 0x7F | 0x80]), size >> 7
+    return head + bytes([size]) + content
+
+
+def levels(count: int) -> bytes:
+    content = b""
+    for _ in range(count):
+        # A graph's node, the node's attribute, the attribute's graph.
+        content = field(1, field(5, field(6, content)))
+    return field(7, content)
+
+
+BOMBS = {
+    "nodes": field(7, b"\x0a\x00" * (wire.MAX_MESSAGES + 1)),
+    "names": field(7, field(1, b"\x0a\x00" * (wire.MAX_FIELDS + 1))),
+    "numbers": field(7, field(5, field(1, b"\x01" * (1 << 25)))),
+    "levels": levels(40),
+    "cut off": b"\x3a\x7f\x00",
+    "an endless number": b"\x08" + b"\xff" * 40,
+    "a group": b"\x3b",
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_small_files_that_become_large_are_not_parsed(tmp_path: Path, name: str) -> None:
+    (tmp_path / "m.onnx").write_bytes(BOMBS[name])
+    with pytest.raises(ValueError, match=r"^it"):
+        wire.require_modest(BOMBS[name], onnx.ModelProto.DESCRIPTOR)
+    with pytest.raises(VimDeployError) as caught:
+        read_model(tmp_path / "m.onnx")
+    assert caught.value.code == "VIM-409"
+
+
 @pytest.mark.parametrize("content", [b"", b"text", b"\x08\x07\x12", bytes(100), b"\x0a" * 5000])
 def test_what_is_no_message(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "m.onnx").write_bytes(content)
     with pytest.raises(VimDeployError) as caught:
         read_model(tmp_path / "m.onnx")
     assert caught.value.code == "VIM-409"
+
+
+def test_a_free_size_needs_no_name(tmp_path: Path) -> None:
+    unnamed = read(tmp_path, lambda m: kind_of(m).shape.dim[0].Clear())
+    assert inputs_of(unnamed)[0].shape == ("?", 3)
+    assert inputs_of(model())[0].shape == ("batch", 3)
+    assert tensor_sizes(unnamed, 2).shapes["image"] == (2, 3)

@@ -9,10 +9,14 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
+from onnx.external_data_helper import uses_external_data
 
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import remove_leftovers
 from vim_deploy.graph import metadata, storage
+from vim_deploy.graph.external_data import names_of
+from vim_deploy.graph.onnx_file import tensors_of
+from vim_deploy.graph.rewrite import without_weights
 
 WEIGHTS = np.arange(1024, dtype=np.float32).reshape(32, 32)
 
@@ -76,8 +80,8 @@ def test_a_large_model_is_two_files_and_runs_in_place_and_before(tmp_path: Path)
     np.testing.assert_array_equal(run(path), WEIGHTS)
     raw = onnx.load(path, load_external_data=False)
     # Shapes stay in the model: runtimes read them while they load it.
-    assert [storage.uses_external_data(tensor) for tensor in raw.graph.initializer] == [True, False]
-    assert storage.external_names(raw) == ["m.onnx.data"]
+    assert [uses_external_data(tensor) for tensor in raw.graph.initializer] == [True, False]
+    assert names_of(tensors_of(raw)) == ["m.onnx.data"]
     loaded = metadata.load_model(path)
     np.testing.assert_array_equal(numpy_helper.to_array(loaded.graph.initializer[0]), WEIGHTS)
     onnx.checker.check_model(str(path), full_check=True)
@@ -197,7 +201,7 @@ def test_leftovers_of_a_killed_run_go(tmp_path: Path) -> None:
 
 
 def test_weights_as_inputs_give_the_same_shapes() -> None:
-    bare = storage.without_weights(model_of())
+    bare = without_weights(model_of())
     assert [tensor.name for tensor in bare.graph.initializer] == ["shape"]
     assert [value.name for value in bare.graph.input] == ["image", "weights"]
     onnx.checker.check_model(bare, full_check=True)
