@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support import reference
+from vim_deploy.deps.ort import NO_TELEMETRY
 
 #: Folders whose files share what they compile: one process runs them all.
 SHARED_BUILDS = ("tests/unit/plugins", "tests/unit/cpp")
@@ -29,6 +30,8 @@ def pytest_configure() -> None:
         mine = allowed[int(worker.removeprefix("gw")) :: count]
         if mine:
             os.sched_setaffinity(0, mine)
+    # Tests import ONNX Runtime themselves, perhaps before vim_deploy does.
+    os.environ.setdefault(*NO_TELEMETRY)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -7,6 +7,7 @@ line. ``create_session`` looks at what the session really got, and refuses that.
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,10 @@ _LOG_ERRORS_ONLY = 3
 _LOG_FATAL = 4
 #: How ONNX Runtime says that it was refused memory.
 _MEMORY = ("llocate memory", "bad_alloc", "bad allocation", "out of memory", "BFCArena")
+#: From 1.29 on ONNX Runtime's Linux builds send names of models and hashes of weights to Microsoft,
+#: unless this variable is set: https://github.com/microsoft/onnxruntime/blob/main/docs/Privacy.md.
+#: Users who want that set it to 0 themselves.
+NO_TELEMETRY = ("ORT_DISABLE_TELEMETRY", "1")
 
 #: Short name -> execution provider. The first one runs what it can; what TensorRT leaves, CUDA
 #: takes before the CPU does.
@@ -69,6 +74,8 @@ def is_installed() -> bool:
 def _load() -> Any:  # noqa: ANN401 - an untyped module
     if not is_installed():
         raise missing_package(_MODULE, "ort", "running an ONNX model")
+    # Only before the import: it reads the variable once, and starts what sends.
+    os.environ.setdefault(*NO_TELEMETRY)
     import onnxruntime
 
     return onnxruntime
