@@ -107,30 +107,47 @@ def require_file(path: Path, what: str) -> Path:
     raise VimDeployError("VIM-401", f"{what} not found: {path}", why=found, fix="check the path")
 
 
-def output_error(error: OSError | ValueError, path: Path) -> VimDeployError:
-    """The coded error for what kept ``path`` from being written: VIM-304 or VIM-305."""
+def output_error(error: OSError | ValueError, path: Path, option: str = "-o") -> VimDeployError:
+    """The coded error for what kept ``path`` from being written: VIM-304 or VIM-305.
+
+    ``option`` is the one that names another place.
+    """
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return VimDeployError(
             "VIM-305",
             f"no space left while writing {path}",
             why=str(error),
-            fix="free some space or choose another place with -o; nothing was changed",
+            fix=f"free some space or choose another place with {option}; nothing was changed",
         )
     return VimDeployError(
         "VIM-304",
         f"cannot write {path}",
         why=getattr(error, "strerror", None) or str(error),
-        fix="choose a folder that exists and is writable with -o",
+        fix=f"choose a folder that exists and is writable with {option}",
     )
 
 
 @contextlib.contextmanager
-def output_errors(path: Path) -> Iterator[None]:
+def output_errors(path: Path, option: str = "-o") -> Iterator[None]:
     """Turn an ``OSError`` met while writing ``path`` into VIM-304 or VIM-305."""
     try:
         yield
     except OSError as error:
-        raise output_error(error, path) from error
+        raise output_error(error, path, option) from error
+
+
+def prepare_folder(folder: Path, option: str) -> None:
+    """Make ``folder`` where it is not there, and see that files can be made in it.
+
+    For outputs that come after minutes of work. ``option`` names another folder.
+
+    Raises:
+        VimDeployError: VIM-304, VIM-305.
+    """
+    with output_errors(folder, option):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder, prefix=".vim-deploy-"):
+            pass
 
 
 def kind_of(path: Path) -> int | None:
@@ -202,6 +219,9 @@ def _open_lock(lock_path: Path, path: Path) -> IO[bytes]:
     else:
         found = os.fstat(handle)
         if stat.S_ISREG(found.st_mode) and found.st_nlink <= 1:
+            if os.name == "posix" and found.st_uid == os.geteuid():
+                # A mask may have taken the owner's rights, and a killed process leaves the file.
+                os.fchmod(handle, 0o600)
             return os.fdopen(handle, "r+b")
         os.close(handle)
     raise VimDeployError(

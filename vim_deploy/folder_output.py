@@ -59,7 +59,7 @@ def atomic_folder(path: Path, may_go: MayGo = only_empty) -> Iterator[Path]:
             fix="name another with -o",
         )
     lock_path = path.parent / f".{path.name}.lock"
-    with locked(lock_path, path), interrupts.scratch(lock_path):
+    with locked(lock_path, path), interrupts.scratch(lock_path), _own_rights() as umask:
         try:
             with output_errors(path):
                 _tidy(path, may_go)
@@ -69,6 +69,9 @@ def atomic_folder(path: Path, may_go: MayGo = only_empty) -> Iterator[Path]:
             try:
                 with interrupts.scratch(temporary):
                     yield temporary
+                _flush(temporary)
+                # mkdtemp makes 0700; an output is as readable as any folder the user makes.
+                temporary.chmod(0o777 & ~umask)
                 _put_in_place(temporary, path, may_go)
             except OSError as error:
                 raise output_error(error, path) from error
@@ -78,20 +81,37 @@ def atomic_folder(path: Path, may_go: MayGo = only_empty) -> Iterator[Path]:
             lock_path.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def _own_rights() -> Iterator[int]:
+    """Within the block files and folders are made that at least their owner can use and remove.
+
+    Yields the mask that the user has set.
+
+    The mask of new files belongs to the process; one that takes rights from the owner himself is
+    rare enough that two threads do not meet here.
+    """
+    umask = os.umask(0)
+    os.umask(umask & ~stat.S_IRWXU)
+    try:
+        yield umask
+    finally:
+        os.umask(umask)
+
+
 def _hidden(path: Path) -> Path:
     return Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
 
 
-def _put_in_place(temporary: Path, path: Path, may_go: MayGo) -> None:
-    """Flush a folder's files to the disk and rename it to ``path``."""
-    umask = os.umask(0)
-    os.umask(umask)
-    for file in temporary.rglob("*"):
+def _flush(folder: Path) -> None:
+    """Bring a folder's files to the disk, before a name says that they are there."""
+    for file in folder.rglob("*"):
         if file.is_file():
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())
-    # mkdtemp makes 0700; an output is as readable as any folder the user makes.
-    temporary.chmod(0o777 & ~umask)
+
+
+def _put_in_place(temporary: Path, path: Path, may_go: MayGo) -> None:
+    """Rename a folder to ``path``."""
     interrupts.check()
     if not path.exists():
         temporary.rename(path)

@@ -24,6 +24,9 @@ from vim_deploy.errors import VimDeployError
 #: works, waits for a disk or polls a GPU gets at least a hundredth of a second in a minute, also on
 #: a machine that many others use.
 STALL_SECONDS = 60.0
+#: The same under a limit of address space (ulimit -v): libraries that are refused memory wait for
+#: each other rather than for a disk.
+LIMITED_STALL_SECONDS = 10.0
 #: Seconds between two looks at the processor time.
 _LOOK_SECONDS = 2.0
 
@@ -118,6 +121,7 @@ class StallWatch:
         self._process = process
         self._used = -1.0
         self._since = self._looked = time.monotonic()
+        self._patience = min(STALL_SECONDS, LIMITED_STALL_SECONDS) if _limited() else STALL_SECONDS
 
     def spoke(self) -> None:
         """The helper has said something."""
@@ -130,22 +134,31 @@ class StallWatch:
             said: the last lines of its standard error.
         """
         now = time.monotonic()
-        if now - self._looked < min(_LOOK_SECONDS, STALL_SECONDS / 4):
+        if now - self._looked < min(_LOOK_SECONDS, self._patience / 4):
             return
         self._looked = now
         used = session_seconds(self._process.pid)
         # It also falls: the time of a process that has ended is no longer counted.
         if used is None or used != self._used:
             self._used, self._since = used or 0.0, now
-        if now - self._since > STALL_SECONDS and self._process.poll() is None:
+        if now - self._since > self._patience and self._process.poll() is None:
             kill_helper(self._process)
             raise VimDeployError(
                 "VIM-310",
-                f"a helper process did nothing for {STALL_SECONDS:.0f} s and was ended",
+                f"a helper process did nothing for {self._patience:.0f} s and was ended",
                 why="\n".join(said)
                 or "it said nothing; it may have been refused memory or a thread",
                 fix="run it again with more memory and threads (ulimit -v, ulimit -u)",
             )
+
+
+def _limited() -> bool:
+    """Whether this process, and so its helpers, may not have all the address space they ask for."""
+    if os.name != "posix":
+        return False
+    import resource
+
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
 
 def session_seconds(leader: int) -> float | None:

@@ -73,7 +73,7 @@ def find_images(path: Path) -> tuple[Path, ...]:
     Raises:
         VimDeployError: VIM-401 when ``path`` does not exist or the folder holds no image.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return (require_file(path, "image"),)
     found = []
     for folder, subfolders, files in os.walk(path):

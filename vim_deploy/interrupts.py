@@ -28,14 +28,28 @@ STATUS = 130
 
 _requested = threading.Event()
 _finished = threading.Event()
+_threadless = threading.Event()
 _scratch: set[Path] = set()
 _deferring = 0
 
 
 def install() -> None:
-    """Handle SIGINT and SIGTERM in this process; a polite kill then cleans up like Ctrl-C."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    """Handle what ends this process politely, so that it cleans up as after Ctrl-C.
+
+    That is SIGINT, SIGTERM, a terminal that has gone (SIGHUP, but not under ``nohup``) and a soft
+    limit of processor time (SIGXCPU).
+    """
+    for number in _handled():
         signal.signal(number, _interrupt)
+
+
+def _handled() -> list[signal.Signals]:
+    found = [signal.SIGINT, signal.SIGTERM]
+    for name in ("SIGHUP", "SIGXCPU"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+            found.append(number)
+    return found
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -44,9 +58,11 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     if _requested.is_set():
         return
     _requested.set()
-    # Without a thread to spare the exception has to do.
-    with contextlib.suppress(RuntimeError):
+    try:
         threading.Thread(target=_end, daemon=True).start()
+    except RuntimeError:
+        # Without a thread to spare the exception has to do.
+        _threadless.set()
     if not _deferring:
         raise KeyboardInterrupt
 
@@ -75,7 +91,7 @@ def _remove(path: Path) -> None:
 def finished() -> None:
     """The command is over, and its status known: from now on nothing is ended or raised."""
     _finished.set()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _handled():
         signal.signal(number, signal.SIG_IGN)
     # An extension that runs Python text, and is left by KeyboardInterrupt, makes the interpreter
     # end itself by SIGINT in the end, whatever the exit status, until the next text is run
@@ -106,6 +122,15 @@ def deferred() -> Iterator[None]:
     finally:
         _deferring -= 1
     check()
+
+
+def without_threads() -> bool:
+    """Whether the interrupt came while no thread could be started.
+
+    OpenBLAS, which NumPy loads, interrupts the process itself (``raise(SIGINT)``) when it gets none
+    of its threads: nobody pressed Ctrl-C then.
+    """
+    return _threadless.is_set()
 
 
 def requested() -> bool:

@@ -93,6 +93,22 @@ def test_one_that_neither_speaks_nor_works_is_ended(monkeypatch: pytest.MonkeyPa
 
 
 @linux
+def test_under_a_limit_of_memory_patience_is_shorter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libraries that are refused memory wait for each other, and "at once" is not a minute."""
+    import resource
+
+    monkeypatch.setattr(helpers, "LIMITED_STALL_SECONDS", 1.0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 40, hard))
+    try:
+        with pytest.raises(VimDeployError, match="for 1 s") as caught:
+            watched("import threading; lock = threading.Lock(); lock.acquire(); lock.acquire()", 30)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    assert caught.value.code == "VIM-310"
+
+
+@linux
 def test_one_that_works_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(helpers, "STALL_SECONDS", 1.0)
     watched("while True: pass", 4)

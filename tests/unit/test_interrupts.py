@@ -28,7 +28,14 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.parametrize(
-    ("signal", "said"), [("SIGINT", "interrupted"), ("SIGTERM", "interrupted"), ("none", "")]
+    ("signal", "said"),
+    [
+        ("SIGINT", "interrupted"),
+        ("SIGTERM", "interrupted"),
+        ("SIGHUP", "interrupted"),
+        ("SIGXCPU", "interrupted"),
+        ("none", ""),
+    ],
 )
 def test_swallowed_interrupt(tmp_path: Path, signal: str, said: str) -> None:
     done = subprocess.run(
@@ -116,3 +123,39 @@ def test_how_an_interrupted_process_ends(tmp_path: Path, case: str, status: int,
     assert done.returncode == status, done.stderr
     assert done.stdout.strip() == said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_command_under_nohup_outlives_its_terminal(tmp_path: Path) -> None:
+    ignored = PROGRAM.replace(
+        "interrupts.install()", "signal.signal(signal.SIGHUP, signal.SIG_IGN); interrupts.install()"
+    )
+    subprocess.run(
+        [sys.executable, "-c", ignored, "SIGHUP"],
+        cwd=tmp_path, env={"PYTHONPATH": str(REPOSITORY)}, check=True, timeout=50,
+    )  # fmt: skip
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+THREADLESS = """
+import os, signal, sys, threading
+from vim_deploy.cli import main
+def start(thread):
+    raise RuntimeError("can't start new thread")
+threading.Thread.start = start
+def load(*_):
+    os.kill(os.getpid(), signal.SIGINT)  # OpenBLAS: raise(SIGINT)
+main.LazyGroup.get_command = load
+main.main(["doctor"])
+"""
+
+
+def test_an_interrupt_that_openblas_makes_for_want_of_a_thread(tmp_path: Path) -> None:
+    """openblas/driver/others/blas_server.c ends blas_thread_init so; seen under ulimit -u."""
+    done = subprocess.run(
+        [sys.executable, "-c", THREADLESS],
+        cwd=tmp_path, env={"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True,
+        timeout=50, check=False,
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    assert "error VIM-311" in done.stderr
+    assert "interrupted" not in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,11 +139,14 @@ def command(
     report goes to parity.json, accuracy.json or bisect.json in the folder of --report, by default
     the artifact's.
     """
+    from vim_deploy.files import prepare_folder
     from vim_deploy.parity.bisect import BisectReport
     from vim_deploy.pipeline.reporting import prepare_report, provenance, write_run
 
-    folder = report_folder or (Path(source).parent if Path(source).exists() else Path())
-    if report_folder is not None:
+    folder = report_folder or (Path(source).parent if os.path.exists(source) else Path())
+    if report_folder is None:
+        prepare_folder(folder, "--report")
+    else:
         prepare_report(report_folder)
     options["top1_agreement"] = options.pop("top1_agree")
     mode = mode_of(options)

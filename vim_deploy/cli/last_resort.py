@@ -35,14 +35,19 @@ def of_the_machine(error: Exception) -> VimDeployError | None:
         return _of_system(error)
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, MemoryError) or any(part in text.lower() for part in _NO_MEMORY):
-        return VimDeployError(
-            "VIM-311",
-            "not enough memory, or no more threads",
-            why=text.strip().splitlines()[0],
-            fix="give the process more (ulimit -v, ulimit -u, the container's limit), or ask for "
-            "less: a smaller batch, image or model",
-        )
+        return no_memory(text.strip().splitlines()[0])
     return None
+
+
+def no_memory(why: str) -> VimDeployError:
+    """VIM-311 for a process that was refused memory or a thread."""
+    return VimDeployError(
+        "VIM-311",
+        "not enough memory, or no more threads",
+        why=why,
+        fix="give the process more (ulimit -v, ulimit -u, the container's limit), or ask for less: "
+        "a smaller batch, image or model",
+    )
 
 
 def _of_system(error: OSError) -> VimDeployError:

@@ -15,7 +15,7 @@ import click
 import vim_deploy
 from vim_deploy import interrupts
 from vim_deploy.cli import streams
-from vim_deploy.cli.last_resort import of_the_machine
+from vim_deploy.cli.last_resort import no_memory, of_the_machine
 from vim_deploy.cli.output import print_error
 from vim_deploy.errors import ExitCode, VimDeployError
 from vim_deploy.log import configure
@@ -93,6 +93,10 @@ def run(arguments: list[str]) -> int:
     try:
         return _run(arguments)
     except (KeyboardInterrupt, click.Abort):
+        if interrupts.without_threads():
+            error = no_memory("no thread can be started")
+            print_error(error, as_json=False)
+            return int(error.exit_code)
         streams.note("interrupted: unfinished outputs were not written")
         return int(ExitCode.INTERRUPTED)
 

@@ -137,6 +137,7 @@ def _export(
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
+        _raise_machines(error)
         raise VimDeployError(
             "VIM-501",
             "PyTorch's exporter could not trace the model",
@@ -146,3 +147,11 @@ def _export(
     if program is None:
         raise VimDeployError("VIM-501", "PyTorch's exporter returned no model")
     return program.model_proto
+
+
+def _raise_machines(error: BaseException | None) -> None:
+    """Raise what is behind ``error`` when the machine refused something: no disk, no memory."""
+    while error is not None:
+        if isinstance(error, OSError | MemoryError):
+            raise error
+        error = error.__cause__ or error.__context__

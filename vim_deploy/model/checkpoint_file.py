@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ def find_checkpoint_file(address: str | Path) -> CheckpointFile:
     if text.startswith("hf:/"):
         return _from_hub(text)
     path = Path(address)
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return CheckpointFile(require_file(path, "checkpoint"))
     names = [entry.name for entry in path.iterdir() if entry.is_file()]
     name = _only_checkpoint(names, text, str(path) + "/")

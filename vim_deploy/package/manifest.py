@@ -131,9 +131,11 @@ def read_manifest(folder: Path) -> Manifest:
             fix="name a folder made by vim-deploy package, or make it again",
         )
 
-    if not folder.is_dir():
-        raise unreadable("it is not a folder" if folder.exists() else "there is no such folder")
-    if not path.is_file() or path.is_symlink():
+    # Neither of these raises where a folder above may not be entered.
+    if not os.path.isdir(folder):
+        there = os.path.exists(folder)
+        raise unreadable("it is not a folder" if there else "there is no such folder to be seen")
+    if not os.path.isfile(path) or os.path.islink(path):
         raise unreadable(f"it holds no {MANIFEST_NAME}")
     value = read_json(path, unreadable, max_bytes=_MAX_BYTES)
     if not isinstance(value, dict):

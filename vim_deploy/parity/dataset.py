@@ -6,6 +6,7 @@ evaluation uses: the classes are the sub-folders, sorted by name as text.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,7 +141,7 @@ def open_dataset(
     classes = None if info is None else _class_count(info)
     if path.suffix == ".npz":
         return _stored(path, spec, classes, limit)
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise VimDeployError(
             "VIM-401",
             f"data set not found: {path}",

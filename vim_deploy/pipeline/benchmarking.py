@@ -16,7 +16,7 @@ from vim_deploy.bench.measure import SKIPPED, Measurement, Timing, measure_group
 from vim_deploy.bench.report import BenchReport, busy_notes
 from vim_deploy.bench.subject import Subject, SubjectKey
 from vim_deploy.errors import VimDeployError
-from vim_deploy.files import output_errors
+from vim_deploy.files import output_errors, prepare_folder
 from vim_deploy.pipeline.bench_subjects import SubjectMaker
 from vim_deploy.pipeline.opening import RunnerOptions
 from vim_deploy.ranges import (
@@ -203,8 +203,7 @@ def _check_output(options: BenchOptions, settings: Mapping[str, Any]) -> None:
     if options.output is None:
         return
     path = options.output / "bench.json"
-    with output_errors(path):
-        options.output.mkdir(parents=True, exist_ok=True)
+    prepare_folder(options.output, "--report")
     if options.compare is not None and path.exists() and path.samefile(options.compare):
         raise VimDeployError(
             "VIM-203",
@@ -235,7 +234,7 @@ def _check_output(options: BenchOptions, settings: Mapping[str, Any]) -> None:
 @contextlib.contextmanager
 def _export_folder(wanted: Path | None) -> Iterator[Path]:
     if wanted is not None:
-        with output_errors(wanted):
+        with output_errors(wanted, "--export-dir"):
             wanted.mkdir(parents=True, exist_ok=True)
         yield wanted.resolve()
         return

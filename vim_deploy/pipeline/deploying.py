@@ -166,7 +166,7 @@ def _reference_of(request: ModelRequest, exported: ExportResult) -> str:
 def _new_folder(work: Path, stem: str) -> Path:
     """``work/NNN-stem`` with the next free number; two runs never get the same one."""
     name = "".join(char if char.isalnum() or char in "-_." else "-" for char in stem) or "model"
-    with output_errors(work):
+    with output_errors(work, "--work"):
         work.mkdir(parents=True, exist_ok=True)
         taken = [int(path.name[:_DIGITS]) for path in work.iterdir() if _is_numbered(path)]
         for number in range(max(taken, default=0) + 1, 10**_DIGITS):

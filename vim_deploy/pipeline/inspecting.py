@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def inspect(path: Path, graph: GraphQuestion | None = None) -> dict[str, Any]:
             file is not what it seems to be; VIM-425 (files of a package are damaged, missing or
             extra) and VIM-427 (a folder that is no package).
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         return _package(path, graph)
     require_file(path, "file")
     if path.suffix == ".toml":

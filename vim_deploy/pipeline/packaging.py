@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import vim_deploy
 from vim_deploy.errors import ExitCode, VimDeployError
-from vim_deploy.files import changed, settings_hash, sight
+from vim_deploy.files import changed, kind_of, output_errors, settings_hash, sight
 from vim_deploy.folder_output import atomic_folder
 from vim_deploy.package import check as checks
 from vim_deploy.package import cpp
@@ -104,7 +105,8 @@ def package(
     )
     folder = output or artifact.with_name(artifact.name.partition(".")[0] + "-triton")
     # Renamed as a whole in the end, which "." and "made/.." cannot be.
-    folder = Path(os.path.abspath(folder))
+    with output_errors(folder):
+        folder = Path(os.path.abspath(folder))
     settings = settings_hash(
         {
             **settings_of(plan),
@@ -167,8 +169,10 @@ def _package_cpp(engine: Path, output: Path | None, options: PackageOptions) -> 
 
 def _existing(folder: Path, settings: str, *, force: bool) -> PackageResult | None:
     """The package that is there already, when it is whole and of these settings."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return None
+    kind = kind_of(folder)
+    with output_errors(folder):
+        if kind is None or (kind == stat.S_IFDIR and not any(folder.iterdir())):
+            return None
     own_files(folder)
     if force:
         return None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vim_deploy.bench import environment
-from vim_deploy.files import output_errors, sha256_of, write_json
+from vim_deploy.files import prepare_folder, sha256_of, write_json
 from vim_deploy.report.html import require_html
 from vim_deploy.report.write import write_pages
 
@@ -19,8 +19,7 @@ def prepare_report(folder: Path) -> None:
         VimDeployError: VIM-301 where jinja2 is not installed; VIM-304, VIM-305 (folder).
     """
     require_html()
-    with output_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    prepare_folder(folder, "--report")
 
 
 def provenance(against: str | None = None) -> dict[str, Any]:

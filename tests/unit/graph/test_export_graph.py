@@ -334,3 +334,21 @@ def test_resize_before_opset_18_has_fewer_options(option: dict[str, object], tak
         with pytest.raises(VimDeployError) as caught:
             convert_opset(model, 17)
         assert caught.value.code == "VIM-503"
+
+
+@pytest.mark.parametrize("cause", [FileNotFoundError(2, "No usable temporary directory"),
+                                   OSError(27, "File too large"), MemoryError()])  # fmt: skip
+def test_what_the_machine_refuses_within_the_trace_is_no_fault_of_the_model(
+    monkeypatch: pytest.MonkeyPatch, cause: Exception
+) -> None:
+    """PyTorch wraps everything into an error of its exporter."""
+
+    def export(*_: object, **__: object) -> None:
+        try:
+            raise cause
+        except (OSError, MemoryError) as error:
+            raise torch.onnx.OnnxExporterError("step 1/3") from error
+
+    monkeypatch.setattr(torch.onnx, "export", export)
+    with pytest.raises(type(cause)):
+        export_graph(*deployed(tiny_config()), batch=1)
