@@ -103,14 +103,19 @@ def await_ready(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
         time.sleep(0.2)
 
 
+def picture(facts: dict[str, Any]) -> Any:  # noqa: ANN401
+    """One picture of noise, as the model takes it."""
+    shape = [1, *facts["input"]["shape"][1:]]
+    return np.random.default_rng(0).random(shape).astype(facts["input"]["dtype"])
+
+
 def measure(
     client: SimpleNamespace, protocol: str, port: int, clients: int, seconds: float
 ) -> dict[str, Any]:
     """Ask with so many threads for so long; every answer is compared with the first one."""
     facts = client.load_model_facts()
     kind = client.HttpModel if protocol == "http" else client.GrpcModel
-    shape = [1, *facts["input"]["shape"][1:]]
-    image = np.random.default_rng(0).random(shape).astype(facts["input"]["dtype"])
+    image = picture(facts)
     name = facts["outputs"][0]["name"]
     spans: list[tuple[float, float]] = []
     wrong: list[str] = []
@@ -174,11 +179,12 @@ def load(folder: Path, options: argparse.Namespace, analyzer: Analyzer | None) -
                 row["pictures_per_execution"] = round(pictures / runs, 2)
                 print(json.dumps(row), file=sys.stderr)
                 rows.append(row)
-        name = client.load_model_facts()["name"]
         generated = (
             []
             if analyzer is None
-            else analyzer.run(name, ports["grpc"], concurrency, options.seconds)
+            else analyzer.run(
+                client.load_model_facts(), ports["grpc"], concurrency, options.seconds
+            )
         )
     return {"client": rows, "perf_analyzer": generated}
 
@@ -203,19 +209,36 @@ class Analyzer:
             (self.libraries / name).symlink_to(found)
 
     def run(
-        self, name: str, port: int, concurrency: list[int], seconds: float
+        self,
+        facts: dict[str, Any],
+        port: int,
+        concurrency: list[int],
+        seconds: float,
     ) -> list[dict[str, Any]]:
         """Over gRPC: throughput and latency for each number of clients."""
         rows: list[dict[str, Any]] = []
+        # By itself it sends random bytes, as floating-point numbers mostly NaN: refused, rightly.
+        data = self.libraries.parent / "input.json"
+        image = picture(facts)
+        sent = {"content": image.ravel().tolist(), "shape": list(image.shape[1:])}
+        data.write_text(json.dumps({"data": [{facts["input"]["name"]: sent}]}))
         for clients in concurrency:
             table = self.libraries.parent / "out.csv"
             table.unlink(missing_ok=True)
-            words = [str(self.program), "-m", name, "-i", "grpc", "-u", f"127.0.0.1:{port}"]
+            words = [
+                str(self.program),
+                "-m",
+                facts["name"],
+                "-i",
+                "grpc",
+                "-u",
+                f"127.0.0.1:{port}",
+            ]
             words += ["--concurrency-range", f"{clients}:{clients}", "-f", str(table)]
             # Windows of time, until three in a row agree. With a fixed number of requests it
             # divides by whole windows, so that fast servers look slower than they are.
             words += ["-p", str(round(1000 * seconds)), "-r", "8", "-s", "50"]
-            words += ["--percentile", "99"]
+            words += ["--percentile", "99", "--input-data", str(data)]
             try:
                 done = subprocess.run(
                     words,

@@ -36,9 +36,10 @@ _NO_WHEEL = ("No matching distribution", "Could not find a version", "Temporary 
 
 
 def environment_of(config: pytest.Config) -> Path:
-    """Where the server's environment of these requirements is kept from run to run."""
+    """Where the environment of these requirements is kept from run to run."""
     assert config.cache is not None
-    short = hashlib.sha256(template("requirements-server.txt").encode()).hexdigest()[:12]
+    texts = [template(f"requirements-{part}.txt") for part in ("server", "model")]
+    short = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
     return config.cache.mkdir("triton-server") / short
 
 

@@ -196,7 +196,7 @@ def test_an_answer_that_is_no_number_is_an_error_of_its_request(started: Any, ba
     poisoned[1, 0, 0, 0] = bad
     answers = started.execute([request(images(1)), request(poisoned), request(images(2))])
     assert [answer.error is None for answer in answers] == [True, False, True]
-    assert "of the output 'logits' are NaN or infinite" in answers[1].error
+    assert "1 of 12 values of the input 'image' are NaN or infinite" in answers[1].error
     np.testing.assert_allclose(
         answers[2].tensors["logits"], expected(started, images(2)), atol=1e-6
     )
