@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ import numpy.typing as npt
 
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.files import require_file
+from vim_deploy.image_bounds import MAX_FILE_BYTES, MAX_PIXELS, flaw_of_bytes, flaw_of_header
 from vim_deploy.specs import ImagePreparation, PreprocessMode
 from vim_deploy.untrusted import read_bytes
 
@@ -42,22 +42,8 @@ Pixels = npt.NDArray[np.uint8]
 #: would hand the file to an external program.
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-#: Most bytes of a file: an uncompressed picture of ``MAX_PIXELS`` pixels takes fewer.
-_MAX_FILE_BYTES = 1 << 29
-#: A progressive JPEG is decoded once for each of its scans, and a scan may be a few bytes. Encoders
-#: write about 10; previews beside the picture have theirs.
-_MAX_SCANS = 50
-#: Pillow joins the Exif parts of a JPEG one by one; cameras write one.
-_MAX_EXIF_PARTS = 64
-#: Start of a scan: the marker, a length and a number of channels that belong together.
-_SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
-_EXIF_PART = re.compile(rb"\xff\xe1..Exif\x00\x00", re.DOTALL)
-
 #: Names of the resize filters, as in ``PIL.Image.Resampling``.
 INTERPOLATIONS = ("bicubic", "bilinear", "box", "hamming", "lanczos", "nearest")
-
-#: Largest picture that is decoded, in pixels: 268 MB as RGB (Pillow's own warning threshold).
-MAX_PIXELS = 89_478_485
 
 _PIL_MODES = {1: "L", 3: "RGB"}
 #: Longest side and most channels of an input; above them a number is a mistake, not a model.
@@ -279,8 +265,10 @@ def _decoded(path: Path, channels: int, *, upright: bool = False) -> PIL.Image.I
     import PIL.Image
     import PIL.ImageOps
 
-    data = read_bytes(path, lambda why: _unreadable(path, why), max_bytes=_MAX_FILE_BYTES)
-    _require_few_parts(path, data)
+    data = read_bytes(path, lambda why: _unreadable(path, why), max_bytes=MAX_FILE_BYTES)
+    mode = _pil_mode(channels)
+    if (flaw := flaw_of_bytes(data)) is not None:
+        raise _unreadable(path, flaw)
     try:
         with warnings.catch_warnings():
             # Our own size check below answers for the first; the second is about transparency,
@@ -288,9 +276,13 @@ def _decoded(path: Path, channels: int, *, upright: bool = False) -> PIL.Image.I
             warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
             warnings.simplefilter("ignore", UserWarning)
             with PIL.Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                _check_pixels(path, image)
-                turned = PIL.ImageOps.exif_transpose(image) if upright else image
-                return turned.convert(_pil_mode(channels))
+                if (flaw := flaw_of_header(image, len(data), mode)) is not None:
+                    raise _unreadable(path, flaw)
+                image.load()
+                if upright:
+                    PIL.ImageOps.exif_transpose(image, in_place=True)
+                # A conversion to what it is already would be a copy.
+                return image if image.mode == mode else image.convert(mode)
     except (VimDeployError, MemoryError):
         raise
     except PIL.UnidentifiedImageError as error:
@@ -299,42 +291,6 @@ def _decoded(path: Path, channels: int, *, upright: bool = False) -> PIL.Image.I
     # struct.error, zlib.error, IndexError, ...); all of it means that this is not an image.
     except Exception as error:
         raise _unreadable(path, f"{type(error).__name__}: {error}") from error
-
-
-def _require_few_parts(path: Path, data: bytes) -> None:
-    """VIM-411 for a JPEG that takes far longer to decode than its pixels do."""
-    scans = sum(1 for _ in _SCAN.finditer(data))
-    if scans > _MAX_SCANS:
-        raise _unreadable(path, f"it has {scans} scans; at most {_MAX_SCANS} are decoded")
-    parts = sum(1 for _ in _EXIF_PART.finditer(data))
-    if parts > _MAX_EXIF_PARTS:
-        raise _unreadable(path, f"its Exif data has {parts} parts, at most {_MAX_EXIF_PARTS}")
-
-
-def _check_pixels(path: Path, image: PIL.Image.Image) -> None:
-    if image.width * image.height > MAX_PIXELS:
-        raise _unreadable(
-            path,
-            f"{image.width} x {image.height} pixels; at most {MAX_PIXELS} are decoded, because a "
-            "small file can unpack to more than the memory",
-        )
-    if image.mode == "F" or image.mode.startswith("I") or _narrows(image):
-        raise _unreadable(path, f"more than 8 bits a channel (Pillow mode {image.mode})")
-
-
-def _narrows(image: PIL.Image.Image) -> bool:
-    """Whether Pillow drops bits of the file's channels while it decodes them.
-
-    That is told by the layout it decodes from, such as ``RGB;16B``, and in PPM by the largest
-    value.
-    """
-    for decoder, _, _, given in getattr(image, "tile", ()):
-        parts = given if isinstance(given, tuple) else (given,)
-        if any(isinstance(part, str) and ";16" in part for part in parts):
-            return True
-        if decoder in ("ppm", "ppm_plain") and isinstance(parts[-1], int) and parts[-1] > 255:
-            return True
-    return False
 
 
 def _unreadable(path: Path, why: str) -> VimDeployError:

@@ -7,13 +7,14 @@ import io
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.support import reference
-from vim_deploy import images
+from vim_deploy import image_bounds, images
 from vim_deploy.errors import VimDeployError
 from vim_deploy.specs import ImagePreparation
 
@@ -187,6 +188,8 @@ BROKEN = {
     "truncated.png": encoded("PNG")[:900],
     "bomb.png": png_header(60_000, 60_000),
     "larger_bomb.png": png_header(2**31 - 1, 2**31 - 1),
+    # Within the limit of pixels, but 324 MB from a file of 70 bytes.
+    "wide_bomb.png": png_header(9_000, 9_000),
     "short.png": png_header(10, 10),
     # Pillow would start Ghostscript for this one.
     "script.jpg": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n",
@@ -278,3 +281,29 @@ def test_missing_or_empty_folder_is_named(tmp_path: Path) -> None:
         with pytest.raises(VimDeployError, match=str(path)) as caught:
             images.find_images(path)
         assert caught.value.code == "VIM-401"
+
+
+@pytest.mark.parametrize(
+    ("mode", "form", "options", "size", "allowed"),
+    [
+        ("RGB", "PNG", {}, (7_000, 7_000), True),
+        ("RGB", "PNG", {}, (7_500, 7_500), False),
+        # A second picture of four bytes a pixel is made of the first.
+        ("P", "GIF", {}, (6_000, 6_000), True),
+        ("P", "GIF", {}, (7_000, 7_000), False),
+        ("L", "JPEG", {}, (6_000, 6_000), True),
+        ("RGB", "JPEG", {"progressive": True}, (5_000, 5_000), True),
+        ("RGB", "JPEG", {"progressive": True}, (6_000, 6_000), False),
+        ("RGB", "JPEG", {"progressive": True, "subsampling": 0}, (5_000, 5_000), False),
+    ],
+)
+def test_memory_is_counted_before_the_pixels_are_decoded(
+    mode: str, form: str, options: dict[str, Any], size: tuple[int, int], allowed: bool
+) -> None:
+    stream = io.BytesIO()
+    Image.new(mode, (64, 64)).save(stream, form, **options)
+    image = Image.open(stream)
+    image._size = size
+    flaw = image_bounds.flaw_of_header(image, 100_000, "RGB")
+    assert (flaw is None) == allowed, flaw
+    assert image_bounds.flaw_of_header(image, 200_000_000, "RGB") is None

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vim_deploy.errors import VimDeployError, nearest
-from vim_deploy.images import MAX_PIXELS
+from vim_deploy.image_bounds import MAX_PIXELS
 from vim_deploy.recipe.dense_config import TEST_MODES, DenseConfig, SceneTest
 from vim_deploy.run.resize import Size, size_within
 from vim_deploy.specs import ImagePreparation

@@ -26,6 +26,12 @@ Status check_picture_size(std::int64_t width, std::int64_t height, std::string c
     return Done{};
 }
 
+Error too_much_memory(std::int64_t bytes, std::string const& name) {
+    return unreadable_picture(
+        name, "decoding it takes " + std::to_string(bytes / 1'000'000) +
+                  " MB; at most 4 times the file and 210 MB are unpacked");
+}
+
 namespace {
 
 // Larger than any picture of kMaxPixels in a plain format.

@@ -14,6 +14,9 @@ namespace vim_deploy {
 //! VIM-411 with a reason.
 Error unreadable_picture(std::string const& name, std::string const& why);
 
+//! VIM-411 for a small file that would take so many bytes.
+Error too_much_memory(std::int64_t bytes, std::string const& name);
+
 //! VIM-411 unless the picture has a pixel and at most kMaxPixels.
 Status check_picture_size(std::int64_t width, std::int64_t height, std::string const& name);
 

@@ -13,6 +13,8 @@
 #include <csetjmp>
 #include <new>
 
+#include "image_limits.h"
+
 namespace vim_deploy {
 namespace {
 
@@ -123,6 +125,22 @@ void to_rgb(Image& image) {
     image.channels = 3;
 }
 
+// Bytes that decoding takes: the picture, and of a progressive one all its 16-bit coefficients, which
+// libjpeg keeps until the last scan.
+std::int64_t needed(jpeg_decompress_struct const& jpeg) noexcept {
+    auto const pixels = std::int64_t{jpeg.image_width} * jpeg.image_height;
+    std::int64_t bytes = pixels * jpeg.num_components;
+    if (jpeg.progressive_mode != FALSE) {
+        std::int64_t const whole =
+            std::int64_t{jpeg.max_h_samp_factor} * jpeg.max_v_samp_factor;
+        for (int i = 0; i < jpeg.num_components; ++i) {
+            jpeg_component_info const& channel = jpeg.comp_info[i];
+            bytes += 2 * pixels * channel.h_samp_factor * channel.v_samp_factor / whole;
+        }
+    }
+    return bytes;
+}
+
 Error failure(Decoding const& decoding, std::string const& name) {
     if (decoding.out_of_memory) {
         throw std::bad_alloc();
@@ -141,6 +159,9 @@ Result<Image> decode_jpeg(std::string_view bytes, std::string const& name) {
     Status const size = check_picture_size(jpeg.image_width, jpeg.image_height, name);
     if (!size) {
         return size.error();
+    }
+    if (!may_take(needed(jpeg), bytes.size())) {
+        return too_much_memory(needed(jpeg), name);
     }
     bool const grey = jpeg.num_components == 1;
     if (!grey && jpeg.num_components != 3 && jpeg.num_components != 4) {

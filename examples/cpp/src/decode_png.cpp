@@ -25,6 +25,8 @@ struct Decoding {
     Image image;
     std::int64_t width = 0;
     std::int64_t height = 0;
+    std::size_t file_bytes = 0;
+    std::int64_t too_many_bytes = 0;
     bool size_refused = false;
     bool out_of_memory = false;
     bool complete = false;
@@ -78,6 +80,11 @@ void on_header(png_structp png, png_infop info) {
     decoding.image.width = decoding.width;
     decoding.image.height = decoding.height;
     decoding.image.channels = png_get_channels(png, info);
+    std::int64_t const all = decoding.width * decoding.height * decoding.image.channels;
+    if (!may_take(all, decoding.file_bytes)) {
+        decoding.too_many_bytes = all;
+        png_error(png, "too much memory");
+    }
     auto const row = static_cast<std::size_t>(decoding.width * decoding.image.channels);
     if (png_get_rowbytes(png, info) != row) {
         png_error(png, "a form of pixels that is not known");
@@ -132,12 +139,16 @@ Result<Image> decode_png(std::string_view bytes, std::string const& name) {
     if (decoding.info == nullptr) {
         throw std::bad_alloc();
     }
+    decoding.file_bytes = bytes.size();
     bool const went_through = run(decoding, bytes);
     if (decoding.out_of_memory) {
         throw std::bad_alloc();
     }
     if (decoding.size_refused) {
         return check_picture_size(decoding.width, decoding.height, name).error();
+    }
+    if (decoding.too_many_bytes > 0) {
+        return too_much_memory(decoding.too_many_bytes, name);
     }
     if (!went_through) {
         return unreadable_picture(name, decoding.message);

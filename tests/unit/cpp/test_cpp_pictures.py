@@ -16,6 +16,7 @@ from PIL import Image
 from tests.support import cpp, cpp_builds
 from vim_deploy import images
 from vim_deploy.engine.record import record_path
+from vim_deploy.errors import VimDeployError
 from vim_deploy.specs import ImagePreparation
 
 pytestmark = pytest.mark.slow
@@ -213,6 +214,22 @@ def test_a_jpeg_of_many_scans_is_refused(tmp_path: Path) -> None:
     # The scan of the first coefficients once more and again.
     second = whole.index(b"\xff\xc4", first)
     refused(tmp_path, whole[:second] + whole[first:second] * 200 + b"\xff\xd9", "100 scans")
+
+
+@pytest.mark.filterwarnings("ignore:'mode' parameter is deprecated:DeprecationWarning")
+def test_a_small_file_may_not_take_much_memory(tmp_path: Path) -> None:
+    """The size alone would pass; the same limit holds in Python."""
+    large = png(9000, 9000, zeros(1))
+    whole = jpeg(quality=95, progressive=True)
+    place = whole.index(b"\xff\xc2") + 5
+    scans = whole[:place] + struct.pack(">HH", 6000, 6000) + whole[place + 4 :]
+    for data in (large, scans):
+        status, err, megabytes = prepared(tmp_path, data)
+        assert (status, "MB; at most" in err) == (4, True), err
+        assert 1 < megabytes < 100
+        with pytest.raises(VimDeployError, match="MB are unpacked") as caught:
+            images.crop_from_file(tmp_path / "picture", COLOUR)
+        assert caught.value.code == "VIM-411"
 
 
 def test_a_growing_or_special_file_is_no_picture(tmp_path: Path) -> None:

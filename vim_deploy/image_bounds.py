@@ -1,0 +1,105 @@
+"""What a picture file may ask of the machine, told before it is decoded.
+
+A small file can unpack to more than the memory, and take longer than its pixels do. So the pixels
+are counted with what Pillow takes for each, and the parts of a JPEG that are decoded one by one.
+``examples/cpp/src/image_limits.h`` states the same limits for C++.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+#: Largest picture that is decoded or made, in pixels (Pillow's own warning threshold).
+MAX_PIXELS = 89_478_485
+#: Most bytes of a file: an uncompressed picture of ``MAX_PIXELS`` pixels takes fewer.
+MAX_FILE_BYTES = 1 << 29
+#: Bytes that decoding may take beside four times the file. A photograph of 50 million pixels needs
+#: no more whatever its file is; larger ones come in files large enough.
+FREE_BYTES = 200 << 20
+_FREE_TIMES = 4
+#: A progressive JPEG is decoded once for each of its scans, and a scan may be a few bytes. Encoders
+#: write about 10; previews beside the picture have theirs.
+_MAX_SCANS = 50
+#: Pillow joins the Exif parts of a JPEG one by one; cameras write one.
+_MAX_EXIF_PARTS = 64
+#: Start of a scan: the marker, a length and a number of channels that belong together.
+_SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
+_EXIF_PART = re.compile(rb"\xff\xe1..Exif\x00\x00", re.DOTALL)
+#: Modes that Pillow keeps in one byte a pixel; all other 8-bit ones take four.
+_ONE_BYTE = ("1", "L", "P")
+#: libjpeg keeps a whole progressive picture as 16-bit coefficients until its last scan.
+_COEFFICIENT_BYTES = 2
+
+
+def flaw_of_bytes(data: bytes) -> str | None:
+    """Why a JPEG would take far longer to decode than its pixels do; None for all others."""
+    scans = sum(1 for _ in _SCAN.finditer(data))
+    if scans > _MAX_SCANS:
+        return f"it has {scans} scans; at most {_MAX_SCANS} are decoded"
+    parts = sum(1 for _ in _EXIF_PART.finditer(data))
+    if parts > _MAX_EXIF_PARTS:
+        return f"its Exif data has {parts} parts, at most {_MAX_EXIF_PARTS}"
+    return None
+
+
+def flaw_of_header(image: PIL.Image.Image, size: int, mode: str) -> str | None:
+    """Why an opened picture is not decoded; None when it may be.
+
+    Args:
+        image: opened by Pillow, its pixels not yet read.
+        size: bytes of the file.
+        mode: Pillow's, that the pixels are wanted in.
+    """
+    pixels = image.width * image.height
+    if pixels > MAX_PIXELS:
+        return (
+            f"{image.width} x {image.height} pixels; at most {MAX_PIXELS} are decoded, because a "
+            "small file can unpack to more than the memory"
+        )
+    if image.mode == "F" or image.mode.startswith("I") or _narrows(image):
+        return f"more than 8 bits a channel (Pillow mode {image.mode})"
+    needed, free = _needed(image, mode), FREE_BYTES + _FREE_TIMES * size
+    if needed > free:
+        return (
+            f"decoding its {image.width} x {image.height} pixels takes {needed / 1e6:.0f} MB; from "
+            f"a file of {size / 1e6:.1f} MB at most {free / 1e6:.0f} MB are unpacked"
+        )
+    return None
+
+
+def _needed(image: PIL.Image.Image, mode: str) -> int:
+    """Bytes that decoding and the conversion to ``mode`` take at once."""
+    pixels = image.width * image.height
+    needed = pixels * _bytes(image.mode)
+    if image.mode != mode:
+        needed += pixels * _bytes(mode)
+    if image.format == "JPEG" and image.info.get("progressive"):
+        # Of each channel: number, horizontal and vertical sampling, table.
+        layers = getattr(image, "layer", ())
+        whole = max((across * down for _, across, down, _ in layers), default=1)
+        samples = sum(across * down for _, across, down, _ in layers) / whole
+        needed += int(pixels * samples * _COEFFICIENT_BYTES)
+    return needed
+
+
+def _bytes(mode: str) -> int:
+    return 1 if mode in _ONE_BYTE else 4
+
+
+def _narrows(image: PIL.Image.Image) -> bool:
+    """Whether Pillow drops bits of the file's channels while it decodes them.
+
+    That is told by the layout it decodes from, such as ``RGB;16B``, and in PPM by the largest
+    value.
+    """
+    for decoder, _, _, given in getattr(image, "tile", ()):
+        parts = given if isinstance(given, tuple) else (given,)
+        if any(isinstance(part, str) and ";16" in part for part in parts):
+            return True
+        if decoder in ("ppm", "ppm_plain") and isinstance(parts[-1], int) and parts[-1] > 255:
+            return True
+    return False
