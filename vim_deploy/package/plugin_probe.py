@@ -19,7 +19,7 @@ from typing import Any
 from vim_deploy.deps import trt
 from vim_deploy.engine.plugin_loading import is_registered
 from vim_deploy.errors import VimDeployError
-from vim_deploy.helpers import helper_command
+from vim_deploy.helpers import helper_command, kill_helper, start_helper
 
 _TIMEOUT_S = 120.0
 #: This file as a program; ``__name__`` is another there.
@@ -53,23 +53,24 @@ def probe_in_process(path: Path, ops: tuple[str, ...]) -> dict[str, Any]:
             not register its ops with a TensorRT that is there.
     """
     command = helper_command(_MODULE, str(path.resolve()), *ops)
+    with start_helper(command, subprocess.PIPE) as process:
+        try:
+            out, err = process.communicate(timeout=_TIMEOUT_S)
+        except subprocess.TimeoutExpired as error:
+            raise _refused(path, f"loading it took more than {_TIMEOUT_S:.0f} s") from error
+        finally:
+            # Also what the library has started, and when this process is interrupted.
+            kill_helper(process)
+    if process.returncode != 0:
+        last = (err.decode(errors="replace").strip().splitlines() or ["no output"])[-1]
+        raise _refused(path, f"the process that loaded it ended with {process.returncode}: {last}")
     try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise _refused(path, f"loading it took more than {_TIMEOUT_S:.0f} s") from error
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        raise _refused(path, f"the process that loaded it ended with {done.returncode}: {last}")
-    try:
-        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    except (ValueError, IndexError) as error:
-        raise _refused(path, f"the process that loaded it printed {done.stdout[:80]!r}") from error
+        found: dict[str, Any] = json.loads(out.splitlines()[-1])
+        # Whatever the library itself prints comes first.
+        if not found.keys() >= {"loaded", "why", "tensorrt"}:
+            raise ValueError("not what this module prints")
+    except (ValueError, IndexError, AttributeError) as error:
+        raise _refused(path, f"the process that loaded it printed {out[:80]!r}") from error
     if not found["loaded"]:
         raise _refused(path, found["why"])
     if found.get("missing"):
