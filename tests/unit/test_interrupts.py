@@ -159,3 +159,33 @@ def test_an_interrupt_that_openblas_makes_for_want_of_a_thread(tmp_path: Path) -
     assert done.returncode == 3, done.stderr
     assert "error VIM-311" in done.stderr
     assert "interrupted" not in done.stderr
+
+
+IMPORTING = """
+import sys
+from vim_deploy import interrupts
+interrupts.install()
+try:
+    import outer
+except KeyboardInterrupt:
+    print("interrupted", "outer" in sys.modules)
+    try:
+        import inner
+    finally:
+        print("cleaned up")
+"""
+
+
+def test_an_import_is_not_broken_off(tmp_path: Path) -> None:
+    """Libraries that run Python from C while they are loaded crash when it raises."""
+    (tmp_path / "inner.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nprint('inner')\n"
+    )
+    (tmp_path / "outer.py").write_text("import inner\nprint('outer')\n")
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTING],
+        cwd=tmp_path, env={"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True,
+        timeout=50, check=True,
+    )  # fmt: skip
+    assert done.stdout.split("\n")[:3] == ["inner", "outer", "interrupted False"]
+    assert "cleaned up" in done.stdout
