@@ -74,11 +74,11 @@ pins:
 	$(COMPILE) --constraint requirements/dev.lock --no-emit-package torch \
 		$(PINS_ARGS) requirements/torch.in --output-file requirements/cuda.lock
 	$(COMPILE) --no-deps requirements/source.in --output-file requirements/source.lock
-	for name in model server; do \
+	set -e; for name in model server; do \
 		lock=vim_deploy/package/templates/requirements-$$name.txt.in; \
-		{ sed -n '/^#/p' $$lock; \
-		$(COMPILE) --no-deps --no-header requirements/$$name.in; \
-		sed -n '/^-r /p' $$lock; } > $$lock.new && mv $$lock.new $$lock; done
+		sed -n '/^#/p' $$lock > $$lock.new; \
+		$(COMPILE) --no-deps --no-header requirements/$$name.in >> $$lock.new; \
+		sed -n '/^-r /p' $$lock >> $$lock.new; mv $$lock.new $$lock; done
 
 demo: venv
 	$(BIN)/python examples/demo.py

@@ -31,7 +31,7 @@ _SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 _EXIF_PART = re.compile(rb"\xff\xe1..Exif\x00\x00", re.DOTALL)
 #: Modes that Pillow keeps in one byte a pixel; all other 8-bit ones take four.
 _ONE_BYTE = ("1", "L", "P")
-#: libjpeg keeps a whole progressive picture as 16-bit coefficients until its last scan.
+#: libjpeg keeps a whole picture that comes in parts as 16-bit coefficients until its last scan.
 _COEFFICIENT_BYTES = 2
 
 
@@ -46,14 +46,15 @@ def flaw_of_bytes(data: bytes) -> str | None:
     return None
 
 
-def flaw_of_header(image: PIL.Image.Image, size: int, mode: str) -> str | None:
+def flaw_of_header(image: PIL.Image.Image, data: bytes, mode: str) -> str | None:
     """Why an opened picture is not decoded; None when it may be.
 
     Args:
         image: opened by Pillow, its pixels not yet read.
-        size: bytes of the file.
+        data: the file.
         mode: Pillow's, that the pixels are wanted in.
     """
+    size = len(data)
     pixels = image.width * image.height
     if pixels > MAX_PIXELS:
         return (
@@ -62,7 +63,7 @@ def flaw_of_header(image: PIL.Image.Image, size: int, mode: str) -> str | None:
         )
     if image.mode == "F" or image.mode.startswith("I") or _narrows(image):
         return f"more than 8 bits a channel (Pillow mode {image.mode})"
-    needed, free = _needed(image, mode), FREE_BYTES + _FREE_TIMES * size
+    needed, free = _needed(image, data, mode), FREE_BYTES + _FREE_TIMES * size
     if needed > free:
         return (
             f"decoding its {image.width} x {image.height} pixels takes {needed / 1e6:.0f} MB; from "
@@ -71,19 +72,27 @@ def flaw_of_header(image: PIL.Image.Image, size: int, mode: str) -> str | None:
     return None
 
 
-def _needed(image: PIL.Image.Image, mode: str) -> int:
+def _needed(image: PIL.Image.Image, data: bytes, mode: str) -> int:
     """Bytes that decoding and the conversion to ``mode`` take at once."""
     pixels = image.width * image.height
     needed = pixels * _bytes(image.mode)
     if image.mode != mode:
         needed += pixels * _bytes(mode)
-    if image.format == "JPEG" and image.info.get("progressive"):
+    if image.format == "JPEG" and _comes_in_parts(image, data):
         # Of each channel: number, horizontal and vertical sampling, table.
         layers = getattr(image, "layer", ())
         whole = max((across * down for _, across, down, _ in layers), default=1)
         samples = sum(across * down for _, across, down, _ in layers) / whole
         needed += int(pixels * samples * _COEFFICIENT_BYTES)
     return needed
+
+
+def _comes_in_parts(image: PIL.Image.Image, data: bytes) -> bool:
+    """Whether no scan of a JPEG completes a pixel: it is progressive, or its channels are apart."""
+    channels = len(image.getbands())
+    return bool(image.info.get("progressive")) or any(
+        found[0][-1] < channels for found in _SCAN.finditer(data)
+    )
 
 
 def _bytes(mode: str) -> int:

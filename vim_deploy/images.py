@@ -276,7 +276,7 @@ def _decoded(path: Path, channels: int, *, upright: bool = False) -> PIL.Image.I
             warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
             warnings.simplefilter("ignore", UserWarning)
             with PIL.Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                if (flaw := flaw_of_header(image, len(data), mode)) is not None:
+                if (flaw := flaw_of_header(image, data, mode)) is not None:
                     raise _unreadable(path, flaw)
                 image.load()
                 if upright:

@@ -209,8 +209,22 @@ def test_one_that_stands_still_is_started_again(
         os.kill(first, signal.SIGSTOP)
         await_answer(server, lambda: not Path(f"/proc/{first}").exists())
         said = server.log.read_text("utf-8", "replace")
-        stopped = who == "backend" and f"the backend process {first} was stopped" in said
-        assert stopped or "the model has not answered for 3 s" in said
+        found = ("the model has not answered for 3 s", f"the process {first} was stopped")
+        assert any(why in said for why in found)
+
+
+def test_a_server_that_stands_still_can_be_stopped(toy: tuple[Path, Path], tmp_path: Path) -> None:
+    """The signal that tells it to stop waits in it; whoever asks again means it."""
+    with served(*toy, tmp_path / "log", VIM_PROBE_SECONDS="0") as server:
+        await_watched(server)
+        first, stubs = server.pid, server.stubs()
+        server.process.send_signal(signal.SIGINT)
+        os.kill(first, signal.SIGSTOP)
+        time.sleep(3)
+        if server.process.poll() is None:
+            server.process.send_signal(signal.SIGINT)
+        server.process.wait(10)
+        assert not [pid for pid in (first, *stubs) if Path(f"/proc/{pid}").exists()]
 
 
 def test_a_slow_model_is_not_taken_for_one_that_stands_still(
@@ -296,3 +310,14 @@ def test_variables_that_are_no_numbers_are_named(toy: tuple[Path, Path], name: s
         done = start_alone(*toy, **{name: value})
         assert done.returncode == 1
         assert f"{name}={value!r} is not a number" in done.stdout
+
+
+def test_a_port_that_somebody_has_is_not_taken_for_ours(toy: tuple[Path, Path]) -> None:
+    """Whatever answers there, it would be asked whether our server is ready."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        done = start_alone(*toy, VIM_HTTP_PORT=port)
+    assert done.returncode == 1
+    assert f"port {port} of 127.0.0.1 cannot be used" in done.stdout

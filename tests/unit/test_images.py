@@ -295,6 +295,7 @@ def test_missing_or_empty_folder_is_named(tmp_path: Path) -> None:
         ("RGB", "JPEG", {"progressive": True}, (5_000, 5_000), True),
         ("RGB", "JPEG", {"progressive": True}, (6_000, 6_000), False),
         ("RGB", "JPEG", {"progressive": True, "subsampling": 0}, (5_000, 5_000), False),
+        ("RGB", "JPEG", {}, (6_000, 6_000), True),
     ],
 )
 def test_memory_is_counted_before_the_pixels_are_decoded(
@@ -304,6 +305,20 @@ def test_memory_is_counted_before_the_pixels_are_decoded(
     Image.new(mode, (64, 64)).save(stream, form, **options)
     image = Image.open(stream)
     image._size = size
-    flaw = image_bounds.flaw_of_header(image, 100_000, "RGB")
+    data = stream.getvalue()
+    flaw = image_bounds.flaw_of_header(image, data, "RGB")
     assert (flaw is None) == allowed, flaw
-    assert image_bounds.flaw_of_header(image, 200_000_000, "RGB") is None
+    assert image_bounds.flaw_of_header(image, data + bytes(200_000_000), "RGB") is None
+
+
+def test_a_jpeg_whose_channels_are_apart_is_kept_whole() -> None:
+    """Baseline, but libjpeg keeps its coefficients as it does of a progressive one."""
+    stream = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(stream, "JPEG")
+    image = Image.open(stream)
+    image._size = (6_000, 6_000)
+    data = stream.getvalue()
+    scan = data.index(b"\xff\xda\x00\x0c\x03")
+    apart = data[:scan] + b"\xff\xda\x00\x08\x01" + data[scan + 5 :]
+    assert image_bounds.flaw_of_header(image, data, "RGB") is None
+    assert image_bounds.flaw_of_header(image, apart, "RGB") is not None

@@ -155,7 +155,10 @@ def create_session(model: Path | bytes, settings: SessionSettings, name: str) ->
 
 
 def _source(model: Path | bytes) -> str | bytes:
-    """What ONNX Runtime opens: it takes no path with bytes that are no UTF-8."""
+    """What ONNX Runtime opens: it takes no path with bytes that are no UTF-8.
+
+    Models of such a name have no weights beside them (``graph.onnx_file``).
+    """
     if isinstance(model, bytes):
         return model
     return str(model) if storable(str(model)) == str(model) else model.read_bytes()

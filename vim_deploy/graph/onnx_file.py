@@ -23,6 +23,7 @@ from vim_deploy.files import require_file
 from vim_deploy.graph import external_data, own_ops, wire
 from vim_deploy.graph.rewrite import DEFAULT_DOMAINS, without_weights
 from vim_deploy.ranges import MOST_ELEMENTS, SIZE
+from vim_deploy.text import storable
 from vim_deploy.untrusted import read_bytes
 
 #: Graphs within graphs; an exported scan body is one, and no runtime takes many.
@@ -88,7 +89,9 @@ def read_model(path: Path, *, outside: bool = True) -> onnx.ModelProto:
         del data
         flaw = next(_flaws(model), None)
         if flaw is None and outside and any(map(uses_external_data, tensors_of(model))):
-            flaw = next(external_data.absent(tensors_of(model), path.parent, _raw_bytes), None)
+            flaw = _unsayable(path) or next(
+                external_data.absent(tensors_of(model), path.parent, _raw_bytes), None
+            )
             if flaw is None:
                 onnx.load_external_data_for_model(model, str(path.parent))
         flaw = _broken_rule(model) if flaw is None and outside else flaw
@@ -97,6 +100,17 @@ def read_model(path: Path, *, outside: bool = True) -> onnx.ModelProto:
     if flaw is not None:
         raise unreadable(path, flaw)
     return model
+
+
+def _unsayable(path: Path) -> str | None:
+    """Why weights beside ``path`` cannot be found by runtimes; None when they can.
+
+    A runtime gets the bytes of a model whose path is no text, and then looks for its weights in the
+    folder the user works in.
+    """
+    if storable(str(path)) == str(path):
+        return None
+    return "its weights lie beside it, and runtimes find them only by a path in UTF-8: rename it"
 
 
 def tensors_of(model: onnx.ModelProto) -> Iterator[TensorProto]:

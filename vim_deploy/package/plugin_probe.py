@@ -66,7 +66,6 @@ def probe_in_process(path: Path, ops: tuple[str, ...]) -> dict[str, Any]:
         raise _refused(path, f"the process that loaded it ended with {process.returncode}: {last}")
     try:
         found: dict[str, Any] = json.loads(out.splitlines()[-1])
-        # Whatever the library itself prints comes first.
         if not found.keys() >= {"loaded", "why", "tensorrt"}:
             raise ValueError("not what this module prints")
     except (ValueError, IndexError, AttributeError) as error:
@@ -92,4 +91,9 @@ def _refused(path: Path, why: str) -> VimDeployError:
 
 
 if __name__ == "__main__":
-    print(json.dumps(probe(Path(sys.argv[1]), tuple(sys.argv[2:]))))
+    said = json.dumps(probe(Path(sys.argv[1]), tuple(sys.argv[2:])))
+    # What the library itself has printed waits in the C library's buffer, and comes first.
+    ctypes.CDLL(None).fflush(None)
+    print(said, flush=True)
+    # Nothing comes behind it, not from the library's end either.
+    os._exit(0)

@@ -125,12 +125,12 @@ void to_rgb(Image& image) {
     image.channels = 3;
 }
 
-// Bytes that decoding takes: the picture, and of a progressive one all its 16-bit coefficients, which
-// libjpeg keeps until the last scan.
-std::int64_t needed(jpeg_decompress_struct const& jpeg) noexcept {
+// Bytes that decoding takes: the picture, and of one that comes in parts, progressive or a channel
+// after the other, all its 16-bit coefficients, which libjpeg keeps until the last scan.
+std::int64_t needed(jpeg_decompress_struct& jpeg) {
     auto const pixels = std::int64_t{jpeg.image_width} * jpeg.image_height;
     std::int64_t bytes = pixels * jpeg.num_components;
-    if (jpeg.progressive_mode != FALSE) {
+    if (jpeg_has_multiple_scans(&jpeg) != FALSE) {
         std::int64_t const whole =
             std::int64_t{jpeg.max_h_samp_factor} * jpeg.max_v_samp_factor;
         for (int i = 0; i < jpeg.num_components; ++i) {

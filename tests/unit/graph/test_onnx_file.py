@@ -362,3 +362,13 @@ def test_a_free_size_needs_no_name(tmp_path: Path) -> None:
     assert inputs_of(unnamed)[0].shape == ("?", 3)
     assert inputs_of(model())[0].shape == ("batch", 3)
     assert tensor_sizes(unnamed, 2).shapes["image"] == (2, 3)
+
+
+def test_weights_beside_a_model_whose_name_is_no_text(tmp_path: Path) -> None:
+    """Runtimes would look for them in the working folder, where another model's may lie."""
+    outside(tmp_path)
+    path = tmp_path / os.fsdecode(b"\xe9.onnx")
+    (tmp_path / "m.onnx").rename(path)
+    with pytest.raises(VimDeployError, match="rename it") as caught:
+        read_model(path)
+    assert caught.value.code == "VIM-409"

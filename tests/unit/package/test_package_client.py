@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import runpy
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -16,6 +18,7 @@ import pytest
 
 from tests.support.engines import EXPORT
 from tests.support.packages import classifier
+from vim_deploy.errors import VimDeployError
 from vim_deploy.images import load_batch
 from vim_deploy.package.manifest import read_manifest
 from vim_deploy.package.scripts import template
@@ -163,3 +166,60 @@ def test_without_a_server_it_says_so(tmp_path: Path) -> None:
         assert done.stderr.startswith("error: ")
         assert "Traceback" not in done.stderr
     assert read_manifest(made).about["labels"] == list(EXPORT.labels)
+
+
+def facts_of(how: ImagePreparation) -> dict[str, Any]:
+    return {"image": dataclasses.asdict(how), "preprocess": "uint8", "input": {"dtype": "uint8"}}
+
+
+def jpeg_of_many_scans() -> bytes:
+    stream = io.BytesIO()
+    PIL.Image.new("RGB", (32, 32), 9).save(stream, "JPEG", progressive=True)
+    whole = stream.getvalue()
+    first = whole.index(b"\xff\xda")
+    second = whole.index(b"\xff\xc4", first)
+    return whole[:second] + whole[first:second] * 80 + b"\xff\xd9"
+
+
+def png_of(width: int, height: int, mode: str = "L") -> bytes:
+    stream = io.BytesIO()
+    PIL.Image.new(mode, (width, height)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (jpeg_of_many_scans(), "scans"),
+        (png_of(100_000, 1), "elongated"),
+        (png_of(10_000, 8_000), "pixels in"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n", "identify"),
+    ],
+)
+def test_a_picture_that_asks_for_much_is_refused_as_in_vim_deploy(
+    client: SimpleNamespace, tmp_path: Path, data: bytes, why: str
+) -> None:
+    path = tmp_path / "picture"
+    path.write_bytes(data)
+    how = ImagePreparation(224, 224, crop_ratio=0.875)
+    with pytest.raises((ValueError, OSError), match=why):
+        client.prepare(path, facts_of(how))
+    with pytest.raises(VimDeployError) as caught:
+        load_batch([path], how, "uint8")
+    assert caught.value.code == "VIM-411"
+
+
+def test_texts_of_others_do_not_move_the_terminal(
+    client: SimpleNamespace, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    facts = {"head": "logits", "labels": ["a\x1b]0;PWN\x07", "b\x9b2J"]}
+    outputs = {"logits": np.array([[1.0, 2.0]], np.float32)}
+    options = SimpleNamespace(top=2, json=False)
+    client.show(Path("x\x1b[2Jy.png"), outputs, 0, facts, options)
+    shown = capsys.readouterr().out
+    assert "\\x1b]0;PWN\\x07" in shown
+    assert shown.replace("\t", "").replace("\n", "").isprintable()
+    missing = SimpleNamespace(pictures=[tmp_path / "z\x1b[2J.png"], batch=1, top=1, json=False)
+    shape = {"input": {"shape": ["batch", 2]}, "max_batch": 8}
+    assert client.run(None, {**facts, **facts_of(ImagePreparation(8, 8)), **shape}, missing) == 1
+    assert "\x1b" not in capsys.readouterr().err

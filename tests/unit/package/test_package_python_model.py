@@ -202,6 +202,16 @@ def test_an_answer_that_is_no_number_is_an_error_of_its_request(started: Any, ba
     )
 
 
+def test_classes_that_came_of_no_number_are_an_error(started: Any) -> None:
+    """A network that gives classes alone turns NaN into one of them."""
+    poisoned = images(1)
+    poisoned[0, 0, 0, 0] = np.nan
+    classes = {"logits": np.zeros((1, 2, 2), np.int64)}
+    assert started.response(request(images(1)), classes).error is None
+    answer = started.response(request(poisoned), classes)
+    assert "1 of 6 values of the input 'image' are NaN or infinite" in answer.error
+
+
 @pytest.mark.parametrize("rows", [0, 33])
 def test_a_batch_beyond_the_configured_one_is_refused(started: Any, rows: int) -> None:
     answers = started.execute([request(images(rows)), request(images(1))])

@@ -21,7 +21,7 @@ pytestmark = posix
 PYTHON = """#!/bin/bash
 case "$*" in
   "-I -c "*) exit 0 ;;
-  "-m venv "*) mkdir -p "$3/bin"; cp "$0" "$3/bin/python" ;;
+  "-I -m venv "*) mkdir -p "$4/bin"; cp "$0" "$4/bin/python" ;;
   *" -m pip "*) echo "pip $TMPDIR $*" >> "$CALLS"
     if [ -n "${SLOW:-}" ]; then : > "$SLOW"; sleep 60; fi ;;
   *) echo "server $*" >> "$CALLS" ;;
@@ -75,7 +75,7 @@ def test_the_environment_is_made_once(place: Path) -> None:
     words = pip.split()
     for option in ("--require-hashes", "--no-deps", ":all:", "--only-binary"):
         assert option in words
-    assert servers == [f"server -B {place}/server.py --model-control-mode=none"] * 2
+    assert servers == [f"server -I -B {place}/server.py --model-control-mode=none"] * 2
     assert (made / ".complete").is_file()
     assert not (made / "tmp").exists()
     assert sorted(path.name for path in place.parent.glob("env*")) == ["env x", "env x.lock"]
