@@ -25,6 +25,7 @@ from vim_deploy.files import atomic_output, output_errors
 from vim_deploy.graph.external_data import names_of
 from vim_deploy.graph.onnx_file import read_model, tensors_of
 from vim_deploy.graph.rewrite import WEIGHT_BYTES, tensor_bytes
+from vim_deploy.text import storable
 
 #: Bytes of weights that one file holds: protobuf's limit of 2**31 - 1 bytes a message, less room
 #: for the rest. Nodes, names and functions of a 24-layer model take less than 1 MiB.
@@ -54,6 +55,7 @@ def model_output(model: onnx.ModelProto, path: Path) -> Iterator[Path]:
         VimDeployError: VIM-304, VIM-305 (output).
     """
     if is_large(model):
+        _require_text_name(path)
         with _two_files(model, path) as temporary:
             yield temporary
         return
@@ -64,6 +66,17 @@ def model_output(model: onnx.ModelProto, path: Path) -> Iterator[Path]:
     if stale is not None:
         with output_errors(stale):
             stale.unlink(missing_ok=True)
+
+
+def _require_text_name(path: Path) -> None:
+    """VIM-304 for a name that a model cannot hold: it names the file with its weights."""
+    if storable(path.name) != path.name:
+        raise VimDeployError(
+            "VIM-304",
+            f"cannot write {path}",
+            why="the weights go to a second file, and the model names it in UTF-8",
+            fix="name an output in UTF-8 with -o",
+        )
 
 
 @contextlib.contextmanager

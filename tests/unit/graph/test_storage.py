@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -208,3 +209,15 @@ def test_weights_as_inputs_give_the_same_shapes() -> None:
     inferred = onnx.shape_inference.infer_shapes(bare, strict_mode=True, data_prop=True)
     (product,) = (value for value in inferred.graph.value_info if value.name == "product")
     assert product.type.tensor_type.shape.dim[1].dim_value == 32
+
+
+@pytest.mark.usefixtures("low_limit")
+def test_a_name_that_no_model_can_hold(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"\xe9.onnx")
+    with (
+        pytest.raises(VimDeployError, match="UTF-8") as caught,
+        storage.model_output(model_of(), path),
+    ):
+        pass
+    assert caught.value.code == "VIM-304"
+    assert not list(tmp_path.iterdir())
