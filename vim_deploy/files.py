@@ -184,11 +184,24 @@ def single_writer(path: Path) -> Iterator[None]:
     """
     require_writable_place(path)
     lock_path = path.parent / f".{path.name}.lock"
-    with locked(lock_path, path), interrupts.scratch(lock_path):
-        try:
+    with lock_held(lock_path, path):
+        yield
+
+
+@contextlib.contextmanager
+def lock_held(lock_path: Path, path: Path) -> Iterator[None]:
+    """Have the lock for the block, and remove its file at the end; VIM-306 when another has it."""
+    stream = None
+    try:
+        # An interrupt between the file's making and this block's would leave it behind.
+        with interrupts.deferred():
+            stream = locked(lock_path, path)
+        with interrupts.scratch(lock_path):
             yield
-        finally:
+    finally:
+        if stream is not None:
             lock_path.unlink(missing_ok=True)
+            stream.close()
 
 
 def require_writable_place(path: Path) -> None:
@@ -261,11 +274,14 @@ def atomic_output(path: Path) -> Iterator[Path]:
         VimDeployError: VIM-304 (folder missing or read-only), VIM-305 (disk full).
     """
     require_writable_place(path)
-    with output_errors(path):
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        os.close(handle)
-    temporary = Path(name)
+    temporary = None
     try:
+        with interrupts.deferred(), output_errors(path):
+            handle, name = tempfile.mkstemp(
+                prefix=f".{path.name}.", suffix=".part", dir=path.parent
+            )
+            temporary = Path(name)
+            os.close(handle)
         with interrupts.scratch(temporary):
             yield temporary
         with output_errors(path):
@@ -281,7 +297,8 @@ def atomic_output(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise output_error(error, path) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def is_part(entry: Path, path: Path) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from vim_deploy import interrupts
 from vim_deploy.errors import VimDeployError
-from vim_deploy.files import is_part, kind_of, locked, output_error, output_errors
+from vim_deploy.files import is_part, kind_of, lock_held, output_error, output_errors
 
 #: Name of the old folder within the hidden one.
 _OLD = "old"
@@ -59,26 +59,29 @@ def atomic_folder(path: Path, may_go: MayGo = only_empty) -> Iterator[Path]:
             fix="name another with -o",
         )
     lock_path = path.parent / f".{path.name}.lock"
-    with locked(lock_path, path), interrupts.scratch(lock_path), _own_rights() as umask:
+    with lock_held(lock_path, path), _own_rights() as umask:
+        with output_errors(path):
+            _tidy(path, may_go)
+            if path.exists():
+                may_go(path)
+        temporary = None
         try:
-            with output_errors(path):
-                _tidy(path, may_go)
-                if path.exists():
-                    may_go(path)
+            with interrupts.deferred(), output_errors(path):
                 temporary = _hidden(path)
-            try:
-                with interrupts.scratch(temporary):
-                    yield temporary
-                _flush(temporary)
-                # mkdtemp makes 0700; an output is as readable as any folder the user makes.
-                temporary.chmod(0o777 & ~umask)
+            with interrupts.scratch(temporary):
+                yield temporary
+            _flush(temporary)
+            # mkdtemp makes 0700; an output is as readable as any folder the user makes.
+            temporary.chmod(0o777 & ~umask)
+            interrupts.check()
+            # Between the old folder's leaving and the new one's coming there is nothing there.
+            with interrupts.deferred():
                 _put_in_place(temporary, path, may_go)
-            except OSError as error:
-                raise output_error(error, path) from error
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+        except OSError as error:
+            raise output_error(error, path) from error
         finally:
-            lock_path.unlink(missing_ok=True)
+            if temporary is not None:
+                shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -112,7 +115,6 @@ def _flush(folder: Path) -> None:
 
 def _put_in_place(temporary: Path, path: Path, may_go: MayGo) -> None:
     """Rename a folder to ``path``."""
-    interrupts.check()
     if not path.exists():
         temporary.rename(path)
         return

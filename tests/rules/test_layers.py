@@ -25,7 +25,7 @@ LAYERS = (
     ("deps",),
     ("images",),
     ("folder_output",),
-    ("files", "folders", "helpers", "untrusted", "npz", "ranges"),
+    ("files", "folders", "helpers", "untrusted", "npz", "ranges", "image_bounds"),
     ("errors", "log", "specs", "contract", "interrupts"),
     ("text",),
 )
@@ -48,7 +48,7 @@ HOMES = {
     "jinja2": ("vim_deploy.report.html",),
     "tritonclient": ("vim_deploy.deps.triton_schema",),
     "transformers": ("vim_deploy.model.deit",),
-    "PIL": ("vim_deploy.images", "vim_deploy.run.overlay"),
+    "PIL": ("vim_deploy.images", "vim_deploy.image_bounds", "vim_deploy.run.overlay"),
     "click": ("vim_deploy.cli.",),
     "rich": ("vim_deploy.cli.",),
     "msgspec": ("vim_deploy.untrusted",),
@@ -66,6 +66,7 @@ ONNX_FREE = (
     "npz",
     "ranges",
     "images",
+    "image_bounds",
     "recipe",
     "",
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import onnx
 
+from vim_deploy import interrupts
 from vim_deploy.files import output_errors
 
 #: protobuf cannot write a message of 2 GiB; weights of a larger model go into a file beside it.
@@ -29,11 +30,9 @@ def lowered_file(model: onnx.ModelProto, plan_path: Path) -> Iterator[Path]:
     made: list[Path] = []
     try:
         with output_errors(plan_path):
-            path = _new_file(plan_path)
-            made.append(path)
+            path = _new_file(plan_path, made)
             if sum(len(tensor.raw_data) for tensor in model.graph.initializer) > _LARGEST_MESSAGE:
-                weights = _new_file(plan_path)
-                made.append(weights)
+                weights = _new_file(plan_path, made)
                 # onnx appends to the file, which is empty.
                 onnx.save_model(model, str(path), save_as_external_data=True, location=weights.name)
             else:
@@ -44,8 +43,11 @@ def lowered_file(model: onnx.ModelProto, plan_path: Path) -> Iterator[Path]:
             item.unlink(missing_ok=True)
 
 
-def _new_file(plan_path: Path) -> Path:
-    handle, name = tempfile.mkstemp(prefix=f".{plan_path.name}.", suffix=".part",
-                                    dir=plan_path.parent)  # fmt: skip
-    os.close(handle)
+def _new_file(plan_path: Path, made: list[Path]) -> Path:
+    """A new file, noted in ``made`` before an interrupt can come."""
+    with interrupts.deferred():
+        handle, name = tempfile.mkstemp(prefix=f".{plan_path.name}.", suffix=".part",
+                                        dir=plan_path.parent)  # fmt: skip
+        made.append(Path(name))
+        os.close(handle)
     return Path(name)

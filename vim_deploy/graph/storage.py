@@ -20,6 +20,7 @@ from onnx.external_data_helper import (
     write_external_data_tensors,
 )
 
+from vim_deploy import interrupts
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import atomic_output, output_errors
 from vim_deploy.graph.external_data import names_of
@@ -108,14 +109,15 @@ def _old_files() -> Iterator[Callable[..., None]]:
             if not path.exists():
                 moved.append((path, None))
                 continue
-            with output_errors(path):
+            # An interrupt between the two would lose what was moved.
+            with interrupts.deferred(), output_errors(path):
                 # The name of a temporary file: the next run removes what a killed one leaves.
                 handle, name = tempfile.mkstemp(
                     prefix=f".{path.name}.", suffix=".part", dir=path.parent
                 )
                 os.close(handle)
                 path.replace(name)
-            moved.append((path, Path(name)))
+                moved.append((path, Path(name)))
 
     try:
         yield put_aside
