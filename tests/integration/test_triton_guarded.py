@@ -183,6 +183,14 @@ def test_an_answer_that_is_no_number_is_an_error(guarded: Server) -> None:
         model.close()
 
 
+def await_gone(pids: list[int]) -> None:
+    """Ended with their group; whoever adopts a process may take a moment to notice."""
+    end = time.monotonic() + 10
+    while [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
 def test_a_dead_server_is_started_again(toy: tuple[Path, Path], tmp_path: Path) -> None:
     with served(*toy, tmp_path / "log") as server:
         first, stubs = server.pid, server.stubs()
@@ -192,11 +200,7 @@ def test_a_dead_server_is_started_again(toy: tuple[Path, Path], tmp_path: Path) 
         said = server.log.read_text("utf-8", "replace")
         assert "tritonserver has ended with -9" in said
         assert "starting the server again" in said
-        # Ended with its group; whoever adopts it may take a moment to notice.
-        end = time.monotonic() + 10
-        while [pid for pid in stubs if Path(f"/proc/{pid}").exists()]:
-            assert time.monotonic() < end
-            time.sleep(0.1)
+        await_gone(stubs)
 
 
 @pytest.mark.parametrize("who", ["backend", "server"])
@@ -224,7 +228,7 @@ def test_a_server_that_stands_still_can_be_stopped(toy: tuple[Path, Path], tmp_p
         if server.process.poll() is None:
             server.process.send_signal(signal.SIGINT)
         server.process.wait(10)
-        assert not [pid for pid in (first, *stubs) if Path(f"/proc/{pid}").exists()]
+        await_gone([first, *stubs])
 
 
 def test_a_slow_model_is_not_taken_for_one_that_stands_still(
