@@ -137,8 +137,11 @@ def _discard(aside: Path, names: Collection[str]) -> None:
     """
     old = aside / _OLD
     for name in names:
-        with contextlib.suppress(OSError):
-            (old / name).unlink()
+        # A link on the way leads to files that are not the folder's.
+        parents = [old, *list((old / name).relative_to(old).parents)[:-1]]
+        if not any((old / parent).is_symlink() for parent in parents):
+            with contextlib.suppress(OSError):
+                (old / name).unlink()
     for place, _, _ in os.walk(old, topdown=False):
         with contextlib.suppress(OSError):
             os.rmdir(place)

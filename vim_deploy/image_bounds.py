@@ -31,6 +31,8 @@ _SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 _EXIF_PART = re.compile(rb"\xff\xe1..Exif\x00\x00", re.DOTALL)
 #: Modes that Pillow keeps in one byte a pixel; all other 8-bit ones take four.
 _ONE_BYTE = ("1", "L", "P")
+#: Formats whose decoders may hold the whole picture a second time: as one strip, or as a frame.
+_WHOLE = ("TIFF", "WEBP")
 #: libjpeg keeps a whole picture that comes in parts as 16-bit coefficients until its last scan.
 _COEFFICIENT_BYTES = 2
 
@@ -78,6 +80,8 @@ def _needed(image: PIL.Image.Image, data: bytes, mode: str) -> int:
     needed = pixels * _bytes(image.mode)
     if image.mode != mode:
         needed += pixels * _bytes(mode)
+    if image.format in _WHOLE:
+        needed += pixels * _bytes("RGBA")
     if image.format == "JPEG" and _comes_in_parts(image, data):
         # Of each channel: number, horizontal and vertical sampling, table.
         layers = getattr(image, "layer", ())

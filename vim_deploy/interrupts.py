@@ -12,9 +12,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import select
 import shutil
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -101,9 +101,10 @@ def _end() -> None:
         return
     for path in tuple(_scratch):
         _remove(path)
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        sys.stderr.write("interrupted: unfinished outputs were not written\n")
-        sys.stderr.flush()
+    with contextlib.suppress(OSError, ValueError):
+        # Not when the reader of standard error has stopped reading: that is what we may wait for.
+        if select.select([], [2], [], 0)[1]:
+            os.write(2, b"interrupted: unfinished outputs were not written\n")
     os._exit(STATUS)
 
 

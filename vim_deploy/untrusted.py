@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import stat
 import sys
 from collections.abc import Callable
@@ -34,6 +35,11 @@ else:
 MAX_BYTES = 64 << 20
 #: The deepest file of ours is 8 levels deep; the interpreter's own limit is far above this.
 MAX_DEPTH = 64
+#: A value takes some hundred bytes in memory, and two in the text. The largest text of ours is a
+#: report with some ten thousand.
+MAX_VALUES = 1_000_000
+#: What ends a key or a value of TOML: between two of them there is no more than one.
+_TOML_ENDS = re.compile(r"[\n={},\[\]]")
 
 OnError = Callable[[str], VimDeployError]
 Record = TypeVar("Record")
@@ -103,8 +109,12 @@ def parse_toml(text: bytes | str) -> dict[str, Any]:
         ValueError: it is no TOML of the kind described above.
     """
     _require_bounded(text)
+    text = text if isinstance(text, str) else text.decode("utf-8")
+    # The parser walks to every part of a dotted key from the top, in the square of its length.
+    if any(part.count(".") > MAX_DEPTH for part in _TOML_ENDS.split(text)):
+        raise ValueError(f"it is more than {MAX_DEPTH} levels deep")
     try:
-        table = tomllib.loads(text if isinstance(text, str) else text.decode("utf-8"))
+        table = tomllib.loads(text)
     except RecursionError as error:
         raise ValueError(f"it is more than {MAX_DEPTH} levels deep") from error
     except ValueError as error:
@@ -114,9 +124,13 @@ def parse_toml(text: bytes | str) -> dict[str, Any]:
 
 
 def _require_bounded(text: bytes | str) -> None:
-    """ValueError for a text that comes from inside a file and is larger than a file may be."""
+    """ValueError for a text that is larger than a file may be, or would become much more."""
     if len(text) > MAX_BYTES:
         raise ValueError(f"it has more than {MAX_BYTES} bytes, which no such text has")
+    # Those within texts are counted, too: none of ours has nearly as many.
+    marks = (b",", b"[", b"{", b"\n") if isinstance(text, bytes) else (",", "[", "{", "\n")
+    if sum(map(text.count, marks)) > MAX_VALUES:  # type: ignore[arg-type]
+        raise ValueError(f"it has more than {MAX_VALUES} values, which no such text has")
 
 
 def require_plain(value: Any) -> None:  # noqa: ANN401

@@ -149,7 +149,7 @@ def test_turing_without_fp16_gets_a_reason_and_a_remedy(tmp_path):
     ("op", "domain", "words"),
     [
         ("Bernoulli", "", ("'image_node' (Bernoulli)", "not supported")),
-        ("VimSelectiveScan", "vim_deploy", ("'image_node'", "no local function")),
+        ("VimLaterScan", "vim_deploy", ("'image_node'", "no local function")),
     ],
 )
 def test_refused_nodes_are_named(tmp_path, op, domain, words):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 
 from vim_deploy import folder_output
 from vim_deploy.errors import VimDeployError
+from vim_deploy.files import settings_hash
 from vim_deploy.folder_output import atomic_folder
+from vim_deploy.package.manifest import MANIFEST_NAME, own_files
 
 OWN = ("a.txt", "deep/b.txt")
 
@@ -113,3 +116,51 @@ def test_what_a_killed_removal_left_goes_unless_it_is_somebodys(
     assert files_of(tmp_path / "out") == ["new.txt"]
     assert (tmp_path / ".out.abcdefgh.part" / "old" / "x.txt").exists() == foreign
     assert (tmp_path / ".out.abcdefgh.part").exists() == foreign
+
+
+def listing(folder: Path, *names: str) -> None:
+    """A manifest of ours, its own hash right, that names these files."""
+    entry = {"sha256": "0", "bytes": 0}
+    value = {
+        "format": 1, "kind": "package", "target": "triton", "tool_version": "x",
+        "settings_hash": "x", "about": {}, "files": dict.fromkeys(names, entry),
+    }  # fmt: skip
+    value["manifest_sha256"] = settings_hash(value)
+    (folder / MANIFEST_NAME).write_text(json.dumps(value))
+
+
+def test_a_link_in_a_package_leads_to_nothing_that_is_removed(tmp_path: Path) -> None:
+    """A manifest that names a file of another folder by way of a link."""
+    other = filled(tmp_path / "other", "notes.txt")
+    package = filled(tmp_path / "w" / "p")
+    package.mkdir(parents=True)
+    (package / "link").symlink_to(other)
+    listing(package, "link", "link/notes.txt")
+    with atomic_folder(package, own_files) as place:
+        (place / "a.txt").write_text("new")
+    assert files_of(package) == ["a.txt"]
+    assert files_of(other) == ["notes.txt"]
+    assert [path.name for path in package.parent.iterdir()] == ["p"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links")
+def test_who_owns_a_folder_may_not_remove_through_a_link(tmp_path: Path) -> None:
+    other = filled(tmp_path / "other", "b.txt")
+    folder = filled(tmp_path / "w" / "p", "a.txt")
+    (folder / "deep").symlink_to(other)
+    with atomic_folder(folder, lambda _: OWN) as place:
+        (place / "new.txt").write_text("new")
+    assert files_of(other) == ["b.txt"]
+    assert files_of(folder) == ["new.txt"]
+
+
+@pytest.mark.parametrize("name", ["a\0b", "", ".", "../a", "/a"])
+def test_names_that_no_package_has(tmp_path: Path, name: str) -> None:
+    package = tmp_path / "w" / "p"
+    package.mkdir(parents=True)
+    listing(package, name)
+    with pytest.raises(VimDeployError) as caught, atomic_folder(package, own_files):
+        pass
+    assert caught.value.code == "VIM-304"
+    assert [path.name for path in package.parent.iterdir()] == ["p"]
+    assert [path.name for path in package.iterdir()] == [MANIFEST_NAME]

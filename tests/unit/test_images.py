@@ -296,6 +296,9 @@ def test_missing_or_empty_folder_is_named(tmp_path: Path) -> None:
         ("RGB", "JPEG", {"progressive": True}, (6_000, 6_000), False),
         ("RGB", "JPEG", {"progressive": True, "subsampling": 0}, (5_000, 5_000), False),
         ("RGB", "JPEG", {}, (6_000, 6_000), True),
+        # The decoder may hold it as one strip.
+        ("RGB", "TIFF", {}, (5_000, 5_000), True),
+        ("RGB", "TIFF", {}, (6_000, 6_000), False),
     ],
 )
 def test_memory_is_counted_before_the_pixels_are_decoded(

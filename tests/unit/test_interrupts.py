@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import os, signal, sys
 from pathlib import Path
 from vim_deploy import interrupts
 from vim_deploy.files import write_bytes
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
 interrupts.install()
 if sys.argv[1] != "none":
     try:
@@ -126,9 +129,7 @@ def test_how_an_interrupted_process_ends(tmp_path: Path, case: str, status: int,
 
 
 def test_a_command_under_nohup_outlives_its_terminal(tmp_path: Path) -> None:
-    ignored = PROGRAM.replace(
-        "interrupts.install()", "signal.signal(signal.SIGHUP, signal.SIG_IGN); interrupts.install()"
-    )
+    ignored = PROGRAM.replace("SIG_DFL)", "SIG_IGN)")
     subprocess.run(
         [sys.executable, "-c", ignored, "SIGHUP"],
         cwd=tmp_path, env={"PYTHONPATH": str(REPOSITORY)}, check=True, timeout=50,
@@ -189,3 +190,36 @@ def test_an_import_is_not_broken_off(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.stdout.split("\n")[:3] == ["inner", "outer", "interrupted False"]
     assert "cleaned up" in done.stdout
+
+
+FULL_PIPE = """
+import os, sys
+from vim_deploy import interrupts
+from vim_deploy.cli import main, streams
+interrupts.GRACE_SECONDS = 0.5
+def talk(_):
+    print("ready", file=sys.__stderr__ if sys.argv[1] == "1" else sys.__stdout__, flush=True)
+    while True:
+        (streams.write_result if sys.argv[1] == "1" else streams.note)("x" * 70)
+main.run = talk
+main.main([])
+"""
+
+
+@pytest.mark.parametrize("descriptor", [1, 2])
+@pytest.mark.timeout(60)
+def test_one_whose_reader_has_stopped_reading_ends(descriptor: int) -> None:
+    """The last words go nowhere, and nothing waits for them."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", FULL_PIPE, str(descriptor)],
+        env={"PYTHONPATH": str(REPOSITORY)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    told = process.stderr if descriptor == 1 else process.stdout
+    assert told is not None
+    assert told.readline().strip() == b"ready"
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 130
+    for stream in (process.stdout, process.stderr):
+        assert stream is not None
+        stream.close()

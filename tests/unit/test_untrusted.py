@@ -155,3 +155,24 @@ def test_a_field_of_another_type_is_named(change: dict[str, Any], why: str) -> N
     value = {"kind": "a", "share": 1.0, "parts": {}, **change}
     with pytest.raises(VimDeployError, match=why):
         untrusted.typed(value, Whole, bad)
+
+
+def test_small_texts_that_become_much_are_not_parsed() -> None:
+    """A list takes two bytes in a text and a hundred in memory."""
+    lists = b"[" + b"[]," * untrusted.MAX_VALUES + b"[]]"
+    with pytest.raises(ValueError, match="values, which no such text has"):
+        untrusted.parse_json(lists)
+    lines = "\n" * untrusted.MAX_VALUES + "a = 1\n\n"
+    with pytest.raises(ValueError, match="values, which no such text has"):
+        untrusted.parse_toml(lines)
+
+
+@pytest.mark.parametrize("text", ["{} = 1", "[{}]", "a = {{ {} = 1 }}", "a = [{{ {} = 1 }}]"])
+@pytest.mark.timeout(20)
+def test_long_dotted_keys_are_deep(text: str) -> None:
+    """Parsers walk to each part from the top: ten kilobytes would take many seconds."""
+    with pytest.raises(ValueError, match="levels deep"):
+        untrusted.parse_toml(text.format(".".join(["a"] * 100_000)))
+    assert untrusted.parse_toml("a.b = 0.5\n[c.d]\ne = [0.25, 1.5]") == {
+        "a": {"b": 0.5}, "c": {"d": {"e": [0.25, 1.5]}}
+    }  # fmt: skip

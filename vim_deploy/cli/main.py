@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import sys
 import traceback
 
@@ -84,8 +85,13 @@ def main(argv: list[str] | None = None) -> None:
     interrupts.install()
     streams.prepare()
     status = run(sys.argv[1:] if argv is None else argv)
+    # The last flush may have to wait for a reader, so an interrupt still ends it.
+    try:
+        status = streams.finish(status)
+    except KeyboardInterrupt:
+        os._exit(int(ExitCode.INTERRUPTED))
     interrupts.finished()
-    sys.exit(streams.finish(status))
+    sys.exit(status)
 
 
 def run(arguments: list[str]) -> int:

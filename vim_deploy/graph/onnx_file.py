@@ -31,6 +31,8 @@ _MAX_NESTING = 16
 #: Vim-Base in its unrolled form has 30,000 nodes.
 _MAX_NODES = 1_000_000
 _MAX_OPSET = 1000
+#: NumPy's limit; a product of very many sizes takes for ever.
+_MAX_AXES = 64
 #: protobuf's limit of one message.
 MAX_FILE_BYTES = 2**31 - 1
 #: Stands for the domain of operators that are ONNX's by name only.
@@ -187,6 +189,9 @@ def _value_flaws(place: str, value: onnx.ValueInfoProto) -> Iterator[str]:
     if not value.type.HasField("tensor_type") or not _is_known(kind.elem_type):
         yield f"its {place} {value.name!r} is not a tensor of a known type"
         return
+    if len(kind.shape.dim) > _MAX_AXES:
+        yield f"its {place} {value.name!r} has {len(kind.shape.dim)} axes"
+        return
     sizes = [dim.dim_value for dim in kind.shape.dim if dim.HasField("dim_value")]
     if any(not 1 <= size <= SIZE.high for size in sizes) or math.prod(sizes) > MOST_ELEMENTS:
         yield f"its {place} {value.name!r} has the sizes {sizes[:8]}"
@@ -237,6 +242,9 @@ def _tensor_flaws(tensor: TensorProto) -> Iterator[str]:
     if not _is_known(tensor.data_type):
         yield f"{what} is of no known type"
         return
+    if len(tensor.dims) > _MAX_AXES:
+        yield f"{what} has {len(tensor.dims)} axes"
+        return
     if any(not 0 <= dim <= SIZE.high for dim in tensor.dims):
         yield f"{what} has the sizes {list(tensor.dims)[:8]}"
         return
@@ -261,7 +269,7 @@ def _needed(tensor: TensorProto) -> int:
 def _held(tensor: TensorProto) -> int:
     if tensor.HasField("raw_data"):
         return len(tensor.raw_data)
-    return len(list(getattr(tensor, _field(tensor)[0])))
+    return len(getattr(tensor, _field(tensor)[0]))
 
 
 def _field(tensor: TensorProto) -> tuple[str, int]:

@@ -59,6 +59,8 @@ _LEGACY_PICKLES = 5
 _DOTTED_NAME = re.compile(r"[A-Za-z_][\w.]*")
 #: Where a tar archive has the letters "ustar" (POSIX.1-1988).
 _TAR_MAGIC_OFFSET = 257
+#: torch.save wrote three (sys_info, pickle, tensors and storages); archives of folders have more.
+_MAX_TAR_MEMBERS = 10_000
 _RESAVE = "save the weights alone, torch.save(model.state_dict(), FILE), and use that file"
 
 
@@ -190,7 +192,12 @@ def _refuse_inflated(path: Path, members: Sequence[zipfile.ZipInfo]) -> None:
 def _tar_pickles(path: Path, stream: IO[bytes]) -> Iterator[IO[bytes]]:
     try:
         with tarfile.open(fileobj=stream, mode="r:") as archive:
-            for member in archive:
+            end = 0
+            for count, member in enumerate(archive):
+                # Sizes below zero lead back to where the reader has been (CVE-2025-8194).
+                if member.size < 0 or member.offset_data < end or count == _MAX_TAR_MEMBERS:
+                    raise unreadable(path, "damaged tar archive: its members do not follow")
+                end = member.offset_data + member.size
                 pickled = archive.extractfile(member) if member.isreg() else None
                 if pickled is not None:
                     yield pickled

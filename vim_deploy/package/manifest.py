@@ -154,7 +154,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _is_inside(name: str) -> bool:
     path = PurePosixPath(name)
-    return bool(name) and not path.is_absolute() and ".." not in path.parts
+    return bool(path.parts) and not path.is_absolute() and not {"..", "\0"} & {*path.parts, *name}
 
 
 def compare(folder: Path, manifest: Manifest) -> Findings:
@@ -198,7 +198,8 @@ def own_files(folder: Path) -> tuple[str, ...]:
             why=f"there is something that is not a package of vim-deploy: {error.why}",
             fix="choose another folder with -o; nothing but packages is replaced, --force or not",
         ) from error
-    extra = compare(folder, manifest).extra
+    present = set(paths_in(folder))
+    extra = sorted(present - set(manifest.files))
     if extra:
         raise VimDeployError(
             "VIM-304",
@@ -207,7 +208,8 @@ def own_files(folder: Path) -> tuple[str, ...]:
             fix="take them out of it, or choose another folder with -o; they are not removed, "
             "--force or not",
         )
-    return (*manifest.files, MANIFEST_NAME)
+    # Not what a link leads to: a manifest may name files of another folder by way of one.
+    return (*sorted(present), MANIFEST_NAME)
 
 
 def require_intact(folder: Path, manifest: Manifest) -> None:

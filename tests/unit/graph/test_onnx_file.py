@@ -96,6 +96,12 @@ def retyped(changed: onnx.ModelProto) -> None:
     changed.graph.node.append(node)
 
 
+def many_axes(changed: onnx.ModelProto) -> None:
+    del kind_of(changed).shape.dim[:]
+    for _ in range(100_000):
+        kind_of(changed).shape.dim.add().dim_value = 2**31 - 1
+
+
 def kind_of(changed: onnx.ModelProto) -> onnx.TypeProto.Tensor:
     return changed.graph.input[0].type.tensor_type
 
@@ -121,6 +127,9 @@ def kind_of(changed: onnx.ModelProto) -> onnx.TypeProto.Tensor:
         (lambda m: m.graph.initializer[0].dims.__setitem__(0, 1 << 30), "its shape needs"),
         (lambda m: m.graph.initializer[0].dims.__setitem__(0, -1), "sizes"),
         (lambda m: m.graph.initializer[0].dims.extend([1 << 30, 1 << 30]), "sizes"),
+        # Whose product has a million digits.
+        (lambda m: m.graph.initializer[0].dims.extend([2**31 - 1] * 100_000), "100002 axes"),
+        (many_axes, "100000 axes"),
         (lambda m: m.graph.node[0].ClearField("op_type"), "no operator"),
         (
             lambda m: m.graph.node[0].attribute.extend(

@@ -346,3 +346,21 @@ def test_shape_beyond_the_stored_numbers(tmp_path: Path) -> None:
     error = error_of(path)
     assert error.code == "VIM-402"
     assert "claims shape" in error.why
+
+
+def test_a_tar_archive_that_leads_back_to_itself(tmp_path: Path) -> None:
+    """A member of negative size: the reader met the same one for ever (CVE-2025-8194)."""
+
+    def header(name: str, size: int) -> bytes:
+        block = bytearray(tarfile.TarInfo(name).tobuf(tarfile.GNU_FORMAT))
+        if size < 0:
+            block[124:136] = b"\xff" + (256**11 + size).to_bytes(11, "big")
+        block[148:156] = b" " * 8
+        block[148:156] = b"%06o\0 " % sum(block)
+        return bytes(block)
+
+    path = tmp_path / "a.pth"
+    path.write_bytes(header("a", 0) + header("b", -512) + bytes(1024))
+    with pytest.raises(VimDeployError) as caught:
+        read_checkpoint(path)
+    assert caught.value.code == "VIM-402"
