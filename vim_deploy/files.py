@@ -227,7 +227,9 @@ def _open_lock(lock_path: Path, path: Path) -> IO[bytes]:
     try:
         handle = os.open(lock_path, flags, 0o600)
     except OSError as error:
-        if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+        # Where there is a lock that we may not open, another user's killed run has left it.
+        others = error.errno == errno.EACCES and os.path.lexists(lock_path)
+        if not others and error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
             raise output_error(error, path) from error
     else:
         found = os.fstat(handle)
@@ -240,7 +242,8 @@ def _open_lock(lock_path: Path, path: Path) -> IO[bytes]:
     raise VimDeployError(
         "VIM-304",
         f"cannot write {path}",
-        why=f"the place of its lock, {lock_path}, is taken by something that is no plain file",
+        why=f"the place of its lock, {lock_path}, is taken by something that is no plain file, or "
+        "is another user's",
         fix=f"look at {lock_path} and remove it, or choose another output with -o",
     )
 
@@ -253,6 +256,11 @@ def locked(lock_path: Path, path: Path) -> IO[bytes]:
             _lock_exclusively(stream)
         except OSError as error:
             stream.close()
+            if error.errno not in (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES):
+                # A file system without locks. The file is ours: nobody else can have one here.
+                with contextlib.suppress(OSError):
+                    lock_path.unlink()
+                raise output_error(error, path) from error
             raise VimDeployError(
                 "VIM-306",
                 f"another process is writing {path}",
@@ -284,16 +292,16 @@ def atomic_output(path: Path) -> Iterator[Path]:
             os.close(handle)
         with interrupts.scratch(temporary):
             yield temporary
-        with output_errors(path):
-            # mkstemp makes 0600; an output is as readable as any file the user makes.
-            umask = os.umask(0)
-            os.umask(umask)
-            with temporary.open("r+b") as stream:
-                os.fsync(stream.fileno())
-            # Last: the mask may take every right, the owner's included.
-            temporary.chmod(0o666 & ~umask)
-            interrupts.check()
-            temporary.replace(path)
+            with output_errors(path):
+                # mkstemp makes 0600; an output is as readable as any file the user makes.
+                umask = os.umask(0)
+                os.umask(umask)
+                with temporary.open("r+b") as stream:
+                    os.fsync(stream.fileno())
+                # Last: the mask may take every right, the owner's included.
+                temporary.chmod(0o666 & ~umask)
+                interrupts.check()
+                temporary.replace(path)
     except OSError as error:
         raise output_error(error, path) from error
     finally:

@@ -70,10 +70,10 @@ def atomic_folder(path: Path, may_go: MayGo = only_empty) -> Iterator[Path]:
                 temporary = _hidden(path)
             with interrupts.scratch(temporary):
                 yield temporary
-            _flush(temporary)
-            # mkdtemp makes 0700; an output is as readable as any folder the user makes.
-            temporary.chmod(0o777 & ~umask)
-            interrupts.check()
+                _flush(temporary)
+                # mkdtemp makes 0700; an output is as readable as any folder the user makes.
+                temporary.chmod(0o777 & ~umask)
+                interrupts.check()
             # Between the old folder's leaving and the new one's coming there is nothing there.
             with interrupts.deferred():
                 _put_in_place(temporary, path, may_go)
@@ -119,7 +119,11 @@ def _put_in_place(temporary: Path, path: Path, may_go: MayGo) -> None:
         temporary.rename(path)
         return
     aside = _hidden(path)
-    path.rename(aside / _OLD)
+    try:
+        path.rename(aside / _OLD)
+    except OSError:
+        aside.rmdir()
+        raise
     try:
         names = may_go(aside / _OLD)
         temporary.rename(path)

@@ -30,6 +30,7 @@ import numpy.typing as npt
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.files import require_file
 from vim_deploy.image_bounds import MAX_FILE_BYTES, MAX_PIXELS, flaw_of_bytes, flaw_of_header
+from vim_deploy.ranges import CROP_RATIO
 from vim_deploy.specs import ImagePreparation, PreprocessMode
 from vim_deploy.untrusted import read_bytes
 
@@ -62,7 +63,7 @@ def find_images(path: Path) -> tuple[Path, ...]:
     if not os.path.isdir(path):
         return (require_file(path, "image"),)
     found = []
-    for folder, subfolders, files in os.walk(path):
+    for folder, subfolders, files in os.walk(path, onerror=_raise):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         found += [
             Path(folder, name)
@@ -77,6 +78,11 @@ def find_images(path: Path) -> tuple[Path, ...]:
             fix="name a folder that holds images, or one image file",
         )
     return tuple(sorted(found, key=lambda file: file.relative_to(path).as_posix()))
+
+
+def _raise(error: OSError) -> None:
+    """A folder that may not be entered is not an empty one."""
+    raise error
 
 
 def crop_from_file(path: Path, preparation: ImagePreparation) -> Pixels:
@@ -214,8 +220,9 @@ def check_preparation(preparation: ImagePreparation) -> None:
         if not (held and (1 + abs(mean)) / std <= _FLOAT32_MAX):
             raise ValueError(f"pixels less {mean} over {std} (image mean and std) are no numbers")
     ratio = preparation.crop_ratio
-    if not 0 < ratio <= 1 or max(sides) / ratio > MAX_PIXELS:
-        raise ValueError(f"image crop ratio {ratio}, expected above 0, up to 1")
+    low, high = CROP_RATIO.low, CROP_RATIO.high
+    if not low <= ratio <= high:
+        raise ValueError(f"image crop ratio {ratio}, expected {low:g} to {high:g}")
     if preparation.interpolation not in INTERPOLATIONS:
         raise ValueError(
             f"image interpolation {preparation.interpolation!r}: "
@@ -276,7 +283,7 @@ def _decoded(path: Path, channels: int, *, upright: bool = False) -> PIL.Image.I
             warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
             warnings.simplefilter("ignore", UserWarning)
             with PIL.Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                if (flaw := flaw_of_header(image, data, mode)) is not None:
+                if (flaw := flaw_of_header(image, data, mode, upright=upright)) is not None:
                     raise _unreadable(path, flaw)
                 image.load()
                 if upright:

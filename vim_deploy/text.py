@@ -25,7 +25,10 @@ def printable(text: object) -> str:
     Of an escape sequence the introducer is written out as well: ``\\x1b\\x5b2J``. Line ends stay; a
     caller that shows one line replaces them itself.
     """
-    shown = _ESCAPE.sub(lambda found: f"\x1b\\x{ord(found[1]):02x}", str(text))
+    text = str(text)
+    if text.isprintable():
+        return text
+    shown = _ESCAPE.sub(lambda found: f"\x1b\\x{ord(found[1]):02x}", text)
     return "".join(
         char if char == "\n" or char.isprintable() else ascii(char)[1:-1] for char in shown
     )

@@ -351,3 +351,20 @@ def test_a_mask_that_takes_every_right_is_obeyed(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0
     assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0
     (tmp_path / "folder").chmod(0o700)
+
+
+@posix
+def test_a_file_system_without_locks_says_so(tmp_path: Path, monkeypatch: Any) -> None:
+    """It is no other writer, and the lock's file does not stay."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with (
+        pytest.raises(VimDeployError, match="not implemented") as caught,
+        files.single_writer(tmp_path / "out"),
+    ):
+        pass
+    assert caught.value.code == "VIM-304"
+    assert not list(tmp_path.iterdir())

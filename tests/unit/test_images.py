@@ -299,6 +299,8 @@ def test_missing_or_empty_folder_is_named(tmp_path: Path) -> None:
         # The decoder may hold it as one strip.
         ("RGB", "TIFF", {}, (5_000, 5_000), True),
         ("RGB", "TIFF", {}, (6_000, 6_000), False),
+        ("RGB", "WEBP", {}, (3_600, 3_600), True),
+        ("RGB", "WEBP", {}, (4_000, 4_000), False),
     ],
 )
 def test_memory_is_counted_before_the_pixels_are_decoded(

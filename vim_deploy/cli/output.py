@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from vim_deploy.engine.build_process import BuildProgress, ProgressCallback
 
 
+#: Characters of a message or a reason that are shown.
+_MOST_SHOWN = 4000
+
+
 def print_json(value: Mapping[str, Any]) -> None:
     """One JSON object on standard output."""
     streams.write_result(json_text(value))
@@ -53,17 +57,22 @@ def result(text: str) -> None:
         streams.write_result(printable(text))
 
 
+def _short(text: str) -> str:
+    """A text as long as people read one; names in it may be a file's, and of any length."""
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
+
+
 def print_error(error: VimDeployError, *, as_json: bool) -> None:
     """The coded error for people, and as JSON when that was asked for."""
     # A message is one line, also when a name in it is not.
-    message = one_line(error.message)
+    message = one_line(_short(error.message))
     label = f"error {error.code}"
     if streams.has_colours(sys.stderr):
         label = click.style(label, fg="red", bold=True)
     lines = [f"{label}: {message}"]
     lines += [
         # Further lines are set in: none of them can be taken for an error of ours.
-        f"  {name}: {printable(text)}".replace("\n", "\n       ")
+        f"  {name}: {printable(_short(text))}".replace("\n", "\n       ")
         for name, text in (("why", error.why), ("fix", error.fix))
         if text
     ]

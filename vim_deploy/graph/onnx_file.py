@@ -10,12 +10,13 @@ follows ONNX's rules. Whether it makes sense is for the runtimes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, defs, helper
+from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, defs, helper
 from onnx.external_data_helper import uses_external_data
 
 from vim_deploy.errors import VimDeployError
@@ -181,7 +182,7 @@ def _flaws(model: onnx.ModelProto) -> Iterator[str]:
     for tensor in tensors_of(model):
         yield from _tensor_flaws(tensor)
     yield from external_data.misplaced(tensors_of(model))
-    yield from _function_flaws(model.functions)
+    yield from _function_flaws(model)
 
 
 def _value_flaws(place: str, value: onnx.ValueInfoProto) -> Iterator[str]:
@@ -316,26 +317,44 @@ def _broken_rule(model: onnx.ModelProto) -> str | None:
     return None
 
 
-def _function_flaws(functions: Sequence[FunctionProto]) -> Iterator[str]:
-    """Functions that call themselves, over others as well: runtimes inline them for ever."""
-    bodies = {(item.domain, item.name): item for item in functions}
-    if len(bodies) != len(list(functions)):
+def _function_flaws(model: onnx.ModelProto) -> Iterator[str]:
+    """Functions that call themselves, over others as well, and what all calls together stand for.
+
+    Runtimes put the bodies in the places of the calls.
+    """
+    bodies = {(item.domain, item.name): item for item in model.functions}
+    if len(bodies) != len(model.functions):
         yield "two of its functions have one name"
-    calls = {
-        key: {(node.domain, node.op_type) for node in _within(item.node)} & set(bodies)
-        for key, item in bodies.items()
-    }
-    # Those that call nothing any more are taken away until none is left.
-    nodes: dict[tuple[str, str], int] = {}
-    while calls:
-        done = {key for key, called in calls.items() if not called}
-        if not done:
-            yield f"its function {min(calls)[1]!r} calls itself"
+        return
+    # Of each function: the nodes it stands for, once all it calls are known.
+    stands: dict[tuple[str, str], int] = {}
+    waiting = {key: _calls(item.node) for key, item in bodies.items()}
+    callers: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    missing = {}
+    for key, called in waiting.items():
+        inner = [name for name in called if name in bodies]
+        missing[key] = len(inner)
+        for name in inner:
+            callers.setdefault(name, []).append(key)
+    ready = [key for key, count in missing.items() if count == 0]
+    while ready:
+        key = ready.pop()
+        stands[key] = sum(stands.get(name, 1) * count for name, count in waiting[key].items())
+        if stands[key] > _MAX_NODES:
+            yield f"its function {key[1]!r} stands for more than {_MAX_NODES} nodes"
             return
-        for key in done:
-            names = [(node.domain, node.op_type) for node in _within(bodies[key].node)]
-            nodes[key] = sum(nodes.get(name, 1) for name in names)
-            if nodes[key] > _MAX_NODES:
-                yield f"its function {key[1]!r} stands for more than {_MAX_NODES} nodes"
-                return
-        calls = {key: called - done for key, called in calls.items() if key not in done}
+        for caller in callers.get(key, ()):
+            missing[caller] -= 1
+            if missing[caller] == 0:
+                ready.append(caller)
+    if len(stands) < len(bodies):
+        yield f"its function {min(set(bodies) - set(stands))[1]!r} calls itself"
+        return
+    total = sum(stands.get(name, 1) * count for name, count in _calls(model.graph.node).items())
+    if total > _MAX_NODES:
+        yield f"with its functions it stands for more than {_MAX_NODES} nodes"
+
+
+def _calls(nodes: Iterable[NodeProto]) -> Counter[tuple[str, str]]:
+    """How often nodes, and those within them, ask for each operator."""
+    return Counter((node.domain, node.op_type) for node in _within(nodes))

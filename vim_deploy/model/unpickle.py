@@ -8,6 +8,7 @@ whose own unpickler refuses unknown names too, whatever the first wall overlooke
 from __future__ import annotations
 
 import argparse
+import os
 import pickle
 import pickletools
 import re
@@ -59,6 +60,8 @@ _LEGACY_PICKLES = 5
 _DOTTED_NAME = re.compile(r"[A-Za-z_][\w.]*")
 #: Where a tar archive has the letters "ustar" (POSIX.1-1988).
 _TAR_MAGIC_OFFSET = 257
+#: End record of a zip archive, behind the 64-bit one and its locator.
+_END_BYTES = 98
 #: torch.save wrote three (sys_info, pickle, tensors and storages); archives of folders have more.
 _MAX_TAR_MEMBERS = 10_000
 _RESAVE = "save the weights alone, torch.save(model.state_dict(), FILE), and use that file"
@@ -157,6 +160,8 @@ def _zip_pickles(path: Path, stream: IO[bytes]) -> Iterator[IO[bytes]]:
     try:
         with zipfile.ZipFile(stream) as archive:
             members = archive.infolist()
+            if not _has_one_directory(stream, archive.start_dir):
+                raise unreadable(path, "its table of contents is not where it says", _RESAVE)
             _refuse_inflated(path, members)
             names = {member.filename.rpartition("/")[2] for member in members}
             if "constants.pkl" in names:
@@ -173,6 +178,29 @@ def _zip_pickles(path: Path, stream: IO[bytes]) -> Iterator[IO[bytes]]:
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, ValueError) as error:
         # RuntimeError: encrypted; NotImplementedError: unknown compression.
         raise unreadable(path, f"damaged zip archive: {error}") from error
+
+
+def _has_one_directory(stream: IO[bytes], found: int) -> bool:
+    """Whether every reader of a zip finds the directory at ``found``, where Python has.
+
+    Python takes what lies before the end record, PyTorch what the record points to, and so a file
+    can show each another content. Layout: PKWARE's APPNOTE.TXT, 4.3.14 to 4.3.16.
+    """
+    place = stream.tell()
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(max(size - _END_BYTES, 0))
+    tail = stream.read().rjust(_END_BYTES, b"\0")
+    stream.seek(place)
+    record64, locator, end = tail[:-42], tail[-42:-22], tail[-22:]
+    # torch.save writes no comment behind it.
+    if not end.startswith(b"PK\x05\x06") or end[-2:] != b"\0\0":
+        return False
+    stated = int.from_bytes(end[16:20], "little")
+    if locator.startswith(b"PK\x06\x07"):
+        if int.from_bytes(locator[8:16], "little") != size - _END_BYTES:
+            return False
+        stated = int.from_bytes(record64[48:56], "little")
+    return stated == found
 
 
 def _refuse_inflated(path: Path, members: Sequence[zipfile.ZipInfo]) -> None:

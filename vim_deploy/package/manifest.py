@@ -95,11 +95,16 @@ def paths_in(folder: Path) -> Iterator[str]:
     A link counts as a file and is not followed.
     """
     found = []
-    for place, folders, files in os.walk(folder):
+    for place, folders, files in os.walk(folder, onerror=_raise):
         linked = [name for name in folders if Path(place, name).is_symlink()]
         for name in (*files, *linked):
             found.append(Path(place, name).relative_to(folder).as_posix())
     yield from sorted(name for name in found if name != MANIFEST_NAME)
+
+
+def _raise(error: OSError) -> None:
+    """What a folder that may not be entered holds is not nothing."""
+    raise error
 
 
 def write_manifest(

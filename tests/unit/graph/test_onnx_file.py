@@ -14,7 +14,7 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 from tests.support.tiny_onnx import scan_blocks
 from vim_deploy import contract
 from vim_deploy.errors import VimDeployError
-from vim_deploy.graph import own_ops, wire
+from vim_deploy.graph import onnx_file, own_ops, wire
 from vim_deploy.graph.external_data import names_of
 from vim_deploy.graph.metadata import inputs_of
 from vim_deploy.graph.onnx_file import read_model, tensors_of
@@ -96,6 +96,16 @@ def retyped(changed: onnx.ModelProto) -> None:
     changed.graph.node.append(node)
 
 
+def many_calls(changed: onnx.ModelProto) -> None:
+    """A function of a thousand nodes, called two thousand times."""
+    changed.functions[0].node.extend(
+        helper.make_node("Relu", ["a"], [f"r{number}"]) for number in range(1000)
+    )
+    changed.graph.node.extend(
+        helper.make_node("Body", ["m"], [f"c{number}"], domain="own") for number in range(2000)
+    )
+
+
 def many_axes(changed: onnx.ModelProto) -> None:
     del kind_of(changed).shape.dim[:]
     for _ in range(100_000):
@@ -142,6 +152,7 @@ def kind_of(changed: onnx.ModelProto) -> onnx.TypeProto.Tensor:
         (calls_itself, "calls itself"),
         (calls_itself_in_a_branch, "calls itself"),
         (doubling, "more than 1000000 nodes"),
+        (many_calls, "with its functions it stands for more than 1000000 nodes"),
         (lambda m: m.functions.append(m.functions[0]), "one name"),
         (lambda m: m.graph.initializer.append(m.graph.initializer[0]), "names of their own"),
         (lambda m: m.graph.initializer[0].ClearField("name"), "names of their own"),
@@ -381,3 +392,19 @@ def test_weights_beside_a_model_whose_name_is_no_text(tmp_path: Path) -> None:
     with pytest.raises(VimDeployError, match="rename it") as caught:
         read_model(path)
     assert caught.value.code == "VIM-409"
+
+
+@pytest.mark.timeout(60)
+def test_a_long_chain_of_functions_is_followed_once() -> None:
+    """Looking through all of them for each took ten minutes for a megabyte."""
+    opsets = [helper.make_opsetid("own", 1)]
+    changed = model()
+    for number in range(20_000):
+        callee = f"F{number - 1}" if number else "Body"
+        node = helper.make_node(callee, ["a"], ["b"], domain="own")
+        changed.functions.append(
+            helper.make_function("own", f"F{number}", ["a"], ["b"], [node], opsets)
+        )
+    assert next(onnx_file._function_flaws(changed), None) is None
+    changed.functions[-1].node[0].op_type = "F19999"
+    assert "calls itself" in next(onnx_file._function_flaws(changed))

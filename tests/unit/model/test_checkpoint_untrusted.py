@@ -364,3 +364,20 @@ def test_a_tar_archive_that_leads_back_to_itself(tmp_path: Path) -> None:
     with pytest.raises(VimDeployError) as caught:
         read_checkpoint(path)
     assert caught.value.code == "VIM-402"
+
+
+def test_a_zip_archive_with_two_tables_of_contents(tmp_path: Path) -> None:
+    """Python reads the one before the end record, PyTorch the one that the record points to."""
+    data = zip_format(tensors())
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        start = archive.start_dir
+    size = int.from_bytes(data[-10:-6], "little")
+    table = data[start : start + size]
+    path = tmp_path / "a.pth"
+    path.write_bytes(data)
+    read_checkpoint(path)
+    for other in (data[: start + size] + table + data[start + size :], data[:-2] + b"\x01\0c"):
+        path.write_bytes(other)
+        with pytest.raises(VimDeployError) as caught:
+            read_checkpoint(path)
+        assert caught.value.code == "VIM-402"
