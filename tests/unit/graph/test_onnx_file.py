@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,43 +10,14 @@ import onnx
 import pytest
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
+from tests.support.onnx_door import Change, model, read
 from tests.support.tiny_onnx import scan_blocks
 from vim_deploy import contract
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph import onnx_file, own_ops, wire
-from vim_deploy.graph.external_data import names_of
 from vim_deploy.graph.metadata import inputs_of
-from vim_deploy.graph.onnx_file import read_model, tensors_of
+from vim_deploy.graph.onnx_file import read_model
 from vim_deploy.graph.tensor_sizes import tensor_sizes
-
-Change = Callable[[onnx.ModelProto], object]
-
-
-def model() -> onnx.ModelProto:
-    weight = numpy_helper.from_array(np.ones((3, 2), np.float32), "w")
-    body = helper.make_function(
-        "own", "Body", ["a"], ["b"], [helper.make_node("Relu", ["a"], ["b"])],
-        [helper.make_opsetid("", 18)],
-    )  # fmt: skip
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["image", "w"], ["m"], name="mul"),
-         helper.make_node("Body", ["m"], ["logits"], domain="own", name="call")],
-        "g",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 2])],
-        [weight],
-    )  # fmt: skip
-    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("own", 1)]
-    return helper.make_model(graph, opset_imports=opsets, functions=[body], ir_version=9)
-
-
-def read(tmp_path: Path, change: Change | None = None) -> onnx.ModelProto:
-    changed = model()
-    if change is not None:
-        change(changed)
-    path = tmp_path / "m.onnx"
-    path.write_bytes(changed.SerializeToString())
-    return read_model(path)
 
 
 def test_what_is_sound_comes_in(tmp_path: Path) -> None:
@@ -175,101 +145,6 @@ def test_what_later_code_cannot_walk_is_refused_in_words(
     assert caught.value.code == "VIM-409"
 
 
-@pytest.mark.parametrize(
-    "location",
-    [
-        "/etc/passwd",
-        "../beside",
-        "a/../../b",
-        "..\\b",
-        "",
-        ".",
-        "absent.data",
-        "short.data",
-        "link.data",
-        "linked/w.data",
-        "folder",
-        "pipe",
-        "c:w.data",
-        "w.data\0",
-    ],
-)
-def test_weights_from_elsewhere(tmp_path: Path, location: str) -> None:
-    (tmp_path.parent / "beside").write_bytes(bytes(24))
-    (tmp_path / "short.data").write_bytes(bytes(4))
-    (tmp_path / "w.data").write_bytes(bytes(24))
-    (tmp_path / "link.data").symlink_to(tmp_path / "w.data")
-    (tmp_path / "linked").symlink_to(tmp_path)
-    (tmp_path / "folder").mkdir()
-    os.mkfifo(tmp_path / "pipe")
-
-    def change(changed: onnx.ModelProto) -> None:
-        tensor = changed.graph.initializer[0]
-        tensor.ClearField("raw_data")
-        tensor.data_location = TensorProto.EXTERNAL
-        tensor.external_data.add(key="location", value=location)
-
-    with pytest.raises(VimDeployError) as caught:
-        read(tmp_path, change)
-    assert caught.value.code == "VIM-409"
-
-
-def outside(tmp_path: Path, copies: int = 0, **entries: str) -> onnx.ModelProto:
-    """The model with its weight in ``w.data``, described by ``entries``, and copies of it."""
-    (tmp_path / "w.data").write_bytes(np.arange(6, dtype=np.float32).tobytes())
-
-    def change(changed: onnx.ModelProto) -> None:
-        tensor = changed.graph.initializer[0]
-        tensor.ClearField("raw_data")
-        tensor.data_location = TensorProto.EXTERNAL
-        for key, value in {"location": "w.data", **entries}.items():
-            tensor.external_data.add(key=key, value=value)
-        for number in range(copies):
-            changed.graph.initializer.add().CopyFrom(tensor)
-            changed.graph.initializer[-1].name = f"copy{number}"
-
-    return read(tmp_path, change)
-
-
-@pytest.mark.parametrize(
-    "entries", [{}, {"offset": "0"}, {"offset": "0", "length": "24"}, {"checksum": "x"}]
-)
-def test_weights_beside_the_model(tmp_path: Path, entries: dict[str, str]) -> None:
-    (weight,) = outside(tmp_path, **entries).graph.initializer
-    np.testing.assert_array_equal(
-        numpy_helper.to_array(weight), np.arange(6, dtype=np.float32).reshape(3, 2)
-    )
-    path = tmp_path / "m.onnx"
-    assert names_of(tensors_of(read_model(path, outside=False))) == ["w.data"]
-    assert len(outside(tmp_path, copies=2).graph.initializer) == 3
-
-
-@pytest.mark.parametrize(
-    ("entries", "why"),
-    [
-        ({"offset": "-1"}, "offset"),
-        ({"offset": "x"}, "offset"),
-        ({"offset": "9" * 5000}, "offset"),
-        ({"length": "\u0662\u0664"}, "length"),
-        ({"offset": "4"}, "do not hold"),
-        ({"length": "23"}, "do not hold"),
-        ({"length": "25"}, "do not hold"),
-        ({"key": "value"}, "says 'key'"),
-    ],
-)
-def test_places_that_the_weights_do_not_have(
-    tmp_path: Path, entries: dict[str, str], why: str
-) -> None:
-    with pytest.raises(VimDeployError, match=why) as caught:
-        outside(tmp_path, **entries)
-    assert caught.value.code == "VIM-409"
-
-
-def test_a_file_that_very_many_tensors_share(tmp_path: Path) -> None:
-    with pytest.raises(VimDeployError, match="ask for 264 bytes of files that have 24"):
-        outside(tmp_path, copies=10)
-
-
 def direction(node: onnx.NodeProto) -> AttributeProto:
     return next(attribute for attribute in node.attribute if attribute.name == "reverse")
 
@@ -382,16 +257,6 @@ def test_a_free_size_needs_no_name(tmp_path: Path) -> None:
     assert inputs_of(unnamed)[0].shape == ("?", 3)
     assert inputs_of(model())[0].shape == ("batch", 3)
     assert tensor_sizes(unnamed, 2).shapes["image"] == (2, 3)
-
-
-def test_weights_beside_a_model_whose_name_is_no_text(tmp_path: Path) -> None:
-    """Runtimes would look for them in the working folder, where another model's may lie."""
-    outside(tmp_path)
-    path = tmp_path / os.fsdecode(b"\xe9.onnx")
-    (tmp_path / "m.onnx").rename(path)
-    with pytest.raises(VimDeployError, match="rename it") as caught:
-        read_model(path)
-    assert caught.value.code == "VIM-409"
 
 
 @pytest.mark.timeout(60)
