@@ -209,11 +209,7 @@ class Analyzer:
             (self.libraries / name).symlink_to(found)
 
     def run(
-        self,
-        facts: dict[str, Any],
-        port: int,
-        concurrency: list[int],
-        seconds: float,
+        self, facts: dict[str, Any], port: int, concurrency: list[int], seconds: float
     ) -> list[dict[str, Any]]:
         """Over gRPC: throughput and latency for each number of clients."""
         rows: list[dict[str, Any]] = []
@@ -225,15 +221,8 @@ class Analyzer:
         for clients in concurrency:
             table = self.libraries.parent / "out.csv"
             table.unlink(missing_ok=True)
-            words = [
-                str(self.program),
-                "-m",
-                facts["name"],
-                "-i",
-                "grpc",
-                "-u",
-                f"127.0.0.1:{port}",
-            ]
+            words = [str(self.program), "-m", facts["name"]]
+            words += ["-i", "grpc", "-u", f"127.0.0.1:{port}"]
             words += ["--concurrency-range", f"{clients}:{clients}", "-f", str(table)]
             # Windows of time, until three in a row agree. With a fixed number of requests it
             # divides by whole windows, so that fast servers look slower than they are.

@@ -31,6 +31,21 @@ class ExitCode(IntEnum):
     READER_GONE = 141
 
 
+#: How PyTorch, ONNX Runtime, onnx and Python itself say that memory or a thread was refused.
+_NO_MEMORY = (
+    "allocate memory",
+    "bad_alloc",
+    "bad allocation",
+    "bfcarena",
+    "out of memory",
+    "failed to allocate",
+    "can't start new thread",
+    "cannot allocate",
+    # The dynamic loader, of a library that an import needs.
+    "failed to map segment",
+    "resource temporarily unavailable",
+)
+
 CATALOG: dict[str, str] = {
     # 2: how the command was called
     "VIM-201": "unknown option name",
@@ -180,3 +195,9 @@ def missing_package(package: str, extra: str, purpose: str) -> VimDeployError:
         f"{purpose} needs the Python package {package!r}, which is not installed",
         fix=f"pip install 'vim-deploy[{extra}]'",
     )
+
+
+def says_no_memory(error: Exception) -> bool:
+    """Whether an error of any library says that memory or a thread was refused."""
+    text = f"{type(error).__name__}: {error}".lower()
+    return isinstance(error, MemoryError) or any(part in text for part in _NO_MEMORY)

@@ -257,9 +257,10 @@ def locked(lock_path: Path, path: Path) -> IO[bytes]:
         except OSError as error:
             stream.close()
             if error.errno not in (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES):
-                # A file system without locks. The file is ours: nobody else can have one here.
-                with contextlib.suppress(OSError):
-                    lock_path.unlink()
+                if error.errno in (errno.ENOSYS, errno.EOPNOTSUPP):
+                    # A file system without locks: nobody else can hold one, so the file goes.
+                    with contextlib.suppress(OSError):
+                        lock_path.unlink()
                 raise output_error(error, path) from error
             raise VimDeployError(
                 "VIM-306",

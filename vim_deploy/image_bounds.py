@@ -23,7 +23,7 @@ FREE_BYTES = 200 << 20
 _FREE_TIMES = 4
 #: A progressive JPEG is decoded once for each of its scans, and a scan may be a few bytes. Encoders
 #: write about 10; previews beside the picture have theirs.
-_MAX_SCANS = 50
+MAX_SCANS = 50
 #: Pillow joins the Exif parts of a JPEG one by one; cameras write one.
 _MAX_EXIF_PARTS = 64
 #: Start of a scan: the marker, a length and a number of channels that belong together.
@@ -41,8 +41,8 @@ _COEFFICIENT_BYTES = 2
 def flaw_of_bytes(data: bytes) -> str | None:
     """Why a JPEG would take far longer to decode than its pixels do; None for all others."""
     scans = sum(1 for _ in _SCAN.finditer(data))
-    if scans > _MAX_SCANS:
-        return f"it has {scans} scans; at most {_MAX_SCANS} are decoded"
+    if scans > MAX_SCANS:
+        return f"it has {scans} scans; at most {MAX_SCANS} are decoded"
     parts = sum(1 for _ in _EXIF_PART.finditer(data))
     if parts > _MAX_EXIF_PARTS:
         return f"its Exif data has {parts} parts, at most {_MAX_EXIF_PARTS}"

@@ -14,8 +14,10 @@ import pytest
 from PIL import Image
 
 from tests.support import reference
+from tests.support.source import REPOSITORY
 from vim_deploy import image_bounds, images
 from vim_deploy.errors import VimDeployError
+from vim_deploy.package.scripts import template
 from vim_deploy.specs import ImagePreparation
 
 SMALL = ImagePreparation(32, 32)
@@ -327,3 +329,16 @@ def test_a_jpeg_whose_channels_are_apart_is_kept_whole() -> None:
     apart = data[:scan] + b"\xff\xda\x00\x08\x01" + data[scan + 5 :]
     assert image_bounds.flaw_of_header(image, data, "RGB") is None
     assert image_bounds.flaw_of_header(image, apart, "RGB") is not None
+
+
+def test_the_limits_are_the_same_in_every_language() -> None:
+    """Of C++ and of a package's client, which share no code with this."""
+    header = (
+        (REPOSITORY / "examples" / "cpp" / "src" / "image_limits.h").read_text().replace("'", "")
+    )
+    assert f"kMaxPixels = {image_bounds.MAX_PIXELS};" in header
+    assert f"int64_t{{{image_bounds.FREE_BYTES >> 20}}} << 20U" in header
+    client = template("client.py").replace("_", "")
+    wanted = f"{image_bounds.MAX_PIXELS}, 1 << 29, {image_bounds.FREE_BYTES >> 20} << 20, "
+    assert wanted + f"{image_bounds.MAX_SCANS}\n" in client
+    assert image_bounds.MAX_FILE_BYTES == 1 << 29

@@ -9,22 +9,9 @@ from __future__ import annotations
 
 import errno
 
-from vim_deploy.errors import VimDeployError
+from vim_deploy.errors import VimDeployError, says_no_memory
 from vim_deploy.folders import no_temporary_place
 
-#: How PyTorch, ONNX Runtime, onnx and Python itself say that memory or a thread was refused.
-_NO_MEMORY = (
-    "allocate memory",
-    "bad_alloc",
-    "bad allocation",
-    "out of memory",
-    "failed to allocate",
-    "can't start new thread",
-    "cannot allocate",
-    # The dynamic loader, of a library that an import needs.
-    "failed to map segment",
-    "resource temporarily unavailable",
-)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TOO_MANY = (errno.EMFILE, errno.ENFILE)
 
@@ -33,9 +20,8 @@ def of_the_machine(error: Exception) -> VimDeployError | None:
     """The coded error for a failure of the machine; None when it is none."""
     if isinstance(error, OSError):
         return _of_system(error)
-    text = f"{type(error).__name__}: {error}"
-    if isinstance(error, MemoryError) or any(part in text.lower() for part in _NO_MEMORY):
-        return no_memory(text.strip().splitlines()[0])
+    if says_no_memory(error):
+        return no_memory(f"{type(error).__name__}: {error}".strip().splitlines()[0])
     return None
 
 

@@ -14,15 +14,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from vim_deploy.errors import VimDeployError, missing_package, nearest
+from vim_deploy.errors import VimDeployError, missing_package, nearest, says_no_memory
 from vim_deploy.text import storable
 
 _MODULE = "onnxruntime"
 #: Severity 3: errors only. Warnings speak about optimisations a user cannot act on.
 _LOG_ERRORS_ONLY = 3
 _LOG_FATAL = 4
-#: How ONNX Runtime says that it was refused memory.
-_MEMORY = ("llocate memory", "bad_alloc", "bad allocation", "out of memory", "BFCArena")
 #: From 1.29 on ONNX Runtime's Linux builds send names of models and hashes of weights to Microsoft,
 #: unless this variable is set: https://github.com/microsoft/onnxruntime/blob/main/docs/Privacy.md.
 #: Users who want that set it to 0 themselves.
@@ -175,13 +173,12 @@ def run_session(session: Any, outputs: list[str], inputs: dict[str, Any], name: 
         values: list[Any] = session.run(outputs, inputs)
     # Every error class of ONNX Runtime derives from RuntimeError or Exception by build.
     except Exception as error:
-        text = str(error)
-        if isinstance(error, MemoryError) or any(part in text for part in _MEMORY):
+        if says_no_memory(error):
             raise
         raise VimDeployError(
             "VIM-409",
             f"{name} fails in ONNX Runtime",
-            why=text.strip().splitlines()[0],
+            why=str(error).strip().splitlines()[0],
             fix="export the model again; what the file asks of its operators cannot be done",
         ) from error
     return values
