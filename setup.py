@@ -1,6 +1,6 @@
 """Copies recipes and the C++ library's sources into the package when a wheel is built.
 
-They live in ``export/`` and ``examples/cpp`` at the top of the repository, where people look for
+They live in ``export/`` and ``cpp`` at the top of the repository, where people look for
 them, and not in the package. Everything else about the build is in ``pyproject.toml``.
 """
 
@@ -15,9 +15,9 @@ ROOT = Path(__file__).parent
 #: Copied next to each other; ``vim_deploy.recipe.catalog.recipes_folder`` finds them there.
 PUBLISHED = Path("vim_deploy", "recipe", "published")
 PATTERNS = ("export/*.toml", "export/*.txt", "tests/data/reference/vim_digits.pth")
-#: Copied with its folders, without the tests; ``vim_deploy.package.cpp.sources_folder`` finds it.
-CPP = ROOT / "examples" / "cpp"
-CPP_SOURCES = Path("vim_deploy", "package", "cpp_sources")
+#: Copied with its folders, without the tests; ``vim_deploy.packaging.cpp.sources_folder`` finds it.
+CPP = ROOT / "cpp"
+CPP_SOURCES = Path("vim_deploy", "packaging", "cpp_sources")
 
 
 class BuildWithData(build_py):

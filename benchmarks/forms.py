@@ -33,7 +33,7 @@ FORMS = {
 
 def load_seconds(paths: dict[str, Path]) -> dict[str, float]:
     """Median seconds to make a session of each file, in turns."""
-    from vim_deploy.deps import ort
+    from vim_deploy.runtimes.onnxruntime import capability as ort
 
     times: dict[str, list[float]] = {name: [] for name in paths}
     for number in range(ROUNDS + 1):

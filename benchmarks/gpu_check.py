@@ -49,8 +49,8 @@ def prepare(folder: Path, models: Sequence[str]) -> None:
 
     from vim_deploy.model.load import checkpoint_of
     from vim_deploy.parity.cases import random_case
-    from vim_deploy.pipeline.exporting import ExportOptions, export
     from vim_deploy.recipe.request import ModelRequest
+    from vim_deploy.stages.exporting import ExportOptions, export
 
     folder.mkdir(parents=True, exist_ok=True)
     for name in (*models, DIGITS):
@@ -72,9 +72,9 @@ def prepare(folder: Path, models: Sequence[str]) -> None:
 
 
 def _reference(path: Path, checkpoint: str | None) -> Any:  # noqa: ANN401 - a torch runner
-    from vim_deploy.graph.metadata import find, load_model
+    from vim_deploy.artifact.metadata import find, load_model
     from vim_deploy.model.load import reference_model
-    from vim_deploy.run.torch_runner import TorchRunner
+    from vim_deploy.runtimes.torch.runner import TorchRunner
 
     info = find(load_model(path))
     assert info is not None
@@ -203,7 +203,7 @@ def look_inside(run: Run, folder: Path, precision: str) -> None:
 
 def run_all(folder: Path, out: Path, batches: str, tensorrt_root: str | None) -> int:
     """All steps on the GPU; the exit code."""
-    from vim_deploy.deps import cuda_driver
+    from vim_deploy.cuda import driver as cuda_driver
     from vim_deploy.errors import VimDeployError
 
     try:
@@ -275,8 +275,8 @@ def torch_module(
 
 
 def _is_86() -> bool:
-    from vim_deploy.deps import trt
     from vim_deploy.errors import VimDeployError
+    from vim_deploy.runtimes.tensorrt import capability as trt
 
     try:
         return str(trt.load().__version__).startswith("8.")

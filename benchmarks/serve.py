@@ -37,10 +37,10 @@ from typing import Any
 import numpy as np
 
 import vim_deploy
-from vim_deploy.package.repository import ServingOptions
-from vim_deploy.pipeline import export, package
-from vim_deploy.pipeline.exporting import ExportOptions
-from vim_deploy.pipeline.packaging import PackageOptions
+from vim_deploy.packaging.repository import ServingOptions
+from vim_deploy.stages import export, package
+from vim_deploy.stages.exporting import ExportOptions
+from vim_deploy.stages.packaging import PackageOptions
 
 CONCURRENCY = (1, 2, 4, 8, 16, 32)
 PROTOCOLS = ("http", "grpc")

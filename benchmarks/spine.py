@@ -48,10 +48,10 @@ def compare_runtimes(path: Path) -> dict[str, Any]:
     """Median seconds of PyTorch and ONNX Runtime at batch 1 and 8, measured in turns."""
     import torch
 
-    from vim_deploy.graph.metadata import find, load_model
+    from vim_deploy.artifact.metadata import find, load_model
     from vim_deploy.model.load import reference_model
-    from vim_deploy.run.ort_runner import OrtRunner
-    from vim_deploy.run.torch_runner import TorchRunner
+    from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
+    from vim_deploy.runtimes.torch.runner import TorchRunner
 
     threads = os.cpu_count() or 1
     torch.set_num_threads(threads)

@@ -83,8 +83,8 @@ class Scans:
 
     def __init__(self, library: Path, mamba: Path | None) -> None:
         from vim_deploy.model import scan_op
-        from vim_deploy.run.cuda_scan import ScanLibrary
-        from vim_deploy.run.torch_runner import use_scan_kernels
+        from vim_deploy.plugin.kernels import ScanLibrary
+        from vim_deploy.runtimes.torch.runner import use_scan_kernels
 
         kernels = ScanLibrary(library)
         self._named: dict[str, Callable[[], object]] = {

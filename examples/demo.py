@@ -26,12 +26,12 @@ import vim_deploy
 from vim_deploy.errors import VimDeployError
 from vim_deploy.log import configure
 from vim_deploy.model.load import checkpoint_of, reference_model
-from vim_deploy.pipeline.deploying import DeployResult, deploy
-from vim_deploy.pipeline.exporting import ExportOptions, export
 from vim_deploy.recipe.request import ModelRequest
-from vim_deploy.run.base import Runner, run_in_batches
-from vim_deploy.run.ort_runner import OrtRunner
-from vim_deploy.run.torch_runner import TorchRunner
+from vim_deploy.runtimes.base import Runner, run_in_batches
+from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
+from vim_deploy.runtimes.torch.runner import TorchRunner
+from vim_deploy.stages.deploying import DeployResult, deploy
+from vim_deploy.stages.exporting import ExportOptions, export
 
 OUT = Path("demo-out")
 BATCH = 32

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support import reference
-from vim_deploy.deps.ort import NO_TELEMETRY
+from vim_deploy.runtimes.onnxruntime.capability import NO_TELEMETRY
 
 #: Folders whose files share what they compile: one process runs them all.
 SHARED_BUILDS = ("tests/unit/plugins", "tests/unit/cpp")

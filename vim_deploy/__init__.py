@@ -11,16 +11,16 @@ that importing the package needs nothing but the standard library.
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vim_deploy.engine.profiles import ProfileOptions
-    from vim_deploy.engine.trt_options import TrtOptions
+    from vim_deploy.artifact.profiles import ProfileOptions
     from vim_deploy.errors import VimDeployError
-    from vim_deploy.package.repository import ServingOptions
+    from vim_deploy.packaging.repository import ServingOptions
     from vim_deploy.parity.metrics import Tolerance
-    from vim_deploy.pipeline import (
+    from vim_deploy.recipe.request import ModelRequest
+    from vim_deploy.runtimes.tensorrt.options import TrtOptions
+    from vim_deploy.stages import (
         benchmark,
         bisect_precision,
         build_engine,
@@ -35,15 +35,14 @@ if TYPE_CHECKING:
         verify_dataset,
         verify_ladder,
     )
-    from vim_deploy.pipeline.benchmarking import BenchOptions
-    from vim_deploy.pipeline.exporting import ExportOptions
-    from vim_deploy.pipeline.opening import RunnerOptions
-    from vim_deploy.pipeline.packaging import PackageOptions
-    from vim_deploy.pipeline.run_records import RunOptions, SceneOptions
-    from vim_deploy.pipeline.subjects import SubjectOptions
-    from vim_deploy.pipeline.verifying import VerifyOptions
-    from vim_deploy.pipeline.verifying_dataset import DatasetOptions
-    from vim_deploy.recipe.request import ModelRequest
+    from vim_deploy.stages.benchmarking import BenchOptions
+    from vim_deploy.stages.exporting import ExportOptions
+    from vim_deploy.stages.opening import RunnerOptions
+    from vim_deploy.stages.packaging import PackageOptions
+    from vim_deploy.stages.run_records import RunOptions, SceneOptions
+    from vim_deploy.stages.subjects import SubjectOptions
+    from vim_deploy.stages.verifying import VerifyOptions
+    from vim_deploy.stages.verifying_dataset import DatasetOptions
 
 __version__ = "0.1.0"
 __all__ = [
@@ -80,50 +79,38 @@ __all__ = [
 
 #: Where a public name comes from.
 _HOMES = {
-    "BenchOptions": "vim_deploy.pipeline.benchmarking",
-    "DatasetOptions": "vim_deploy.pipeline.verifying_dataset",
-    "ExportOptions": "vim_deploy.pipeline.exporting",
+    "BenchOptions": "vim_deploy.stages.benchmarking",
+    "DatasetOptions": "vim_deploy.stages.verifying_dataset",
+    "ExportOptions": "vim_deploy.stages.exporting",
     "ModelRequest": "vim_deploy.recipe.request",
-    "PackageOptions": "vim_deploy.pipeline.packaging",
-    "ProfileOptions": "vim_deploy.engine.profiles",
-    "RunOptions": "vim_deploy.pipeline.run_records",
-    "RunnerOptions": "vim_deploy.pipeline.opening",
-    "SceneOptions": "vim_deploy.pipeline.run_records",
-    "SubjectOptions": "vim_deploy.pipeline.subjects",
-    "ServingOptions": "vim_deploy.package.repository",
+    "PackageOptions": "vim_deploy.stages.packaging",
+    "ProfileOptions": "vim_deploy.artifact.profiles",
+    "RunOptions": "vim_deploy.stages.run_records",
+    "RunnerOptions": "vim_deploy.stages.opening",
+    "SceneOptions": "vim_deploy.stages.run_records",
+    "SubjectOptions": "vim_deploy.stages.subjects",
+    "ServingOptions": "vim_deploy.packaging.repository",
     "Tolerance": "vim_deploy.parity.metrics",
-    "TrtOptions": "vim_deploy.engine.trt_options",
-    "VerifyOptions": "vim_deploy.pipeline.verifying",
+    "TrtOptions": "vim_deploy.runtimes.tensorrt.options",
+    "VerifyOptions": "vim_deploy.stages.verifying",
     "VimDeployError": "vim_deploy.errors",
-    "benchmark": "vim_deploy.pipeline",
-    "bisect_precision": "vim_deploy.pipeline",
-    "build_engine": "vim_deploy.pipeline",
-    "check_package": "vim_deploy.pipeline",
-    "deploy": "vim_deploy.pipeline",
-    "export": "vim_deploy.pipeline",
-    "inspect": "vim_deploy.pipeline",
-    "refit": "vim_deploy.pipeline",
-    "verify": "vim_deploy.pipeline",
-    "verify_dataset": "vim_deploy.pipeline",
-    "verify_ladder": "vim_deploy.pipeline",
+    "benchmark": "vim_deploy.stages",
+    "bisect_precision": "vim_deploy.stages",
+    "build_engine": "vim_deploy.stages",
+    "check_package": "vim_deploy.stages",
+    "deploy": "vim_deploy.stages",
+    "export": "vim_deploy.stages",
+    "inspect": "vim_deploy.stages",
+    "package": "vim_deploy.stages",
+    "refit": "vim_deploy.stages",
+    "run": "vim_deploy.stages",
+    "verify": "vim_deploy.stages",
+    "verify_dataset": "vim_deploy.stages",
+    "verify_ladder": "vim_deploy.stages",
 }
-
-
-class StagePackage(ModuleType):
-    """A package of the name of a stage: calling it runs the stage.
-
-    ``vim_deploy.run`` is the package of runners, and has to be the function ``run`` as well;
-    likewise ``vim_deploy.package``.
-    """
-
-    def __call__(self, *arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401 - the stage's own
-        stage = getattr(importlib.import_module("vim_deploy.pipeline"), self.__name__.split(".")[1])
-        return stage(*arguments, **keywords)
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - functions and records
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
-    if name in ("package", "run"):
-        return importlib.import_module(f"vim_deploy.{name}")
     raise AttributeError(f"module 'vim_deploy' has no attribute {name!r}")

@@ -2,7 +2,7 @@
 
 A small file can unpack to more than the memory, and take longer than its pixels do. So the pixels
 are counted with what Pillow takes for each, and the parts of a JPEG that are decoded one by one.
-``examples/cpp/src/image_limits.h`` states the same limits for C++.
+``cpp/src/image_limits.h`` states the same limits for C++.
 """
 
 from __future__ import annotations

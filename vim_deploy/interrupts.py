@@ -24,7 +24,7 @@ from types import FrameType
 from typing import Any
 
 #: From the first signal to the end that no library can put off. Longer than what a build process
-#: is given to stop (``engine.build_process``), shorter than people wait.
+#: is given to stop (``runtimes.building.process``), shorter than people wait.
 GRACE_SECONDS = 3.5
 #: Exit status of a command that was interrupted: 128 + SIGINT.
 STATUS = 130

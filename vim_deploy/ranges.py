@@ -139,7 +139,7 @@ BENCH_BATCH = Whole(1, 4_096, "larger batches are not measured")
 SIZE = Whole(1, _INT32, "sizes of tensors are signed numbers of 32 bits")
 #: 8192 x 8192 is within ``image_bounds.MAX_PIXELS``; the next power of two is not.
 IMAGE_SIDE = Whole(1, 8_192, "larger pictures are not decoded")
-#: JPEG and most cameras end here; how much is run at once has its own limit (``run.windows``).
+#: JPEG and most cameras end here; how much is run at once has its own limit (``scene.windows``).
 PIXELS = Whole(1, 65_535, "no picture has a longer side")
 #: Elements of one tensor: with a byte each it would fill ``WORKSPACE_MIB``.
 MOST_ELEMENTS = 1 << 40

@@ -11,14 +11,15 @@ from onnx import numpy_helper
 
 from tests.support import tiny_onnx
 from tests.support.trt_builds import half_scan_blocks, save
-from vim_deploy.deps import cuda_driver, trt
-from vim_deploy.engine.build_trt import build_engine_trt
-from vim_deploy.engine.inspect import inspect_plan, read_header
-from vim_deploy.engine.plugin_choice import choose_plugin
-from vim_deploy.engine.profiles import ProfileOptions
-from vim_deploy.engine.refit import refit_engine
-from vim_deploy.engine.trt_options import TrtOptions
+from vim_deploy.artifact.engine_file import inspect_plan, read_header
+from vim_deploy.artifact.profiles import ProfileOptions
+from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.errors import VimDeployError
+from vim_deploy.runtimes.tensorrt import capability as trt
+from vim_deploy.runtimes.tensorrt.build import build_engine_trt
+from vim_deploy.runtimes.tensorrt.options import TrtOptions
+from vim_deploy.runtimes.tensorrt.plugin_choice import choose_plugin
+from vim_deploy.runtimes.tensorrt.refit import refit_engine
 
 SMALL = ProfileOptions(max_batch=2)
 
@@ -65,8 +66,8 @@ def test_without_the_plugin(tmp_path):
     pytest.importorskip("torch", reason="not checked here: torch is not installed")
     from tests.support.models import perturbed, save_training_file, tiny_config
     from vim_deploy.model.vim import VisionMamba
-    from vim_deploy.pipeline.exporting import ExportOptions, export
     from vim_deploy.recipe.request import ModelRequest
+    from vim_deploy.stages.exporting import ExportOptions, export
 
     config = tiny_config()
     checkpoint = save_training_file(perturbed(VisionMamba(config)), tmp_path / "tiny.pth")

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from vim_deploy.deps import cuda_driver, cudart, trt
-from vim_deploy.engine.build_trt import build_engine_trt
-from vim_deploy.engine.plugin_choice import choose_plugin
-from vim_deploy.engine.profiles import ProfileOptions
+from vim_deploy.artifact.profiles import ProfileOptions
+from vim_deploy.cuda import driver as cuda_driver
+from vim_deploy.cuda import runtime as cudart
 from vim_deploy.errors import VimDeployError
-from vim_deploy.pipeline import check_package, package
-from vim_deploy.pipeline.packaging import PackageOptions
+from vim_deploy.runtimes.tensorrt import capability as trt
+from vim_deploy.runtimes.tensorrt.build import build_engine_trt
+from vim_deploy.runtimes.tensorrt.plugin_choice import choose_plugin
+from vim_deploy.stages import check_package, package
+from vim_deploy.stages.packaging import PackageOptions
 
 pytestmark = [pytest.mark.trt, pytest.mark.gpu]
 
@@ -38,8 +40,8 @@ def engine(tmp_path: Path) -> Path:
     pytest.importorskip("torch", reason="not checked here: torch is not installed")
     from tests.support.models import perturbed, save_training_file, tiny_config
     from vim_deploy.model.vim import VisionMamba
-    from vim_deploy.pipeline.exporting import ExportOptions, export
     from vim_deploy.recipe.request import ModelRequest
+    from vim_deploy.stages.exporting import ExportOptions, export
 
     config = tiny_config()
     checkpoint = save_training_file(perturbed(VisionMamba(config)), tmp_path / "tiny.pth")

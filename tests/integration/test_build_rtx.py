@@ -14,14 +14,14 @@ import pytest
 from onnx import TensorProto, helper
 
 from tests.support import tiny_onnx
-from vim_deploy.deps import trt_rtx
-from vim_deploy.engine import build_process
-from vim_deploy.engine.build_rtx import build_engine_rtx
-from vim_deploy.engine.inspect import inspect_plan, read_header
-from vim_deploy.engine.profiles import ProfileOptions
-from vim_deploy.engine.record import read_record
+from vim_deploy.artifact.engine_file import inspect_plan, read_header
+from vim_deploy.artifact.profiles import ProfileOptions
+from vim_deploy.artifact.record import read_record
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import sha256_of
+from vim_deploy.runtimes.building import process as build_process
+from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
+from vim_deploy.runtimes.tensorrt_rtx.build import build_engine_rtx
 
 pytestmark = [
     pytest.mark.rtx,
@@ -208,7 +208,7 @@ def test_ctrl_c_keeps_the_engine_that_was_there(slow_model, tmp_path, tmp_path_f
     old = build_engine_rtx(small, tmp_path / "m.plan")
     script = (
         "import sys\nfrom pathlib import Path\n"
-        "from vim_deploy.engine.build_rtx import build_engine_rtx\n"
+        "from vim_deploy.runtimes.tensorrt_rtx.build import build_engine_rtx\n"
         "def show(progress):\n"
         "    print(progress.phase, flush=True)\n"
         "try:\n"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import onnx
 import pytest
 
-from vim_deploy.deps import trt_rtx
-from vim_deploy.engine.build_rtx import build_engine_rtx
-from vim_deploy.engine.inspect import inspect_plan
-from vim_deploy.engine.marked_tensors import DEBUG, OUTPUT
-from vim_deploy.engine.profiles import ProfileOptions
-from vim_deploy.engine.record import read_record
+from vim_deploy.artifact.engine_file import inspect_plan
+from vim_deploy.artifact.marked_tensors import DEBUG, OUTPUT
+from vim_deploy.artifact.profiles import ProfileOptions
+from vim_deploy.artifact.record import read_record
 from vim_deploy.errors import VimDeployError
 from vim_deploy.recipe.model_config import ModelConfig
+from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
+from vim_deploy.runtimes.tensorrt_rtx.build import build_engine_rtx
 from vim_deploy.specs import CheckpointInfo, ExportInfo, ImagePreparation
 
 torch = pytest.importorskip("torch", reason="not checked here: torch is not installed")
@@ -30,8 +30,8 @@ def test_inner_tensors_are_in_the_network_of_nvidias_parser(tmp_path, precision)
     """Every one is found by name and marked; running such an engine needs a GPU of TensorRT-RTX."""
     from tests.support.models import perturbed, save_training_file, tiny_config
     from vim_deploy.model.vim import VisionMamba
-    from vim_deploy.pipeline.exporting import ExportOptions, export
     from vim_deploy.recipe.request import ModelRequest
+    from vim_deploy.stages.exporting import ExportOptions, export
 
     config = tiny_config()
     checkpoint = save_training_file(perturbed(VisionMamba(config)), tmp_path / "tiny.pth")
@@ -110,8 +110,8 @@ def test_exported_model_becomes_an_engine(tmp_path, batch, head, graph, scan_bod
 def test_a_float32_file_is_typed_in_memory(tmp_path):
     from tests.support.models import perturbed, save_training_file, tiny_config
     from vim_deploy.model.vim import VisionMamba
-    from vim_deploy.pipeline.exporting import ExportOptions, export
     from vim_deploy.recipe.request import ModelRequest
+    from vim_deploy.stages.exporting import ExportOptions, export
 
     config = tiny_config()
     checkpoint = save_training_file(perturbed(VisionMamba(config)), tmp_path / "tiny.pth")

@@ -9,10 +9,10 @@ import pytest
 
 from tests.support import tiny_onnx
 from tests.support.trt_builds import H200, VERSIONS, make_machine, save
-from vim_deploy.engine.build_trt import build_engine_trt
-from vim_deploy.engine.passport import Machine, check_passport
-from vim_deploy.engine.trt_options import TrtOptions
+from vim_deploy.artifact.passport import Machine, check_passport
 from vim_deploy.errors import VimDeployError
+from vim_deploy.runtimes.tensorrt.build import build_engine_trt
+from vim_deploy.runtimes.tensorrt.options import TrtOptions
 
 
 @pytest.fixture

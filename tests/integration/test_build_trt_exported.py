@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.trt_builds import VERSIONS, make_machine
-from vim_deploy.engine.build_trt import build_engine_trt
-from vim_deploy.engine.inspect import inspect_plan
-from vim_deploy.engine.trt_options import TrtOptions
+from vim_deploy.artifact.engine_file import inspect_plan
 from vim_deploy.errors import VimDeployError
+from vim_deploy.runtimes.tensorrt.build import build_engine_trt
+from vim_deploy.runtimes.tensorrt.options import TrtOptions
 
 torch = pytest.importorskip("torch", reason="not checked here: torch is not installed")
 
@@ -20,8 +20,8 @@ def files(tmp_path_factory) -> dict[str, Path]:
     """A two-layer model, exported as float32, float16 and bfloat16."""
     from tests.support.models import perturbed, save_training_file, tiny_config
     from vim_deploy.model.vim import VisionMamba
-    from vim_deploy.pipeline.exporting import ExportOptions, export
     from vim_deploy.recipe.request import ModelRequest
+    from vim_deploy.stages.exporting import ExportOptions, export
 
     folder = tmp_path_factory.mktemp("exported")
     config = tiny_config()

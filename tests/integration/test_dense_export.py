@@ -21,12 +21,12 @@ from tests.support.dense_graphs import (
     runner_of,
     traced,
 )
-from vim_deploy.deps import trt_rtx
 from vim_deploy.errors import VimDeployError
 from vim_deploy.model.load import load_model, reference_model
-from vim_deploy.pipeline.exporting import ExportOptions, export
 from vim_deploy.recipe.request import ModelRequest
-from vim_deploy.run.ort_runner import OrtRunner
+from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
+from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
+from vim_deploy.stages.exporting import ExportOptions, export
 
 BOUND = 1e-5
 HALF_BOUNDS = {"fp16": 6.3 * 2**-11, "bf16": 6.3 * 2**-8}
@@ -245,8 +245,8 @@ def test_an_exported_file_says_what_it_is(tmp_path):
 def test_a_dense_file_becomes_an_engine(short, head, tmp_path):
     import onnx
 
-    from vim_deploy.engine.build_rtx import build_engine_rtx
-    from vim_deploy.engine.profiles import ProfileOptions
+    from vim_deploy.artifact.profiles import ProfileOptions
+    from vim_deploy.runtimes.tensorrt_rtx.build import build_engine_rtx
 
     exported = traced(short, head).finished(graph="fused")
     onnx.save(exported.model, tmp_path / "model.onnx")

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.reference import SMALL
 from vim_deploy.cli.main import run
-from vim_deploy.deps import trt_rtx
+from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
 
 pytestmark = [
     pytest.mark.rtx,

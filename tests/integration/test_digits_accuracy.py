@@ -9,9 +9,9 @@ import PIL.Image
 import pytest
 
 from tests.support.reference import DIGITS, SMALL, load_case
-from vim_deploy.pipeline import export, verify_dataset
-from vim_deploy.pipeline.exporting import ExportOptions
-from vim_deploy.pipeline.verifying_dataset import DatasetOptions
+from vim_deploy.stages import export, verify_dataset
+from vim_deploy.stages.exporting import ExportOptions
+from vim_deploy.stages.verifying_dataset import DatasetOptions
 
 #: Large batches: the reference scan takes a step for each token, whatever the batch.
 OPTIONS = DatasetOptions(batch=120)

@@ -25,21 +25,21 @@ from tests.support.fake_tensorrt.onnx_engine import KIND
 from tests.support.fake_tensorrt.runtime import plan_bytes
 from tests.support.inner_engines import INNER, build
 from tests.support.trt_builds import VERSIONS, make_machine
+from vim_deploy.artifact.half_weights import element_types
+from vim_deploy.artifact.marked_tensors import DEBUG, OUTPUT, OWN_OUTPUT
+from vim_deploy.artifact.record import FileIdentity, record_path
 from vim_deploy.cli.main import run
-from vim_deploy.deps import trt
-from vim_deploy.engine.build_trt import build_engine_trt
-from vim_deploy.engine.marked_tensors import DEBUG, OUTPUT, OWN_OUTPUT
-from vim_deploy.engine.record import FileIdentity, record_path
-from vim_deploy.engine.trt_options import TrtOptions
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import write_json
-from vim_deploy.graph.half_weights import element_types
-from vim_deploy.package.cpp import plan_cpp
-from vim_deploy.package.servable import read_servable
-from vim_deploy.pipeline import verify
-from vim_deploy.pipeline.laddering import verify_ladder
-from vim_deploy.pipeline.verifying import VerifyOptions
-from vim_deploy.run.trt_runner import TrtRunner
+from vim_deploy.packaging.cpp import plan_cpp
+from vim_deploy.packaging.servable import read_servable
+from vim_deploy.runtimes.tensorrt import capability as trt
+from vim_deploy.runtimes.tensorrt.build import build_engine_trt
+from vim_deploy.runtimes.tensorrt.options import TrtOptions
+from vim_deploy.runtimes.tensorrt.runner import TrtRunner
+from vim_deploy.stages import verify
+from vim_deploy.stages.laddering import verify_ladder
+from vim_deploy.stages.verifying import VerifyOptions
 
 torch = pytest.importorskip("torch", reason="not checked here: torch is not installed")
 
@@ -60,8 +60,8 @@ class Files(NamedTuple):
 def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     from tests.support.models import perturbed, save_training_file, tiny_config
     from vim_deploy.model.vim import VisionMamba
-    from vim_deploy.pipeline.exporting import ExportOptions, export
     from vim_deploy.recipe.request import ModelRequest
+    from vim_deploy.stages.exporting import ExportOptions, export
 
     folder = tmp_path_factory.mktemp("exported")
     config = tiny_config()
@@ -306,7 +306,7 @@ def test_a_copy_that_fails_is_the_error(
 def test_an_engine_for_diagnosis_is_for_nothing_else(
     monkeypatch: pytest.MonkeyPatch, gpu: FakeCudart, tmp_path: Path, files: Files
 ) -> None:
-    from vim_deploy.pipeline.benchmarking import BenchOptions, benchmark
+    from vim_deploy.stages.benchmarking import BenchOptions, benchmark
 
     built = build(monkeypatch, gpu, tmp_path, files.fp32, "10.14")
     image = np.zeros((1, 3, 16, 16), np.float32)

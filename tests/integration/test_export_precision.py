@@ -16,23 +16,23 @@ import pytest
 from tests.support import reference
 from tests.support.models import config_of
 from vim_deploy.graph.export_graph import export_graph
-from vim_deploy.graph.function_body import attach_functions
 from vim_deploy.graph.passes.run import run_passes
 from vim_deploy.graph.precision import apply_precision
 from vim_deploy.graph.verify import check_graph, fused_mixers
 from vim_deploy.model.heads import DeployedModel, parse_head
 from vim_deploy.model.load import load_model
 from vim_deploy.model.precision import typed_twin
+from vim_deploy.ops.functions import attach_functions
 from vim_deploy.parity.metrics import HALF_RELATIVE_L2
-from vim_deploy.pipeline import verify
-from vim_deploy.pipeline.exporting import ExportOptions, export
-from vim_deploy.pipeline.verifying import VerifyOptions
 from vim_deploy.recipe.precision_policy import default_policy
 from vim_deploy.recipe.request import ModelRequest
-from vim_deploy.run.base import run_in_batches
-from vim_deploy.run.ort_runner import OrtRunner
-from vim_deploy.run.torch_runner import TorchRunner
+from vim_deploy.runtimes.base import run_in_batches
+from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
+from vim_deploy.runtimes.torch.runner import TorchRunner
 from vim_deploy.specs import ExportInfo, GraphForm, Precision
+from vim_deploy.stages import verify
+from vim_deploy.stages.exporting import ExportOptions, export
+from vim_deploy.stages.verifying import VerifyOptions
 
 BOUND = 1e-4
 CASES = [

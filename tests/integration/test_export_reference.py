@@ -13,13 +13,13 @@ import pytest
 
 from tests.support import reference
 from tests.support.models import config_of
-from vim_deploy.pipeline import verify
-from vim_deploy.pipeline.exporting import ExportOptions, export
-from vim_deploy.pipeline.verifying import VerifyOptions
 from vim_deploy.recipe.request import ModelRequest
-from vim_deploy.run.base import run_in_batches
-from vim_deploy.run.ort_runner import OrtRunner
+from vim_deploy.runtimes.base import run_in_batches
+from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.specs import GraphForm
+from vim_deploy.stages import verify
+from vim_deploy.stages.exporting import ExportOptions, export
+from vim_deploy.stages.verifying import VerifyOptions
 
 BOUND = 1e-4
 #: Every case, in the form that export makes unless told otherwise.

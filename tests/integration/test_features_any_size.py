@@ -18,9 +18,9 @@ from vim_deploy.cli.main import run
 from vim_deploy.errors import VimDeployError
 from vim_deploy.model.load import reference_model
 from vim_deploy.model.vim import VisionMamba
-from vim_deploy.pipeline.exporting import ExportOptions, export
 from vim_deploy.recipe.request import ModelRequest
-from vim_deploy.run.ort_runner import OrtRunner
+from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
+from vim_deploy.stages.exporting import ExportOptions, export
 
 #: The published patches of 16 pixels, one narrow block.
 CONFIG = tiny_config(img_size=64, patch_size=16, stride=16, depth=1, use_middle_cls_token=True)

@@ -18,10 +18,10 @@ from vim_deploy.graph.export_graph import finish_graph, named_trace
 from vim_deploy.model.heads import DeployedModel
 from vim_deploy.parity.blocks import compare_parts, part_limit
 from vim_deploy.parity.metrics import Array
+from vim_deploy.places import Place
 from vim_deploy.recipe.precision_policy import default_policy
-from vim_deploy.run.inner_runner import onnx_parts
-from vim_deploy.run.torch_runner import TorchRunner
-from vim_deploy.specs import Place
+from vim_deploy.runtimes.onnxruntime.inner import onnx_parts
+from vim_deploy.runtimes.torch.runner import TorchRunner
 
 CASES = (
     "A03_double_cls",

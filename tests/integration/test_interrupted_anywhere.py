@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.source import REPOSITORY
-from vim_deploy.deps import trt_rtx
+from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
 
 pytestmark = [
     pytest.mark.slow,

@@ -16,20 +16,21 @@ import torch
 
 from tests.support import plant
 from tests.support.models import perturbed, save_training_file, tiny_config
+from vim_deploy.artifact import metadata
 from vim_deploy.cli.main import run
 from vim_deploy.errors import VimDeployError
-from vim_deploy.graph import export_graph, metadata
+from vim_deploy.graph import export_graph
 from vim_deploy.model.heads import DeployedModel
 from vim_deploy.model.vim import VisionMamba
 from vim_deploy.parity.bisect import Unit
-from vim_deploy.pipeline import bisect_precision, subjects, verify, verify_ladder
-from vim_deploy.pipeline.exporting import ExportOptions, export
-from vim_deploy.pipeline.opening import Opened
-from vim_deploy.pipeline.subjects import SubjectOptions
-from vim_deploy.pipeline.verifying import VerifyOptions
 from vim_deploy.recipe.precision_policy import load_policy
 from vim_deploy.recipe.request import ModelRequest
-from vim_deploy.run.ort_runner import OrtRunner
+from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
+from vim_deploy.stages import bisect_precision, subjects, verify, verify_ladder
+from vim_deploy.stages.exporting import ExportOptions, export
+from vim_deploy.stages.opening import Opened
+from vim_deploy.stages.subjects import SubjectOptions
+from vim_deploy.stages.verifying import VerifyOptions
 
 TWO_IMAGES = VerifyOptions(random=2)
 CONFIG = tiny_config(depth=3)

@@ -18,17 +18,17 @@ import torch
 
 from tests.support import plant
 from tests.support.models import perturbed, save_training_file, tiny_config
-from vim_deploy import contract
+from vim_deploy.artifact import metadata
 from vim_deploy.errors import VimDeployError
-from vim_deploy.graph import metadata
-from vim_deploy.graph.function_body import attach_functions
 from vim_deploy.graph.passes.run import run_passes
 from vim_deploy.model.vim import VisionMamba
+from vim_deploy.ops import contract
+from vim_deploy.ops.functions import attach_functions
 from vim_deploy.parity.report import ParityReport
-from vim_deploy.pipeline import verify
-from vim_deploy.pipeline.exporting import ExportOptions, export
-from vim_deploy.pipeline.verifying import VerifyOptions
 from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.stages import verify
+from vim_deploy.stages.exporting import ExportOptions, export
+from vim_deploy.stages.verifying import VerifyOptions
 
 DEPTH = 8
 ONE_IMAGE = VerifyOptions(random=1, batches=(1,), per_block=True)

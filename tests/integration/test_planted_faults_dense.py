@@ -15,10 +15,10 @@ from tests.support import plant
 from tests.support.reference import SMALL
 from vim_deploy.errors import VimDeployError
 from vim_deploy.parity.report import ParityReport
-from vim_deploy.pipeline import verify
-from vim_deploy.pipeline.exporting import ExportOptions, export
-from vim_deploy.pipeline.verifying import VerifyOptions
 from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.stages import verify
+from vim_deploy.stages.exporting import ExportOptions, export
+from vim_deploy.stages.verifying import VerifyOptions
 
 ONE_IMAGE = VerifyOptions(random=1, batches=(1,), per_block=True)
 SEGMENTOR, SCALES, PYRAMID = "E01_upernet", "D01_seg_fpn", "D08_det_sfp"

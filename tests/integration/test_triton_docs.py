@@ -97,7 +97,7 @@ def await_ready(port: int) -> None:
 
 
 def test_ports_of_the_page_are_those_of_the_scripts() -> None:
-    from vim_deploy.package.scripts import template
+    from vim_deploy.packaging.scripts import template
 
     text = PAGE.read_text(encoding="utf-8")
     for name in ("VIM_ADDRESS", "VIM_HTTP_PORT", "VIM_GRPC_PORT", "VIM_METRICS_PORT"):

@@ -19,12 +19,12 @@ import numpy as np
 import pytest
 
 from tests.support.triton import Server, command_of, environment_of, prepare, served, start_alone
-from vim_deploy.package.repository import ServingOptions
-from vim_deploy.pipeline import export, package
-from vim_deploy.pipeline.exporting import ExportOptions
-from vim_deploy.pipeline.packaging import PackageOptions
+from vim_deploy.packaging.repository import ServingOptions
 from vim_deploy.recipe.request import ModelRequest
-from vim_deploy.run.ort_runner import OrtRunner
+from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
+from vim_deploy.stages import export, package
+from vim_deploy.stages.exporting import ExportOptions
+from vim_deploy.stages.packaging import PackageOptions
 
 pytestmark = [pytest.mark.triton, pytest.mark.slow]
 LARGEST = 8

@@ -20,9 +20,9 @@ import pytest
 
 from tests.support.packages import SIZES, classifier
 from tests.support.triton import Server, environment_of, prepare, served, start_alone
-from vim_deploy.package.repository import ServingOptions
-from vim_deploy.pipeline import package
-from vim_deploy.pipeline.packaging import PackageOptions
+from vim_deploy.packaging.repository import ServingOptions
+from vim_deploy.stages import package
+from vim_deploy.stages.packaging import PackageOptions
 
 pytest.importorskip("onnxruntime")
 pytestmark = [pytest.mark.triton, pytest.mark.slow]

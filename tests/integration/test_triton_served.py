@@ -15,14 +15,14 @@ import pytest
 from tests.support.reference import DIGITS, load_case
 from tests.support.source import REPOSITORY
 from tests.support.triton import Server, environment_of, listening, prepare, served
-from vim_deploy.package.manifest import read_manifest, require_intact
-from vim_deploy.package.repository import ServingOptions
+from vim_deploy.packaging.manifest import read_manifest, require_intact
+from vim_deploy.packaging.repository import ServingOptions
 from vim_deploy.parity.metrics import FP32_ATOL, FP32_RTOL
-from vim_deploy.pipeline import export, package
-from vim_deploy.pipeline.exporting import ExportOptions
-from vim_deploy.pipeline.packaging import PackageOptions
-from vim_deploy.run.base import run_in_batches
-from vim_deploy.run.ort_runner import OrtRunner
+from vim_deploy.runtimes.base import run_in_batches
+from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
+from vim_deploy.stages import export, package
+from vim_deploy.stages.exporting import ExportOptions
+from vim_deploy.stages.packaging import PackageOptions
 
 pytestmark = [pytest.mark.triton, pytest.mark.slow]
 CLIENTS = 64

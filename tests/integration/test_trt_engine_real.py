@@ -10,15 +10,16 @@ import onnx
 import pytest
 
 from tests.support.tiny_onnx import perceptron
-from vim_deploy.deps import cudart, trt
-from vim_deploy.engine.build_trt import build_engine_trt
-from vim_deploy.engine.profiles import ProfileOptions
-from vim_deploy.engine.record import record_path
+from vim_deploy.artifact.profiles import ProfileOptions
+from vim_deploy.artifact.record import record_path
+from vim_deploy.cuda import runtime as cudart
+from vim_deploy.cuda.buffers import StagingBuffer
 from vim_deploy.errors import VimDeployError
-from vim_deploy.run.base import Array, run_in_batches
-from vim_deploy.run.cuda_buffers import StagingBuffer
-from vim_deploy.run.ort_runner import OrtRunner
-from vim_deploy.run.trt_runner import TrtRunner
+from vim_deploy.runtimes.base import Array, run_in_batches
+from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
+from vim_deploy.runtimes.tensorrt import capability as trt
+from vim_deploy.runtimes.tensorrt.build import build_engine_trt
+from vim_deploy.runtimes.tensorrt.runner import TrtRunner
 
 pytestmark = [pytest.mark.trt, pytest.mark.gpu]
 #: Relative L2 of a float32 engine, whose products may be in TF32 (10 bits of mantissa).

@@ -18,12 +18,12 @@ from vim_deploy.graph.export_graph import finish_graph, named_trace
 from vim_deploy.model.heads import DeployedModel, parse_head
 from vim_deploy.model.load import load_model
 from vim_deploy.parity.metrics import HALF_RELATIVE_L2
-from vim_deploy.pipeline import bisect_precision, verify, verify_dataset, verify_ladder
-from vim_deploy.pipeline.exporting import ExportOptions, export_info
-from vim_deploy.pipeline.subjects import SubjectOptions
-from vim_deploy.pipeline.verifying import VerifyOptions
 from vim_deploy.recipe.precision_policy import BLOCK_ROLES, PrecisionPolicy, Rule
 from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.stages import bisect_precision, verify, verify_dataset, verify_ladder
+from vim_deploy.stages.exporting import ExportOptions, export_info
+from vim_deploy.stages.subjects import SubjectOptions
+from vim_deploy.stages.verifying import VerifyOptions
 
 SEGMENTOR, SCALES, PYRAMID = "E01_upernet", "D01_seg_fpn", "D08_det_sfp"
 TWO = VerifyOptions(random=2, batches=(2,))

@@ -9,9 +9,9 @@ import onnx
 import pytest
 
 from tests.unit.graph.test_export_graph import deployed
+from vim_deploy.artifact.metadata import outputs_of
 from vim_deploy.graph.export_graph import export_graph
-from vim_deploy.graph.function_body import attach_functions
-from vim_deploy.graph.metadata import outputs_of
+from vim_deploy.ops.functions import attach_functions
 from vim_deploy.recipe.catalog import find_variant
 
 pytestmark = pytest.mark.slow

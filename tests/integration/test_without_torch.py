@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import reference
-from vim_deploy.deps import trt_rtx
-from vim_deploy.pipeline.exporting import export
+from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
+from vim_deploy.stages.exporting import export
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 #: Makes torch and what comes with it unimportable and unfindable, as if never installed.

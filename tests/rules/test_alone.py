@@ -37,7 +37,7 @@ EXPORTING_SIDE = (
     "vim_deploy.graph.trace",
     "vim_deploy.graph.tidy",
     "vim_deploy.graph.export_graph",
-    "vim_deploy.run.torch_runner",
+    "vim_deploy.runtimes.torch.runner",
 )
 #: Loaded by nothing that only prints help.
 NOT_FOR_HELP = (*OPTIONAL, "numpy", "onnx", "PIL", "google.protobuf")

@@ -14,24 +14,27 @@ from tests.support.source import Module, imported, modules
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("pipeline",),
-    ("package", "report"),
+    ("stages",),
+    ("packaging", "report"),
     ("parity", "bench"),
-    ("run",),
-    ("engine",),
+    ("scene",),
+    ("runtimes",),
     ("graph",),
     ("model",),
+    ("artifact",),
     ("recipe",),
-    ("deps",),
+    ("plugin",),
+    ("cuda", "ops"),
+    ("onnx_graph",),
     ("images",),
     ("folder_output",),
     ("files", "folders", "helpers", "untrusted", "npz", "ranges", "image_bounds"),
-    ("errors", "log", "specs", "contract", "interrupts"),
+    ("errors", "log", "specs", "places", "interrupts"),
     ("text",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
-_TORCH = ("vim_deploy.model.", "vim_deploy.graph.trace", "vim_deploy.run.torch_runner")
+_TORCH = ("vim_deploy.model.", "vim_deploy.graph.trace", "vim_deploy.runtimes.torch.runner")
 #: Package -> prefixes of the modules that may import it. What is not listed may not be imported,
 #: the standard library, numpy and onnx apart.
 HOMES = {
@@ -40,15 +43,15 @@ HOMES = {
     "onnxscript": ("vim_deploy.graph.",),
     "onnx_ir": ("vim_deploy.graph.",),
     "onnx_graphsurgeon": ("vim_deploy.graph.",),
-    "onnxruntime": ("vim_deploy.deps.ort",),
-    "tensorrt": ("vim_deploy.deps.trt",),
-    "tensorrt_rtx": ("vim_deploy.deps.trt_rtx",),
-    "cuda": ("vim_deploy.deps.cudart",),
-    "huggingface_hub": ("vim_deploy.deps.hub",),
+    "onnxruntime": ("vim_deploy.runtimes.onnxruntime.capability",),
+    "tensorrt": ("vim_deploy.runtimes.tensorrt.capability",),
+    "tensorrt_rtx": ("vim_deploy.runtimes.tensorrt_rtx.capability",),
+    "cuda": ("vim_deploy.cuda.runtime",),
+    "huggingface_hub": ("vim_deploy.model.hub",),
     "jinja2": ("vim_deploy.report.html",),
-    "tritonclient": ("vim_deploy.deps.triton_schema",),
+    "tritonclient": ("vim_deploy.packaging.triton_schema",),
     "transformers": ("vim_deploy.model.deit",),
-    "PIL": ("vim_deploy.images", "vim_deploy.image_bounds", "vim_deploy.run.overlay"),
+    "PIL": ("vim_deploy.images", "vim_deploy.image_bounds", "vim_deploy.scene.overlay"),
     "click": ("vim_deploy.cli.",),
     "rich": ("vim_deploy.cli.",),
     "msgspec": ("vim_deploy.untrusted",),
@@ -58,7 +61,7 @@ ONNX_FREE = (
     "errors",
     "log",
     "specs",
-    "contract",
+    "places",
     "interrupts",
     "text",
     "files",
@@ -156,5 +159,7 @@ def test_the_rules_can_fail() -> None:
         "tensorrt",
         "cuda",
     ]
-    assert not one_home("vim_deploy.deps.trt", "vim_deploy.deps.trt_rtx")
+    assert not one_home(
+        "vim_deploy.runtimes.tensorrt.capability", "vim_deploy.runtimes.tensorrt_rtx.capability"
+    )
     assert one_home("vim_deploy.model.", "vim_deploy.model.vim")

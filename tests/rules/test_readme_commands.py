@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.markdown import PROGRAM, Block, blocks, console_commands
 from tests.support.source import REPOSITORY
-from vim_deploy.deps import trt_rtx
+from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
 
 README = REPOSITORY / "README.md"
 #: Commands that need TensorRT-RTX, an optional package.

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vim_deploy.engine.passport import is_version_compatible
-from vim_deploy.engine.profiles import Profile, ShapeRange
-from vim_deploy.engine.record import EngineRecord, FileIdentity, record_path
+from vim_deploy.artifact.passport import is_version_compatible
+from vim_deploy.artifact.profiles import Profile, ShapeRange
+from vim_deploy.artifact.record import EngineRecord, FileIdentity, record_path
 from vim_deploy.files import settings_hash, write_json
 from vim_deploy.specs import CheckpointInfo, ExportInfo, ImagePreparation, TensorSpec
 

@@ -1,6 +1,6 @@
 """The C++ runtime under test: its programs, built once against fakes of TensorRT and CUDA.
 
-The fakes stand in ``examples/cpp/tests``. Classes of TensorRT that the fakes derive from have many
+The fakes stand in ``cpp/tests``. Classes of TensorRT that the fakes derive from have many
 functions; those that the library does not call get a body that reports the call, generated from
 the headers.
 """
@@ -22,10 +22,10 @@ import pytest
 
 from tests.support import plugins
 from tests.support.source import REPOSITORY
-from vim_deploy.deps import cuda_toolkit
 from vim_deploy.errors import VimDeployError
+from vim_deploy.plugin import toolchain as cuda_toolkit
 
-CPP = REPOSITORY / "examples" / "cpp"
+CPP = REPOSITORY / "cpp"
 #: Without a toolkit: the headers of the CUDA runtime, and those that they include.
 CUDA_PACKAGES = ("nvidia-cuda-runtime==13.5.37", "nvidia-cuda-crt==13.5.37")
 

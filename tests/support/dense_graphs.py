@@ -14,11 +14,11 @@ from tests.support.reference import Array, ReferenceCase, dense_case
 from vim_deploy.graph.export_graph import ExportedGraph, finish_graph, named_trace
 from vim_deploy.model.heads import DeployedModel, parse_head
 from vim_deploy.model.load import load_model
-from vim_deploy.pipeline.exporting import ExportOptions, export_info
 from vim_deploy.recipe.precision_policy import default_policy
 from vim_deploy.recipe.request import ModelRequest
-from vim_deploy.run.ort_runner import OrtRunner
+from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.specs import ExportInfo
+from vim_deploy.stages.exporting import ExportOptions, export_info
 
 ImageSize = int | tuple[int, int]
 

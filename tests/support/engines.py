@@ -13,9 +13,9 @@ import pytest
 from tests.support.fake_cudart import FakeCudart
 from tests.support.fake_tensorrt import VERSIONS
 from tests.support.fake_tensorrt.runtime import plan_bytes
-from vim_deploy.deps import cudart
-from vim_deploy.engine.profiles import Profile, ShapeRange
-from vim_deploy.engine.record import EngineRecord, FileIdentity, record_path
+from vim_deploy.artifact.profiles import Profile, ShapeRange
+from vim_deploy.artifact.record import EngineRecord, FileIdentity, record_path
+from vim_deploy.cuda import runtime as cudart
 from vim_deploy.files import settings_hash, write_json
 from vim_deploy.specs import CheckpointInfo, ExportInfo, ImagePreparation, TensorSpec
 
@@ -39,7 +39,7 @@ EXPORT = ExportInfo(
 
 
 def use_fake_gpu(monkeypatch: pytest.MonkeyPatch, **properties: Any) -> FakeCudart:
-    """From now on ``deps.cudart`` works on this pretended GPU."""
+    """From now on ``cuda.runtime`` works on this pretended GPU."""
     fake = FakeCudart(**properties)
     monkeypatch.setattr(cudart, "load", lambda: fake)
     return fake

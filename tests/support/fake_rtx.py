@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vim_deploy.deps.trt_rtx import Capabilities
+from vim_deploy.runtimes.tensorrt_rtx.capability import Capabilities
 
 CAPABILITIES = Capabilities(
     version="1.7.1.116",

@@ -17,15 +17,15 @@ from tests.support.fake_tensorrt.onnx_engine import KIND, use_onnx_engines
 from tests.support.fake_tensorrt.plan import decode_plan
 from tests.support.fake_tensorrt.runtime import plan_bytes, runtime_module
 from tests.support.trt_builds import make_machine
-from vim_deploy.deps import trt
-from vim_deploy.engine.build_trt import build_engine_trt
-from vim_deploy.engine.mark_inner import marked_model
-from vim_deploy.engine.profiles import ProfileOptions
-from vim_deploy.engine.record import EngineRecord, FileIdentity, read_record, record_path
-from vim_deploy.engine.trt_options import TrtOptions
-from vim_deploy.engine.typed_model import graph_of_precision
+from vim_deploy.artifact.half_weights import element_types
+from vim_deploy.artifact.profiles import ProfileOptions
+from vim_deploy.artifact.record import EngineRecord, FileIdentity, read_record, record_path
 from vim_deploy.files import write_json
-from vim_deploy.graph.half_weights import element_types
+from vim_deploy.runtimes.building.mark_inner import marked_model
+from vim_deploy.runtimes.building.typed_model import graph_of_precision
+from vim_deploy.runtimes.tensorrt import capability as trt
+from vim_deploy.runtimes.tensorrt.build import build_engine_trt
+from vim_deploy.runtimes.tensorrt.options import TrtOptions
 
 INNER = TrtOptions(inner_tensors=True, plugin="none")
 BATCHES = ProfileOptions(min_batch=1, opt_batch=2, max_batch=4)

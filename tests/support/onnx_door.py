@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from vim_deploy.graph.onnx_file import read_model
+from vim_deploy.artifact.onnx_file import read_model
 
 Change = Callable[[onnx.ModelProto], object]
 

@@ -11,9 +11,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.support.engines import EXPORT, record_of, write_engine, write_record
-from vim_deploy.engine.record import PluginIdentity
+from vim_deploy.artifact import metadata
+from vim_deploy.artifact.record import PluginIdentity
 from vim_deploy.files import sha256_of
-from vim_deploy.graph import metadata
 from vim_deploy.specs import ExportInfo
 
 SIZES = (1, 2, 3)

@@ -9,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import FunctionProto, NodeProto, helper, numpy_helper
 
-from vim_deploy import contract
+from vim_deploy.ops import contract
 
 Values = NDArray[np.float32]
 

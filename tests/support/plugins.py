@@ -20,10 +20,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.source import REPOSITORY
-from vim_deploy.deps import cuda_toolkit
-from vim_deploy.deps.cuda_toolkit import HEADERS_PACKAGE
-from vim_deploy.engine.plugin_build import PluginBuild, PluginSettings, build_plugin
 from vim_deploy.errors import VimDeployError
+from vim_deploy.plugin import toolchain as cuda_toolkit
+from vim_deploy.plugin.build import PluginBuild, PluginSettings, build_plugin
+from vim_deploy.plugin.toolchain import HEADERS_PACKAGE
 
 PLUGINS = REPOSITORY / "plugins"
 HOST_TESTS = PLUGINS / "tests" / "host"

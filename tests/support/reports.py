@@ -21,8 +21,8 @@ from vim_deploy.parity.ladder import Ladder, Rung
 from vim_deploy.parity.metrics import Comparison, Tolerance, compare
 from vim_deploy.parity.paired import paired_difference
 from vim_deploy.parity.report import CaseResult, ParityReport
-from vim_deploy.pipeline.reporting import provenance
-from vim_deploy.specs import BEHIND_BLOCKS, place
+from vim_deploy.places import BEHIND_BLOCKS, place
+from vim_deploy.stages.reporting import provenance
 from vim_deploy.untrusted import typed
 
 #: Names that would do harm in HTML, an attribute, a Markdown table or a terminal.

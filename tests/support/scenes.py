@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 
 from tests.support.reference import dense_case
-from vim_deploy.graph import metadata
-from vim_deploy.pipeline.exporting import ExportOptions, export
+from vim_deploy.artifact import metadata
 from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.request import ModelRequest
-from vim_deploy.run.scene import SceneModel
-from vim_deploy.run.windows import SceneSettings, scene_settings
+from vim_deploy.scene.segment import SceneModel
+from vim_deploy.scene.windows import SceneSettings, scene_settings
 from vim_deploy.specs import ImagePreparation, TensorSpec
+from vim_deploy.stages.exporting import ExportOptions, export
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Model = Callable[[Array], Array]

@@ -25,7 +25,7 @@ from typing import Any
 
 import pytest
 
-from vim_deploy.package.scripts import template
+from vim_deploy.packaging.scripts import template
 
 #: Seconds until the server is ready. A backend that cannot start makes it hang, not end.
 START_LIMIT = 60.0

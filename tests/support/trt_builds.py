@@ -18,15 +18,18 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.support import tiny_onnx
 from tests.support.fake_tensorrt import personality
 from tests.support.fake_tensorrt.registry import OPS, write_library
-from vim_deploy import contract
-from vim_deploy.deps import cuda_driver, trt
-from vim_deploy.deps.cuda_driver import Gpu
-from vim_deploy.engine import build_trt, plugin_choice, refit, refit_worker, trt_worker
-from vim_deploy.engine.build_errors import error_from_failure
-from vim_deploy.engine.build_process import REFIT
-from vim_deploy.engine.plugin_library import PluginInfo
-from vim_deploy.engine.worker import CancelledError, Events, ReportedError
+from vim_deploy.cuda import driver as cuda_driver
+from vim_deploy.cuda.driver import Gpu
 from vim_deploy.files import sha256_of
+from vim_deploy.ops import contract
+from vim_deploy.plugin.library import PluginInfo
+from vim_deploy.runtimes.building.errors import error_from_failure
+from vim_deploy.runtimes.building.process import REFIT
+from vim_deploy.runtimes.building.worker import CancelledError, Events, ReportedError
+from vim_deploy.runtimes.tensorrt import build as build_trt
+from vim_deploy.runtimes.tensorrt import capability as trt
+from vim_deploy.runtimes.tensorrt import plugin_choice, refit, refit_worker
+from vim_deploy.runtimes.tensorrt import worker as trt_worker
 
 H200 = Gpu("NVIDIA H200", 9, 0, 132)
 VERSIONS = ("8.6", "10.3", "10.14", "11")

@@ -13,7 +13,7 @@ from vim_deploy import folder_output
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import settings_hash
 from vim_deploy.folder_output import atomic_folder
-from vim_deploy.package.manifest import MANIFEST_NAME, own_files
+from vim_deploy.packaging.manifest import MANIFEST_NAME, own_files
 
 OWN = ("a.txt", "deep/b.txt")
 

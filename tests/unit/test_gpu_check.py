@@ -16,8 +16,8 @@ import pytest
 
 from tests.support.source import REPOSITORY
 from vim_deploy.cli.main import cli
-from vim_deploy.deps import cuda_driver
-from vim_deploy.deps.cuda_driver import Gpu
+from vim_deploy.cuda import driver as cuda_driver
+from vim_deploy.cuda.driver import Gpu
 
 SCRIPT = REPOSITORY / "benchmarks" / "gpu_check.py"
 PARTS = {"VimBiCausalConv": 24, "VimBiSelectiveScan": 24}

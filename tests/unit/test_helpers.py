@@ -23,7 +23,7 @@ def test_nothing_is_imported_from_the_folder_the_user_works_in(tmp_path: Path) -
         (tmp_path / name / "__init__.py").write_text("raise SystemExit('imported from here')")
         (tmp_path / f"{name}.py").write_text("raise SystemExit('imported from here')")
     done = subprocess.run(
-        helpers.helper_command("vim_deploy.package.plugin_probe", "absent.so"),
+        helpers.helper_command("vim_deploy.packaging.plugin_probe", "absent.so"),
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -39,7 +39,7 @@ def test_a_helper_is_this_very_package(tmp_path: Path) -> None:
     (tmp_path / "vim_deploy").mkdir()
     (tmp_path / "vim_deploy" / "__init__.py").write_text("raise SystemExit('the other one')")
     done = subprocess.run(
-        helpers.helper_command("vim_deploy.package.plugin_probe", "absent.so"),
+        helpers.helper_command("vim_deploy.packaging.plugin_probe", "absent.so"),
         capture_output=True,
         text=True,
         check=False,

@@ -17,7 +17,7 @@ from tests.support import reference
 from tests.support.source import REPOSITORY
 from vim_deploy import image_bounds, images
 from vim_deploy.errors import VimDeployError
-from vim_deploy.package.scripts import template
+from vim_deploy.packaging.scripts import template
 from vim_deploy.specs import ImagePreparation
 
 SMALL = ImagePreparation(32, 32)
@@ -333,9 +333,7 @@ def test_a_jpeg_whose_channels_are_apart_is_kept_whole() -> None:
 
 def test_the_limits_are_the_same_in_every_language() -> None:
     """Of C++ and of a package's client, which share no code with this."""
-    header = (
-        (REPOSITORY / "examples" / "cpp" / "src" / "image_limits.h").read_text().replace("'", "")
-    )
+    header = (REPOSITORY / "cpp" / "src" / "image_limits.h").read_text().replace("'", "")
     assert f"kMaxPixels = {image_bounds.MAX_PIXELS};" in header
     assert f"int64_t{{{image_bounds.FREE_BYTES >> 20}}} << 20U" in header
     client = template("client.py").replace("_", "")

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from vim_deploy.run.base import Array, Runner
+from vim_deploy.runtimes.base import Array, Runner
 
 #: Stands in every report.
 SCOPE = (

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import vim_deploy
-from vim_deploy.deps import cuda_driver
+from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.errors import VimDeployError
 
 #: What has to be equal before two reports may be compared.

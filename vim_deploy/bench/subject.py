@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from vim_deploy.deps import ort, trt, trt_rtx
-from vim_deploy.engine.choose import TENSORRT, TENSORRT_RTX
+from vim_deploy.artifact import metadata
+from vim_deploy.artifact.engine_file import TENSORRT, TENSORRT_RTX
 from vim_deploy.errors import VimDeployError
-from vim_deploy.graph import metadata
-from vim_deploy.run.base import Array, Runner
+from vim_deploy.runtimes.base import Array, Runner
+from vim_deploy.runtimes.onnxruntime import capability as ort
+from vim_deploy.runtimes.tensorrt import capability as trt
+from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
 from vim_deploy.specs import CheckpointInfo, ExportInfo, TensorSpec
 
 ONNX_RUNTIME = "onnxruntime"
@@ -76,13 +78,13 @@ def load_runtime(runner: str) -> None:
     """
     if runner == ONNX_RUNTIME:
         ort.capabilities()
-        importlib.import_module("vim_deploy.run.ort_runner")
+        importlib.import_module("vim_deploy.runtimes.onnxruntime.runner")
         return
     if runner in _ENGINES:
         (trt if runner == TENSORRT else trt_rtx).load()
-        importlib.import_module("vim_deploy.run.trt_runner")
+        importlib.import_module("vim_deploy.runtimes.tensorrt.runner")
         return
-    importlib.import_module("vim_deploy.run.torch_runner")
+    importlib.import_module("vim_deploy.runtimes.torch.runner")
     importlib.import_module("vim_deploy.model.load")
     if runner == PYTORCH_DEIT:
         from vim_deploy.model.deit import load_library
@@ -104,7 +106,7 @@ def open_runner(runner: str, source: dict[str, Any], threads: int) -> Runner:
             unknown runner.
     """
     if runner == ONNX_RUNTIME:
-        from vim_deploy.run.ort_runner import CPU, OrtRunner
+        from vim_deploy.runtimes.onnxruntime.runner import CPU, OrtRunner
 
         # As stored: what is timed is the file as the runtime takes it, not the proof of its
         # rounding. A bfloat16 file has no such form on this provider, and its name says so.
@@ -117,7 +119,7 @@ def open_runner(runner: str, source: dict[str, Any], threads: int) -> Runner:
             max_batch=source.get("batch"),
         )
     if runner in _ENGINES:
-        from vim_deploy.run.trt_runner import TrtRunner
+        from vim_deploy.runtimes.tensorrt.runner import TrtRunner
 
         return TrtRunner(
             Path(source["path"]),
@@ -131,7 +133,7 @@ def open_runner(runner: str, source: dict[str, Any], threads: int) -> Runner:
         return _vim_module(Path(source["path"]), source["checkpoint"], threads)
     if runner == PYTORCH_DEIT:
         from vim_deploy.model.deit import build_deit
-        from vim_deploy.run.torch_runner import ModuleRunner
+        from vim_deploy.runtimes.torch.runner import ModuleRunner
 
         height, width = source["image"]
         module = build_deit(source["size"], (height, width), source["attention"])
@@ -147,7 +149,7 @@ def _path(value: str | None) -> Path | None:
 def _vim_module(path: Path, checkpoint: str | None, threads: int) -> Runner:
     """The reference module of an exported file, with its checkpoint's weights or seeded ones."""
     from vim_deploy.model.load import reference_model
-    from vim_deploy.run.torch_runner import TorchRunner
+    from vim_deploy.runtimes.torch.runner import TorchRunner
 
     info = require_info(path)
     if checkpoint is None:

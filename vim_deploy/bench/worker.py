@@ -29,8 +29,8 @@ from vim_deploy.bench import memory
 from vim_deploy.bench.clock import Sample, timed_turn
 from vim_deploy.bench.subject import input_for, load_runtime, open_runner
 from vim_deploy.errors import VimDeployError
-from vim_deploy.run.base import Array, Runner
-from vim_deploy.run.finite import unfit
+from vim_deploy.runtimes.base import Array, Runner
+from vim_deploy.runtimes.finite import unfit
 
 
 @runtime_checkable

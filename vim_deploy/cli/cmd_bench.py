@@ -122,8 +122,8 @@ def command(artifacts: tuple[str, ...], as_json: bool, **options: Any) -> None: 
     the first ARTIFACT.
     """
     from vim_deploy.bench.compare import require_no_regression
-    from vim_deploy.pipeline import benchmark
-    from vim_deploy.pipeline.benchmarking import BenchOptions
+    from vim_deploy.stages import benchmark
+    from vim_deploy.stages.benchmarking import BenchOptions
 
     image_sizes, output = options.pop("image_sizes") or (), options.pop("output")
     chosen = BenchOptions(

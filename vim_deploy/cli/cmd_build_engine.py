@@ -23,13 +23,13 @@ from vim_deploy.cli.options import (
 from vim_deploy.cli.output import build_progress, command_line, print_json, print_table, say
 
 if TYPE_CHECKING:
-    from vim_deploy.engine.profiles import ProfileOptions
-    from vim_deploy.engine.record import EngineRecord
+    from vim_deploy.artifact.profiles import ProfileOptions
+    from vim_deploy.artifact.record import EngineRecord
 
 
 def take_profiles(options: dict[str, Any]) -> ProfileOptions:
     """Take ``profile_options``'s values out of a command's keywords."""
-    from vim_deploy.engine.profiles import ProfileOptions
+    from vim_deploy.artifact.profiles import ProfileOptions
 
     names = ("min_batch", "opt_batch", "max_batch", "min_shapes", "opt_shapes", "max_shapes")
     return ProfileOptions(**{name: options.pop(name) for name in (*names, "indices")})
@@ -69,7 +69,7 @@ def command(
     11) builds for the GPU at hand, with the plugin library. TensorRT-RTX builds without a GPU; its
     engines run on compute capability 7.5, 8.0, 8.6, 8.9 and 12.x only.
     """
-    from vim_deploy.pipeline.building import build_engine, plan_engine
+    from vim_deploy.stages.building import build_engine, plan_engine
 
     # What is left in options, the runtime and the compute capabilities, has the stage's names.
     asked: dict[str, Any] = {

@@ -23,7 +23,7 @@ from vim_deploy.cli.output import build_progress, command_line, print_json, prin
 from vim_deploy.cli.verify_tables import print_report
 
 if TYPE_CHECKING:
-    from vim_deploy.pipeline.deploying import DeployResult
+    from vim_deploy.stages.deploying import DeployResult
 
 
 @click.command("deploy")
@@ -62,7 +62,7 @@ def command(
 
     Stops at the first stage that fails; what earlier stages made stays.
     """
-    from vim_deploy.pipeline import deploy
+    from vim_deploy.stages import deploy
 
     request, export_options = take_request(options), take_export_options(options)
     with build_progress() as progress:

@@ -17,7 +17,7 @@ def command(as_json: bool) -> None:
 
     Always leaves with exit code 0: a missing piece matters only to the stage that needs it.
     """
-    from vim_deploy.pipeline.diagnosis import diagnose
+    from vim_deploy.stages.diagnosis import diagnose
 
     findings = diagnose()
     if as_json:

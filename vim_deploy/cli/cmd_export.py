@@ -18,12 +18,12 @@ from vim_deploy.cli.options import (
 from vim_deploy.cli.output import print_json, say
 
 if TYPE_CHECKING:
-    from vim_deploy.pipeline.exporting import ExportOptions, ExportResult
+    from vim_deploy.stages.exporting import ExportOptions, ExportResult
 
 
 def take_export_options(options: dict[str, Any], force: bool = False) -> ExportOptions:
     """Take ``graph_options``'s values out of a command's keywords."""
-    from vim_deploy.pipeline.exporting import ExportOptions
+    from vim_deploy.stages.exporting import ExportOptions
 
     return ExportOptions(
         batch=options.pop("batch") or None,
@@ -54,7 +54,7 @@ def command(output: Path | None, force: bool, as_json: bool, **options: Any) -> 
     address hf://owner/name[/file], the name of a recipe (vim-deploy recipes list) or a recipe
     file. The file is compared with PyTorch before it is put in place.
     """
-    from vim_deploy.pipeline import export
+    from vim_deploy.stages import export
 
     request = take_request(options)
     result = export(request, output, take_export_options(options, force))

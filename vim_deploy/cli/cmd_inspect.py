@@ -30,8 +30,8 @@ def command(file: Path, graph: bool, batch: int | None, gpu: str | None, as_json
     Reads an engine's header and record without loading it, so no GPU is needed. Of a package, a
     folder, every file is compared with the manifest.
     """
-    from vim_deploy.pipeline import inspect
-    from vim_deploy.pipeline.inspecting import GraphQuestion
+    from vim_deploy.stages import inspect
+    from vim_deploy.stages.inspecting import GraphQuestion
 
     if not graph and (batch is not None or gpu is not None):
         raise click.UsageError("--batch and --gpu belong to --graph")

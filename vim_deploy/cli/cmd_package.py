@@ -14,8 +14,8 @@ from vim_deploy.cli.output import print_json, print_table, say
 from vim_deploy.ranges import BATCH, INSTANCES, QUEUE_DELAY_US, SERVED_THREADS
 
 if TYPE_CHECKING:
-    from vim_deploy.package.check import CheckReport
-    from vim_deploy.pipeline.packaging import PackageResult
+    from vim_deploy.packaging.check import CheckReport
+    from vim_deploy.stages.packaging import PackageResult
 
 #: What a package can be made for -> one line about it.
 TARGETS = {
@@ -114,8 +114,8 @@ def command(
     a client and stored outputs; for C++ an engine, its plugin library, and a CMake project. Both
     have a manifest with the hash of every file.
     """
-    from vim_deploy.package.repository import ServingOptions
-    from vim_deploy.pipeline.packaging import PackageOptions, check_package, package
+    from vim_deploy.packaging.repository import ServingOptions
+    from vim_deploy.stages.packaging import PackageOptions, check_package, package
 
     if check:
         _refuse_others(context)

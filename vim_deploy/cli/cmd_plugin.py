@@ -56,7 +56,7 @@ def build(
     as_json: bool,
 ) -> None:
     """Compile libvim_plugins.so; the same settings are compiled once and kept in a cache."""
-    from vim_deploy.engine.plugin_build import PluginSettings, build_plugin
+    from vim_deploy.plugin.build import PluginSettings, build_plugin
 
     settings = PluginSettings(arch, tensorrt, tensorrt_root, cuda_root, jobs)
     built = build_plugin(settings, output, say, force=force)
@@ -71,7 +71,7 @@ def build(
 @json_option
 def info(library: Path | None, as_json: bool) -> None:
     """Ops, versions and GPU architectures of LIBRARY (the one built last by default)."""
-    from vim_deploy.engine.plugin_library import describe_plugin, find_plugin_library
+    from vim_deploy.plugin.library import describe_plugin, find_plugin_library
 
     found = describe_plugin(find_plugin_library(library))
     if as_json:
@@ -97,7 +97,7 @@ def info(library: Path | None, as_json: bool) -> None:
 @json_option
 def test(library: Path | None, as_json: bool) -> None:
     """Run every op of LIBRARY on the GPU at hand and compare with float64."""
-    from vim_deploy.run.plugin_check import check_plugin_on_gpu
+    from vim_deploy.plugin.check import check_plugin_on_gpu
 
     report = check_plugin_on_gpu(library, say)
     if as_json:

@@ -40,7 +40,7 @@ def command(
     The engine must have been built with --refit or --strip-weights. Every weight is set, or
     nothing changes.
     """
-    from vim_deploy.pipeline import refit
+    from vim_deploy.stages import refit
 
     with build_progress() as progress:
         record = refit(

@@ -15,7 +15,7 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.ranges import BATCH, COUNT
 
 if TYPE_CHECKING:
-    from vim_deploy.pipeline.run_records import RunResult
+    from vim_deploy.stages.run_records import RunResult
 
 
 @click.command("run")
@@ -56,8 +56,8 @@ def command(
     segmentation model all classes with their areas. A picture that cannot be read is named, the
     others are still run, and the command leaves with exit code 4.
     """
-    from vim_deploy.pipeline import run
-    from vim_deploy.pipeline.run_records import RunOptions
+    from vim_deploy.stages import run
+    from vim_deploy.stages.run_records import RunOptions
 
     runner, scene = take_runner(options), take_scene(options)
     result = run(artifact, images, RunOptions(runner=runner, scene=scene, **options))
@@ -77,7 +77,7 @@ def command(
 
 def _report(result: RunResult) -> None:
     """A table of classes, and what was written."""
-    from vim_deploy.pipeline.run_records import SegmentationResult
+    from vim_deploy.stages.run_records import SegmentationResult
 
     for note in result.notes:
         say(f"note: {note}")

@@ -141,7 +141,7 @@ def command(
     """
     from vim_deploy.files import prepare_folder
     from vim_deploy.parity.bisect import BisectReport
-    from vim_deploy.pipeline.reporting import prepare_report, provenance, write_run
+    from vim_deploy.stages.reporting import prepare_report, provenance, write_run
 
     folder = report_folder or (Path(source).parent if os.path.exists(source) else Path())
     if report_folder is None:

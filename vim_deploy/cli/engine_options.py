@@ -13,7 +13,7 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.ranges import OPT_LEVEL, WORKSPACE_MIB
 
 if TYPE_CHECKING:
-    from vim_deploy.engine.trt_options import TrtOptions
+    from vim_deploy.runtimes.tensorrt.options import TrtOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -106,7 +106,7 @@ def take_tensorrt_options(options: dict[str, Any]) -> TrtOptions:
     """Take ``tensorrt_options``'s values out of a command's keywords."""
     import dataclasses
 
-    from vim_deploy.engine.trt_options import TrtOptions
+    from vim_deploy.runtimes.tensorrt.options import TrtOptions
 
     names = [entry.name for entry in dataclasses.fields(TrtOptions)]
     return TrtOptions(**{name: options.pop(name) for name in names})

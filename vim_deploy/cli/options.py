@@ -17,7 +17,7 @@ from vim_deploy.recipe.request import AUTO, ModelRequest
 from vim_deploy.untrusted import read_json, read_text
 
 if TYPE_CHECKING:
-    from vim_deploy.pipeline.opening import RunnerOptions
+    from vim_deploy.stages.opening import RunnerOptions
 
 #: A config is a page of keywords; anything larger is another kind of file.
 _MAX_CONFIG_BYTES = 1 << 20
@@ -221,7 +221,7 @@ runner_options = _apply(_RUNNER_OPTIONS)
 
 def take_runner(options: dict[str, Any]) -> RunnerOptions:
     """Take ``runner_options``'s values out of a command's keywords."""
-    from vim_deploy.pipeline.opening import RunnerOptions
+    from vim_deploy.stages.opening import RunnerOptions
 
     names = ("provider", "plugin", "allow_plan_code")
     return RunnerOptions(**{name: options.pop(name) for name in names})

@@ -21,7 +21,7 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.text import json_text, printable, storable
 
 if TYPE_CHECKING:
-    from vim_deploy.engine.build_process import BuildProgress, ProgressCallback
+    from vim_deploy.runtimes.building.process import BuildProgress, ProgressCallback
 
 
 #: Characters of a message or a reason that are shown.

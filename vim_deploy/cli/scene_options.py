@@ -13,7 +13,7 @@ from vim_deploy.cli.output import print_table, say
 from vim_deploy.ranges import PIXELS, SHARE, shown
 
 if TYPE_CHECKING:
-    from vim_deploy.pipeline.run_records import SceneOptions, SceneResult, SegmentationResult
+    from vim_deploy.stages.run_records import SceneOptions, SceneResult, SegmentationResult
 
 
 class Scale(click.ParamType[tuple[int, int] | Literal["none"]]):
@@ -91,7 +91,7 @@ def scene_options(command: Command) -> Command:
 
 def take_scene(options: dict[str, Any]) -> SceneOptions:
     """Take the options' values out of a command's keywords."""
-    from vim_deploy.pipeline.run_records import SceneOptions
+    from vim_deploy.stages.run_records import SceneOptions
 
     names = ("mode", "pad", "scale", "overlay", "opacity", "save_labels")
     stride = options.pop("stride")

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from vim_deploy.parity.accuracy import AccuracyReport
     from vim_deploy.parity.bisect import BisectReport
     from vim_deploy.parity.report import ParityReport
-    from vim_deploy.pipeline.subjects import SubjectOptions
-    from vim_deploy.pipeline.verifying import VerifyOptions
+    from vim_deploy.stages.subjects import SubjectOptions
+    from vim_deploy.stages.verifying import VerifyOptions
 
 #: Options that are limits of ``parity.metrics.Tolerance``.
 LIMITS = ("atol", "rtol", "relative_l2", "cosine", "top1_agreement", "kl")
@@ -44,7 +44,7 @@ def mode_of(options: dict[str, Any]) -> str:
 
 def compare_outputs(source: str, options: dict[str, Any]) -> ParityReport:
     """Outputs, and with ``--per-block`` inner tensors, of an artifact and its reference."""
-    from vim_deploy.pipeline import verify
+    from vim_deploy.stages import verify
 
     against = _take_against(source, options)
     _refuse(options, ("max_loss",), "it belongs to --dataset")
@@ -56,7 +56,7 @@ def compare_outputs(source: str, options: dict[str, Any]) -> ParityReport:
 
 def climb_ladder(source: str, options: dict[str, Any]) -> ParityReport:
     """Every form of the model, rung by rung."""
-    from vim_deploy.pipeline import verify_ladder
+    from vim_deploy.stages import verify_ladder
 
     _refuse(options, ("max_loss",), "it belongs to --dataset")
     _refuse(options, ("output", "force", "max_trials"), "it belongs to --bisect")
@@ -71,7 +71,7 @@ def climb_ladder(source: str, options: dict[str, Any]) -> ParityReport:
 def bisect_policy(source: str, options: dict[str, Any]) -> BisectReport:
     """Write the smallest policy that meets the tolerance."""
     from vim_deploy.files import write_bytes
-    from vim_deploy.pipeline import bisect_precision
+    from vim_deploy.stages import bisect_precision
 
     _refuse(options, ("max_loss",), "it belongs to --dataset")
     output, force = options.pop("output"), options.pop("force")
@@ -102,8 +102,8 @@ def bisect_policy(source: str, options: dict[str, Any]) -> BisectReport:
 def compare_accuracy(source: str, options: dict[str, Any]) -> AccuracyReport:
     """Accuracy on a labelled data set."""
     from vim_deploy.parity.accuracy import Limits
-    from vim_deploy.pipeline import verify_dataset
-    from vim_deploy.pipeline.verifying_dataset import DEFAULT_BATCH, DatasetOptions
+    from vim_deploy.stages import verify_dataset
+    from vim_deploy.stages.verifying_dataset import DEFAULT_BATCH, DatasetOptions
 
     against = _take_against(source, options)
     unused = ("images", "random", *(name for name in LIMITS if name != "top1_agreement"))
@@ -161,14 +161,14 @@ def _refuse_subject(source: str, options: dict[str, Any]) -> None:
 
 
 def _subject_options(source: str, options: dict[str, Any]) -> SubjectOptions:
-    from vim_deploy.pipeline.subjects import SubjectOptions
+    from vim_deploy.stages.subjects import SubjectOptions
 
     request = dataclasses.replace(take_request({**options, "source": source}), source="")
     return SubjectOptions(options["precision"], options["precision_policy"], request)
 
 
 def _verify_options(options: dict[str, Any]) -> VerifyOptions:
-    from vim_deploy.pipeline.verifying import VerifyOptions
+    from vim_deploy.stages.verifying import VerifyOptions
 
     names = ("image_limit", "batches")
     given = {name: options[name] for name in names if options[name] is not None}

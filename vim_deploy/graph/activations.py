@@ -14,9 +14,9 @@ from typing import Any
 
 import onnx
 
+from vim_deploy.artifact.inferred import inlined
+from vim_deploy.artifact.metadata import inputs_of
 from vim_deploy.errors import VimDeployError
-from vim_deploy.graph.inferred import inlined
-from vim_deploy.graph.metadata import inputs_of
 from vim_deploy.graph.tensor_sizes import TensorSizes, tensor_sizes
 from vim_deploy.recipe.model_config import ModelConfig
 

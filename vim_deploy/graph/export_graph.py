@@ -8,9 +8,8 @@ from typing import NamedTuple
 import onnx
 
 import vim_deploy
-from vim_deploy.graph import metadata
+from vim_deploy.artifact import metadata
 from vim_deploy.graph.activations import Activations, measure_activations
-from vim_deploy.graph.function_body import attach_functions
 from vim_deploy.graph.names import apply_names
 from vim_deploy.graph.opset import convert_opset
 from vim_deploy.graph.passes.report import PassReport
@@ -20,6 +19,7 @@ from vim_deploy.graph.tidy import tidy
 from vim_deploy.graph.trace import trace
 from vim_deploy.graph.verify import GraphSummary, check_graph, fused_mixers
 from vim_deploy.model.heads import DeployedModel
+from vim_deploy.ops.functions import attach_functions
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
 from vim_deploy.specs import ExportInfo

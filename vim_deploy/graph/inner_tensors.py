@@ -7,18 +7,16 @@ split here, so that base and fused graphs are read alike.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import NodeProto, helper, numpy_helper
 
-from vim_deploy import contract
-from vim_deploy.graph.half_weights import element_types
-from vim_deploy.graph.rewrite import attribute_float, attribute_int
-from vim_deploy.specs import BEFORE_BLOCKS, BEHIND_BLOCKS, Place, place
+from vim_deploy.artifact.half_weights import element_types
+from vim_deploy.artifact.marked_tensors import InnerTensor
+from vim_deploy.onnx_graph import attribute_float, attribute_int
+from vim_deploy.ops import contract
+from vim_deploy.places import BEFORE_BLOCKS, BEHIND_BLOCKS, Place, place
 
 _BLOCK = re.compile(r"block_(\d+)/(.*)")
 _DIRECTIONS = ("fwd", "bwd")
@@ -57,29 +55,6 @@ _NORM_READERS = ("Mul", "LayerNormalization")
 _PAIRS = {"mixer/conv1d/": "conv", "mixer/x_proj/": "x_proj", "mixer/dt_proj/": "dt_proj"}
 #: Axes of the fused scan's inputs that hold both directions: all but the last one, xz.
 _PAIR_RANKS = dict(zip(contract.BI_SELECTIVE_SCAN_INPUTS[:-1], (4, 4, 4, 3, 2, 2), strict=True))
-
-
-@dataclass(frozen=True)
-class InnerTensor:
-    """A tensor of the graph and how to read a place's value off it.
-
-    Attributes:
-        name: of the tensor.
-        index: in its leading axis, for one direction of a fused pair; None for all of it.
-        columns: of its last axis, in the order of PyTorch's; None for all of them.
-        factor: that the graph has applied already and PyTorch has not.
-    """
-
-    name: str
-    index: int | None = None
-    columns: tuple[int, ...] | None = None
-    factor: float = 1.0
-
-    def read(self, value: NDArray[Any]) -> NDArray[Any]:
-        """The place's value out of the tensor's."""
-        picked = value if self.index is None else value[self.index]
-        picked = picked if self.columns is None else picked[..., list(self.columns)]
-        return picked if self.factor == 1 else picked / self.factor
 
 
 def with_inner_outputs(

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import onnx
 from onnx import NodeProto
 
-from vim_deploy import contract
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.tensor_sizes import TensorSizes, tensor_sizes
+from vim_deploy.ops import contract
 
 _BLOCK = re.compile(r"(block_\d+)/.*")
 _NORM = re.compile(r"((?:block_\d+/)?norm(?:_f)?)/.*")

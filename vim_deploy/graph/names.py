@@ -14,8 +14,8 @@ from collections import Counter
 import onnx
 from onnx import NodeProto
 
-from vim_deploy import contract
-from vim_deploy.graph.rewrite import attribute_int
+from vim_deploy.onnx_graph import attribute_int
+from vim_deploy.ops import contract
 from vim_deploy.recipe.model_config import ModelConfig
 
 _SCOPES_KEY = "pkg.torch.onnx.name_scopes"

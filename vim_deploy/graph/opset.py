@@ -10,7 +10,7 @@ import onnx
 from onnx import AttributeProto, NodeProto, defs, helper
 
 from vim_deploy.errors import VimDeployError
-from vim_deploy.graph.rewrite import constants_of, drop_unused_initializers, opset_version
+from vim_deploy.onnx_graph import constants_of, drop_unused_initializers, opset_version
 
 OPSETS = (17, 18, 19, 20, 21)
 DEFAULT_OPSET = 18

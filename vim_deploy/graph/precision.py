@@ -20,17 +20,17 @@ from typing import Any
 import onnx
 from onnx import NodeProto, TensorProto, defs, helper
 
-from vim_deploy import contract
-from vim_deploy.errors import VimDeployError
-from vim_deploy.graph.half_weights import (
+from vim_deploy.artifact.half_weights import (
     ELEMENT_TYPES,
     WeightRange,
     element_types,
     require_no_overflow,
     to_half,
 )
-from vim_deploy.graph.rewrite import drop_unused_initializers, opset_version
+from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.typed_functions import type_functions
+from vim_deploy.onnx_graph import drop_unused_initializers, opset_version
+from vim_deploy.ops import contract
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
 from vim_deploy.specs import Precision
 

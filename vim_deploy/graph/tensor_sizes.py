@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import onnx
 from onnx import NodeProto, TensorProto, helper
 
+from vim_deploy.artifact.inferred import inferred
+from vim_deploy.artifact.metadata import inputs_of
 from vim_deploy.errors import VimDeployError
-from vim_deploy.graph.inferred import inferred
-from vim_deploy.graph.metadata import inputs_of
-from vim_deploy.graph.rewrite import without_weights
+from vim_deploy.onnx_graph import without_weights
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,12 @@ from onnxscript import values
 from torch import Tensor, nn
 
 import vim_deploy.model.scan_op  # noqa: F401 - registers torch.ops.vim_deploy.selective_scan
-from vim_deploy import contract, interrupts
+from vim_deploy import interrupts
 from vim_deploy.errors import VimDeployError
-from vim_deploy.graph.function_body import direction_attributes
-from vim_deploy.graph.op_schema import selective_scan_schema
 from vim_deploy.model.heads import DeployedModel, example_input
+from vim_deploy.ops import contract
+from vim_deploy.ops.functions import direction_attributes
+from vim_deploy.ops.schema import selective_scan_schema
 
 #: Opset that PyTorch's exporter is written against; other opsets are made from it (opset.py).
 TRACE_OPSET = 18

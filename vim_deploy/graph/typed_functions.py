@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 import onnx
 from onnx import AttributeProto, FunctionProto, NodeProto, TensorProto, helper
 
-from vim_deploy import contract
+from vim_deploy.ops import contract
 
 
 def type_functions(model: onnx.ModelProto) -> None:

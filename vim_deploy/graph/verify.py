@@ -11,17 +11,12 @@ from dataclasses import dataclass
 
 import onnx
 
-from vim_deploy import contract
+from vim_deploy.artifact.half_weights import half_tensors
+from vim_deploy.artifact.storage import is_large
 from vim_deploy.errors import VimDeployError
-from vim_deploy.graph.half_weights import half_tensors
-from vim_deploy.graph.rewrite import (
-    attribute_int,
-    constants_of,
-    nodes_of,
-    scan_nodes,
-    without_weights,
-)
-from vim_deploy.graph.storage import is_large
+from vim_deploy.onnx_graph import attribute_int, constants_of, without_weights
+from vim_deploy.ops import contract
+from vim_deploy.ops.own_nodes import nodes_of, scan_nodes
 from vim_deploy.recipe.model_config import ModelConfig
 
 #: Standard operators that the trace of a VisionMamba may hold, preparation and heads included, and

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from vim_deploy.deps import hub
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file
+from vim_deploy.model import hub
 
 #: Suffixes of files that may hold weights.
 SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")

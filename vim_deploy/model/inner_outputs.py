@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vim_deploy.model.dense.parts import dense_parts
 from vim_deploy.model.heads import DeployedModel
 from vim_deploy.model.vim import Block
-from vim_deploy.specs import BEFORE_BLOCKS, BEHIND_BLOCKS, Place, place
+from vim_deploy.places import BEFORE_BLOCKS, BEHIND_BLOCKS, Place, place
 
 
 def inner_outputs(module: DeployedModel, image: Tensor) -> dict[Place, Tensor]:

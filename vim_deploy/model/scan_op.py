@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vim_deploy.contract import DOMAIN
 from vim_deploy.model import scan
+from vim_deploy.ops.contract import DOMAIN
 
 #: An absent gate is passed as an empty tensor and ``has_z`` = False, as the contract's node does.
 

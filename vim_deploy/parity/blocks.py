@@ -1,6 +1,6 @@
 """Compare two runs of a model part by part: where the difference begins, and how it grows.
 
-A part is an inner tensor with a place (``specs.Place``), from PyTorch or from a graph that gives
+A part is an inner tensor with a place (``places.Place``), from PyTorch or from a graph that gives
 its inner tensors out. Every part is measured as the relative L2 distance of the whole tensor, so
 that parts of other sizes can be compared with each other.
 """
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from vim_deploy.parity.metrics import HALF_RELATIVE_L2, Array
-from vim_deploy.run.finite import is_finite
-from vim_deploy.specs import Place
+from vim_deploy.places import Place
+from vim_deploy.runtimes.finite import is_finite
 
 #: Relative L2 of an inner float32 tensor. Measured on the reference models: at most 1.3e-6 at any
 #: place; the rest is room for other summation orders, as in ``metrics.FP32_ATOL``.

@@ -14,7 +14,7 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file
 from vim_deploy.images import find_images, load_batch
 from vim_deploy.npz import opened_npz
-from vim_deploy.run.base import Array, check_input
+from vim_deploy.runtimes.base import Array, check_input
 from vim_deploy.specs import ExportInfo, TensorSpec
 
 #: Names under which stored files may hold an output that a graph calls otherwise.

@@ -19,7 +19,7 @@ from vim_deploy.files import require_file
 from vim_deploy.images import batch_from_crops, crop_from_file, find_images
 from vim_deploy.npz import opened_npz
 from vim_deploy.recipe.model_config import ModelConfig
-from vim_deploy.run.base import Array, check_input
+from vim_deploy.runtimes.base import Array, check_input
 from vim_deploy.specs import ExportInfo, TensorSpec
 
 #: Largest stored data set that is read whole, in elements: 2 GiB as float32.

@@ -25,7 +25,7 @@ from vim_deploy.parity.classes import (
 from vim_deploy.parity.distances import Distances, chunks, largest
 from vim_deploy.ranges import COSINE, RELATIVE, SHARE, TOLERANCE, require_all
 from vim_deploy.recipe.schema import Tolerances
-from vim_deploy.run.finite import is_finite, strays
+from vim_deploy.runtimes.finite import is_finite, strays
 
 Array = NDArray[Any]
 

@@ -14,7 +14,7 @@ from vim_deploy.files import write_json
 from vim_deploy.parity.blocks import BlockReport
 from vim_deploy.parity.cases import Case
 from vim_deploy.parity.metrics import Comparison, Tolerance, compare
-from vim_deploy.run.base import Array, Runner, largest_batch, run_in_batches
+from vim_deploy.runtimes.base import Array, Runner, largest_batch, run_in_batches
 
 if TYPE_CHECKING:
     from vim_deploy.parity.ladder import Ladder

@@ -15,7 +15,7 @@ esac
 seconds=$1
 shift
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
-library=$here/../../../examples/cpp
+library=$here/../../../cpp
 build=${FUZZ_DIR:-$here/../../../build/fuzz-cpp}
 mkdir -p "$build"
 targets=${*:-json record netpbm picture prepare classes text}

@@ -24,8 +24,8 @@ from tests.support.fake_tensorrt.runtime import (
     TensorIOMode,
     TensorLocation,
 )
-from vim_deploy.graph.half_weights import element_types
-from vim_deploy.run.ort_runner import OrtRunner
+from vim_deploy.artifact.half_weights import element_types
+from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 
 #: ``kind`` of the plans, see ``runtime.State.engines``.
 KIND = "onnx"

@@ -7,10 +7,10 @@ import json
 import sys
 
 from tests.support.fake_tensorrt import personality
-from vim_deploy.deps import trt
+from vim_deploy.runtimes.tensorrt import capability as trt
 
 
-def command(version: str, module: str = "trt_worker", **behaviour: object) -> list[str]:
+def command(version: str, module: str = "worker", **behaviour: object) -> list[str]:
     """The command line of a build process with that TensorRT."""
     this = "tests.support.fake_tensorrt.worker"
     return [sys.executable, "-m", this, version, module, json.dumps(behaviour)]
@@ -21,7 +21,7 @@ def main() -> int:
     version, name, behaviour = sys.argv[1:4]
     tensorrt = personality(version, **json.loads(behaviour))
     trt.load = lambda: tensorrt
-    worker = importlib.import_module(f"vim_deploy.engine.{name}")
+    worker = importlib.import_module(f"vim_deploy.runtimes.tensorrt.{name}")
     return worker.main()
 
 

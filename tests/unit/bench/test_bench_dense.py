@@ -10,10 +10,10 @@ from tests.support.reference import SMALL
 from vim_deploy.bench.estimate import dense_size, vim_bytes
 from vim_deploy.bench.subject import ONNX_RUNTIME, PYTORCH
 from vim_deploy.errors import VimDeployError
-from vim_deploy.pipeline.benchmarking import BenchOptions, benchmark
-from vim_deploy.pipeline.exporting import ExportOptions, export
 from vim_deploy.recipe.catalog import find_recipe
 from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.stages.benchmarking import BenchOptions, benchmark
+from vim_deploy.stages.exporting import ExportOptions, export
 
 SEGMENTOR = str(SMALL / "E01_upernet.pth")
 

@@ -8,22 +8,22 @@ from typing import Any
 import click
 import pytest
 
+from vim_deploy.artifact.profiles import ProfileOptions, parse_shapes
 from vim_deploy.cli import number_types
 from vim_deploy.cli.main import cli, run
-from vim_deploy.engine.profiles import ProfileOptions, parse_shapes
-from vim_deploy.engine.trt_options import TrtOptions
 from vim_deploy.errors import VimDeployError
-from vim_deploy.package.repository import ServingOptions
+from vim_deploy.packaging.repository import ServingOptions
 from vim_deploy.parity.accuracy import Limits
 from vim_deploy.parity.cases import random_case
 from vim_deploy.parity.metrics import Tolerance
-from vim_deploy.pipeline.benchmarking import BenchOptions
-from vim_deploy.pipeline.exporting import ExportOptions
-from vim_deploy.pipeline.run_records import RunOptions, SceneOptions
-from vim_deploy.pipeline.verifying import VerifyOptions
-from vim_deploy.pipeline.verifying_dataset import DatasetOptions
 from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.runtimes.tensorrt.options import TrtOptions
 from vim_deploy.specs import TensorSpec
+from vim_deploy.stages.benchmarking import BenchOptions
+from vim_deploy.stages.exporting import ExportOptions
+from vim_deploy.stages.run_records import RunOptions, SceneOptions
+from vim_deploy.stages.verifying import VerifyOptions
+from vim_deploy.stages.verifying_dataset import DatasetOptions
 
 ABSURD = ("nan", "inf", "-inf", "9" * 30, "9" * 4300, "-1", "\u0663", "1_0", "")
 

@@ -10,7 +10,8 @@ import pytest
 from tests.support import fake_rtx, tiny_onnx
 from tests.support.trt_builds import half_scan_blocks, make_machine, save
 from vim_deploy.cli.main import run
-from vim_deploy.deps import trt, trt_rtx
+from vim_deploy.runtimes.tensorrt import capability as trt
+from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
 
 
 @pytest.fixture

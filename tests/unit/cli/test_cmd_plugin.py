@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import plugins
 from vim_deploy.cli.main import run
-from vim_deploy.deps import cuda_driver
+from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.errors import VimDeployError
 
 

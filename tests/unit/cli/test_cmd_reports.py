@@ -16,7 +16,7 @@ from tests.support.models import perturbed, save_training_file, tiny_config
 from vim_deploy.cli.main import run
 from vim_deploy.errors import VimDeployError
 from vim_deploy.model.vim import VisionMamba
-from vim_deploy.pipeline import deploying
+from vim_deploy.stages import deploying
 
 QUICK = ("--warmup", "0", "--duration", "0.02", "--threads", "1")
 VERIFY = ("verify", "tiny.onnx", "--against", "tiny.pth")

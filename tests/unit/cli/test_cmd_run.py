@@ -14,9 +14,9 @@ import vim_deploy
 from tests.support.reference import DIGITS, REPOSITORY, load_case
 from vim_deploy.cli.main import run
 from vim_deploy.errors import VimDeployError
-from vim_deploy.pipeline.exporting import ExportOptions
-from vim_deploy.pipeline.running import RunOptions
 from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.stages.exporting import ExportOptions
+from vim_deploy.stages.running import RunOptions
 
 PICTURES = REPOSITORY / "tests" / "data" / "digits"
 HEADS = {"logits": "logits", "softmax": "softmax", "topk": "topk:3", "features": "features"}

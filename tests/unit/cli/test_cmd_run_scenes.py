@@ -16,11 +16,11 @@ from tests.support.scenes import export_e01, opened_e01
 from vim_deploy import RunOptions, SceneOptions
 from vim_deploy.cli.main import run
 from vim_deploy.images import picture_from_file
-from vim_deploy.pipeline.exporting import ExportOptions
 from vim_deploy.recipe.request import ModelRequest
-from vim_deploy.run.ort_runner import OrtRunner
-from vim_deploy.run.resize import resized_maps, resized_pixels
-from vim_deploy.run.scene import scene_logits
+from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
+from vim_deploy.scene.resize import resized_maps, resized_pixels
+from vim_deploy.scene.segment import scene_logits
+from vim_deploy.stages.exporting import ExportOptions
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ from tests.support import fake_rtx
 from tests.support.engines import images, record_of, use_fake_gpu, write_engine, write_record
 from tests.support.fake_cudart import FakeCudart
 from tests.support.fake_tensorrt.runtime import expected, runtime_module
+from vim_deploy.artifact.record import record_path
 from vim_deploy.cli.main import run
-from vim_deploy.deps import trt
-from vim_deploy.engine.record import record_path
+from vim_deploy.runtimes.tensorrt import capability as trt
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_rtx_engine_on_another_gpu(
 ) -> None:
     rtx = ModuleType("tensorrt_rtx")
     rtx.__version__ = "1.7.1.116"  # type: ignore[attr-defined]
-    monkeypatch.setattr("vim_deploy.deps.trt_rtx.load", lambda: rtx)
+    monkeypatch.setattr("vim_deploy.runtimes.tensorrt_rtx.capability.load", lambda: rtx)
     Path("rtx.plan").write_bytes(fake_rtx.plan_bytes())
     said = fails(capsys, "VIM-901", "verify", "rtx.plan", "--against", "stored.npz")
     assert "RTX GPU" in said
@@ -171,6 +171,6 @@ def test_without_tensorrt_or_bindings(
 ) -> None:
     monkeypatch.undo()
     monkeypatch.chdir(engine.parent)
-    monkeypatch.setattr("vim_deploy.deps.cudart.is_installed", lambda: False)
+    monkeypatch.setattr("vim_deploy.cuda.runtime.is_installed", lambda: False)
     said = fails(capsys, "VIM-301", "verify", "model.plan", "--against", "stored.npz")
     assert "cuda-bindings" in said

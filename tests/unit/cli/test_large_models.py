@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.models import perturbed, save_training_file, tiny_config
+from vim_deploy.artifact import storage
 from vim_deploy.cli.main import run
-from vim_deploy.graph import storage
 from vim_deploy.model.vim import VisionMamba
 
 Capture = pytest.CaptureFixture[str]

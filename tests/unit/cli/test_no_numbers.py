@@ -15,9 +15,9 @@ from tests.support.packages import classifier
 from tests.support.sick_models import INFO, nan_classifier, overflowing_classifier
 from vim_deploy.cli.main import run
 from vim_deploy.errors import VimDeployError
-from vim_deploy.package.golden import differences, golden_outputs, limits_for
+from vim_deploy.packaging.golden import differences, golden_outputs, limits_for
 from vim_deploy.parity.metrics import Tolerance
-from vim_deploy.run.ort_runner import OrtRunner
+from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 
 pytest.importorskip("onnxruntime")
 

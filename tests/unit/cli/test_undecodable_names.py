@@ -14,7 +14,7 @@ from PIL import Image
 from tests.support.engines import EXPORT
 from tests.support.packages import classifier
 from vim_deploy.cli.main import run
-from vim_deploy.deps import trt_rtx
+from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
 from vim_deploy.text import json_text
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")

@@ -13,8 +13,8 @@ from tests.support import plant
 from tests.support.models import perturbed, save_training_file, tiny_config
 from vim_deploy.cli.main import run
 from vim_deploy.model.vim import VisionMamba
-from vim_deploy.pipeline.exporting import ExportOptions, export
 from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.stages.exporting import ExportOptions, export
 
 
 @pytest.fixture(scope="module")

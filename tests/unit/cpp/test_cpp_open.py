@@ -17,11 +17,12 @@ import pytest
 from PIL import Image
 
 from tests.support import cpp, cpp_builds
-from vim_deploy import contract, images
-from vim_deploy.engine.record import record_path
-from vim_deploy.engine.trt_errors import explain
+from vim_deploy import images
+from vim_deploy.artifact.record import record_path
 from vim_deploy.errors import CATALOG, VimDeployError
 from vim_deploy.files import sha256_of
+from vim_deploy.ops import contract
+from vim_deploy.runtimes.tensorrt.errors import explain
 from vim_deploy.specs import TensorSpec
 
 pytestmark = pytest.mark.slow

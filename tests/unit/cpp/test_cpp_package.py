@@ -20,16 +20,16 @@ from PIL import Image
 from tests.support import cpp, cpp_builds, fake_rtx, plugins
 from tests.support.markdown import blocks, console_commands
 from tests.support.source import REPOSITORY
-from vim_deploy import contract
+from vim_deploy.artifact.record import PluginIdentity, read_record, record_path
 from vim_deploy.cli.main import cli
-from vim_deploy.engine.record import PluginIdentity, read_record, record_path
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import settings_hash, sha256_of, write_json
-from vim_deploy.package.cpp import TARGET
-from vim_deploy.package.manifest import MANIFEST_NAME, read_manifest
-from vim_deploy.package.repository import ServingOptions
-from vim_deploy.pipeline import check_package, inspect, package
-from vim_deploy.pipeline.packaging import PackageOptions
+from vim_deploy.ops import contract
+from vim_deploy.packaging.cpp import TARGET
+from vim_deploy.packaging.manifest import MANIFEST_NAME, read_manifest
+from vim_deploy.packaging.repository import ServingOptions
+from vim_deploy.stages import check_package, inspect, package
+from vim_deploy.stages.packaging import PackageOptions
 
 OPTIONS = PackageOptions(target=TARGET)
 
@@ -215,7 +215,7 @@ def test_wheel_holds_the_sources(tmp_path: Path) -> None:
     if importlib.util.find_spec("setuptools") is None:
         pytest.skip("setuptools is not installed")
     root = tmp_path / "checkout"
-    for name in ("vim_deploy", "export", "examples/cpp"):
+    for name in ("vim_deploy", "export", "cpp"):
         shutil.copytree(REPOSITORY / name, root / name)
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(REPOSITORY / name, root / name)
@@ -224,7 +224,7 @@ def test_wheel_holds_the_sources(tmp_path: Path) -> None:
     words = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(place)]
     done = subprocess.run(words, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    asked = "from vim_deploy.package.cpp import *; print(*cpp_sources(sources_folder()).values())"
+    asked = "from vim_deploy.packaging.cpp import *; print(*cpp_sources(sources_folder()).values())"
     done = subprocess.run(
         [sys.executable, "-c", asked],
         cwd=place,

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.support import cpp, cpp_builds
 from vim_deploy import images
-from vim_deploy.engine.record import record_path
+from vim_deploy.artifact.record import record_path
 from vim_deploy.errors import VimDeployError
 from vim_deploy.specs import ImagePreparation
 

@@ -1,6 +1,6 @@
 """Sessions of the C++ runtime under fakes of TensorRT and CUDA, with sanitizers.
 
-What each case checks stands in ``examples/cpp/tests/runtime_checks.cpp``. The fakes also end a
+What each case checks stands in ``cpp/tests/runtime_checks.cpp``. The fakes also end a
 process that leaves memory, streams, graphs or TensorRT objects behind, or misuses them.
 """
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import cpp, cpp_builds
-from vim_deploy.engine.record import record_path
+from vim_deploy.artifact.record import record_path
 
 CASES = {
     "infer": cpp.FakeEngine(),

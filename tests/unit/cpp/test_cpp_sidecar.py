@@ -19,13 +19,13 @@ from PIL import Image
 from tests.support import cpp, cpp_builds
 from tests.support.source import REPOSITORY
 from tests.support.trt_builds import make_machine
-from vim_deploy.deps import trt_rtx
-from vim_deploy.engine.build_rtx import build_engine_rtx
-from vim_deploy.engine.build_trt import build_engine_trt
-from vim_deploy.engine.profiles import ProfileOptions
-from vim_deploy.engine.record import EngineRecord, FileIdentity, read_record, record_path
-from vim_deploy.engine.trt_options import TrtOptions
+from vim_deploy.artifact.profiles import ProfileOptions
+from vim_deploy.artifact.record import EngineRecord, FileIdentity, read_record, record_path
 from vim_deploy.files import sha256_of, write_json
+from vim_deploy.runtimes.tensorrt.build import build_engine_trt
+from vim_deploy.runtimes.tensorrt.options import TrtOptions
+from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
+from vim_deploy.runtimes.tensorrt_rtx.build import build_engine_rtx
 
 torch = pytest.importorskip("torch", reason="not checked here: torch is not installed")
 pytestmark = pytest.mark.slow
@@ -34,8 +34,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The published digits recipe, exported."""
-    from vim_deploy.pipeline.exporting import ExportOptions, export
     from vim_deploy.recipe.request import ModelRequest
+    from vim_deploy.stages.exporting import ExportOptions, export
 
     output = tmp_path_factory.mktemp("exported") / "digits.onnx"
     request = ModelRequest(str(REPOSITORY / "export" / "vim-digits.toml"))

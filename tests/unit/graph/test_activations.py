@@ -17,9 +17,9 @@ from vim_deploy.graph.activations import measure_activations, peak_of_live
 from vim_deploy.graph.export_graph import ExportedGraph, export_graph
 from vim_deploy.model.heads import DeployedModel, parse_head
 from vim_deploy.model.vim import VisionMamba
-from vim_deploy.pipeline import inspect
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.specs import CheckpointInfo, ExportInfo, ImagePreparation
+from vim_deploy.stages import inspect
 
 node = helper.make_node
 #: 17 x 17 patches and a class token: no width of the tiny model is a multiple of 289 or 290.

@@ -14,15 +14,15 @@ import pytest
 import torch
 
 from tests.support.models import perturbed, tiny_config
+from vim_deploy.artifact import metadata
 from vim_deploy.errors import VimDeployError
-from vim_deploy.graph import metadata
 from vim_deploy.graph.export_graph import export_graph
 from vim_deploy.graph.opset import OPSETS, convert_opset
 from vim_deploy.graph.verify import GraphSummary, check_graph
 from vim_deploy.model.heads import DeployedModel, parse_head
 from vim_deploy.model.vim import VisionMamba, seed_weights
 from vim_deploy.recipe.model_config import ModelConfig
-from vim_deploy.run.torch_runner import TorchRunner
+from vim_deploy.runtimes.torch.runner import TorchRunner
 from vim_deploy.specs import CheckpointInfo, ExportInfo, ImagePreparation
 
 #: ONNX Runtime against PyTorch in float32; the project's promise for whole models.

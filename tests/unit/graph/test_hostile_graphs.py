@@ -12,12 +12,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.unit.graph.test_export_graph import session
 from tests.unit.graph.test_passes import CLOSE, FUSED_BLOCK, block_ops, copy_of, exported, fused
-from vim_deploy import contract
 from vim_deploy.errors import VimDeployError
-from vim_deploy.graph.function_body import attach_functions
 from vim_deploy.graph.opset import OPSETS
 from vim_deploy.graph.passes.run import run_passes
 from vim_deploy.graph.verify import summarize
+from vim_deploy.ops import contract
+from vim_deploy.ops.functions import attach_functions
 
 Model = onnx.ModelProto
 Edit = Callable[[Model], None]

@@ -18,14 +18,14 @@ from tests.support.models import tiny_config
 from tests.unit.graph.test_export_graph import BOUND, deployed, images, session
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.export_graph import ExportedGraph, export_graph
-from vim_deploy.graph.function_body import attach_functions
 from vim_deploy.graph.opset import OPSETS
 from vim_deploy.graph.passes.run import PASSES, run_passes
 from vim_deploy.graph.verify import summarize
 from vim_deploy.model.heads import DeployedModel
 from vim_deploy.model.vim import VisionMamba, seed_weights
+from vim_deploy.ops.functions import attach_functions
 from vim_deploy.recipe.model_config import ModelConfig
-from vim_deploy.run.torch_runner import TorchRunner
+from vim_deploy.runtimes.torch.runner import TorchRunner
 
 #: Operators of a block's own nodes beside the decomposed norm and the residual sum before it.
 FUSED_BLOCK = {"MatMul": 4, "VimBiCausalConv": 1, "VimBiSelectiveScan": 1}

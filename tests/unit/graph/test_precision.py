@@ -9,16 +9,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.support.models import tiny_config
 from tests.unit.graph.test_export_graph import deployed
-from vim_deploy import contract
+from vim_deploy.artifact.half_weights import element_types, half_tensors, half_types, to_half
 from vim_deploy.errors import VimDeployError
-from vim_deploy.graph.explicit_rounding import round_explicitly
 from vim_deploy.graph.export_graph import export_graph
-from vim_deploy.graph.half_weights import element_types, half_tensors, half_types, to_half
 from vim_deploy.graph.inventory import take_inventory
 from vim_deploy.graph.precision import PrecisionReport, apply_precision, role_of
 from vim_deploy.graph.typed_functions import type_functions
 from vim_deploy.graph.verify import check_graph
+from vim_deploy.ops import contract
 from vim_deploy.recipe.precision_policy import PrecisionPolicy, Rule, default_policy
+from vim_deploy.runtimes.onnxruntime.explicit_rounding import round_explicitly
 
 FLOAT, FLOAT16, BFLOAT16 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16
 NO_RULES = PrecisionPolicy(())

@@ -11,16 +11,16 @@ import pytest
 
 from tests.support.models import tiny_config
 from tests.unit.graph.test_export_graph import BOUND, deployed, images, session
+from vim_deploy.artifact.stored_export import read_export
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.export_graph import ExportedGraph, export_graph
-from vim_deploy.graph.function_body import attach_functions
 from vim_deploy.graph.inventory import take_inventory
 from vim_deploy.graph.opset import OPSETS
-from vim_deploy.graph.stored_export import read_export
 from vim_deploy.graph.verify import check_graph, summarize
 from vim_deploy.model.heads import DeployedModel
+from vim_deploy.ops.functions import attach_functions
 from vim_deploy.recipe.model_config import ModelConfig
-from vim_deploy.run.torch_runner import TorchRunner
+from vim_deploy.runtimes.torch.runner import TorchRunner
 
 #: Of a whole model, both bodies in float32; measured up to 4e-7.
 RELATIVE_L2 = 1e-5

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from vim_deploy.deps import hub
 from vim_deploy.errors import VimDeployError
+from vim_deploy.model import hub
 from vim_deploy.model.checkpoint import read_checkpoint
 
 COMMIT = "0123abcd"

@@ -68,7 +68,7 @@ def test_both_attentions_are_used_and_compute_the_same() -> None:
 def test_the_exported_file_computes_the_same(tmp_path: Path, attention: str) -> None:
     from vim_deploy.graph.tidy import tidy
     from vim_deploy.graph.trace import trace_classifier
-    from vim_deploy.run.ort_runner import OrtRunner
+    from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 
     module = build_deit("tiny", (32, 48), attention)
     path = tmp_path / "deit.onnx"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vim_deploy.parity.blocks import compare_parts, part_limit
-from vim_deploy.specs import BEFORE_BLOCKS, BEHIND_BLOCKS, Place, place
+from vim_deploy.places import BEFORE_BLOCKS, BEHIND_BLOCKS, Place, place
 
 Values = dict[Place, np.ndarray]
 PLACES = (

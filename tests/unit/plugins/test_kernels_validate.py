@@ -20,7 +20,7 @@ from kernel_library import (  # noqa: E402
     SelectiveScanParams,
 )
 
-from vim_deploy import contract  # noqa: E402
+from vim_deploy.ops import contract  # noqa: E402
 
 CUDA_ERROR_INVALID_VALUE = 1
 POINTERS = {

@@ -14,16 +14,17 @@ import pytest
 from tests.support import plugins
 from tests.support.host_device import HostDevice
 from vim_deploy.errors import VimDeployError
-from vim_deploy.run import op_reference, plugin_check
-from vim_deploy.run.cuda_scan import (
+from vim_deploy.ops import reference as op_reference
+from vim_deploy.plugin import check as plugin_check
+from vim_deploy.plugin.cases import cases, decode, encode
+from vim_deploy.plugin.check import CheckReport, CheckResult, check_library
+from vim_deploy.plugin.kernels import (
     BiCausalConvParams,
     DataType,
     ScanLibrary,
     SelectiveScanParams,
     selective_scan_params,
 )
-from vim_deploy.run.plugin_cases import cases, decode, encode
-from vim_deploy.run.plugin_check import CheckReport, CheckResult, check_library
 
 sys.path.insert(0, str(plugins.HOST_TESTS))
 import kernel_library
@@ -224,7 +225,7 @@ def test_error_above_the_tolerance_fails() -> None:
 def test_scan_of_torch_tensors(library: ScanLibrary) -> None:
     torch = pytest.importorskip("torch")
     from vim_deploy.model import scan
-    from vim_deploy.run.torch_runner import launch_scan
+    from vim_deploy.runtimes.torch.runner import launch_scan
 
     torch.manual_seed(0)
     u, dt, z = torch.randn(3, 2, 9, 16).unbind()

@@ -13,10 +13,10 @@ import onnx
 from onnx import NodeProto
 from onnx.external_data_helper import uses_external_data
 
-from vim_deploy import contract
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.opset import OPSETS
-from vim_deploy.graph.rewrite import DEFAULT_DOMAINS, read_by_subgraphs, subgraphs_of
+from vim_deploy.onnx_graph import DEFAULT_DOMAINS, read_by_subgraphs, subgraphs_of
+from vim_deploy.ops import contract
 
 
 def require_fusable(model: onnx.ModelProto) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from vim_deploy import contract
 from vim_deploy.graph.passes.branch_pattern import Branch
 from vim_deploy.graph.passes.editing import Array, GraphIndex, Rewriter, node_of, pick_directions
 from vim_deploy.graph.passes.mixer_pattern import Mixer
 from vim_deploy.graph.passes.report import Outcome, Plan
+from vim_deploy.ops import contract
 
 
 def fuse_convolutions(model: onnx.ModelProto, plan: Plan) -> Outcome:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from vim_deploy import contract
 from vim_deploy.graph.passes.editing import GraphIndex, Rewriter, node_of
 from vim_deploy.graph.passes.mixer_pattern import Mixer
 from vim_deploy.graph.passes.report import Outcome, Plan
 from vim_deploy.graph.passes.x_proj import packed_rows
+from vim_deploy.ops import contract
 
 
 def fuse_scans(model: onnx.ModelProto, plan: Plan) -> Outcome:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from onnx import NodeProto, TensorProto
 
-from vim_deploy import contract
 from vim_deploy.graph.passes.editing import GraphIndex
-from vim_deploy.graph.rewrite import attribute_int, attribute_ints
+from vim_deploy.onnx_graph import attribute_int, attribute_ints
+from vim_deploy.ops import contract
 
 _CHANNELS_TO_TOKENS = [0, 2, 1]
 

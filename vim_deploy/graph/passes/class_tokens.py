@@ -20,7 +20,7 @@ from onnx import NodeProto
 from vim_deploy.graph.passes.editing import Array, GraphIndex, Rewriter, node_of
 from vim_deploy.graph.passes.mixer_pattern import Refusal
 from vim_deploy.graph.passes.report import Outcome, Plan
-from vim_deploy.graph.rewrite import DEFAULT_DOMAINS, attribute_int
+from vim_deploy.onnx_graph import DEFAULT_DOMAINS, attribute_int
 
 
 @dataclass(frozen=True)

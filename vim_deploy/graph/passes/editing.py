@@ -21,7 +21,7 @@ from onnx import (
     numpy_helper,
 )
 
-from vim_deploy.graph.rewrite import DEFAULT_DOMAINS, drop_unused_initializers, read_by_subgraphs
+from vim_deploy.onnx_graph import DEFAULT_DOMAINS, drop_unused_initializers, read_by_subgraphs
 
 Array = NDArray[np.generic]
 

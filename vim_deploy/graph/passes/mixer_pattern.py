@@ -17,10 +17,11 @@ from typing import TypeVar
 
 from onnx import GraphProto, NodeProto
 
-from vim_deploy import contract
 from vim_deploy.graph.passes.branch_pattern import Branch, NoMatch, Sizes, find_branch
 from vim_deploy.graph.passes.editing import GraphIndex
-from vim_deploy.graph.rewrite import DEFAULT_DOMAINS, attribute_int, scan_nodes
+from vim_deploy.onnx_graph import DEFAULT_DOMAINS, attribute_int
+from vim_deploy.ops import contract
+from vim_deploy.ops.own_nodes import scan_nodes
 
 _PLACE = re.compile(r"(block_(\d+)/mixer)/.*")
 _Z = contract.SELECTIVE_SCAN_INPUTS.index("z")

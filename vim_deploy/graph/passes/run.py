@@ -11,9 +11,9 @@ from pathlib import Path
 
 import onnx
 
+from vim_deploy.artifact.storage import model_output
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import output_errors, write_json
-from vim_deploy.graph.function_body import attach_functions
 from vim_deploy.graph.passes.admission import require_distinct_names, require_fusable
 from vim_deploy.graph.passes.bi_causal_conv import fuse_convolutions
 from vim_deploy.graph.passes.bi_selective_scan import fuse_scans
@@ -22,7 +22,7 @@ from vim_deploy.graph.passes.dt_proj import merge_dt_proj
 from vim_deploy.graph.passes.mixer_pattern import find_mixers
 from vim_deploy.graph.passes.report import Outcome, PassReport, Plan
 from vim_deploy.graph.passes.x_proj import merge_x_proj
-from vim_deploy.graph.storage import model_output
+from vim_deploy.ops.functions import attach_functions
 
 #: Changes the model in place.
 Pass = Callable[[onnx.ModelProto, Plan], Outcome]

@@ -11,7 +11,7 @@ from vim_deploy.model.dense.segmentor import Segmentor
 
 
 def dense_parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Modules with their parts' names (``specs.Place``), in order of computation; of any network.
+    """Modules with their parts' names (``places.Place``), in order of computation; of any network.
 
     A map that the neck leaves as it is has no part: it is a block's output.
     """

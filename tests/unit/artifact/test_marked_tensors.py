@@ -1,0 +1,120 @@
+"""Inner tensors in an engine's record, and the marks that a build sets."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.engines import record_of, write_engine, write_record
+from tests.support.fake_tensorrt import VERSIONS, personality
+from vim_deploy.artifact.marked_tensors import DEBUG, OUTPUT, MarkedTensor, refuse_diagnosis
+from vim_deploy.artifact.record import read_record, record_path
+from vim_deploy.errors import VimDeployError
+from vim_deploy.places import place
+from vim_deploy.runtimes.building.errors import error_from_failure
+from vim_deploy.runtimes.building.worker import ReportedError, mark_debug_tensors
+from vim_deploy.runtimes.tensorrt import capability as trt
+from vim_deploy.runtimes.tensorrt.options import TrtOptions, refuse_for_rtx
+
+PACKED = MarkedTensor(0, "x_proj", "bwd", "block_00/x", DEBUG, 1, (4, 5, 0, 1))
+SCAN = MarkedTensor(0, "scan", "fwd", "block_00/y_fwd", OUTPUT, factor=0.5)
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Path:
+    """An engine whose record has two inner tensors."""
+    plan = write_engine(tmp_path)
+    write_record(plan, record_of(plan, inner_tensors=(PACKED, SCAN)))
+    return plan
+
+
+def test_the_record_keeps_them(recorded: Path) -> None:
+    record = read_record(recorded)
+    assert record is not None
+    assert record.inner_tensors == (PACKED, SCAN)
+    assert record.inner_tensors[0].place == place(0, "x_proj", "bwd")
+    assert record.inner_tensors[0].tensor.columns == (4, 5, 0, 1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"how": "somehow"},
+        {"part": "xproj"},
+        {"name": 3},
+        {"columns": ["a"]},
+        {"columns": []},
+        {"columns": [0, -1]},
+        {"index": -1},
+        {"index": 0.5},
+        {"factor": 0},
+        {"block": None},
+    ],
+)
+def test_a_record_with_others_is_none(recorded: Path, change: dict[str, Any]) -> None:
+    path = record_path(recorded)
+    value = json.loads(path.read_text())
+    value["inner_tensors"][0] |= change
+    path.write_text(json.dumps(value))
+    with pytest.raises(VimDeployError, match="VIM-413"):
+        read_record(recorded)
+
+
+def test_a_record_from_before_has_none(recorded: Path) -> None:
+    path = record_path(recorded)
+    value = json.loads(path.read_text())
+    del value["inner_tensors"]
+    path.write_text(json.dumps(value))
+    record = read_record(recorded)
+    assert record is not None
+    assert record.inner_tensors == ()
+
+
+def test_only_engines_with_them_are_refused() -> None:
+    refuse_diagnosis((), Path("a.plan"), "measured")
+    twice = (PACKED, dataclasses.replace(PACKED, direction="fwd", index=0), SCAN)
+    with pytest.raises(VimDeployError, match="VIM-435") as caught:
+        refuse_diagnosis(twice, Path("a.plan"), "measured")
+    assert "2 inner tensors" in caught.value.why
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_which_releases_have_debug_tensors(version: str) -> None:
+    module = personality(version)
+    found = trt.capabilities_of(module).debug_tensors
+    assert found == (version != "8.6")
+    assert found == hasattr(module.INetworkDefinition, "mark_debug")
+
+
+def network(names: list[str]) -> Any:
+    """A network of the fake with one layer, whose outputs are called so."""
+    module = personality("10.14")
+    made = module.INetworkDefinition(True)
+    outputs = [module.ITensor(name, module.DataType.FLOAT, (1,)) for name in names]
+    made._layers.append(module.ILayer("layer", module.LayerType.ELEMENTWISE, [], outputs))
+    return made
+
+
+def test_marks() -> None:
+    made = network(["a", "b", "c"])
+    mark_debug_tensors(made, ["c", "a"])
+    assert [tensor.name for tensor in made._debug] == ["c", "a"]
+
+
+def test_a_tensor_that_the_parser_did_not_make() -> None:
+    with pytest.raises(ReportedError) as caught:
+        mark_debug_tensors(network(["a"]), ["a", "block_00/norm"])
+    facts = {"stage": caught.value.stage, **caught.value.facts}
+    error = error_from_failure(facts, "m.onnx", "TensorRT")
+    assert error.code == "VIM-434"
+    assert "block_00/norm" in error.why
+
+
+def test_for_tensorrt_rtx_as_well() -> None:
+    refuse_for_rtx(TrtOptions(inner_tensors=True, plugin="none"))
+    with pytest.raises(VimDeployError, match="VIM-203"):
+        refuse_for_rtx(TrtOptions(inner_tensors=True, refit=True))

@@ -1,0 +1,106 @@
+"""What ONNX metadata says: what no export writes is refused before anything uses it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from tests.support.engines import EXPORT
+from tests.support.packages import classifier
+from tests.support.reference import REPOSITORY
+from vim_deploy.artifact import metadata
+from vim_deploy.cli.main import run
+from vim_deploy.errors import VimDeployError
+from vim_deploy.scene.top_k import has_classes
+
+PICTURES = str(REPOSITORY / "tests" / "data" / "digits")
+
+
+def model_with(tmp_path: Path, text: str) -> onnx.ModelProto:
+    model = onnx.load(classifier(tmp_path / "m.onnx"))
+    (entry,) = model.metadata_props
+    entry.value = text
+    onnx.save(model, tmp_path / "m.onnx")
+    return model
+
+
+def changed(*keys: Any, by: Any) -> str:
+    value = json.loads(json.dumps(EXPORT.as_dict()))
+    place = value
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = by
+    return json.dumps(value)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    model = model_with(tmp_path, changed("later", by={"more": [1]}))
+    assert metadata.find(model) == EXPORT
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "truncated"),
+        ("[]", "object"),
+        ("{}", "missing"),
+        ("[" * 100_000, "levels deep"),
+        (changed("image", "std", by=[float("nan")]), "invalid"),
+        (changed("image", "std", by=[0]), "no numbers"),
+        (changed("image", "std", by=[-1.0]), "no numbers"),
+        (changed("image", "std", by=[1e-300]), "no numbers"),
+        (changed("image", "std", by=[1e300]), "no numbers"),
+        (changed("image", "mean", by=[1e300]), "no numbers"),
+        (changed("image", "mean", by=[]), "0 values for 1 channels"),
+        (changed("image", "std", by=[1, 1, 1]), "3 values for 1 channels"),
+        (changed("image", "mean", by="0.5"), "mean"),
+        (changed("image", "height", by=0), "image size"),
+        (changed("image", "height", by=2.5), "height"),
+        (changed("image", "width", by=1 << 40), "image size"),
+        (changed("image", "channels", by=-1), "channels"),
+        (changed("image", "crop_ratio", by=0), "crop ratio"),
+        (changed("image", "crop_ratio", by=5e-324), "crop ratio"),
+        (changed("image", "crop_ratio", by="1"), "crop_ratio"),
+        (changed("image", "interpolation", by="bicubik"), "did you mean 'bicubic'?"),
+        (changed("image", "interpolation", by=["bicubic"]), "interpolation"),
+        (changed("image", by=None), "image"),
+        (changed("preprocess", by={}), "preprocess"),
+        (changed("preprocess", by="uint9"), "preprocess"),
+        (changed("precision", by="fp8"), "precision"),
+        (changed("head", by=None), "head"),
+        (changed("head", by="topk:0"), "head"),
+        (changed("head", by="topk:" + "9" * 5000), "head"),
+        (changed("opset", by=0), "opset"),
+        (changed("opset", by="18"), "opset"),
+        (changed("labels", by="north"), "labels"),
+        (changed("labels", by=[1, 2]), "labels"),
+        (changed("model_config", by=[]), "model_config"),
+        (changed("dense", by={"task": "depth"}), "no task"),
+        (changed("dense", by={"out_indices": [1]}), "no task"),
+        (changed("checkpoint", "sha256", by=0), "sha256"),
+    ],
+)
+def test_what_no_export_writes(tmp_path: Path, text: str, why: str) -> None:
+    with pytest.raises(VimDeployError) as caught:
+        metadata.find(model_with(tmp_path, text))
+    assert caught.value.code == "VIM-410"
+    assert why in caught.value.why
+
+
+def test_a_head_without_its_outputs_gives_no_classes() -> None:
+    shapes = {"probabilities": (3, 2), "classes": (3, 2)}
+    assert has_classes("topk:2", shapes)
+    assert not has_classes("topk:2", {"probabilities": (3, 2)})
+    assert not has_classes("logits", shapes)
+
+
+@pytest.mark.parametrize("command", [["inspect"], ["run"], ["package"]])
+def test_commands_say_so(tmp_path: Path, capsys: Any, command: list[str]) -> None:
+    model_with(tmp_path, changed("image", "std", by=[0]))
+    picture = [PICTURES] if command == ["run"] else []
+    assert run([*command, str(tmp_path / "m.onnx"), *picture]) == 4
+    assert "error VIM-410" in capsys.readouterr().err

@@ -1,0 +1,105 @@
+"""The two modules that import TensorRT, with stand-ins for what is or is not installed."""
+
+from __future__ import annotations
+
+import enum
+import sys
+from types import ModuleType
+
+import pytest
+
+from tests.support.fake_tensorrt import personality
+from vim_deploy.errors import VimDeployError
+from vim_deploy.runtimes.tensorrt import capability as trt
+from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
+
+
+class ComputeCapability(enum.Enum):
+    NONE = 0
+    CURRENT = 1
+    SM120 = 120
+    SM75 = 75
+    SM86 = 86
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Put a module of a given text where Python finds it."""
+
+    def install(name: str, text: str) -> None:
+        (tmp_path / f"{name}.py").write_text(text)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        monkeypatch.syspath_prepend(str(tmp_path))
+
+    return install
+
+
+def test_rtx_capabilities(monkeypatch):
+    module = ModuleType("tensorrt_rtx")
+    module.__version__ = "1.2.3.4"
+    module.ComputeCapability = ComputeCapability
+    module.IProgressMonitor = object
+    monkeypatch.setattr(trt_rtx, "load", lambda: module)
+    assert trt_rtx.capabilities() == trt_rtx.Capabilities(
+        version="1.2.3.4",
+        compute_capabilities=("7.5", "8.6", "12.0"),
+        default_compute_capabilities=("8.6", "12.0"),
+        progress_monitor=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "ask"),
+    [(trt_rtx, "tensorrt_rtx", trt_rtx.load), (trt, "tensorrt", trt.capabilities)],
+)
+def test_libraries_that_do_not_load(package, module, name, ask):
+    package(name, "raise ImportError('libsomething.so: cannot open shared object file')")
+    assert module.is_installed()
+    with pytest.raises(VimDeployError) as caught:
+        ask()
+    assert caught.value.code == "VIM-301"
+    assert "libsomething.so" in caught.value.why
+
+
+@pytest.mark.parametrize(("module", "ask"), [(trt_rtx, trt_rtx.load), (trt, trt.capabilities)])
+def test_not_installed(monkeypatch, module, ask):
+    monkeypatch.setattr(module, "_MODULE", "no_such_module_anywhere")
+    assert not module.is_installed()
+    with pytest.raises(VimDeployError) as caught:
+        ask()
+    assert caught.value.code == "VIM-301"
+    assert "pip install" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("version", "generation", "interface", "typed", "flag", "functions", "opset"),
+    [
+        ("8.6", "8.6", "V2", False, False, "none", 17),
+        ("10.3", "10", "V3", True, True, "function-first", None),
+        ("10.14", "10", "V3", True, True, "plugin-first", None),
+        ("11", "11", "V3", True, False, "plugin-first", None),
+    ],
+)
+def test_full_tensorrt_capabilities(version, generation, interface, typed, flag, functions, opset):
+    found = trt.capabilities_of(personality(version))
+    assert (found.generation, found.plugin_interface) == (generation, interface)
+    assert (found.strongly_typed, found.typing_flag) == (typed, flag)
+    assert (found.local_functions, found.max_opset) == (functions, opset)
+    assert ("FP16" in found.builder_flags) == (version != "11")
+    assert ("SAME_COMPUTE_CAPABILITY" in found.hardware_levels) == (version in ("10.14", "11"))
+    assert found.progress_monitor == found.weights_prototype == (version != "8.6")
+
+
+@pytest.mark.parametrize("version", ["8.5.3", "9.3.0", "7.2", "next"])
+def test_other_releases_of_full_tensorrt(version):
+    module = personality("10.3")
+    module.__version__ = version
+    with pytest.raises(VimDeployError, match=version) as caught:
+        trt.capabilities_of(module)
+    assert caught.value.code == "VIM-309"
+
+
+def test_full_tensorrt_version(package, monkeypatch):
+    package("tensorrt", "__version__ = '10.3.0'")
+    assert trt.version() == "10.3.0"
+    monkeypatch.delitem(sys.modules, "tensorrt")

@@ -1,0 +1,1 @@
+"""What a file is: exported ONNX files and engines, read once."""

@@ -1,0 +1,167 @@
+"""ONNX models as files, weights beside the nodes when one file cannot hold both.
+
+An ONNX file is one protobuf message, and no message is longer than 2 GiB. Above that the weights go
+to one file beside it, ``NAME.onnx.data``, as ONNX's external data; what reads the model finds them
+by that name in the model's folder, so the two are moved and copied together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import onnx
+from onnx import numpy_helper
+from onnx.external_data_helper import (
+    set_external_data,
+    write_external_data_tensors,
+)
+
+from vim_deploy import interrupts
+from vim_deploy.artifact.external_data import names_of
+from vim_deploy.artifact.onnx_file import read_model, tensors_of
+from vim_deploy.errors import VimDeployError
+from vim_deploy.files import atomic_output, output_errors
+from vim_deploy.onnx_graph import WEIGHT_BYTES, tensor_bytes
+from vim_deploy.text import storable
+
+#: Bytes of weights that one file holds: protobuf's limit of 2**31 - 1 bytes a message, less room
+#: for the rest. Nodes, names and functions of a 24-layer model take less than 1 MiB.
+WEIGHTS_LIMIT = 2**31 - 1 - 2**24
+
+
+def data_path(path: Path) -> Path:
+    """Where the weights of the model at ``path`` go when it is too large for one file."""
+    return path.with_name(f"{path.name}.data")
+
+
+def is_large(model: onnx.ModelProto) -> bool:
+    """Whether the initialisers, all in memory, are too many for one file."""
+    return sum(tensor_bytes(tensor) for tensor in model.graph.initializer) > WEIGHTS_LIMIT
+
+
+@contextlib.contextmanager
+def model_output(model: onnx.ModelProto, path: Path) -> Iterator[Path]:
+    """Write ``model``; yield a temporary file that runs, and put it in place when the block ends.
+
+    Afterwards there is one file, ``path``, or it and ``data_path(path)``: both new, or nothing
+    changed. Weights that go to the second file are gone from ``model`` then. Weights of a replaced
+    model that lay beside it are replaced or removed with it. A process that is killed between the
+    two renames leaves no model, never one with the weights of another.
+
+    Raises:
+        VimDeployError: VIM-304, VIM-305 (output).
+    """
+    if is_large(model):
+        _require_text_name(path)
+        with _two_files(model, path) as temporary:
+            yield temporary
+        return
+    stale = owned_data(path)
+    with atomic_output(path) as temporary:
+        _write(model, temporary, path)
+        yield temporary
+    if stale is not None:
+        with output_errors(stale):
+            stale.unlink(missing_ok=True)
+
+
+def _require_text_name(path: Path) -> None:
+    """VIM-304 for a name that a model cannot hold: it names the file with its weights."""
+    if storable(path.name) != path.name:
+        raise VimDeployError(
+            "VIM-304",
+            f"cannot write {path}",
+            why="the weights go to a second file, and the model names it in UTF-8",
+            fix="name an output in UTF-8 with -o",
+        )
+
+
+@contextlib.contextmanager
+def _two_files(model: onnx.ModelProto, path: Path) -> Iterator[Path]:
+    data = data_path(path)
+    # Contexts end from the right: the weights take their place, then the model.
+    with (
+        _old_files() as put_aside,
+        atomic_output(path) as temporary,
+        atomic_output(data) as temporary_data,
+    ):
+        with output_errors(data):
+            _move_weights(model, temporary_data)
+        _write(model, temporary, path)
+        yield temporary
+        # It ran with the name that its weights had; in place they have another.
+        _name_data(model, data.name)
+        _write(model, temporary, path)
+        put_aside(path, data)
+
+
+@contextlib.contextmanager
+def _old_files() -> Iterator[Callable[..., None]]:
+    """Yield a function that moves files out of the way: for good, or until the block fails."""
+    moved: list[tuple[Path, Path | None]] = []
+
+    def put_aside(*paths: Path) -> None:
+        for path in paths:
+            if not path.exists():
+                moved.append((path, None))
+                continue
+            # An interrupt between the two would lose what was moved.
+            with interrupts.deferred(), output_errors(path):
+                # The name of a temporary file: the next run removes what a killed one leaves.
+                handle, name = tempfile.mkstemp(
+                    prefix=f".{path.name}.", suffix=".part", dir=path.parent
+                )
+                os.close(handle)
+                path.replace(name)
+                moved.append((path, Path(name)))
+
+    try:
+        yield put_aside
+    except BaseException:
+        for path, old in moved:
+            if old is not None:
+                old.replace(path)
+            else:
+                path.unlink(missing_ok=True)
+        raise
+    for _, old in moved:
+        if old is not None:
+            old.unlink(missing_ok=True)
+
+
+def _write(model: onnx.ModelProto, temporary: Path, path: Path) -> None:
+    with output_errors(path):
+        temporary.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _move_weights(model: onnx.ModelProto, data: Path) -> None:
+    """Write the weights of ``model`` to ``data``, one after the other, and refer to them there."""
+    for tensor in model.graph.initializer:
+        if tensor_bytes(tensor) >= WEIGHT_BYTES:
+            if not tensor.HasField("raw_data"):
+                tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
+            set_external_data(tensor, data.name)
+    write_external_data_tensors(model, str(data.parent))
+
+
+def _name_data(model: onnx.ModelProto, name: str) -> None:
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = name
+
+
+def owned_data(path: Path) -> Path | None:
+    """The file beside ``path`` with the weights of the model there; None when there is none."""
+    data = data_path(path)
+    if not path.is_file() or not data.is_file():
+        return None
+    try:
+        model = read_model(path, outside=False)
+    except VimDeployError:
+        return None
+    return data if data.name in names_of(tensors_of(model)) else None

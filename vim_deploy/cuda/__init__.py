@@ -1,0 +1,1 @@
+"""The CUDA driver and runtime from Python, and memory on the GPU."""

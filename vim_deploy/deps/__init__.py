@@ -1,1 +1,0 @@
-"""Optional packages: each is imported in one module here and nowhere else."""

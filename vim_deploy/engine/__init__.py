@@ -1,1 +1,0 @@
-"""From an ONNX file to an engine and its record."""

@@ -1,0 +1,131 @@
+"""What a manifest says of its package (``about``), typed, for each target.
+
+Only what this version reads is here; a manifest holds more, for ``client.py`` and for people, and a
+later version may add to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from vim_deploy.errors import VimDeployError
+from vim_deploy.packaging.manifest import Manifest
+from vim_deploy.packaging.triton import CONFIG_NAME
+from vim_deploy.parity.metrics import Tolerance
+from vim_deploy.specs import TensorSpec
+from vim_deploy.untrusted import typed
+
+About = TypeVar("About", "TritonAbout", "CppAbout")
+
+
+@dataclass(frozen=True)
+class PackedArtifact:
+    """Where the artifact is in the package."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class Golden:
+    """The stored answers.
+
+    Attributes:
+        file: that holds them.
+        outputs: their names; none where the artifact did not run when it was packaged.
+        made_by: the runner that gave them.
+        tolerance: how far other answers may be from them.
+        why: there are none.
+    """
+
+    file: str
+    outputs: tuple[str, ...]
+    made_by: str
+    tolerance: Tolerance
+    why: str
+
+    def __post_init__(self) -> None:
+        limits = self.tolerance
+        for name in ("atol", "rtol", "relative_l2", "kl"):
+            limit = getattr(limits, name)
+            if limit is not None and limit < 0:
+                raise ValueError(f"tolerance {name} is {limit}")
+        for name in ("cosine", "top1_agreement", "label_agreement"):
+            limit = getattr(limits, name)
+            if limit is not None and not 0 <= limit <= 1:
+                raise ValueError(f"tolerance {name} is {limit}")
+
+
+@dataclass(frozen=True)
+class TritonAbout:
+    """Of a model repository for Triton.
+
+    Attributes:
+        name: of the model.
+        runtime: Triton's backend.
+        folder: of the model inside the package.
+        artifact: the file that is served.
+        max_batch: most pictures at once; 0 for a fixed batch.
+        input, outputs: of the artifact.
+        golden: stored answers.
+        plugin: library of an engine; None where it needs none beside it.
+        notes: sentences for the user.
+    """
+
+    name: str
+    runtime: Literal["tensorrt", "onnxruntime", "python"]
+    folder: str
+    artifact: PackedArtifact
+    max_batch: int
+    input: TensorSpec
+    outputs: tuple[TensorSpec, ...]
+    golden: Golden
+    plugin: str | None
+    notes: tuple[str, ...]
+
+    @property
+    def files(self) -> Iterable[str]:
+        """Files of the package that are opened by what is said here."""
+        named = (self.artifact.path, self.golden.file, f"{self.folder}/{CONFIG_NAME}")
+        return named if self.plugin is None else (*named, self.plugin)
+
+
+@dataclass(frozen=True)
+class CppAbout:
+    """Of a C++ package: name, runtime, the engine, its plugin library, sentences for the user."""
+
+    name: str
+    runtime: Literal["tensorrt"]
+    artifact: PackedArtifact
+    plugin: str | None
+    notes: tuple[str, ...]
+
+    @property
+    def files(self) -> Iterable[str]:
+        """Files of the package that are opened by what is said here."""
+        named = (self.artifact.path,)
+        return named if self.plugin is None else (*named, self.plugin)
+
+
+def read_about(folder: Path, manifest: Manifest, kind: type[About]) -> About:
+    """What the manifest of ``folder`` says, as ``kind``.
+
+    Raises:
+        VimDeployError: VIM-427 when it does not say that, or names files that it has no hash of.
+    """
+
+    def incomplete(why: str) -> VimDeployError:
+        return VimDeployError(
+            "VIM-427",
+            f"the manifest of {folder} does not describe a package for {manifest.target}",
+            why=why,
+            fix="make the package again: vim-deploy package ARTIFACT --force",
+        )
+
+    about: About = typed(manifest.about, kind, incomplete)
+    named = [name for name in about.files if name not in manifest.files]
+    if named:
+        raise incomplete(f"it names files that it has no hash of: {', '.join(named)}")
+    return about

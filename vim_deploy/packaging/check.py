@@ -1,0 +1,201 @@
+"""Everything a server would trip over, before it does.
+
+Each check ends as passed or not checked, with a sentence; what fails is a coded error. What this
+machine cannot check is said, so that a quiet result never means more than it does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vim_deploy.artifact import metadata
+from vim_deploy.artifact.engine_file import read_header
+from vim_deploy.artifact.passport import check_record
+from vim_deploy.artifact.record import read_record
+from vim_deploy.errors import ExitCode, VimDeployError
+from vim_deploy.ops import contract
+from vim_deploy.packaging import triton_schema
+from vim_deploy.packaging.about import TritonAbout, read_about
+from vim_deploy.packaging.config import data_type
+from vim_deploy.packaging.manifest import Manifest, read_manifest, require_intact
+from vim_deploy.packaging.plugin_probe import probe_in_process
+from vim_deploy.packaging.triton import CONFIG_NAME
+from vim_deploy.plugin.library import describe_plugin
+from vim_deploy.specs import TensorSpec
+from vim_deploy.untrusted import read_text
+
+TARGET = "triton"
+#: What ``packaging.cpp`` makes; its checks are there.
+CPP_TARGET = "cpp"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: its name, whether it was made (and passed), and a sentence."""
+
+    name: str
+    checked: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """All checks of a package; reaching the end means that none failed."""
+
+    folder: str
+    name: str
+    runtime: str
+    checks: tuple[Check, ...]
+
+    @property
+    def unchecked(self) -> tuple[Check, ...]:
+        """What could not be checked here."""
+        return tuple(check for check in self.checks if not check.checked)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return dataclasses.asdict(self)
+
+
+def read_package(folder: Path) -> Manifest:
+    """The manifest of an intact package for a known target.
+
+    Raises:
+        VimDeployError: VIM-425 and VIM-427 as ``packaging.manifest``; VIM-427 for another target.
+    """
+    manifest = read_manifest(folder)
+    require_intact(folder, manifest)
+    if manifest.target not in (TARGET, CPP_TARGET):
+        raise VimDeployError(
+            "VIM-427",
+            f"{folder} is a package for {manifest.target}, which --check does not know",
+            fix="check it with the vim-deploy that made it",
+        )
+    return manifest
+
+
+def static_checks(folder: Path, manifest: Manifest) -> list[Check]:
+    """Files, configuration, artifact and plugin; nothing of the model is run.
+
+    Raises:
+        VimDeployError: VIM-427 (the manifest describes no served model), VIM-428 (configuration),
+            VIM-902 (engine and record), VIM-409 (ONNX file), VIM-417 and VIM-903 (plugin library).
+    """
+    about = read_about(folder, manifest, TritonAbout)
+    checks = [Check("manifest", True, f"{len(manifest.files)} files have their hashes")]
+    checks.append(_config(folder, about))
+    artifact = folder / about.artifact.path
+    if about.runtime == "tensorrt":
+        checks.append(_engine(artifact))
+        checks.append(_plugin(folder, artifact, about))
+    else:
+        checks.append(_onnx(artifact, about))
+    return checks
+
+
+def _not_described(why: str) -> VimDeployError:
+    return VimDeployError(
+        "VIM-428",
+        f"{CONFIG_NAME} does not describe the model",
+        why=why,
+        fix="make the package again: vim-deploy package ARTIFACT",
+    )
+
+
+def _config(folder: Path, about: TritonAbout) -> Check:
+    path = folder / about.folder / CONFIG_NAME
+    try:
+        config = triton_schema.parse_model_config(read_text(path, _not_described))
+    except VimDeployError as error:
+        if error.exit_code != ExitCode.ENVIRONMENT:
+            raise
+        return Check("configuration", False, f"{error.message}: {error.fix}")
+    wrong = _disagreements(config, about)
+    if wrong:
+        raise _not_described("\n".join(wrong))
+    return Check("configuration", True, f"{CONFIG_NAME} fits Triton's schema and the model")
+
+
+def _disagreements(config: Any, about: TritonAbout) -> list[str]:  # noqa: ANN401
+    wrong = []
+    if config.name != about.name:
+        wrong.append(f"name {config.name!r}, expected {about.name!r}")
+    if config.max_batch_size != about.max_batch:
+        wrong.append(f"max_batch_size {config.max_batch_size}, expected {about.max_batch}")
+    for found, stored in ((config.input, (about.input,)), (config.output, about.outputs)):
+        got = [(item.name, item.data_type, tuple(item.dims)) for item in found]
+        wanted = [_tensor(config, spec, about.max_batch) for spec in stored]
+        if got != wanted:
+            wrong.append(f"tensors {got}, expected {wanted}")
+    return wrong
+
+
+def _tensor(
+    config: Any,  # noqa: ANN401
+    spec: TensorSpec,
+    most: int,
+) -> tuple[str, int, tuple[int, ...]]:
+    image = config.DESCRIPTOR.fields_by_name["input"].message_type
+    enum = image.fields_by_name["data_type"].enum_type
+    number = enum.values_by_name[data_type(spec.dtype, spec.name)].number
+    sizes = spec.shape[1:] if most else spec.shape
+    return spec.name, number, tuple(-1 if isinstance(size, str) else size for size in sizes)
+
+
+def _engine(artifact: Path) -> Check:
+    header = read_header(artifact)
+    record = read_record(artifact)
+    if record is None:
+        raise VimDeployError(
+            "VIM-902", f"{artifact.name} has no record", fix="make the package again"
+        )
+    check_record(artifact, header, record)
+    return Check(
+        "passport",
+        True,
+        f"the engine is whole and is the one of its record: TensorRT {record.runtime_version}, "
+        f"compute capability {', '.join(record.compute_capabilities) or 'not recorded'}",
+    )
+
+
+def _plugin(folder: Path, artifact: Path, about: TritonAbout) -> Check:
+    if about.plugin is None:
+        return Check("plugin", True, "the engine needs no library beside it")
+    path = folder / about.plugin
+    info = describe_plugin(path)
+    record = read_record(artifact)
+    wanted = record.plugin if record else None
+    if wanted is not None and info.contract_version != wanted.contract_version:
+        raise VimDeployError(
+            "VIM-903",
+            f"{path.name} follows contract {info.contract_version}",
+            why=f"the engine was built with contract {wanted.contract_version}, this vim-deploy "
+            f"has {contract.CONTRACT_VERSION}",
+            fix="build the engine again, then package it",
+        )
+    found = probe_in_process(path, info.ops)
+    if found["registered"] is None:
+        return Check(
+            "plugin",
+            False,
+            f"{path.name} opens alone in a fresh process; whether it registers its ops was not "
+            f"tried: {found['tensorrt']}",
+        )
+    ops = ", ".join(found["registered"])
+    return Check("plugin", True, f"opened as the backend does, TensorRT has {ops}")
+
+
+def _onnx(artifact: Path, about: TritonAbout) -> Check:
+    model = metadata.load_model(artifact)
+    found = (*metadata.inputs_of(model), *metadata.outputs_of(model))
+    if found != (about.input, *about.outputs):
+        raise VimDeployError(
+            "VIM-428",
+            f"{artifact.name} has other tensors than the manifest says",
+            why=f"found {list(found)}",
+            fix="make the package again: vim-deploy package ARTIFACT",
+        )
+    return Check("model", True, f"{artifact.name} holds the tensors that the manifest names")

@@ -1,0 +1,309 @@
+"""A folder with an engine and the C++ program around it, to be built with CMake where it runs.
+
+    FOLDER/engine/                 the engine under its own name, its record, its plugin library
+    FOLDER/vim_deploy/             the C++ library that runs it, and the program classify
+    FOLDER/main.cpp                an example program; CMakeLists.txt builds it and the library
+    FOLDER/labels.txt              class names, where the engine has some
+    FOLDER/README.md               how to build and run it
+    FOLDER/manifest.json           what is here, with hashes
+
+The C++ library refuses a plugin library whose hash is not the recorded one, so only that one is
+taken along. Equal input gives equal bytes: nothing of the time or the machine is written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vim_deploy.artifact.engine_file import TENSORRT, read_header
+from vim_deploy.artifact.gpus import describe_gpus
+from vim_deploy.artifact.marked_tensors import refuse_diagnosis
+from vim_deploy.artifact.passport import check_record, matching_library
+from vim_deploy.artifact.record import EngineRecord, PluginIdentity, read_record, record_path
+from vim_deploy.errors import VimDeployError
+from vim_deploy.files import output_errors, require_file, sha256_of
+from vim_deploy.packaging.about import CppAbout, read_about
+from vim_deploy.packaging.check import CPP_TARGET, Check
+from vim_deploy.packaging.manifest import Manifest
+from vim_deploy.packaging.scripts import fill, template
+from vim_deploy.specs import ExportInfo
+
+TARGET = CPP_TARGET
+ENGINE_FOLDER, SOURCES_FOLDER, LABELS_NAME = "engine", "vim_deploy", "labels.txt"
+#: What of ``cpp`` makes the library and its program.
+_SOURCES = (
+    "CMakeLists.txt",
+    "classify.cpp",
+    "cmake/*",
+    "include/vim_deploy/*.h",
+    "src/*.cpp",
+    "src/*.h",
+)
+
+
+@dataclass(frozen=True)
+class CppPlan:
+    """Everything about a C++ package that is settled before a byte is written.
+
+    Attributes:
+        engine: the plan.
+        record: of it.
+        info: what the engine says about its model.
+        plugin: library to take along; None when there is none to take.
+        sources: of the C++ library, by path inside its folder.
+        notes: sentences for the user.
+    """
+
+    engine: Path
+    record: EngineRecord
+    info: ExportInfo
+    plugin: Path | None
+    sources: dict[str, Path]
+    notes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Of the package: the engine's, up to the first point."""
+        return self.engine.name.partition(".")[0]
+
+
+def sources_folder() -> Path:
+    """Where the sources of the C++ library are.
+
+    ``cpp`` in a source checkout; ``cpp_sources`` beside this module in an installed
+    package, where the build has copied them (``setup.py``).
+
+    Raises:
+        VimDeployError: VIM-401 when they are in neither.
+    """
+    installed = Path(__file__).parent / "cpp_sources"
+    folder = installed if installed.is_dir() else Path(__file__).parents[2] / "cpp"
+    if not (folder / "CMakeLists.txt").is_file():
+        raise VimDeployError(
+            "VIM-401",
+            f"the sources of the C++ library are not in {folder}",
+            why="this installation of vim-deploy is not complete",
+            fix="install vim-deploy again, or work in a checkout: pip install -e .",
+        )
+    return folder
+
+
+def cpp_sources(folder: Path) -> dict[str, Path]:
+    """The files of the C++ library by their path inside ``folder``, sorted."""
+    found = sorted(path for pattern in _SOURCES for path in folder.glob(pattern) if path.is_file())
+    return {path.relative_to(folder).as_posix(): path for path in found}
+
+
+def plan_cpp(engine: Path, *, plugin: Path | None = None) -> CppPlan:
+    """Settle what goes into the package.
+
+    Args:
+        engine: made by ``build_engine`` with full TensorRT; its record stands beside it.
+        plugin: library of the engine, when it is not where it was built.
+
+    Raises:
+        VimDeployError: VIM-401, VIM-413 (engine or record not readable), VIM-426 (an engine of
+            TensorRT-RTX, or one without record or weights), VIM-410 (it does not say how pictures
+            are prepared), VIM-902 (engine and record do not belong together, or one of them is
+            damaged), VIM-431 (a dense model), VIM-903 (the recorded plugin library is not to be
+            found), VIM-203 (a library is named that the engine does not need).
+    """
+    record = _record_of(engine)
+    if record.export is None:
+        raise VimDeployError(
+            "VIM-410",
+            f"{engine.name} does not say how pictures are prepared for it",
+            why="its ONNX file was not made by vim-deploy",
+            fix="export the model with vim-deploy export",
+        )
+    if record.export.dense:
+        raise VimDeployError(
+            "VIM-431",
+            f"the C++ package is a classifier, and {engine.name} is none",
+            why=f"it is a dense model ({record.export.dense['task']}, head {record.export.head}): "
+            "the programs of the package print the best classes of whole pictures",
+            fix="--target triton serves every output; a program of your own can link the library, "
+            "which gives outputs as tensors (docs/cpp.md)",
+        )
+    library = _library(engine, record.plugin, plugin)
+    notes = [
+        f"runs with TensorRT {record.runtime_version} on GPUs of "
+        f"{describe_gpus(record.compute_capabilities, record.later_gpus)}"
+    ]
+    if record.plugin is not None and record.plugin.embedded:
+        notes.append(
+            "the engine carries its plugin library inside; a program has to set "
+            "EngineOptions::allow_embedded_code"
+        )
+    sources = cpp_sources(sources_folder())
+    return CppPlan(engine, record, record.export, library, sources, tuple(notes))
+
+
+def _record_of(engine: Path) -> EngineRecord:
+    header = read_header(require_file(engine, "engine"))
+    if header.runtime != TENSORRT:
+        raise _refused(
+            engine,
+            "it is an engine of TensorRT-RTX, which is another library than TensorRT",
+            "vim-deploy build-engine MODEL.onnx --runtime tensorrt",
+        )
+    record = read_record(engine)
+    if record is None:
+        raise _refused(
+            engine,
+            f"there is no {record_path(engine).name} beside it, which the C++ library checks",
+            "copy the record from where the engine was built, or build it again",
+        )
+    check_record(engine, header, record)
+    refuse_diagnosis(record.inner_tensors, engine, "packaged")
+    if record.stripped:
+        raise _refused(
+            engine,
+            "it holds no weights: it was built stripped, to be refitted before it is used",
+            f"vim-deploy refit {engine.name} CHECKPOINT",
+        )
+    return record
+
+
+def _refused(engine: Path, why: str, fix: str) -> VimDeployError:
+    return VimDeployError(
+        "VIM-426", f"{engine.name} cannot be run by the C++ library", why=why, fix=fix
+    )
+
+
+def _library(engine: Path, wanted: PluginIdentity | None, named: Path | None) -> Path | None:
+    """The recorded plugin library; no other one would be loaded."""
+    if wanted is None or wanted.embedded:
+        if named is not None:
+            raise VimDeployError(
+                "VIM-203",
+                f"{engine.name} needs no plugin library, and --plugin names one",
+                why="its record has none" if wanted is None else "it carries its library inside",
+                fix="leave --plugin away",
+            )
+        return None
+    library = matching_library(engine, wanted, named, [])
+    found = sha256_of(library)
+    if found != wanted.sha256:
+        raise VimDeployError(
+            "VIM-903",
+            f"{library} is not the plugin library that {engine.name} was built with",
+            why=f"its SHA-256 is {found}, the record says {wanted.sha256}",
+            fix="name the library that the engine was built with, or build the engine again",
+        )
+    return library
+
+
+def settings_of(plan: CppPlan) -> dict[str, Any]:
+    """What decides the contents of the package, for ``files.settings_hash``."""
+    return {
+        "target": TARGET,
+        "engine": [plan.engine.name, plan.record.plan.sha256],
+        "record": sha256_of(record_path(plan.engine)),
+        "plugin": sha256_of(plan.plugin) if plan.plugin else "",
+        "sources": {name: sha256_of(path) for name, path in plan.sources.items()},
+    }
+
+
+def write_cpp(folder: Path, plan: CppPlan) -> None:
+    """Write everything but the manifest into an empty folder."""
+    with output_errors(folder):
+        for name, source in _copies(plan).items():
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+        if plan.info.labels:
+            # One line a class, whatever a label holds.
+            lines = [" ".join(label.split()) + "\n" for label in plan.info.labels]
+            _write(folder / LABELS_NAME, "".join(lines))
+        _write(folder / "main.cpp", template("cpp_main.cpp"))
+        _write(folder / "CMakeLists.txt", template("cpp_CMakeLists.txt"))
+        _write(folder / "README.md", _readme(plan))
+
+
+def _copies(plan: CppPlan) -> dict[str, Path]:
+    """Files that are taken as they are, by their path inside the package."""
+    record = record_path(plan.engine)
+    copies = {f"{ENGINE_FOLDER}/{path.name}": path for path in (plan.engine, record)}
+    if plan.plugin is not None and plan.record.plugin is not None:
+        # The name that the record has, which is the one that is looked for.
+        copies[f"{ENGINE_FOLDER}/{plan.record.plugin.name}"] = plan.plugin
+    copies |= {f"{SOURCES_FOLDER}/{name}": path for name, path in plan.sources.items()}
+    return copies
+
+
+def _readme(plan: CppPlan) -> str:
+    record = plan.record
+    return fill(
+        template("cpp_README.md"),
+        engine=shlex.quote(f"{ENGINE_FOLDER}/{plan.engine.name}"),
+        version=record.runtime_version,
+        gpus=describe_gpus(record.compute_capabilities, record.later_gpus),
+        model=plan.info.model,
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def about(plan: CppPlan) -> dict[str, Any]:
+    """What the manifest says of the engine."""
+    record, info = plan.record, plan.info
+    plugin = record.plugin.name if plan.plugin is not None and record.plugin is not None else None
+    return {
+        "name": plan.name,
+        "runtime": TENSORRT,
+        "artifact": {
+            "path": f"{ENGINE_FOLDER}/{plan.engine.name}",
+            "source": plan.engine.name,
+            "sha256": record.plan.sha256,
+        },
+        "inputs": [dataclasses.asdict(spec) for spec in record.inputs],
+        "outputs": [dataclasses.asdict(spec) for spec in record.outputs],
+        "preprocess": info.preprocess,
+        "image": dataclasses.asdict(info.image),
+        "head": info.head,
+        "labels": list(info.labels),
+        "model": info.model,
+        "checkpoint": dataclasses.asdict(info.checkpoint),
+        "tensorrt": record.runtime_version,
+        "compute_capabilities": list(record.compute_capabilities),
+        "plugin": f"{ENGINE_FOLDER}/{plugin}" if plugin else None,
+        "notes": list(plan.notes),
+    }
+
+
+def check_cpp(folder: Path, manifest: Manifest) -> list[Check]:
+    """What of a C++ package can be checked without building it; its files have been compared.
+
+    Raises:
+        VimDeployError: VIM-413, VIM-902 (engine and record), VIM-903 (plugin library), VIM-427
+            (the manifest does not describe an engine).
+    """
+    about = read_about(folder, manifest, CppAbout)
+    engine = folder / about.artifact.path
+    record = _record_of(engine)
+    named = None if about.plugin is None else folder / about.plugin
+    library = _library(engine, record.plugin, named)
+    return [
+        Check("manifest", True, f"{len(manifest.files)} files have their hashes"),
+        Check(
+            "passport",
+            True,
+            f"the engine is whole and is the one of its record: TensorRT {record.runtime_version}",
+        ),
+        Check(
+            "plugin",
+            True,
+            "the engine needs no library beside it"
+            if library is None
+            else f"{library.name} is the library that the engine was built with",
+        ),
+        Check("program", False, "nothing was compiled; README.md says how to build and run it"),
+    ]

@@ -1,0 +1,262 @@
+"""From an artifact and options to the configuration of its model in Triton."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from vim_deploy.artifact.profiles import DEFAULT_MAX_BATCH
+from vim_deploy.errors import VimDeployError
+from vim_deploy.packaging.config import (
+    Cuda,
+    DynamicBatching,
+    GraphShape,
+    GraphSpec,
+    InstanceGroup,
+    Keyword,
+    ModelConfig,
+    ModelWarmup,
+    Optimization,
+    Parameter,
+    Tensor,
+    WarmupInput,
+    data_type,
+)
+from vim_deploy.packaging.servable import ONNX_NAME, PLAN_NAME, Servable
+from vim_deploy.ranges import (
+    BATCH,
+    INSTANCES,
+    QUEUE_DELAY_US,
+    SERVED_THREADS,
+    require_all,
+)
+from vim_deploy.scene.top_k import has_classes
+from vim_deploy.specs import TensorSpec
+
+LABELS_NAME = "labels.txt"
+TENSORRT, ONNXRUNTIME, PYTHON = "tensorrt", "onnxruntime", "python"
+RUNTIMES = (TENSORRT, ONNXRUNTIME, PYTHON)
+#: How long the server waits for more requests to join a batch, in microseconds: well below the
+#: time of one picture on a CPU, and about that of a small model on a GPU.
+DEFAULT_QUEUE_DELAY_US = 500
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_PLATFORMS = {TENSORRT: "tensorrt_plan", ONNXRUNTIME: "onnxruntime_onnx", PYTHON: ""}
+_KINDS = {TENSORRT: "KIND_GPU", ONNXRUNTIME: "KIND_AUTO", PYTHON: "KIND_CPU"}
+_FILES = {TENSORRT: PLAN_NAME, ONNXRUNTIME: ONNX_NAME, PYTHON: "model.py"}
+
+
+@dataclass(frozen=True)
+class ServingOptions:
+    """How the model is served.
+
+    Attributes:
+        runtime: Triton's backend: ``tensorrt``, ``onnxruntime`` or ``python``; None for the one of
+            the artifact.
+        name: of the model; None for the artifact's file name.
+        max_batch: most pictures in one execution; None for what the artifact takes, or 32.
+        instances: copies of the model that run side by side.
+        queue_delay_us: how long a request may wait for others; 0 runs what is there at once.
+        dynamic_batching: let the server join requests.
+        cuda_graphs: record CUDA graphs, for the TensorRT backend.
+        threads: threads inside one operator, for the python backend; 0 for its own choice.
+    """
+
+    runtime: str | None = None
+    name: str | None = None
+    max_batch: int | None = None
+    instances: int = 1
+    queue_delay_us: int = DEFAULT_QUEUE_DELAY_US
+    dynamic_batching: bool = True
+    cuda_graphs: bool = False
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        """VIM-202 for a number that nobody can mean."""
+        require_all(
+            self,
+            max_batch=BATCH,
+            instances=INSTANCES,
+            queue_delay_us=QUEUE_DELAY_US,
+            threads=SERVED_THREADS,
+        )
+
+
+def choose_runtime(servable: Servable, asked: str | None) -> str:
+    """The backend to serve with: the one asked for, else that of the artifact.
+
+    Raises:
+        VimDeployError: VIM-203 when the artifact is of another kind; VIM-426 when ONNX Runtime
+            cannot run it.
+    """
+    is_plan = servable.record is not None
+    runtime = asked or (TENSORRT if is_plan else ONNXRUNTIME)
+    if is_plan != (runtime == TENSORRT):
+        raise VimDeployError(
+            "VIM-203",
+            f"--runtime {runtime} does not serve {servable.path.name}",
+            why="tensorrt serves engines, onnxruntime and python serve ONNX files",
+            fix="leave --runtime away, or name the other file",
+        )
+    if not is_plan and servable.precision == "bf16":
+        raise VimDeployError(
+            "VIM-426",
+            f"{servable.path.name} cannot be served by ONNX Runtime",
+            why="it holds bfloat16 operators, which ONNX Runtime does not have on a CPU",
+            fix="package an engine of it, or export with --precision fp32 or fp16",
+        )
+    return runtime
+
+
+def model_name(servable: Servable, asked: str | None) -> str:
+    """The model's name; VIM-202 for one that is no file name or no part of an address."""
+    name = asked or servable.path.name.partition(".")[0]
+    if not _NAME.fullmatch(name):
+        raise VimDeployError(
+            "VIM-202",
+            f"{name!r} is not a name for a model",
+            why="it becomes a folder and a part of an address: letters, digits, _ . - are taken, "
+            "and a letter or digit comes first",
+            fix="--name NAME",
+        )
+    return name
+
+
+def largest_batch(servable: Servable, asked: int | None) -> int:
+    """``max_batch_size`` of the configuration; 0 for a model with a fixed batch.
+
+    Raises:
+        VimDeployError: VIM-203 for a batch asked of a model whose batch is fixed; VIM-905 for one
+            that no profile of the engine takes.
+    """
+    if not servable.batches:
+        if asked is not None:
+            raise VimDeployError(
+                "VIM-203",
+                f"--max-batch {asked} contradicts {servable.path.name}, whose batch is fixed",
+                why=f"its input is {list(servable.input.shape)}",
+                fix="leave --max-batch away, or export the model with --batch dynamic",
+            )
+        return 0
+    if not servable.profiles:
+        return asked or DEFAULT_MAX_BATCH
+    most = max(item.max for item in servable.profiles)
+    if asked is not None and asked > most:
+        raise VimDeployError(
+            "VIM-905",
+            f"{servable.path.name} does not take a batch of {asked}",
+            why="its profiles take "
+            + ", ".join(f"{item.min} to {item.max}" for item in servable.profiles),
+            fix=f"--max-batch {most} or less, or build the engine with --max-batch {asked}",
+        )
+    return asked or most
+
+
+def model_config(servable: Servable, options: ServingOptions) -> ModelConfig:
+    """The configuration; errors as of the functions it joins."""
+    runtime = choose_runtime(servable, options.runtime)
+    most = largest_batch(servable, options.max_batch)
+    image = _tensor(servable.input, most)
+    if options.cuda_graphs and runtime != TENSORRT:
+        raise VimDeployError(
+            "VIM-203",
+            f"--cuda-graphs is for engines, and --runtime is {runtime}",
+            fix="leave it away, or package an engine",
+        )
+    batching = bool(most) and options.dynamic_batching
+    if batching:
+        _require_no_gap(servable, most)
+    sizes = _sizes(servable, most)
+    delay = options.queue_delay_us
+    preferred = tuple(size for size in sizes if size > 1) if servable.profiles else ()
+    return ModelConfig(
+        name=model_name(servable, options.name),
+        platform=_PLATFORMS[runtime],
+        backend=runtime,
+        max_batch_size=most,
+        input=(image,),
+        output=tuple(_tensor(spec, most, _labels(servable, spec)) for spec in servable.outputs),
+        default_model_filename=_FILES[runtime],
+        instance_group=(_instances(servable, runtime, options.instances),),
+        dynamic_batching=DynamicBatching(preferred, delay) if batching else None,
+        optimization=_graphs(image, sizes) if options.cuda_graphs else None,
+        model_warmup=tuple(_warmup(image, size) for size in sizes),
+        parameters=_parameters(runtime, options.threads),
+    )
+
+
+def _require_no_gap(servable: Servable, most: int) -> None:
+    """VIM-905 for a batch that no profile takes, but that the server may form from smaller ones."""
+    gaps = []
+    reached = min((item.min for item in servable.profiles), default=1) - 1
+    for item in sorted(servable.profiles, key=lambda item: item.min):
+        last = min(item.min - 1, most)
+        if last > reached:
+            gaps.append(f"{reached + 1}" if last == reached + 1 else f"{reached + 1} to {last}")
+        reached = max(reached, item.max)
+    if gaps:
+        raise VimDeployError(
+            "VIM-905",
+            f"{servable.path.name} takes no batch of {', '.join(gaps)}",
+            why="the server joins requests to batches of any size up to the largest; its profiles "
+            "take " + ", ".join(f"{item.min} to {item.max}" for item in servable.profiles),
+            fix="--no-dynamic-batching, or build the engine with profiles that leave no gap",
+        )
+
+
+def _sizes(servable: Servable, most: int) -> list[int]:
+    """Batch sizes worth preparing for: the ends of the profiles and what they are tuned for."""
+    if not most:
+        return [1]
+    if not servable.profiles:
+        return sorted({1, most})
+    named: Iterable[int] = (
+        size for item in servable.profiles for size in (item.min, item.usual, item.max)
+    )
+    return sorted({size for size in named if size <= most} | {most})
+
+
+def _tensor(spec: TensorSpec, most: int, labels: str = "") -> Tensor:
+    sizes = spec.shape[1:] if most else spec.shape
+    dims = tuple(-1 if isinstance(size, str) else size for size in sizes)
+    if not dims:
+        raise VimDeployError(
+            "VIM-426",
+            f"the output {spec.name!r} cannot be served",
+            why=f"its shape is {list(spec.shape)}: nothing is left of it without the batch",
+            fix="export the model with another --head",
+        )
+    return Tensor(spec.name, data_type(spec.dtype, spec.name), dims, labels)
+
+
+def _labels(servable: Servable, spec: TensorSpec) -> str:
+    """The label file of an output whose columns are the classes."""
+    head = servable.info.head.partition(":")[0]
+    scores = has_classes(head, {spec.name: spec.shape}) and head in ("logits", "softmax")
+    fits = len(servable.info.labels) == (spec.shape[-1] if spec.shape else None)
+    return LABELS_NAME if scores and fits else ""
+
+
+def _instances(servable: Servable, runtime: str, count: int) -> InstanceGroup:
+    profiles = tuple(map(str, range(len(servable.profiles)))) if len(servable.profiles) > 1 else ()
+    return InstanceGroup(count, Keyword(_KINDS[runtime]), profiles)
+
+
+def _graphs(image: Tensor, sizes: list[int]) -> Optimization:
+    shape = GraphShape(image.dims)
+    return Optimization(Cuda(True, tuple(GraphSpec(size, {image.name: shape}) for size in sizes)))
+
+
+def _warmup(image: Tensor, size: int) -> ModelWarmup:
+    given = WarmupInput(image.data_type, image.dims)
+    return ModelWarmup(f"batch_{size}", size, {image.name: given})
+
+
+def _parameters(runtime: str, threads: int) -> dict[str, Parameter]:
+    if runtime != PYTHON:
+        return {}
+    # Tensors then come to the model's code in the CPU's memory, whatever sent them.
+    return {
+        "FORCE_CPU_ONLY_INPUT_TENSORS": Parameter("yes"),
+        "THREADS": Parameter(str(threads)),
+    }

@@ -1,0 +1,186 @@
+"""A model repository for Triton Inference Server, with everything that serving it needs.
+
+FOLDER/models/NAME/config.pbtxt        and labels.txt
+FOLDER/models/NAME/1/                  the artifact; model.py for the python backend
+FOLDER/plugins/                        the plugin library of an engine
+FOLDER/run.sh, compose.yaml            start the server on 127.0.0.1
+FOLDER/client.py, golden.npz           ask it, and what it has to answer
+FOLDER/manifest.json                   what is here, with hashes
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vim_deploy.artifact.passport import matching_library
+from vim_deploy.errors import VimDeployError
+from vim_deploy.files import output_errors, sha256_of
+from vim_deploy.packaging.config import ModelConfig, render
+from vim_deploy.packaging.images import check_image
+from vim_deploy.packaging.repository import (
+    LABELS_NAME,
+    PYTHON,
+    ServingOptions,
+    choose_runtime,
+    model_config,
+)
+from vim_deploy.packaging.scripts import Surroundings, scripts, template
+from vim_deploy.packaging.servable import Servable
+from vim_deploy.text import storable
+
+#: The only version of the model in a repository.
+VERSION = "1"
+CONFIG_NAME = "config.pbtxt"
+_PROGRAMS = ("run.sh", "client.py")
+_LIBRARY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything about a repository that is settled before a byte is written.
+
+    Attributes:
+        servable: the artifact.
+        config: of the model.
+        runtime: Triton's backend.
+        plugin: library to take along; None when there is none to take.
+        around: what the scripts depend on.
+        notes: sentences for the user.
+    """
+
+    servable: Servable
+    config: ModelConfig
+    runtime: str
+    plugin: Path | None
+    around: Surroundings
+    notes: tuple[str, ...]
+
+    @property
+    def model_folder(self) -> str:
+        """Folder of the model inside the package."""
+        return f"models/{self.config.name}"
+
+
+def plan_repository(
+    servable: Servable, options: ServingOptions, *, image: str = "", plugin: Path | None = None
+) -> Plan:
+    """Settle what goes into the package.
+
+    Raises:
+        VimDeployError: as ``repository.model_config``; VIM-903 when the engine's plugin library is
+            not to be found, VIM-907 when ``image`` holds another TensorRT.
+    """
+    runtime = choose_runtime(servable, options.runtime)
+    config = model_config(servable, options)
+    notes: list[str] = []
+    library = _library(servable, plugin, notes)
+    if servable.record is not None and image:
+        notes.append(check_image(image, servable.record))
+    if servable.profiles and min(item.min for item in servable.profiles) > 1:
+        least = min(item.min for item in servable.profiles)
+        notes.append(f"the engine takes {least} pictures or more at once: so must every request")
+    around = Surroundings(runtime, image, "" if library is None else library.name, servable.record)
+    return Plan(servable, config, runtime, library, around, tuple(notes))
+
+
+def _library(servable: Servable, named: Path | None, notes: list[str]) -> Path | None:
+    """The plugin library to take along, with the hash the record names."""
+    record = servable.record
+    if record is None or record.plugin is None:
+        return None
+    if record.plugin.embedded and named is None:
+        notes.append("the engine carries its plugin library inside; none is put beside it")
+        return None
+    found = matching_library(servable.path, record.plugin, named, notes)
+    if not _LIBRARY.fullmatch(found.name):
+        raise VimDeployError(
+            "VIM-903",
+            f"{found.name!r} cannot be handed to the server",
+            why="the server takes libraries as a list joined by semicolons",
+            fix="rename the library: letters, digits and _ . + - are taken",
+        )
+    return found
+
+
+def settings_of(plan: Plan) -> dict[str, Any]:
+    """What decides the contents of the package, for ``files.settings_hash``."""
+    record = plan.servable.record
+    return {
+        "artifact": plan.servable.sha256,
+        "record": record.settings_hash if record else "",
+        "config": render(plan.config),
+        "image": plan.around.image,
+        "plugin": sha256_of(plan.plugin) if plan.plugin else "",
+    }
+
+
+def write_repository(folder: Path, plan: Plan) -> None:
+    """Write everything but the stored answers and the manifest into an empty folder."""
+    model = folder / plan.model_folder
+    version = model / VERSION
+    with output_errors(folder):
+        version.mkdir(parents=True)
+        for source, name in plan.servable.files():
+            target = version / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+        if plan.runtime == PYTHON:
+            _write(version / "model.py", template("python_model.py"))
+            # The backend's interpreter takes no environment variables, and would keep compiled code
+            # beside model.py, which nobody has hashed. A file of that name leaves it no place.
+            _write(version / "__pycache__", "")
+        _write(model / CONFIG_NAME, render(plan.config))
+        labels = plan.servable.info.labels
+        if labels:
+            # One line a class, whatever a label holds.
+            lines = [" ".join(label.split()) + "\n" for label in labels]
+            _write(model / LABELS_NAME, "".join(lines))
+        if plan.plugin is not None:
+            (folder / "plugins").mkdir()
+            shutil.copyfile(plan.plugin, folder / "plugins" / plan.plugin.name)
+        for name, text in scripts(plan.around).items():
+            _write(folder / name, text)
+            (folder / name).chmod(0o755 if name in _PROGRAMS else 0o644)
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def about(plan: Plan, golden: dict[str, Any]) -> dict[str, Any]:
+    """What the manifest says of the model; ``client.py`` and ``--check`` read it."""
+    servable, info = plan.servable, plan.servable.info
+    record = servable.record
+    artifact, *companions = [name for _, name in servable.files()]
+    return {
+        "name": plan.config.name,
+        "runtime": plan.runtime,
+        "folder": plan.model_folder,
+        "artifact": {
+            "path": f"{plan.model_folder}/{VERSION}/{artifact}",
+            "source": storable(servable.path.name),
+            "sha256": servable.sha256,
+        },
+        "companions": companions,
+        "max_batch": plan.config.max_batch_size,
+        "input": dataclasses.asdict(servable.input),
+        "outputs": [dataclasses.asdict(spec) for spec in servable.outputs],
+        "precision": servable.precision,
+        "preprocess": info.preprocess,
+        "image": dataclasses.asdict(info.image),
+        "head": info.head,
+        "labels": list(info.labels),
+        "model": info.model,
+        "checkpoint": dataclasses.asdict(info.checkpoint),
+        "tensorrt": record.runtime_version if record else None,
+        "compute_capabilities": list(record.compute_capabilities) if record else [],
+        "plugin": f"plugins/{plan.plugin.name}" if plan.plugin else None,
+        "server_image": plan.around.image or None,
+        "golden": golden,
+        "notes": list(plan.notes),
+    }

@@ -1,0 +1,1 @@
+"""The CUDA plugin library from Python: built, found, loaded, tested."""

@@ -1,0 +1,381 @@
+"""Compile the plugin library with the CUDA compiler at hand, once for each set of settings.
+
+The sources are CMake's project ``plugins``. A build is kept in the user's cache under the hash of
+sources, tools and settings; asked for again, it is taken from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vim_deploy.cuda import driver as cuda_driver
+from vim_deploy.errors import VimDeployError
+from vim_deploy.files import (
+    atomic_output,
+    settings_hash,
+    sha256_of,
+    single_writer,
+    write_json,
+)
+from vim_deploy.helpers import kill_helper
+from vim_deploy.plugin import toolchain as cuda_toolkit
+from vim_deploy.plugin.library import LIBRARY_NAME, PluginInfo, cache_folder, describe_plugin
+from vim_deploy.plugin.toolchain import BuildTools, TensorRtHeaders, Toolkit
+from vim_deploy.ranges import THREADS, require_all, shown
+
+#: GPUs of ``--arch all``: every family from Turing on, and the machines of Jetson Orin (87).
+ALL_ARCHITECTURES = ("75", "80", "86", "87", "89", "90", "100", "120")
+#: TensorRT releases a library can be built for, and the plugin interface each takes.
+INTERFACES = {"8.6": "V2", "10": "V3", "11": "V3"}
+
+#: Folders and file types that make a build; tests and benchmarks do not change it.
+_SOURCE_FOLDERS = ("include", "kernels", "adapters", "cmake")
+_SOURCE_VARIABLE = "VIM_DEPLOY_PLUGIN_SOURCES"
+
+
+@dataclass(frozen=True)
+class PluginSettings:
+    """What to build.
+
+    Attributes:
+        arch: ``native``, ``all``, or architectures joined by commas, ``80,90``.
+        tensorrt: a key of ``INTERFACES``.
+        tensorrt_root, cuda_root: where to look instead of the usual places.
+        jobs: compiler processes at once.
+    """
+
+    arch: str = "native"
+    tensorrt: str = "10"
+    tensorrt_root: Path | None = None
+    cuda_root: Path | None = None
+    jobs: int = 2
+
+    def __post_init__(self) -> None:
+        """VIM-202 for a number that nobody can mean."""
+        require_all(self, jobs=THREADS)
+
+
+@dataclass(frozen=True)
+class PluginBuild:
+    """A built library.
+
+    Attributes:
+        library: the file.
+        info: what it says of itself.
+        up_to_date: it was built before, with the same sources and settings.
+        seconds: what the build took; 0 when up to date.
+        toolkit, headers: what was used.
+        left_out: architectures of ``all`` that this compiler does not know.
+    """
+
+    library: Path
+    info: PluginInfo
+    up_to_date: bool
+    seconds: float
+    toolkit: Toolkit
+    headers: TensorRtHeaders
+    left_out: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return {
+            "library": str(self.library),
+            "up_to_date": self.up_to_date,
+            "seconds": round(self.seconds, 1),
+            "nvcc": str(self.toolkit.nvcc),
+            "cuda": self.toolkit.version,
+            "tensorrt_headers": str(self.headers.include),
+            "tensorrt": self.headers.version,
+            "left_out": list(self.left_out),
+            "info": self.info.as_dict(),
+        }
+
+
+def build_plugin(
+    settings: PluginSettings,
+    output: Path | None = None,
+    say: Callable[[str], None] = print,
+    *,
+    force: bool = False,
+) -> PluginBuild:
+    """Build the library, or take it from the cache; put it at ``output`` too when given.
+
+    Args:
+        settings: what to build.
+        output: a file, or a folder to put ``libvim_plugins.so`` into.
+        say: told what was found and what is being done, line by line.
+        force: replace another file at ``output``.
+
+    Raises:
+        VimDeployError: VIM-202 (architecture or TensorRT release not valid), VIM-204 (another
+            file at ``output``), VIM-301 (no CMake or C++ compiler),
+            VIM-302 (``native`` without a GPU), VIM-304, VIM-305, VIM-306 (cache or output),
+            VIM-307 (no nvcc), VIM-308 (no headers, or of the wrong release), VIM-401 (no
+            sources), VIM-605 (the compiler failed).
+    """
+    sources = plugin_sources()
+    tools = cuda_toolkit.find_build_tools()
+    toolkit = cuda_toolkit.find_toolkit(settings.cuda_root)
+    headers = _fitting_headers(settings)
+    architectures, left_out = resolve_architectures(settings.arch, toolkit)
+    say(f"nvcc {toolkit.version} ({toolkit.source}): {toolkit.nvcc}")
+    say(f"TensorRT headers {headers.version} ({headers.source}): {headers.include}")
+    say(f"GPU architectures: {', '.join(architectures)}")
+    if left_out:
+        say(f"left out, unknown to nvcc {toolkit.version}: {', '.join(left_out)}")
+    key = _key(settings, sources, tools, toolkit, headers, architectures)
+    home = cache_folder() / settings_hash(key)[:16]
+    library = home / LIBRARY_NAME
+    started = time.monotonic()
+    up_to_date = library.is_file()
+    if not up_to_date:
+        say(f"compiling with {settings.jobs} processes; some minutes for many architectures")
+        _make_folder(home)
+        with single_writer(library):
+            _compile(settings, sources, tools, toolkit, headers, architectures, library)
+            write_json(home / "build.json", key)
+    seconds = 0.0 if up_to_date else time.monotonic() - started
+    if output is not None:
+        library = _deliver(library, output, force)
+    info = describe_plugin(library)
+    return PluginBuild(library, info, up_to_date, seconds, toolkit, headers, left_out)
+
+
+def plugin_sources() -> Path:
+    """The folder of the CMake project: that of VIM_DEPLOY_PLUGIN_SOURCES, or beside the package.
+
+    Raises:
+        VimDeployError: VIM-401 when it is not there.
+    """
+    named = os.environ.get(_SOURCE_VARIABLE)
+    folder = Path(named) if named else Path(__file__).resolve().parents[2] / "plugins"
+    if not (folder / "CMakeLists.txt").is_file():
+        raise VimDeployError(
+            "VIM-401",
+            f"the sources of the plugin library are not in {folder}",
+            why="they are part of the repository, not of an installed package",
+            fix=f"work in a checkout (pip install -e .), or set {_SOURCE_VARIABLE} to its folder "
+            "plugins",
+        )
+    return folder
+
+
+def _fitting_headers(settings: PluginSettings) -> TensorRtHeaders:
+    if settings.tensorrt not in INTERFACES:
+        raise VimDeployError(
+            "VIM-202",
+            f"TensorRT {settings.tensorrt!r} is not a release to build for",
+            fix="choose one of " + ", ".join(INTERFACES),
+        )
+    headers = cuda_toolkit.find_tensorrt_headers(settings.tensorrt_root)
+    # IPluginV3 is the same in 10 and 11, so the headers of either serve both; the classes of 8.6
+    # have another layout, so that its own headers are needed.
+    fits = headers.version.startswith("8.6.") if settings.tensorrt == "8.6" else headers.major >= 10
+    if not fits:
+        raise VimDeployError(
+            "VIM-308",
+            f"no headers of TensorRT {settings.tensorrt} found",
+            why=f"{headers.include} ({headers.source}) has those of {headers.version}",
+            fix=f"name a TensorRT {settings.tensorrt} installation with --tensorrt-root",
+        )
+    return headers
+
+
+def resolve_architectures(arch: str, toolkit: Toolkit) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """CMake's list for ``arch``, and what of ``all`` the compiler does not know.
+
+    ``all`` carries PTX of the newest family this compiler knows and of the one before it, so that
+    GPUs to come run as well; a list carries PTX of its newest member; ``native`` carries none.
+
+    Raises:
+        VimDeployError: VIM-202 (not valid or unknown to the compiler), VIM-302 (``native`` and no
+            GPU).
+    """
+    if arch == "native":
+        return (f"{_known(_native(), toolkit)}-real",), ()
+    if arch == "all":
+        known = [name for name in ALL_ARCHITECTURES if name in toolkit.architectures]
+        left_out = tuple(name for name in ALL_ARCHITECTURES if name not in known)
+        return tuple(f"{name}-real" for name in known[:-2]) + tuple(known[-2:]), left_out
+    names = sorted({_canonical(part) for part in arch.split(",")}, key=int)
+    for name in names:
+        _known(name, toolkit)
+    return (*(f"{name}-real" for name in names[:-1]), names[-1]), ()
+
+
+def _native() -> str:
+    try:
+        return cuda_driver.gpu().architecture
+    except VimDeployError as error:
+        raise VimDeployError(
+            error.code,
+            "--arch native asks the GPU of this machine, and there is no usable one",
+            why=error.why,
+            fix="name the GPUs to build for: --arch all, or a list such as --arch 80,90",
+        ) from error
+
+
+def _canonical(text: str) -> str:
+    """``80`` from ``80``, ``8.0``, ``sm_80``."""
+    found = re.fullmatch(r"\s*(?:sm_)?([0-9]{1,3})\.?([0-9])\s*", text)
+    if found is None:
+        raise VimDeployError(
+            "VIM-202",
+            f"{shown(text)} is not a GPU architecture",
+            fix="give native, all, or a list such as 80,90",
+        )
+    return found.group(1) + found.group(2)
+
+
+def _known(name: str, toolkit: Toolkit) -> str:
+    if name not in toolkit.architectures:
+        raise VimDeployError(
+            "VIM-202",
+            f"nvcc {toolkit.version} does not compile for architecture {name}",
+            why="it knows " + ", ".join(toolkit.architectures),
+            fix="take another architecture, or another toolkit with --cuda-root",
+        )
+    return name
+
+
+def _key(
+    settings: PluginSettings,
+    sources: Path,
+    tools: BuildTools,
+    toolkit: Toolkit,
+    headers: TensorRtHeaders,
+    architectures: tuple[str, ...],
+) -> dict[str, Any]:
+    """Everything that decides what the library becomes."""
+    return {
+        "sources": hash_sources(sources),
+        "interface": INTERFACES[settings.tensorrt],
+        "architectures": list(architectures),
+        "cuda": toolkit.version,
+        "nvcc": str(toolkit.nvcc),
+        "compiler": str(tools.compiler),
+        "tensorrt": headers.version,
+        "headers": str(headers.include),
+    }
+
+
+def hash_sources(sources: Path) -> str:
+    """Hex SHA-256 over names and contents of the files that make the library."""
+    files = [sources / "CMakeLists.txt"]
+    for name in _SOURCE_FOLDERS:
+        files += [path for path in (sources / name).rglob("*") if path.is_file()]
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(sources).as_posix()}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise VimDeployError(
+            "VIM-304",
+            f"cannot write {folder}",
+            why=error.strerror or str(error),
+            fix="set XDG_CACHE_HOME to a folder that can be written",
+        ) from error
+
+
+def _compile(
+    settings: PluginSettings,
+    sources: Path,
+    tools: BuildTools,
+    toolkit: Toolkit,
+    headers: TensorRtHeaders,
+    architectures: tuple[str, ...],
+    library: Path,
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="build-", dir=library.parent) as folder:
+        configure = [
+            str(tools.cmake),
+            *("-S", str(sources), "-B", folder, "-G", tools.generator),
+            "-DCMAKE_BUILD_TYPE=Release",
+            f"-DCMAKE_CXX_COMPILER={tools.compiler}",
+            f"-DCMAKE_CUDA_COMPILER={toolkit.nvcc}",
+            f"-DCMAKE_CUDA_HOST_COMPILER={tools.compiler}",
+            f"-DCMAKE_CUDA_ARCHITECTURES={';'.join(architectures)}",
+            f"-DTensorRT_INCLUDE_DIR={headers.include}",
+            f"-DVIM_PLUGINS_INTERFACE={INTERFACES[settings.tensorrt]}",
+            # A compiler newer than the ones tried may warn about what these did not.
+            "-DVIM_PLUGINS_WERROR=OFF",
+        ]
+        _run(configure, "CMake did not configure the plugin library")
+        build = [str(tools.cmake), "--build", folder, "--parallel", str(settings.jobs)]
+        _run(build, "the plugin library did not compile")
+        _copy(Path(folder) / LIBRARY_NAME, library)
+
+
+def _run(command: list[str], failure: str) -> None:
+    try:
+        # In a session of its own, to be ended with all that it has started: compilers run for
+        # minutes, and would go on in a folder that is gone.
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise VimDeployError("VIM-605", failure, why=str(error)) from error
+    with process:
+        try:
+            said = "".join(process.communicate())
+        except BaseException:
+            kill_helper(process)
+            raise
+    if process.returncode != 0:
+        raise VimDeployError(
+            "VIM-605",
+            failure,
+            why=_telling_lines(said),
+            fix="check that nvcc and the C++ compiler fit together (CXX names another compiler)",
+        )
+
+
+def _telling_lines(text: str, most: int = 12) -> str:
+    """The lines of a build log that speak of errors, or its end."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if re.search(r"\berror\b|fatal|Error at", line)]
+    return "\n".join(errors[:most] or lines[-most:])
+
+
+def _deliver(library: Path, output: Path, force: bool) -> Path:
+    """Copy to a file or into a folder; the file."""
+    target = output / LIBRARY_NAME if output.is_dir() else output
+    if target.is_file() and sha256_of(target) == sha256_of(library):
+        return target
+    if target.exists() and not force:
+        raise VimDeployError(
+            "VIM-204",
+            f"{target} exists and is another file",
+            why="it differs from the library built now",
+            fix="add --force to replace it, or choose another output with -o",
+        )
+    _copy(library, target)
+    return target
+
+
+def _copy(source: Path, target: Path) -> None:
+    with atomic_output(target) as temporary:
+        shutil.copyfile(source, temporary)

@@ -1,0 +1,258 @@
+"""What ``vim-deploy plugin test`` runs: inputs of every op, and their outputs in float64.
+
+Inputs are rounded to the element type first, so that the truth belongs to what the kernels read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vim_deploy.ops import reference as op_reference
+from vim_deploy.plugin.kernels import (
+    BiCausalConvParams,
+    BiSelectiveScanParams,
+    DataType,
+    Params,
+    SelectiveScanParams,
+)
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Inputs in float64 as the kernels will read them, parameters without pointers, the truth."""
+
+    op: str
+    name: str
+    dtype: DataType
+    inputs: dict[str, Array]
+    activations: frozenset[str]
+    params: Callable[[], Params]
+    output: str
+    expected: Array
+
+
+def encode(values: Array, dtype: DataType) -> bytes:
+    """Values in an element type, rounded to nearest even; bf16 by hand, NumPy has none."""
+    if dtype is DataType.FP16:
+        return values.astype(np.float16).tobytes()
+    single = values.astype(np.float32)
+    if dtype is DataType.FP32:
+        return single.tobytes()
+    bits = single.view(np.uint32)
+    rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+    return (rounded >> np.uint32(16)).astype(np.uint16).tobytes()
+
+
+def decode(data: bytes, dtype: DataType, shape: tuple[int, ...]) -> Array:
+    """The inverse of ``encode``."""
+    if dtype is DataType.BF16:
+        bits = np.frombuffer(data, np.uint16).astype(np.uint32) << np.uint32(16)
+        return bits.view(np.float32).astype(np.float64).reshape(shape)
+    kind = np.float16 if dtype is DataType.FP16 else np.float32
+    return np.frombuffer(data, kind).astype(np.float64).reshape(shape)
+
+
+def rounded(values: Array, dtype: DataType) -> Array:
+    """The values as an element type holds them."""
+    return decode(encode(values, dtype), dtype, values.shape)
+
+
+#: 1 and primes, both sides of a multiple of 32 and of a chunked block, Vim's own 196, 197 and 730.
+LENGTHS = (1, 2, 7, 31, 33, 196, 197, 257, 730)
+
+
+def cases(lengths: tuple[int, ...] = LENGTHS) -> Iterator[Case]:
+    """Lengths at the fast kernels' sizes, then one factor at a time at a length of 33."""
+    for dtype in DataType:
+        for length in lengths:
+            yield _scan_case(dtype, 2, length, 64, 16, reverse=length % 2 == 0)
+            yield _bi_scan_case(dtype, 2, length, 64, 16, low_rank=length % 2 == 1)
+            yield _conv_case(dtype, 2, length, 64, 4)
+        for reverse in (False, True):
+            yield _scan_case(dtype, 3, 33, 384, 16, reverse=reverse, gated=False)
+            yield _scan_case(dtype, 1, 33, 64, 16, reverse=reverse, extreme=True)
+            yield _scan_case(dtype, 1, 33, 100, 8, reverse=reverse)
+            yield _scan_case(dtype, 1, 33, 7, 64, reverse=reverse, delta_softplus=False)
+        yield _bi_scan_case(dtype, 3, 33, 384, 16, low_rank=True, scale=1.0)
+        yield _bi_scan_case(dtype, 1, 33, 100, 1, low_rank=False)
+        yield _bi_scan_case(dtype, 1, 33, 64, 16, low_rank=False, extreme=True)
+        yield _conv_case(dtype, 3, 33, 100, 3)
+
+
+def _random(seed: int) -> Callable[..., Array]:
+    generator = np.random.default_rng(seed)
+    return lambda *shape: generator.standard_normal(shape)
+
+
+def _decay_rates(draw: Callable[..., Array], *shape: int) -> Array:
+    """A: negative, between about -0.1 and -30, as trained checkpoints have it."""
+    return rounded(-np.exp(draw(*shape)), DataType.FP32)
+
+
+def _steps(values: Array, extreme: bool) -> Array:
+    """dt before softplus; with extremes, whole tokens at +40 and -40 (step 40 and about 0)."""
+    if extreme:
+        values = values.copy()
+        values[..., ::3, :] = 40.0
+        values[..., 1::3, :] = -40.0
+    return values
+
+
+def _scan_case(
+    dtype: DataType,
+    batch: int,
+    length: int,
+    channels: int,
+    states: int,
+    *,
+    reverse: bool,
+    gated: bool = True,
+    extreme: bool = False,
+    delta_softplus: bool = True,
+) -> Case:
+    draw = _random(length * 1000 + channels)
+    columns = 2 * states + 4
+    step = draw(batch, length, channels) - 2.0
+    inputs = {
+        "u": rounded(draw(batch, length, channels), dtype),
+        "dt": rounded(_steps(step, extreme) if delta_softplus else abs(step) * 0.1, dtype),
+        "A": _decay_rates(draw, states, channels),
+        "bc": rounded(draw(batch, length, columns), dtype),
+        "d_skip": rounded(draw(channels), DataType.FP32),
+        "dt_bias": rounded(abs(draw(channels)) * 0.1, DataType.FP32),
+    }
+    settings: dict[str, Any] = {
+        "reverse": reverse,
+        "delta_softplus": delta_softplus,
+        "b_off": 4,
+        "c_off": states + 4,
+    }
+    y = op_reference.selective_scan(
+        *(inputs[name] for name in ("u", "dt", "A", "bc", "d_skip", "dt_bias")), **settings
+    )
+    if gated:
+        inputs["z"] = rounded(draw(batch, length, 2 * channels), dtype)
+        y = y * op_reference.silu(inputs["z"][..., channels:])
+    sizes = dict(
+        batch=batch,
+        length=length,
+        channels=channels,
+        states=states,
+        bc_columns=columns,
+        z_columns=2 * channels if gated else 0,
+        z_off=channels if gated else 0,
+        has_z=int(gated),
+        type=int(dtype),
+        **{name: int(value) for name, value in settings.items()},
+    )
+    return Case(
+        "VimSelectiveScan",
+        f"B={batch} L={length} D={channels} N={states} reverse={int(reverse)} gate={int(gated)}"
+        + (" extreme" if extreme else "")
+        + ("" if delta_softplus else " no softplus"),
+        dtype,
+        inputs,
+        frozenset({"u", "dt", "bc", "z"}),
+        lambda: SelectiveScanParams(**sizes),
+        "y",
+        y,
+    )
+
+
+def _conv_case(dtype: DataType, batch: int, length: int, channels: int, width: int) -> Case:
+    draw = _random(length * 1000 + channels + 1)
+    inputs = {
+        "xz": rounded(draw(batch, length, 2 * channels), dtype),
+        "w": rounded(draw(2, width, channels), DataType.FP32),
+        "bias": rounded(draw(2, channels), DataType.FP32),
+    }
+    return Case(
+        "VimBiCausalConv",
+        f"B={batch} L={length} D={channels} W={width}",
+        dtype,
+        inputs,
+        frozenset({"xz"}),
+        lambda: BiCausalConvParams(
+            batch=batch,
+            length=length,
+            channels=channels,
+            width=width,
+            xz_columns=2 * channels,
+            x_off=0,
+            type=int(dtype),
+        ),
+        "u2",
+        op_reference.bi_causal_conv(inputs["xz"][..., :channels], inputs["w"], inputs["bias"]),
+    )
+
+
+def _bi_scan_case(
+    dtype: DataType,
+    batch: int,
+    length: int,
+    channels: int,
+    states: int,
+    *,
+    low_rank: bool,
+    scale: float = 0.5,
+    extreme: bool = False,
+) -> Case:
+    draw = _random(length * 1000 + channels + 2)
+    rank = 12
+    columns = 2 * states + rank + 2
+    step = draw(2, channels, rank) * 0.3 if low_rank else draw(2, batch, length, channels) - 2.0
+    inputs = {
+        "u2": rounded(draw(2, batch, length, channels), dtype),
+        "dt": rounded(step if low_rank else _steps(step, extreme), dtype),
+        "xdbl": rounded(draw(2, batch, length, columns), dtype),
+        "A": _decay_rates(draw, 2, states, channels),
+        "d_skip": rounded(draw(2, channels), DataType.FP32),
+        "dt_bias": rounded(draw(2, channels) - 2.0, DataType.FP32),
+        "xz": rounded(draw(batch, length, 2 * channels), dtype),
+    }
+    offsets: dict[str, Any] = {"b_off": 0, "c_off": states, "dt_off": 2 * states}
+    y = op_reference.bi_selective_scan(
+        u2=inputs["u2"],
+        dt=inputs["dt"],
+        xdbl=inputs["xdbl"],
+        d_skip=inputs["d_skip"],
+        dt_bias=inputs["dt_bias"],
+        a=inputs["A"],
+        gate=inputs["xz"][..., channels:],
+        scale=scale,
+        delta_softplus=True,
+        low_rank=low_rank,
+        **offsets,
+    )
+    return Case(
+        "VimBiSelectiveScan",
+        f"B={batch} L={length} D={channels} N={states} low_rank={int(low_rank)} scale={scale:g}"
+        + (" extreme" if extreme else ""),
+        dtype,
+        inputs,
+        frozenset({"u2", "dt", "xdbl", "xz"}),
+        lambda: BiSelectiveScanParams(
+            scale=scale,
+            batch=batch,
+            length=length,
+            channels=channels,
+            states=states,
+            xdbl_columns=columns,
+            xz_columns=2 * channels,
+            rank=rank if low_rank else 0,
+            z_off=channels,
+            delta_softplus=1,
+            low_rank=int(low_rank),
+            type=int(dtype),
+            **offsets,
+        ),
+        "y",
+        y,
+    )

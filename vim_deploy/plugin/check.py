@@ -1,0 +1,301 @@
+"""Try every op of a plugin library on a GPU against float64: ``vim-deploy plugin test``.
+
+Each case runs with every tactic the library offers for it, three ways: launched, replayed from a
+CUDA graph, and on two streams at once. Outputs are prefilled with NaN and stand between guard
+bytes, so that a value left out and a write outside are both seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from vim_deploy.cuda import driver as cuda_driver
+from vim_deploy.errors import VimDeployError
+from vim_deploy.plugin.cases import Case, cases, decode, encode
+from vim_deploy.plugin.kernels import DataType, ScanLibrary
+from vim_deploy.plugin.library import describe_plugin, find_plugin_library
+
+#: Largest relative L2 distance to float64. The arithmetic is fp32 and may lose 1e-6 (the bound
+#: that the kernels are developed to); storing the result rounds each value by at most half a unit
+#: in the last place: 2^-11 for fp16, 2^-8 for bf16.
+TOLERANCES = {
+    DataType.FP32: 1e-6,
+    DataType.FP16: 1e-6 + 2.0**-11,
+    DataType.BF16: 1e-6 + 2.0**-8,
+}
+#: The library offers no tactic that would leave most of a GPU idle. Asked for a GPU of one
+#: multiprocessor it offers every tactic that runs the shape.
+_ALL_TACTICS = 1
+#: Bytes on either side of an output that nothing may touch.
+_GUARD = 256
+#: Every byte 0xFF is a NaN in fp32, fp16 and bf16 alike.
+_POISON = 0xFF
+
+
+class Device(Protocol):
+    """Memory, streams and graphs of a GPU; ``vim_deploy.cuda.driver.Device`` is one."""
+
+    @property
+    def streams(self) -> tuple[int, int]: ...
+
+    def allocate(self, size: int) -> int: ...
+
+    def write(self, pointer: int, data: bytes) -> None: ...
+
+    def read(self, pointer: int, size: int) -> bytes: ...
+
+    def synchronize(self) -> None: ...
+
+    def capture(self, enqueue: Callable[[int], None]) -> Callable[[], None]: ...
+
+    def free(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One case with one tactic.
+
+    Attributes:
+        op, dtype, case: what ran.
+        tactic: its id.
+        error: largest relative L2 distance to float64 of the three ways; None when a value is
+            not finite.
+        tolerance: what ``error`` may be.
+        fault: what else went wrong, empty when nothing did.
+    """
+
+    op: str
+    dtype: str
+    case: str
+    tactic: int
+    error: float | None
+    tolerance: float
+    fault: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether the case passed."""
+        return not self.fault and self.error is not None and self.error <= self.tolerance
+
+    def as_dict(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return {**asdict(self), "ok": self.ok}
+
+
+@dataclass(frozen=True)
+class CheckLine:
+    """All runs of one op and element type: how many, the worst error, what it may be."""
+
+    op: str
+    dtype: str
+    cases: int
+    worst: float
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """Every result of one library on one GPU."""
+
+    library: str
+    gpu: str
+    results: tuple[CheckResult, ...]
+
+    @property
+    def failures(self) -> tuple[CheckResult, ...]:
+        """The results that did not pass."""
+        return tuple(result for result in self.results if not result.ok)
+
+    def summary(self) -> list[CheckLine]:
+        """One line for each op and element type; an error of infinity where a value was lost."""
+        groups: dict[tuple[str, str], list[CheckResult]] = {}
+        for result in self.results:
+            groups.setdefault((result.op, result.dtype), []).append(result)
+        return [
+            CheckLine(
+                op,
+                dtype,
+                len(group),
+                max(math.inf if r.error is None else r.error for r in group),
+                group[0].tolerance,
+            )
+            for (op, dtype), group in groups.items()
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return {
+            "library": self.library,
+            "gpu": self.gpu,
+            "ok": not self.failures and bool(self.results),
+            "runs": len(self.results),
+            "failures": [result.as_dict() for result in self.failures],
+            "results": [result.as_dict() for result in self.results],
+        }
+
+    def require_ok(self) -> None:
+        """VIM-701 with the first failures, when there are any or nothing ran."""
+        if self.results and not self.failures:
+            return
+        lines = [
+            f"{r.op} {r.dtype} {r.case} tactic {r.tactic}: "
+            + (r.fault or f"relative L2 {r.error:.3g}, allowed {r.tolerance:.3g}")
+            for r in self.failures[:10]
+        ]
+        raise VimDeployError(
+            "VIM-701",
+            f"{len(self.failures)} of {len(self.results)} runs of {self.library} failed on "
+            f"{self.gpu}",
+            why="\n".join(lines) or "the library offered no tactic for any case",
+            fix="build the library again with this machine's toolkit; if it stays, report it with "
+            "the output of vim-deploy plugin test --json",
+        )
+
+
+def check_plugin_on_gpu(path: Path | None, say: Callable[[str], None]) -> CheckReport:
+    """Check the library at ``path``, or the one built last, on the first GPU.
+
+    Raises:
+        VimDeployError: VIM-302 (no GPU), VIM-401, VIM-417, VIM-903 (no library, or not ours),
+            VIM-904 (no code for this GPU, or CUDA refused).
+    """
+    library = find_plugin_library(path)
+    gpu = cuda_driver.gpu()
+    found = describe_plugin(library)
+    if not found.runs_on(gpu.major, gpu.minor):
+        raise VimDeployError(
+            "VIM-904",
+            f"{library} has no code for {gpu.name}",
+            why=f"the GPU is of architecture {gpu.architecture}, the library has "
+            + (", ".join(found.architectures) or "none"),
+            fix="vim-deploy plugin build --arch native",
+        )
+    say(f"{library} on {gpu.name}, architecture {gpu.architecture}")
+    with cuda_driver.Device() as device:
+        results = tuple(check_library(ScanLibrary(library), device))
+    return CheckReport(str(library), gpu.name, results)
+
+
+def check_library(
+    library: ScanLibrary,
+    device: Device,
+    chosen: Iterable[Case] | None = None,
+) -> Iterator[CheckResult]:
+    """Run the cases; yields a result for each case and tactic as it is done.
+
+    Args:
+        library: the library under test.
+        device: where it runs.
+        chosen: what to run; everything by default.
+    """
+    for case in cases() if chosen is None else chosen:
+        for tactic in library.tactics(case.params(), _ALL_TACTICS):
+            try:
+                yield _run(library, device, case, tactic)
+            finally:
+                device.free()
+
+
+def _run(library: ScanLibrary, device: Device, case: Case, tactic: int) -> CheckResult:
+    pointers = {}
+    for name, values in case.inputs.items():
+        dtype = case.dtype if name in case.activations else DataType.FP32
+        data = encode(values, dtype)
+        pointers[name] = device.allocate(len(data))
+        device.write(pointers[name], data)
+    runs = [_Launch(library, device, case, tactic, pointers) for _ in range(2)]
+    first, second = runs
+    distances, faults = [], []
+
+    def look(launch: _Launch, way: str) -> None:
+        distance, fault = launch.compare(way)
+        distances.append(distance)
+        if fault:
+            faults.append(fault)
+
+    first.poison()
+    first.enqueue(device.streams[0])
+    device.synchronize()
+    look(first, "launched")
+    first.poison()
+    replay = device.capture(first.enqueue)
+    replay()
+    device.synchronize()
+    look(first, "CUDA graph")
+    for launch in runs:
+        launch.poison()
+    for launch, stream in zip(runs, device.streams, strict=True):
+        launch.enqueue(stream)
+    device.synchronize()
+    look(first, "first of two streams")
+    look(second, "second of two streams")
+    known = [distance for distance in distances if distance is not None]
+    return CheckResult(
+        op=case.op,
+        dtype=case.dtype.name.lower(),
+        case=case.name,
+        tactic=tactic,
+        error=max(known) if len(known) == len(distances) else None,
+        tolerance=TOLERANCES[case.dtype],
+        fault="; ".join(faults),
+    )
+
+
+class _Launch:
+    """One output with its guards, one workspace, and the parameters that point there."""
+
+    def __init__(
+        self,
+        library: ScanLibrary,
+        device: Device,
+        case: Case,
+        tactic: int,
+        pointers: dict[str, int],
+    ) -> None:
+        self._library, self._device, self._case, self._tactic = library, device, case, tactic
+        self._size = len(encode(case.expected, case.dtype))
+        self._output = device.allocate(self._size + 2 * _GUARD)
+        self._params = case.params()
+        self._wanted = library.workspace_bytes(self._params, tactic)
+        self._workspace = device.allocate(self._wanted + _GUARD)
+        for name, pointer in pointers.items():
+            setattr(self._params, name, pointer)
+        setattr(self._params, case.output, self._output + _GUARD)
+
+    def poison(self) -> None:
+        """Fill output, guards and workspace with NaN."""
+        self._device.write(self._output, bytes([_POISON]) * (self._size + 2 * _GUARD))
+        self._device.write(self._workspace, bytes([_POISON]) * (self._wanted + _GUARD))
+
+    def enqueue(self, stream: int) -> None:
+        """Launch on a stream."""
+        self._library.launch(
+            self._params,
+            tactic=self._tactic,
+            workspace=self._workspace if self._wanted else 0,
+            stream=stream,
+        )
+
+    def compare(self, way: str) -> tuple[float | None, str]:
+        """Relative L2 distance to the truth (None: not finite), and what else is wrong."""
+        data = self._device.read(self._output, self._size + 2 * _GUARD)
+        behind = self._device.read(self._workspace + self._wanted, _GUARD)
+        untouched = bytes([_POISON]) * _GUARD
+        faults = []
+        if data[:_GUARD] != untouched or data[-_GUARD:] != untouched:
+            faults.append(f"{way}: wrote outside the output")
+        if behind != untouched:
+            faults.append(f"{way}: wrote outside the workspace")
+        expected = self._case.expected
+        given = decode(data[_GUARD:-_GUARD], self._case.dtype, expected.shape)
+        if not np.isfinite(given).all():
+            faults.append(f"{way}: {np.count_nonzero(~np.isfinite(given))} values are not finite")
+            return None, "; ".join(faults)
+        norm = float(np.linalg.norm(expected))
+        return float(np.linalg.norm(given - expected)) / (norm or 1.0), "; ".join(faults)

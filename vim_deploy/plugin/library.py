@@ -1,0 +1,251 @@
+"""A built plugin library: what it says of itself, where it is looked for, how it is registered.
+
+Loading a library runs its code; only a library that the user names, or one built here, is loaded.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vim_deploy.errors import VimDeployError
+from vim_deploy.files import require_file, sha256_of
+from vim_deploy.folders import user_cache
+from vim_deploy.ops import contract
+from vim_deploy.untrusted import parse_json, typed
+
+#: Environment variable that names a library to use.
+LIBRARY_VARIABLE = "VIM_DEPLOY_PLUGIN"
+LIBRARY_NAME = "libvim_plugins.so"
+
+_ELF_MAGIC = b"\x7fELF"
+#: A fatbin: magic, version, header size, size of what follows (NVIDIA's fatbinary_section.h).
+_FATBIN = struct.Struct("<IHHQ")
+_FATBIN_MAGIC = 0xBA55ED50
+#: One entry: kind (1 PTX, 2 machine code), version, header size, payload size; at byte 28 the
+#: architecture as a number. Found by reading what nvcc 13.0 and 13.5 write, and compared with
+#: cuobjdump.
+_ENTRY = struct.Struct("<HHIQ")
+_ENTRY_ARCHITECTURE = 28
+_PTX, _MACHINE_CODE = 1, 2
+
+
+@dataclass(frozen=True)
+class PluginInfo:
+    """What a plugin library is.
+
+    Attributes:
+        path: the file.
+        sha256: of its bytes.
+        version: of the plugin sources.
+        contract_version: of the ops' inputs, attributes and meaning.
+        plugin_version, plugin_namespace: under which TensorRT finds the ops.
+        ops: op types.
+        interface: ``V3`` (TensorRT 10 and 11) or ``V2`` (8.6).
+        tensorrt: version of the headers it was compiled with.
+        cuda: version of the CUDA toolkit.
+        architectures: as in the file itself: ``sm_90`` machine code, ``compute_120`` PTX.
+        kernels: hash of the kernels' sources.
+    """
+
+    path: str
+    sha256: str
+    version: str
+    contract_version: int
+    plugin_version: str
+    plugin_namespace: str
+    ops: tuple[str, ...]
+    interface: str
+    tensorrt: str
+    cuda: str
+    architectures: tuple[str, ...]
+    kernels: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return dataclasses.asdict(self)
+
+    @property
+    def serves(self) -> tuple[str, ...]:
+        """TensorRT releases whose loader takes this library."""
+        return ("8.6",) if self.tensorrt.startswith("8.") else ("10", "11")
+
+    def runs_on(self, major: int, minor: int) -> bool:
+        """Whether it has code for a GPU of this compute capability.
+
+        Machine code runs on the same major version from its minor version on; PTX on everything
+        newer (CUDA programming guide, binary and PTX compatibility).
+        """
+        here = 10 * major + minor
+        for name in self.architectures:
+            kind, _, number = name.partition("_")
+            arch = int(number)
+            if kind == "sm" and arch // 10 == major and arch % 10 <= minor:
+                return True
+            if kind == "compute" and arch <= here:
+                return True
+        return False
+
+
+def _not_ours(path: Path, why: str) -> VimDeployError:
+    return VimDeployError(
+        "VIM-417",
+        f"not a plugin library of vim-deploy: {path}",
+        why=why,
+        fix="build one with vim-deploy plugin build",
+    )
+
+
+def open_library(path: Path) -> ctypes.CDLL:
+    """The loaded library, after a look at its kind and its contract.
+
+    Raises:
+        VimDeployError: VIM-401 (no file), VIM-417 (not our library), VIM-903 (other contract).
+    """
+    require_file(path, "plugin library")
+    with path.open("rb") as stream:
+        if stream.read(len(_ELF_MAGIC)) != _ELF_MAGIC:
+            raise _not_ours(path, "the file is not a shared library")
+    try:
+        handle = ctypes.CDLL(str(path.resolve()), mode=os.RTLD_NOW | os.RTLD_LOCAL)
+        version = handle.vim_plugins_contract_version
+    except (OSError, AttributeError) as error:
+        raise _not_ours(path, str(error)) from error
+    version.restype = ctypes.c_int32
+    if version() != contract.CONTRACT_VERSION:
+        raise VimDeployError(
+            "VIM-903",
+            f"{path} does not fit this version of vim-deploy",
+            why=f"its ops follow contract {version()}, expected {contract.CONTRACT_VERSION}",
+            fix="build it again: vim-deploy plugin build",
+        )
+    return handle
+
+
+def describe_plugin(path: Path) -> PluginInfo:
+    """What the library at ``path`` is; loads it.
+
+    Raises:
+        VimDeployError: as ``open_library``.
+    """
+    handle = open_library(path)
+    try:
+        ask = handle.vim_plugins_build_info
+        ask.restype = ctypes.c_char_p
+        said = parse_json(ask() or b"")
+    except (AttributeError, ValueError) as error:
+        raise _not_ours(path, f"it does not describe itself: {error}") from error
+    if not isinstance(said, dict):
+        raise _not_ours(path, "it does not describe itself: its text is no JSON object")
+    found = {
+        "path": str(path),
+        "sha256": sha256_of(path),
+        "architectures": gpu_architectures(path),
+    }
+    info = typed(
+        {**said, **found},
+        PluginInfo,
+        lambda why: _not_ours(path, f"it does not describe itself: {why}"),
+    )
+    if info.plugin_version != contract.PLUGIN_VERSION:
+        raise VimDeployError(
+            "VIM-903",
+            f"{path} registers its ops as version {info.plugin_version}",
+            why=f"exported files ask for version {contract.PLUGIN_VERSION}",
+            fix="build it again: vim-deploy plugin build",
+        )
+    return info
+
+
+def gpu_architectures(path: Path) -> tuple[str, ...]:
+    """GPU code in a file, read from its fatbins: ``sm_80`` machine code, ``compute_120`` PTX.
+
+    Ascending, machine code first. Bytes that only look like a fatbin are passed over.
+    """
+    data = path.read_bytes()
+    found: set[tuple[int, int]] = set()
+    magic = struct.pack("<I", _FATBIN_MAGIC)
+    at = data.find(magic)
+    while at != -1:
+        found |= _entries(data, at)
+        at = data.find(magic, at + len(magic))
+    names = {_PTX: "compute", _MACHINE_CODE: "sm"}
+    return tuple(f"{names[kind]}_{arch}" for kind, arch in sorted(found, key=lambda e: (-e[0], e)))
+
+
+def _entries(data: bytes, at: int) -> set[tuple[int, int]]:
+    """(kind, architecture) of the entries of the fatbin at ``at``; empty when it is none."""
+    if at + _FATBIN.size > len(data):
+        return set()
+    _, version, header, size = _FATBIN.unpack_from(data, at)
+    if version != 1 or header != _FATBIN.size or at + header + size > len(data):
+        return set()
+    entries = set()
+    position, end = at + header, at + header + size
+    while position + _ENTRY_ARCHITECTURE + 4 <= end:
+        kind, _, entry_header, payload = _ENTRY.unpack_from(data, position)
+        if kind not in (_PTX, _MACHINE_CODE) or entry_header < _ENTRY_ARCHITECTURE + 4:
+            return set()
+        (arch,) = struct.unpack_from("<I", data, position + _ENTRY_ARCHITECTURE)
+        entries.add((kind, arch))
+        position += entry_header + payload
+    return entries
+
+
+def cache_folder() -> Path:
+    """Where built libraries are kept: ``vim-deploy/plugins`` in the user's cache folder."""
+    return user_cache() / "plugins"
+
+
+def find_plugin_library(explicit: Path | None = None) -> Path:
+    """The library to use: the one named, that of ``VIM_DEPLOY_PLUGIN``, the newest one built here.
+
+    Raises:
+        VimDeployError: VIM-401 when a named one is missing or none was ever built.
+    """
+    named = explicit or (Path(os.environ[LIBRARY_VARIABLE]) if _is_named() else None)
+    if named is not None:
+        return require_file(named, "plugin library")
+    built = sorted(
+        cache_folder().glob(f"*/{LIBRARY_NAME}"), key=lambda path: path.stat().st_mtime_ns
+    )
+    if not built:
+        raise VimDeployError(
+            "VIM-401",
+            "plugin library not found",
+            why=f"none was named, {LIBRARY_VARIABLE} is not set, and none was built here",
+            fix="vim-deploy plugin build, or name one",
+        )
+    return built[-1]
+
+
+def _is_named() -> bool:
+    return bool(os.environ.get(LIBRARY_VARIABLE))
+
+
+def register_plugins(path: Path) -> int:
+    """Load the library and register its ops with every TensorRT loaded in this process.
+
+    Returns:
+        The number of TensorRT libraries that have them now.
+
+    Raises:
+        VimDeployError: as ``open_library``; VIM-903 when no loaded TensorRT takes them.
+    """
+    register = open_library(path).vim_plugins_register
+    register.restype = ctypes.c_int32
+    count = int(register())
+    if count == 0:
+        raise VimDeployError(
+            "VIM-903",
+            f"no TensorRT in this process takes the plugins of {path}",
+            why="none is loaded, or the library is built for another generation of TensorRT",
+            fix="see vim-deploy plugin info; build for yours with "
+            "vim-deploy plugin build --tensorrt 8.6, 10 or 11",
+        )
+    return count

@@ -1,0 +1,1 @@
+"""Full TensorRT 8.6, 10 and 11."""

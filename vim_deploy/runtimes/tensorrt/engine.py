@@ -1,0 +1,280 @@
+"""A deserialised engine: loaded, described, and released in the order TensorRT wants.
+
+Works on the module ``tensorrt`` of the releases 8.6, 10 and 11, and on ``tensorrt_rtx``, which has
+the shape of 11. Only names that all of them have are used; the one question they answer
+differently, how much memory a context takes, is asked in ``context_bytes``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from vim_deploy.artifact.profiles import Shape, ShapeRange
+from vim_deploy.errors import VimDeployError
+from vim_deploy.log import get_logger
+from vim_deploy.runtimes.tensorrt.errors import explain, notes_in
+from vim_deploy.specs import TensorSpec
+
+_log = get_logger(__name__)
+
+#: TensorRT's data type -> NumPy's.
+NUMPY_TYPES = {
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "INT8": "int8",
+    "INT32": "int32",
+    "INT64": "int64",
+    "UINT8": "uint8",
+    "BOOL": "bool",
+}
+
+
+class TrtLog:
+    """TensorRT's log: into vim-deploy's, and errors kept until somebody asks for them."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self._errors: list[str] = []
+        self._warnings: list[str] = []
+        outer = self
+
+        class Logger(module.ILogger):  # type: ignore[misc, name-defined]
+            def __init__(self) -> None:
+                module.ILogger.__init__(self)
+
+            def log(self, severity: Any, text: str) -> None:  # noqa: ANN401
+                outer._take(str(getattr(severity, "name", severity)), text)
+
+        self.logger = Logger()
+
+    def _take(self, severity: str, text: str) -> None:
+        if severity in ("ERROR", "INTERNAL_ERROR"):
+            self._errors.append(text)
+        elif severity == "WARNING":
+            self._warnings.append(text)
+        _log.debug("TensorRT: %s: %s", severity.lower(), text)
+
+    def take_errors(self) -> list[str]:
+        """Errors since the last call."""
+        taken, self._errors = self._errors, []
+        return taken
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """All warnings so far."""
+        return tuple(self._warnings)
+
+
+@dataclass(frozen=True)
+class IoTensor:
+    """An input or output: name, NumPy dtype, shape with -1 for sizes known at run time."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class LoadedEngine:
+    """An engine in TensorRT's hands.
+
+    Args:
+        module: ``tensorrt`` or ``tensorrt_rtx``.
+        data: bytes of the plan.
+        name: of its file, for messages.
+        allow_plan_code: let a version-compatible plan run the code it carries.
+
+    Raises:
+        VimDeployError: VIM-301 or VIM-302 (no runtime), VIM-413, VIM-901, VIM-903, VIM-906 as
+            TensorRT says, VIM-415 (not one image input, or a type that NumPy has not).
+    """
+
+    def __init__(
+        self, module: ModuleType, data: bytes, name: str, *, allow_plan_code: bool = False
+    ) -> None:
+        self.module, self.name = module, name
+        self.log = TrtLog(module)
+        self.runtime: Any = None
+        self.engine: Any = None
+        try:
+            self._deserialise(data, allow_plan_code)
+            self._describe()
+        except BaseException:
+            self.close()
+            raise
+        self.notes = notes_in(self.log.warnings)
+
+    def _deserialise(self, data: bytes, allow_plan_code: bool) -> None:
+        refused = VimDeployError(
+            "VIM-413",
+            f"TensorRT {self.module.__version__} does not load {self.name}",
+            fix="run it again with -v to see TensorRT's whole log, or build the engine again",
+        )
+        try:
+            self.runtime = self.module.Runtime(self.log.logger)
+            if self.runtime is not None and allow_plan_code:
+                self.runtime.engine_host_code_allowed = True
+            if self.runtime is not None:
+                self.engine = self.runtime.deserialize_cuda_engine(data)
+        # pybind11 turns any C++ exception of TensorRT into a RuntimeError or another of the
+        # built-in errors; all of them mean that there is no engine.
+        except Exception as error:
+            texts = [*self.log.take_errors(), str(error)]
+            raise explain(texts, self.name, refused) from error
+        if self.engine is None:
+            raise explain(self.log.take_errors(), self.name, refused)
+
+    def _describe(self) -> None:
+        names = [self.engine.get_tensor_name(i) for i in range(self.engine.num_io_tensors)]
+        modes = {name: self.engine.get_tensor_mode(name) for name in names}
+        inputs = [name for name in names if modes[name] == self.module.TensorIOMode.INPUT]
+        if len(inputs) != 1:
+            raise VimDeployError(
+                "VIM-415",
+                f"{self.name} has {len(inputs)} inputs; one image input is expected",
+                why=", ".join(inputs),
+                fix="give an engine built from a model made by vim-deploy export",
+            )
+        self.input = self._tensor(inputs[0])
+        self.outputs = tuple(self._tensor(name) for name in names if name != inputs[0])
+        self.profiles = self._profiles()
+
+    def _profiles(self) -> tuple[ShapeRange, ...]:
+        """Shapes of the input in each profile; of an engine without dynamic sizes, its one."""
+        fixed = self.input.shape
+        if all(size >= 0 for size in fixed):
+            return (ShapeRange(fixed, fixed, fixed),)
+        return tuple(
+            ShapeRange(
+                *(
+                    tuple(int(size) for size in shape)
+                    for shape in self.engine.get_tensor_profile_shape(self.input.name, index)
+                )
+            )
+            for index in range(self.engine.num_optimization_profiles)
+        )
+
+    def _tensor(self, name: str) -> IoTensor:
+        kind = self.engine.get_tensor_dtype(name)
+        dtype = NUMPY_TYPES.get(kind.name)
+        if dtype is None:
+            raise VimDeployError(
+                "VIM-415",
+                f"{self.name}: NumPy has no type for {name!r}, which is {kind.name}",
+                fix="export the model with inputs and outputs of float32, as vim-deploy does",
+            )
+        return IoTensor(
+            name, dtype, tuple(int(size) for size in self.engine.get_tensor_shape(name))
+        )
+
+    @property
+    def spec(self) -> TensorSpec:
+        """The image input; sizes known at run time are named."""
+        shape = tuple(
+            size if size >= 0 else ("batch" if axis == 0 else f"size_{axis}")
+            for axis, size in enumerate(self.input.shape)
+        )
+        return TensorSpec(self.input.name, self.input.dtype, shape)
+
+    def choose_profile(self, shape: Shape) -> int:
+        """Number of the profile to run ``shape`` with.
+
+        Of those that take it: one that is tuned for it, else the one with the smallest range.
+
+        Raises:
+            VimDeployError: VIM-905 when none takes it.
+        """
+        fitting = [
+            (profile.opt != shape, int(np.prod(profile.max)), index)
+            for index, profile in enumerate(self.profiles)
+            if all(
+                low <= size <= high
+                for low, size, high in zip(profile.min, shape, profile.max, strict=True)
+            )
+        ]
+        if fitting:
+            return min(fitting)[2]
+        raise outside_profiles(self.name, shape, self.profiles)
+
+    def create_context(self) -> Any:  # noqa: ANN401 - a TensorRT object
+        """A new execution context; VIM-906 when the GPU's memory does not suffice."""
+        refused = VimDeployError(
+            "VIM-904",
+            f"TensorRT makes no execution context for {self.name}",
+            fix="run it again with -v to see TensorRT's whole log",
+        )
+        try:
+            context = self.engine.create_execution_context()
+        except Exception as error:
+            texts = [*self.log.take_errors(), str(error)]
+            raise explain(texts, self.name, refused) from error
+        if context is None:
+            raise explain(self.log.take_errors(), self.name, refused)
+        return context
+
+    def refused(self, what: str, said: str = "") -> VimDeployError:
+        """The coded error for a call that TensorRT did not accept; ``said`` of an exception."""
+        otherwise = VimDeployError(
+            "VIM-904",
+            f"TensorRT did not {what} for {self.name}",
+            fix="run it again with -v to see TensorRT's whole log",
+        )
+        return explain([*self.log.take_errors(), *filter(None, [said])], self.name, otherwise)
+
+    def ask(self, what: str, call: Callable[..., Any], *arguments: Any) -> None:  # noqa: ANN401
+        """Call TensorRT, which refuses by False or, in some of its bindings, by an exception.
+
+        Raises:
+            VimDeployError: VIM-904, or what TensorRT's messages mean.
+        """
+        try:
+            accepted = call(*arguments)
+        except Exception as error:
+            raise self.refused(what, str(error)) from error
+        if not accepted:
+            raise self.refused(what)
+
+    def close(self) -> None:
+        """Give engine and runtime back, in this order; contexts have to be gone."""
+        self.engine = None
+        self.runtime = None
+
+
+def context_bytes(engine: Any) -> int:  # noqa: ANN401 - a TensorRT object
+    """Device memory that one execution context takes, for the largest profile.
+
+    The 64-bit queries came with 10.3, those without V2 went with 11.
+    """
+    for name in ("device_memory_size_v2", "device_memory_size"):
+        if hasattr(engine, name):
+            return int(getattr(engine, name))
+    return 0
+
+
+def outside_profiles(name: str, shape: Shape, profiles: Sequence[ShapeRange]) -> VimDeployError:
+    """VIM-905."""
+    asked = "x".join(map(str, shape))
+    ranges = "; ".join(
+        f"{'x'.join(map(str, item.min))} to {'x'.join(map(str, item.max))}" for item in profiles
+    )
+    return VimDeployError(
+        "VIM-905",
+        f"{name} was not built for the shape {asked}",
+        why=f"its profiles take {ranges}",
+        fix="give a batch within a profile, or build it again with --max-batch "
+        f"{shape[0] if shape else 1} or more",
+    )
+
+
+def plan_bytes(path: Path) -> bytes:
+    """The plan, whole; VIM-413 when it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise VimDeployError(
+            "VIM-413", f"{path} is not a readable engine", why=str(error), fix="check the file"
+        ) from error

@@ -1,0 +1,153 @@
+"""From a plan on disk to an engine in TensorRT's hands: passport, plugin library, deserialising."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from vim_deploy.artifact.engine_file import TENSORRT, TENSORRT_RTX, PlanHeader, read_header
+from vim_deploy.artifact.gpus import describe_gpus
+from vim_deploy.artifact.marked_tensors import MarkedTensor
+from vim_deploy.artifact.passport import (
+    Machine,
+    Passport,
+    check_passport,
+    is_version_compatible,
+)
+from vim_deploy.cuda.runtime import Cuda
+from vim_deploy.errors import VimDeployError
+from vim_deploy.plugin.load import load_plugins
+from vim_deploy.runtimes.tensorrt import capability as trt
+from vim_deploy.runtimes.tensorrt.engine import LoadedEngine, plan_bytes
+from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
+from vim_deploy.specs import ExportInfo
+
+
+@dataclass(frozen=True)
+class OpenOptions:
+    """How an engine is opened; fields as of ``trt_runner.TrtRunner``."""
+
+    plugin: Path | None = None
+    allow_plan_code: bool = False
+    batch: int | None = None
+    module: ModuleType | None = None
+
+
+@dataclass(frozen=True)
+class OpenedEngine:
+    """The engine, what its record says about the model and its precision, notes, the runtime.
+
+    ``inner`` are the inner tensors that it was built to give out; usually none.
+    """
+
+    loaded: LoadedEngine
+    info: ExportInfo | None
+    precision: str
+    notes: tuple[str, ...]
+    runtime: str
+    inner: tuple[MarkedTensor, ...] = ()
+
+
+def cuda_for(path: Path) -> Cuda:
+    """The GPU to run the engine on.
+
+    Raises:
+        VimDeployError: VIM-401 (no such file); VIM-301 (no bindings), VIM-302 (no GPU), which
+            say for an engine of TensorRT-RTX which GPUs it is for.
+    """
+    header = _header_of(path)
+    try:
+        return Cuda()
+    except VimDeployError as error:
+        if header is None or header.runtime != TENSORRT_RTX:
+            raise
+        gpus = describe_gpus(header.compute_capabilities, header.later_gpus)
+        raise VimDeployError(
+            error.code,
+            f"{path.name} is an engine of TensorRT-RTX, which runs on RTX GPUs only"
+            + (f" ({gpus})" if header.compute_capabilities else ""),
+            why=f"{error.message}: {error.why}".rstrip(": "),
+            fix=error.fix,
+        ) from error
+
+
+def open_engine(path: Path, cuda: Cuda, options: OpenOptions) -> OpenedEngine:
+    """Check the engine against the machine, load its plugins, then deserialise it.
+
+    Raises:
+        VimDeployError: as ``passport.check_passport``, ``plugin_loading.load_plugins`` and
+            ``LoadedEngine``; VIM-203 for code in the plan that was not allowed, or that is not
+            there.
+    """
+    header = _header_of(path)
+    runtime = TENSORRT if header is None else header.runtime
+    module = options.module or _load(runtime)
+    gpu = cuda.info()
+    machine = Machine(runtime, str(module.__version__), gpu.compute_capability, gpu.name)
+    passport = check_passport(path, machine, plugin=options.plugin, batch=options.batch)
+    _check_plan_code(path, passport, options.allow_plan_code)
+    if passport.plugin is not None:
+        _load_library(module, runtime, passport.plugin)
+    loaded = LoadedEngine(
+        module, plan_bytes(path), path.name, allow_plan_code=options.allow_plan_code
+    )
+    record = passport.record
+    info = None if record is None else record.export
+    # An engine may be typed when it is built, and what the inspector found then counts.
+    precision = (record.precision if record else "") or (info.precision if info else "fp32")
+    return OpenedEngine(
+        loaded,
+        info,
+        precision,
+        (*passport.notes, *loaded.notes),
+        f"{'TensorRT' if runtime == TENSORRT else 'TensorRT-RTX'} {module.__version__} {gpu.name}",
+        () if record is None else record.inner_tensors,
+    )
+
+
+def _header_of(path: Path) -> PlanHeader | None:
+    """The header; None when it is none that we know, about which the passport has the word."""
+    try:
+        return read_header(path)
+    except VimDeployError as error:
+        if error.code != "VIM-413":
+            raise
+        return None
+
+
+def _load(runtime: str) -> ModuleType:
+    return trt_rtx.load() if runtime == TENSORRT_RTX else trt.load()
+
+
+def _load_library(module: ModuleType, runtime: str, path: Path) -> None:
+    if runtime == TENSORRT_RTX:
+        raise VimDeployError(
+            "VIM-203",
+            "an engine of TensorRT-RTX takes no plugin library",
+            why="its operators are all compiled in",
+            fix="leave --plugin away",
+        )
+    load_plugins(module, path)
+
+
+def _check_plan_code(path: Path, passport: Passport, allowed: bool) -> None:
+    """Code inside a plan runs only when the record says it is there, and the user allows it."""
+    record = passport.record
+    holds_code = record is not None and is_version_compatible(record)
+    if allowed and not holds_code:
+        raise VimDeployError(
+            "VIM-203",
+            f"{path.name} is not known to hold code of its own",
+            why="it has no record" if record is None else "it was not built version-compatible",
+            fix="leave --allow-plan-code away",
+        )
+    plugin = None if record is None else record.plugin
+    if plugin is not None and plugin.embedded and passport.plugin is None and not allowed:
+        raise VimDeployError(
+            "VIM-203",
+            f"{path.name} carries its plugin library, and running that was not allowed",
+            why="loading the engine runs the library's code",
+            fix="--allow-plan-code if you trust whoever made the file, or --plugin PATH to use a "
+            "library of yours",
+        )

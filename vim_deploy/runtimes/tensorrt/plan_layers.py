@@ -1,0 +1,255 @@
+"""What was built, read from TensorRT's engine inspector, against what was asked for.
+
+The inspector's JSON differs by release: up to 10 a tensor has ``Format/Datatype`` (a word such as
+``Half``, or a sentence such as ``Row major linear FP16 format``), 11 has ``Format`` and
+``Datatype``. Layers that TensorRT fused have names of its own; tensors that survive keep the names
+of the ONNX graph, and these are compared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+from onnx import TensorProto
+
+from vim_deploy.artifact.inferred import inferred
+from vim_deploy.errors import VimDeployError
+from vim_deploy.untrusted import parse_json
+
+#: Words of the inspector for float types, as they stand in its sentences.
+_WORDS = (
+    ("bfloat16", ("BFloat16", "BF16")),
+    ("float16", ("FP16", "Half")),
+    ("float32", ("FP32", "Float")),
+)
+_ONNX_TYPES = {
+    TensorProto.FLOAT: "float32",
+    TensorProto.FLOAT16: "float16",
+    TensorProto.BFLOAT16: "bfloat16",
+}
+#: Name of a precision -> its type.
+TYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class LayerTensor:
+    """A tensor of an engine layer: name and float type ("" for any other type)."""
+
+    name: str
+    dtype: str
+
+
+@dataclass(frozen=True)
+class EngineLayer:
+    """A layer of an engine.
+
+    Attributes:
+        name: TensorRT's name for it; of several ONNX nodes when it fused them.
+        kind: ``LayerType``.
+        plugin_type: op type of a plugin, where the inspector tells it.
+        origin: ONNX nodes it came from, in TensorRT's own words; may be empty.
+        outputs: its output tensors.
+    """
+
+    name: str
+    kind: str
+    plugin_type: str
+    origin: str
+    outputs: tuple[LayerTensor, ...]
+
+    @property
+    def is_plugin(self) -> bool:
+        """Whether it runs a plugin."""
+        return self.kind.startswith("Plugin")
+
+
+@dataclass(frozen=True)
+class Offender:
+    """A tensor of another type than the graph has."""
+
+    layer: str
+    tensor: str
+    asked: str
+    found: str
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the inspector says.
+
+    Attributes:
+        layers: number of engine layers.
+        types: layers by the float type of their first output.
+        plugins: plugin layers by op type.
+        compared: tensors whose type was compared with the graph's.
+        offenders: those of another type.
+    """
+
+    layers: int
+    types: dict[str, int]
+    plugins: dict[str, int]
+    compared: int
+    offenders: tuple[Offender, ...]
+
+
+def read_layers(text: str) -> tuple[EngineLayer, ...]:
+    """The layers in the inspector's JSON.
+
+    Raises:
+        ValueError: it is not that JSON, or has names only (no detailed profiling verbosity).
+    """
+    value = parse_json(text)
+    layers = value.get("Layers") if isinstance(value, dict) else None
+    if not isinstance(layers, list) or not all(isinstance(layer, dict) for layer in layers):
+        raise ValueError("it holds no detailed layers")
+    return tuple(_layer(layer) for layer in layers)
+
+
+def _layer(value: Mapping[str, Any]) -> EngineLayer:
+    return EngineLayer(
+        name=str(value.get("Name", "")),
+        kind=str(value.get("LayerType", "")),
+        plugin_type=str(value.get("PluginType", "")),
+        origin=str(value.get("Metadata", "")),
+        outputs=tuple(_tensor(item) for item in _outputs(value)),
+    )
+
+
+def _outputs(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    found = value.get("Outputs") or []
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+        raise ValueError(f"the outputs of layer {value.get('Name')!r} are no list of tensors")
+    return found
+
+
+def _tensor(value: Mapping[str, Any]) -> LayerTensor:
+    said = str(value.get("Datatype") or value.get("Format/Datatype") or "")
+    for dtype, words in _WORDS:
+        if any(word.lower() in said.lower() for word in words):
+            return LayerTensor(str(value.get("Name", "")), dtype)
+    return LayerTensor(str(value.get("Name", "")), "")
+
+
+def float_types(model: onnx.ModelProto) -> dict[str, str]:
+    """Float type of every tensor that a node of the graph writes, by name, as far as known.
+
+    Outputs of our ops have the type of their first input, by the contract; of other operators the
+    types are inferred.
+    """
+    types = _declared(model.graph)
+    # Types that contradict, which the runtime has built all the same: the declared ones count.
+    with contextlib.suppress(VimDeployError):
+        types.update(_declared(inferred(model, strict=False)))
+    written = {name for node in model.graph.node for name in node.output if name}
+    return {name: types[name] for name in sorted(written) if name in types}
+
+
+def _declared(graph: onnx.GraphProto) -> dict[str, str]:
+    return {
+        value.name: _ONNX_TYPES[value.type.tensor_type.elem_type]
+        for value in (*graph.input, *graph.value_info, *graph.output)
+        if value.type.tensor_type.elem_type in _ONNX_TYPES
+    }
+
+
+def findings(
+    layers: Sequence[EngineLayer], types: Mapping[str, str], plugin_nodes: Mapping[str, str]
+) -> Findings:
+    """Compare an engine with its graph.
+
+    Args:
+        layers: of the engine.
+        types: tensor name -> float type of the graph.
+        plugin_nodes: node name -> op type of the nodes that were to become plugins.
+    """
+    counted: Counter[str] = Counter()
+    plugins: Counter[str] = Counter()
+    offenders = []
+    compared = 0
+    for layer in layers:
+        if layer.is_plugin:
+            plugins[_op_of(layer, plugin_nodes)] += 1
+        if layer.outputs and layer.outputs[0].dtype:
+            counted[layer.outputs[0].dtype] += 1
+        for tensor in layer.outputs:
+            asked = types.get(tensor.name)
+            if asked is None or not tensor.dtype:
+                continue
+            compared += 1
+            if tensor.dtype != asked:
+                offenders.append(Offender(layer.name, tensor.name, asked, tensor.dtype))
+    return Findings(
+        layers=len(layers),
+        types=dict(sorted(counted.items())),
+        plugins=dict(sorted(plugins.items())),
+        compared=compared,
+        offenders=tuple(offenders),
+    )
+
+
+def _op_of(layer: EngineLayer, plugin_nodes: Mapping[str, str]) -> str:
+    if layer.plugin_type in plugin_nodes.values():
+        return layer.plugin_type
+    if layer.name in plugin_nodes:
+        return plugin_nodes[layer.name]
+    return next(
+        (op for name, op in plugin_nodes.items() if f"{name}]" in layer.origin),
+        layer.plugin_type or "other",
+    )
+
+
+def require_plugins(found: Findings, expected: Mapping[str, int]) -> None:
+    """VIM-606 when the engine lacks plugin layers that the graph has."""
+    missing = {op: (count, found.plugins.get(op, 0)) for op, count in expected.items()}
+    wrong = {op: pair for op, pair in missing.items() if pair[0] != pair[1]}
+    if wrong:
+        raise VimDeployError(
+            "VIM-606",
+            "the engine does not hold the plugin layers of the graph",
+            why="; ".join(f"{op}: {a} in the graph, {b} in the engine" for op, (a, b)
+                          in wrong.items()),
+            fix="report this with the ONNX file and the version of TensorRT; --plugin none builds "
+            "without the plugin",
+        )  # fmt: skip
+
+
+def require_precision(found: Findings, precision: str) -> None:
+    """VIM-801 when the engine's types are not those that were asked for.
+
+    Args:
+        precision: ``fp32``, ``fp16`` or ``bf16``.
+    """
+    if found.offenders:
+        lines = [
+            f"layer {item.layer!r}: {item.tensor} is {item.found}, asked {item.asked}"
+            for item in found.offenders[:_SHOWN]
+        ]
+        if len(found.offenders) > _SHOWN:
+            lines.append(f"and {len(found.offenders) - _SHOWN} more")
+        raise _other_precision(precision, "\n".join(lines))
+    wanted = TYPES[precision]
+    half = {dtype for dtype in found.types if dtype != "float32"}
+    if wanted != "float32" and wanted not in half:
+        raise _other_precision(
+            precision, f"no layer computes in {wanted}; layers by type: {found.types}"
+        )
+    if wanted == "float32" and half:
+        raise _other_precision(precision, f"layers by type: {found.types}")
+    if not found.compared:
+        raise _other_precision(precision, "no tensor of the engine has a name of the graph")
+
+
+def _other_precision(precision: str, why: str) -> VimDeployError:
+    return VimDeployError(
+        "VIM-801",
+        f"the engine is not what was asked for: {precision}",
+        why=why,
+        fix="nothing was written; export the model with that --precision, and report this with "
+        "the version of TensorRT if it stays",
+    )

@@ -1,0 +1,193 @@
+"""Exchange the weights of an engine that was built with ``--refit`` or ``--strip-weights``.
+
+The new weights come from an ONNX file of the same model: same architecture, graph form, precision
+and head. The engine keeps its kernels; only the numbers change. Plan and record are both complete
+before either takes its place.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vim_deploy.artifact.engine_file import TENSORRT
+from vim_deploy.artifact.record import EngineRecord, FileIdentity, read_record, record_path
+from vim_deploy.cuda import driver as cuda_driver
+from vim_deploy.errors import VimDeployError
+from vim_deploy.files import (
+    atomic_output,
+    remove_leftovers,
+    require_file,
+    settings_hash,
+    sha256_of,
+    single_writer,
+    write_json,
+)
+from vim_deploy.log import get_logger
+from vim_deploy.runtimes.building.lowered_file import lowered_file
+from vim_deploy.runtimes.building.process import REFIT, ProgressCallback, run_worker
+from vim_deploy.runtimes.building.typed_model import graph_of_precision
+from vim_deploy.runtimes.tensorrt import capability as trt
+from vim_deploy.runtimes.tensorrt.lower import Lowered, lower
+from vim_deploy.runtimes.tensorrt.options import AUTO
+from vim_deploy.runtimes.tensorrt.plugin_choice import choose_plugin
+from vim_deploy.specs import ExportInfo
+
+_log = get_logger(__name__)
+#: What may differ between the engine's file and the one with the new weights.
+_FREE = frozenset({"checkpoint", "labels", "tool_version", "settings_hash", "model", "image"})
+
+
+def refit_engine(
+    plan_path: Path,
+    weights: Path,
+    output: Path | None = None,
+    *,
+    plugin: str = AUTO,
+    weights_from: FileIdentity | None = None,
+    progress: ProgressCallback | None = None,
+    force: bool = False,
+    command: Sequence[str] = (),
+) -> EngineRecord:
+    """Give ``plan_path`` the weights of an ONNX file; the new record.
+
+    Args:
+        plan_path: an engine with its record.
+        weights: ONNX file of the same model.
+        output: where the new engine goes; by default in the old one's place.
+        plugin: ``auto`` or the path of a plugin library.
+        weights_from: what ``weights`` was made from, when it is not the origin itself.
+        progress, command: as in a build.
+        force: replace another engine at ``output``.
+
+    Raises:
+        VimDeployError: VIM-204 (another file at ``output``), VIM-301, VIM-302, VIM-304 to
+            VIM-306, VIM-401, VIM-413, VIM-902 (plan or record), VIM-409, VIM-410 (weights),
+            VIM-604, VIM-607 (not refittable, another model, weights missing or refused), VIM-903.
+    """
+    record = refittable_record(plan_path)
+    target = output or plan_path
+    if target.exists() and target.resolve() != plan_path.resolve() and not force:
+        raise VimDeployError(
+            "VIM-204",
+            f"{target} exists and is not what this refit would make",
+            fix="give --force to replace it, or another output with -o",
+        )
+    typed = graph_of_precision(require_file(weights, "ONNX file with the weights"), "")
+    if typed.precision != record.precision:
+        typed = graph_of_precision(weights, record.precision, record.export)
+    _require_same_model(record, typed.export, weights)
+    capabilities = trt.capabilities()
+    lowered = lower(typed.model, capabilities, use_plugin=record.plugin is not None)
+    library = _library(record, plugin, capabilities)
+    with single_writer(target):
+        remove_leftovers(target)
+        remove_leftovers(record_path(target))
+        with (
+            atomic_output(record_path(target)) as record_part,
+            atomic_output(target) as plan_part,
+            lowered_file(lowered.model, target) as model_part,
+        ):
+            began = time.monotonic()
+            job = _job(record, plan_path, weights, model_part, plan_part, library, lowered)
+            facts = run_worker(job, progress)
+            origin = weights_from or FileIdentity.of(weights)
+            made = dataclasses.replace(
+                record,
+                plan=FileIdentity.of(plan_part, target.name),
+                export=typed.export or record.export,
+                weights_from=origin,
+                refittable=bool(facts["refittable"]),
+                stripped=False,
+                build_seconds=round(time.monotonic() - began, 2),
+                peak_memory_bytes=int(facts["peak_memory_bytes"]),
+                command=tuple(command),
+            )
+            made = dataclasses.replace(made, settings_hash=settings_hash(made.settings()))
+            write_json(record_part, made.as_dict())
+    _log.info("%d weights set from %s", facts["weights"], origin.name)
+    return made
+
+
+def refittable_record(plan_path: Path) -> EngineRecord:
+    """The record of an engine that can be refitted; VIM-401, VIM-413, VIM-902, VIM-607."""
+    require_file(plan_path, "engine")
+    record = read_record(plan_path)
+    if record is None:
+        raise VimDeployError(
+            "VIM-902",
+            f"{plan_path} has no record {record_path(plan_path).name}",
+            why="without it nothing is known about its graph",
+            fix="put the record back beside it, or build it again",
+        )
+    if sha256_of(plan_path) != record.plan.sha256:
+        raise VimDeployError(
+            "VIM-902",
+            f"{record_path(plan_path)} is not the record of {plan_path}",
+            fix="put back the engine that the record describes",
+        )
+    if record.runtime != TENSORRT or not record.refittable:
+        raise _cannot(
+            f"{plan_path} cannot be refitted",
+            f"it was built with {record.runtime} without --refit",
+            "build it again with --refit or --strip-weights, on full TensorRT",
+        )
+    return record
+
+
+def _cannot(message: str, why: str, fix: str) -> VimDeployError:
+    return VimDeployError("VIM-607", message, why=why, fix=fix)
+
+
+def _require_same_model(record: EngineRecord, export: ExportInfo | None, weights: Path) -> None:
+    """VIM-607 when both files say what they are, and it is not the same."""
+    if record.export is None or export is None:
+        return
+    old, new = record.export.as_dict(), export.as_dict()
+    different = [key for key in old if key not in _FREE and old[key] != new.get(key)]
+    if different:
+        raise _cannot(
+            f"{weights} is not a file of the engine's model",
+            f"different: {', '.join(different)}",
+            "export the checkpoint with the options of the engine's ONNX file "
+            "(vim-deploy inspect shows them)",
+        )
+
+
+def _library(record: EngineRecord, choice: str, capabilities: trt.Capabilities) -> str:
+    """Path of the plugin library to load the engine with; empty when it needs none."""
+    if record.plugin is None or record.plugin.embedded:
+        return ""
+    ops = frozenset(record.plugin_layers)
+    info = choose_plugin(choice, capabilities, cuda_driver.gpu(), ops)
+    if info.sha256 != record.plugin.sha256:
+        _log.warning("%s is another build of the plugin than the engine was built with", info.path)
+    return str(Path(info.path).resolve())
+
+
+def _job(
+    record: EngineRecord,
+    plan_path: Path,
+    weights: Path,
+    model_part: Path,
+    plan_part: Path,
+    library: str,
+    lowered: Lowered,
+) -> dict[str, Any]:
+    return {
+        "runtime": REFIT,
+        "plan": str(plan_path.resolve()),
+        "model": str(model_part.resolve()),
+        "model_name": str(weights),
+        "output": str(plan_part.resolve()),
+        "scratch": [str(model_part.resolve())],
+        "plugin": library,
+        "plugin_ops": sorted(lowered.plugin_counts),
+        "host_code": bool(record.plugin and record.plugin.embedded),
+        "stripped": record.stripped,
+        # A stripped engine with REFIT_IDENTICAL alone is not meant for other weights again.
+        "keep": "REFIT" in record.flags,
+    }

@@ -1,0 +1,346 @@
+"""TensorRT runner: engines of TensorRT 8.6, 10 and 11 (and of TensorRT-RTX), without torch.
+
+Arrays come from the host (``run``), or stay on the GPU (``run_device``: any array with DLPack or
+``__cuda_array_interface__``, such as a torch CUDA tensor, without a copy). Several threads may call
+one runner; each call takes a free lane (context, stream, buffers), and waits when there is none.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from vim_deploy.artifact.marked_tensors import DEBUG, OUTPUT, refuse_diagnosis
+from vim_deploy.artifact.profiles import Shape
+from vim_deploy.cuda.buffers import DeviceArray
+from vim_deploy.cuda.device_view import DeviceView, view_of
+from vim_deploy.errors import VimDeployError
+from vim_deploy.log import get_logger
+from vim_deploy.places import Place
+from vim_deploy.runtimes.base import Array, check_input
+from vim_deploy.runtimes.tensorrt.engine import LoadedEngine, context_bytes
+from vim_deploy.runtimes.tensorrt.lane import Lane
+from vim_deploy.runtimes.tensorrt.opening import OpenOptions, cuda_for, open_engine
+from vim_deploy.specs import ExportInfo, TensorSpec
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class DeviceMemory:
+    """Bytes of the GPU's memory.
+
+    Attributes:
+        engine: how much less was free after loading the engine than before; other programs that
+            took or gave memory meanwhile are in it.
+        context: what TensorRT says one execution context takes.
+        contexts: how many there are.
+        buffers: input and output buffers of all of them.
+        free, total: of the whole GPU now.
+    """
+
+    engine: int
+    context: int
+    contexts: int
+    buffers: int
+    free: int
+    total: int
+
+
+class TrtRunner:
+    """Runs an engine; a context manager.
+
+    Args:
+        path: the plan; its record ``NAME.plan.json`` is read when it is there.
+        plugin: plugin library; by default the one the record names.
+        contexts: calls that may run at the same time. Each takes memory of its own.
+        cuda_graph: replay captured CUDA graphs; worth it where launches take longer than kernels.
+        allow_plan_code: let a version-compatible plan run code that it carries.
+        batch: images at once, when that is known: refused before loading if no profile takes it.
+        timed: let the GPU time each ``run``, for ``device_seconds``.
+        module: instead of the installed ``tensorrt``, for tests.
+
+    Raises:
+        VimDeployError: VIM-202 (``contexts``), VIM-301 (a package is missing), VIM-302 (no GPU),
+            VIM-413 (not a whole engine), VIM-901 (other runtime or GPU), VIM-902 (record),
+            VIM-903 (plugin library), VIM-905 (``batch``), VIM-906 (memory).
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        plugin: Path | None = None,
+        contexts: int = 1,
+        cuda_graph: bool = False,
+        allow_plan_code: bool = False,
+        batch: int | None = None,
+        timed: bool = False,
+        module: ModuleType | None = None,
+    ) -> None:
+        if contexts < 1:
+            raise VimDeployError("VIM-202", f"{contexts} contexts are too few", fix="one or more")
+        self._lanes: list[Lane] = []
+        self._free: list[Lane] = []
+        self._condition = threading.Condition()
+        self._closed = False
+        self._loaded: LoadedEngine | None = None
+        self._path = path
+        self._cuda = cuda_for(path)
+        before = self._cuda.memory()[0]
+        options = OpenOptions(plugin, allow_plan_code, batch, module)
+        opened = open_engine(path, self._cuda, options)
+        self._loaded = opened.loaded
+        try:
+            self._engine_bytes = max(before - self._cuda.memory()[0], 0)
+            self.info: ExportInfo | None = opened.info
+            self.precision = opened.precision
+            self.notes = opened.notes
+            self._runtime = opened.runtime
+            self._inner = opened.inner
+            if cuda_graph:
+                refuse_diagnosis(self._inner, path, "captured in a CUDA graph")
+            _require_shareable(opened.loaded, contexts)
+            for _ in range(contexts):
+                self._lanes.append(Lane(self._cuda, opened.loaded, cuda_graph, timed))
+        except BaseException:
+            self._release()
+            raise
+        self._free = list(self._lanes)
+        for note in self.notes:
+            _log.info("note: %s", note)
+
+    @property
+    def _engine(self) -> LoadedEngine:
+        if self._loaded is None:
+            raise VimDeployError("VIM-202", "the runner was closed", fix="open the engine again")
+        return self._loaded
+
+    @property
+    def name(self) -> str:
+        return self._runtime
+
+    @property
+    def input(self) -> TensorSpec:
+        return self._engine.spec
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the model's outputs; inner tensors that the engine gives out are none."""
+        inner = {item.name for item in self._inner if item.how == OUTPUT}
+        return tuple(item.name for item in self._engine.outputs if item.name not in inner)
+
+    @property
+    def parts(self) -> Callable[[Array], Mapping[Place, Array]] | None:
+        """Inner tensors of a batch by place, of an engine built with them; None of any other."""
+        return self._run_parts if self._inner else None
+
+    @property
+    def batches(self) -> tuple[tuple[int, int, int], ...]:
+        """Smallest, tuned and largest batch of each profile."""
+        return tuple(
+            (item.min[0], item.opt[0], item.max[0]) for item in self._engine.profiles if item.min
+        )
+
+    def batch_for(self, count: int) -> int:
+        """The smallest batch of at least ``count`` images that a profile takes, if there is one."""
+        fitting = [max(low, count) for low, _, high in self.batches if count <= high]
+        return min(fitting, default=count)
+
+    @property
+    def most(self) -> int:
+        """Most images at once that any profile takes."""
+        return max((high for _, _, high in self.batches), default=1)
+
+    @property
+    def usual_batch(self) -> int:
+        """Batch that the first profile is tuned for."""
+        return self.batches[0][1] if self.batches else 1
+
+    def run(self, image: Array) -> Mapping[str, Array]:
+        """Outputs for a batch on the host.
+
+        Raises:
+            VimDeployError: VIM-415 (not this input), VIM-905 (no profile takes the batch), VIM-906
+                (memory), VIM-904 (TensorRT or CUDA failed).
+        """
+        check_input(self.input, image)
+        with self._lane(image.shape) as lane:
+            values = lane.run(image)
+        return {name: values[name] for name in self.outputs}
+
+    def _run_parts(self, image: Array) -> dict[Place, Array]:
+        """As ``run``; what the engine cannot give out is VIM-904."""
+        check_input(self.input, image)
+        names = dict.fromkeys(item.name for item in self._inner if item.how == DEBUG)
+        with self._lane(image.shape) as lane:
+            values = lane.run_inner(image, tuple(names)) if names else lane.run(image)
+        return {item.place: item.tensor.read(values[item.name]) for item in self._inner}
+
+    def run_device(
+        self,
+        image: Any,  # noqa: ANN401 - any array on the GPU
+        outputs: Mapping[str, Any] | None = None,
+        stream: int | None = None,
+    ) -> Mapping[str, Any]:
+        """Outputs for a batch that is on the GPU; nothing is copied.
+
+        Args:
+            image: dense array with DLPack or ``__cuda_array_interface__``, of the input's dtype and
+                shape.
+            outputs: arrays to write to, by name, one for each output; None makes new ones
+                (``DeviceArray``).
+            stream: a CUDA stream (in PyTorch ``torch.cuda.current_stream().cuda_stream``) that the
+                work is enqueued on; the call returns before it is done, and image and outputs
+                have to stay until then. None takes a stream of the runner's and waits.
+
+        Returns:
+            The output arrays by name.
+
+        Raises:
+            VimDeployError: as ``run``; VIM-415 also for an output that does not fit.
+        """
+        refuse_diagnosis(self._inner, self._path, "run on arrays of the GPU")
+        self._cuda.use()
+        with self._lane(_shape_of(image)) as lane:
+            ours = lane.stream if stream is None else stream
+            source = view_of(image, self._cuda, ours, name=repr(self.input.name))
+            _check_view(self.input, source)
+            shapes = lane.prepare(source.shape)
+            results = self._outputs(outputs, shapes)
+            addresses = {self.input.name: source.pointer}
+            kept = [source.owner]
+            for tensor in self._engine.outputs:
+                spec = TensorSpec(tensor.name, tensor.dtype, shapes[tensor.name])
+                view = view_of(results[tensor.name], self._cuda, ours, name=repr(tensor.name))
+                _check_view(spec, view)
+                addresses[tensor.name] = view.pointer
+                kept.append(view.owner)
+            lane.run_at(addresses, ours, wait=stream is None)
+        return results
+
+    def _outputs(
+        self, given: Mapping[str, Any] | None, shapes: Mapping[str, Shape]
+    ) -> dict[str, Any]:
+        if given is None:
+            return {
+                tensor.name: DeviceArray(self._cuda, tensor.dtype, shapes[tensor.name])
+                for tensor in self._engine.outputs
+            }
+        if set(given) != set(self.outputs):
+            raise VimDeployError(
+                "VIM-415",
+                "the output arrays are not those of the engine",
+                why=f"given {sorted(given)}, the engine has {sorted(self.outputs)}",
+                fix="give one array for each output",
+            )
+        return dict(given)
+
+    def device_seconds(self) -> float | None:
+        """GPU time of the latest ``run`` to end, copies not included; None without ``timed``."""
+        with self._condition:
+            return self._free[-1].device_seconds if self._free else None
+
+    def memory(self) -> DeviceMemory:
+        """What the runner takes of the GPU's memory."""
+        self._cuda.use()
+        free, total = self._cuda.memory()
+        return DeviceMemory(
+            engine=self._engine_bytes,
+            context=context_bytes(self._engine.engine),
+            contexts=len(self._lanes),
+            buffers=sum(lane.buffer_bytes for lane in self._lanes),
+            free=free,
+            total=total,
+        )
+
+    @contextmanager
+    def _lane(self, shape: Shape) -> Iterator[Lane]:
+        """A free lane, one that has this shape already if there is one."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._free or self._closed)
+            if self._closed:
+                raise VimDeployError(
+                    "VIM-202", "the runner was closed", fix="open the engine again"
+                )
+            lane = next((item for item in self._free if item.shape == shape), self._free[0])
+            self._free.remove(lane)
+        try:
+            self._cuda.use()
+            yield lane
+        finally:
+            with self._condition:
+                # To the end, so that the lane unused for longest takes the next new shape.
+                self._free.append(lane)
+                self._condition.notify_all()
+
+    def close(self) -> None:
+        """Wait for running calls, then give everything back; a second call does nothing."""
+        with self._condition:
+            if self._closed:
+                return
+            self._closed = True
+            self._condition.notify_all()
+            self._condition.wait_for(lambda: len(self._free) == len(self._lanes))
+        self._release()
+
+    def _release(self) -> None:
+        self._closed = True
+        lanes, self._lanes, self._free = self._lanes, [], []
+        first: VimDeployError | None = None
+        for lane in lanes:
+            try:
+                lane.close()
+            except VimDeployError as error:
+                first = first or error
+        loaded, self._loaded = self._loaded, None
+        if loaded is not None:
+            loaded.close()
+        if first is not None:
+            raise first
+
+    def __enter__(self) -> TrtRunner:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.close()
+        except VimDeployError:
+            # After an error of the GPU everything that follows fails as well; the first counts.
+            if kind is None:
+                raise
+
+
+def _require_shareable(loaded: LoadedEngine, contexts: int) -> None:
+    """TensorRT 8.6 gives a profile to one context at a time."""
+    if contexts > 1 and str(loaded.module.__version__).startswith("8."):
+        raise VimDeployError(
+            "VIM-202",
+            f"{contexts} contexts were asked for, and TensorRT 8.6 runs one",
+            why="there, a profile belongs to one execution context at a time",
+            fix="use one context, or TensorRT 10",
+        )
+
+
+def _shape_of(image: Any) -> Shape:  # noqa: ANN401
+    return tuple(int(size) for size in getattr(image, "shape", ()))
+
+
+def _check_view(spec: TensorSpec, view: DeviceView) -> None:
+    """VIM-415 when memory on the GPU has another dtype or shape."""
+    fits = len(spec.shape) == len(view.shape) and all(
+        isinstance(wanted, str) or wanted == found
+        for wanted, found in zip(spec.shape, view.shape, strict=True)
+    )
+    if view.dtype != spec.dtype or not fits or 0 in view.shape:
+        raise VimDeployError(
+            "VIM-415",
+            f"{spec.name!r} does not take this array",
+            why=f"found {view.dtype} {list(view.shape)}, expected {spec.dtype} {list(spec.shape)}",
+            fix="convert it on the GPU first, or look at the runner's input and outputs",
+        )

@@ -1,0 +1,194 @@
+"""PyTorch runner: the reference of every comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from vim_deploy.model import scan_op
+from vim_deploy.model.heads import DeployedModel, example_input
+from vim_deploy.model.inner_outputs import inner_outputs
+from vim_deploy.places import Place
+from vim_deploy.plugin.kernels import ScanLibrary, selective_scan_params
+from vim_deploy.runtimes.base import Array, check_input
+from vim_deploy.specs import Precision, TensorSpec
+
+
+class ModuleRunner:
+    """Runs any module with one image input eagerly on the CPU.
+
+    Args:
+        module: with weights, in eval mode.
+        spec: of its input.
+        outputs: names of what it returns, a tensor or a tuple of them.
+        precision: what it computes in, for the name.
+        threads: threads inside one operator while running; None for PyTorch's own setting. The
+            scan makes many small calls, and on a busy machine their threads wait for each other:
+            one thread is then many times faster than two.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        spec: TensorSpec,
+        outputs: tuple[str, ...],
+        precision: Precision = "fp32",
+        threads: int | None = None,
+    ) -> None:
+        self._module = module
+        self._input = spec
+        self._outputs = outputs
+        self._precision = precision
+        self._threads = threads
+
+    @property
+    def name(self) -> str:
+        typed = "" if self._precision == "fp32" else f" {self._precision}"
+        return f"PyTorch {torch.__version__} CPU{typed}"
+
+    @property
+    def input(self) -> TensorSpec:
+        return self._input
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return self._outputs
+
+    def run(self, image: Array) -> Mapping[str, Array]:
+        check_input(self._input, image)
+        with _threads(self._threads), torch.inference_mode():
+            result = self._module(torch.from_numpy(image))
+        values = result if isinstance(result, tuple) else (result,)
+        return {name: value.numpy() for name, value in zip(self.outputs, values, strict=True)}
+
+
+class TorchRunner(ModuleRunner):
+    """The reference: a Vim module with its preparation and head.
+
+    Args:
+        module: with weights.
+        precision, threads: as for ``ModuleRunner``.
+    """
+
+    def __init__(
+        self, module: DeployedModel, precision: Precision = "fp32", threads: int | None = None
+    ) -> None:
+        example = example_input(module.model.config, module.preprocess, 1)
+        dtype = str(example.dtype).removeprefix("torch.")
+        spec = TensorSpec("image", dtype, ("batch", *example.shape[1:]))
+        super().__init__(module, spec, module.head.output_names, precision, threads)
+        self._deployed = module
+
+    def parts(self, image: Array) -> Mapping[Place, Array]:
+        """The module's inner tensors for one batch, float32, in order of computation."""
+        check_input(self._input, image)
+        with _threads(self._threads):
+            found = inner_outputs(self._deployed, torch.from_numpy(image))
+        return {where: value.numpy() for where, value in found.items()}
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """PyTorch's threads inside one operator; None leaves them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def launch_scan(
+    kernels: ScanLibrary,
+    u: Tensor,
+    dt: Tensor,
+    a: Tensor,
+    bc: Tensor,
+    d_skip: Tensor,
+    dt_bias: Tensor,
+    z: Tensor | None,
+    *,
+    reverse: bool,
+    delta_softplus: bool,
+    b_off: int,
+    c_off: int,
+    z_off: int,
+    stream: int = 0,
+) -> Tensor:
+    """One scan direction by the plugin library's kernel; meaning as in ``scan.selective_scan``.
+
+    Args:
+        kernels: the library.
+        stream: CUDA stream to enqueue on; the result is there when the stream gets to it.
+
+    Returns:
+        y T[B,L,D], on the device of ``u``.
+
+    Raises:
+        VimDeployError: VIM-415 (a tensor does not fit), VIM-904 (CUDA refused).
+    """
+    y = torch.empty_like(u, memory_format=torch.contiguous_format)
+    params = selective_scan_params(
+        u := u.contiguous(),
+        dt := dt.contiguous(),
+        a := a.contiguous(),
+        bc := bc.contiguous(),
+        d_skip := d_skip.contiguous(),
+        dt_bias := dt_bias.contiguous(),
+        z := None if z is None else z.contiguous(),
+        y,
+        reverse=reverse,
+        delta_softplus=delta_softplus,
+        b_off=b_off,
+        c_off=c_off,
+        z_off=z_off,
+    )
+    size = kernels.workspace_bytes(params)
+    workspace = torch.empty(size, dtype=torch.uint8, device=u.device)
+    kernels.launch(params, workspace=workspace.data_ptr() if size else 0, stream=stream)
+    return y
+
+
+def use_scan_kernels(kernels: ScanLibrary) -> None:
+    """From now on, scans of CUDA tensors in this process run on the plugin library's kernels.
+
+    The module itself does not change: its scan operator gets an implementation for CUDA. PyTorch's
+    allocator reuses the copies made here only in stream order, so they need not be kept.
+    """
+
+    @scan_op.selective_scan.register_kernel("cuda")
+    def _(
+        u: Tensor,
+        dt: Tensor,
+        a: Tensor,
+        bc: Tensor,
+        d_skip: Tensor,
+        dt_bias: Tensor,
+        z: Tensor,
+        reverse: bool,
+        delta_softplus: bool,
+        b_off: int,
+        c_off: int,
+        z_off: int,
+        has_z: bool,
+    ) -> Tensor:
+        with torch.cuda.device(u.device):
+            return launch_scan(
+                kernels,
+                u,
+                dt,
+                a,
+                bc,
+                d_skip,
+                dt_bias,
+                z if has_z else None,
+                reverse=reverse,
+                delta_softplus=delta_softplus,
+                b_off=b_off,
+                c_off=c_off,
+                z_off=z_off,
+                stream=torch.cuda.current_stream(u.device).cuda_stream,
+            )

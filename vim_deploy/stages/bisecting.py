@@ -1,0 +1,187 @@
+"""Bisect: which roles of which blocks must stay in float32 for a tolerance to be met."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import onnx
+
+from vim_deploy.errors import VimDeployError
+from vim_deploy.graph.precision import apply_precision, role_of
+from vim_deploy.interrupts import check
+from vim_deploy.parity.bisect import (
+    MOST_EVALUATIONS,
+    BisectReport,
+    Evaluation,
+    Progress,
+    Unit,
+    bisect,
+)
+from vim_deploy.parity.cases import Case
+from vim_deploy.parity.metrics import Tolerance, adjusted, tolerance_for
+from vim_deploy.parity.report import compare_runners, worst_of
+from vim_deploy.recipe.precision_policy import PrecisionPolicy, Rule
+from vim_deploy.runtimes.base import run_in_batches
+from vim_deploy.runtimes.onnxruntime.inner import memory_runner
+from vim_deploy.specs import Precision
+from vim_deploy.stages.opening import RunnerOptions
+from vim_deploy.stages.subjects import Subject, SubjectOptions, open_subject
+from vim_deploy.stages.verifying import VerifyOptions, live_cases
+
+#: Images that are run at once; only memory and time depend on it.
+_BATCH = 4
+
+
+def bisect_precision(
+    source: str,
+    against: str | None = None,
+    options: VerifyOptions | None = None,
+    subject: SubjectOptions | None = None,
+    most: int = MOST_EVALUATIONS,
+    command: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> BisectReport:
+    """The smallest set of roles and blocks to keep in float32 that meets the tolerance.
+
+    The typed graph is made in memory for every trial, exactly as ``export`` types it, and run in
+    ONNX Runtime with every rounding explicit; the reference is the float32 module.
+
+    Args:
+        source: an exported file, or a checkpoint, hub address, recipe or variant.
+        against: the checkpoint of a file.
+        options: inputs and tolerance.
+        subject: precision, and how to read a checkpoint.
+        most: trials to spend at most.
+        command: for the report.
+        progress: told of every trial.
+
+    Raises:
+        VimDeployError: VIM-203 (nothing to bisect in float32, options without effect), VIM-704
+            (not even float32 meets the tolerance), as ``open_subject``.
+    """
+    options, chosen = options or VerifyOptions(), subject or SubjectOptions()
+    _check(options, chosen)
+    with open_subject(source, against, chosen, RunnerOptions()) as found:
+        precision = found.info.precision
+        if precision == "fp32":
+            raise VimDeployError(
+                "VIM-203",
+                f"{found.name} is float32 already: there is nothing to bisect",
+                fix="add --precision fp16 or bf16",
+            )
+        limits = options.tolerance or tolerance_for(precision)
+        tolerance = adjusted(limits, options.limits)
+        trial = _Trial(found, precision, options, tolerance)
+        bisection = bisect(trial.units, trial.evaluate, most, progress)
+        if bisection is None:
+            raise _hopeless(trial, tolerance)
+        return BisectReport(
+            found.name,
+            precision,
+            trial.reference,
+            trial.candidate,
+            tolerance,
+            bisection,
+            tuple(command),
+        )
+
+
+def _check(options: VerifyOptions, chosen: SubjectOptions) -> None:
+    unused = {
+        "--twin": options.twin,
+        "--per-block": options.per_block,
+        "--batches": options.batches is not None,
+        "--precision-policy": chosen.precision_policy is not None,
+        "--provider": options.runner != RunnerOptions(),
+    }
+    for option, given in unused.items():
+        if given:
+            raise VimDeployError(
+                "VIM-203",
+                f"{option} has no effect on --bisect",
+                why="it makes policies of its own and runs them in ONNX Runtime on the CPU",
+                fix="leave it out",
+            )
+
+
+def _hopeless(trial: _Trial, tolerance: Tolerance) -> VimDeployError:
+    everything = trial.evaluate(frozenset(trial.units))
+    return VimDeployError(
+        "VIM-704",
+        f"{trial.name} does not meet the tolerance even in float32",
+        why=f"{everything.why} (relative L2 {everything.relative_l2:.3g}; allowed: "
+        f"{tolerance.limits()})",
+        fix="widen the limits; or, if float32 should agree, find the fault with --ladder",
+    )
+
+
+class _Trial:
+    """Typed graphs of one model with other policies, and how far they are from the module."""
+
+    def __init__(
+        self, subject: Subject, precision: Precision, options: VerifyOptions, tolerance: Tolerance
+    ) -> None:
+        from vim_deploy.graph.export_graph import finish_graph, named_trace
+        from vim_deploy.runtimes.torch.runner import TorchRunner
+
+        self.name, self.precision, self.tolerance = subject.name, precision, tolerance
+        self.io_precision = subject.info.io_precision
+        # One thread: PyTorch's scan makes many small calls (``ModuleRunner``).
+        runner = TorchRunner(subject.module, threads=1)
+        self.reference, self.candidate = runner.name, ""
+        cases = live_cases(runner.input, subject.info, options, stored=False)
+        self.cases: list[Case] = [
+            dataclasses.replace(case, stored=run_in_batches(runner, case.images, _BATCH))
+            for case in cases
+        ]
+        plain: dict[str, Any] = {
+            "precision": "fp32", "io_precision": "fp32", "precision_policy": {}
+        }  # fmt: skip
+        info = dataclasses.replace(subject.info, **plain)
+        traced = named_trace(subject.module, None)
+        self.plain = finish_graph(traced, subject.module.model.config, info).model
+        self.units = units_of(self.plain)
+
+    def evaluate(self, kept: frozenset[Unit]) -> Evaluation:
+        """The model that keeps these units, compared with the module."""
+        check()
+        model = self._copy()
+        try:
+            apply_precision(model, self.precision, policy_of(kept), self.io_precision)
+        except VimDeployError as error:
+            if error.code == "VIM-505":
+                return Evaluation(False, float("inf"), f"{error.message}: {error.why}")
+            if error.code != "VIM-203":
+                raise
+            # Nothing is left to type: that is the float32 graph.
+            model = self._copy()
+        with memory_runner(model, "typed.onnx") as runner:
+            self.candidate = runner.name
+            results = compare_runners(None, runner, self.cases, (_BATCH,), self.tolerance)
+        return Evaluation.of(worst_of(results)[1])
+
+    def _copy(self) -> onnx.ModelProto:
+        model = onnx.ModelProto()
+        model.CopyFrom(self.plain)
+        return model
+
+
+def units_of(model: onnx.ModelProto) -> tuple[Unit, ...]:
+    """Every role of every block that ``model`` has, in order of its nodes."""
+    found: dict[Unit, None] = {}
+    for node in model.graph.node:
+        role, block = role_of(node.name)
+        if role is not None:
+            found[Unit(role, block)] = None
+    return tuple(found)
+
+
+def policy_of(kept: frozenset[Unit]) -> PrecisionPolicy:
+    """A policy that keeps exactly these."""
+    rules = [
+        Rule((unit.role,), None if unit.block is None else ((unit.block, unit.block),), "")
+        for unit in kept
+    ]
+    return PrecisionPolicy(tuple(rules))

@@ -1,0 +1,185 @@
+"""Deploy: export, verify and build in one go, into a numbered work folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import vim_deploy
+from vim_deploy.artifact.profiles import ProfileOptions
+from vim_deploy.artifact.record import EngineRecord
+from vim_deploy.errors import VimDeployError
+from vim_deploy.files import output_errors
+from vim_deploy.log import get_logger
+from vim_deploy.parity.metrics import tolerance_for
+from vim_deploy.parity.report import ParityReport
+from vim_deploy.recipe.catalog import find_recipe, names_recipe
+from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.runtimes.building.process import ProgressCallback
+from vim_deploy.runtimes.choose import AUTO
+from vim_deploy.runtimes.tensorrt.options import TrtOptions
+from vim_deploy.stages.building import build_engine, checked_runtime
+from vim_deploy.stages.exporting import ExportOptions, ExportResult, export, require_torch
+from vim_deploy.stages.reporting import prepare_report, provenance, write_run
+from vim_deploy.stages.verifying import VerifyOptions, verify
+
+_log = get_logger(__name__)
+
+WORK_FOLDER = Path("vim-deploy-work")
+#: Work folders are numbered with this many digits; a run never reuses one.
+_DIGITS = 3
+
+
+@dataclass(frozen=True)
+class DeployResult:
+    """What a run made. ``engine`` is None when none was asked for, or ``failure`` came before."""
+
+    folder: Path
+    export: ExportResult
+    parity: ParityReport
+    engine: EngineRecord | None
+    seconds: dict[str, float]
+    failure: VimDeployError | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able form, as in ``deploy.json``."""
+        return {
+            "tool": f"vim-deploy {vim_deploy.__version__}",
+            "folder": str(self.folder),
+            "onnx": self.export.path.name,
+            "export": self.export.info.as_dict(),
+            "notes": list(self.export.notes),
+            "parity": self.parity.as_dict(),
+            "engine": self.engine.as_dict() if self.engine else None,
+            "seconds": {stage: round(value, 3) for stage, value in self.seconds.items()},
+            "failure": self.failure.as_dict() if self.failure else None,
+        }
+
+
+def deploy(
+    request: ModelRequest | str,
+    work: Path = WORK_FOLDER,
+    *,
+    options: ExportOptions | None = None,
+    images: Path | None = None,
+    engine: bool = True,
+    runtime: str = AUTO,
+    profiles: ProfileOptions | None = None,
+    compute_capabilities: Sequence[str] = (),
+    trt_options: TrtOptions | None = None,
+    progress: ProgressCallback | None = None,
+    report: Path | None = None,
+    command: Sequence[str] = (),
+) -> DeployResult:
+    """Export, verify against PyTorch and build, stopping at the first stage that fails.
+
+    Args:
+        request: what to load; a str is its ``source``.
+        work: folder in which a new numbered one is made.
+        images: pictures to verify on, instead of random ones.
+        options, runtime, profiles, compute_capabilities, trt_options, progress: as in the stages.
+        engine: whether to build one.
+        report: folder for ``deploy.html``, ``deploy.md`` and ``deploy.json``; written too when a
+            stage after the export fails.
+        command: for the records.
+
+    Raises:
+        VimDeployError: of any stage; what earlier stages made stays in the folder.
+    """
+    # What is missing is better known before the minutes of the first stages.
+    require_torch()
+    if report is not None:
+        prepare_report(report)
+    if engine:
+        checked_runtime(runtime, compute_capabilities, trt_options)
+    if isinstance(request, str):
+        request = ModelRequest(request)
+    folder = _new_folder(work, Path(request.source).stem)
+    _log.info("working in %s", folder)
+    seconds: dict[str, float] = {}
+    clock = time.perf_counter()
+    exported = export(request, folder / "model.onnx", options)
+    seconds["export"] = time.perf_counter() - clock
+
+    clock = time.perf_counter()
+    against = _reference_of(request, exported)
+    parity = verify(exported.path, against, _verify_options(request, exported, images), command)
+    parity.write(folder / "parity.json")
+    seconds["verify"] = time.perf_counter() - clock
+
+    record = None
+    try:
+        parity.require_passed()
+        if engine:
+            clock = time.perf_counter()
+            record = build_engine(
+                exported.path,
+                folder / "model.plan",
+                runtime=runtime,
+                profiles=profiles,
+                compute_capabilities=compute_capabilities,
+                options=trt_options,
+                progress=progress,
+                command=command,
+            )
+            seconds["build-engine"] = time.perf_counter() - clock
+    except VimDeployError as error:
+        _write(DeployResult(folder, exported, parity, None, seconds, error), against, report)
+        raise
+    result = DeployResult(folder, exported, parity, record, seconds)
+    _write(result, against, report)
+    return result
+
+
+def _write(result: DeployResult, against: str, report: Path | None) -> None:
+    """``deploy.json`` into the work folder, and all three files into the report's."""
+    about = provenance(against)
+    value = {**result.as_dict(), "environment": about["environment"]}
+    value["parity"] = {**value["parity"], "against": about["against"]}
+    write_run("deploy", value, result.folder, pages=False)
+    if report is not None:
+        write_run("deploy", value, report, pages=True)
+
+
+def _verify_options(
+    request: ModelRequest, exported: ExportResult, images: Path | None
+) -> VerifyOptions:
+    """Pictures or random images, and the tolerance of the recipe or the precision."""
+    recipe = find_recipe(request.source) if names_recipe(request.source) else None
+    tolerance = tolerance_for(exported.info.precision, recipe.tolerances if recipe else None)
+    return VerifyOptions(images=images, tolerance=tolerance)
+
+
+def _reference_of(request: ModelRequest, exported: ExportResult) -> str:
+    """What PyTorch is to be loaded from: the same weights as the export."""
+    checkpoint = exported.info.checkpoint
+    if checkpoint.part == "seeded":
+        return checkpoint.name
+    from vim_deploy.model.load import checkpoint_of
+
+    return checkpoint_of(request)
+
+
+def _new_folder(work: Path, stem: str) -> Path:
+    """``work/NNN-stem`` with the next free number; two runs never get the same one."""
+    name = "".join(char if char.isalnum() or char in "-_." else "-" for char in stem) or "model"
+    with output_errors(work, "--work"):
+        work.mkdir(parents=True, exist_ok=True)
+        taken = [int(path.name[:_DIGITS]) for path in work.iterdir() if _is_numbered(path)]
+        for number in range(max(taken, default=0) + 1, 10**_DIGITS):
+            folder = work / f"{number:0{_DIGITS}d}-{name}"
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                continue
+            return folder
+    raise VimDeployError(
+        "VIM-304", f"{work} has no free number left", fix="choose another folder with --work"
+    )
+
+
+def _is_numbered(path: Path) -> bool:
+    return path.is_dir() and path.name[:_DIGITS].isdecimal() and path.name[_DIGITS:][:1] == "-"

@@ -1,0 +1,347 @@
+"""Export: a checkpoint, hub address or recipe becomes one checked ONNX file."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import vim_deploy
+from vim_deploy.artifact import metadata
+from vim_deploy.artifact.storage import data_path, is_large, model_output, owned_data
+from vim_deploy.errors import VimDeployError, missing_package
+from vim_deploy.files import (
+    remove_leftovers,
+    settings_hash,
+    sha256_of,
+    single_writer,
+)
+from vim_deploy.graph.activations import Activations
+from vim_deploy.graph.passes.report import PassReport
+from vim_deploy.graph.precision import PrecisionReport, require_io_precision
+from vim_deploy.graph.verify import GraphSummary, summarize
+from vim_deploy.log import get_logger
+from vim_deploy.parity.cases import random_case
+from vim_deploy.parity.metrics import Tolerance, tolerance_for
+from vim_deploy.parity.report import ParityReport, compare_runners
+from vim_deploy.ranges import BATCH, OPSET, require_all
+from vim_deploy.recipe.model_config import ModelConfig
+from vim_deploy.recipe.precision_policy import default_policy, load_policy
+from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.runtimes.onnxruntime import capability as ort
+from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
+from vim_deploy.specs import ExportInfo, GraphForm, Precision, ScanBody
+
+if TYPE_CHECKING:
+    import onnx
+
+    from vim_deploy.model.heads import DeployedModel
+    from vim_deploy.model.loaded import LoadedModel
+
+_log = get_logger(__name__)
+
+#: Batch sizes that a check runs: one, an odd one, and never the one the trace used.
+CHECK_BATCHES = (1, 3)
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How to export.
+
+    ``batch`` is a fixed batch size, or None for a dynamic one. ``graph`` is the form of the graph
+    (``vim_deploy.specs.GraphForm``), ``scan_body`` that of the scan ops' functions (``ScanBody``),
+    ``dump_passes`` a folder for the graph before and after each fusion pass. ``precision`` types
+    weights and activations, apart from what the file ``precision_policy`` (None: the shipped one)
+    keeps in float32; ``io_precision`` the inputs and outputs. ``head`` None gives logits, or the
+    feature maps of a model without classes. ``check`` compares the file with PyTorch in ONNX
+    Runtime before it is put in place.
+    """
+
+    batch: int | None = None
+    graph: GraphForm = "fused"
+    scan_body: ScanBody = "scan"
+    dump_passes: Path | None = None
+    precision: Precision = "fp32"
+    precision_policy: Path | None = None
+    io_precision: Precision = "fp32"
+    opset: int = 18
+    preprocess: str = "none"
+    head: str | None = None
+    check: bool = True
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        """VIM-202 for a number that nobody can mean."""
+        require_all(self, batch=BATCH, opset=OPSET)
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """An exported file.
+
+    ``parity`` is None when nothing was checked, and ``notes`` say why. ``passes`` are the reports
+    of the fusion passes, none for a base graph or a file that was up to date; ``precision`` is the
+    report of the typing and ``activations`` their sizes, None for the latter.
+    """
+
+    path: Path
+    info: ExportInfo
+    summary: GraphSummary
+    parity: ParityReport | None
+    notes: tuple[str, ...]
+    seconds: float
+    up_to_date: bool = False
+    passes: tuple[PassReport, ...] = ()
+    precision: PrecisionReport | None = None
+    activations: Activations | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """``path``, and the file beside it with the weights when one file cannot hold both."""
+        data = owned_data(self.path)
+        return (self.path,) if data is None else (self.path, data)
+
+
+def export(
+    request: ModelRequest | str,
+    output: Path | None = None,
+    options: ExportOptions | None = None,
+) -> ExportResult:
+    """Export a checkpoint, hub address or recipe to one ONNX file.
+
+    Args:
+        request: what to load; a str is its ``source``.
+        output: file to write; by default the source's name with ``.onnx``, in this folder.
+        options: form of the graph.
+
+    Raises:
+        VimDeployError: of every stage; nothing is written then.
+    """
+    options = options or ExportOptions()
+    _check_options(options)
+    require_torch()
+    from vim_deploy.model.load import load_model
+
+    if isinstance(request, str):
+        request = ModelRequest(request)
+    started = time.perf_counter()
+    loaded = load_model(request)
+    for note in loaded.notes:
+        _log.info("%s", note)
+    path = output or Path(f"{loaded.stem}.onnx")
+    with single_writer(path):
+        remove_leftovers(path)
+        remove_leftovers(data_path(path))
+        return _export_loaded(loaded, path, options, started)
+
+
+def _check_options(options: ExportOptions) -> None:
+    if options.dump_passes is not None and options.graph == "base":
+        raise VimDeployError(
+            "VIM-202",
+            "--dump-passes has nothing to dump for --graph base",
+            why="the passes make the fused forms out of the base graph",
+            fix="--graph fused",
+        )
+    require_io_precision(options.precision, options.io_precision)
+    if options.precision_policy is not None and options.precision == "fp32":
+        raise VimDeployError(
+            "VIM-203",
+            "--precision-policy has nothing to decide for --precision fp32",
+            why="it says what stays in float32 in a half-precision graph",
+            fix="add --precision fp16 or bf16",
+        )
+
+
+def _policy_of(options: ExportOptions, config: ModelConfig) -> dict[str, Any]:
+    """The precision policy as a file stores it; empty for fp32."""
+    if options.precision == "fp32":
+        return {}
+    path = options.precision_policy
+    policy = default_policy() if path is None else load_policy(path)
+    policy.require_blocks(config.layers_run)
+    return policy.as_dict()
+
+
+def require_torch() -> None:
+    """VIM-301 when what reads checkpoints is not installed, VIM-312 when it cannot start."""
+    for package in ("torch", "onnxscript"):
+        if importlib.util.find_spec(package) is None:
+            raise missing_package(package, "torch", "reading a checkpoint")
+    try:
+        # oneMKL asks for it when torch is imported, and ends the process when there is none.
+        os.getcwd()
+    except OSError as error:
+        raise VimDeployError(
+            "VIM-312",
+            "PyTorch does not start without a working folder",
+            why=f"the one this command was started in is gone or closed: {error.strerror}",
+            fix="cd to a folder that exists, and run it again",
+        ) from error
+
+
+def _export_loaded(
+    loaded: LoadedModel, path: Path, options: ExportOptions, started: float
+) -> ExportResult:
+    from vim_deploy.model.heads import DeployedModel, default_head, parse_head
+
+    network = loaded.module
+    if options.head is None:
+        options = replace(options, head=default_head(network.dense))
+    assert options.head is not None
+    head = parse_head(options.head, network.config, network.dense)
+    module = DeployedModel(network, loaded.image, options.preprocess, head)
+    info = export_info(loaded, options, module.preprocess)
+    if not options.force:
+        existing = _existing_export(path, info, loaded.notes, started)
+        # A dump needs the passes to run; the file they end in is the same one.
+        if existing is not None and options.dump_passes is None:
+            return existing
+    from vim_deploy.graph.export_graph import export_graph
+
+    exported = export_graph(module, info, batch=options.batch, dump=options.dump_passes)
+    model, summary, passes, typed, activations = exported
+    _check_data_place(model, path, options)
+    with model_output(model, path) as temporary:
+        tolerance = tolerance_for(info.precision, loaded.tolerances)
+        parity, notes = _check_export(temporary, path, module, info, options, tolerance)
+    if parity is not None:
+        parity = replace(parity, artifact_sha256=sha256_of(path))
+    notes = (*loaded.notes, *_not_fused(passes), *_on_weights(typed), *notes)
+    seconds = time.perf_counter() - started
+    return ExportResult(
+        path,
+        info,
+        summary,
+        parity,
+        notes,
+        seconds,
+        passes=passes,
+        precision=typed,
+        activations=activations,
+    )
+
+
+def _check_data_place(model: onnx.ModelProto, path: Path, options: ExportOptions) -> None:
+    """VIM-204 when the weights need a file of their own and somebody else's has its name."""
+    data = data_path(path)
+    if options.force or not is_large(model) or not data.exists() or owned_data(path) == data:
+        return
+    raise VimDeployError(
+        "VIM-204",
+        f"{data} exists and is not part of an export to {path.name}",
+        why="the weights are more than one ONNX file holds (2 GiB) and would be written there",
+        fix="add --force to replace it, or choose another output with -o",
+    )
+
+
+def _not_fused(passes: tuple[PassReport, ...]) -> tuple[str, ...]:
+    """One sentence for each reason why something stayed as it was."""
+    places: dict[str, set[str]] = {}
+    for report in passes:
+        for refusal in report.refused:
+            places.setdefault(refusal.reason, set()).add(refusal.place)
+    return tuple(
+        f"not fused: {reason} ({len(found)} places, first {min(found)})"
+        for reason, found in places.items()
+    )
+
+
+def _on_weights(typed: PrecisionReport) -> tuple[str, ...]:
+    """What the precision did to the graph against the user's expectation."""
+    notes = [f"kept in float32: {what}" for what in typed.kept]
+    small = sorted(typed.weights, key=lambda weight: -weight.subnormal / weight.elements)
+    if small:
+        worst = small[0]
+        notes.append(
+            f"{len(small)} weights hold values that lost bits below {typed.precision}'s normal "
+            f"range; most: {worst.name}, {worst.subnormal} of {worst.elements}, "
+            f"{worst.vanished} became 0"
+        )
+    return tuple(notes)
+
+
+def export_info(loaded: LoadedModel, options: ExportOptions, preprocess: Any) -> ExportInfo:  # noqa: ANN401
+    """The file's own description; its hash covers everything that decides the bytes."""
+    values: dict[str, Any] = {
+        "model": loaded.name,
+        "model_config": loaded.module.config.as_dict(),
+        "checkpoint": loaded.checkpoint,
+        "image": loaded.image,
+        "preprocess": preprocess,
+        "head": options.head,
+        "graph": options.graph,
+        "precision": options.precision,
+        "io_precision": options.io_precision,
+        "precision_policy": _policy_of(options, loaded.module.config),
+        "opset": options.opset,
+        "pos_embed": loaded.pos_embed,
+        "tool_version": vim_deploy.__version__,
+        "labels": loaded.labels,
+        "scan_body": options.scan_body,
+        "dense": {} if loaded.module.dense is None else loaded.module.dense.as_dict(),
+    }
+    info = ExportInfo(**values, settings_hash="")
+    digest = settings_hash({**info.as_dict(), "batch": options.batch})
+    return ExportInfo(**values, settings_hash=digest)
+
+
+def _existing_export(
+    path: Path, info: ExportInfo, notes: tuple[str, ...], started: float
+) -> ExportResult | None:
+    """The file at ``path`` if it was made with these settings; VIM-204 if with others."""
+    if not path.exists():
+        return None
+    why = "it is not a file that vim-deploy made"
+    try:
+        model = metadata.load_model(path)
+        found = metadata.find(model)
+    except VimDeployError as error:
+        why, found = error.message, None
+    if found is not None and found.settings_hash == info.settings_hash:
+        summary = summarize(model, ModelConfig.from_dict(found.model_config).layers_run)
+        seconds = time.perf_counter() - started
+        return ExportResult(path, found, summary, None, notes, seconds, up_to_date=True)
+    if found is not None:
+        why = "it differs in " + ", ".join(_differences(found.as_dict(), info.as_dict()))
+    raise VimDeployError(
+        "VIM-204",
+        f"{path} exists and was made with other settings",
+        why=why,
+        fix="add --force to replace it, or choose another output with -o",
+    )
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    names = [key for key in new if key != "settings_hash" and old.get(key) != new[key]]
+    return names or ["the batch size"]
+
+
+def _check_export(
+    written: Path,
+    path: Path,
+    module: DeployedModel,
+    info: ExportInfo,
+    options: ExportOptions,
+    tolerance: Tolerance,
+) -> tuple[ParityReport | None, tuple[str, ...]]:
+    """Compare the written file with the module; the reason when that was not done."""
+    if not options.check:
+        return None, ("not checked against PyTorch: --no-check",)
+    if not ort.is_installed():
+        return None, ("not checked against PyTorch: onnxruntime is not installed",)
+    from vim_deploy.runtimes.torch.runner import TorchRunner
+
+    reference, candidate = TorchRunner(module, threads=1), OrtRunner(written)
+    batches = CHECK_BATCHES if options.batch is None else (options.batch,)
+    case = random_case(candidate.input, info.preprocess, max(batches))
+    results = compare_runners(reference, candidate, [case], batches, tolerance)
+    report = ParityReport(
+        path.name, sha256_of(written), reference.name, candidate.name, tolerance, results
+    )
+    report.require_passed()
+    return report, ()

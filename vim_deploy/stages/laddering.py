@@ -1,0 +1,346 @@
+"""Verify by rungs: PyTorch, its typed twin, base, fused and typed graph, the file, the engine."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vim_deploy.artifact.engine_file import is_engine
+from vim_deploy.errors import ExitCode, VimDeployError
+from vim_deploy.files import sight
+from vim_deploy.interrupts import check
+from vim_deploy.parity.blocks import BlockReport, part_limit
+from vim_deploy.parity.cases import Case
+from vim_deploy.parity.ladder import Ladder, Rung
+from vim_deploy.parity.metrics import Tolerance, adjusted, compare, tolerance_for
+from vim_deploy.parity.report import CaseResult, ParityReport, compare_runners
+from vim_deploy.recipe.precision_policy import PrecisionPolicy
+from vim_deploy.runtimes.base import Runner, run_in_batches
+from vim_deploy.runtimes.onnxruntime.inner import PartSource, memory_runner, onnx_parts
+from vim_deploy.runtimes.onnxruntime.runner import TENSORRT
+from vim_deploy.specs import ExportInfo
+from vim_deploy.stages.part_check import (
+    check_parts,
+    dt_rank_of,
+    fixed_batch,
+    require_parts,
+    runner_parts,
+)
+from vim_deploy.stages.subjects import Subject, SubjectOptions, is_artifact, open_subject
+from vim_deploy.stages.verifying import VerifyOptions, live_cases
+
+if TYPE_CHECKING:
+    import onnx
+
+    from vim_deploy.runtimes.torch.runner import TorchRunner
+
+#: Batch sizes that the rungs run: one, and one more where there are pictures for it.
+BATCHES = (1, 2)
+#: Images that PyTorch runs at once; only memory and time depend on it.
+REFERENCE_BATCH = 4
+FP32_MODULE = "PyTorch fp32"
+
+RungDone = Callable[[Rung], None]
+#: Opens the inner tensors of a rung.
+_Parts = Callable[[ExitStack], PartSource]
+
+
+def verify_ladder(
+    source: str,
+    against: str | None = None,
+    options: VerifyOptions | None = None,
+    subject: SubjectOptions | None = None,
+    command: Sequence[str] = (),
+    done: RungDone | None = None,
+) -> ParityReport:
+    """Hold every form of a model to the one that it must equal, up to the first that does not.
+
+    Args:
+        source: an exported file or engine, or a checkpoint, hub address, recipe or variant.
+        against: the checkpoint of a file or engine.
+        options: inputs, batch sizes and tolerance; with ``per_block`` the last rung is compared
+            part by part also where nothing is broken.
+        subject: what to build of a checkpoint.
+        command: for the report.
+        done: called with every rung that has been tried.
+
+    Returns:
+        The report: the results are those of the last rung, ``ladder`` has all of them, with block
+        and role where a rung with inner tensors is broken; ``blocks`` are the parts of the last
+        rung, when they were asked for and nothing is broken. ``require_passed`` raises VIM-703,
+        also where a form could not be made.
+
+    Raises:
+        VimDeployError: VIM-203, VIM-301, and VIM-4xx for a source that cannot be read.
+    """
+    options = options or VerifyOptions()
+    if options.twin:
+        raise VimDeployError(
+            "VIM-203", "--ladder compares with the twin where it must", fix="leave out --twin"
+        )
+    chosen = subject or SubjectOptions()
+    sighting = sight(Path(source))
+    if options.per_block and is_artifact(source):
+        require_parts(Path(source), options.runner.provider)
+    with open_subject(source, against, chosen, options.runner) as found:
+        _check(found, chosen)
+        climb = _Climb(found, options, Path(source) if is_artifact(source) else None, done)
+        ladder, blocks = climb.run()
+        last = ladder.rungs[-1]
+        return ParityReport(
+            artifact=found.name,
+            artifact_sha256=sighting.sha256()
+            if is_artifact(source)
+            else found.info.checkpoint.sha256,
+            reference=next(r.runner for r in ladder.rungs if r.name == last.against),
+            candidate=last.runner,
+            tolerance=last.tolerance,
+            results=last.results,
+            command=tuple(command),
+            notes=found.artifact.notes if found.artifact else (),
+            blocks=blocks,
+            ladder=ladder,
+        )
+
+
+def _check(subject: Subject, chosen: SubjectOptions) -> None:
+    """Refuse what would compare a file with forms of another precision."""
+    if subject.artifact is None or subject.artifact.info is None:
+        return
+    stored = subject.artifact.info.precision
+    if chosen.precision not in (None, stored) or chosen.precision_policy is not None:
+        raise VimDeployError(
+            "VIM-203",
+            f"{subject.name} is {stored} with a policy of its own, and its ladder leads to it",
+            fix="leave out --precision and --precision-policy, or give the checkpoint instead",
+        )
+
+
+@dataclass
+class _Step:
+    """A rung to come: what it is compared with, in which runtime, and where its parts are."""
+
+    name: str
+    against: str
+    precision: str
+    open: Callable[[ExitStack], Runner]
+    parts: _Parts | None
+
+
+class _Climb:
+    """One walk up the ladder; holds the outputs that later rungs are compared with."""
+
+    def __init__(
+        self, subject: Subject, options: VerifyOptions, path: Path | None, done: RungDone | None
+    ) -> None:
+        self.subject, self.options, self.path = subject, options, path
+        self.info = subject.info
+        self.done = done or (lambda rung: None)
+        self.typed = self.info.precision != "fp32"
+        self.config = subject.module.model.config
+        self.references: dict[str, TorchRunner] = {}
+        self.cases: dict[str, list[Case]] = {}
+        self.traced: onnx.ModelProto | None = None
+
+    def run(self) -> tuple[Ladder, BlockReport | None]:
+        """Try every rung in turn; the parts of the last one, when asked for and all is well."""
+        rungs = [self._ground()]
+        self.done(rungs[0])
+        steps = list(self._steps())
+        for number, step in enumerate(steps):
+            check()
+            with ExitStack() as stack:
+                rung, batch = self._try(step, stack)
+                rungs.append(rung)
+                self.done(rung)
+                if not rung.passed:
+                    left = tuple(later.name for later in steps[number + 1 :])
+                    blocks, note = self._parts(step, rung, batch, stack)
+                    return Ladder(tuple(rungs), left, blocks, note), None
+                if self.options.per_block and step is steps[-1]:
+                    return Ladder(tuple(rungs)), self._parts(step, rung, batch, stack)[0]
+        return Ladder(tuple(rungs)), None
+
+    def _ground(self) -> Rung:
+        """The float32 module: what everything is held to in the end."""
+        from vim_deploy.runtimes.torch.runner import TorchRunner
+
+        started = time.perf_counter()
+        # One thread: PyTorch's scan makes many small calls (``ModuleRunner``).
+        runner = TorchRunner(self.subject.module, threads=1)
+        cases = live_cases(runner.input, self.info, self.options, stored=False)
+        self._refer(FP32_MODULE, runner, cases)
+        return self._rung(FP32_MODULE, runner, "", self._limits("fp32"), (), started)
+
+    def _refer(self, name: str, runner: TorchRunner, cases: Sequence[Case]) -> None:
+        """Keep ``runner``'s outputs as what others are compared with."""
+        self.references[name] = runner
+        self.cases[name] = [
+            dataclasses.replace(case, stored=run_in_batches(runner, case.images, REFERENCE_BATCH))
+            for case in cases
+        ]
+
+    def _steps(self) -> Iterator[_Step]:
+        precision, goal = self.info.precision, FP32_MODULE
+        if self.typed:
+            goal = f"PyTorch {precision} twin"
+            yield _Step(goal, FP32_MODULE, precision, lambda _: self._twin(goal), self._twin_parts)
+        plain: dict[str, Any] = {
+            "precision": "fp32", "io_precision": "fp32", "precision_policy": {}
+        }  # fmt: skip
+        forms = [("base ONNX", dataclasses.replace(self.info, graph="base", **plain))]
+        if self.info.graph != "base":
+            forms.append((f"{self.info.graph} ONNX", dataclasses.replace(self.info, **plain)))
+        for name, info in forms:
+            yield self._graph_step(name, info, FP32_MODULE, "fp32")
+        if self.typed:
+            yield self._graph_step(f"{precision} ONNX", self.info, goal, precision)
+        artifact = self.subject.artifact
+        if artifact is not None and self.path is not None:
+            parts = None if self._hides_parts() else self._file_parts
+            yield _Step(self.path.name, goal, precision, lambda _: artifact.runner, parts)
+
+    def _graph_step(self, name: str, info: ExportInfo, against: str, precision: str) -> _Step:
+        made: list[onnx.ModelProto] = []
+
+        def run(stack: ExitStack) -> Runner:
+            made.append(self._graph(info))
+            return stack.enter_context(memory_runner(made[0], "model.onnx"))
+
+        def parts(stack: ExitStack) -> PartSource:
+            rank = dt_rank_of(self.info)
+            return stack.enter_context(onnx_parts(made[0], rank, name))
+
+        return _Step(name, against, precision, run, parts)
+
+    def _graph(self, info: ExportInfo) -> onnx.ModelProto:
+        """The form that ``info`` describes, made as an export makes it, from one trace for all."""
+        import onnx
+
+        from vim_deploy.graph.export_graph import finish_graph, named_trace
+
+        if self.traced is None:
+            self.traced = named_trace(self.subject.module, None)
+        model = onnx.ModelProto()
+        model.CopyFrom(self.traced)
+        return finish_graph(model, self.config, info).model
+
+    def _twin(self, name: str) -> Runner:
+        from vim_deploy.model.precision import typed_twin
+        from vim_deploy.runtimes.torch.runner import TorchRunner
+
+        policy = PrecisionPolicy.stored(self.info.precision_policy)
+        twin = typed_twin(self.subject.module, self.info.precision, policy)
+        runner = TorchRunner(twin, self.info.precision, threads=1)
+        self._refer(name, runner, self.cases[FP32_MODULE])
+        return runner
+
+    def _twin_parts(self, _stack: ExitStack) -> PartSource:
+        return self.references[f"PyTorch {self.info.precision} twin"].parts
+
+    def _file_parts(self, stack: ExitStack) -> PartSource:
+        artifact, path = self.subject.artifact, self.path
+        assert artifact is not None
+        assert path is not None
+        provider = self.options.runner.provider
+        return stack.enter_context(runner_parts(artifact.runner, path, provider))
+
+    def _hides_parts(self) -> bool:
+        artifact, path = self.subject.artifact, self.path
+        assert artifact is not None
+        assert path is not None
+        if is_engine(path):
+            return getattr(artifact.runner, "parts", None) is None
+        return self.options.runner.provider == TENSORRT
+
+    def _limits(self, precision: str) -> Tolerance:
+        """Limits of one precision; the user's are about the precision that the ladder leads to."""
+        tolerance = tolerance_for(precision, self.subject.tolerances)
+        if precision != self.info.precision:
+            return tolerance
+        return adjusted(self.options.tolerance or tolerance, self.options.limits)
+
+    def _try(self, step: _Step, stack: ExitStack) -> tuple[Rung, int | None]:
+        """Run and compare one rung; its fixed batch size."""
+        started, limits = time.perf_counter(), self._limits(step.precision)
+        try:
+            runner = step.open(stack)
+        except VimDeployError as error:
+            # A form that cannot be made is a broken rung; a machine that lacks something is not.
+            if error.exit_code not in (ExitCode.BAD_INPUT, ExitCode.EXPORT_FAILED):
+                raise
+            text = f"{error.code}: {error.message}" + (f" ({error.why})" if error.why else "")
+            seconds = time.perf_counter() - started
+            return Rung(step.name, "", step.against, limits, (), seconds, text), None
+        expected = self.cases[step.against]
+        if step.name in self.cases:
+            # The twin has run: later rungs are compared with its outputs.
+            results = self._compare_stored(expected, self.cases[step.name], limits)
+        else:
+            results = compare_runners(None, runner, expected, self._batches(runner), limits)
+        rung = self._rung(step.name, runner, step.against, limits, results, started)
+        return rung, fixed_batch(runner)
+
+    @staticmethod
+    def _compare_stored(
+        expected: Sequence[Case], found: Sequence[Case], limits: Tolerance
+    ) -> tuple[CaseResult, ...]:
+        return tuple(
+            CaseResult(
+                want.name,
+                min(REFERENCE_BATCH, len(want.images)),
+                tuple(
+                    compare(name, value, have.stored[name], limits)
+                    for name, value in want.stored.items()
+                ),
+            )
+            for want, have in zip(expected, found, strict=True)
+        )
+
+    def _batches(self, runner: Runner) -> tuple[int, ...]:
+        fixed = fixed_batch(runner)
+        if fixed is not None:
+            return (fixed,)
+        images = max(len(case.images) for case in self.cases[FP32_MODULE])
+        return self.options.batches or tuple(b for b in BATCHES if b <= images)
+
+    def _rung(
+        self,
+        name: str,
+        runner: Runner,
+        against: str,
+        tolerance: Tolerance,
+        results: tuple[CaseResult, ...],
+        started: float,
+    ) -> Rung:
+        return Rung(name, runner.name, against, tolerance, results, time.perf_counter() - started)
+
+    def _parts(
+        self, step: _Step, rung: Rung, batch: int | None, stack: ExitStack
+    ) -> tuple[BlockReport | None, str]:
+        """The rung part by part; without that, the reason."""
+        if rung.error:
+            return None, ""
+        if step.parts is None:
+            return None, (
+                "it gives out no inner tensors; the rungs below it hold, so the difference arose "
+                "in the build of the engine or in its runtime"
+            )
+        limit = part_limit(step.precision)
+        if step.precision == self.info.precision:
+            limit = self.options.limits.get("relative_l2", limit)
+        reference = self.references[step.against].parts
+        cases = self.cases[step.against]
+        try:
+            found = step.parts(stack)
+        except VimDeployError as error:
+            # What is broken is said first; that its parts cannot be seen comes second.
+            if rung.passed or error.code != "VIM-422":
+                raise
+            return None, f"{error.message}: {error.why}"
+        return check_parts(reference, found, cases, rung.results, limit, batch), ""

@@ -1,0 +1,300 @@
+"""Package: an artifact becomes a folder that serves it, and proves itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import vim_deploy
+from vim_deploy.errors import ExitCode, VimDeployError
+from vim_deploy.files import changed, kind_of, output_errors, settings_hash, sight
+from vim_deploy.folder_output import atomic_folder
+from vim_deploy.packaging import check as checks
+from vim_deploy.packaging import cpp
+from vim_deploy.packaging.about import CppAbout, TritonAbout, read_about
+from vim_deploy.packaging.check import Check, CheckReport, read_package
+from vim_deploy.packaging.golden import (
+    GOLDEN_NAME,
+    differences,
+    golden_input,
+    golden_outputs,
+    limits_for,
+    read_golden,
+    write_golden,
+)
+from vim_deploy.packaging.manifest import compare, own_files, read_manifest, write_manifest
+from vim_deploy.packaging.repository import TENSORRT, ServingOptions
+from vim_deploy.packaging.servable import Servable, read_servable
+from vim_deploy.packaging.triton import about, plan_repository, settings_of, write_repository
+from vim_deploy.runtimes.base import Array
+from vim_deploy.stages.opening import RunnerOptions, opened
+
+
+@dataclass(frozen=True)
+class PackageOptions:
+    """What is packaged how.
+
+    Attributes:
+        serving: how the model is served; for Triton, as are ``image`` and ``golden_from``.
+        image: of the server's container; None leaves it to whoever starts the server.
+        plugin: library of the engine, when it is not where it was built.
+        golden_from: ONNX file of the engine, whose outputs are stored where the engine does not
+            run.
+        force: replace a package of other settings.
+        target: ``triton`` or ``cpp``.
+    """
+
+    serving: ServingOptions = ServingOptions()  # noqa: RUF009 - frozen
+    image: str | None = None
+    plugin: Path | None = None
+    golden_from: Path | None = None
+    force: bool = False
+    target: str = checks.TARGET
+
+
+@dataclass(frozen=True)
+class PackageResult:
+    """A finished package: its folder, model and backend, files, and what is to be known."""
+
+    folder: Path
+    target: str
+    name: str
+    runtime: str
+    files: tuple[str, ...]
+    notes: tuple[str, ...]
+    up_to_date: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {**dataclasses.asdict(self), "folder": str(self.folder)}
+
+
+def package(
+    artifact: Path, output: Path | None = None, options: PackageOptions | None = None
+) -> PackageResult:
+    """Make a model repository for Triton from an ONNX file or engine, or a C++ project.
+
+    Args:
+        artifact: made by ``export`` or ``build_engine``.
+        output: folder to write; None for the artifact's name with ``-triton`` or ``-cpp``.
+        options: what it is made for, and how it is served.
+
+    Raises:
+        VimDeployError: VIM-202 (target), VIM-204 (the folder holds another package), VIM-304 (it
+            holds something else), errors of ``read_servable``, ``plan_repository`` and
+            ``atomic_folder``, VIM-430 (the artifact gives NaN or Inf), and of the runtime when the
+            artifact fails in it. For C++ VIM-203 (an option for Triton), and errors of
+            ``plan_cpp``.
+    """
+    options = options or PackageOptions()
+    if options.target == cpp.TARGET:
+        return _package_cpp(artifact, output, options)
+    if options.target != checks.TARGET:
+        raise VimDeployError(
+            "VIM-202",
+            f"unknown target {options.target!r}",
+            fix=f"choose {checks.TARGET} or {cpp.TARGET}",
+        )
+    servable = read_servable(artifact)
+    plan = plan_repository(
+        servable, options.serving, image=options.image or "", plugin=options.plugin
+    )
+    folder = output or artifact.with_name(artifact.name.partition(".")[0] + "-triton")
+    # Renamed as a whole in the end, which "." and "made/.." cannot be.
+    with output_errors(folder):
+        folder = Path(os.path.abspath(folder))
+    settings = settings_hash(
+        {
+            **settings_of(plan),
+            "golden": _reference_sha256(servable, options.golden_from),
+            "vim-deploy version": vim_deploy.__version__,
+        }
+    )
+    existing = _existing(folder, settings, force=options.force)
+    if existing is not None:
+        return existing
+    sighting = sight(artifact)
+    with atomic_folder(folder, own_files) as place:
+        write_repository(place, plan)
+        golden = _make_golden(place, servable, plan.config.max_batch_size, options)
+        manifest = write_manifest(
+            place,
+            checks.TARGET,
+            about(plan, golden),
+            tool_version=vim_deploy.__version__,
+            settings=settings,
+        )
+        if sighting.sha256() != servable.sha256:
+            # Replaced between its description and its copy.
+            raise changed(artifact)
+    notes = [*plan.notes, *([golden["why"]] if golden["why"] else [])]
+    return PackageResult(
+        folder, checks.TARGET, plan.config.name, plan.runtime, tuple(manifest.files), tuple(notes)
+    )
+
+
+def _package_cpp(engine: Path, output: Path | None, options: PackageOptions) -> PackageResult:
+    own = PackageOptions(plugin=options.plugin, force=options.force, target=cpp.TARGET)
+    if options != own:
+        raise VimDeployError(
+            "VIM-203",
+            "options for Triton were given, and --target is cpp",
+            why="a C++ package holds an engine, its library and its program; a program decides "
+            "itself how it runs them",
+            fix="give --plugin, --output and --force only, or --target triton",
+        )
+    plan = cpp.plan_cpp(engine, plugin=options.plugin)
+    folder = output or engine.with_name(f"{plan.name}-cpp")
+    settings = settings_hash(
+        {**cpp.settings_of(plan), "vim-deploy version": vim_deploy.__version__}
+    )
+    existing = _existing(folder, settings, force=options.force)
+    if existing is not None:
+        return existing
+    with atomic_folder(folder, own_files) as place:
+        cpp.write_cpp(place, plan)
+        manifest = write_manifest(
+            place,
+            cpp.TARGET,
+            cpp.about(plan),
+            tool_version=vim_deploy.__version__,
+            settings=settings,
+        )
+    return PackageResult(folder, cpp.TARGET, plan.name, TENSORRT, tuple(manifest.files), plan.notes)
+
+
+def _existing(folder: Path, settings: str, *, force: bool) -> PackageResult | None:
+    """The package that is there already, when it is whole and of these settings."""
+    kind = kind_of(folder)
+    with output_errors(folder):
+        if kind is None or (kind == stat.S_IFDIR and not any(folder.iterdir())):
+            return None
+    own_files(folder)
+    if force:
+        return None
+    manifest = read_manifest(folder)
+    found = compare(folder, manifest)
+    if manifest.settings_hash == settings and found.intact:
+        about: CppAbout | TritonAbout
+        if manifest.target == cpp.TARGET:
+            about = read_about(folder, manifest, CppAbout)
+        else:
+            about = read_about(folder, manifest, TritonAbout)
+        return PackageResult(
+            folder,
+            manifest.target,
+            about.name,
+            about.runtime,
+            tuple(manifest.files),
+            about.notes,
+            up_to_date=True,
+        )
+    why = "\n".join(found.sentences()) or "it was made from another artifact or other options"
+    raise VimDeployError(
+        "VIM-204",
+        f"{folder} exists and is not the package that this would make",
+        why=why,
+        fix="add --force to replace it, or choose another folder with -o",
+    )
+
+
+def _reference_sha256(servable: Servable, reference: Path | None) -> str:
+    """Hash of the ONNX file whose outputs stand for the engine's; VIM-203 when it is another."""
+    if reference is None:
+        return ""
+    record = servable.record
+    wanted = None if record is None else record.source.sha256
+    found = read_servable(reference).sha256
+    if found != wanted:
+        raise VimDeployError(
+            "VIM-203",
+            f"{reference.name} is not the ONNX file that {servable.path.name} was built from",
+            why="the artifact is an ONNX file itself"
+            if record is None
+            else f"its SHA-256 is {found}, the engine's record says {wanted}",
+            fix="leave --golden-from away, or name that file",
+        )
+    return found
+
+
+def _make_golden(
+    place: Path, servable: Servable, most: int, options: PackageOptions
+) -> dict[str, Any]:
+    """Store input and outputs; what the manifest says about them."""
+    images = golden_input(servable, most)
+    outputs: dict[str, Array] = {}
+    by, why = "", ""
+    source = options.golden_from or servable.path
+    runner_options = RunnerOptions(plugin=options.plugin if source == servable.path else None)
+    try:
+        with opened(source, runner_options) as found:
+            outputs = golden_outputs(found.runner, images)
+            by = found.runner.name
+    except VimDeployError as error:
+        if not _is_elsewhere(error):
+            raise
+        why = f"no stored outputs, because the artifact does not run here: {error.message}"
+    write_golden(place / GOLDEN_NAME, images, outputs)
+    return {
+        "file": GOLDEN_NAME,
+        "rows": len(images),
+        "outputs": sorted(outputs),
+        "made_by": by,
+        "made_from": source.name if outputs else "",
+        "tolerance": limits_for(servable.precision),
+        "why": why,
+    }
+
+
+def _is_elsewhere(error: VimDeployError) -> bool:
+    """Whether an artifact is for another machine, rather than damaged."""
+    return error.exit_code == ExitCode.ENVIRONMENT or error.code == "VIM-901"
+
+
+def check_package(folder: Path) -> CheckReport:
+    """Check a package as far as this machine can; every check that was not made is in the report.
+
+    Raises:
+        VimDeployError: VIM-425 (files damaged, missing or extra), VIM-427 (no package), VIM-428
+            (configuration), VIM-430 (NaN or Inf), VIM-701 (other outputs than the stored ones),
+            VIM-901 to VIM-903 (engine and plugin).
+    """
+    manifest = read_package(folder)
+    if manifest.target == cpp.TARGET:
+        made = tuple(cpp.check_cpp(folder, manifest))
+        engine = read_about(folder, manifest, CppAbout)
+        return CheckReport(str(folder), engine.name, engine.runtime, made)
+    found = checks.static_checks(folder, manifest)
+    about = read_about(folder, manifest, TritonAbout)
+    found.append(_check_golden(folder, about))
+    found.append(Check("server", False, "no server was started; client.py --check asks one"))
+    return CheckReport(str(folder), about.name, about.runtime, tuple(found))
+
+
+def _check_golden(folder: Path, about: TritonAbout) -> Check:
+    stored = about.golden
+    if not stored.outputs:
+        return Check("golden output", False, stored.why)
+    images, wanted = read_golden(folder / stored.file)
+    plugin = None if about.plugin is None else folder / about.plugin
+    try:
+        with opened(folder / about.artifact.path, RunnerOptions(plugin=plugin)) as runner:
+            outputs = golden_outputs(runner.runner, images)
+            by = runner.runner.name
+    except VimDeployError as error:
+        if not _is_elsewhere(error):
+            raise
+        return Check("golden output", False, f"not run here: {error.message}")
+    wrong = differences(wanted, outputs, stored.tolerance)
+    if wrong:
+        raise VimDeployError(
+            "VIM-701",
+            f"{about.name} gives other outputs than the stored ones",
+            why="\n".join(wrong) + f"\nstored by {stored.made_by}, now {by}",
+            fix="compare the versions of the runtimes; make the package again where it is served",
+        )
+    return Check("golden output", True, f"reproduced by {by}")

@@ -1,0 +1,86 @@
+"""Refit: an engine gets the weights of an ONNX file, or of a checkpoint exported the same way."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from vim_deploy.artifact.record import EngineRecord, FileIdentity
+from vim_deploy.errors import VimDeployError
+from vim_deploy.files import require_file
+from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.runtimes.building.process import ProgressCallback
+from vim_deploy.runtimes.tensorrt.options import AUTO
+from vim_deploy.runtimes.tensorrt.refit import refit_engine, refittable_record
+from vim_deploy.stages.exporting import ExportOptions, export
+
+
+def refit(
+    engine: Path,
+    source: Path,
+    output: Path | None = None,
+    *,
+    plugin: str = AUTO,
+    use_ema: bool = False,
+    progress: ProgressCallback | None = None,
+    force: bool = False,
+    command: Sequence[str] = (),
+) -> EngineRecord:
+    """Give an engine the weights of ``source``, an ONNX file or a checkpoint of the same model.
+
+    A checkpoint is exported with the options in the engine's record first, in a temporary folder.
+    Other arguments and errors as ``runtimes.tensorrt.refit.refit_engine``, and those of ``export``.
+    """
+    require_file(source, "file with the weights")
+    if source.suffix == ".onnx":
+        if use_ema:
+            raise VimDeployError(
+                "VIM-203", "--use-ema with an ONNX file", fix="it chooses weights of a checkpoint"
+            )
+        return refit_engine(
+            engine, source, output, plugin=plugin, progress=progress, force=force, command=command
+        )
+    record = refittable_record(engine)
+    with tempfile.TemporaryDirectory(prefix="vim-deploy-refit-") as folder:
+        exported = _export_like(record, source, use_ema, Path(folder) / "weights.onnx")
+        return refit_engine(
+            engine,
+            exported,
+            output,
+            plugin=plugin,
+            weights_from=FileIdentity.of(source),
+            progress=progress,
+            force=force,
+            command=command,
+        )
+
+
+def _export_like(record: EngineRecord, source: Path, use_ema: bool, path: Path) -> Path:
+    """Export a checkpoint as the engine's own ONNX file was exported."""
+    info = record.export
+    if info is None:
+        raise VimDeployError(
+            "VIM-607",
+            "the engine's record does not say how its model was exported",
+            why="its ONNX file was not made by vim-deploy",
+            fix="give an ONNX file of the same model instead of a checkpoint",
+        )
+    batch = record.inputs[0].shape[0]
+    request = ModelRequest(
+        str(source),
+        config=info.model_config,
+        use_ema=use_ema,
+        mean=info.image.mean,
+        std=info.image.std,
+        crop_ratio=info.image.crop_ratio,
+        labels=info.labels or None,
+    )
+    options = ExportOptions(
+        batch=batch if isinstance(batch, int) else None,
+        graph=info.graph,
+        opset=info.opset,
+        preprocess=info.preprocess,
+        head=info.head,
+    )
+    return export(request, path, options).path

@@ -1,0 +1,250 @@
+"""Run of a segmentation model: pictures of any size in; classes, areas, overlays and labels out."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from vim_deploy.errors import VimDeployError
+from vim_deploy.files import atomic_output, output_errors, remove_leftovers, single_writer
+from vim_deploy.images import Pixels, picture_from_file, require_picture_channels
+from vim_deploy.log import get_logger
+from vim_deploy.recipe.dense_config import DenseConfig
+from vim_deploy.recipe.model_config import ModelConfig
+from vim_deploy.runtimes.base import Array
+from vim_deploy.scene.classes import ClassArea, class_areas, palette_of
+from vim_deploy.scene.overlay import DEFAULT_OPACITY, overlay, save_labels, save_picture
+from vim_deploy.scene.segment import Scene, SceneModel, run_scenes
+from vim_deploy.scene.windows import scene_settings, settings_record
+from vim_deploy.specs import ExportInfo
+from vim_deploy.stages.opening import Opened
+from vim_deploy.stages.run_files import output_paths
+from vim_deploy.stages.run_records import (
+    FILES_KEY,
+    ImageFailure,
+    RunOptions,
+    SceneResult,
+    SegmentationResult,
+)
+
+_log = get_logger(__name__)
+
+#: What is wrong with one picture, and not with the run.
+_OF_A_PICTURE = ("VIM-411", "VIM-415", "VIM-429")
+_BORDERS = (
+    "the head labels gives classes of the model's input: at another size each pixel has the class "
+    "of the nearest, and borders are coarser than with --head logits"
+)
+
+
+def segment(
+    found: Opened,
+    info: ExportInfo,
+    files: Sequence[Path],
+    options: RunOptions,
+    batch: int,
+    artifact: str,
+) -> SegmentationResult:
+    """Run pictures through an opened segmentation model.
+
+    Args:
+        found: the artifact, opened.
+        info: what it says about itself; its head gives something for every pixel.
+        files: pictures.
+        options: of the run.
+        batch: windows at once.
+        artifact: name, for the result.
+
+    Raises:
+        VimDeployError: VIM-202, VIM-203 (options), VIM-204 (an output exists), VIM-304, VIM-305,
+            VIM-415 (the model does not take pictures); errors of the runner. A picture that cannot
+            be read or run is in the result's ``failures``.
+    """
+    job = _SceneJob(found, info, options, files)
+    with ExitStack() as stack:
+        job.run(batch, stack)
+    return job.result(artifact)
+
+
+class _SceneJob:
+    """One run over many pictures; collects results and failures, and writes as it goes."""
+
+    def __init__(
+        self, found: Opened, info: ExportInfo, options: RunOptions, files: Sequence[Path]
+    ) -> None:
+        dense = DenseConfig.from_dict(info.dense)
+        wanted = options.scene
+        self._found, self._info, self._options, self._files = found, info, options, files
+        self._settings = scene_settings(
+            dense,
+            info.image,
+            mode=wanted.mode,
+            stride=wanted.stride,
+            scale=wanted.scale,
+            pad=wanted.pad,
+        )
+        patch = ModelConfig.from_dict(info.model_config).patch_hw
+        self._model = SceneModel.of(info, dense, patch)
+        self._palette = palette_of(dense.palette, dense.num_classes)
+        require_picture_channels(info.image.channels)
+        _require_sensible(options, dense.num_classes)
+        self._overlays = self._places(wanted.overlay, "_overlay.png")
+        self._labels = self._places(wanted.save_labels, "_labels.png")
+        self._good: list[SceneResult] = []
+        self._failures: list[ImageFailure] = []
+        self._colours: dict[int, tuple[int, int, int]] = {}
+        self._coarse = False
+        # Pictures that are being run; only those to be drawn over are kept.
+        self._pictures: dict[str, Pixels] = {}
+
+    def _places(self, folder: Path | None, ending: str) -> Mapping[Path, Path]:
+        if folder is None:
+            return {}
+        return output_paths(self._files, folder, ending, force=self._options.force)
+
+    def run(self, batch: int, stack: ExitStack) -> None:
+        """Run everything; the .npz is put in place when ``stack`` is closed."""
+        stored: _LabelFile | None = None
+        for scene in run_scenes(self._found.runner, self._scenes(), self._model, batch):
+            picture = self._pictures.pop(scene.name, None)
+            if scene.failure is not None:
+                self._fail(scene.name, scene.failure)
+                continue
+            if self._options.output is not None:
+                stored = stored or _LabelFile(self._options.output, stack)
+                stored.add(scene.labels)
+            self._good.append(self._finish(scene, picture))
+        if stored is not None:
+            stored.add_names([item.file for item in self._good])
+
+    def _scenes(self) -> Iterator[Scene]:
+        for file in self._files:
+            try:
+                picture = picture_from_file(file, self._info.image.channels)
+                scene = Scene(str(file), picture, self._settings, self._model)
+            except VimDeployError as error:
+                if error.code not in _OF_A_PICTURE:
+                    raise
+                self._fail(str(file), error)
+                continue
+            if self._overlays:
+                self._pictures[scene.name] = picture
+            _log.debug("%s: %d windows", file, len(scene.windows))
+            yield scene
+
+    def _fail(self, file: str, error: VimDeployError) -> None:
+        self._failures.append(ImageFailure(file, error.code, error.message, error.why, error.fix))
+
+    def _finish(self, scene: Scene, picture: Pixels | None) -> SceneResult:
+        labels, layout = scene.labels, scene.layout
+        areas = class_areas(labels, self._info.labels, self._model.classes)
+        shown = areas[: self._options.top]
+        self._colours |= {area.index: self._palette[area.index] for area in shown}
+        self._coarse |= layout.run != layout.own
+        drawn = self._draw(Path(scene.name), labels, areas, picture)
+        return SceneResult(
+            file=scene.name,
+            top=(),
+            height=layout.own[0],
+            width=layout.own[1],
+            run_height=layout.run[0],
+            run_width=layout.run[1],
+            windows=len(scene.windows),
+            classes=len(areas),
+            areas=shown,
+            overlay=drawn[0],
+            labels=drawn[1],
+        )
+
+    def _draw(
+        self, file: Path, labels: Array, areas: Sequence[ClassArea], picture: Pixels | None
+    ) -> tuple[str | None, str | None]:
+        """Write what was asked for; the paths."""
+        place, plain = self._overlays.get(file), self._labels.get(file)
+        if place is not None and picture is not None:
+            opacity = self._options.scene.opacity
+            opacity = DEFAULT_OPACITY if opacity is None else opacity
+            _make_folder(place.parent)
+            save_picture(place, overlay(picture, labels, areas, self._palette, opacity))
+        if plain is not None:
+            _make_folder(plain.parent)
+            save_labels(plain, labels, self._palette)
+        return (
+            None if place is None else str(place),
+            None if plain is None else str(plain),
+        )
+
+    def result(self, artifact: str) -> SegmentationResult:
+        """What came out."""
+        written = self._options.output if self._good else None
+        coarse = (_BORDERS,) if self._coarse and self._model.head == "labels" else ()
+        return SegmentationResult(
+            artifact=artifact,
+            runtime=self._found.runner.name,
+            head=self._info.head,
+            images=tuple(self._good),
+            failures=tuple(self._failures),
+            output=None if written is None else str(written),
+            notes=(*self._found.notes, *coarse),
+            scene=dict(settings_record(self._settings)),
+            colours=dict(sorted(self._colours.items())),
+        )
+
+
+class _LabelFile:
+    """An .npz that is written picture by picture: ``labels_0``, ``labels_1``, ... and their names.
+
+    Closing ``stack`` puts it in place.
+    """
+
+    def __init__(self, path: Path, stack: ExitStack) -> None:
+        self._path, self._count = path, 0
+        stack.enter_context(single_writer(path))
+        remove_leftovers(path)
+        temporary = stack.enter_context(atomic_output(path))
+        self._archive = stack.enter_context(
+            zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
+        )
+
+    def add(self, labels: Array) -> None:
+        """The next picture's labels [height, width]."""
+        self._write(f"labels_{self._count}", labels)
+        self._count += 1
+
+    def add_names(self, files: Sequence[str]) -> None:
+        """The pictures' names, in the order of their labels."""
+        self._write(FILES_KEY, np.array(files))
+
+    def _write(self, key: str, array: Array) -> None:
+        with (
+            output_errors(self._path),
+            self._archive.open(f"{key}.npy", "w", force_zip64=True) as stream,
+        ):
+            np.lib.format.write_array(stream, array, allow_pickle=False)
+
+
+def _make_folder(folder: Path) -> None:
+    with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def _require_sensible(options: RunOptions, classes: int) -> None:
+    scene = options.scene
+    if scene.opacity is not None and scene.overlay is None:
+        raise VimDeployError(
+            "VIM-203",
+            "--opacity is for overlays, and none is asked for",
+            fix="add --overlay FOLDER, or leave --opacity away",
+        )
+    if scene.opacity is not None and not 0 <= scene.opacity <= 1:
+        raise VimDeployError("VIM-202", f"opacity {scene.opacity} is not valid", fix="0 to 1")
+    if options.top is not None and options.top > classes:
+        raise VimDeployError(
+            "VIM-202",
+            f"the largest {options.top} classes were asked for, and the model has {classes}",
+            fix=f"--top {classes} or fewer",
+        )

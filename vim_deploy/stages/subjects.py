@@ -1,0 +1,149 @@
+"""The model that a ladder or a bisection is about: a checkpoint's, or that of an exported file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vim_deploy.artifact.engine_file import ENGINE_SUFFIXES
+from vim_deploy.errors import VimDeployError
+from vim_deploy.recipe.precision_policy import default_policy, load_policy
+from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.recipe.schema import Tolerances
+from vim_deploy.specs import ExportInfo, Precision
+from vim_deploy.stages.exporting import ExportOptions, export_info, require_torch
+from vim_deploy.stages.opening import Opened, RunnerOptions, opened
+
+if TYPE_CHECKING:
+    from vim_deploy.model.heads import DeployedModel
+
+
+@dataclass(frozen=True)
+class SubjectOptions:
+    """What to build from the checkpoint.
+
+    Attributes:
+        precision: of the typed forms; None for the artifact's, or fp32.
+        precision_policy: file; None for the artifact's own policy, or the shipped one.
+        request: how a checkpoint that is not an artifact's is read; its ``source`` is replaced.
+    """
+
+    precision: Precision | None = None
+    precision_policy: Path | None = None
+    request: ModelRequest = field(default_factory=lambda: ModelRequest(""))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A module with weights, the export that is spoken of, and the artifact when there is one."""
+
+    name: str
+    module: DeployedModel
+    info: ExportInfo
+    artifact: Opened | None
+    tolerances: Tolerances | None = None
+
+
+def is_artifact(source: str) -> bool:
+    """Whether ``source`` is an exported file or an engine, by its suffix."""
+    return Path(source).suffix in (".onnx", *ENGINE_SUFFIXES)
+
+
+@contextmanager
+def open_subject(
+    source: str, against: str | None, options: SubjectOptions, runner: RunnerOptions
+) -> Iterator[Subject]:
+    """Load what ``source`` names; its artifact, if any, stays open until the end.
+
+    Args:
+        source: artifact, or a checkpoint, hub address, recipe or variant.
+        against: the checkpoint of an artifact; nothing for a checkpoint.
+        options: precision, and how to read a checkpoint.
+        runner: where the artifact runs.
+
+    Raises:
+        VimDeployError: VIM-203 (options that contradict), VIM-404, VIM-410 (an artifact without
+            description), VIM-420 (policy), as the loading of either.
+    """
+    require_torch()
+    if not is_artifact(source):
+        if against is not None:
+            raise VimDeployError(
+                "VIM-203",
+                f"--against {against} has no effect: {source} is a checkpoint itself",
+                fix=f"leave it out, or give the file: ARTIFACT --against {source}",
+            )
+        if runner != RunnerOptions():
+            raise VimDeployError(
+                "VIM-203",
+                "--provider, --plugin and --allow-plan-code say where a file runs",
+                why=f"{source} is a checkpoint; its forms run in PyTorch and ONNX Runtime's CPU",
+                fix="leave them out, or give the file: ARTIFACT --against CHECKPOINT",
+            )
+        yield _from_checkpoint(source, options)
+        return
+    if against is None or is_artifact(against) or Path(against).suffix == ".npz":
+        raise VimDeployError(
+            "VIM-203",
+            f"the forms that {Path(source).name} went through are made from its checkpoint",
+            fix="add --against CHECKPOINT",
+        )
+    if options.request != ModelRequest(""):
+        raise VimDeployError(
+            "VIM-203",
+            f"{Path(source).name} says itself which model it holds",
+            fix="leave out --model, --config, --image-size and the like",
+        )
+    with opened(Path(source), runner) as artifact:
+        yield _from_artifact(Path(source), artifact, against, options)
+
+
+def _from_checkpoint(source: str, options: SubjectOptions) -> Subject:
+    from vim_deploy.model.heads import DeployedModel, default_head, parse_head
+    from vim_deploy.model.load import load_model
+
+    if options.precision_policy is not None and options.precision in (None, "fp32"):
+        raise VimDeployError(
+            "VIM-203",
+            "--precision-policy has nothing to decide without --precision",
+            why="it says what stays in float32 in a half-precision graph",
+            fix="add --precision fp16 or bf16",
+        )
+    loaded = load_model(replace(options.request, source=source))
+    network = loaded.module
+    kind = default_head(network.dense)
+    head = parse_head(kind, network.config, network.dense)
+    module = DeployedModel(network, loaded.image, "none", head)
+    chosen = ExportOptions(
+        precision=options.precision or "fp32",
+        precision_policy=options.precision_policy,
+        head=kind,
+    )
+    info = export_info(loaded, chosen, module.preprocess)
+    return Subject(loaded.stem, module, info, None, loaded.tolerances)
+
+
+def _from_artifact(path: Path, artifact: Opened, against: str, options: SubjectOptions) -> Subject:
+    from vim_deploy.model.load import reference_model
+
+    info = artifact.info
+    if info is None:
+        raise VimDeployError(
+            "VIM-410",
+            f"{path.name} does not say which model it holds",
+            fix="export it with vim-deploy export; an engine needs its record NAME.plan.json "
+            "beside it",
+        )
+    module = reference_model(against, info)
+    if options.precision is not None and options.precision != info.precision:
+        # The policy belongs to the precision that the file has.
+        info = replace(info, precision=options.precision, io_precision="fp32", precision_policy={})
+    if info.precision != "fp32" and (options.precision_policy or not info.precision_policy):
+        chosen = options.precision_policy
+        policy = default_policy() if chosen is None else load_policy(chosen)
+        policy.require_blocks(module.model.config.layers_run)
+        info = replace(info, precision_policy=policy.as_dict())
+    return Subject(path.name, module, info, artifact)

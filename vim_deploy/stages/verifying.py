@@ -1,0 +1,228 @@
+"""Verify: an exported file or engine against PyTorch, another file or stored outputs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vim_deploy.artifact.engine_file import ENGINE_SUFFIXES
+from vim_deploy.errors import VimDeployError
+from vim_deploy.files import sight
+from vim_deploy.parity.blocks import part_limit
+from vim_deploy.parity.cases import Case, image_case, random_case, stored_case
+from vim_deploy.parity.metrics import Tolerance, adjusted, tolerance_for
+from vim_deploy.parity.report import ParityReport, compare_runners
+from vim_deploy.ranges import BATCH, COUNT, RANDOM, require_all
+from vim_deploy.recipe.precision_policy import PrecisionPolicy
+from vim_deploy.runtimes.base import Runner
+from vim_deploy.runtimes.tensorrt.runner import TrtRunner
+from vim_deploy.specs import ExportInfo, TensorSpec
+from vim_deploy.stages.exporting import require_torch
+from vim_deploy.stages.opening import Opened, RunnerOptions, opened
+from vim_deploy.stages.part_check import check_parts, fixed_batch, require_parts, runner_parts
+
+#: Batch sizes to run where the artifact takes any.
+DEFAULT_BATCHES = (1, 2, 5)
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """What to compare on; with nothing given, four random images.
+
+    Attributes:
+        images: file or folder of pictures.
+        image_limit: at most so many of them, in sorted order.
+        random: number of random images; None for four when there are no others.
+        batches: batch sizes to run; None for 1, 2 and 5, or what an engine's profiles are for.
+        tolerance: limits; None for those of the artifact's precision.
+        limits: single limits of ``Tolerance`` by name, over those.
+        twin: compare with the module typed as the file is, instead of the float32 one.
+        per_block: compare the inner tensors as well, on the images that came out worst.
+        runner: where the artifact runs.
+    """
+
+    images: Path | None = None
+    image_limit: int = 64
+    random: int | None = None
+    batches: tuple[int, ...] | None = None
+    tolerance: Tolerance | None = None
+    limits: Mapping[str, float] = field(default_factory=dict)
+    twin: bool = False
+    per_block: bool = False
+    runner: RunnerOptions = RunnerOptions()  # noqa: RUF009 - frozen
+
+    def __post_init__(self) -> None:
+        """VIM-202 for a number that nobody can mean, or for no batch size at all."""
+        require_all(self, image_limit=COUNT, random=RANDOM, batches=BATCH)
+        if self.batches == ():
+            raise VimDeployError("VIM-202", "--batches: one or more sizes", fix="--batches 1,2")
+
+
+def verify(
+    artifact: Path,
+    against: str,
+    options: VerifyOptions | None = None,
+    command: Sequence[str] = (),
+) -> ParityReport:
+    """Compare an exported ONNX file in ONNX Runtime, or an engine in TensorRT, with a reference.
+
+    Args:
+        artifact: ONNX file made by ``export``, or an engine made by ``build_engine``.
+        against: the checkpoint it came from (needs torch), another ONNX file or engine with the
+            same input and outputs, or an ``.npz`` with stored inputs and outputs.
+        options: inputs, batch sizes and tolerance.
+        command: for the report.
+
+    Returns:
+        The report; ``require_passed`` raises VIM-701 when a tolerance is not met, VIM-702 naming
+        the first part beyond its limit.
+
+    Raises:
+        VimDeployError: VIM-404 when the checkpoint is another one than the file was made from;
+            VIM-422 when inner tensors are asked for and a side does not show them; VIM-901 when
+            the engine does not run on this machine.
+    """
+    options = options or VerifyOptions()
+    sighting = sight(artifact)
+    if options.per_block:
+        require_parts(artifact, options.runner.provider)
+        if Path(against).suffix in (".npz", *ENGINE_SUFFIXES):
+            require_parts(Path(against))
+    largest = None if options.batches is None else max(options.batches)
+    settings = dataclasses.replace(options.runner, max_batch=largest)
+    with opened(artifact, settings) as candidate:
+        runner = candidate.runner
+        limits = options.tolerance or tolerance_for(candidate.precision)
+        tolerance = adjusted(limits, options.limits)
+        with open_reference(against, candidate, options.twin) as (reference, stored):
+            cases = stored + live_cases(runner.input, candidate.info, options, stored=bool(stored))
+            batches = batches_to_run(runner, options.batches)
+            results = compare_runners(reference, runner, cases, batches, tolerance)
+            name = reference.name if reference else f"stored outputs {Path(against).name}"
+            notes = (
+                *candidate.notes,
+                *_not_stored(runner, stored, Path(against)),
+                *_not_given(runner, reference),
+            )
+            blocks = None
+            if options.per_block and reference is not None:
+                limit = options.limits.get("relative_l2", part_limit(candidate.precision))
+                with (
+                    runner_parts(reference, Path(against)) as expected,
+                    runner_parts(runner, artifact, options.runner.provider) as found,
+                ):
+                    blocks = check_parts(
+                        expected, found, cases, results, limit, fixed_batch(runner)
+                    )
+        return ParityReport(
+            artifact=artifact.name,
+            artifact_sha256=sighting.sha256(),
+            reference=name,
+            candidate=runner.name,
+            tolerance=tolerance,
+            results=results,
+            command=tuple(command),
+            notes=notes,
+            blocks=blocks,
+        )
+
+
+def _not_stored(runner: Runner, stored: Sequence[Case], path: Path) -> Iterator[str]:
+    """What a stored file could not be asked about."""
+    for case in stored:
+        missing = [name for name in runner.outputs if name not in case.stored]
+        if missing:
+            yield f"not compared, because {path.name} does not hold it: {', '.join(missing)}"
+
+
+def _not_given(candidate: Runner, reference: Runner | None) -> Iterator[str]:
+    """Outputs that the reference does not have, and so say nothing."""
+    given = candidate.outputs if reference is None else reference.outputs
+    missing = [name for name in candidate.outputs if name not in given]
+    if reference is not None and missing:
+        yield f"not compared, because {reference.name} does not give it: {', '.join(missing)}"
+
+
+def batches_to_run(candidate: Runner, wanted: tuple[int, ...] | None) -> tuple[int, ...]:
+    """The batch sizes asked for; without a wish those that the artifact is made for."""
+    fixed = candidate.input.shape[0]
+    if isinstance(fixed, int):
+        return (fixed,)
+    if wanted is not None:
+        return wanted
+    if isinstance(candidate, TrtRunner):
+        return tuple(sorted({size for sizes in candidate.batches for size in sizes}))
+    return DEFAULT_BATCHES
+
+
+@contextmanager
+def open_reference(
+    against: str, candidate: Opened, twin: bool
+) -> Iterator[tuple[Runner | None, list[Case]]]:
+    """The runner to compare with, or the stored case that replaces one."""
+    path, runner = Path(against), candidate.runner
+    files = (".onnx", *ENGINE_SUFFIXES)
+    if twin and path.suffix in (".npz", *files):
+        raise VimDeployError(
+            "VIM-203",
+            f"--twin compares with PyTorch, and {against} is no checkpoint",
+            fix="--against CHECKPOINT, or leave out --twin",
+        )
+    if path.suffix == ".npz":
+        head = candidate.info.head if candidate.info else ""
+        yield None, [stored_case(path, runner.input, runner.outputs, head)]
+    elif path.suffix in files:
+        with opened(path) as reference:
+            yield reference.runner, []
+    else:
+        yield _checkpoint_runner(against, candidate.info, twin), []
+
+
+def _checkpoint_runner(against: str, info: ExportInfo | None, twin: bool) -> Runner:
+    if info is None:
+        raise VimDeployError(
+            "VIM-410",
+            "the file does not say which model it holds",
+            fix="--against ANOTHER.onnx or STORED.npz; an engine needs its record NAME.plan.json "
+            "beside it; or export the model with vim-deploy",
+        )
+    require_torch()
+    from vim_deploy.model.load import reference_model
+    from vim_deploy.runtimes.torch.runner import TorchRunner
+
+    module = reference_model(against, info)
+    if not twin:
+        return TorchRunner(module)
+    from vim_deploy.model.precision import typed_twin
+
+    policy = PrecisionPolicy.stored(info.precision_policy)
+    return TorchRunner(typed_twin(module, info.precision, policy), info.precision)
+
+
+def live_cases(
+    spec: TensorSpec, info: ExportInfo | None, options: VerifyOptions, stored: bool
+) -> list[Case]:
+    """Pictures and random images; none when stored inputs are all there is to compare."""
+    if stored:
+        if options.images is not None or options.random is not None:
+            raise VimDeployError(
+                "VIM-203",
+                "stored outputs come with their own inputs",
+                fix="leave out --images and --random, or compare with the checkpoint",
+            )
+        return []
+    cases = []
+    if options.images is not None:
+        if info is None:
+            raise VimDeployError(
+                "VIM-410", "the file does not say how pictures are prepared", fix="--random N"
+            )
+        cases.append(image_case(options.images, info, options.image_limit))
+    count = options.random if options.random is not None else (0 if cases else 4)
+    if count:
+        preprocess = info.preprocess if info else "none"
+        cases.append(random_case(spec, preprocess, count))
+    return cases

@@ -1,0 +1,107 @@
+"""Verify on a data set: accuracy of a file or engine against its reference, image by image."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vim_deploy.errors import VimDeployError
+from vim_deploy.files import sight
+from vim_deploy.parity.accuracy import AccuracyReport, Limits, Progress, compare_accuracy
+from vim_deploy.parity.dataset import open_dataset
+from vim_deploy.ranges import BATCH, COUNT, require_all
+from vim_deploy.specs import ExportInfo
+from vim_deploy.stages.opening import RunnerOptions, opened
+from vim_deploy.stages.verifying import open_reference
+
+#: Images in memory at once.
+DEFAULT_BATCH = 16
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """How to go through a data set.
+
+    Attributes:
+        batch: images in memory at once.
+        limit: at most so many images, spread over all classes; None for all.
+        limits: what is demanded of the accuracy.
+        twin: compare with the module typed as the file is, instead of the float32 one.
+        runner: where the artifact runs.
+    """
+
+    batch: int = DEFAULT_BATCH
+    limit: int | None = None
+    limits: Limits = Limits()  # noqa: RUF009 - frozen
+    twin: bool = False
+    runner: RunnerOptions = RunnerOptions()  # noqa: RUF009 - frozen
+
+    def __post_init__(self) -> None:
+        """VIM-202 for a number that nobody can mean."""
+        require_all(self, batch=BATCH, limit=COUNT)
+
+
+def verify_dataset(
+    artifact: Path,
+    against: str,
+    dataset: Path,
+    options: DatasetOptions | None = None,
+    command: Sequence[str] = (),
+    progress: Progress = lambda done, of: None,
+) -> AccuracyReport:
+    """Compare the accuracy of an exported ONNX file or engine with that of a reference.
+
+    Args:
+        artifact: ONNX file made by ``export``, or an engine made by ``build_engine``.
+        against: the checkpoint it came from, or another ONNX file or engine with the same
+            input.
+        dataset: folder with one folder of images for each class, or an ``.npz`` with ``image``
+            (in the graph's own format) and ``labels``.
+        options: batch, number of images and limits.
+        command: for the report.
+        progress: told how many of how many images are done.
+
+    Returns:
+        The report; ``require_passed`` raises VIM-701 when accuracy was lost.
+
+    Raises:
+        VimDeployError: VIM-431 for a segmentation network or a dense backbone; of the data set
+            (VIM-401, VIM-414, VIM-419) and the models, as ``verify``.
+    """
+    options = options or DatasetOptions()
+    sighting = sight(artifact)
+    if Path(against).suffix == ".npz":
+        raise VimDeployError(
+            "VIM-203",
+            "stored outputs cannot be compared on a data set",
+            fix="compare with the checkpoint, another ONNX file or an engine",
+        )
+    settings = dataclasses.replace(options.runner, max_batch=options.batch)
+    with opened(artifact, settings) as candidate:
+        _require_classifier(artifact, candidate.info)
+        found = open_dataset(dataset, candidate.info, candidate.runner.input, options.limit)
+        with open_reference(against, candidate, options.twin) as (reference, _):
+            assert reference is not None
+            counts = compare_accuracy(reference, candidate.runner, found, options.batch, progress)
+    return AccuracyReport(
+        artifact=artifact.name,
+        artifact_sha256=sighting.sha256(),
+        limits=options.limits,
+        command=tuple(command),
+        **counts,
+    )
+
+
+def _require_classifier(artifact: Path, info: ExportInfo | None) -> None:
+    if info is not None and info.dense:
+        raise VimDeployError(
+            "VIM-431",
+            f"--dataset counts classes of whole pictures, and {artifact.name} gives none",
+            why=f"it is a dense model ({info.dense['task']}, head {info.head}); its accuracy (mean "
+            "IoU, box AP) is measured against annotated pixels or boxes, by the framework that "
+            "trained it",
+            fix="compare it with its checkpoint on pictures: vim-deploy verify ... --images DIR "
+            "(for segmentation with pixel agreement and mean IoU between the two sides)",
+        )
