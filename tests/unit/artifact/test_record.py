@@ -61,6 +61,9 @@ RECORD = EngineRecord(
 )
 
 
+OLD = sorted((Path(__file__).parents[2] / "data" / "old").glob("*.plan.json"))
+
+
 def parsed(value):
     return parse_record(value, lambda why: VimDeployError("VIM-413", "no record", why=why))
 
@@ -72,6 +75,18 @@ def test_round_trip_through_json():
 def test_round_trip_without_export_info():
     bare = dataclasses.replace(RECORD, export=None)
     assert parsed(json.loads(json.dumps(bare.as_dict()))) == bare
+
+
+@pytest.mark.parametrize("path", OLD, ids=lambda path: path.name)
+def test_records_of_0_1_0_are_read_and_written_as_they_were(path):
+    value = json.loads(path.read_text())
+    record = parsed(value)
+    assert json.loads(json.dumps(record.as_dict())) == value
+    assert settings_hash(record.settings()) == record.settings_hash
+
+
+def test_there_are_old_records_of_both_runtimes():
+    assert {path.name for path in OLD} == {"tensorrt-rtx.plan.json", "tensorrt.plan.json"}
 
 
 def test_weights_may_be_in_a_folder_below():
