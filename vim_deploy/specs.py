@@ -116,5 +116,5 @@ class ExportInfo:
     dense: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able form; ``artifact.stored_export.read_export`` reads it."""
+        """JSON-able form; ``artifact.metadata.read_export`` reads it."""
         return dataclasses.asdict(self)

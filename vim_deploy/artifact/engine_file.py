@@ -29,7 +29,8 @@ TENSORRT: Final = "tensorrt"
 TENSORRT_RTX: Final = "tensorrt-rtx"
 TITLES: Final = {TENSORRT: "TensorRT", TENSORRT_RTX: "TensorRT-RTX"}
 
-_MAGIC = {b"ftrt": TENSORRT, b"vtrt": TENSORRT_RTX}
+#: First bytes of an engine, and what built it.
+MAGIC = {b"ftrt": TENSORRT, b"vtrt": TENSORRT_RTX}
 _HEADER_BYTES = 36
 #: Versions whose word at byte 32 is known.
 _RTX_GPU_WORD_VERSIONS = ((1, 7),)
@@ -56,7 +57,7 @@ def is_engine(path: Path) -> bool:
     """Whether a file is an engine, by its name or its first bytes; VIM-401 when it is missing."""
     require_file(path, "artifact")
     with path.open("rb") as stream:
-        return path.suffix in ENGINE_SUFFIXES or stream.read(4) in _MAGIC
+        return path.suffix in ENGINE_SUFFIXES or stream.read(4) in MAGIC
 
 
 def _not_an_engine(path: Path, why: str) -> VimDeployError:
@@ -78,7 +79,7 @@ def read_header(path: Path) -> PlanHeader:
     size = path.stat().st_size
     with path.open("rb") as stream:
         head = stream.read(_HEADER_BYTES)
-    runtime = _MAGIC.get(head[:4])
+    runtime = MAGIC.get(head[:4])
     if not head:
         raise _not_an_engine(path, "the file is empty")
     if runtime is None:

@@ -1,23 +1,60 @@
-"""Reading and writing what an exported ONNX file says about itself."""
+"""What an exported file says about itself: written, read back, and asked for.
+
+It stands in an ONNX file's metadata and in an engine's record, and either may be somebody else's.
+Types are those of the record (``untrusted.typed``); what types cannot say is checked here, once, so
+that whatever prepares a picture or reads a head later can rely on it. Model config, dense parts and
+precision policy are checked where they are built from (``ModelConfig``, ``DenseConfig``,
+``PrecisionPolicy``).
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import onnx
 
 from vim_deploy.artifact.onnx_file import read_model
-from vim_deploy.artifact.stored_export import read_export
 from vim_deploy.errors import VimDeployError
+from vim_deploy.images import check_preparation
+from vim_deploy.recipe.dense_config import DENSE_TASKS
 from vim_deploy.specs import ExportInfo, TensorSpec
-from vim_deploy.untrusted import parse_json
+from vim_deploy.untrusted import OnError, parse_json, typed
 
 #: Key of the one metadata entry; its value is the JSON of ``ExportInfo``.
 METADATA_KEY = "vim_deploy"
 
 #: A size that is free and that the file gives no name.
 _UNNAMED = "?"
+#: ``model.heads.parse_head`` and its twin for dense models say what each of them gives.
+_HEAD = re.compile(r"(logits|upsampled)(\+aux)?|labels|softmax|features|tokens|topk:0*[1-9]\d{0,8}")
+
+
+def read_export(value: Any, on_error: OnError) -> ExportInfo:  # noqa: ANN401 - a parsed file
+    """The inverse of ``ExportInfo.as_dict`` after a JSON round trip.
+
+    Raises:
+        VimDeployError: what ``on_error`` makes of a sentence, when it is no such record.
+    """
+    info = typed(value, ExportInfo, on_error)
+    try:
+        require_usable(info)
+    except ValueError as error:
+        raise on_error(str(error)) from error
+    return info
+
+
+def require_usable(info: ExportInfo) -> None:
+    """ValueError for values of the right type that no export has."""
+    check_preparation(info.image)
+    if _HEAD.fullmatch(info.head) is None:
+        raise ValueError(f"its head is {info.head!r}, which is none")
+    if info.opset < 1:
+        raise ValueError(f"its opset is {info.opset}")
+    if info.dense and info.dense.get("task") not in DENSE_TASKS:
+        raise ValueError(f"its dense model is for {info.dense.get('task')!r}, which is no task")
 
 
 def attach(model: onnx.ModelProto, info: ExportInfo) -> None:
@@ -47,12 +84,23 @@ def find(model: onnx.ModelProto) -> ExportInfo | None:
 
 
 def _unreadable(why: str) -> VimDeployError:
-    return VimDeployError(
-        "VIM-410",
+    return undescribed(
         "the file's vim-deploy metadata cannot be read",
         why=why,
         fix="export the file again with this version of vim-deploy",
     )
+
+
+def undescribed(message: str, *, why: str = "", fix: str) -> VimDeployError:
+    """VIM-410, which is raised for a file that does not say what has to be known."""
+    return VimDeployError("VIM-410", message, why=why, fix=fix)
+
+
+def require_info(info: ExportInfo | None, message: str, *, why: str = "", fix: str) -> ExportInfo:
+    """``info``; VIM-410 with these words for a file that says nothing about itself."""
+    if info is None:
+        raise undescribed(message, why=why, fix=fix)
+    return info
 
 
 def load_model(path: Path) -> onnx.ModelProto:

@@ -13,6 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -73,7 +74,14 @@ def unreadable(path: Path, why: str) -> VimDeployError:
     )
 
 
-def read_model(path: Path, *, outside: bool = True) -> onnx.ModelProto:
+class OnnxFile(NamedTuple):
+    """A model in memory, and the names of the files beside it that its weights came from."""
+
+    model: onnx.ModelProto
+    beside: tuple[str, ...]
+
+
+def read_onnx(path: Path, *, outside: bool = True) -> OnnxFile:
     """Parse an ONNX file.
 
     Args:
@@ -86,13 +94,16 @@ def read_model(path: Path, *, outside: bool = True) -> onnx.ModelProto:
     """
     require_file(path, "ONNX model")
     data = read_bytes(path, lambda why: unreadable(path, why), max_bytes=MAX_FILE_BYTES)
+    beside: tuple[str, ...] = ()
     try:
         wire.require_modest(data, onnx.ModelProto.DESCRIPTOR)
         model = onnx.ModelProto()
         model.ParseFromString(data)
         del data
         flaw = next(_flaws(model), None)
-        if flaw is None and outside and any(map(uses_external_data, tensors_of(model))):
+        # Once they are read, the model does not name the files any more.
+        beside = () if flaw else tuple(external_data.names_of(tensors_of(model)))
+        if beside and outside:
             flaw = _unsayable(path) or next(
                 external_data.absent(tensors_of(model), path.parent, _raw_bytes), None
             )
@@ -103,7 +114,12 @@ def read_model(path: Path, *, outside: bool = True) -> onnx.ModelProto:
         raise unreadable(path, f"{type(error).__name__}: {error}") from error
     if flaw is not None:
         raise unreadable(path, flaw)
-    return model
+    return OnnxFile(model, beside)
+
+
+def read_model(path: Path, *, outside: bool = True) -> onnx.ModelProto:
+    """The model of ``read_onnx``."""
+    return read_onnx(path, outside=outside).model
 
 
 def _unsayable(path: Path) -> str | None:

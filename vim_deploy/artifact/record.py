@@ -16,8 +16,8 @@ from types import MappingProxyType
 from typing import Any, get_args
 
 from vim_deploy.artifact.marked_tensors import MarkedTensor
+from vim_deploy.artifact.metadata import require_usable
 from vim_deploy.artifact.profiles import Profile, check_profiles
-from vim_deploy.artifact.stored_export import require_usable
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import sha256_of
 from vim_deploy.plugin.library import PluginInfo
@@ -48,9 +48,9 @@ class FileIdentity:
     bytes: int
 
     @classmethod
-    def of(cls, path: Path, name: str | None = None) -> FileIdentity:
+    def of(cls, path: Path, name: str | None = None, sha256: str = "") -> FileIdentity:
         """Read ``path``; ``name`` when the file will be called otherwise."""
-        return cls(storable(name or path.name), sha256_of(path), path.stat().st_size)
+        return cls(storable(name or path.name), sha256 or sha256_of(path), path.stat().st_size)
 
 
 @dataclass(frozen=True)

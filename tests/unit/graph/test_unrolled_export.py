@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.models import tiny_config
 from tests.unit.graph.test_export_graph import BOUND, deployed, images, session
-from vim_deploy.artifact.stored_export import read_export
+from vim_deploy.artifact.metadata import read_export
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.export_graph import ExportedGraph, export_graph
 from vim_deploy.graph.inventory import take_inventory

@@ -1,0 +1,271 @@
+"""What a file is, and all that it says: the one place where kinds of files are told apart.
+
+An ``Artifact`` is opened by its path and reads what it is asked for, when it is asked, and once.
+An ONNX file comes in by ``onnx_file``, an engine by its first bytes (``engine_file``) and the
+record beside it (``record``): nothing is deserialised, so no runtime, no GPU and no torch is
+needed, and no code of a plan runs.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import onnx
+
+from vim_deploy.artifact import metadata
+from vim_deploy.artifact.engine_file import ENGINE_SUFFIXES, MAGIC, PlanHeader, read_header
+from vim_deploy.artifact.marked_tensors import refuse_diagnosis
+from vim_deploy.artifact.onnx_file import OnnxFile, read_onnx
+from vim_deploy.artifact.record import EngineRecord, FileIdentity, read_record, record_path
+from vim_deploy.errors import VimDeployError
+from vim_deploy.files import Sighting, require_file, settings_hash, sight
+from vim_deploy.specs import ExportInfo, TensorSpec
+
+Kind = Literal["onnx", "engine", "checkpoint", "recipe", "package"]
+#: What a name alone says; a checkpoint may be a file, a hub address or a variant.
+Named = Literal["onnx", "engine", "stored", "checkpoint"]
+
+_CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".tar")
+_ZIP_MAGIC, _PICKLE_MAGIC = b"PK\x03\x04", b"\x80"
+_UNSAID = (
+    "it holds no vim-deploy metadata; for an engine that stands in its record NAME.plan.json",
+    "export the model with vim-deploy export; put an engine's record beside it",
+)
+
+
+def named(source: str | Path) -> Named:
+    """What ``source``, which need not be there, is called: by its suffix, no file is looked at."""
+    suffix = Path(source).suffix
+    if suffix in ENGINE_SUFFIXES:
+        return "engine"
+    return "onnx" if suffix == ".onnx" else "stored" if suffix == ".npz" else "checkpoint"
+
+
+def is_exported(source: str | Path) -> bool:
+    """Whether ``source`` is called as exported files and engines are."""
+    return named(source) in ("onnx", "engine")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file, or the folder of a package.
+
+    Attributes:
+        path: of the file.
+        sighting: the file as it was when it was opened; hashes are of no other.
+    """
+
+    path: Path
+    sighting: Sighting
+
+    @classmethod
+    def open(cls, path: Path, what: str = "artifact", *, folders: bool = False) -> Artifact:
+        """The file at ``path``, of which nothing is read yet.
+
+        Args:
+            path: of any file.
+            what: it is to be, for the message.
+            folders: take a folder, too.
+
+        Raises:
+            VimDeployError: VIM-401 when there is no file that this user may read.
+        """
+        if not (folders and os.path.isdir(path)):
+            require_file(path, what)
+        return cls(path, sight(path))
+
+    @property
+    def name(self) -> str:
+        """Of the file, without its folder."""
+        return self.path.name
+
+    @cached_property
+    def kind(self) -> Kind:
+        """What it is, by name or first bytes; ONNX files have no mark and are what is left."""
+        suffix = self.path.suffix
+        if os.path.isdir(self.path):
+            return "package"
+        with self.path.open("rb") as stream:
+            start = stream.read(4)
+        if suffix in ENGINE_SUFFIXES or start in MAGIC:
+            return "engine"
+        if suffix == ".toml":
+            return "recipe"
+        if suffix in _CHECKPOINT_SUFFIXES or start == _ZIP_MAGIC or start[:1] == _PICKLE_MAGIC:
+            return "checkpoint"
+        return "onnx"
+
+    @property
+    def is_engine(self) -> bool:
+        """Whether a runtime has built it."""
+        return self.kind == "engine"
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hex SHA-256 of the file that was opened; VIM-439 when it is another one by now."""
+        return self.sighting.sha256()
+
+    @property
+    def identity(self) -> FileIdentity:
+        """Name, SHA-256 and size; VIM-439 as ``sha256``."""
+        return FileIdentity.of(self.path, sha256=self.sha256)
+
+    # What an ONNX file holds.
+
+    @cached_property
+    def _onnx(self) -> OnnxFile:
+        return read_onnx(self.path)
+
+    @property
+    def model(self) -> onnx.ModelProto:
+        """The parsed model with all its weights, shared: whoever changes it takes a copy.
+
+        Raises:
+            VimDeployError: VIM-401, VIM-409 as ``read_onnx``, for an engine as well.
+        """
+        return self._onnx.model
+
+    @cached_property
+    def companions(self) -> tuple[FileIdentity, ...]:
+        """Files with weights beside an ONNX file, which goes nowhere without them."""
+        if self.is_engine:
+            return ()
+        folder = self.path.parent
+        return tuple(FileIdentity.of(folder / name, name) for name in self._onnx.beside)
+
+    # What an engine holds.
+
+    @cached_property
+    def header(self) -> PlanHeader:
+        """Of an engine; VIM-413 when it is none."""
+        return read_header(self.path)
+
+    @cached_property
+    def record(self) -> EngineRecord | None:
+        """Beside an engine; None when there is none and for other files, VIM-413 as it is read."""
+        return read_record(self.path) if self.is_engine else None
+
+    @property
+    def record_path(self) -> Path:
+        """Where an engine's record is looked for."""
+        return record_path(self.path)
+
+    @property
+    def gpus(self) -> tuple[tuple[str, ...], bool]:
+        """Compute capabilities that an engine is for, and whether later ones; of its header first.
+
+        The header of TensorRT does not tell, and some are not known: then the record's word counts.
+        """
+        if self.header.compute_capabilities or self.record is None:
+            return self.header.compute_capabilities, self.header.later_gpus
+        return self.record.compute_capabilities, self.record.later_gpus
+
+    def require_record(self, header: PlanHeader | None) -> EngineRecord:
+        """The record, which has to be there, to be that of the engine, and to be as it was written.
+
+        Args:
+            header: None where its layout is not known.
+
+        Raises:
+            VimDeployError: VIM-902.
+        """
+        record, why = self.record, ""
+        if record is None:
+            why = f"there is no {self.record_path.name}"
+        elif (size := self.path.stat().st_size) < record.plan.bytes:
+            why = f"the engine is truncated: it has {size} bytes, the record says "
+            why += str(record.plan.bytes)
+        elif self.sha256 != record.plan.sha256:
+            why = f"the engine's SHA-256 is {self.sha256}, the record says {record.plan.sha256}"
+        elif header is not None and header.runtime != record.runtime:
+            why = f"the engine's header says {header.runtime}, the record {record.runtime}"
+        elif settings_hash(record.settings()) != record.settings_hash:
+            why = "the record was changed after it was written: its settings have another hash"
+        if record is not None and not why:
+            return record
+        raise VimDeployError(
+            "VIM-902",
+            f"{self.name} and {self.record_path.name} do not belong together",
+            why=why,
+            fix="copy both again from where they were built, or build again with --force",
+        )
+
+    def refuse_diagnosis(self, what: str) -> None:
+        """VIM-435 for an engine that was built for diagnosis and is to be ``what``, "measured"."""
+        refuse_diagnosis(self.record.inner_tensors if self.record else (), self.path, what)
+
+    # What either says.
+
+    @cached_property
+    def info(self) -> ExportInfo | None:
+        """What it says about its model; None when vim-deploy did not make it.
+
+        Raises:
+            VimDeployError: VIM-409, VIM-410, VIM-413 when it cannot be read.
+        """
+        if self.is_engine:
+            return self.record.export if self.record else None
+        return metadata.find(self.model)
+
+    def require_info(
+        self,
+        unsaid: str = "does not say how pictures are prepared for it",
+        why: str = _UNSAID[0],
+        fix: str = _UNSAID[1],
+    ) -> ExportInfo:
+        """``info``; VIM-410, which says that the file ``unsaid``, when there is none."""
+        return metadata.require_info(self.info, f"{self.name} {unsaid}", why=why, fix=fix)
+
+    @cached_property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """A str in a shape is a symbolic size; of an engine without record nothing is known."""
+        if self.is_engine:
+            return self.record.inputs if self.record else ()
+        return metadata.inputs_of(self.model)
+
+    @cached_property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """As ``inputs``."""
+        if self.is_engine:
+            return self.record.outputs if self.record else ()
+        return metadata.outputs_of(self.model)
+
+    @property
+    def precision(self) -> str:
+        """``fp32``, ``fp16`` or ``bf16``; fp32 when nothing says which.
+
+        An engine may be typed when it is built, and what was found in it then counts.
+        """
+        built = self.record.precision if self.record else ""
+        return built or (self.info.precision if self.info else "fp32")
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of its pictures, as it says, else as its one NCHW input has them.
+
+        Raises:
+            VimDeployError: VIM-410 (an engine says nothing), VIM-415 (an ONNX file has no such
+                input).
+        """
+        if self.info is not None:
+            return self.info.image.height, self.info.image.width
+        shape = self.inputs[0].shape if len(self.inputs) == 1 else ()
+        sizes = [size for size in shape[-2:] if isinstance(size, int)]
+        if len(shape) == 4 and len(sizes) == 2:
+            return sizes[0], sizes[1]
+        if self.is_engine:
+            raise metadata.undescribed(
+                f"nothing says which images {self.name} takes",
+                why="there is no record of it, or the record has no image of a fixed size",
+                fix=f"put its record {self.record_path.name} beside it",
+            )
+        raise VimDeployError(
+            "VIM-415",
+            f"{self.path} has no image input of a fixed size",
+            why=", ".join(f"{spec.name} {list(spec.shape)}" for spec in self.inputs),
+            fix="give a model made by vim-deploy export",
+        )
