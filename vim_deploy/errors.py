@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from enum import IntEnum
+from typing import ClassVar
 
 
 class ExitCode(IntEnum):
@@ -139,11 +140,23 @@ class VimDeployError(Exception):
     """A failure with a code, a reason and a remedy.
 
     Args:
-        code: a key of ``CATALOG``.
+        code: a key of ``CATALOG``; one that callers tell apart gives an error of its own class,
+            which is what they catch: nobody compares codes.
         message: what happened, one line, naming the file, key or value.
         why: what was found and what was expected; may have several lines.
         fix: the command or change that mends it.
     """
+
+    #: Classes of the codes that a caller tells apart.
+    _kinds: ClassVar[dict[str, type[VimDeployError]]] = {}
+
+    def __init_subclass__(cls, *, code: str) -> None:
+        """Make every error of ``code`` one of this class, wherever it is raised."""
+        VimDeployError._kinds[code] = cls
+
+    def __new__(cls, code: str, *_message: object, **_texts: object) -> VimDeployError:
+        """An error of the class that its code has."""
+        return super().__new__(cls._kinds.get(code, cls))
 
     def __init__(self, code: str, message: str, *, why: str = "", fix: str = "") -> None:
         if code not in CATALOG:
@@ -177,6 +190,54 @@ class VimDeployError(Exception):
         if self.fix:
             lines.append(f"fix: {self.fix}")
         return "\n".join(lines)
+
+
+class OptionsContradictError(VimDeployError, code="VIM-203"):
+    """Options contradict each other, or leave nothing to do."""
+
+
+class HubUnreachableError(VimDeployError, code="VIM-303"):
+    """The model hub does not answer; a copy of an earlier download may do."""
+
+
+class OutputLocationError(VimDeployError, code="VIM-304"):
+    """An output's location cannot be written."""
+
+
+class NoSpaceError(VimDeployError, code="VIM-305"):
+    """No space is left for an output."""
+
+
+class InputNotFoundError(VimDeployError, code="VIM-401"):
+    """There is no such file, or none of the wanted kind in a folder."""
+
+
+class UnreadableImageError(VimDeployError, code="VIM-411"):
+    """One file is no readable picture; others may be."""
+
+
+class UnreadableEngineError(VimDeployError, code="VIM-413"):
+    """A file is no engine whose header is known."""
+
+
+class InputMisfitError(VimDeployError, code="VIM-415"):
+    """An input does not fit the model."""
+
+
+class NoInnerTensorsError(VimDeployError, code="VIM-422"):
+    """Inner tensors are not to be had of this artifact."""
+
+
+class PictureWindowError(VimDeployError, code="VIM-429"):
+    """A picture and the window of its model do not fit."""
+
+
+class WeightsOverflowError(VimDeployError, code="VIM-505"):
+    """Weights do not fit into the precision."""
+
+
+class OtherMachineError(VimDeployError, code="VIM-901"):
+    """An engine was built for another runtime or GPU."""
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

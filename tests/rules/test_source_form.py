@@ -42,6 +42,21 @@ def test_no_star_imports() -> None:
     assert stars == []
 
 
+def test_nobody_compares_error_codes() -> None:
+    """What a caller tells apart is a class of its own (``vim_deploy.errors``)."""
+    compared = [
+        f"{module.name}:{node.lineno}"
+        for module in modules()
+        # DLPack's type codes are no error codes.
+        if module.name != "vim_deploy.cuda.device_view"
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Compare)
+        for side in (node.left, *node.comparators)
+        if isinstance(side, ast.Attribute) and side.attr == "code"
+    ]
+    assert compared == []
+
+
 def test_public_functions_and_classes_have_docstrings() -> None:
     missing = [
         f"{module.name}.{node.name}"

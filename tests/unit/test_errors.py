@@ -6,7 +6,14 @@ import json
 
 import pytest
 
-from vim_deploy.errors import CATALOG, ExitCode, VimDeployError, missing_package, nearest
+from vim_deploy.errors import (
+    CATALOG,
+    ExitCode,
+    InputNotFoundError,
+    VimDeployError,
+    missing_package,
+    nearest,
+)
 
 
 @pytest.mark.parametrize("code", CATALOG)
@@ -48,6 +55,17 @@ def test_exit_codes_are_stable() -> None:
 def test_unknown_code_is_a_defect() -> None:
     with pytest.raises(KeyError, match="VIM-999"):
         VimDeployError("VIM-999", "x")
+
+
+def test_a_code_that_callers_tell_apart_has_a_class() -> None:
+    error = VimDeployError("VIM-401", "gone", why="no such file")
+    assert type(error) is InputNotFoundError
+    assert (error.code, error.message, error.why) == ("VIM-401", "gone", "no such file")
+    assert type(VimDeployError("VIM-402", "no checkpoint")) is VimDeployError
+    kinds = VimDeployError.__subclasses__()
+    assert len(kinds) > 5
+    for code in CATALOG:
+        assert sum(isinstance(VimDeployError(code, "x"), kind) for kind in kinds) <= 1
 
 
 def test_text_and_json() -> None:

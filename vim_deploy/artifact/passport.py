@@ -20,7 +20,7 @@ from vim_deploy.artifact.record import (
     read_record,
     record_path,
 )
-from vim_deploy.errors import VimDeployError
+from vim_deploy.errors import UnreadableEngineError, VimDeployError
 from vim_deploy.files import require_file, settings_hash, sha256_of
 from vim_deploy.ops import contract
 from vim_deploy.plugin.library import cache_folder, find_plugin_library
@@ -103,9 +103,9 @@ def _header(path: Path, machine: Machine, notes: list[str]) -> PlanHeader | None
     """The header; None, with a note, for a release that may write another."""
     try:
         header = read_header(path)
-    except VimDeployError as error:
+    except UnreadableEngineError:
         unknown = machine.runtime == TENSORRT and not _header_known(machine.version)
-        if error.code != "VIM-413" or not unknown or path.stat().st_size < _SMALLEST_PLAN:
+        if not unknown or path.stat().st_size < _SMALLEST_PLAN:
             raise
         notes.append(
             f"the header of {path.name} was not checked: its layout in TensorRT {machine.version} "

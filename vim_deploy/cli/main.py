@@ -18,7 +18,7 @@ from vim_deploy import interrupts
 from vim_deploy.cli import streams
 from vim_deploy.cli.last_resort import no_memory, of_the_machine
 from vim_deploy.cli.output import print_error
-from vim_deploy.errors import ExitCode, VimDeployError
+from vim_deploy.errors import ExitCode, NoSpaceError, OutputLocationError, VimDeployError
 from vim_deploy.log import configure
 
 #: Command name -> one line for the overview; the module is ``cmd_<name>`` with its ``command``.
@@ -155,7 +155,7 @@ def _report(error: Exception, asked: dict[str, bool]) -> int:
         return int(ExitCode.READER_GONE)
     except VimDeployError as unprintable:
         # Said on standard error already; standard output takes nothing, not even this error.
-        if known.code not in ("VIM-304", "VIM-305"):
+        if not isinstance(known, OutputLocationError | NoSpaceError):
             print_error(unprintable, as_json=False)
     return int(known.exit_code)
 

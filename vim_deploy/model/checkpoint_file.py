@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from vim_deploy.errors import VimDeployError
+from vim_deploy.errors import HubUnreachableError, VimDeployError
 from vim_deploy.files import require_file
 from vim_deploy.model import hub
 
@@ -61,8 +61,8 @@ def _from_hub(text: str) -> CheckpointFile:
     repository, revision, name = match.groups()
     try:
         snapshot = hub.snapshot(repository, revision)
-    except VimDeployError as error:
-        if error.code != "VIM-303" or name is None:
+    except HubUnreachableError as error:
+        if name is None:
             raise
         return _from_hub_cache(repository, revision, name, error)
     pinned = f"hf://{repository}@{snapshot.commit}/"

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from vim_deploy.errors import VimDeployError
+from vim_deploy.errors import InputNotFoundError, UnreadableImageError, VimDeployError
 from vim_deploy.files import require_file
 from vim_deploy.images import batch_from_crops, crop_from_file, find_images
 from vim_deploy.npz import opened_npz
@@ -81,10 +81,8 @@ class FolderDataset:
         for path, label in self.files:
             try:
                 crops.append(crop_from_file(path, self.info.image))
-            except VimDeployError as error:
+            except (InputNotFoundError, UnreadableImageError) as error:
                 # Anything else than this one image (missing Pillow mode, options) concerns all.
-                if error.code not in ("VIM-401", "VIM-411"):
-                    raise
                 name = path.relative_to(self.root).as_posix()
                 unreadable.entries.append((name, error.why or error.message))
                 continue
@@ -187,9 +185,7 @@ def _images_below(folder: Path) -> tuple[Path, ...]:
     """Image files of a class; an empty class is not an error of the data set."""
     try:
         return find_images(folder)
-    except VimDeployError as error:
-        if error.code != "VIM-401":
-            raise
+    except InputNotFoundError:
         return ()
 
 

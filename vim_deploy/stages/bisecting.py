@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx
 
-from vim_deploy.errors import VimDeployError
+from vim_deploy.errors import OptionsContradictError, VimDeployError, WeightsOverflowError
 from vim_deploy.graph.precision import apply_precision, role_of
 from vim_deploy.interrupts import check
 from vim_deploy.parity.bisect import (
@@ -150,11 +150,9 @@ class _Trial:
         model = self._copy()
         try:
             apply_precision(model, self.precision, policy_of(kept), self.io_precision)
-        except VimDeployError as error:
-            if error.code == "VIM-505":
-                return Evaluation(False, float("inf"), f"{error.message}: {error.why}")
-            if error.code != "VIM-203":
-                raise
+        except WeightsOverflowError as error:
+            return Evaluation(False, float("inf"), f"{error.message}: {error.why}")
+        except OptionsContradictError:
             # Nothing is left to type: that is the float32 graph.
             model = self._copy()
         with memory_runner(model, "typed.onnx") as runner:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vim_deploy.artifact.engine_file import is_engine
-from vim_deploy.errors import ExitCode, VimDeployError
+from vim_deploy.errors import ExitCode, NoInnerTensorsError, VimDeployError
 from vim_deploy.files import sight
 from vim_deploy.interrupts import check
 from vim_deploy.parity.blocks import BlockReport, part_limit
@@ -338,9 +338,9 @@ class _Climb:
         cases = self.cases[step.against]
         try:
             found = step.parts(stack)
-        except VimDeployError as error:
+        except NoInnerTensorsError as error:
             # What is broken is said first; that its parts cannot be seen comes second.
-            if rung.passed or error.code != "VIM-422":
+            if rung.passed:
                 raise
             return None, f"{error.message}: {error.why}"
         return check_parts(reference, found, cases, rung.results, limit, batch), ""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import vim_deploy
-from vim_deploy.errors import ExitCode, VimDeployError
+from vim_deploy.errors import ExitCode, OtherMachineError, VimDeployError
 from vim_deploy.files import changed, kind_of, output_errors, settings_hash, sight
 from vim_deploy.folder_output import atomic_folder
 from vim_deploy.packaging import check as checks
@@ -252,7 +252,7 @@ def _make_golden(
 
 def _is_elsewhere(error: VimDeployError) -> bool:
     """Whether an artifact is for another machine, rather than damaged."""
-    return error.exit_code == ExitCode.ENVIRONMENT or error.code == "VIM-901"
+    return error.exit_code == ExitCode.ENVIRONMENT or isinstance(error, OtherMachineError)
 
 
 def check_package(folder: Path) -> CheckReport:

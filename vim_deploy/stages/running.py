@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vim_deploy.errors import VimDeployError
+from vim_deploy.errors import PictureWindowError, UnreadableImageError, VimDeployError
 from vim_deploy.files import atomic_output, single_writer
 from vim_deploy.images import Pixels, batch_from_crops, crop_from_file, picture_from_file
 from vim_deploy.recipe.model_config import ModelConfig
@@ -144,9 +144,7 @@ class _Job:
         """The picture, or None after noting that this one cannot be read."""
         try:
             return self._reader(file, preparation)
-        except VimDeployError as error:
-            if error.code not in ("VIM-411", "VIM-429"):
-                raise
+        except (UnreadableImageError, PictureWindowError) as error:
             self._failures.append(
                 ImageFailure(str(file), error.code, error.message, error.why, error.fix)
             )

@@ -9,7 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from vim_deploy.errors import VimDeployError
+from vim_deploy.errors import (
+    InputMisfitError,
+    PictureWindowError,
+    UnreadableImageError,
+    VimDeployError,
+)
 from vim_deploy.files import atomic_output, output_errors, remove_leftovers, single_writer
 from vim_deploy.images import Pixels, picture_from_file, require_picture_channels
 from vim_deploy.log import get_logger
@@ -34,7 +39,7 @@ from vim_deploy.stages.run_records import (
 _log = get_logger(__name__)
 
 #: What is wrong with one picture, and not with the run.
-_OF_A_PICTURE = ("VIM-411", "VIM-415", "VIM-429")
+_OF_A_PICTURE = (UnreadableImageError, InputMisfitError, PictureWindowError)
 _BORDERS = (
     "the head labels gives classes of the model's input: at another size each pixel has the class "
     "of the nearest, and borders are coarser than with --head logits"
@@ -126,9 +131,7 @@ class _SceneJob:
             try:
                 picture = picture_from_file(file, self._info.image.channels)
                 scene = Scene(str(file), picture, self._settings, self._model)
-            except VimDeployError as error:
-                if error.code not in _OF_A_PICTURE:
-                    raise
+            except _OF_A_PICTURE as error:
                 self._fail(str(file), error)
                 continue
             if self._overlays:

@@ -16,7 +16,7 @@ from vim_deploy.artifact.passport import (
     is_version_compatible,
 )
 from vim_deploy.cuda.runtime import Cuda
-from vim_deploy.errors import VimDeployError
+from vim_deploy.errors import UnreadableEngineError, VimDeployError
 from vim_deploy.plugin.load import load_plugins
 from vim_deploy.runtimes.tensorrt import capability as trt
 from vim_deploy.runtimes.tensorrt.engine import LoadedEngine, plan_bytes
@@ -110,9 +110,7 @@ def _header_of(path: Path) -> PlanHeader | None:
     """The header; None when it is none that we know, about which the passport has the word."""
     try:
         return read_header(path)
-    except VimDeployError as error:
-        if error.code != "VIM-413":
-            raise
+    except UnreadableEngineError:
         return None
 
 
