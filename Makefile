@@ -75,7 +75,7 @@ pins:
 		$(PINS_ARGS) requirements/torch.in --output-file requirements/cuda.lock
 	$(COMPILE) --no-deps requirements/source.in --output-file requirements/source.lock
 	set -e; for name in model server; do \
-		lock=vim_deploy/packaging/templates/requirements-$$name.txt.in; \
+		lock=vim_deploy/packaging/served/requirements-$$name.txt; \
 		sed -n '/^#/p' $$lock > $$lock.new; \
 		$(COMPILE) --no-deps --no-header requirements/$$name.in >> $$lock.new; \
 		sed -n '/^-r /p' $$lock >> $$lock.new; mv $$lock.new $$lock; done

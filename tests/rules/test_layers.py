@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.support.source import Module, imported, modules
+from tests.support.source import SERVED, Module, imported, modules
 
 #: From the top down; a layer imports only from layers further down, and from itself. Names on one
 #: line are siblings, which do not know each other.
@@ -75,6 +75,17 @@ ONNX_FREE = (
 )
 ONNX = ("onnx", "google")
 EVERYWHERE = ("numpy",)
+#: What the programs that packages carry may import.
+SERVED_IMPORTS = (
+    "numpy",
+    "PIL",
+    "onnxruntime",
+    "tritonclient",
+    "triton_python_backend_utils",
+    "client_answers",
+    "client_pictures",
+    "server_watch",
+)
 STANDARD_FROM_3_11 = ("tomllib", "tomli")
 
 
@@ -101,7 +112,10 @@ def test_imports_go_down(module: Module) -> None:
 def test_heavy_packages_stay_at_home(module: Module) -> None:
     for name, line in imported(module.tree):
         top = name.partition(".")[0]
-        if top in HOMES:
+        if module.name.startswith(SERVED):
+            known = {*SERVED_IMPORTS} | sys.stdlib_module_names
+            assert top in known, f"{module.path}:{line} imports {top}, which is not there"
+        elif top in HOMES:
             allowed = any(one_home(prefix, module.name) for prefix in HOMES[top])
             assert allowed, f"{module.path}:{line} imports {top}; it belongs in {HOMES[top]}"
         elif top in ONNX:
@@ -117,9 +131,14 @@ def test_optional_runtimes_have_one_importer() -> None:
             module.name
             for module in modules()
             for name, _ in imported(module.tree)
-            if name.partition(".")[0] == package
+            if name.partition(".")[0] == package and not module.name.startswith(SERVED)
         }
         assert len(importers) <= 1, f"{package} is imported in {sorted(importers)}"
+
+
+def test_nothing_imports_the_programs_of_packages() -> None:
+    for module in modules():
+        assert not [name for name, _ in imported(module.tree) if name.startswith(SERVED[:-1])]
 
 
 def test_no_import_cycles() -> None:

@@ -19,7 +19,7 @@ else:
 
 LOCKS = sorted((REPOSITORY / "requirements").glob("*.lock"))
 #: What a package's server installs at its first start.
-SERVED = sorted((REPOSITORY / "vim_deploy/packaging/templates").glob("requirements-*.txt.in"))
+SERVED = sorted((REPOSITORY / "vim_deploy/packaging/served").glob("requirements-*.txt"))
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 #: The Pythons of pyproject.toml on the machines that this is made for.
 MACHINES = [
@@ -102,8 +102,8 @@ def test_the_served_pins_are_those_asked_for(name: str) -> None:
         for line in (REPOSITORY / f"requirements/{name}.in").read_text().splitlines()
         if line and not line.startswith("#")
     ]
-    template = REPOSITORY / f"vim_deploy/packaging/templates/requirements-{name}.txt.in"
-    locked = [item for item, _ in entries(template)]
+    pins = REPOSITORY / f"vim_deploy/packaging/served/requirements-{name}.txt"
+    locked = [item for item, _ in entries(pins)]
     assert sorted((item.name, str(item.specifier)) for item in asked) == sorted(
         (item.name, str(item.specifier)) for item in locked
     )

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
+import runpy
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.support.engines import EXPORT, record_of, write_engine, write_record
+from tests.support.source import PACKAGE
 from vim_deploy.artifact import metadata
 from vim_deploy.artifact.record import PluginIdentity
 from vim_deploy.files import sha256_of
 from vim_deploy.specs import ExportInfo
 
 SIZES = (1, 2, 3)
+#: The programs that packages carry.
+SERVED = PACKAGE / "packaging" / "served"
+
+
+def names_of(path: Path) -> SimpleNamespace:
+    """The names of one of them; nothing is written beside it, and this process stays as it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [*sys.path])
+        patch.setattr(sys, "dont_write_bytecode", True)
+        return SimpleNamespace(**runpy.run_path(str(path)))
 
 
 def classifier(

@@ -10,6 +10,9 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGE = REPOSITORY / "vim_deploy"
+#: Programs that packages carry. They run where vim-deploy is not, with the packages of the server's
+#: environment or of a client, so they import nothing of it and are imported by nothing in it.
+SERVED = "vim_deploy.packaging.served."
 #: Folders that hold something else than the project's source: hidden ones, environments, outputs.
 _SKIPPED = ("build", "dist", "demo-out", "vim-deploy-work", "node_modules", "reference")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import runpy
 import signal
 import socket
 import subprocess
@@ -25,7 +24,8 @@ from typing import Any
 
 import pytest
 
-from vim_deploy.packaging.scripts import template
+from tests.support.packages import names_of
+from vim_deploy.packaging.scripts import unchanged
 
 #: Seconds until the server is ready. A backend that cannot start makes it hang, not end.
 START_LIMIT = 60.0
@@ -38,7 +38,7 @@ _NO_WHEEL = ("No matching distribution", "Could not find a version", "Temporary 
 def environment_of(config: pytest.Config) -> Path:
     """Where the environment of these requirements is kept from run to run."""
     assert config.cache is not None
-    texts = [template(f"requirements-{part}.txt") for part in ("server", "model")]
+    texts = [unchanged(f"served/requirements-{part}.txt") for part in ("server", "model")]
     short = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
     return config.cache.mkdir("triton-server") / short
 
@@ -79,8 +79,8 @@ def free_ports(count: int) -> list[int]:
 
 
 def client_of(package: Path) -> SimpleNamespace:
-    """The names of a package's client.py; nothing is written beside it."""
-    return SimpleNamespace(**runpy.run_path(str(package / "client.py")))
+    """The names of a package's client.py."""
+    return names_of(package / "client.py")
 
 
 @dataclass

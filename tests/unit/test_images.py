@@ -17,7 +17,7 @@ from tests.support import reference
 from tests.support.source import REPOSITORY
 from vim_deploy import image_bounds, images
 from vim_deploy.errors import VimDeployError
-from vim_deploy.packaging.scripts import template
+from vim_deploy.packaging.scripts import unchanged
 from vim_deploy.specs import ImagePreparation
 
 SMALL = ImagePreparation(32, 32)
@@ -336,7 +336,7 @@ def test_the_limits_are_the_same_in_every_language() -> None:
     header = (REPOSITORY / "cpp" / "src" / "image_limits.h").read_text().replace("'", "")
     assert f"kMaxPixels = {image_bounds.MAX_PIXELS};" in header
     assert f"int64_t{{{image_bounds.FREE_BYTES >> 20}}} << 20U" in header
-    client = template("client.py").replace("_", "")
+    client = unchanged("served/client_pictures.py").replace("_", "")
     wanted = f"{image_bounds.MAX_PIXELS}, 1 << 29, {image_bounds.FREE_BYTES >> 20} << 20, "
     assert wanted + f"{image_bounds.MAX_SCANS}\n" in client
     assert image_bounds.MAX_FILE_BYTES == 1 << 29

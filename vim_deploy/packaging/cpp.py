@@ -30,7 +30,7 @@ from vim_deploy.files import output_errors, require_file, sha256_of
 from vim_deploy.packaging.about import CppAbout, read_about
 from vim_deploy.packaging.check import CPP_TARGET, Check
 from vim_deploy.packaging.manifest import Manifest
-from vim_deploy.packaging.scripts import fill, template
+from vim_deploy.packaging.scripts import fill, template, unchanged
 from vim_deploy.specs import ExportInfo
 
 TARGET = CPP_TARGET
@@ -221,8 +221,8 @@ def write_cpp(folder: Path, plan: CppPlan) -> None:
             # One line a class, whatever a label holds.
             lines = [" ".join(label.split()) + "\n" for label in plan.info.labels]
             _write(folder / LABELS_NAME, "".join(lines))
-        _write(folder / "main.cpp", template("cpp_main.cpp"))
-        _write(folder / "CMakeLists.txt", template("cpp_CMakeLists.txt"))
+        _write(folder / "main.cpp", unchanged("cpp_program/main.cpp"))
+        _write(folder / "CMakeLists.txt", unchanged("cpp_program/CMakeLists.txt"))
         _write(folder / "README.md", _readme(plan))
 
 

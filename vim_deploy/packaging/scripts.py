@@ -14,13 +14,16 @@ from vim_deploy.errors import VimDeployError
 
 #: Where a package stands inside a container.
 _INSIDE = "/package"
+#: What the server of the python runtime, and its model, need.
+_REQUIREMENTS = ("requirements-server.txt", "requirements-model.txt")
 #: The container of the server release that serves the python runtime here (Triton 2.51 is 24.10).
 PYTHON_IMAGE = "nvcr.io/nvidia/tritonserver:24.10-py3"
 #: Calls that make the server write where it may: into its backend's memory, into files that are
 #: to be its log or its traces. Triton has no switch for them, but asks for a header, as
 #: APIS:NAME=VALUE. No client can send this one: neither HTTP nor gRPC carries a line break in a
-#: header's name, so it may stand on the command line, which every user of a machine can read.
-_CLOSED = "shared-memory,logging,trace,model-repository:no\nbody=no\nbody"
+#: header's name, so it may stand on the command line, which every user of a machine can read. The
+#: ``server.py`` of a package starts a server itself and has the same text; a test compares them.
+CLOSED = "shared-memory,logging,trace,model-repository:no\nbody=no\nbody"
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,16 @@ def template(name: str) -> str:
     return (folder / f"{name}.in").read_text(encoding="utf-8")
 
 
+def unchanged(name: str) -> str:
+    """Text of a file that packages carry as it is, such as ``served/client.py``.
+
+    Those of ``served`` run with the packages of the environment that serves, or of a client: they
+    import nothing of vim-deploy, and nothing here imports them.
+    """
+    folder = importlib.resources.files("vim_deploy.packaging")
+    return folder.joinpath(*name.split("/")).read_text(encoding="utf-8")
+
+
 def fill(text: str, **values: str) -> str:
     """``text`` with every ``@KEY@`` replaced; KeyError when one stays or is not there."""
     for key, value in values.items():
@@ -58,14 +71,15 @@ def fill(text: str, **values: str) -> str:
 
 def scripts(around: Surroundings) -> dict[str, str]:
     """Text of every script and side file by its name in the package."""
-    files = {"client.py": template("client.py"), "compose.yaml": _compose(around)}
+    carried = ["client.py", "client_answers.py", "client_pictures.py"]
     if around.runtime == "python":
-        files["requirements-server.txt"] = template("requirements-server.txt")
-        files["requirements-model.txt"] = template("requirements-model.txt")
-        pinned = files["requirements-server.txt"] + files["requirements-model.txt"]
+        carried += ["server.py", "server_watch.py", *_REQUIREMENTS]
+    files = {name: unchanged(f"served/{name}") for name in carried}
+    files["compose.yaml"] = _compose(around)
+    if around.runtime == "python":
+        pinned = "".join(files[name] for name in _REQUIREMENTS)
         short = hashlib.sha256(pinned.encode()).hexdigest()[:12]
         files["run.sh"] = fill(template("run_local.sh"), requirements=short)
-        files["server.py"] = fill(template("server.py"), closed=json.dumps(_CLOSED)[1:-1])
         image = _safe(around.image) or PYTHON_IMAGE
         files["Dockerfile"] = fill(template("Dockerfile"), image=image)
     else:
@@ -79,8 +93,8 @@ def server_options(around: Surroundings) -> list[str]:
     options = [
         f"--model-repository={_INSIDE}/models",
         "--disable-auto-complete-config",
-        f"--http-restricted-api={_CLOSED}",
-        f"--grpc-restricted-protocol={_CLOSED}",
+        f"--http-restricted-api={CLOSED}",
+        f"--grpc-restricted-protocol={CLOSED}",
     ]
     if around.plugin:
         options.append(f"--backend-config=tensorrt,plugins={_INSIDE}/plugins/{around.plugin}")

@@ -29,7 +29,7 @@ from vim_deploy.packaging.repository import (
     choose_runtime,
     model_config,
 )
-from vim_deploy.packaging.scripts import Surroundings, scripts, template
+from vim_deploy.packaging.scripts import Surroundings, scripts, unchanged
 from vim_deploy.packaging.servable import Servable
 from vim_deploy.text import storable
 
@@ -130,7 +130,7 @@ def write_repository(folder: Path, plan: Plan) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
         if plan.runtime == PYTHON:
-            _write(version / "model.py", template("python_model.py"))
+            _write(version / "model.py", unchanged("served/model.py"))
             # The backend's interpreter takes no environment variables, and would keep compiled code
             # beside model.py, which nobody has hashed. A file of that name leaves it no place.
             _write(version / "__pycache__", "")

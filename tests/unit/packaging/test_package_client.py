@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -17,11 +16,10 @@ import PIL.Image
 import pytest
 
 from tests.support.engines import EXPORT
-from tests.support.packages import classifier
+from tests.support.packages import SERVED, classifier, names_of
 from vim_deploy.errors import VimDeployError
 from vim_deploy.images import load_batch
 from vim_deploy.packaging.manifest import read_manifest
-from vim_deploy.packaging.scripts import template
 from vim_deploy.scene.top_k import top_predictions
 from vim_deploy.specs import ImagePreparation
 from vim_deploy.stages import package
@@ -30,10 +28,8 @@ pytest.importorskip("onnxruntime")
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    path = tmp_path_factory.mktemp("client") / "client.py"
-    path.write_text(template("client.py"))
-    return SimpleNamespace(**runpy.run_path(str(path)))
+def client() -> SimpleNamespace:
+    return names_of(SERVED / "client.py")
 
 
 @pytest.mark.parametrize("mode", ["none", "normalize", "uint8"])

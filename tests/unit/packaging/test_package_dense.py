@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import runpy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,13 +14,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.support.engines import EXPORT
-from tests.support.packages import engine
+from tests.support.packages import SERVED, engine, names_of
 from vim_deploy.artifact import metadata
 from vim_deploy.errors import VimDeployError
 from vim_deploy.packaging import golden
 from vim_deploy.packaging.golden import read_golden
 from vim_deploy.packaging.manifest import read_manifest
-from vim_deploy.packaging.scripts import template
 from vim_deploy.parity.metrics import tolerance_for
 from vim_deploy.recipe.dense_config import DenseConfig, UperHeadConfig
 from vim_deploy.stages import check_package, package
@@ -94,10 +92,8 @@ def test_no_classifier_program_for_a_dense_engine(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    path = tmp_path_factory.mktemp("client") / "client.py"
-    path.write_text(template("client.py"))
-    return SimpleNamespace(**runpy.run_path(str(path)))
+def client() -> SimpleNamespace:
+    return names_of(SERVED / "client.py")
 
 
 def shown(

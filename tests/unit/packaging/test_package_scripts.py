@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.packages import classifier, engine
+from tests.support.packages import SERVED, classifier, engine
 from vim_deploy.errors import VimDeployError
 from vim_deploy.packaging.plugin_probe import probe_in_process
 from vim_deploy.packaging.repository import ServingOptions
-from vim_deploy.packaging.scripts import fill, template
+from vim_deploy.packaging.scripts import fill
 from vim_deploy.stages import package
 from vim_deploy.stages.packaging import PackageOptions
 
@@ -170,12 +170,11 @@ def test_scripts_are_valid_shell(tmp_path: Path) -> None:
         assert "@" not in script.read_text().replace('"$@"', "").replace("found[@]", "")
 
 
-def test_python_files_of_a_package_follow_the_rules(tmp_path: Path) -> None:
-    for name in ("client.py", "server.py", "python_model.py"):
-        (tmp_path / name).write_text(template(name))
+def test_python_files_of_a_package_follow_the_rules() -> None:
+    """With what holds for old Pythons as well, beside the project's own rules."""
     command = [sys.executable, "-m", "ruff", "check", "--isolated", "--line-length=100"]
-    command += ["--select=E,F,W,I,B,UP,SIM", "--ignore=B905", "--target-version=py310"]
-    done = subprocess.run([*command, tmp_path], capture_output=True, text=True, check=False)
+    command += ["--select=E,F,W,I,B,UP,SIM", "--ignore=B905,E402", "--target-version=py310"]
+    done = subprocess.run([*command, SERVED], capture_output=True, text=True, check=False)
     if "No module named" in done.stderr:
         pytest.skip("ruff is not installed")
     assert done.returncode == 0, done.stdout

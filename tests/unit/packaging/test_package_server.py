@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
 import signal
 import socket
 import threading
@@ -13,14 +12,18 @@ from typing import Any
 
 import pytest
 
-from vim_deploy.packaging.scripts import Surroundings, scripts
+from tests.support.packages import SERVED, names_of
+from vim_deploy.packaging.scripts import CLOSED
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    path = tmp_path_factory.mktemp("server") / "server.py"
-    path.write_text(scripts(Surroundings("python", "", "", None))["server.py"])
-    return SimpleNamespace(**runpy.run_path(str(path)))
+def server() -> SimpleNamespace:
+    watch, server = names_of(SERVED / "server_watch.py"), names_of(SERVED / "server.py")
+    return SimpleNamespace(**vars(watch) | vars(server))
+
+
+def test_every_server_of_a_package_closes_the_same_calls(server: SimpleNamespace) -> None:
+    assert server.CLOSED == CLOSED
 
 
 @pytest.fixture

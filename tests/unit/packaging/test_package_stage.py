@@ -54,6 +54,8 @@ def test_contents_of_a_python_package(toy: Path, tmp_path: Path) -> None:
     assert set(result.files) == {
         "Dockerfile",
         "client.py",
+        "client_answers.py",
+        "client_pictures.py",
         "compose.yaml",
         "golden.npz",
         "models/toy/1/__pycache__",
@@ -65,6 +67,7 @@ def test_contents_of_a_python_package(toy: Path, tmp_path: Path) -> None:
         "requirements-server.txt",
         "run.sh",
         "server.py",
+        "server_watch.py",
     }
     assert (result.name, result.runtime, result.notes) == ("toy", "python", ())
     made = result.folder

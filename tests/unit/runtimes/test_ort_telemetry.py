@@ -14,7 +14,7 @@ from tests.support.source import REPOSITORY
 from tests.support.tiny_onnx import perceptron
 from vim_deploy.runtimes.onnxruntime.capability import NO_TELEMETRY
 
-TEMPLATES = REPOSITORY / "vim_deploy" / "package" / "templates"
+SERVED = REPOSITORY / "vim_deploy" / "packaging" / "served"
 
 
 def without_the_switch(home: Path) -> dict[str, str]:
@@ -43,9 +43,9 @@ def test_a_run_leaves_no_identity_of_the_machine_in_the_home_folder(tmp_path: Pa
     assert not done.stderr
 
 
-@pytest.mark.parametrize("name", ["python_model.py.in", "server.py.in"])
+@pytest.mark.parametrize("name", ["model.py", "server.py"])
 def test_what_a_package_runs_sets_the_switch_before_the_import(name: str) -> None:
-    text = (TEMPLATES / name).read_text()
+    text = (SERVED / name).read_text()
     switch = text.index('os.environ.setdefault("{}", "{}")'.format(*NO_TELEMETRY))
     found = re.search(r"^ *import onnxruntime", text, re.MULTILINE)
     assert found is not None

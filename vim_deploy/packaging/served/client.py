@@ -13,18 +13,28 @@ pictures, labels) is in manifest.json beside it. Pictures are prepared as the mo
 a model that takes bytes gets them unchanged.
 """
 
+from __future__ import annotations
+
 import argparse
 import http.client
-import io
 import json
 import os
-import re
 import sys
+from email.message import Message
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 HERE = Path(__file__).resolve().parent
+# The manifest names every file of this folder, and the two beside this are found wherever it is
+# started from.
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(HERE))
+from client_answers import ServerError, areas, best, difference, no_numbers, require_rows, summary
+from client_pictures import prepare
+
 #: KServe's dtype names -> NumPy's.
 DTYPES = {
     "BOOL": "bool",
@@ -37,30 +47,30 @@ DTYPES = {
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 HEADER_LENGTH = "Inference-Header-Content-Length"
-#: What a picture may ask for: pixels, bytes of its file, bytes to decode it beside four times its
-#: file, and scans of a JPEG, each of which is decoded. Formats that Pillow decodes itself.
-MOST_PIXELS, MOST_BYTES, FREE_BYTES, MOST_SCANS = 89_478_485, 1 << 29, 200 << 20, 50
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 
 
-class ServerError(Exception):
-    """The server refused a request or answered something else than was agreed."""
-
-
-def load_model_facts(folder=HERE):
+def load_model_facts(folder: Path = HERE) -> dict[str, Any]:
     """What the package says about its model."""
-    return json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["about"]
+    about: dict[str, Any] = json.loads((folder / "manifest.json").read_text("utf-8"))["about"]
+    return about
 
 
 class HttpModel:
     """The model over HTTP, by KServe's protocol v2 with binary tensors; one connection."""
 
-    def __init__(self, facts, url="127.0.0.1:8000", timeout=30.0):
+    def __init__(
+        self, facts: dict[str, Any], url: str = "127.0.0.1:8000", timeout: float = 30.0
+    ) -> None:
         self.facts = facts
         self.connection = http.client.HTTPConnection(url, timeout=timeout)
 
-    def request(self, method, path, body=None, headers=None):
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> tuple[int, Message, bytes]:
         """Status, headers and body of one answer."""
         try:
             self.connection.request(method, path, body, headers or {})
@@ -70,12 +80,12 @@ class HttpModel:
             self.connection.close()
             raise
 
-    def infer(self, images):
+    def infer(self, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Outputs by name for an array of the input's dtype: [rows, ...]."""
         body, length = encode(self.facts, images)
         path = f"/v2/models/{self.facts['name']}/infer"
-        headers = {HEADER_LENGTH: str(length), "Content-Type": "application/octet-stream"}
-        status, headers, body = self.request("POST", path, body, headers)
+        sent = {HEADER_LENGTH: str(length), "Content-Type": "application/octet-stream"}
+        status, headers, body = self.request("POST", path, body, sent)
         if status != 200:
             raise ServerError(f"HTTP {status}: {message_of(body)}")
         try:
@@ -83,22 +93,23 @@ class HttpModel:
         except (KeyError, TypeError, ValueError) as error:
             raise ServerError(f"the answer cannot be read: {error!r}") from error
 
-    def statistics(self):
+    def statistics(self) -> dict[str, Any]:
         """The server's counters of this model."""
         status, _, body = self.request("GET", f"/v2/models/{self.facts['name']}/stats")
         if status != 200:
             raise ServerError(f"HTTP {status}: {message_of(body)}")
-        return json.loads(body)["model_stats"][0]
+        counters: dict[str, Any] = json.loads(body)["model_stats"][0]
+        return counters
 
-    def ready(self):
+    def ready(self) -> bool:
         """Whether the model answers requests."""
         return self.request("GET", f"/v2/models/{self.facts['name']}/ready")[0] == 200
 
-    def close(self):
+    def close(self) -> None:
         self.connection.close()
 
 
-def encode(facts, images):
+def encode(facts: dict[str, Any], images: NDArray[Any]) -> tuple[bytes, int]:
     """A request's body, and how many of its bytes are the JSON before the tensor."""
     tensor = {
         "name": facts["input"]["name"],
@@ -110,7 +121,7 @@ def encode(facts, images):
     return header + np.ascontiguousarray(images).tobytes(), len(header)
 
 
-def decode(headers, body):
+def decode(headers: Message, body: bytes) -> dict[str, NDArray[Any]]:
     """Output arrays by name out of an answer."""
     length = int(headers[HEADER_LENGTH] or len(body))
     outputs, at = {}, length
@@ -126,10 +137,10 @@ def decode(headers, body):
     return outputs
 
 
-def message_of(body):
+def message_of(body: bytes) -> str:
     """The server's words in an answer that is an error."""
     try:
-        return json.loads(body)["error"]
+        return str(json.loads(body)["error"])
     except (ValueError, KeyError, TypeError):
         return body[:200].decode("utf-8", "replace")
 
@@ -137,7 +148,9 @@ def message_of(body):
 class GrpcModel:
     """The model over gRPC."""
 
-    def __init__(self, facts, url="127.0.0.1:8001", timeout=30.0):
+    def __init__(
+        self, facts: dict[str, Any], url: str = "127.0.0.1:8001", timeout: float = 30.0
+    ) -> None:
         try:
             import tritonclient.grpc
         except (ImportError, RuntimeError) as error:
@@ -145,7 +158,7 @@ class GrpcModel:
         self.facts, self.timeout, self.grpc = facts, timeout, tritonclient.grpc
         self.client = tritonclient.grpc.InferenceServerClient(url)
 
-    def infer(self, images):
+    def infer(self, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Outputs by name for an array of the input's dtype: [rows, ...]."""
         name = self.facts["input"]["name"]
         tensor = self.grpc.InferInput(name, list(images.shape), NAMES[str(images.dtype)])
@@ -160,146 +173,22 @@ class GrpcModel:
             raise ServerError(f"gRPC: {error}") from error
         return {output: answer.as_numpy(output) for output in outputs}
 
-    def close(self):
+    def close(self) -> None:
         self.client.close()
 
 
-def printable(text):
+def printable(text: object) -> str:
     """A text of somebody else's for a terminal: what does not print is written out."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(text))
 
 
-def read_picture(path, mode):
-    """A picture in Pillow's ``mode``; ValueError for a small file that takes much to decode."""
-    from PIL import Image
-
-    if not path.is_file() or path.stat().st_size > MOST_BYTES:
-        raise ValueError(f"not a file of at most {MOST_BYTES} bytes")
-    data = path.read_bytes()
-    scans = [found[0][-1] for found in SCAN.finditer(data)]
-    if len(scans) > MOST_SCANS:
-        raise ValueError(f"a JPEG of more than {MOST_SCANS} scans")
-    with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-        if opened.mode == "F" or opened.mode.startswith("I"):
-            raise ValueError("more than 8 bits a channel")
-        pixels = opened.width * opened.height
-        # A JPEG that comes in parts is kept as coefficients, two bytes each, until the last one.
-        parts = opened.format == "JPEG" and min(scans, default=0) < len(opened.getbands())
-        kept = parts or bool(opened.info.get("progressive"))
-        beside = {"TIFF": 4, "WEBP": 12}.get(opened.format, 0)
-        copies = 4 + 4 * (opened.mode != mode) + beside + 6 * kept
-        if pixels > MOST_PIXELS or pixels * copies > FREE_BYTES + 4 * len(data):
-            raise ValueError(f"{opened.width} x {opened.height} pixels in {len(data)} bytes")
-        opened.load()
-        return opened if opened.mode == mode else opened.convert(mode)
-
-
-def prepare(path, facts):
-    """One picture as a row of the input: resized, its centre cropped, scaled as the model wants."""
-    from PIL import Image
-
-    how = facts["image"]
-    wanted = (how["height"], how["width"], how["channels"])
-    picture = read_picture(path, {1: "L", 3: "RGB"}[wanted[2]])
-    size = resized_size(picture.width, picture.height, how)
-    if size[0] * size[1] > MOST_PIXELS:
-        raise ValueError(f"too elongated: it would become {size[0]} x {size[1]}")
-    if size != picture.size:
-        picture = picture.resize(size, Image.Resampling[how["interpolation"].upper()])
-    left, top = round((size[0] - wanted[1]) / 2), round((size[1] - wanted[0]) / 2)
-    box = (left, top, left + wanted[1], top + wanted[0])
-    pixels = np.asarray(picture.crop(box), np.uint8).reshape(wanted)
-    return scaled(pixels, facts).astype(facts["input"]["dtype"])
-
-
-def scaled(pixels, facts):
-    """uint8 [height, width, channels] as the model takes it, see ``preprocess``."""
-    if facts["preprocess"] == "uint8":
-        return pixels
-    values = pixels.transpose(2, 0, 1).astype(np.float32) / np.float32(255)
-    if facts["preprocess"] == "normalize":
-        return values
-    mean = np.asarray(facts["image"]["mean"], np.float32).reshape(-1, 1, 1)
-    std = np.asarray(facts["image"]["std"], np.float32).reshape(-1, 1, 1)
-    return (values - mean) / std
-
-
-def resized_size(width, height, how):
-    """Width and height that cover ``int(size / crop_ratio)`` both ways, as in the evaluation."""
-    cover_width = int(how["width"] / how["crop_ratio"])
-    cover_height = int(how["height"] / how["crop_ratio"])
-    if width * cover_height <= height * cover_width:
-        return cover_width, max(int(cover_width * height / width), cover_height)
-    return max(int(cover_height * width / height), cover_width), cover_height
-
-
-def best(outputs, row, facts, count):
-    """(class, label, probability) of one picture, the most probable first; [] without scores."""
-    head = facts["head"].partition(":")[0]
-    if head == "logits" and outputs["logits"].ndim == 2:
-        values = outputs["logits"][row].astype(np.float64)
-        powers = np.exp(values - values.max())
-        scores, classes = powers / powers.sum(), np.arange(len(values))
-    elif head in ("softmax", "topk"):
-        scores = outputs["probabilities"][row].astype(np.float64)
-        classes = outputs["classes"][row] if head == "topk" else np.arange(len(scores))
-    else:
-        return []
-    order = np.argsort(-scores, kind="stable")[:count]
-    labels = facts["labels"]
-    return [
-        (int(classes[i]), labels[classes[i]] if classes[i] < len(labels) else "", float(scores[i]))
-        for i in order
-    ]
-
-
-def areas(outputs, row, facts, count):
-    """(class, label, share of the pixels) of one picture, the largest first; [] without any."""
-    if "labels" in outputs:
-        pixels = outputs["labels"][row]
-    elif "logits" in outputs and outputs["logits"].ndim == 4:
-        pixels = outputs["logits"][row].argmax(axis=0)
-    else:
-        return []
-    classes, counts = np.unique(pixels, return_counts=True)
-    order = np.argsort(-counts, kind="stable")[:count]
-    labels = facts["labels"]
-    return [
-        (
-            int(classes[i]),
-            labels[classes[i]] if classes[i] < len(labels) else "",
-            float(counts[i] / pixels.size),
-        )
-        for i in order
-    ]
-
-
-def summary(outputs, row):
-    """Shape, mean and root mean square of one picture's outputs, by name."""
-    found = {}
-    for name, values in outputs.items():
-        value = values[row].astype(np.float64)
-        rms = float(np.sqrt(np.mean(np.square(value))))
-        found[name] = {"shape": list(value.shape), "mean": float(value.mean()), "rms": rms}
-    return found
-
-
-def require_rows(outputs, rows):
-    """ServerError for an output that does not answer each of the pictures that were sent."""
-    for name, values in outputs.items():
-        if values is None or values.ndim == 0 or len(values) != rows or not values.size:
-            shape = None if values is None else list(values.shape)
-            raise ServerError(f"output {name} has the shape {shape} for {rows} pictures")
-
-
-def no_numbers(outputs, row):
-    """What keeps one picture's outputs from being an answer, in words; empty when nothing does."""
-    counts = {name: int((~np.isfinite(values[row])).sum()) for name, values in outputs.items()}
-    wrong = [f"{count} values of {name}" for name, count in counts.items() if count]
-    return f"the model gives NaN or Inf: {', '.join(wrong)}" if wrong else ""
-
-
-def show(name, outputs, row, facts, options):
+def show(
+    name: object,
+    outputs: dict[str, NDArray[Any]],
+    row: int,
+    facts: dict[str, Any],
+    options: argparse.Namespace,
+) -> None:
     """Print what one picture gave."""
     top = best(outputs, row, facts, options.top)
     large = [] if top else areas(outputs, row, facts, options.top)
@@ -319,7 +208,7 @@ def show(name, outputs, row, facts, options):
         print(f"{name}\t{shown}\tmean {about['mean']:g}, rms {about['rms']:g}")
 
 
-def check(model, facts, folder=HERE):
+def check(model: HttpModel | GrpcModel, facts: dict[str, Any], folder: Path = HERE) -> list[str]:
     """Differences of the server's answers from the stored ones, as sentences; none means equal."""
     golden = facts["golden"]
     if not golden["outputs"]:
@@ -338,43 +227,7 @@ def check(model, facts, folder=HERE):
     return failures
 
 
-def difference(name, wanted, found, limits):
-    """A sentence when two arrays are further apart than the package allows."""
-    if wanted.shape != found.shape:
-        return [f"{name}: shape {list(found.shape)}, stored {list(wanted.shape)}"]
-    if not wanted.size:
-        return [f"{name}: there are no values to compare"]
-    # NaN and Inf agree with nothing, not even with themselves.
-    for side, values in (("answered", found), ("stored", wanted)):
-        if not np.isfinite(values).all():
-            return [f"{name}: {int((~np.isfinite(values)).sum())} {side} values are NaN or Inf"]
-    if np.issubdtype(wanted.dtype, np.integer) != np.issubdtype(found.dtype, np.integer):
-        return [f"{name}: type {found.dtype}, stored {wanted.dtype}"]
-    if np.issubdtype(wanted.dtype, np.integer):
-        wrong = int((wanted != found).sum())
-        if wanted.ndim == 3 and limits.get("label_agreement") is not None:
-            # A label map: of the pixels some may change where two classes are as likely.
-            allowed = (1 - limits["label_agreement"]) * wanted.size
-            return [f"{name}: {wrong} of {wanted.size} pixels differ"] if wrong > allowed else []
-        if wrong and limits["same_integers"]:
-            return [f"{name}: {wrong} of {wanted.size} classes differ"]
-        return []
-    a, b = wanted.astype(np.float64), found.astype(np.float64)
-    worst = float(np.abs(a - b).max())
-    if limits["atol"] is None and limits["relative_l2"] is None:
-        return [f"{name}: the package's tolerance limits no difference"]
-    if limits["atol"] is not None and (
-        not np.all(np.abs(a - b) <= limits["atol"] + limits["rtol"] * np.abs(a))
-    ):
-        return [f"{name}: differs by up to {worst:g}"]
-    if limits["relative_l2"] is not None and not (
-        np.linalg.norm(a - b) <= limits["relative_l2"] * np.linalg.norm(a)
-    ):
-        return [f"{name}: relative L2 beyond {limits['relative_l2']:g}, largest {worst:g}"]
-    return []
-
-
-def run(model, facts, options):
+def run(model: HttpModel | GrpcModel, facts: dict[str, Any], options: argparse.Namespace) -> int:
     """Print what every picture gave; the number of pictures that failed."""
     failed = 0
     fixed = facts["input"]["shape"][0]
@@ -404,21 +257,21 @@ def run(model, facts, options):
     return failed
 
 
-def default_url(protocol):
+def default_url(protocol: str) -> str:
     """Where run.sh lets the server listen, with the same variables."""
     variable, port = {"http": ("VIM_HTTP_PORT", 8000), "grpc": ("VIM_GRPC_PORT", 8001)}[protocol]
     address = os.environ.get("VIM_ADDRESS") or "127.0.0.1"
     return f"{address}:{os.environ.get(variable) or port}"
 
 
-def whole_number(text):
+def whole_number(text: str) -> int:
     """A count from 1; nobody has more pictures or classes than fit into 32 bits."""
     if text.isascii() and text.isdecimal() and len(text) <= 10 and 1 <= int(text) < 1 << 31:
         return int(text)
     raise argparse.ArgumentTypeError(f"not a whole number from 1 to {(1 << 31) - 1}")
 
 
-def seconds(text):
+def seconds(text: str) -> float:
     """A time to wait, up to a day."""
     try:
         value = float(text)
@@ -429,9 +282,9 @@ def seconds(text):
     return value
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> int:
     """0 when everything was answered as it should be, else 1."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("pictures", nargs="*", type=Path)
     parser.add_argument("--protocol", choices=("http", "grpc"), default="http")
     parser.add_argument("--url", help="address and port [as run.sh: 127.0.0.1:8000, gRPC :8001]")
@@ -445,7 +298,7 @@ def main(arguments=None):
     if not options.pictures and not options.check:
         parser.error("name pictures, or --check")
     facts = load_model_facts()
-    kind = HttpModel if options.protocol == "http" else GrpcModel
+    kind: type[HttpModel | GrpcModel] = HttpModel if options.protocol == "http" else GrpcModel
     try:
         model = kind(facts, options.url or default_url(options.protocol), options.timeout)
         failures = check(model, facts) if options.check else []

@@ -5,9 +5,12 @@ again. A request that cannot be run gets an error of its own; the others are ans
 whose answer would not be numbers: NaN and infinity have no class.
 """
 
+from __future__ import annotations
+
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 # Before the import: without it ONNX Runtime sends names and hashes of models to Microsoft.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -15,12 +18,13 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import numpy as np
 import onnxruntime
 import triton_python_backend_utils as pb_utils
+from numpy.typing import NDArray
 
 #: onnxruntime's severity for errors.
 ERRORS_ONLY = 3
 
 
-def require_old_numpy():
+def require_old_numpy() -> None:
     """Refuse NumPy 2: the backend of Triton 24.10 then answers every request with no bytes."""
     if int(np.__version__.split(".")[0]) >= 2:
         raise RuntimeError(
@@ -29,7 +33,7 @@ def require_old_numpy():
         )
 
 
-def not_numbers(what, arrays):
+def not_numbers(what: str, arrays: dict[str, NDArray[Any]]) -> str | None:
     """Which of the inputs or outputs holds NaN or infinity, in words; None when none does."""
     for name, values in arrays.items():
         if values.dtype.kind == "f":
@@ -42,7 +46,7 @@ def not_numbers(what, arrays):
 class TritonPythonModel:
     """One instance of the model; the names of the methods are Triton's."""
 
-    def initialize(self, args):
+    def initialize(self, args: dict[str, str]) -> None:
         """Open the ONNX file; Triton reports the model as unavailable when this raises."""
         require_old_numpy()
         config = json.loads(args["model_config"])
@@ -63,7 +67,7 @@ class TritonPythonModel:
         if not set(self.outputs) <= set(names):
             raise RuntimeError(f"{path.name} has the outputs {names}, not {self.outputs}")
 
-    def execute(self, requests):
+    def execute(self, requests: list[Any]) -> list[Any]:
         """One response for each request, in their order."""
         taken = [self.read(request) for request in requests]
         good = [rows for rows in taken if isinstance(rows, np.ndarray)]
@@ -73,13 +77,13 @@ class TritonPythonModel:
             for request, rows in zip(requests, taken)
         ]
 
-    def read(self, request):
+    def read(self, request: Any) -> NDArray[Any] | str:  # noqa: ANN401 - Triton's
         """The request's array, or the reason why it is refused."""
         tensor = pb_utils.get_input_tensor_by_name(request, self.input["name"])
         if tensor is None:
             return f"the request has no input {self.input['name']!r}"
         # A view of what the server received: nothing is copied before it is known to fit.
-        rows = tensor.as_numpy()
+        rows: NDArray[Any] = tensor.as_numpy()
         found = list(rows.shape[1:] if self.most else rows.shape)
         fits = len(found) == len(self.dims) and all(
             wanted in (-1, size) for wanted, size in zip(self.dims, found)
@@ -90,7 +94,7 @@ class TritonPythonModel:
             return f"input has {len(rows)} rows, expected 1 to {self.most}"
         return rows
 
-    def run(self, arrays):
+    def run(self, arrays: list[NDArray[Any]]) -> list[dict[str, NDArray[Any]] | str]:
         """For each array its outputs by name, or the reason why there are none."""
         if not arrays:
             return []
@@ -110,7 +114,7 @@ class TritonPythonModel:
         columns = [np.split(value, ends) for value in values]
         return [dict(zip(self.outputs, row)) for row in zip(*columns)]
 
-    def response(self, request, result):
+    def response(self, request: Any, result: dict[str, NDArray[Any]] | str) -> Any:  # noqa: ANN401
         """The answer in Triton's form: the outputs the client asked for, or an error."""
         if not isinstance(result, str):
             reason = not_numbers("output", result)
@@ -129,6 +133,6 @@ class TritonPythonModel:
         ]
         return pb_utils.InferenceResponse(output_tensors=tensors)
 
-    def finalize(self):
+    def finalize(self) -> None:
         """Let the session go."""
         self.session = None

@@ -1,11 +1,6 @@
-"""Starts nvidia-pytriton's Triton server for the model of this folder, and watches it.
+"""Watches a server that server.py beside this has started, and ends it when it does not work."""
 
-run.sh starts this with the Python of the server's environment. Triton keeps saying that it is ready
-when the process of its python backend has died or stands still; it is therefore ended here and
-started again, as it is when it dies itself. Whether a backend stands still only an answer can tell:
-a model that nobody has asked for VIM_PROBE_SECONDS is asked here. A backend that cannot start makes
-Triton wait for ever and ignore signals; that ends here after VIM_START_SECONDS.
-"""
+from __future__ import annotations
 
 import contextlib
 import ctypes
@@ -14,21 +9,16 @@ import json
 import math
 import os
 import pathlib
-import re
 import resource
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import sysconfig
-import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
+from typing import Any
 
-HERE = pathlib.Path(__file__).resolve().parent
 STUB = "triton_python_backend_stub"
 PR_SET_PDEATHSIG = 1
 POLL_SECONDS = 0.25
@@ -36,16 +26,6 @@ POLL_SECONDS = 0.25
 STOPPED_SECONDS = 5.0
 #: Two signals within so many seconds are one wish: supervisors and terminals repeat themselves.
 AGAIN_SECONDS = 2.0
-#: Starts within SPAN seconds after which a server that keeps dying is given up.
-RESTARTS, SPAN = 5, 300.0
-#: What a path may consist of that means the same to a shell.
-PLAIN = re.compile(r"[A-Za-z0-9_./+@%,=-]+")
-#: Calls that nobody may make, and the header that Triton asks for when one is made: its name holds
-#: a line break, so it cannot be sent, and need not be a secret (a command line is none).
-CLOSED = "@CLOSED@"
-#: Requests of the largest batch that are held at once, how often each is (as it came, joined, as
-#: the backend gets it), and what the server needs beyond what it has when it becomes ready.
-HELD, COPIES, ROOM_BYTES = 64, 3, 1 << 30
 #: Triton's data types of images and the bytes of one element.
 ELEMENT_BYTES = {"uint8": 1, "float16": 2, "float32": 4}
 TRITON_TYPES = {"uint8": "UINT8", "float16": "FP16", "float32": "FP32"}
@@ -53,13 +33,19 @@ TRITON_TYPES = {"uint8": "UINT8", "float16": "FP16", "float32": "FP32"}
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 #: What asking may raise, also where something else than an HTTP server answers.
 UNANSWERED = (OSError, ValueError, http.client.HTTPException)
-#: Options of Triton that would take the server away from where it is watched.
-OWN_OPTIONS = ("--http-port", "--http-address", "--allow-http")
-#: Seconds that Triton gives requests when it is told to stop, unless --exit-timeout-secs says more.
-EXIT_SECONDS = 30
 
 
-def number(name, default, most=1e9, least=0):
+class Facts:
+    """The model's name, input and its dtype, shape of the least request, bytes of the largest."""
+
+    def __init__(self, about: dict[str, Any]) -> None:
+        image, most = about["input"], about["max_batch"]
+        self.name, self.image, self.dtype = about["name"], image["name"], image["dtype"]
+        self.least = [1, *image["shape"][1:]] if most else image["shape"]
+        self.largest = math.prod(self.least) * max(most, 1) * ELEMENT_BYTES[self.dtype]
+
+
+def number(name: str, default: float, most: float = 1e9, least: float = 0) -> float:
     """A variable's value as a number from ``least`` to ``most``; SystemExit when it is none."""
     text = os.environ.get(name) or str(default)
     with contextlib.suppress(ValueError):
@@ -68,123 +54,7 @@ def number(name, default, most=1e9, least=0):
     sys.exit(f"{name}={text!r} is not a number from {least:.0f} to {most:.0f}")
 
 
-class Facts:
-    """The model's name, input and its dtype, shape of the least request, bytes of the largest."""
-
-    def __init__(self, about):
-        image, most = about["input"], about["max_batch"]
-        self.name, self.image, self.dtype = about["name"], image["name"], image["dtype"]
-        self.least = [1, *image["shape"][1:]] if most else image["shape"]
-        self.largest = math.prod(self.least) * max(most, 1) * ELEMENT_BYTES[self.dtype]
-
-
-def model_facts():
-    """What the manifest says of the model; SystemExit when it does not."""
-    path = HERE / "manifest.json"
-    try:
-        return Facts(json.loads(path.read_text(encoding="utf-8"))["about"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        sys.exit(f"{path} cannot be used: {type(error).__name__}: {error}")
-
-
-def environment():
-    """Folder of the server and of libpython; SystemExit with the reason when it cannot work."""
-    import numpy
-
-    # For the model, too: without it ONNX Runtime sends names and hashes of models to Microsoft.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    import onnxruntime  # noqa: F401 - the model needs it in this environment
-
-    if int(numpy.__version__.split(".")[0]) >= 2:
-        sys.exit(f"NumPy {numpy.__version__}: the server's python backend needs numpy<2")
-    server = pathlib.Path(sysconfig.get_path("purelib"), "pytriton", "tritonserver")
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    stub = server / "python_backend_stubs" / version / STUB
-    if not stub.is_file():
-        sys.exit(f"the server has no python backend for Python {version}")
-    library = pathlib.Path(sysconfig.get_config_var("LIBDIR"), f"libpython{version}.so.1.0")
-    if not library.exists():
-        sys.exit(f"{library} is missing: take a Python with a shared library, with PYTHON=...")
-    # Beside the backend the stub finds the wheel's libraries by its own relative path.
-    target = server / "backends" / "python" / STUB
-    if not target.exists():
-        # Whole or not there: another start may look for it now.
-        part = target.with_name(f"{STUB}.{os.getpid()}")
-        shutil.copy2(stub, part)
-        part.replace(target)
-    return server, library.parent
-
-
-def variables(server, library):
-    """Environment of the server: its backend finds this Python, its packages and libraries."""
-    kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
-    libraries = [str(server.parents[1] / "nvidia_pytriton.libs"), str(library)]
-    programs = [str(pathlib.Path(sys.executable).parent)]
-    for name, first in (("LD_LIBRARY_PATH", libraries), ("PATH", programs)):
-        kept[name] = os.pathsep.join([*first, *filter(None, [kept.get(name)])])
-    return kept
-
-
-@contextlib.contextmanager
-def plain_paths(*folders):
-    """The folders under names that a shell reads as they are, for as long as the block lasts.
-
-    The server's python backend hands them to a shell, unquoted.
-    """
-    if all(PLAIN.fullmatch(str(folder)) for folder in folders):
-        yield folders
-        return
-    try:
-        place = tempfile.TemporaryDirectory(prefix="vim-deploy-")
-    except OSError as error:
-        sys.exit(f"{HERE}: the server needs other names for these folders: {error}; set TMPDIR")
-    with place as name:
-        if not PLAIN.fullmatch(name):
-            sys.exit(f"{name}: the server cannot use a folder of this name; set TMPDIR")
-        links = [pathlib.Path(name, str(count)) for count in range(len(folders))]
-        for link, folder in zip(links, folders):
-            link.symlink_to(folder)
-        yield links
-
-
-def command(models, server, extra):
-    """The server's command line; it listens on VIM_ADDRESS only."""
-    address = os.environ.get("VIM_ADDRESS") or "127.0.0.1"
-    ports = {"http": 8000, "grpc": 8001, "metrics": 8002}
-    words = [
-        str(server / "bin" / "tritonserver"),
-        f"--model-repository={models}",
-        f"--backend-directory={server / 'backends'}",
-        f"--cache-directory={server / 'caches'}",
-        "--allow-gpu-metrics=false",
-        "--disable-auto-complete-config",
-    ]
-    for word in extra:
-        if word.partition("=")[0] in OWN_OPTIONS:
-            sys.exit(f"{word}: say it with VIM_ADDRESS and VIM_HTTP_PORT, where it is watched")
-    for name, port in ports.items():
-        chosen = number(f"VIM_{name.upper()}_PORT", port, 65535, 1)
-        require_free(address, int(chosen))
-        words += [f"--{name}-address={address}", f"--{name}-port={chosen:.0f}"]
-    closed = [f"--{name}={CLOSED}" for name in ("http-restricted-api", "grpc-restricted-protocol")]
-    return [*words, *closed, *extra]
-
-
-def require_free(address, port):
-    """SystemExit when somebody listens there: the answers would be taken for our server's."""
-    try:
-        family, kind, protocol, _, place = socket.getaddrinfo(
-            address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, protocol) as listening:
-            # As servers do: what is left of connections that have ended does not count.
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind(place)
-    except OSError as error:
-        sys.exit(f"port {port} of {address} cannot be used: {error.strerror or error}")
-
-
-def stubs_of(pid):
+def stubs_of(pid: int) -> list[int]:
     """Process ids of the server's python backend."""
     found = []
     for task in pathlib.Path(f"/proc/{pid}/task").glob("*/children"):
@@ -195,7 +65,7 @@ def stubs_of(pid):
     return found
 
 
-def words_of(pid):
+def words_of(pid: int | str) -> str:
     """A process's command line; empty for one that has ended."""
     try:
         return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace")
@@ -203,7 +73,7 @@ def words_of(pid):
         return ""
 
 
-def is_stopped(pid):
+def is_stopped(pid: int) -> bool:
     """Whether a signal keeps a process from running: its state, proc_pid_stat(5)."""
     try:
         return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
@@ -211,15 +81,15 @@ def is_stopped(pid):
         return False
 
 
-def own_url():
+def own_url() -> str:
     """Where the server answers HTTP on this machine."""
     host = os.environ.get("VIM_ADDRESS") or "127.0.0.1"
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - asked, not bound
     port = number("VIM_HTTP_PORT", 8000, 65535)
     return f"http://[{host}]:{port:.0f}" if ":" in host else f"http://{host}:{port:.0f}"
 
 
-def is_ready():
+def is_ready() -> bool:
     """Whether the server says that it is ready."""
     try:
         with OPENER.open(f"{own_url()}/v2/health/ready", timeout=2):
@@ -235,7 +105,7 @@ class Probe(threading.Thread):
     executions says that the model works, and no request is made, so its counters count clients.
     """
 
-    def __init__(self, facts, every, limit):
+    def __init__(self, facts: Facts, every: float, limit: float) -> None:
         super().__init__(daemon=True)
         self.url = f"{own_url()}/v2/models/{facts.name}"
         self.every, self.limit = every, limit
@@ -243,7 +113,7 @@ class Probe(threading.Thread):
         self.body, self.header = self.zeros(facts)
 
     @staticmethod
-    def zeros(facts):
+    def zeros(facts: Facts) -> tuple[bytes, int]:
         """Body of the smallest request, of zeros, and the length of its first part."""
         data = bytes(math.prod(facts.least) * ELEMENT_BYTES[facts.dtype])
         given = {
@@ -255,18 +125,19 @@ class Probe(threading.Thread):
         head = json.dumps({"inputs": [given], "parameters": {"binary_data_output": True}}).encode()
         return head + data, len(head)
 
-    def executions(self):
+    def executions(self) -> int | None:
         """How often the model has run; None when the server does not say."""
         try:
             with OPENER.open(f"{self.url}/stats", timeout=5) as answer:
-                return json.load(answer)["model_stats"][0]["execution_count"]
+                return int(json.load(answer)["model_stats"][0]["execution_count"])
         except (*UNANSWERED, KeyError, IndexError):
             return None
 
-    def is_answered(self):
+    def is_answered(self) -> bool:
         """Whether a request gets an answer within the limit."""
         headers = {"Inference-Header-Content-Length": str(self.header)}
-        request = urllib.request.Request(f"{self.url}/infer", self.body, headers, method="POST")
+        where = f"{self.url}/infer"  # http, and our own
+        request = urllib.request.Request(where, self.body, headers, method="POST")  # noqa: S310
         try:
             with OPENER.open(request, timeout=self.limit):
                 return True
@@ -275,7 +146,7 @@ class Probe(threading.Thread):
         except UNANSWERED:
             return False
 
-    def run(self):
+    def run(self) -> None:
         """Until the model is silent, or ``ended`` is set."""
         seen = self.executions()
         while not self.ended.wait(self.every):
@@ -289,7 +160,7 @@ class Probe(threading.Thread):
             seen = self.executions()
 
 
-def bound_memory(pid, room):
+def bound_memory(pid: int, room: int) -> None:
     """Let a server that is ready have only ``room`` bytes more; 0 sets no limit.
 
     This Triton has no limit for the size of a request, nor for what a compressed one becomes.
@@ -303,7 +174,7 @@ def bound_memory(pid, room):
             resource.prlimit(pid, resource.RLIMIT_DATA, (limit, limit))
 
 
-def die_with_parent():
+def die_with_parent() -> None:
     """In the server's process: end when this program is killed, rather than stay behind."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)
 
@@ -314,18 +185,19 @@ class Stop:
     It has ``patience`` seconds; asked again some seconds later it is ended at once.
     """
 
-    def __init__(self, patience):
-        self.patience, self.since, self.process = patience, None, None
+    def __init__(self, patience: float) -> None:
+        self.patience, self.since = patience, math.inf
+        self.process: subprocess.Popen[bytes] | None = None
         self.requested = self.again = False
 
-    def is_over(self):
+    def is_over(self) -> bool:
         """Whether a server that was told to stop has had its time."""
         return self.requested and (self.again or time.monotonic() - self.since > self.patience)
 
-    def __call__(self, *_):
+    def __call__(self, *_: object) -> None:
         now = time.monotonic()
         self.again = self.requested and now - self.since > AGAIN_SECONDS
-        self.requested, self.since = True, now if self.since is None else self.since
+        self.requested, self.since = True, min(now, self.since)
         if self.process is not None:
             self.process.send_signal(signal.SIGINT)
 
@@ -333,17 +205,19 @@ class Stop:
 class Watch:
     """One run of the server."""
 
-    def __init__(self, words, environ, stop, probe):
+    def __init__(self, words: list[str], environ: dict[str, str], stop: Stop, probe: Probe) -> None:
         # A session of its own: Ctrl-C reaches the server once, through us.
         self.process = subprocess.Popen(
             words, env=environ, start_new_session=True, preexec_fn=die_with_parent
         )
-        self.probe, self.seen, self.stopped = probe, {}, {}
+        self.probe = probe
+        self.seen: dict[int, str] = {}
+        self.stopped: dict[int, float] = {}
         self.stop, stop.process = stop, self.process
         if stop.requested:
             stop()
 
-    def kill(self):
+    def kill(self) -> None:
         """End the server at once, and remove what it then leaves behind."""
         seen = self.seen or {pid: words_of(pid) for pid in stubs_of(self.process.pid)}
         memory = [word for pid in seen for word in seen[pid].split("\0") if "_shm_region_" in word]
@@ -352,9 +226,10 @@ class Watch:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         for name in memory:
-            pathlib.Path("/dev/shm", name.strip("/")).unlink(missing_ok=True)
+            # Where Triton puts it.
+            pathlib.Path("/dev/shm", name.strip("/")).unlink(missing_ok=True)  # noqa: S108
 
-    def trouble(self):
+    def trouble(self) -> str:
         """Why a server that was ready has to be started again; empty when it has not."""
         lost = [pid for pid in self.seen if STUB not in words_of(pid)]
         if lost:
@@ -369,7 +244,7 @@ class Watch:
             return f"the model has not answered for {self.probe.limit:g} s"
         return ""
 
-    def run(self, limit, room):
+    def run(self, limit: float, room: int) -> int | None:
         """The exit status; None when the server is to be started again.
 
         It may take ``limit`` seconds to become ready, and ``room`` bytes of memory from then on.
@@ -382,7 +257,7 @@ class Watch:
                 # Its question ends with the server. A process is best started by a lone thread.
                 self.probe.join(self.probe.limit)
 
-    def watch(self, limit, room):
+    def watch(self, limit: float, room: int) -> int | None:
         """As ``run``."""
         started, ready = time.monotonic(), False
         while self.process.poll() is None:
@@ -415,46 +290,3 @@ class Watch:
         print(f"tritonserver has ended with {status}", file=sys.stderr, flush=True)
         self.kill()
         return None
-
-
-def exit_seconds(extra):
-    """What Triton gives requests when it is told to stop."""
-    found = re.findall(r"--exit-timeout-secs[= ](\d{1,9})(?!\d)", " ".join(extra))
-    return int(found[-1]) if found else EXIT_SECONDS
-
-
-def serve(models, server, library, extra):
-    """The exit status of a server that was stopped, did not come up, or was given up."""
-    facts, limit = model_facts(), number("VIM_START_SECONDS", 120)
-    every, answer = number("VIM_PROBE_SECONDS", 30), number("VIM_HANG_SECONDS", 60, least=1)
-    room = math.ceil((ROOM_BYTES + HELD * COPIES * facts.largest) / 2**20)
-    room = int(number("VIM_MEMORY_MB", room) * 2**20)
-    starts, stop = [], Stop(exit_seconds(extra) + answer)
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, stop)
-    words, environ = command(models, server, extra), variables(server, library)
-    while not stop.requested:
-        starts = [*[at for at in starts if time.monotonic() - at < SPAN], time.monotonic()]
-        status = Watch(words, environ, stop, Probe(facts, every, answer)).run(limit, room)
-        if status is not None:
-            return status
-        if len(starts) > RESTARTS:
-            print(f"given up after {RESTARTS} restarts", file=sys.stderr, flush=True)
-            return 1
-        print("starting the server again", file=sys.stderr, flush=True)
-    return 0
-
-
-def main(extra):
-    """Exit status of the whole."""
-    server, library = environment()
-    if extra == ["--prepare"]:
-        return 0
-    # The backend finds what it needs from where its folder is, so the whole environment has a name.
-    site = server.parents[1]
-    with plain_paths(HERE / "models", site) as (models, plain):
-        return serve(models, plain / server.relative_to(site), library, extra)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
