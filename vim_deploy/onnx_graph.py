@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx.inliner
 from numpy.typing import NDArray
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
+from onnx import (
+    AttributeProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    helper,
+    shape_inference,
+)
+
+from vim_deploy.errors import VimDeployError
 
 #: The names of ONNX's own operators' domain.
 DEFAULT_DOMAINS = ("", "ai.onnx")
 #: Bytes from which a tensor is a weight. Smaller ones (axes, shapes, slice bounds) stay in the
 #: model: runtimes read them while they load the graph.
 WEIGHT_BYTES = 1024
+#: How onnx says that it cannot go on with a graph that contradicts itself, depending on which
+#: operator meets it first; the file may be anybody's.
+_REFUSALS = (
+    shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError, ValueError,
+    TypeError, IndexError, OverflowError,
+)  # fmt: skip
 #: Shape of each initialiser by name.
 Shapes = dict[str, tuple[int, ...]]
 
@@ -116,3 +133,44 @@ def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
             value = helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
             graph.input.append(value)
     return copy
+
+
+def inferred(model: ModelProto, *, data_prop: bool = False, strict: bool = True) -> GraphProto:
+    """The graph of ``model``, weights as inputs, with every type and shape that can be told.
+
+    Args:
+        model: it is not changed.
+        data_prop: follow the values of shapes, too.
+        strict: refuse contradictions; else what lies behind one is left untold, as it is behind
+            operators without a local function.
+
+    Raises:
+        VimDeployError: VIM-409 when types or shapes contradict each other.
+    """
+    try:
+        return shape_inference.infer_shapes(
+            without_weights(model), strict_mode=strict, data_prop=data_prop
+        ).graph
+    except _REFUSALS as error:
+        raise _contradicts(error) from error
+
+
+def inlined(model: ModelProto) -> ModelProto:
+    """A copy of ``model``, weights as inputs, with local functions in place of their calls.
+
+    Raises:
+        VimDeployError: VIM-409 when a call does not fit its function.
+    """
+    try:
+        return onnx.inliner.inline_local_functions(without_weights(model))
+    except _REFUSALS as error:
+        raise _contradicts(error) from error
+
+
+def _contradicts(error: Exception) -> VimDeployError:
+    return VimDeployError(
+        "VIM-409",
+        "the types and shapes of the graph cannot be worked out",
+        why=str(error).strip().partition("\n")[0] or type(error).__name__,
+        fix="export the file again with this version of vim-deploy",
+    )

@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 from tests.support import tiny_onnx
 from tests.support.trt_builds import half_scan_blocks, save
-from vim_deploy.artifact.engine_file import inspect_plan, read_header
+from vim_deploy.artifact.engine_file import read_header
 from vim_deploy.artifact.profiles import ProfileOptions
 from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.errors import VimDeployError
@@ -20,6 +20,7 @@ from vim_deploy.runtimes.tensorrt.build import build_engine_trt
 from vim_deploy.runtimes.tensorrt.options import TrtOptions
 from vim_deploy.runtimes.tensorrt.plugin_choice import choose_plugin
 from vim_deploy.runtimes.tensorrt.refit import refit_engine
+from vim_deploy.stages.inspecting import inspect
 
 SMALL = ProfileOptions(max_batch=2)
 
@@ -55,7 +56,7 @@ def test_plugin_layers_and_types(tmp_path, half):
     record = build_engine_trt(save(model, tmp_path / "m.onnx"), tmp_path / "m.plan", profiles=SMALL)
     assert record.plugin_layers == {"VimSelectiveScan": 2}
     assert record.precision == ("fp16" if half else "fp32")
-    assert inspect_plan(tmp_path / "m.plan")["record"] == record.as_dict()
+    assert inspect(tmp_path / "m.plan")["record"] == record.as_dict()
     header = read_header(tmp_path / "m.plan")
     assert header.runtime == "tensorrt"
     # Where the version stands in a plan was read off TensorRT 10's own trtexec.

@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tests.support import tiny_onnx
-from vim_deploy.artifact.engine_file import inspect_plan, read_header
+from vim_deploy.artifact.engine_file import read_header
 from vim_deploy.artifact.profiles import ProfileOptions
 from vim_deploy.artifact.record import read_record
 from vim_deploy.errors import VimDeployError
@@ -22,6 +22,7 @@ from vim_deploy.files import sha256_of
 from vim_deploy.runtimes.building import process as build_process
 from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
 from vim_deploy.runtimes.tensorrt_rtx.build import build_engine_rtx
+from vim_deploy.stages.inspecting import inspect
 
 pytestmark = [
     pytest.mark.rtx,
@@ -95,7 +96,7 @@ def test_scan_function_becomes_an_engine(model, tmp_path):
     assert record.layers > 2 * 20
     assert record.build_seconds > 0
     assert record.peak_memory_bytes > 50 << 20
-    assert inspect_plan(plan)["record"] == record.as_dict()
+    assert inspect(plan)["record"] == record.as_dict()
     again = build_engine_rtx(model, plan)
     assert again.up_to_date
     assert again == record == read_record(plan)
@@ -227,7 +228,7 @@ def test_ctrl_c_keeps_the_engine_that_was_there(slow_model, tmp_path, tmp_path_f
         process.stdout.read()
         assert process.wait(20) == 130
     assert names(tmp_path) == {"model.onnx", "m.plan", "m.plan.json"}
-    assert inspect_plan(tmp_path / "m.plan")["record"] == old.as_dict()
+    assert inspect(tmp_path / "m.plan")["record"] == old.as_dict()
 
 
 def test_a_killed_worker_is_reported(slow_model, tmp_path):
@@ -252,7 +253,7 @@ def test_two_builds_to_one_path(model, tmp_path):
 
     record = build_engine_rtx(model, plan, progress=build_again)
     assert second == ["VIM-306"]
-    assert inspect_plan(plan)["file"]["sha256"] == record.plan.sha256
+    assert inspect(plan)["sha256"] == record.plan.sha256
 
 
 def test_a_plan_that_does_not_fit_the_disk(model, tmp_path, monkeypatch):

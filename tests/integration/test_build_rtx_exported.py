@@ -5,7 +5,6 @@ from __future__ import annotations
 import onnx
 import pytest
 
-from vim_deploy.artifact.engine_file import inspect_plan
 from vim_deploy.artifact.marked_tensors import DEBUG, OUTPUT
 from vim_deploy.artifact.profiles import ProfileOptions
 from vim_deploy.artifact.record import read_record
@@ -14,6 +13,7 @@ from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
 from vim_deploy.runtimes.tensorrt_rtx.build import build_engine_rtx
 from vim_deploy.specs import CheckpointInfo, ExportInfo, ImagePreparation
+from vim_deploy.stages.inspecting import inspect
 
 torch = pytest.importorskip("torch", reason="not checked here: torch is not installed")
 
@@ -100,7 +100,7 @@ def test_exported_model_becomes_an_engine(tmp_path, batch, head, graph, scan_bod
     options = ProfileOptions(max_batch=4) if batch is None else ProfileOptions()
     record = build_engine_rtx(tmp_path / "model.onnx", tmp_path / "m.plan", profiles=options)
     assert record.export == info
-    assert inspect_plan(tmp_path / "m.plan")["record"] == record.as_dict()
+    assert inspect(tmp_path / "m.plan")["record"] == record.as_dict()
     (shapes,) = (profile.shapes[record.inputs[0].name] for profile in record.profiles)
     expected = (1, 4, 4) if batch is None else (3, 3, 3)
     assert (shapes.min[0], shapes.opt[0], shapes.max[0]) == expected

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.trt_builds import VERSIONS, make_machine
-from vim_deploy.artifact.engine_file import inspect_plan
 from vim_deploy.errors import VimDeployError
 from vim_deploy.runtimes.tensorrt.build import build_engine_trt
 from vim_deploy.runtimes.tensorrt.options import TrtOptions
+from vim_deploy.stages.inspecting import inspect
 
 torch = pytest.importorskip("torch", reason="not checked here: torch is not installed")
 
@@ -58,7 +58,7 @@ def test_export_to_engine(monkeypatch, tmp_path, files, version, file, asked):
     if half is not None:
         assert record.layer_types[half] >= 10
         assert record.layer_types["float32"] >= 4
-    assert inspect_plan(tmp_path / "m.plan")["record"] == record.as_dict()
+    assert inspect(tmp_path / "m.plan")["record"] == record.as_dict()
     assert machine.jobs[0]["plugin_counts"] == dict(record.plugin_layers)
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from vim_deploy.artifact.inferred import inferred
 from vim_deploy.errors import VimDeployError
+from vim_deploy.onnx_graph import inferred
 
 #: ONNX element type of each precision.
 ELEMENT_TYPES: dict[str, int] = {

@@ -10,8 +10,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from vim_deploy.artifact.engine_file import TENSORRT, TENSORRT_RTX, TITLES, PlanHeader, read_header
-from vim_deploy.artifact.gpus import describe_gpus
+from vim_deploy.artifact.engine_file import (
+    TENSORRT,
+    TENSORRT_RTX,
+    TITLES,
+    PlanHeader,
+    describe_gpus,
+    read_header,
+)
 from vim_deploy.artifact.profiles import Profile
 from vim_deploy.artifact.record import (
     EngineRecord,

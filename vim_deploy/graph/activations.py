@@ -14,10 +14,10 @@ from typing import Any
 
 import onnx
 
-from vim_deploy.artifact.inferred import inlined
 from vim_deploy.artifact.metadata import inputs_of
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.tensor_sizes import TensorSizes, tensor_sizes
+from vim_deploy.onnx_graph import inlined
 from vim_deploy.recipe.model_config import ModelConfig
 
 #: Their output is their input under another shape.

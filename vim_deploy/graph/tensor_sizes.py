@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import onnx
 from onnx import NodeProto, TensorProto, helper
 
-from vim_deploy.artifact.inferred import inferred
 from vim_deploy.artifact.metadata import inputs_of
 from vim_deploy.errors import VimDeployError
-from vim_deploy.onnx_graph import without_weights
+from vim_deploy.onnx_graph import inferred, without_weights
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import onnx
 
 from vim_deploy.artifact.half_weights import half_tensors
-from vim_deploy.artifact.storage import is_large
+from vim_deploy.artifact.onnx_file import is_large
 from vim_deploy.errors import VimDeployError
 from vim_deploy.onnx_graph import attribute_int, constants_of, without_weights
 from vim_deploy.ops import contract

@@ -20,8 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vim_deploy.artifact.engine_file import TENSORRT, read_header
-from vim_deploy.artifact.gpus import describe_gpus
+from vim_deploy.artifact.engine_file import TENSORRT, describe_gpus, read_header
 from vim_deploy.artifact.marked_tensors import refuse_diagnosis
 from vim_deploy.artifact.passport import check_record, matching_library
 from vim_deploy.artifact.record import EngineRecord, PluginIdentity, read_record, record_path

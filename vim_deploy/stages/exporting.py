@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import vim_deploy
 from vim_deploy.artifact import metadata
-from vim_deploy.artifact.storage import data_path, is_large, model_output, owned_data
+from vim_deploy.artifact.onnx_file import data_path, is_large, model_output, owned_data
 from vim_deploy.errors import VimDeployError, missing_package
 from vim_deploy.files import (
     remove_leftovers,

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import os
+import math
 from pathlib import Path
 from typing import Any
 
-import onnx
-
-from vim_deploy.artifact import metadata
-from vim_deploy.artifact.engine_file import inspect_plan, is_engine
-from vim_deploy.artifact.external_data import names_of
-from vim_deploy.artifact.onnx_file import read_model, tensors_of
+from vim_deploy.artifact import Artifact
 from vim_deploy.errors import VimDeployError
-from vim_deploy.files import require_file, sha256_of
 from vim_deploy.graph.activations import measure_activations
 from vim_deploy.graph.inventory import take_inventory
 from vim_deploy.graph.scan_bound import find_gpu, predict
@@ -24,11 +18,6 @@ from vim_deploy.packaging.manifest import read_manifest, require_intact
 from vim_deploy.ranges import BATCH, require_all
 from vim_deploy.recipe.catalog import find_recipe
 from vim_deploy.recipe.model_config import ModelConfig
-from vim_deploy.specs import ExportInfo
-
-_ZIP_MAGIC = b"PK\x03\x04"
-_PICKLE_MAGIC = b"\x80"
-_CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".tar")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,36 +46,40 @@ def inspect(path: Path, graph: GraphQuestion | None = None) -> dict[str, Any]:
             file is not what it seems to be; VIM-425 (files of a package are damaged, missing or
             extra) and VIM-427 (a folder that is no package).
     """
-    if os.path.isdir(path):
-        return _package(path, graph)
-    require_file(path, "file")
-    if path.suffix == ".toml":
-        description = {"kind": "recipe", **find_recipe(str(path)).as_dict()}
-    elif is_engine(path):
-        description = {"kind": "engine", **inspect_plan(path)}
-    elif _is_checkpoint(path):
-        description = {"kind": "checkpoint", **_checkpoint(path)}
+    artifact = Artifact.open(path, "file", folders=True)
+    if graph is not None:
+        _require_onnx(artifact)
+    if artifact.kind == "package":
+        return _package(path)
+    if artifact.kind == "recipe":
+        description = find_recipe(str(path)).as_dict()
+    elif artifact.kind == "engine":
+        description = _engine(artifact)
+    elif artifact.kind == "checkpoint":
+        description = _checkpoint(path)
     else:
-        description = {"kind": "onnx", **_onnx(path)}
+        description = _onnx(artifact)
     if graph is not None:
-        if description["kind"] != "onnx":
-            raise VimDeployError(
-                "VIM-202",
-                f"--graph describes ONNX files, {path.name} is of kind {description['kind']}",
-                fix="leave --graph away, or name an exported .onnx file",
-            )
-        description["inventory"] = _inventory(path, graph)
-    identity = {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
-    return {**description, **identity}
+        description["inventory"] = _inventory(artifact, graph)
+    found = {"file": artifact.name, "bytes": path.stat().st_size, "sha256": artifact.sha256}
+    return {"kind": artifact.kind, **description, **found}
 
 
-def _package(folder: Path, graph: GraphQuestion | None) -> dict[str, Any]:
-    if graph is not None:
-        raise VimDeployError(
-            "VIM-202",
-            f"--graph describes ONNX files, {folder.name} is a folder",
-            fix="leave --graph away, or name the .onnx file in it",
-        )
+def _require_onnx(artifact: Artifact) -> None:
+    """VIM-202 for what has no graph to describe."""
+    if artifact.kind == "onnx":
+        return
+    folder = artifact.kind == "package"
+    raise VimDeployError(
+        "VIM-202",
+        f"--graph describes ONNX files, {artifact.name} is "
+        + ("a folder" if folder else f"of kind {artifact.kind}"),
+        fix="leave --graph away, or name "
+        + ("the .onnx file in it" if folder else "an exported .onnx file"),
+    )
+
+
+def _package(folder: Path) -> dict[str, Any]:
     manifest = read_manifest(folder)
     require_intact(folder, manifest)
     return {
@@ -96,64 +89,63 @@ def _package(folder: Path, graph: GraphQuestion | None) -> dict[str, Any]:
     }
 
 
-def _start(path: Path) -> bytes:
-    with path.open("rb") as stream:
-        return stream.read(4)
+def _engine(engine: Artifact) -> dict[str, Any]:
+    header, record = engine.header, engine.record
+    if record is not None and engine.sha256 != record.plan.sha256:
+        raise VimDeployError(
+            "VIM-902",
+            f"{engine.record_path} is not the record of {engine.path}",
+            why=f"the engine's SHA-256 is {engine.sha256}, the record's {record.plan.sha256}",
+            fix="put back the engine that the record describes, or build again with --force",
+        )
+    capabilities, later = engine.gpus
+    return {
+        "runtime": header.runtime,
+        "runtime_version": header.version,
+        "compute_capabilities": list(capabilities),
+        "later_gpus": later,
+        "record": None if record is None else record.as_dict(),
+    }
 
 
-def _is_checkpoint(path: Path) -> bool:
-    start = _start(path)
-    return path.suffix in _CHECKPOINT_SUFFIXES or start == _ZIP_MAGIC or start[:1] == _PICKLE_MAGIC
-
-
-def _onnx(path: Path) -> dict[str, Any]:
-    model = metadata.load_model(path)
-    info = metadata.find(model)
+def _onnx(artifact: Artifact) -> dict[str, Any]:
+    model, info = artifact.model, artifact.info
     blocks = ModelConfig.from_dict(info.model_config).layers_run if info else 0
-    summary = summarize(model, blocks)
-    functions = [f"{item.domain}::{item.name}" for item in model.functions]
     return {
         "ir_version": model.ir_version,
         "opset": opset_version(model),
-        "inputs": [dataclasses.asdict(spec) for spec in metadata.inputs_of(model)],
-        "outputs": [dataclasses.asdict(spec) for spec in metadata.outputs_of(model)],
-        "parameters": sum(_elements(tensor.dims) for tensor in model.graph.initializer),
-        "graph": dataclasses.asdict(summary),
-        "activations": _activations(model, info),
-        "functions": functions,
+        "inputs": [dataclasses.asdict(spec) for spec in artifact.inputs],
+        "outputs": [dataclasses.asdict(spec) for spec in artifact.outputs],
+        "parameters": sum(math.prod(map(int, item.dims)) for item in model.graph.initializer),
+        "graph": dataclasses.asdict(summarize(model, blocks)),
+        "activations": _activations(artifact),
+        "functions": [f"{item.domain}::{item.name}" for item in model.functions],
         "runs_without_plugin": not missing_functions(model),
-        "external_data": _external_data(path),
+        "external_data": [
+            {"file": item.name, "bytes": item.bytes, "sha256": item.sha256}
+            for item in artifact.companions
+        ],
         "export": info.as_dict() if info else None,
     }
 
 
-def _activations(model: onnx.ModelProto, info: ExportInfo | None) -> dict[str, Any] | None:
+def _activations(artifact: Artifact) -> dict[str, Any] | None:
     """Sizes of the activations; None for another exporter's file, whose tokens are unknown."""
-    if info is None:
+    if artifact.info is None:
         return None
+    config = ModelConfig.from_dict(artifact.info.model_config)
     try:
-        return measure_activations(model, ModelConfig.from_dict(info.model_config)).as_dict()
+        return measure_activations(artifact.model, config).as_dict()
     except VimDeployError as error:
         # A file that was changed by hand is described all the same.
         return {"not_measured": f"{error.code}: {error.message}: {error.why}"}
 
 
-def _external_data(path: Path) -> list[dict[str, Any]]:
-    """The files beside ``path`` that hold its weights; ``load_model`` has read them already."""
-    model = read_model(path, outside=False)
-    files = [(name, path.parent / name) for name in names_of(tensors_of(model))]
-    return [
-        {"file": name, "bytes": file.stat().st_size, "sha256": sha256_of(file)}
-        for name, file in files
-    ]
-
-
-def _inventory(path: Path, question: GraphQuestion) -> dict[str, Any]:
+def _inventory(artifact: Artifact, question: GraphQuestion) -> dict[str, Any]:
     gpu = find_gpu(question.gpu)
-    model = metadata.load_model(path)
-    given = metadata.inputs_of(model)[0].shape[0]
+    given = artifact.inputs[0].shape[0]
     batch = given if isinstance(given, int) else question.batch
-    blocks = take_inventory(model, batch)
+    blocks = take_inventory(artifact.model, batch)
     tokens = {scan.tokens for block in blocks for scan in block.scans}
     return {
         "batch": batch,
@@ -162,13 +154,6 @@ def _inventory(path: Path, question: GraphQuestion) -> dict[str, Any]:
         "prediction": dataclasses.asdict(predict(blocks, gpu, batch)),
         "blocks": [dataclasses.asdict(block) for block in blocks],
     }
-
-
-def _elements(dims: Any) -> int:  # noqa: ANN401 - protobuf's repeated field
-    product = 1
-    for dim in dims:
-        product *= int(dim)
-    return product
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:

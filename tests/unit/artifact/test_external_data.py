@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from tests.support.onnx_door import read
-from vim_deploy.artifact.external_data import names_of
-from vim_deploy.artifact.onnx_file import read_model, tensors_of
+from vim_deploy.artifact.onnx_file import read_model
+from vim_deploy.artifact.onnx_rules import names_of, tensors_of
 from vim_deploy.errors import VimDeployError
 
 

@@ -98,7 +98,7 @@ def test_the_hash_is_of_the_file_that_was_opened(tmp_path: Path) -> None:
 
 def test_what_a_foreign_file_does_not_say(tmp_path: Path) -> None:
     artifact = Artifact.open(_written(tmp_path / "m.onnx"))
-    with pytest.raises(VimDeployError, match="m.onnx does not say how pictures") as caught:
+    with pytest.raises(VimDeployError, match=r"m\.onnx does not say how pictures") as caught:
         artifact.require_info()
     assert caught.value.code == "VIM-410"
     with pytest.raises(VimDeployError, match="no image input of a fixed size") as caught:
@@ -111,7 +111,7 @@ def test_an_engine_without_record_says_nothing(tmp_path: Path) -> None:
     path.write_bytes(b"ftrt" + bytes(60))
     artifact = Artifact.open(path)
     assert (artifact.record, artifact.info, artifact.inputs) == (None, None, ())
-    with pytest.raises(VimDeployError, match="nothing says which images m.plan takes"):
+    with pytest.raises(VimDeployError, match=r"nothing says which images m\.plan takes"):
         _ = artifact.image_size
     with pytest.raises(VimDeployError, match=r"there is no m\.plan\.json"):
         artifact.require_record(artifact.header)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from vim_deploy.artifact.gpus import describe_gpus, from_plan_word, parse_compute_capabilities
+from vim_deploy.artifact.engine_file import (
+    describe_gpus,
+    from_plan_word,
+    parse_compute_capabilities,
+)
 from vim_deploy.errors import VimDeployError
 
 SUPPORTED = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")

@@ -12,7 +12,7 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from tests.support.onnx_door import Change, model, read
 from tests.support.tiny_onnx import scan_blocks
-from vim_deploy.artifact import onnx_file, wire
+from vim_deploy.artifact import onnx_rules, wire
 from vim_deploy.artifact.metadata import inputs_of
 from vim_deploy.artifact.onnx_file import read_model
 from vim_deploy.errors import VimDeployError
@@ -271,6 +271,6 @@ def test_a_long_chain_of_functions_is_followed_once() -> None:
         changed.functions.append(
             helper.make_function("own", f"F{number}", ["a"], ["b"], [node], opsets)
         )
-    assert next(onnx_file._function_flaws(changed), None) is None
+    assert next(onnx_rules._function_flaws(changed), None) is None
     changed.functions[-1].node[0].op_type = "F19999"
-    assert "calls itself" in next(onnx_file._function_flaws(changed))
+    assert "calls itself" in next(onnx_rules._function_flaws(changed))

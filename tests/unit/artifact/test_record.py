@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from tests.support import fake_rtx
-from vim_deploy.artifact.engine_file import inspect_plan
 from vim_deploy.artifact.profiles import resolve_profiles
 from vim_deploy.artifact.record import (
     EngineRecord,
@@ -22,6 +21,7 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.files import settings_hash
 from vim_deploy.runtimes.building.output import check_output
 from vim_deploy.specs import CheckpointInfo, ExportInfo, ImagePreparation, TensorSpec
+from vim_deploy.stages.inspecting import inspect
 from vim_deploy.untrusted import parse_json
 
 IMAGE = TensorSpec("image", "float32", ("batch", 3, 32, 32))
@@ -228,11 +228,11 @@ def test_record_of_another_engine(tmp_path):
     plan.write_bytes(fake_rtx.plan_bytes())
     record_path(plan).write_text(json.dumps(RECORD.as_dict()))
     with pytest.raises(VimDeployError) as caught:
-        inspect_plan(plan)
+        inspect(plan)
     assert caught.value.code == "VIM-902"
     own = dataclasses.replace(RECORD, plan=FileIdentity.of(plan))
     record_path(plan).write_text(json.dumps(own.as_dict()))
-    assert inspect_plan(plan)["record"] == own.as_dict()
+    assert inspect(plan)["record"] == own.as_dict()
 
 
 @pytest.mark.parametrize("name", ["", ".", "/"])

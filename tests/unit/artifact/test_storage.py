@@ -12,9 +12,8 @@ import pytest
 from onnx import helper, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
-from vim_deploy.artifact import metadata, storage
-from vim_deploy.artifact.external_data import names_of
-from vim_deploy.artifact.onnx_file import tensors_of
+from vim_deploy.artifact import metadata, onnx_file
+from vim_deploy.artifact.onnx_rules import names_of, tensors_of
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import remove_leftovers
 from vim_deploy.onnx_graph import without_weights
@@ -41,11 +40,11 @@ def model_of(scale: float = 1.0) -> onnx.ModelProto:
 
 @pytest.fixture
 def low_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "WEIGHTS_LIMIT", 4000)
+    monkeypatch.setattr(onnx_file, "WEIGHTS_LIMIT", 4000)
 
 
 def write(path: Path, scale: float = 1.0) -> None:
-    with storage.model_output(model_of(scale), path):
+    with onnx_file.model_output(model_of(scale), path):
         pass
 
 
@@ -60,8 +59,8 @@ def run(path: Path) -> np.ndarray:
 
 def test_the_limit_is_protobufs() -> None:
     # Nodes and names must fit beside the weights.
-    assert 2**30 < storage.WEIGHTS_LIMIT < 2**31 - 1 - 2**20
-    assert not storage.is_large(model_of())
+    assert 2**30 < onnx_file.WEIGHTS_LIMIT < 2**31 - 1 - 2**20
+    assert not onnx_file.is_large(model_of())
 
 
 def test_a_small_model_is_one_file(tmp_path: Path) -> None:
@@ -73,7 +72,7 @@ def test_a_small_model_is_one_file(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("low_limit")
 def test_a_large_model_is_two_files_and_runs_in_place_and_before(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
-    with storage.model_output(model_of(), path) as temporary:
+    with onnx_file.model_output(model_of(), path) as temporary:
         assert not path.exists()
         np.testing.assert_array_equal(run(temporary), WEIGHTS)
     assert names(tmp_path) == ["m.onnx", "m.onnx.data"]
@@ -110,7 +109,7 @@ def test_a_smaller_model_takes_the_old_weights_with_it(
 ) -> None:
     path = tmp_path / "m.onnx"
     with monkeypatch.context() as patch:
-        patch.setattr(storage, "WEIGHTS_LIMIT", 4000)
+        patch.setattr(onnx_file, "WEIGHTS_LIMIT", 4000)
         write(path)
     write(path, scale=3)
     assert names(tmp_path) == ["m.onnx"]
@@ -122,12 +121,12 @@ def test_somebody_elses_data_file_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "m.onnx.data").write_text("not ours")
     for _ in range(2):
         write(path)
-    assert storage.owned_data(path) is None
+    assert onnx_file.owned_data(path) is None
     assert (tmp_path / "m.onnx.data").read_text() == "not ours"
 
 
 def _write_and_fail(path: Path) -> None:
-    with storage.model_output(model_of(5), path) as temporary:
+    with onnx_file.model_output(model_of(5), path) as temporary:
         assert run(temporary).max() == 5 * WEIGHTS.max()
         raise RuntimeError("differs")
 
@@ -167,7 +166,7 @@ def test_an_interruption_between_the_renames_leaves_both_or_none(
 
     stops: list[Path] = []
     monkeypatch.setattr(Path, "replace", stopped)
-    with pytest.raises(KeyboardInterrupt), storage.model_output(model_of(7), path):
+    with pytest.raises(KeyboardInterrupt), onnx_file.model_output(model_of(7), path):
         pass
     monkeypatch.undo()
     assert stops
@@ -181,7 +180,7 @@ def test_an_interruption_between_the_renames_leaves_both_or_none(
 def test_a_model_without_its_weights_is_not_readable(tmp_path: Path, spoil: str) -> None:
     path = tmp_path / "m.onnx"
     write(path)
-    data = storage.data_path(path)
+    data = onnx_file.data_path(path)
     if spoil == "missing":
         data.unlink()
     else:
@@ -197,7 +196,7 @@ def test_leftovers_of_a_killed_run_go(tmp_path: Path) -> None:
     for name in (".m.onnx.abcd1234.part", ".m.onnx.data.abcd1234.part"):
         (tmp_path / name).write_text("half")
     remove_leftovers(path)
-    remove_leftovers(storage.data_path(path))
+    remove_leftovers(onnx_file.data_path(path))
     assert names(tmp_path) == []
 
 
@@ -216,7 +215,7 @@ def test_a_name_that_no_model_can_hold(tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"\xe9.onnx")
     with (
         pytest.raises(VimDeployError, match="UTF-8") as caught,
-        storage.model_output(model_of(), path),
+        onnx_file.model_output(model_of(), path),
     ):
         pass
     assert caught.value.code == "VIM-304"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.models import perturbed, save_training_file, tiny_config
-from vim_deploy.artifact import storage
+from vim_deploy.artifact import onnx_file
 from vim_deploy.cli.main import run
 from vim_deploy.model.vim import VisionMamba
 
@@ -20,7 +20,7 @@ EXPORT = ("export", "x.pth", "--config", "x.json", "-o", "x.onnx")
 def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tiny checkpoint in an empty working folder; its weights are over the limit."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(storage, "WEIGHTS_LIMIT", 10_000)
+    monkeypatch.setattr(onnx_file, "WEIGHTS_LIMIT", 10_000)
     config = tiny_config(depth=1)
     save_training_file(perturbed(VisionMamba(config)), tmp_path / "x.pth")
     Path("x.json").write_text(json.dumps(config.as_dict()))

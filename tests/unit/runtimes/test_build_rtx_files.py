@@ -14,7 +14,6 @@ import pytest
 from onnx import numpy_helper
 
 from tests.support import fake_rtx, tiny_onnx
-from vim_deploy.artifact.engine_file import inspect_plan
 from vim_deploy.artifact.profiles import ProfileOptions
 from vim_deploy.artifact.record import read_record
 from vim_deploy.errors import VimDeployError
@@ -22,6 +21,7 @@ from vim_deploy.files import single_writer
 from vim_deploy.runtimes.tensorrt_rtx import build as build_rtx
 from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
 from vim_deploy.runtimes.tensorrt_rtx.build import build_engine_rtx
+from vim_deploy.stages.inspecting import inspect
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_plan_and_record(builds, model, tmp_path):
     assert record.inputs[0].shape == ("batch", 8)
     assert record.later_gpus
     assert record.command[0] == "vim-deploy"
-    assert inspect_plan(plan)["record"]["source"]["name"] == "model.onnx"
+    assert inspect(plan)["record"]["source"]["name"] == "model.onnx"
     assert stat.S_IMODE(plan.stat().st_mode) == stat.S_IMODE(
         (tmp_path / "model.plan.json").stat().st_mode
     )
@@ -145,7 +145,7 @@ def test_an_engine_nothing_is_known_about_is_kept(builds, model, tmp_path, damag
     assert code_of(model, plan) == "VIM-204"
     assert plan.read_bytes() == before
     build_engine_rtx(model, plan, force=True)
-    assert inspect_plan(plan)["record"] is not None
+    assert inspect(plan)["record"] is not None
 
 
 def test_a_record_without_its_engine_does_not_hinder(builds, model, tmp_path):
@@ -214,7 +214,7 @@ def test_full_disk_keeps_the_old_engine(builds, model, tmp_path, monkeypatch, nu
     monkeypatch.setattr(build_rtx, "run_worker", full)
     assert code_of(model, plan, force=True) == "VIM-305"
     assert read_record(plan) == old
-    assert inspect_plan(plan)["file"]["sha256"] == old.plan.sha256
+    assert inspect(plan)["sha256"] == old.plan.sha256
     assert names(tmp_path) == {"model.onnx", "model.plan", "model.plan.json"}
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import onnx
 
-from vim_deploy.artifact.storage import model_output
+from vim_deploy.artifact.onnx_file import model_output
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import output_errors, write_json
 from vim_deploy.graph.passes.admission import require_distinct_names, require_fusable

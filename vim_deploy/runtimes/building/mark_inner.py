@@ -15,11 +15,11 @@ from collections.abc import Mapping
 import onnx
 from onnx import TensorProto, helper
 
-from vim_deploy.artifact.inferred import inferred
 from vim_deploy.artifact.marked_tensors import DEBUG, OUTPUT, OWN_OUTPUT, InnerTensor, MarkedTensor
 from vim_deploy.artifact.metadata import inputs_of
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.inner_tensors import with_inner_outputs
+from vim_deploy.onnx_graph import inferred
 from vim_deploy.places import Place
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.runtimes.building.typed_model import TypedModel

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vim_deploy.artifact.external_data import names_of
-from vim_deploy.artifact.onnx_file import read_model, tensors_of
+from vim_deploy.artifact.onnx_file import read_model
+from vim_deploy.artifact.onnx_rules import names_of, tensors_of
 from vim_deploy.artifact.record import EngineRecord, FileIdentity, read_record, record_path
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import output_errors, require_writable_place, settings_hash, sha256_of

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx
 
-from vim_deploy.artifact.storage import model_output
+from vim_deploy.artifact.onnx_file import model_output
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.inner_tensors import with_inner_outputs
 from vim_deploy.places import Place

@@ -13,8 +13,8 @@ from __future__ import annotations
 import onnx
 from onnx import ModelProto
 
-from vim_deploy.artifact.inferred import inferred
 from vim_deploy.errors import VimDeployError
+from vim_deploy.onnx_graph import inferred
 from vim_deploy.ops import contract
 
 #: Domain of TensorRT's plugins in ONNX Runtime.

@@ -6,8 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from vim_deploy.artifact.engine_file import TENSORRT, TENSORRT_RTX, PlanHeader, read_header
-from vim_deploy.artifact.gpus import describe_gpus
+from vim_deploy.artifact.engine_file import (
+    TENSORRT,
+    TENSORRT_RTX,
+    PlanHeader,
+    describe_gpus,
+    read_header,
+)
 from vim_deploy.artifact.marked_tensors import MarkedTensor
 from vim_deploy.artifact.passport import (
     Machine,

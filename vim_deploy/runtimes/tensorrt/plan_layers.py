@@ -17,8 +17,8 @@ from typing import Any
 import onnx
 from onnx import TensorProto
 
-from vim_deploy.artifact.inferred import inferred
 from vim_deploy.errors import VimDeployError
+from vim_deploy.onnx_graph import inferred
 from vim_deploy.untrusted import parse_json
 
 #: Words of the inspector for float types, as they stand in its sentences.

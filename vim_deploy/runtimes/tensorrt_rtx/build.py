@@ -14,8 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import vim_deploy
-from vim_deploy.artifact.engine_file import TENSORRT_RTX, read_header
-from vim_deploy.artifact.gpus import describe_gpus, parse_compute_capabilities
+from vim_deploy.artifact.engine_file import (
+    TENSORRT_RTX,
+    describe_gpus,
+    parse_compute_capabilities,
+    read_header,
+)
 from vim_deploy.artifact.marked_tensors import DEBUG, MarkedTensor
 from vim_deploy.artifact.metadata import inputs_of, outputs_of
 from vim_deploy.artifact.profiles import Profile, ProfileOptions, resolve_profiles
