@@ -243,7 +243,7 @@ def _fuzz_driver(folder: Path, fakes: Fakes, decoders: Path | None) -> Path:
     own = folder / "fuzz"
     own.mkdir()
     flags = _SANITIZERS["address"]
-    sources = ["../../tests/fuzz/cpp/driver", "../../tests/fuzz/cpp/targets"]
+    sources = ["../tests/fuzz/cpp/driver", "../tests/fuzz/cpp/targets"]
     _compile_all(fakes, own, sources, flags)
     objects = [_object(own, part) for part in sources]
     for part in (*_PURE, *_PICTURES):

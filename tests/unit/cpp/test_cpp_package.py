@@ -234,7 +234,7 @@ def test_wheel_holds_the_sources(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    installed = place / "vim_deploy" / "package" / "cpp_sources"
+    installed = place / "vim_deploy" / "packaging" / "cpp_sources"
     found = {Path(name).relative_to(installed) for name in done.stdout.split()}
     assert Path("src/engine.cpp") in found
     recipes = {path.name for path in (place / "vim_deploy" / "recipe" / "published").iterdir()}
