@@ -15,6 +15,7 @@ from vim_deploy.artifact import metadata
 from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.runtimes.base import Runner
 from vim_deploy.scene.segment import SceneModel
 from vim_deploy.scene.windows import SceneSettings, scene_settings
 from vim_deploy.specs import ImagePreparation, TensorSpec
@@ -24,7 +25,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Model = Callable[[Array], Array]
 
 
-class ModelRunner:
+class ModelRunner(Runner):
     """A runner over a function; notes the batch sizes it was called with."""
 
     name = "a function"
@@ -40,11 +41,11 @@ class ModelRunner:
         shape = (batch, image.channels, image.height, image.width)
         self.input = TensorSpec("image", "float32", shape)
         self.outputs = (output,)
-        self.batches: list[int] = []
+        self.seen: list[int] = []
 
     def run(self, image: Array) -> Mapping[str, Array]:
         assert image.shape[1:] == self.input.shape[1:]
-        self.batches.append(len(image))
+        self.seen.append(len(image))
         return {self._output: self._function(image)}
 
 

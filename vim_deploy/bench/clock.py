@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 from vim_deploy.runtimes.base import Array, Runner
 
@@ -18,17 +17,6 @@ SCOPE = (
     "arrays, the check of the input's shape included; loading the model, preparing pictures and "
     "the first calls (warm-up) are outside"
 )
-
-
-@runtime_checkable
-class DeviceTimed(Protocol):
-    """What a runner offers when its device has a clock of its own."""
-
-    def device_seconds(self) -> float | None:
-        """Seconds the device worked on the latest ``run``, by the device's own events.
-
-        None when the runner was opened without that.
-        """
 
 
 @dataclass(frozen=True)
@@ -44,8 +32,7 @@ def timed_call(runner: Runner, image: Array) -> Sample:
     started = time.perf_counter_ns()
     runner.run(image)
     host = (time.perf_counter_ns() - started) / 1e9
-    device = runner.device_seconds() if isinstance(runner, DeviceTimed) else None
-    return Sample(host, device)
+    return Sample(host, runner.device_seconds())
 
 
 def timed_turn(runner: Runner, image: Array, seconds: float) -> list[Sample]:

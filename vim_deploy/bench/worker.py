@@ -23,7 +23,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from typing import IO, Any, Protocol, runtime_checkable
+from typing import IO, Any
 
 from vim_deploy.bench import memory
 from vim_deploy.bench.clock import Sample, timed_turn
@@ -31,17 +31,6 @@ from vim_deploy.bench.subject import input_for, load_runtime, open_runner
 from vim_deploy.errors import VimDeployError
 from vim_deploy.runtimes.base import Array, Runner
 from vim_deploy.runtimes.finite import unfit
-
-
-@runtime_checkable
-class OnGpu(Protocol):
-    """A runner that says what it takes of a GPU's memory, and has to be closed."""
-
-    def memory(self) -> Any:  # noqa: ANN401 - a record of byte counts
-        """Bytes by kind, a dataclass."""
-
-    def close(self) -> None:
-        """Give everything back."""
 
 
 class _Loaded:
@@ -63,22 +52,15 @@ class _Loaded:
         ``device`` is what the runner says it takes of a GPU's memory, None where it says nothing.
         """
         peak = memory.peak_bytes()
+        device = self.runner.memory()
         known = [value for value in (peak, self.load_peak_bytes) if value is not None]
         return {
             "runtime_bytes": self.runtime_bytes,
             "load_peak_bytes": self.load_peak_bytes,
             "run_peak_bytes": peak if self.peak_was_reset else None,
             "process_peak_bytes": max(known, default=None),
-            "device": self._device_memory(),
+            "device": None if device is None else dataclasses.asdict(device),
         }
-
-    def _device_memory(self) -> dict[str, int] | None:
-        return dataclasses.asdict(self.runner.memory()) if isinstance(self.runner, OnGpu) else None
-
-    def close(self) -> None:
-        """Give back what the runner holds, where it holds something."""
-        if isinstance(self.runner, OnGpu):
-            self.runner.close()
 
 
 def _ready(loaded: _Loaded) -> dict[str, Any]:
@@ -117,7 +99,7 @@ def answers(orders: Iterator[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
             else:
                 cpu = time.process_time()
                 yield {"event": "end", "memory": loaded.memory(), "cpu_seconds": cpu}
-                loaded.close()
+                loaded.runner.close()
                 return
     except VimDeployError as error:
         yield {"event": "failed", **error.as_dict()}

@@ -14,7 +14,7 @@ from vim_deploy.files import write_json
 from vim_deploy.parity.blocks import BlockReport
 from vim_deploy.parity.cases import Case
 from vim_deploy.parity.metrics import Comparison, Tolerance, compare
-from vim_deploy.runtimes.base import Array, Runner, largest_batch, run_in_batches
+from vim_deploy.runtimes.base import Array, Runner, run_in_batches
 
 if TYPE_CHECKING:
     from vim_deploy.parity.ladder import Ladder
@@ -167,4 +167,4 @@ def _expected(reference: Runner | None, case: Case) -> Mapping[str, Array]:
             why=f"case {case.name} has no stored outputs and no reference was given",
             fix="--against CHECKPOINT, ANOTHER.onnx or STORED.npz",
         )
-    return run_in_batches(reference, case.images, largest_batch(reference, _REFERENCE_BATCH))
+    return run_in_batches(reference, case.images, reference.batch_within(_REFERENCE_BATCH))

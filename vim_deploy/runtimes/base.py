@@ -1,45 +1,143 @@
-"""What every runner offers: arrays in, named arrays out."""
+"""What every runner offers: arrays in, named arrays out, and answers for what most have not."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vim_deploy.errors import VimDeployError
+from vim_deploy.places import Place
 from vim_deploy.specs import TensorSpec
 
+if TYPE_CHECKING:
+    # Python 3.10 has none.
+    from typing import Self
+
 Array = NDArray[Any]
+#: Inner tensors of one run: images as the model takes them, to float32 arrays by place.
+PartSource = Callable[[Array], Mapping[Place, Array]]
 
 
-class Runner(Protocol):
-    """Runs one model in one runtime."""
+@dataclass(frozen=True)
+class DeviceMemory:
+    """Bytes of the GPU's memory.
 
-    @property
-    def name(self) -> str:
-        """Runtime and version, for reports."""
+    Attributes:
+        engine: how much less was free after loading the engine than before; other programs that
+            took or gave memory meanwhile are in it.
+        context: what TensorRT says one execution context takes.
+        contexts: how many there are.
+        buffers: input and output buffers of all of them.
+        free, total: of the whole GPU now.
+    """
 
-    @property
-    def input(self) -> TensorSpec:
-        """The image input; a str in the shape is a dynamic size."""
+    engine: int
+    context: int
+    contexts: int
+    buffers: int
+    free: int
+    total: int
 
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """Output names in order."""
 
+class Runner(ABC):
+    """Runs one model in one runtime; a context manager that gives back what it holds.
+
+    A runtime fills in the attributes and ``run``; the rest has an answer that holds for a runner
+    without profiles, inner tensors or device.
+
+    Attributes:
+        name: runtime and version, for reports.
+        input: the image input; a str in the shape is a dynamic size.
+        outputs: output names in order.
+    """
+
+    name: str
+    input: TensorSpec
+    outputs: tuple[str, ...]
+
+    @abstractmethod
     def run(self, image: Array) -> Mapping[str, Array]:
         """Outputs for one batch of images of the input's dtype and shape."""
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """The only batch size it takes; None when there are several."""
+        size = self.input.shape[0]
+        return size if isinstance(size, int) else None
+
+    @property
+    def batches(self) -> tuple[tuple[int, int, int], ...]:
+        """Smallest, tuned and largest batch of each range it was made for; none: any batch."""
+        size = self.fixed_batch
+        return () if size is None else ((size, size, size),)
+
+    @property
+    def most(self) -> int | None:
+        """Most images at once; None when there is no limit."""
+        return max((high for _, _, high in self.batches), default=None)
+
+    @property
+    def usual_batch(self) -> int | None:
+        """Batch that the first range is tuned for; None when it takes any."""
+        return self.batches[0][1] if self.batches else None
+
+    def batch_for(self, count: int) -> int:
+        """The smallest batch of at least ``count`` images that a range takes, if there is one."""
+        fitting = [max(low, count) for low, _, high in self.batches if count <= high]
+        return min(fitting, default=count)
+
+    def batch_within(self, wanted: int) -> int:
+        """``wanted``, or what it takes instead: its fixed batch, or the most when that is less."""
+        return self.fixed_batch or min(wanted, self.most or wanted)
+
+    @property
+    def parts(self) -> PartSource | None:
+        """Inner tensors of a batch by place; None when it gives none out."""
+        return None
+
+    def memory(self) -> DeviceMemory | None:
+        """What it takes of a GPU's memory; None when it cannot say."""
+        return None
+
+    def device_seconds(self) -> float | None:
+        """Seconds its device worked on the latest ``run``, by the device's own clock, or None."""
+        return None
+
+    def close(self) -> None:  # noqa: B027 - most hold nothing that Python does not give back
+        """Give back what it holds; a second call does nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _error: object, _at: object) -> None:
+        try:
+            self.close()
+        except VimDeployError:
+            # After an error of the GPU everything that follows fails as well; the first counts.
+            if kind is None:
+                raise
+
+
+def fits(spec: TensorSpec, shape: Sequence[int]) -> bool:
+    """Whether ``shape`` is one of ``spec``'s, and holds something."""
+    return (
+        len(spec.shape) == len(shape)
+        and 0 not in shape
+        and all(
+            isinstance(wanted, str) or wanted == found
+            for wanted, found in zip(spec.shape, shape, strict=True)
+        )
+    )
 
 
 def check_input(spec: TensorSpec, image: Array) -> None:
     """Refuse an array that the model does not take (VIM-415), before a runtime does it worse."""
-    fits = len(spec.shape) == image.ndim and all(
-        isinstance(wanted, str) or wanted == found
-        for wanted, found in zip(spec.shape, image.shape, strict=True)
-    )
-    if image.dtype != np.dtype(spec.dtype) or not fits or 0 in image.shape:
+    if image.dtype != np.dtype(spec.dtype) or not fits(spec, image.shape):
         raise VimDeployError(
             "VIM-415",
             f"the model's input {spec.name!r} does not take this array",
@@ -49,24 +147,6 @@ def check_input(spec: TensorSpec, image: Array) -> None:
         )
 
 
-def batch_for(runner: Runner, count: int) -> int:
-    """The batch to run ``count`` images in: that many, or the next that the runner takes.
-
-    A runner says so by a fixed batch in its input's shape, or by a method ``batch_for``.
-    """
-    fixed = runner.input.shape[0]
-    if isinstance(fixed, int):
-        return max(fixed, count)
-    chosen = getattr(runner, "batch_for", None)
-    return count if chosen is None else int(chosen(count))
-
-
-def largest_batch(runner: Runner, wanted: int) -> int:
-    """``wanted``, or the most images that the runner takes at once when that is less."""
-    fixed = runner.input.shape[0]
-    return fixed if isinstance(fixed, int) else min(wanted, getattr(runner, "most", wanted))
-
-
 def run_padded(runner: Runner, images: Array) -> dict[str, Array]:
     """Outputs for ``images``, also where the runner takes no batch of that size, but a larger one.
 
@@ -74,7 +154,7 @@ def run_padded(runner: Runner, images: Array) -> dict[str, Array]:
     when an output does not have one row for each image.
     """
     count = len(images)
-    wanted = batch_for(runner, count)
+    wanted = runner.batch_for(count)
     if count < wanted:
         images = np.concatenate([images, np.repeat(images[-1:], wanted - count, axis=0)])
     outputs = runner.run(images)

@@ -20,14 +20,13 @@ from vim_deploy.parity.ladder import Ladder, Rung
 from vim_deploy.parity.metrics import Tolerance, adjusted, compare, tolerance_for
 from vim_deploy.parity.report import CaseResult, ParityReport, compare_runners
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
-from vim_deploy.runtimes.base import Runner, run_in_batches
-from vim_deploy.runtimes.onnxruntime.inner import PartSource, memory_runner, onnx_parts
+from vim_deploy.runtimes.base import PartSource, Runner, run_in_batches
+from vim_deploy.runtimes.onnxruntime.inner import memory_runner, onnx_parts
 from vim_deploy.runtimes.onnxruntime.runner import TENSORRT
 from vim_deploy.specs import ExportInfo
 from vim_deploy.stages.part_check import (
     check_parts,
     dt_rank_of,
-    fixed_batch,
     require_parts,
     runner_parts,
 )
@@ -255,7 +254,7 @@ class _Climb:
         assert artifact is not None
         assert path is not None
         if is_engine(path):
-            return getattr(artifact.runner, "parts", None) is None
+            return artifact.runner.parts is None
         return self.options.runner.provider == TENSORRT
 
     def _limits(self, precision: str) -> Tolerance:
@@ -284,7 +283,7 @@ class _Climb:
         else:
             results = compare_runners(None, runner, expected, self._batches(runner), limits)
         rung = self._rung(step.name, runner, step.against, limits, results, started)
-        return rung, fixed_batch(runner)
+        return rung, runner.fixed_batch
 
     @staticmethod
     def _compare_stored(
@@ -303,9 +302,8 @@ class _Climb:
         )
 
     def _batches(self, runner: Runner) -> tuple[int, ...]:
-        fixed = fixed_batch(runner)
-        if fixed is not None:
-            return (fixed,)
+        if runner.fixed_batch is not None:
+            return (runner.fixed_batch,)
         images = max(len(case.images) for case in self.cases[FP32_MODULE])
         return self.options.batches or tuple(b for b in BATCHES if b <= images)
 

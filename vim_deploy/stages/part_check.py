@@ -16,8 +16,8 @@ from vim_deploy.parity.blocks import BlockReport, compare_parts
 from vim_deploy.parity.cases import Case
 from vim_deploy.parity.report import CaseResult, worst_of
 from vim_deploy.recipe.model_config import ModelConfig
-from vim_deploy.runtimes.base import Array, Runner
-from vim_deploy.runtimes.onnxruntime.inner import PartSource, onnx_parts, unreadable
+from vim_deploy.runtimes.base import Array, PartSource, Runner
+from vim_deploy.runtimes.onnxruntime.inner import onnx_parts, unreadable
 from vim_deploy.runtimes.onnxruntime.runner import CPU, TENSORRT
 from vim_deploy.specs import ExportInfo
 
@@ -43,12 +43,6 @@ def worst_images(
         fill = np.repeat(images[-1:], fixed_batch - len(images), axis=0)
         images = np.concatenate([images, fill])
     return images, name
-
-
-def fixed_batch(runner: Runner) -> int | None:
-    """The batch size of a graph that takes only one."""
-    size = runner.input.shape[0]
-    return size if isinstance(size, int) else None
 
 
 def check_parts(
@@ -120,9 +114,8 @@ def file_parts(path: Path, provider: str | None = None) -> Iterator[PartSource]:
 @contextmanager
 def runner_parts(runner: Runner, path: Path, provider: str | None = None) -> Iterator[PartSource]:
     """Inner tensors: a module has them, an engine may; of an ONNX file they are made outputs."""
-    parts: PartSource | None = getattr(runner, "parts", None)
-    if parts is not None:
-        yield parts
+    if runner.parts is not None:
+        yield runner.parts
         return
     with file_parts(path, provider) as found:
         yield found

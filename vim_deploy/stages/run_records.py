@@ -194,8 +194,8 @@ def _named(item: ImageFailure) -> str:
 
 def batch_size(runner: Runner, asked: int | None) -> int:
     """Pictures at once: what was asked for, else the artifact's own fixed or tuned batch."""
-    fixed = runner.input.shape[0]
-    if isinstance(fixed, int):
+    fixed = runner.fixed_batch
+    if fixed is not None:
         if asked not in (None, fixed):
             raise VimDeployError(
                 "VIM-415",
@@ -204,4 +204,4 @@ def batch_size(runner: Runner, asked: int | None) -> int:
                 fix="leave --batch away, or export the model with --batch dynamic",
             )
         return fixed
-    return asked or int(getattr(runner, "usual_batch", DEFAULT_BATCH))
+    return asked or runner.usual_batch or DEFAULT_BATCH

@@ -18,11 +18,10 @@ from vim_deploy.parity.report import ParityReport, compare_runners
 from vim_deploy.ranges import BATCH, COUNT, RANDOM, require_all
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
 from vim_deploy.runtimes.base import Runner
-from vim_deploy.runtimes.tensorrt.runner import TrtRunner
 from vim_deploy.specs import ExportInfo, TensorSpec
 from vim_deploy.stages.exporting import require_torch
 from vim_deploy.stages.opening import Opened, RunnerOptions, opened
-from vim_deploy.stages.part_check import check_parts, fixed_batch, require_parts, runner_parts
+from vim_deploy.stages.part_check import check_parts, require_parts, runner_parts
 
 #: Batch sizes to run where the artifact takes any.
 DEFAULT_BATCHES = (1, 2, 5)
@@ -114,9 +113,7 @@ def verify(
                     runner_parts(reference, Path(against)) as expected,
                     runner_parts(runner, artifact, options.runner.provider) as found,
                 ):
-                    blocks = check_parts(
-                        expected, found, cases, results, limit, fixed_batch(runner)
-                    )
+                    blocks = check_parts(expected, found, cases, results, limit, runner.fixed_batch)
         return ParityReport(
             artifact=artifact.name,
             artifact_sha256=sighting.sha256(),
@@ -148,14 +145,12 @@ def _not_given(candidate: Runner, reference: Runner | None) -> Iterator[str]:
 
 def batches_to_run(candidate: Runner, wanted: tuple[int, ...] | None) -> tuple[int, ...]:
     """The batch sizes asked for; without a wish those that the artifact is made for."""
-    fixed = candidate.input.shape[0]
-    if isinstance(fixed, int):
-        return (fixed,)
+    if candidate.fixed_batch is not None:
+        return (candidate.fixed_batch,)
     if wanted is not None:
         return wanted
-    if isinstance(candidate, TrtRunner):
-        return tuple(sorted({size for sizes in candidate.batches for size in sizes}))
-    return DEFAULT_BATCHES
+    made_for = {size for sizes in candidate.batches for size in sizes}
+    return tuple(sorted(made_for)) or DEFAULT_BATCHES
 
 
 @contextmanager

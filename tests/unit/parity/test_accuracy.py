@@ -20,6 +20,7 @@ from vim_deploy.parity.accuracy import (
     unreadable_lines,
 )
 from vim_deploy.parity.dataset import Unreadable, class_numbers, open_dataset
+from vim_deploy.runtimes.base import Runner
 from vim_deploy.specs import CheckpointInfo, ExportInfo, ImagePreparation, TensorSpec
 
 SPEC = TensorSpec("image", "float32", ("batch", 1, 4, 4))
@@ -44,7 +45,7 @@ def info(classes: int = 3, labels: tuple[str, ...] = (), head: str = "logits") -
     )
 
 
-class Level:
+class Level(Runner):
     """Says class k for a picture of grey value k / 10; ``wrong`` values get the next class."""
 
     name = "level"

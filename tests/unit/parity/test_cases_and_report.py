@@ -13,24 +13,25 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.parity.cases import Case, random_case, stored_case
 from vim_deploy.parity.metrics import Tolerance
 from vim_deploy.parity.report import ParityReport, compare_runners
+from vim_deploy.runtimes.base import Runner
 from vim_deploy.specs import TensorSpec
 
 SPEC = TensorSpec("image", "float32", ("batch", 1, 2, 2))
 PIXELS = TensorSpec("image", "uint8", ("batch", 2, 2, 1))
 
 
-class Doubler:
+class Doubler(Runner):
     """Adds up an image and multiplies; notes the batch sizes it saw."""
 
     def __init__(self, factor: float = 2) -> None:
         self.factor = factor
-        self.batches: list[int] = []
+        self.seen: list[int] = []
         self.name = f"times {factor}"
         self.input = SPEC
         self.outputs = ("logits",)
 
     def run(self, image: np.ndarray[Any, Any]) -> Mapping[str, np.ndarray[Any, Any]]:
-        self.batches.append(len(image))
+        self.seen.append(len(image))
         return {"logits": self.factor * image.reshape(len(image), -1)}
 
 
@@ -38,7 +39,7 @@ def test_every_batch_size_is_run_and_the_rest_too() -> None:
     candidate = Doubler()
     case = random_case(SPEC, "none", 5)
     results = compare_runners(Doubler(), candidate, [case], (1, 2, 5), Tolerance())
-    assert candidate.batches == [1] * 5 + [2, 2, 1] + [5]
+    assert candidate.seen == [1] * 5 + [2, 2, 1] + [5]
     assert [result.batch for result in results] == [1, 2, 5]
     assert all(item.rows == 5 for result in results for item in result.comparisons)
 

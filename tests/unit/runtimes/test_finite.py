@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import SimpleNamespace
 from typing import Any
 
 import ml_dtypes
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 
 from vim_deploy.errors import VimDeployError
-from vim_deploy.runtimes.base import run_padded
+from vim_deploy.runtimes.base import Array, Runner, run_padded
 from vim_deploy.runtimes.finite import finite_rows, is_finite, require_fit, strays, unfit
 from vim_deploy.specs import TensorSpec
 
@@ -53,9 +52,12 @@ def test_nothing_is_not_fit() -> None:
 def test_an_answer_that_is_not_one_for_each_image_is_refused(
     outputs: Mapping[str, np.ndarray],
 ) -> None:
-    runner: Any = SimpleNamespace(
-        input=TensorSpec("image", "float32", ("batch", 1)), run=lambda images: outputs
-    )
+    class Answering(Runner):
+        input = TensorSpec("image", "float32", ("batch", 1))
+
+        def run(self, image: Array) -> Mapping[str, Array]:
+            return outputs
+
     with pytest.raises(VimDeployError) as caught:
-        run_padded(runner, np.zeros((3, 1), np.float32))
+        run_padded(Answering(), np.zeros((3, 1), np.float32))
     assert caught.value.code == "VIM-415"

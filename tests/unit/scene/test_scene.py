@@ -113,7 +113,7 @@ def test_windows_are_averaged_as_by_definition(size, stride):
     found = scene_logits(runner, image, slide(stride), model(), batch=3)
     expected = sliding_by_definition(function, image, (16, 16), stride)
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert set(runner.batches[:-1]) <= {3}
+    assert set(runner.seen[:-1]) <= {3}
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -206,7 +206,7 @@ def test_pictures_share_batches():
     scenes = [Scene(str(n), p, slide(), model()) for n, p in enumerate(pictures)]
     done = list(run_scenes(runner, scenes, model(), 4))
     total = sum(len(scene.windows) for scene in scenes)
-    assert runner.batches == [4] * (total // 4) + [total % 4] * bool(total % 4)
+    assert runner.seen == [4] * (total // 4) + [total % 4] * bool(total % 4)
     assert [scene.name for scene in done] == ["0", "1", "2", "3", "4"]
     for scene, pixels in zip(done, pictures, strict=True):
         alone = labels_of(ModelRunner(random_model(5), IMAGE), pixels, slide(), batch=1)
@@ -218,7 +218,7 @@ def test_a_fixed_batch_is_filled_up():
     pixels = picture(40, 30)
     free = labels_of(ModelRunner(random_model(5), IMAGE), pixels, slide())
     np.testing.assert_array_equal(labels_of(runner, pixels, slide()), free)
-    assert set(runner.batches) == {4}
+    assert set(runner.seen) == {4}
 
 
 @pytest.mark.parametrize("scale", [None, (1500, 30)])

@@ -95,7 +95,7 @@ def test_windows_run_in_the_batches_of_the_engine(engine, pictures):
     result = running.run(Path("scene.plan"), pictures)
     # 3 x 2, 1 and 2 x 4 windows: 15 in batches of 3.
     assert [image.windows for image in result.images] == [6, 1, 8]
-    assert runner.batches == [3] * 5
+    assert runner.seen == [3] * 5
     assert result.notes == ("a note of the engine",)
     assert (result.artifact, result.runtime) == ("scene.plan", "a function")
     names = {area.index: area.label for image in result.images for area in image.areas}
@@ -104,11 +104,11 @@ def test_windows_run_in_the_batches_of_the_engine(engine, pictures):
     other = engine()
     again = running.run(Path("scene.plan"), pictures, RunOptions(batch=4))
     # The last three windows are filled up by nothing; a single one would be.
-    assert other.batches == [4, 4, 4, 3]
+    assert other.seen == [4, 4, 4, 3]
     assert again.images == result.images
     single = engine()
     running.run(Path("scene.plan"), pictures[1])
-    assert single.batches == [2]
+    assert single.seen == [2]
 
 
 def test_nan_in_one_picture_leaves_the_others(engine, pictures, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,11 +13,8 @@ from vim_deploy.artifact.onnx_file import model_output
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.inner_tensors import with_inner_outputs
 from vim_deploy.places import Place
-from vim_deploy.runtimes.base import Array
+from vim_deploy.runtimes.base import Array, PartSource
 from vim_deploy.runtimes.onnxruntime.runner import CPU, OrtRunner
-
-#: Inner tensors of one run: images as the model takes them, to float32 arrays by place.
-PartSource = Callable[[Array], Mapping[Place, Array]]
 
 
 @contextmanager

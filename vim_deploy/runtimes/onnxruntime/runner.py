@@ -13,7 +13,7 @@ from vim_deploy.artifact.half_weights import half_types
 from vim_deploy.artifact.metadata import inputs_of, load_model, outputs_of
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file
-from vim_deploy.runtimes.base import Array, check_input
+from vim_deploy.runtimes.base import Array, Runner, check_input
 from vim_deploy.runtimes.onnxruntime import capability as ort
 from vim_deploy.runtimes.onnxruntime.explicit_rounding import round_explicitly
 from vim_deploy.runtimes.onnxruntime.trt_ep import to_plugin_domain
@@ -23,7 +23,7 @@ CPU, CUDA, TENSORRT = "cpu", "cuda", "tensorrt"
 _HALVES = ("float16", "bfloat16")
 
 
-class OrtRunner:
+class OrtRunner(Runner):
     """Runs an ONNX file; the local functions of our ops are inlined by the runtime.
 
     Half-precision inputs and outputs are float32 for the caller. On the CPU provider, which rounds
@@ -69,8 +69,8 @@ class OrtRunner:
         stored = _single_input(model, path)
         self._dtype = np.dtype(stored.dtype)
         self._half = stored.dtype in _HALVES
-        self._input = replace(stored, dtype="float32") if self._half else stored
-        self._outputs = tuple(spec.name for spec in outputs_of(model))
+        self.input = replace(stored, dtype="float32") if self._half else stored
+        self.outputs = tuple(spec.name for spec in outputs_of(model))
         self._rounds = provider == CPU and _needs_rounding(model, as_stored)
         options: dict[str, str] = {}
         source: Path | bytes = path
@@ -89,31 +89,20 @@ class OrtRunner:
         settings = ort.SessionSettings(provider, options, threads)
         self._session = ort.create_session(source, settings, path.name)
         self._file = path.name
-
-    @property
-    def name(self) -> str:
-        provider = self._session.get_providers()[0].removesuffix("ExecutionProvider")
+        used = self._session.get_providers()[0].removesuffix("ExecutionProvider")
         rounds = " (rounding after every operator)" if self._rounds else ""
-        return f"ONNX Runtime {ort.capabilities().version} {provider}{rounds}"
-
-    @property
-    def input(self) -> TensorSpec:
-        return self._input
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        return self._outputs
+        self.name = f"ONNX Runtime {ort.capabilities().version} {used}{rounds}"
 
     def run(self, image: Array) -> Mapping[str, Array]:
-        check_input(self._input, image)
+        check_input(self.input, image)
         if self._half and not self._rounds:
             image = image.astype(self._dtype)
         values = ort.run_session(
-            self._session, list(self._outputs), {self._input.name: image}, self._file
+            self._session, list(self.outputs), {self.input.name: image}, self._file
         )
         return {
             name: value.astype(np.float32) if value.dtype == np.float16 else value
-            for name, value in zip(self._outputs, values, strict=True)
+            for name, value in zip(self.outputs, values, strict=True)
         }
 
 

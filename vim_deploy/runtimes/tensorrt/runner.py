@@ -8,9 +8,8 @@ one runner; each call takes a free lane (context, stream, buffers), and waits wh
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,7 +21,7 @@ from vim_deploy.cuda.device_view import DeviceView, view_of
 from vim_deploy.errors import VimDeployError
 from vim_deploy.log import get_logger
 from vim_deploy.places import Place
-from vim_deploy.runtimes.base import Array, check_input
+from vim_deploy.runtimes.base import Array, DeviceMemory, PartSource, Runner, check_input, fits
 from vim_deploy.runtimes.tensorrt.engine import LoadedEngine, context_bytes
 from vim_deploy.runtimes.tensorrt.lane import Lane
 from vim_deploy.runtimes.tensorrt.opening import OpenOptions, cuda_for, open_engine
@@ -31,29 +30,8 @@ from vim_deploy.specs import ExportInfo, TensorSpec
 _log = get_logger(__name__)
 
 
-@dataclass(frozen=True)
-class DeviceMemory:
-    """Bytes of the GPU's memory.
-
-    Attributes:
-        engine: how much less was free after loading the engine than before; other programs that
-            took or gave memory meanwhile are in it.
-        context: what TensorRT says one execution context takes.
-        contexts: how many there are.
-        buffers: input and output buffers of all of them.
-        free, total: of the whole GPU now.
-    """
-
-    engine: int
-    context: int
-    contexts: int
-    buffers: int
-    free: int
-    total: int
-
-
-class TrtRunner:
-    """Runs an engine; a context manager.
+class TrtRunner(Runner):
+    """Runs an engine.
 
     Args:
         path: the plan; its record ``NAME.plan.json`` is read when it is there.
@@ -101,8 +79,13 @@ class TrtRunner:
             self.info: ExportInfo | None = opened.info
             self.precision = opened.precision
             self.notes = opened.notes
-            self._runtime = opened.runtime
+            self.name = opened.runtime
             self._inner = opened.inner
+            self.input = opened.loaded.spec
+            # Inner tensors that the engine gives out are no outputs of the model.
+            inner = {item.name for item in opened.inner if item.how == OUTPUT}
+            names = (item.name for item in opened.loaded.outputs)
+            self.outputs = tuple(name for name in names if name not in inner)
             if cuda_graph:
                 refuse_diagnosis(self._inner, path, "captured in a CUDA graph")
             _require_shareable(opened.loaded, contexts)
@@ -122,21 +105,7 @@ class TrtRunner:
         return self._loaded
 
     @property
-    def name(self) -> str:
-        return self._runtime
-
-    @property
-    def input(self) -> TensorSpec:
-        return self._engine.spec
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """Names of the model's outputs; inner tensors that the engine gives out are none."""
-        inner = {item.name for item in self._inner if item.how == OUTPUT}
-        return tuple(item.name for item in self._engine.outputs if item.name not in inner)
-
-    @property
-    def parts(self) -> Callable[[Array], Mapping[Place, Array]] | None:
+    def parts(self) -> PartSource | None:
         """Inner tensors of a batch by place, of an engine built with them; None of any other."""
         return self._run_parts if self._inner else None
 
@@ -146,21 +115,6 @@ class TrtRunner:
         return tuple(
             (item.min[0], item.opt[0], item.max[0]) for item in self._engine.profiles if item.min
         )
-
-    def batch_for(self, count: int) -> int:
-        """The smallest batch of at least ``count`` images that a profile takes, if there is one."""
-        fitting = [max(low, count) for low, _, high in self.batches if count <= high]
-        return min(fitting, default=count)
-
-    @property
-    def most(self) -> int:
-        """Most images at once that any profile takes."""
-        return max((high for _, _, high in self.batches), default=1)
-
-    @property
-    def usual_batch(self) -> int:
-        """Batch that the first profile is tuned for."""
-        return self.batches[0][1] if self.batches else 1
 
     def run(self, image: Array) -> Mapping[str, Array]:
         """Outputs for a batch on the host.
@@ -304,17 +258,6 @@ class TrtRunner:
         if first is not None:
             raise first
 
-    def __enter__(self) -> TrtRunner:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            self.close()
-        except VimDeployError:
-            # After an error of the GPU everything that follows fails as well; the first counts.
-            if kind is None:
-                raise
-
 
 def _require_shareable(loaded: LoadedEngine, contexts: int) -> None:
     """TensorRT 8.6 gives a profile to one context at a time."""
@@ -333,11 +276,7 @@ def _shape_of(image: Any) -> Shape:  # noqa: ANN401
 
 def _check_view(spec: TensorSpec, view: DeviceView) -> None:
     """VIM-415 when memory on the GPU has another dtype or shape."""
-    fits = len(spec.shape) == len(view.shape) and all(
-        isinstance(wanted, str) or wanted == found
-        for wanted, found in zip(spec.shape, view.shape, strict=True)
-    )
-    if view.dtype != spec.dtype or not fits or 0 in view.shape:
+    if view.dtype != spec.dtype or not fits(spec, view.shape):
         raise VimDeployError(
             "VIM-415",
             f"{spec.name!r} does not take this array",

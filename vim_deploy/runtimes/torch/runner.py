@@ -13,11 +13,11 @@ from vim_deploy.model.heads import DeployedModel, example_input
 from vim_deploy.model.inner_outputs import inner_outputs
 from vim_deploy.places import Place
 from vim_deploy.plugin.kernels import ScanLibrary, selective_scan_params
-from vim_deploy.runtimes.base import Array, check_input
+from vim_deploy.runtimes.base import Array, PartSource, Runner, check_input
 from vim_deploy.specs import Precision, TensorSpec
 
 
-class ModuleRunner:
+class ModuleRunner(Runner):
     """Runs any module with one image input eagerly on the CPU.
 
     Args:
@@ -38,27 +38,13 @@ class ModuleRunner:
         precision: Precision = "fp32",
         threads: int | None = None,
     ) -> None:
-        self._module = module
-        self._input = spec
-        self._outputs = outputs
-        self._precision = precision
-        self._threads = threads
-
-    @property
-    def name(self) -> str:
-        typed = "" if self._precision == "fp32" else f" {self._precision}"
-        return f"PyTorch {torch.__version__} CPU{typed}"
-
-    @property
-    def input(self) -> TensorSpec:
-        return self._input
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        return self._outputs
+        self._module, self._threads = module, threads
+        self.input, self.outputs = spec, outputs
+        typed = "" if precision == "fp32" else f" {precision}"
+        self.name = f"PyTorch {torch.__version__} CPU{typed}"
 
     def run(self, image: Array) -> Mapping[str, Array]:
-        check_input(self._input, image)
+        check_input(self.input, image)
         with _threads(self._threads), torch.inference_mode():
             result = self._module(torch.from_numpy(image))
         values = result if isinstance(result, tuple) else (result,)
@@ -82,9 +68,13 @@ class TorchRunner(ModuleRunner):
         super().__init__(module, spec, module.head.output_names, precision, threads)
         self._deployed = module
 
-    def parts(self, image: Array) -> Mapping[Place, Array]:
+    @property
+    def parts(self) -> PartSource:
         """The module's inner tensors for one batch, float32, in order of computation."""
-        check_input(self._input, image)
+        return self._run_parts
+
+    def _run_parts(self, image: Array) -> Mapping[Place, Array]:
+        check_input(self.input, image)
         with _threads(self._threads):
             found = inner_outputs(self._deployed, torch.from_numpy(image))
         return {where: value.numpy() for where, value in found.items()}
