@@ -29,7 +29,7 @@ def test_guide(tmp_path: Path) -> None:
     variables = cpp_builds.fake_installations(tmp_path, fakes)
     folder = tmp_path / "work"
     folder.mkdir()
-    (folder / "examples").symlink_to(REPOSITORY / "examples")
+    (folder / "cpp").symlink_to(REPOSITORY / "cpp")
     (listing,) = of_language("cmake")
     (source,) = of_language("cpp")
     (folder / "CMakeLists.txt").write_text("\n".join(listing.lines), "utf-8")
