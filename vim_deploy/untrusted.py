@@ -1,14 +1,12 @@
-"""JSON and TOML that somebody else wrote: bounded, finite, typed.
+"""JSON and TOML that somebody else wrote: bounded and finite.
 
 Every file and every embedded text in one of these forms is read here, so that there is one answer
 to what is accepted: at most ``max_bytes``, at most ``MAX_DEPTH`` levels deep, UTF-8 without half
-surrogates, no NaN and no infinity, and numbers that a 64-bit machine knows. ``typed`` then turns
-the value into a frozen record: msgspec compares every field with the record's annotations, so
-nothing of another type gets further than this module.
+surrogates, no NaN and no infinity, and numbers that a 64-bit machine knows. ``codec.decode`` then
+turns the value into a frozen record.
 
-What begins with ``read_``, and ``typed``, raise the caller's own coded error, made by ``on_error``
-from a sentence that says what was found; ``parse_json`` and ``parse_toml`` raise ValueError with
-that sentence.
+What begins with ``read_`` raises the caller's own coded error, made by ``on_error`` from a sentence
+that says what was found; ``parse_json`` and ``parse_toml`` raise ValueError with that sentence.
 """
 
 from __future__ import annotations
@@ -18,13 +16,12 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
-from vim_deploy.errors import VimDeployError
+from vim_deploy.codec import OnError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -40,9 +37,6 @@ MAX_DEPTH = 64
 MAX_VALUES = 1_000_000
 #: What ends a key or a value of TOML: between two of them there is no more than one.
 _TOML_ENDS = re.compile(r"[\n={},\[\]]")
-
-OnError = Callable[[str], VimDeployError]
-Record = TypeVar("Record")
 
 
 def read_bytes(path: Path, on_error: OnError, *, max_bytes: int = MAX_BYTES) -> bytes:
@@ -163,20 +157,3 @@ def _encodes(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def typed(value: Any, record: type[Record], on_error: OnError) -> Record:  # noqa: ANN401
-    """``value`` as an instance of the dataclass ``record``, with every field's type checked.
-
-    Numbers are not made of texts nor whole ones of fractions; lists become the tuples that a
-    record holds. A key that the record does not have is left out, as a later version may add some.
-    """
-    try:
-        return msgspec.convert(value, record)
-    except (msgspec.ValidationError, RecursionError) as error:
-        raise on_error(str(error)) from error
-    # A record's own __post_init__ says what its fields must be, alone and to each other.
-    except VimDeployError as error:
-        raise on_error(f"{error.message}: {error.why}" if error.why else error.message) from error
-    except (ValueError, TypeError) as error:
-        raise on_error(f"{type(error).__name__}: {error}") from error

@@ -29,6 +29,7 @@ LAYERS = (
     ("images",),
     ("folder_output",),
     ("files", "folders", "helpers", "untrusted", "npz", "ranges", "image_bounds"),
+    ("codec",),
     ("errors", "log", "specs", "places", "interrupts"),
     ("text",),
 )
@@ -54,7 +55,7 @@ HOMES = {
     "PIL": ("vim_deploy.images", "vim_deploy.image_bounds", "vim_deploy.scene.overlay"),
     "click": ("vim_deploy.cli.",),
     "rich": ("vim_deploy.cli.",),
-    "msgspec": ("vim_deploy.untrusted",),
+    "msgspec": ("vim_deploy.untrusted", "vim_deploy.codec"),
 }
 #: onnx and its serialiser are base dependencies, but the base modules do without them.
 ONNX_FREE = (
@@ -66,6 +67,7 @@ ONNX_FREE = (
     "text",
     "files",
     "untrusted",
+    "codec",
     "npz",
     "ranges",
     "images",

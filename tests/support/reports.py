@@ -14,6 +14,7 @@ from tests.support.bench import bench_report, measured, subject
 from tests.support.engines import EXPORT, record_of, write_engine
 from vim_deploy.bench.compare import Baseline, compared
 from vim_deploy.bench.measure import FAILED, SKIPPED, Measurement
+from vim_deploy.codec import decode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.parity.accuracy import AccuracyReport, Limits, SideAccuracy
 from vim_deploy.parity.blocks import BlockReport, PartError
@@ -23,7 +24,6 @@ from vim_deploy.parity.paired import paired_difference
 from vim_deploy.parity.report import CaseResult, ParityReport
 from vim_deploy.places import BEHIND_BLOCKS, place
 from vim_deploy.stages.reporting import provenance
-from vim_deploy.untrusted import typed
 
 #: Names that would do harm in HTML, an attribute, a Markdown table or a terminal.
 HOSTILE = (
@@ -163,7 +163,7 @@ def _bench() -> str:
     slower = bench_report(
         *(measured(i.subject.label, 12.0, image=i.subject.image) for i in items if i.ok)
     )
-    baseline = typed(slower.as_dict(), Baseline, lambda why: VimDeployError("VIM-418", why))
+    baseline = decode(slower.as_dict(), Baseline, lambda why: VimDeployError("VIM-418", why))
     value = compared(report, baseline, "old.json", 0.05).as_dict()
     failed = bench_report(Measurement(subject("bad"), 10, FAILED, f"killed {HOSTILE[0]}"))
     value["results"] += failed.as_dict()["results"]

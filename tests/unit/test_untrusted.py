@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import pytest
 
@@ -16,25 +13,6 @@ from vim_deploy.errors import VimDeployError
 
 def bad(why: str) -> VimDeployError:
     return VimDeployError("VIM-416", "bad", why=why)
-
-
-@dataclass(frozen=True)
-class Part:
-    name: str
-    count: int
-
-
-@dataclass(frozen=True)
-class Whole:
-    kind: Literal["a", "b"]
-    share: float
-    parts: Mapping[str, Part]
-    sizes: tuple[int, ...] = ()
-    rest: Any = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1:
-            raise ValueError(f"share {self.share} is no share")
 
 
 def nested(depth: int, opening: str, closing: str) -> str:
@@ -130,31 +108,6 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(VimDeployError, match="not a regular file"):
         untrusted.read_json(tmp_path / "pipe", bad)
-
-
-def test_a_record_has_the_types_it_names() -> None:
-    value = {"kind": "a", "share": 1, "parts": {"x": {"name": "n", "count": 2}}, "sizes": [1, 2]}
-    whole = untrusted.typed({**value, "later": 1}, Whole, bad)
-    assert whole == Whole("a", 1.0, {"x": Part("n", 2)}, (1, 2))
-
-
-@pytest.mark.parametrize(
-    ("change", "why"),
-    [
-        ({"kind": "c"}, "kind"),
-        ({"share": "1"}, "share"),
-        ({"share": 2.0}, "no share"),
-        ({"parts": []}, "parts"),
-        ({"parts": {"x": {"name": "n"}}}, "count"),
-        ({"parts": {"x": {"name": "n", "count": True}}}, "count"),
-        ({"parts": {"x": {"name": "n", "count": 1.5}}}, "count"),
-        ({"sizes": [1, None]}, "sizes"),
-    ],
-)
-def test_a_field_of_another_type_is_named(change: dict[str, Any], why: str) -> None:
-    value = {"kind": "a", "share": 1.0, "parts": {}, **change}
-    with pytest.raises(VimDeployError, match=why):
-        untrusted.typed(value, Whole, bad)
 
 
 def test_small_texts_that_become_much_are_not_parsed() -> None:

@@ -1,7 +1,7 @@
 """What an exported file says about itself: written, read back, and asked for.
 
 It stands in an ONNX file's metadata and in an engine's record, and either may be somebody else's.
-Types are those of the record (``untrusted.typed``); what types cannot say is checked here, once, so
+Types are those of the record (``codec.decode``); what types cannot say is checked here, once, so
 that whatever prepares a picture or reads a head later can rely on it. Model config, dense parts and
 precision policy are checked where they are built from (``ModelConfig``, ``DenseConfig``,
 ``PrecisionPolicy``).
@@ -17,11 +17,12 @@ from typing import Any
 import onnx
 
 from vim_deploy.artifact.onnx_file import read_model
+from vim_deploy.codec import OnError, decode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.images import check_preparation
 from vim_deploy.recipe.dense_config import DENSE_TASKS
 from vim_deploy.specs import ExportInfo, TensorSpec
-from vim_deploy.untrusted import OnError, parse_json, typed
+from vim_deploy.untrusted import parse_json
 
 #: Key of the one metadata entry; its value is the JSON of ``ExportInfo``.
 METADATA_KEY = "vim_deploy"
@@ -38,7 +39,7 @@ def read_export(value: Any, on_error: OnError) -> ExportInfo:  # noqa: ANN401 - 
     Raises:
         VimDeployError: what ``on_error`` makes of a sentence, when it is no such record.
     """
-    info = typed(value, ExportInfo, on_error)
+    info = decode(value, ExportInfo, on_error)
     try:
         require_usable(info)
     except ValueError as error:

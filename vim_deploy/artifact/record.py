@@ -18,13 +18,14 @@ from typing import Any, get_args
 from vim_deploy.artifact.marked_tensors import MarkedTensor
 from vim_deploy.artifact.metadata import require_usable
 from vim_deploy.artifact.profiles import Profile, check_profiles
+from vim_deploy.codec import OnError, decode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import sha256_of
 from vim_deploy.plugin.library import PluginInfo
 from vim_deploy.ranges import SIZE
 from vim_deploy.specs import ExportInfo, Precision, TensorSpec
 from vim_deploy.text import storable
-from vim_deploy.untrusted import OnError, read_json, typed
+from vim_deploy.untrusted import read_json
 
 #: Raised when a field changes its meaning; a record of another format is not read.
 RECORD_FORMAT = 1
@@ -284,7 +285,7 @@ def parse_record(value: Any, on_error: OnError) -> EngineRecord:  # noqa: ANN401
     if isinstance(known.get("profiles"), list):
         # Stored without the one key that a profile has.
         known["profiles"] = [{"shapes": shapes} for shapes in known["profiles"]]
-    record = typed(known, EngineRecord, on_error)
+    record = decode(known, EngineRecord, on_error)
     try:
         _check(record)
     except ValueError as error:

@@ -16,9 +16,10 @@ from typing import Any
 from vim_deploy.bench import environment
 from vim_deploy.bench.measure import OK, Measurement
 from vim_deploy.bench.report import SCHEMA, BenchReport, result_of
+from vim_deploy.codec import decode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file
-from vim_deploy.untrusted import read_json, typed
+from vim_deploy.untrusted import read_json
 
 #: Settings that change what a figure means; they have to be equal.
 _SETTINGS = ("threads",)
@@ -129,7 +130,7 @@ def read_baseline(path: Path, machine: Mapping[str, Any], settings: Mapping[str,
         raise refuse("it is not a report of vim-deploy bench")
     if value.get("schema") != SCHEMA:
         raise refuse(f"it was made by another method (schema {value.get('schema')}, now {SCHEMA})")
-    found = typed(value, Baseline, lambda text: refuse(f"it cannot be read: {text}"))
+    found = decode(value, Baseline, lambda text: refuse(f"it cannot be read: {text}"))
     differences = environment.differences(found.machine, machine)
     differences += [
         f"{key}: {found.settings.get(key)!r} then, {settings.get(key)!r} now"
@@ -199,7 +200,7 @@ _Figures = dict[str, tuple[float, str]]
 
 def _result(item: Measurement) -> _Result:
     """A measurement of this run, by way of what would be stored of it."""
-    return typed(
+    return decode(
         result_of(item),
         _Result,
         lambda text: VimDeployError(

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from vim_deploy.codec import decode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.packaging.manifest import Manifest
 from vim_deploy.packaging.triton import CONFIG_NAME
 from vim_deploy.parity.metrics import Tolerance
 from vim_deploy.specs import TensorSpec
-from vim_deploy.untrusted import typed
 
 About = TypeVar("About", "TritonAbout", "CppAbout")
 
@@ -124,7 +124,7 @@ def read_about(folder: Path, manifest: Manifest, kind: type[About]) -> About:
             fix="make the package again: vim-deploy package ARTIFACT --force",
         )
 
-    about: About = typed(manifest.about, kind, incomplete)
+    about: About = decode(manifest.about, kind, incomplete)
     named = [name for name in about.files if name not in manifest.files]
     if named:
         raise incomplete(f"it names files that it has no hash of: {', '.join(named)}")

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from vim_deploy.codec import decode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import settings_hash, sha256_of, write_json
-from vim_deploy.untrusted import read_json, typed
+from vim_deploy.untrusted import read_json
 
 MANIFEST_NAME = "manifest.json"
 #: Raised when a key changes its meaning.
@@ -150,7 +151,7 @@ def read_manifest(folder: Path) -> Manifest:
     known = {key: item for key, item in value.items() if key != "manifest_sha256"}
     if settings_hash(known) != value.get("manifest_sha256"):
         raise unreadable("it was changed after it was written: its contents have another hash")
-    manifest = typed(value, Manifest, unreadable)
+    manifest = decode(value, Manifest, unreadable)
     outside = [name for name in manifest.files if not _is_inside(name)]
     if outside:
         raise unreadable(f"it names files outside the folder: {', '.join(outside)}")

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vim_deploy.codec import decode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file, sha256_of
 from vim_deploy.folders import user_cache
 from vim_deploy.ops import contract
-from vim_deploy.untrusted import parse_json, typed
+from vim_deploy.untrusted import parse_json
 
 #: Environment variable that names a library to use.
 LIBRARY_VARIABLE = "VIM_DEPLOY_PLUGIN"
@@ -147,7 +148,7 @@ def describe_plugin(path: Path) -> PluginInfo:
         "sha256": sha256_of(path),
         "architectures": gpu_architectures(path),
     }
-    info = typed(
+    info = decode(
         {**said, **found},
         PluginInfo,
         lambda why: _not_ours(path, f"it does not describe itself: {why}"),

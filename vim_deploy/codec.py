@@ -1,0 +1,206 @@
+"""Frozen records to plain JSON values and back: the one codec of everything that is stored.
+
+A record is a frozen dataclass. ``encode`` gives its fields in their order, tuples as lists, paths
+as texts; ``decode`` compares every value with the field's annotation (msgspec does that, Literals
+and nested records included) and builds the record, whose ``__post_init__`` says what its values
+must be, alone and to each other. What a class stores otherwise, it says with ``stored``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import PurePath
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from vim_deploy.errors import VimDeployError, nearest
+
+Record = TypeVar("Record")
+#: Makes the caller's coded error of a sentence that says what was found.
+OnError = Callable[[str], VimDeployError]
+#: The same for a key that the record does not have: its path (``image.mena``), and the nearest.
+OnUnknown = Callable[[str, str], VimDeployError]
+#: A number as it was written: ``float`` would make 1.0 of 1, and another file of it.
+Number = int | float
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How a class is stored where that is not its fields, see ``stored``."""
+
+    head: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    keys: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    sparse: tuple[str, ...] = ()
+    decimals: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    inner: str = ""
+
+
+_FORMS: dict[type, _Form] = {}
+_PLAIN = _Form()
+
+
+def stored(
+    *,
+    head: Mapping[str, Any] | None = None,
+    keys: tuple[str, ...] = (),
+    without: tuple[str, ...] = (),
+    sparse: tuple[str, ...] = (),
+    decimals: Mapping[str, int] | None = None,
+    inner: str = "",
+) -> Callable[[type[Record]], type[Record]]:
+    """Class decorator of a record whose stored form is not simply its fields.
+
+    Args:
+        head: constant entries in front, such as a format number; ``decode`` demands them.
+        keys: names of fields and properties to store, in this order; ``decode`` reads the fields.
+        without: fields that are not stored.
+        sparse: what is left out where it is None or empty.
+        decimals: to which figures are rounded.
+        inner: the one field that is stored in the record's place, without its name.
+    """
+
+    def register(kind: type[Record]) -> type[Record]:
+        _FORMS[kind] = _Form(head or {}, keys, without, sparse, decimals or {}, inner)
+        return kind
+
+    return register
+
+
+def encode(record: Any) -> dict[str, Any]:  # noqa: ANN401 - any of our dataclasses
+    """The stored form of a record: dicts, lists, texts, numbers, truth values and None.
+
+    Of a record that is stored as its one field (``inner``) that field's value, which is a mapping.
+    """
+    plain: dict[str, Any] = _plain(record)
+    return plain
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - any field of a record
+    if dataclasses.is_dataclass(value):
+        return _of_record(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, VimDeployError):
+        return value.as_dict()
+    if isinstance(value, enum.Enum):
+        return value.value
+    return str(value) if isinstance(value, PurePath) else value
+
+
+def _of_record(record: Any) -> Any:  # noqa: ANN401 - any of our dataclasses
+    form = _FORMS.get(type(record), _PLAIN)
+    if form.inner:
+        return _plain(getattr(record, form.inner))
+    found = dict(form.head)
+    for name in form.keys or [field.name for field in dataclasses.fields(record)]:
+        value = _plain(getattr(record, name))
+        if name in form.without or (name in form.sparse and value in (None, "", [], {})):
+            continue
+        places = form.decimals.get(name)
+        found[name] = value if places is None or value is None else round(value, places)
+    return found
+
+
+def decode(
+    value: Any,  # noqa: ANN401 - parsed JSON or TOML
+    record: type[Record],
+    on_error: OnError,
+    *,
+    on_unknown: OnUnknown | None = None,
+    own_errors: bool = False,
+) -> Record:
+    """``value``, as ``encode`` gives it and JSON or TOML brings it back, as a ``record``.
+
+    Numbers are not made of texts nor whole ones of fractions; lists become the tuples that a
+    record holds.
+
+    Args:
+        value: what was read.
+        record: a dataclass.
+        on_error: makes the error for what is no such record.
+        on_unknown: makes the error for a key that the record does not have; None leaves such keys
+            out, as a later version may add some.
+        own_errors: raise the coded errors of records' ``__post_init__`` as they are; else
+            ``on_error`` makes one of their text.
+    """
+    try:
+        unfolded = _unfolded(value, record, "", on_unknown)
+    except (_OtherKindError, RecursionError) as error:
+        raise on_error(str(error)) from error
+    try:
+        return msgspec.convert(unfolded, record)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise on_error(str(error)) from error
+    except VimDeployError as error:
+        if own_errors:
+            raise
+        raise on_error(f"{error.message}: {error.why}" if error.why else error.message) from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise on_error(f"{type(error).__name__}: {error}") from error
+
+
+class _OtherKindError(Exception):
+    """Another kind of file, or another version of it."""
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _unfolded(value: Any, hint: Any, place: str, on_unknown: OnUnknown | None) -> Any:  # noqa: ANN401
+    """``value`` with what ``stored`` changed changed back, and unknown keys refused."""
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return _unfolded_record(value, hint, place, on_unknown)
+    arguments = get_args(hint)
+    if get_origin(hint) in (Union, types.UnionType):
+        kinds = [kind for kind in arguments if dataclasses.is_dataclass(kind)]
+        if value is None or len(kinds) != 1:
+            return value
+        return _unfolded(value, kinds[0], place, on_unknown)
+    if isinstance(value, list) and arguments:
+        items = arguments[:1] * len(value) if arguments[-1] in (..., arguments[0]) else arguments
+        return [
+            _unfolded(part, item, f"{place}[{number}]", on_unknown)
+            for number, (part, item) in enumerate(zip(value, items, strict=False))
+        ] + value[len(items) :]
+    if isinstance(value, dict) and len(arguments) == 2:
+        return {
+            key: _unfolded(item, arguments[1], _below(place, key), on_unknown)
+            for key, item in value.items()
+        }
+    return value
+
+
+def _unfolded_record(value: Any, kind: type, place: str, on_unknown: OnUnknown | None) -> Any:  # noqa: ANN401
+    form, hints = _FORMS.get(kind, _PLAIN), _hints(kind)
+    if form.inner:
+        return {form.inner: _unfolded(value, hints[form.inner], place, on_unknown)}
+    if not isinstance(value, dict):
+        return value
+    for key, expected in form.head.items():
+        if value.get(key) != expected:
+            raise _OtherKindError(f"its {key} is {value.get(key)!r}, expected {expected!r}")
+    fields = {field.name for field in dataclasses.fields(kind)} - set(form.without)
+    known = fields | set(form.keys) | set(form.head)
+    unknown = [key for key in value if key not in known]
+    if unknown and on_unknown is not None:
+        raise on_unknown(_below(place, unknown[0]), nearest(str(unknown[0]), known))
+    return {
+        key: _unfolded(item, hints[key], _below(place, key), on_unknown)
+        for key, item in value.items()
+        if key in fields
+    }
+
+
+def _below(place: str, key: str) -> str:
+    return f"{place}.{key}" if place else str(key)
