@@ -50,7 +50,7 @@ HOMES = {
     "cuda": ("vim_deploy.cuda.runtime",),
     "huggingface_hub": ("vim_deploy.model.hub",),
     "jinja2": ("vim_deploy.report.html",),
-    "tritonclient": ("vim_deploy.packaging.triton_schema",),
+    "tritonclient": ("vim_deploy.packaging.check",),
     "transformers": ("vim_deploy.model.deit",),
     "PIL": ("vim_deploy.images", "vim_deploy.image_bounds", "vim_deploy.scene.overlay"),
     "click": ("vim_deploy.cli.",),

@@ -7,6 +7,7 @@ machine cannot check is said, so that a quiet result never means more than it do
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,12 @@ from vim_deploy.artifact import metadata
 from vim_deploy.artifact.engine_file import read_header
 from vim_deploy.artifact.passport import check_record
 from vim_deploy.artifact.record import read_record
-from vim_deploy.errors import ExitCode, VimDeployError
+from vim_deploy.errors import ExitCode, VimDeployError, missing_package
 from vim_deploy.ops import contract
-from vim_deploy.packaging import triton_schema
 from vim_deploy.packaging.about import TritonAbout, read_about
-from vim_deploy.packaging.config import data_type
 from vim_deploy.packaging.manifest import Manifest, read_manifest, require_intact
 from vim_deploy.packaging.plugin_probe import probe_in_process
+from vim_deploy.packaging.repository import data_type
 from vim_deploy.packaging.triton import CONFIG_NAME
 from vim_deploy.plugin.library import describe_plugin
 from vim_deploy.specs import TensorSpec
@@ -108,7 +108,7 @@ def _not_described(why: str) -> VimDeployError:
 def _config(folder: Path, about: TritonAbout) -> Check:
     path = folder / about.folder / CONFIG_NAME
     try:
-        config = triton_schema.parse_model_config(read_text(path, _not_described))
+        config = parse_model_config(read_text(path, _not_described))
     except VimDeployError as error:
         if error.exit_code != ExitCode.ENVIRONMENT:
             raise
@@ -199,3 +199,35 @@ def _onnx(artifact: Path, about: TritonAbout) -> Check:
             fix="make the package again: vim-deploy package ARTIFACT",
         )
     return Check("model", True, f"{artifact.name} holds the tensors that the manifest names")
+
+
+def has_schema() -> bool:
+    """Whether Triton's client package can be found; says nothing about whether it loads."""
+    return importlib.util.find_spec("tritonclient") is not None
+
+
+def parse_model_config(text: str) -> Any:  # noqa: ANN401 - a message of untyped generated code
+    """The ``ModelConfig`` message of a ``config.pbtxt``, by the schema of Triton's client package.
+
+    Raises:
+        VimDeployError: VIM-301 when ``tritonclient[grpc]`` is not installed; VIM-428 when the text
+            is no such message, with the place that the parser names.
+    """
+    if not has_schema():
+        raise missing_package("tritonclient[grpc]", "triton", "parsing a config.pbtxt")
+    from google.protobuf import text_format
+
+    try:
+        from tritonclient.grpc import model_config_pb2
+    # The package raises the latter when it was installed without its extra.
+    except (ImportError, RuntimeError) as error:
+        raise missing_package("tritonclient[grpc]", "triton", "parsing a config.pbtxt") from error
+    try:
+        return text_format.Parse(text, model_config_pb2.ModelConfig())
+    except text_format.ParseError as error:
+        raise VimDeployError(
+            "VIM-428",
+            "the model configuration cannot be parsed",
+            why=str(error),
+            fix="make the package again: vim-deploy package ARTIFACT",
+        ) from error

@@ -1,28 +1,21 @@
-"""From an artifact and options to the configuration of its model in Triton."""
+"""From an artifact and options to the configuration of its model in Triton, and its text.
+
+A configuration is a mapping with the names of Triton's ``ModelConfig`` (model_config.proto). Its
+text is written by hand: protobuf's own writer needs the schema of tritonclient, which only
+``package --check`` asks for. A str becomes a quoted string, a ``Keyword`` an enum's name, a tuple a
+repeated field, a mapping a message, a ``Map`` a map; what is None, empty, 0 or False is left out,
+as protobuf's own text form does with defaults.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from vim_deploy.artifact.profiles import DEFAULT_MAX_BATCH
 from vim_deploy.errors import VimDeployError
-from vim_deploy.packaging.config import (
-    Cuda,
-    DynamicBatching,
-    GraphShape,
-    GraphSpec,
-    InstanceGroup,
-    Keyword,
-    ModelConfig,
-    ModelWarmup,
-    Optimization,
-    Parameter,
-    Tensor,
-    WarmupInput,
-    data_type,
-)
 from vim_deploy.packaging.servable import ONNX_NAME, PLAN_NAME, Servable
 from vim_deploy.ranges import (
     BATCH,
@@ -44,6 +37,28 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _PLATFORMS = {TENSORRT: "tensorrt_plan", ONNXRUNTIME: "onnxruntime_onnx", PYTHON: ""}
 _KINDS = {TENSORRT: "KIND_GPU", ONNXRUNTIME: "KIND_AUTO", PYTHON: "KIND_CPU"}
 _FILES = {TENSORRT: PLAN_NAME, ONNXRUNTIME: ONNX_NAME, PYTHON: "model.py"}
+
+
+class Keyword(str):
+    """The name of an enum's value, which stands unquoted."""
+
+    __slots__ = ()
+
+
+class Map(dict[str, Mapping[str, Any]]):
+    """A protobuf map: messages by key."""
+
+
+#: NumPy's dtype -> Triton's. bfloat16 is missing: clients have no array of it.
+DATA_TYPES = {
+    "bool": Keyword("TYPE_BOOL"),
+    "uint8": Keyword("TYPE_UINT8"),
+    "int8": Keyword("TYPE_INT8"),
+    "int32": Keyword("TYPE_INT32"),
+    "int64": Keyword("TYPE_INT64"),
+    "float16": Keyword("TYPE_FP16"),
+    "float32": Keyword("TYPE_FP32"),
+}
 
 
 @dataclass(frozen=True)
@@ -152,7 +167,7 @@ def largest_batch(servable: Servable, asked: int | None) -> int:
     return asked or most
 
 
-def model_config(servable: Servable, options: ServingOptions) -> ModelConfig:
+def model_config(servable: Servable, options: ServingOptions) -> dict[str, Any]:
     """The configuration; errors as of the functions it joins."""
     runtime = choose_runtime(servable, options.runtime)
     most = largest_batch(servable, options.max_batch)
@@ -167,22 +182,27 @@ def model_config(servable: Servable, options: ServingOptions) -> ModelConfig:
     if batching:
         _require_no_gap(servable, most)
     sizes = _sizes(servable, most)
-    delay = options.queue_delay_us
     preferred = tuple(size for size in sizes if size > 1) if servable.profiles else ()
-    return ModelConfig(
-        name=model_name(servable, options.name),
-        platform=_PLATFORMS[runtime],
-        backend=runtime,
-        max_batch_size=most,
-        input=(image,),
-        output=tuple(_tensor(spec, most, _labels(servable, spec)) for spec in servable.outputs),
-        default_model_filename=_FILES[runtime],
-        instance_group=(_instances(servable, runtime, options.instances),),
-        dynamic_batching=DynamicBatching(preferred, delay) if batching else None,
-        optimization=_graphs(image, sizes) if options.cuda_graphs else None,
-        model_warmup=tuple(_warmup(image, size) for size in sizes),
-        parameters=_parameters(runtime, options.threads),
-    )
+    return {
+        "name": model_name(servable, options.name),
+        "platform": _PLATFORMS[runtime],
+        "backend": runtime,
+        # 0 for a model that does not batch.
+        "max_batch_size": most,
+        "input": (image,),
+        "output": tuple(_tensor(spec, most, _labels(servable, spec)) for spec in servable.outputs),
+        "default_model_filename": _FILES[runtime],
+        "instance_group": (_instances(servable, runtime, options.instances),),
+        "dynamic_batching": {
+            "preferred_batch_size": preferred,
+            "max_queue_delay_microseconds": options.queue_delay_us,
+        }
+        if batching
+        else None,
+        "optimization": _graphs(image, sizes) if options.cuda_graphs else None,
+        "model_warmup": tuple(_warmup(image, size) for size in sizes),
+        "parameters": _parameters(runtime, options.threads),
+    }
 
 
 def _require_no_gap(servable: Servable, most: int) -> None:
@@ -216,7 +236,8 @@ def _sizes(servable: Servable, most: int) -> list[int]:
     return sorted({size for size in named if size <= most} | {most})
 
 
-def _tensor(spec: TensorSpec, most: int, labels: str = "") -> Tensor:
+def _tensor(spec: TensorSpec, most: int, labels: str = "") -> dict[str, Any]:
+    """``dims`` without the batch where the model batches, -1 for any size."""
     sizes = spec.shape[1:] if most else spec.shape
     dims = tuple(-1 if isinstance(size, str) else size for size in sizes)
     if not dims:
@@ -226,7 +247,8 @@ def _tensor(spec: TensorSpec, most: int, labels: str = "") -> Tensor:
             why=f"its shape is {list(spec.shape)}: nothing is left of it without the batch",
             fix="export the model with another --head",
         )
-    return Tensor(spec.name, data_type(spec.dtype, spec.name), dims, labels)
+    kind = data_type(spec.dtype, spec.name)
+    return {"name": spec.name, "data_type": kind, "dims": dims, "label_filename": labels}
 
 
 def _labels(servable: Servable, spec: TensorSpec) -> str:
@@ -237,26 +259,83 @@ def _labels(servable: Servable, spec: TensorSpec) -> str:
     return LABELS_NAME if scores and fits else ""
 
 
-def _instances(servable: Servable, runtime: str, count: int) -> InstanceGroup:
+def _instances(servable: Servable, runtime: str, count: int) -> dict[str, Any]:
     profiles = tuple(map(str, range(len(servable.profiles)))) if len(servable.profiles) > 1 else ()
-    return InstanceGroup(count, Keyword(_KINDS[runtime]), profiles)
+    return {"count": count, "kind": Keyword(_KINDS[runtime]), "profile": profiles}
 
 
-def _graphs(image: Tensor, sizes: list[int]) -> Optimization:
-    shape = GraphShape(image.dims)
-    return Optimization(Cuda(True, tuple(GraphSpec(size, {image.name: shape}) for size in sizes)))
+def _graphs(image: Mapping[str, Any], sizes: list[int]) -> dict[str, Any]:
+    inputs = Map({image["name"]: {"dim": image["dims"]}})
+    specs = tuple({"batch_size": size, "input": inputs} for size in sizes)
+    return {"cuda": {"graphs": True, "graph_spec": specs}}
 
 
-def _warmup(image: Tensor, size: int) -> ModelWarmup:
-    given = WarmupInput(image.data_type, image.dims)
-    return ModelWarmup(f"batch_{size}", size, {image.name: given})
+def _warmup(image: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """A request of zeros that the server answers to itself before it reports ready."""
+    given = {"data_type": image["data_type"], "dims": image["dims"], "zero_data": True}
+    inputs = Map({image["name"]: given})
+    return {"name": f"batch_{size}", "batch_size": size, "inputs": inputs, "count": 1}
 
 
-def _parameters(runtime: str, threads: int) -> dict[str, Parameter]:
+def _parameters(runtime: str, threads: int) -> Map:
     if runtime != PYTHON:
-        return {}
+        return Map()
     # Tensors then come to the model's code in the CPU's memory, whatever sent them.
-    return {
-        "FORCE_CPU_ONLY_INPUT_TENSORS": Parameter("yes"),
-        "THREADS": Parameter(str(threads)),
-    }
+    values = {"FORCE_CPU_ONLY_INPUT_TENSORS": "yes", "THREADS": str(threads)}
+    return Map({name: {"string_value": value} for name, value in values.items()})
+
+
+def data_type(dtype: str, tensor: str) -> Keyword:
+    """Triton's name of a dtype; VIM-426 for one that cannot be served."""
+    if dtype not in DATA_TYPES:
+        raise VimDeployError(
+            "VIM-426",
+            f"the tensor {tensor!r} of type {dtype} cannot be served",
+            why="clients have arrays of " + ", ".join(DATA_TYPES),
+            fix="export the model with --io-precision fp32",
+        )
+    return DATA_TYPES[dtype]
+
+
+def render(config: Mapping[str, Any]) -> str:
+    """The text of ``config.pbtxt``."""
+    return "\n".join(_fields(config, "")) + "\n"
+
+
+def _fields(message: Mapping[str, Any], indent: str) -> Iterator[str]:
+    for name, value in message.items():
+        if isinstance(value, Map):
+            for key, item in value.items():
+                yield from _message(name, {"key": key, "value": item}, indent)
+        elif isinstance(value, Mapping):
+            yield from _message(name, value, indent)
+        elif value and isinstance(value, tuple) and isinstance(value[0], Mapping):
+            for item in value:
+                yield from _message(name, item, indent)
+        elif value and isinstance(value, tuple):
+            yield f"{indent}{name}: [ {', '.join(map(_scalar, value))} ]"
+        elif value:
+            yield f"{indent}{name}: {_scalar(value)}"
+
+
+def _message(name: str, value: Mapping[str, Any], indent: str) -> Iterator[str]:
+    yield f"{indent}{name} {{"
+    yield from _fields(value, indent + "  ")
+    yield f"{indent}}}"
+
+
+def _scalar(value: str | int) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Keyword | int):
+        return str(value)
+    return '"' + "".join(map(_escaped, value)) + '"'
+
+
+def _escaped(character: str) -> str:
+    """One character inside a quoted string of protobuf's text form."""
+    if character in '"\\':
+        return "\\" + character
+    if character.isprintable():
+        return character
+    return "".join(f"\\{byte:03o}" for byte in character.encode())

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from typing import Any
 from vim_deploy.artifact.passport import matching_library
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import output_errors, sha256_of
-from vim_deploy.packaging.config import ModelConfig, render
 from vim_deploy.packaging.images import check_image
 from vim_deploy.packaging.repository import (
     LABELS_NAME,
@@ -28,6 +28,7 @@ from vim_deploy.packaging.repository import (
     ServingOptions,
     choose_runtime,
     model_config,
+    render,
 )
 from vim_deploy.packaging.scripts import Surroundings, scripts, unchanged
 from vim_deploy.packaging.servable import Servable
@@ -54,16 +55,21 @@ class Plan:
     """
 
     servable: Servable
-    config: ModelConfig
+    config: Mapping[str, Any]
     runtime: str
     plugin: Path | None
     around: Surroundings
     notes: tuple[str, ...]
 
     @property
+    def name(self) -> str:
+        """Of the model."""
+        return str(self.config["name"])
+
+    @property
     def model_folder(self) -> str:
         """Folder of the model inside the package."""
-        return f"models/{self.config.name}"
+        return f"models/{self.name}"
 
 
 def plan_repository(
@@ -158,7 +164,7 @@ def about(plan: Plan, golden: dict[str, Any]) -> dict[str, Any]:
     record = servable.record
     artifact, *companions = [name for _, name in servable.files()]
     return {
-        "name": plan.config.name,
+        "name": plan.name,
         "runtime": plan.runtime,
         "folder": plan.model_folder,
         "artifact": {
@@ -167,7 +173,7 @@ def about(plan: Plan, golden: dict[str, Any]) -> dict[str, Any]:
             "sha256": servable.sha256,
         },
         "companions": companions,
-        "max_batch": plan.config.max_batch_size,
+        "max_batch": plan.config["max_batch_size"],
         "input": dataclasses.asdict(servable.input),
         "outputs": [dataclasses.asdict(spec) for spec in servable.outputs],
         "precision": servable.precision,

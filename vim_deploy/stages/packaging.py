@@ -120,7 +120,7 @@ def package(
     sighting = sight(artifact)
     with atomic_folder(folder, own_files) as place:
         write_repository(place, plan)
-        golden = _make_golden(place, servable, plan.config.max_batch_size, options)
+        golden = _make_golden(place, servable, plan.config["max_batch_size"], options)
         manifest = write_manifest(
             place,
             checks.TARGET,
@@ -133,7 +133,7 @@ def package(
             raise changed(artifact)
     notes = [*plan.notes, *([golden["why"]] if golden["why"] else [])]
     return PackageResult(
-        folder, checks.TARGET, plan.config.name, plan.runtime, tuple(manifest.files), tuple(notes)
+        folder, checks.TARGET, plan.name, plan.runtime, tuple(manifest.files), tuple(notes)
     )
 
 

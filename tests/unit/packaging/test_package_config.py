@@ -9,10 +9,9 @@ import pytest
 
 from tests.support.packages import bytes_classifier, classifier, engine
 from vim_deploy.errors import VimDeployError
-from vim_deploy.packaging.config import Parameter, render
-from vim_deploy.packaging.repository import ServingOptions, model_config
+from vim_deploy.packaging.check import parse_model_config
+from vim_deploy.packaging.repository import Map, ServingOptions, model_config, render
 from vim_deploy.packaging.servable import read_servable
-from vim_deploy.packaging.triton_schema import parse_model_config
 from vim_deploy.specs import TensorSpec
 
 pytest.importorskip("tritonclient.grpc", reason="needs pip install 'vim-deploy[triton]'")
@@ -100,10 +99,8 @@ def test_text_is_escaped() -> None:
 
 
 def render_parameter(text: str) -> str:
-    from vim_deploy.packaging.config import ModelConfig
-
     return render(
-        ModelConfig("m", "", "python", 0, (), (), "", (), parameters={"KEY": Parameter(text)})
+        {"name": "m", "backend": "python", "parameters": Map({"KEY": {"string_value": text}})}
     )
 
 

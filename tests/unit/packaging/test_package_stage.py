@@ -306,7 +306,7 @@ def test_without_the_schema_the_configuration_is_not_checked(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = package(toy, tmp_path / "made", PYTHON).folder
-    monkeypatch.setattr("vim_deploy.packaging.triton_schema.is_installed", lambda: False)
+    monkeypatch.setattr("vim_deploy.packaging.check.has_schema", lambda: False)
     unchecked = {item.name: item.detail for item in check_package(made).unchecked}
     assert "vim-deploy[triton]" in unchecked["configuration"]
 
