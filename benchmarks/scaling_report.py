@@ -10,11 +10,20 @@ from vim_deploy.bench.stats import PowerLaw, fit_power_law
 from vim_deploy.files import write_bytes, write_json
 from vim_deploy.report import charts, svg
 from vim_deploy.report.charts import Captions, Curve
-from vim_deploy.report.common import command_section, environment_section
-from vim_deploy.report.document import Document, Figure, Item, Items, Section, Table, Text
-from vim_deploy.report.html import html
-from vim_deploy.report.markdown import markdown
-from vim_deploy.report.text import number, size_of
+from vim_deploy.report.document import (
+    Document,
+    Figure,
+    Item,
+    Items,
+    Section,
+    Table,
+    Text,
+    command_section,
+    environment_section,
+    number,
+    size_of,
+)
+from vim_deploy.report.write import html, markdown
 
 Entry = Mapping[str, Any]
 #: Name -> tokens -> value.
@@ -119,8 +128,8 @@ def _figure(
         title, f"From the smallest to the largest image: {'; '.join(ends)}.", unit, f"figure-{name}"
     )
     axis = "image size in pixels, spaced by log of tokens"
-    drawing = charts.curves(captions, found, axis, x_ticks=list(ticks.items()), logarithmic_x=True)
-    return [Figure(captions.title, captions.alt, drawing)]
+    places = list(ticks.items())
+    return [charts.curves(captions, found, axis, x_ticks=places, logarithmic_x=True)]
 
 
 def as_document(

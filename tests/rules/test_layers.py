@@ -49,7 +49,7 @@ HOMES = {
     "tensorrt_rtx": ("vim_deploy.runtimes.tensorrt_rtx.capability",),
     "cuda": ("vim_deploy.cuda.runtime",),
     "huggingface_hub": ("vim_deploy.model.hub",),
-    "jinja2": ("vim_deploy.report.html",),
+    "jinja2": ("vim_deploy.report.write",),
     "tritonclient": ("vim_deploy.packaging.check",),
     "transformers": ("vim_deploy.model.deit",),
     "PIL": ("vim_deploy.images", "vim_deploy.image_bounds", "vim_deploy.scene.overlay"),

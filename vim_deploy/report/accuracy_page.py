@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from vim_deploy.report import charts
-from vim_deploy.report.charts import Captions, Dot, DotRow, Limit
-from vim_deploy.report.common import command_section, environment_section, made_by
-from vim_deploy.report.document import Document, Facts, Figure, Item, Items, Section, Table, Text
-from vim_deploy.report.text import number, share
-
-Value = Mapping[str, Any]
+from vim_deploy.report.charts import Captions, Dot, DotRow, Limit, told
+from vim_deploy.report.document import (
+    Document,
+    Facts,
+    Figure,
+    Item,
+    Items,
+    Section,
+    Table,
+    Text,
+    Value,
+    command_section,
+    environment_section,
+    made_by,
+    number,
+    share,
+)
 
 #: Two-sided normal quantile of 95 %, as in ``parity.paired``.
 _Z95 = 1.959963984540054
@@ -121,13 +131,11 @@ def _sides_figure(value: Value, tops: list[str], images: int) -> Figure:
             rows.append(DotRow(f"{_label(top)}, {role}", share(right / images), [dot]))
     captions = Captions(
         "Accuracy of both sides",
-        f"On {images} images, with 95 % intervals: "
-        + "; ".join(f"{row.name} {row.text}" for row in rows)
-        + ".",
+        f"On {images} images, with 95 % intervals: " + told(rows),
         "right answers in %",
         "figure-accuracy",
     )
-    return Figure(captions.title, captions.alt, charts.dots(captions, rows, _SIDES))
+    return charts.dots(captions, rows, _SIDES)
 
 
 def _difference_figure(value: Value, tops: list[str]) -> Figure:
@@ -141,13 +149,11 @@ def _difference_figure(value: Value, tops: list[str]) -> Figure:
     limit = Limit(0.0, "no loss") if demanded is None else Limit(100 * demanded, "largest allowed")
     captions = Captions(
         "Accuracy lost against the reference",
-        "With 95 % interval of the paired difference; right of 0 is worse. "
-        + "; ".join(f"{row.name} {row.text}" for row in rows)
-        + ".",
+        "With 95 % interval of the paired difference; right of 0 is worse. " + told(rows),
         "loss in percentage points",
         "figure-loss",
     )
-    return Figure(captions.title, captions.alt, charts.dots(captions, rows, ["loss"], limit=limit))
+    return charts.dots(captions, rows, ["loss"], limit=limit)
 
 
 def _unreadable(dataset: Value) -> Iterator[Item]:

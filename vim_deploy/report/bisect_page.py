@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from vim_deploy.report import charts
-from vim_deploy.report.charts import Captions, Dot, DotRow, Limit
-from vim_deploy.report.common import command_section, environment_section, made_by
-from vim_deploy.report.document import Document, Facts, Figure, Item, Section, Table, Text
+from vim_deploy.report.charts import Captions, Dot, DotRow, Limit, told
+from vim_deploy.report.document import (
+    NOT_COMPARABLE,
+    Document,
+    Facts,
+    Figure,
+    Item,
+    Section,
+    Table,
+    Text,
+    Value,
+    command_section,
+    environment_section,
+    made_by,
+    number,
+)
 from vim_deploy.report.parity_page import MOST_ROWS, limit_facts
-from vim_deploy.report.text import NOT_COMPARABLE, number
-
-Value = Mapping[str, Any]
 
 
 def bisect_document(value: Value) -> Document:
@@ -87,13 +96,10 @@ def _figure(value: Value) -> Figure:
     rows = [DotRow(_name(unit), number(error), [Dot(0, error)]) for unit, error in shown]
     captions = Captions(
         "Distance without one of the parts",
-        f"Relative L2 with all others kept, the {len(rows)} that matter most: "
-        + "; ".join(f"{row.name} {row.text}" for row in rows)
-        + ".",
+        f"Relative L2 with all others kept, the {len(rows)} that matter most: " + told(rows),
         "relative L2",
         "figure-without",
     )
     allowed = value["tolerance"]["relative_l2"]
     limit = None if allowed is None else Limit(allowed, f"limit {allowed:g}")
-    drawing = charts.dots(captions, rows, ["relative L2"], limit=limit, logarithmic=True)
-    return Figure(captions.title, captions.alt, drawing)
+    return charts.dots(captions, rows, ["relative L2"], limit=limit, logarithmic=True)

@@ -1,7 +1,8 @@
 """The kinds of figure: dots on rows, bars on rows, curves, a map of cells.
 
-Each takes plain values and gives a drawing. Names stand above their row, so that long ones fit on
-a phone. What is exactly 0 or not comparable stands at the end of a logarithmic axis, hollow.
+Each takes plain values and gives a figure of a document. Names stand above their row, so that long
+ones fit on a phone. What is exactly 0 or not comparable stands at the end of a logarithmic axis,
+hollow.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
+from vim_deploy.report.document import NOT_COMPARABLE, Figure, number
 from vim_deploy.report.svg import (
     COLOURS,
     FONT,
@@ -28,7 +30,6 @@ from vim_deploy.report.svg import (
     rectangle,
     text_width,
 )
-from vim_deploy.report.text import NOT_COMPARABLE, number
 
 _ROW = 36.0
 _HEAD = 12.0
@@ -73,6 +74,11 @@ class Captions:
     name: str
 
 
+def told(rows: Sequence[DotRow | BarRow]) -> str:
+    """What the rows show, for the text alternative."""
+    return "; ".join(f"{row.name} {row.text}" for row in rows) + "."
+
+
 def dots(
     captions: Captions,
     rows: Sequence[DotRow],
@@ -80,7 +86,7 @@ def dots(
     *,
     limit: Limit | None = None,
     logarithmic: bool = False,
-) -> Element:
+) -> Figure:
     """Rows of dots with intervals over one axis; a legend where there are several series."""
     values = [value for row in rows for dot in row.dots for value in (dot.value, dot.low, dot.high)]
     drawable = [value for value in values if value is not None and abs(value) < NOT_COMPARABLE]
@@ -107,7 +113,7 @@ def dots(
     _value_axis(svg, axis, bottom, captions.axis)
     if named:
         legend(svg, series, bottom + 48)
-    return svg
+    return Figure(captions.title, captions.alt, svg)
 
 
 def _dot(svg: Element, axis: Axis, y: float, dot: Dot, tip: str) -> None:
@@ -129,7 +135,7 @@ class BarRow:
     lengths: Sequence[float]
 
 
-def bars(captions: Captions, rows: Sequence[BarRow], series: Sequence[str]) -> Element:
+def bars(captions: Captions, rows: Sequence[BarRow], series: Sequence[str]) -> Figure:
     """Rows of stacked bars from 0; a legend where there are several series."""
     axis = axis_for(
         [sum(row.lengths) for row in rows], MARGIN, WIDTH - MARGIN, logarithmic=False, zero=True
@@ -151,7 +157,7 @@ def bars(captions: Captions, rows: Sequence[BarRow], series: Sequence[str]) -> E
     _value_axis(svg, axis, bottom, captions.axis)
     if named:
         legend(svg, series, bottom + 48)
-    return svg
+    return Figure(captions.title, captions.alt, svg)
 
 
 def _row_text(svg: Element, y: float, name: str, text: str) -> None:
@@ -176,7 +182,7 @@ def curves(
     limit: Limit | None = None,
     x_ticks: Sequence[tuple[float, str]] = (),
     logarithmic_x: bool = False,
-) -> Element:
+) -> Figure:
     """Curves over a logarithmic value axis.
 
     Args:
@@ -211,7 +217,7 @@ def curves(
             tip = f"{curve.name}: {number(y)} at {number(x, 6)}"
             marker(svg, place_x, place_y, index, tip, hollow=off)
     legend(svg, [curve.name for curve in lines], bottom + 52)
-    return svg
+    return Figure(captions.title, captions.alt, svg)
 
 
 def _whole(ticks: Iterable[tuple[float, str]]) -> list[tuple[float, str]]:
@@ -241,7 +247,7 @@ class MapRow:
 
 def cell_map(
     captions: Captions, rows: Sequence[MapRow], columns: Sequence[str], limit: float
-) -> Element:
+) -> Figure:
     """Cells shaded by the logarithm of their value; those above ``limit`` are framed."""
     left = MARGIN + max((text_width(row.name) for row in rows), default=0) + 8
     width = (WIDTH - MARGIN - left) / max(len(columns), 1)
@@ -278,7 +284,7 @@ def cell_map(
         label(svg, x, bottom + 14, columns[column], "tick", "middle")
     label(svg, (left + WIDTH) / 2, bottom + 29, captions.axis, "axis-name", "middle")
     _shade_key(svg, shades, bottom + 42)
-    return svg
+    return Figure(captions.title, captions.alt, svg)
 
 
 def _shade(shades: Axis, value: float) -> int:

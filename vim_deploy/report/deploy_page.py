@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from vim_deploy.report import charts
-from vim_deploy.report.charts import BarRow, Captions
-from vim_deploy.report.common import (
+from vim_deploy.report.charts import BarRow, Captions, told
+from vim_deploy.report.document import (
+    Document,
+    Facts,
+    Figure,
+    Item,
+    Section,
+    Table,
+    Value,
     command_section,
     environment_section,
+    image_size,
     made_by,
     notes_section,
+    number,
     record_facts,
+    size_of,
 )
-from vim_deploy.report.document import Document, Facts, Figure, Item, Section, Table
 from vim_deploy.report.parity_page import parity_sections, verdict
-from vim_deploy.report.text import image_size, number, size_of
-
-Value = Mapping[str, Any]
 
 #: Fields of the export and of the engine's record that stand in the report, in this order.
 _EXPORT = (
@@ -87,11 +92,11 @@ def _stages(seconds: Value) -> Figure:
     rows = [BarRow(stage, f"{number(time)} s", [time]) for stage, time in seconds.items()]
     captions = Captions(
         "Time of each stage",
-        "; ".join(f"{row.name} {row.text}" for row in rows) + ".",
+        told(rows),
         "seconds",
         "figure-stages",
     )
-    return Figure(captions.title, captions.alt, charts.bars(captions, rows, ["seconds"]))
+    return charts.bars(captions, rows, ["seconds"])
 
 
 def _engine(engine: Value | None) -> Iterator[Item]:

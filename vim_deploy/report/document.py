@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from xml.etree.ElementTree import Element
 
 Row = Sequence[str]
+#: A run's JSON-able record, or a part of it.
+Value = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class Figure:
     Attributes:
         title: what it shows.
         alt: the same for who does not see it, with the figures that matter.
-        drawing: the ``svg`` element; ``charts`` makes it.
+        drawing: the ``svg`` element; ``charts`` makes figures.
     """
 
     title: str
@@ -110,3 +115,100 @@ class Document:
     def filled(self) -> list[Section]:
         """The sections that have something in them."""
         return [section for section in self.sections if section.items]
+
+
+_BYTES = "_bytes"
+
+
+def made_by(value: Mapping[str, Any]) -> str:
+    """Tool and, where it is known, date."""
+    environment = value.get("environment") or {}
+    state = value.get("state") or environment.get("state") or {}
+    date = state.get("date")
+    tool = str(value.get("tool", "vim-deploy"))
+    return f"{tool}, {date}" if date else tool
+
+
+def notes_section(notes: Sequence[str]) -> Section:
+    """What a reader has to know."""
+    return Section("notes", "Notes", [Items([str(note) for note in notes])] if notes else [])
+
+
+def environment_section(environment: Mapping[str, Any] | None) -> Section:
+    """Machine, software and their state, from ``bench.environment``."""
+    items: list[Item] = []
+    if environment:
+        state = dict(environment["state"])
+        versions = state.pop("versions", {})
+        items.append(Facts([*record_facts(environment["machine"]), *record_facts(state)], True))
+        items.append(Text("Versions:"))
+        items.append(Facts([(name, str(version)) for name, version in versions.items()], True))
+    return Section("environment", "Machine and versions", items)
+
+
+def command_section(command: Sequence[str]) -> Section:
+    """How to repeat the run."""
+    items = [Code(shlex.join(command))] if command else []
+    return Section("command", "Command", items)
+
+
+def record_facts(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Names and values of a record for people; what is not known is left out."""
+    for key, value in values.items():
+        if value is None or value == {} or value == []:
+            continue
+        name = key.removesuffix(_BYTES).replace("_", " ")
+        yield name, size_of(value) if key.endswith(_BYTES) else _plain(value)
+
+
+def _plain(value: object) -> str:
+    """A value of the record for people."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return number(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {_plain(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value))
+    return "-" if value is None else str(value)
+
+
+#: ``parity.metrics`` writes the largest number where a comparison was not possible.
+NOT_COMPARABLE = 1e300
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """``digits`` significant digits; ``-`` for None, words where nothing could be compared."""
+    if value is None:
+        return "-"
+    if not math.isfinite(value) or abs(value) >= NOT_COMPARABLE:
+        return "not comparable"
+    if value == 0:
+        return "0"
+    size = abs(value)
+    if size >= 1e6 or size < 1e-3:
+        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+        return f"{mantissa}e{int(exponent)}"
+    decimals = max(digits - 1 - math.floor(math.log10(size)), 0)
+    return f"{value:.{decimals}f}"
+
+
+def share(value: float | None) -> str:
+    """A share as a percentage."""
+    return "-" if value is None else f"{100 * value:.2f} %"
+
+
+def size_of(count: float | None) -> str:
+    """Bytes for people, in decimal units."""
+    if count is None:
+        return "-"
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= scale:
+            return f"{number(count / scale)} {unit}"
+    return f"{count:.0f} bytes"
+
+
+def image_size(sides: object) -> str:
+    """Height and width, as ``224x224``."""
+    return "x".join(str(side) for side in sides) if isinstance(sides, list | tuple) else "-"

@@ -12,7 +12,7 @@ from typing import Any
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import write_bytes
 from vim_deploy.report import svg
-from vim_deploy.report.bench_figures import curve_figures
+from vim_deploy.report.bench_page import curve_figures
 
 SUFFIX = ".svg"
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import resources
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-from vim_deploy.report.text import number
+from vim_deploy.report.document import number
 from vim_deploy.text import printable
 
 WIDTH = 360.0

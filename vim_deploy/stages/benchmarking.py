@@ -27,9 +27,8 @@ from vim_deploy.ranges import (
     WARMUP,
     require_all,
 )
-from vim_deploy.report.html import require_html
 from vim_deploy.report.plot import check_plot, draw, require_sizes
-from vim_deploy.report.write import write_pages
+from vim_deploy.report.write import require_html, write_pages
 from vim_deploy.specs import GraphForm
 from vim_deploy.stages.bench_subjects import SubjectMaker
 from vim_deploy.stages.opening import RunnerOptions

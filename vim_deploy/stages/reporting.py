@@ -8,8 +8,7 @@ from typing import Any
 
 from vim_deploy.bench import environment
 from vim_deploy.files import prepare_folder, sha256_of, write_json
-from vim_deploy.report.html import require_html
-from vim_deploy.report.write import write_pages
+from vim_deploy.report.write import require_html, write_pages
 
 
 def prepare_report(folder: Path) -> None:

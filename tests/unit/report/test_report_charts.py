@@ -9,8 +9,8 @@ import pytest
 from vim_deploy.report import charts
 from vim_deploy.report.accuracy_page import wilson
 from vim_deploy.report.charts import BarRow, Captions, Curve, Dot, DotRow, Limit
+from vim_deploy.report.document import number, size_of
 from vim_deploy.report.svg import axis_for, fitted, standalone
-from vim_deploy.report.text import number, size_of
 
 WORDS = Captions("title", "what it shows", "axis", "name")
 
@@ -21,11 +21,13 @@ def marks(drawing: ElementTree.Element) -> list[ElementTree.Element]:
 
 def test_dots_stand_where_their_values_are() -> None:
     rows = [DotRow("a", "1", [Dot(0, 1.0, 0.5, 2.0)]), DotRow("b", "100", [Dot(0, 100.0)])]
-    drawing = charts.dots(WORDS, rows, ["value"], limit=Limit(10.0, "limit"), logarithmic=True)
+    drawing = charts.dots(
+        WORDS, rows, ["value"], limit=Limit(10.0, "limit"), logarithmic=True
+    ).drawing
     first, second = (float(mark.attrib["cx"]) for mark in marks(drawing))
-    limit, _ = [e for e in drawing.iter("line") if e.get("class") == "limit"]
+    line, _ = [e for e in drawing.iter("line") if e.get("class") == "limit"]
     # 10 is in the middle between 1 and 100, by the logarithm.
-    assert float(limit.attrib["x1"]) == pytest.approx((first + second) / 2, abs=0.1)
+    assert float(line.attrib["x1"]) == pytest.approx((first + second) / 2, abs=0.1)
     intervals = [e for e in drawing.iter("line") if e.attrib["class"].startswith("interval")]
     assert len(intervals) == 3
     assert float(intervals[0].attrib["x1"]) < first < float(intervals[0].attrib["x2"])
@@ -34,14 +36,16 @@ def test_dots_stand_where_their_values_are() -> None:
 @pytest.mark.parametrize("value", [0.0, 1.7e308])
 def test_what_has_no_place_on_a_logarithmic_axis_is_hollow(value: float) -> None:
     rows = [DotRow("a", "", [Dot(0, value)]), DotRow("b", "", [Dot(0, 3.0)])]
-    odd, plain = marks(charts.dots(WORDS, rows, ["value"], logarithmic=True))
+    odd, plain = marks(charts.dots(WORDS, rows, ["value"], logarithmic=True).drawing)
     assert "hollow" in odd.attrib["class"]
     assert "hollow" not in plain.attrib["class"]
     assert (float(odd.attrib["cx"]) < float(plain.attrib["cx"])) == (value == 0)
 
 
 def test_bars_are_stacked_and_as_long_as_their_values() -> None:
-    drawing = charts.bars(WORDS, [BarRow("a", "", [10, 30]), BarRow("b", "", [20, 0])], ["x", "y"])
+    drawing = charts.bars(
+        WORDS, [BarRow("a", "", [10, 30]), BarRow("b", "", [20, 0])], ["x", "y"]
+    ).drawing
     bars = [e for e in drawing.iter("rect") if e.attrib["class"].startswith("bar")]
     widths = [float(bar.attrib["width"]) for bar in bars]
     assert widths[1] == pytest.approx(3 * widths[0], abs=0.3)
@@ -53,7 +57,7 @@ def test_bars_are_stacked_and_as_long_as_their_values() -> None:
 
 def test_curves_rise_upwards() -> None:
     lines = [Curve("a", [(1, 1.0), (2, 10.0)]), Curve("b", [(1, 5.0)])]
-    drawing = charts.curves(WORDS, lines, "x")
+    drawing = charts.curves(WORDS, lines, "x").drawing
     low, high, _ = (
         float(mark.attrib["cy"]) for mark in marks(drawing) if "s0" in mark.get("class", "")
     )
@@ -83,7 +87,7 @@ def test_ticks(values: tuple[float, ...], logarithmic: bool, expected: list[str]
 
 def test_more_series_than_colours_are_told_apart() -> None:
     lines = [Curve(str(number), [(1, number + 1.0)]) for number in range(9)]
-    drawn = charts.curves(WORDS, lines, "x")
+    drawn = charts.curves(WORDS, lines, "x").drawing
     assert len({(mark.attrib["class"], shape(mark)) for mark in marks(drawn)}) == 9
 
 
@@ -123,7 +127,7 @@ def test_wilson_interval(right: int, images: int, low: float, high: float) -> No
 
 
 def test_a_figure_as_a_file_has_its_style_and_a_size() -> None:
-    text = standalone(charts.curves(WORDS, [Curve("a", [(1, 1.0), (2, 2.0)])], "x"))
+    text = standalone(charts.curves(WORDS, [Curve("a", [(1, 1.0), (2, 2.0)])], "x").drawing)
     svg = ElementTree.fromstring(text)
     assert float(svg.attrib["width"]) > 500
     assert "prefers-color-scheme: dark" in next(
