@@ -9,6 +9,7 @@ import pytest
 
 from tests.support import tiny_onnx
 from tests.support.trt_builds import H200, VERSIONS, make_machine, save
+from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.passport import Machine, check_passport
 from vim_deploy.errors import VimDeployError
 from vim_deploy.runtimes.tensorrt.build import build_engine_trt
@@ -28,7 +29,7 @@ def test_engine_fits_where_it_was_built_and_nowhere_else(
     plan = tmp_path / "m.plan"
     build_engine_trt(model, plan)
     here = Machine("tensorrt", str(built.module.__version__), "9.0", H200.name)
-    passport = check_passport(plan, here, batch=8)
+    passport = check_passport(Artifact.engine(plan), here, batch=8)
     assert passport.notes == ()
     assert passport.plugin == built.library
     for other in (
@@ -36,14 +37,14 @@ def test_engine_fits_where_it_was_built_and_nowhere_else(
         dataclasses.replace(here, compute_capability="8.0", gpu="NVIDIA A100"),
     ):
         with pytest.raises(VimDeployError) as caught:
-            check_passport(plan, other)
+            check_passport(Artifact.engine(plan), other)
         assert caught.value.code == "VIM-901"
     with pytest.raises(VimDeployError) as caught:
-        check_passport(plan, here, batch=33)
+        check_passport(Artifact.engine(plan), here, batch=33)
     assert caught.value.code == "VIM-905"
     built.library.write_text("rebuilt")
     with pytest.raises(VimDeployError) as caught:
-        check_passport(plan, here)
+        check_passport(Artifact.engine(plan), here)
     assert caught.value.code == "VIM-903"
 
 
@@ -56,8 +57,10 @@ def test_hardware_compatible_engine(
     for capability, fits in (("8.0", True), ("8.9", True), ("12.0", True), ("7.5", False)):
         there = Machine("tensorrt", str(built.module.__version__), capability, "Other GPU")
         if fits:
-            assert any("Other GPU" in note for note in check_passport(plan, there).notes)
+            assert any(
+                "Other GPU" in note for note in check_passport(Artifact.engine(plan), there).notes
+            )
             continue
         with pytest.raises(VimDeployError) as caught:
-            check_passport(plan, there)
+            check_passport(Artifact.engine(plan), there)
         assert caught.value.code == "VIM-901"

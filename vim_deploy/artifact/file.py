@@ -17,11 +17,17 @@ from typing import Literal
 import onnx
 
 from vim_deploy.artifact import metadata
-from vim_deploy.artifact.engine_file import ENGINE_SUFFIXES, MAGIC, PlanHeader, read_header
+from vim_deploy.artifact.engine_file import (
+    ENGINE_SUFFIXES,
+    MAGIC,
+    TENSORRT,
+    PlanHeader,
+    read_header,
+)
 from vim_deploy.artifact.marked_tensors import refuse_diagnosis
 from vim_deploy.artifact.onnx_file import OnnxFile, read_onnx
 from vim_deploy.artifact.record import EngineRecord, FileIdentity, read_record, record_path
-from vim_deploy.errors import VimDeployError
+from vim_deploy.errors import UnreadableEngineError, VimDeployError
 from vim_deploy.files import Sighting, require_file, settings_hash, sight
 from vim_deploy.specs import ExportInfo, TensorSpec
 
@@ -57,10 +63,12 @@ class Artifact:
     Attributes:
         path: of the file.
         sighting: the file as it was when it was opened; hashes are of no other.
+        given_kind: what whoever opened it knows it to be, whatever it is called.
     """
 
     path: Path
     sighting: Sighting
+    given_kind: Kind | None = None
 
     @classmethod
     def open(cls, path: Path, what: str = "artifact", *, folders: bool = False) -> Artifact:
@@ -78,6 +86,11 @@ class Artifact:
             require_file(path, what)
         return cls(path, sight(path))
 
+    @classmethod
+    def engine(cls, path: Path) -> Artifact:
+        """The file at ``path``, which is to be an engine; VIM-401 when it is missing."""
+        return cls(require_file(path, "engine"), sight(path), "engine")
+
     @property
     def name(self) -> str:
         """Of the file, without its folder."""
@@ -87,6 +100,8 @@ class Artifact:
     def kind(self) -> Kind:
         """What it is, by name or first bytes; ONNX files have no mark and are what is left."""
         suffix = self.path.suffix
+        if self.given_kind is not None:
+            return self.given_kind
         if os.path.isdir(self.path):
             return "package"
         with self.path.open("rb") as stream:
@@ -149,6 +164,19 @@ class Artifact:
         """Beside an engine; None when there is none and for other files, VIM-413 as it is read."""
         return read_record(self.path) if self.is_engine else None
 
+    @cached_property
+    def known_header(self) -> PlanHeader | None:
+        """``header``; None when it is none that we know, about which the passport has the word."""
+        try:
+            return self.header
+        except UnreadableEngineError:
+            return None
+
+    @property
+    def runtime(self) -> str:
+        """That built an engine; releases whose header we do not know are TensorRT's."""
+        return self.known_header.runtime if self.known_header else TENSORRT
+
     @property
     def record_path(self) -> Path:
         """Where an engine's record is looked for."""
@@ -160,23 +188,15 @@ class Artifact:
 
         The header of TensorRT does not tell, and some are not known: then the record's word counts.
         """
-        if self.header.compute_capabilities or self.record is None:
-            return self.header.compute_capabilities, self.header.later_gpus
-        return self.record.compute_capabilities, self.record.later_gpus
+        says: PlanHeader | EngineRecord | None = self.known_header
+        if says is None or (not says.compute_capabilities and self.record is not None):
+            says = self.record
+        return (says.compute_capabilities, says.later_gpus) if says else ((), False)
 
-    def require_record(self, header: PlanHeader | None) -> EngineRecord:
-        """The record, which has to be there, to be that of the engine, and to be as it was written.
-
-        Args:
-            header: None where its layout is not known.
-
-        Raises:
-            VimDeployError: VIM-902.
-        """
-        record, why = self.record, ""
-        if record is None:
-            why = f"there is no {self.record_path.name}"
-        elif (size := self.path.stat().st_size) < record.plan.bytes:
+    def require_own_record(self, record: EngineRecord) -> EngineRecord:
+        """``record``, which is to be that of the engine, as it was written; VIM-902 otherwise."""
+        header, size, why = self.known_header, self.path.stat().st_size, ""
+        if size < record.plan.bytes:
             why = f"the engine is truncated: it has {size} bytes, the record says "
             why += str(record.plan.bytes)
         elif self.sha256 != record.plan.sha256:
@@ -185,7 +205,7 @@ class Artifact:
             why = f"the engine's header says {header.runtime}, the record {record.runtime}"
         elif settings_hash(record.settings()) != record.settings_hash:
             why = "the record was changed after it was written: its settings have another hash"
-        if record is not None and not why:
+        if not why:
             return record
         raise VimDeployError(
             "VIM-902",

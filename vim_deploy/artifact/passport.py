@@ -1,7 +1,7 @@
 """The passport check: whether an engine belongs on this machine, before anything of it is loaded.
 
-The header and the record are read, nothing is deserialised, and each thing that does not fit is one
-sentence with its fix. Without a record only the header is checked; that is said, not refused.
+Each thing of its header and record that does not fit is one sentence with its fix. Without a record
+only the header is checked; that is said, not refused.
 """
 
 from __future__ import annotations
@@ -10,24 +10,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from vim_deploy.artifact.engine_file import (
-    TENSORRT,
-    TENSORRT_RTX,
-    TITLES,
-    PlanHeader,
-    describe_gpus,
-    read_header,
-)
+from vim_deploy.artifact.engine_file import TENSORRT, TENSORRT_RTX, TITLES, describe_gpus
+from vim_deploy.artifact.file import Artifact
 from vim_deploy.artifact.profiles import Profile
-from vim_deploy.artifact.record import (
-    EngineRecord,
-    FileIdentity,
-    PluginIdentity,
-    read_record,
-    record_path,
-)
-from vim_deploy.errors import UnreadableEngineError, VimDeployError
-from vim_deploy.files import require_file, settings_hash, sha256_of
+from vim_deploy.artifact.record import EngineRecord, PluginIdentity
+from vim_deploy.errors import VimDeployError
+from vim_deploy.files import require_file, sha256_of
 from vim_deploy.ops import contract
 from vim_deploy.plugin.library import cache_folder, find_plugin_library
 
@@ -59,25 +47,21 @@ class Passport:
     """An engine that fits.
 
     Attributes:
-        header: None where the header's layout is not known for this release.
-        record: None when there is none beside the engine.
         plugin: the library to load first; None when the engine needs none.
         notes: what could not be checked, and what is unusual.
     """
 
-    header: PlanHeader | None
-    record: EngineRecord | None
     plugin: Path | None
     notes: tuple[str, ...]
 
 
 def check_passport(
-    path: Path, machine: Machine, *, plugin: Path | None = None, batch: int | None = None
+    engine: Artifact, machine: Machine, *, plugin: Path | None = None, batch: int | None = None
 ) -> Passport:
     """Compare an engine with the machine.
 
     Args:
-        path: the plan.
+        engine: the plan.
         machine: where it would run.
         plugin: library that the user named.
         batch: images at once, when it is known beforehand.
@@ -88,44 +72,40 @@ def check_passport(
             library), VIM-905 (no profile takes the batch).
     """
     notes: list[str] = []
-    header = _header(path, machine, notes)
-    record = read_record(path)
+    _check_header(engine, machine, notes)
+    record = engine.record
     if record is None:
         notes.append(
-            f"{path.name} has no record {record_path(path).name}: only its header was checked"
+            f"{engine.name} has no record {engine.record_path.name}: only its header was checked"
         )
     else:
-        check_record(path, header, record)
-        _check_weights(path, record)
-    _check_version(path, machine, header, record, notes)
-    _check_gpu(path, machine, header, record, notes)
-    library = _check_plugin(path, record, plugin, notes)
+        engine.require_own_record(record)
+        _check_weights(engine.name, record)
+    _check_version(engine, machine, notes)
+    _check_gpu(engine, machine, notes)
+    library = _check_plugin(engine, plugin, notes)
     if batch is not None and record is not None:
-        _check_batch(path, record.profiles, batch)
-    return Passport(header, record, library, tuple(notes))
+        _check_batch(engine.name, record.profiles, batch)
+    return Passport(library, tuple(notes))
 
 
-def _header(path: Path, machine: Machine, notes: list[str]) -> PlanHeader | None:
-    """The header; None, with a note, for a release that may write another."""
-    try:
-        header = read_header(path)
-    except UnreadableEngineError:
-        unknown = machine.runtime == TENSORRT and not _header_known(machine.version)
-        if not unknown or path.stat().st_size < _SMALLEST_PLAN:
-            raise
+def _check_header(engine: Artifact, machine: Machine, notes: list[str]) -> None:
+    """That it is one, of this runtime; a note for a release that may write another."""
+    unknown = machine.runtime == TENSORRT and not _header_known(machine.version)
+    if engine.known_header is None and unknown and engine.path.stat().st_size >= _SMALLEST_PLAN:
         notes.append(
-            f"the header of {path.name} was not checked: its layout in TensorRT {machine.version} "
-            "is not known"
+            f"the header of {engine.name} was not checked: its layout in TensorRT "
+            f"{machine.version} is not known"
         )
-        return None
-    if header.runtime != machine.runtime:
+        return
+    built = engine.header.runtime
+    if built != machine.runtime:
         raise VimDeployError(
             "VIM-901",
-            f"{path.name} was built by {TITLES[header.runtime]}, not by {TITLES[machine.runtime]}",
+            f"{engine.name} was built by {TITLES[built]}, not by {TITLES[machine.runtime]}",
             why="neither loads the other's engines",
             fix=f"vim-deploy build-engine MODEL.onnx --runtime {machine.runtime}",
         )
-    return header
 
 
 #: No engine is smaller, whatever its header looks like.
@@ -140,49 +120,18 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version))
 
 
-def check_record(path: Path, header: PlanHeader | None, record: EngineRecord) -> None:
-    """Whether the record is that of the engine, and as it was written; VIM-902 otherwise."""
-    name = record_path(path).name
-    identity = FileIdentity.of(path)
-    why = ""
-    if identity.bytes < record.plan.bytes:
-        why = (
-            f"the engine is truncated: it has {identity.bytes} bytes, the record says "
-            f"{record.plan.bytes}"
-        )
-    elif identity.sha256 != record.plan.sha256:
-        why = f"the engine's SHA-256 is {identity.sha256}, the record says {record.plan.sha256}"
-    elif header is not None and header.runtime != record.runtime:
-        why = f"the engine's header says {header.runtime}, the record {record.runtime}"
-    elif settings_hash(record.settings()) != record.settings_hash:
-        why = "the record was changed after it was written: its settings have another hash"
-    if why:
-        raise VimDeployError(
-            "VIM-902",
-            f"{path.name} and {name} do not belong together",
-            why=why,
-            fix="copy both again from where they were built, or build again with --force",
-        )
-
-
-def _check_weights(path: Path, record: EngineRecord) -> None:
+def _check_weights(name: str, record: EngineRecord) -> None:
     if record.stripped:
         raise VimDeployError(
             "VIM-413",
-            f"{path.name} holds no weights",
+            f"{name} holds no weights",
             why="it was built stripped, to be refitted before it is used",
-            fix=f"vim-deploy refit {path.name} CHECKPOINT",
+            fix=f"vim-deploy refit {name} CHECKPOINT",
         )
 
 
-def _check_version(
-    path: Path,
-    machine: Machine,
-    header: PlanHeader | None,
-    record: EngineRecord | None,
-    notes: list[str],
-) -> None:
-    here = _numbers(machine.version)
+def _check_version(engine: Artifact, machine: Machine, notes: list[str]) -> None:
+    header, record, here = engine.known_header, engine.record, _numbers(machine.version)
     if record is not None:
         built = record.runtime_version
     elif header is not None:
@@ -198,8 +147,8 @@ def _check_version(
         return
     if record is None and not _header_known(machine.version):
         notes.append(
-            f"the header of {path.name} says version {built}; for TensorRT {machine.version} that "
-            "is not known to be so"
+            f"the header of {engine.name} says version {built}; for TensorRT {machine.version} "
+            "that is not known to be so"
         )
         return
     if record is not None and is_version_compatible(record) and here[:3] > there[:3]:
@@ -208,29 +157,18 @@ def _check_version(
     runtime = TITLES[machine.runtime]
     fix = f"{_REBUILD}, or install {runtime} {'.'.join(map(str, there[:3]))}"
     if record is None:
-        fix += f"; if it was built version-compatible, put {record_path(path).name} beside it"
+        fix += f"; if it was built version-compatible, put {engine.record_path.name} beside it"
     raise VimDeployError(
         "VIM-901",
-        f"{path.name} was built by {runtime} {built}, this is {machine.version}",
+        f"{engine.name} was built by {runtime} {built}, this is {machine.version}",
         why="an engine runs in the version that built it"
         + ("" if record is None or not is_version_compatible(record) else " or a later one"),
         fix=fix,
     )
 
 
-def _check_gpu(
-    path: Path,
-    machine: Machine,
-    header: PlanHeader | None,
-    record: EngineRecord | None,
-    notes: list[str],
-) -> None:
-    capabilities: tuple[str, ...] = ()
-    later = False
-    if header is not None and header.compute_capabilities:
-        capabilities, later = header.compute_capabilities, header.later_gpus
-    elif record is not None:
-        capabilities, later = record.compute_capabilities, record.later_gpus
+def _check_gpu(engine: Artifact, machine: Machine, notes: list[str]) -> None:
+    capabilities, later = engine.gpus
     if not capabilities:
         return
     here = machine.compute_capability
@@ -244,39 +182,38 @@ def _check_gpu(
             )
         raise VimDeployError(
             "VIM-901",
-            f"{path.name} was built for {describe_gpus(capabilities, later)}; this GPU "
+            f"{engine.name} was built for {describe_gpus(capabilities, later)}; this GPU "
             f"({machine.gpu}) has {here}",
             why="an engine holds machine code of the GPUs it was built for",
             fix=fix,
         )
-    if record is not None and record.gpu and record.gpu != machine.gpu:
+    built_on = engine.record.gpu if engine.record else ""
+    if built_on not in ("", machine.gpu):
         notes.append(
-            f"built on {record.gpu}, run on {machine.gpu}: it may be slower than one built here"
+            f"built on {built_on}, run on {machine.gpu}: it may be slower than one built here"
         )
 
 
-def _check_plugin(
-    path: Path, record: EngineRecord | None, named: Path | None, notes: list[str]
-) -> Path | None:
-    if record is None:
+def _check_plugin(engine: Artifact, named: Path | None, notes: list[str]) -> Path | None:
+    if engine.record is None:
         return None if named is None else require_file(named, "plugin library")
-    wanted = record.plugin
+    wanted = engine.record.plugin
     if wanted is None:
         if named is not None:
-            notes.append(f"{path.name} needs no plugin library; {named.name} is loaded as asked")
+            notes.append(f"{engine.name} needs no plugin library; {named.name} is loaded as asked")
             return require_file(named, "plugin library")
         return None
     if wanted.contract_version != contract.CONTRACT_VERSION:
         raise VimDeployError(
             "VIM-903",
-            f"{path.name} was built with plugins of contract {wanted.contract_version}, this "
+            f"{engine.name} was built with plugins of contract {wanted.contract_version}, this "
             f"vim-deploy has contract {contract.CONTRACT_VERSION}",
             why="the ops' inputs or meaning changed in between",
             fix=_REBUILD,
         )
     if named is None and wanted.embedded:
         return None
-    return matching_library(path, wanted, named, notes)
+    return matching_library(engine.path, wanted, named, notes)
 
 
 def matching_library(
@@ -313,7 +250,7 @@ def matching_library(
     )
 
 
-def _check_batch(path: Path, profiles: tuple[Profile, ...], batch: int) -> None:
+def _check_batch(name: str, profiles: tuple[Profile, ...], batch: int) -> None:
     """VIM-905 when no profile takes ``batch`` in its first input."""
     ranges = [
         (shape.min[0], shape.max[0])
@@ -325,7 +262,7 @@ def _check_batch(path: Path, profiles: tuple[Profile, ...], batch: int) -> None:
         return
     raise VimDeployError(
         "VIM-905",
-        f"{path.name} does not take a batch of {batch}",
+        f"{name} does not take a batch of {batch}",
         why="its profiles take " + ", ".join(f"{low} to {high}" for low, high in ranges),
         fix=f"give a batch within a profile, or build it again with --max-batch {batch}",
     )

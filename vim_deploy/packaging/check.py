@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vim_deploy.artifact import metadata
-from vim_deploy.artifact.engine_file import read_header
-from vim_deploy.artifact.passport import check_record
+from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.record import read_record
 from vim_deploy.errors import ExitCode, VimDeployError, missing_package
 from vim_deploy.ops import contract
@@ -146,13 +144,13 @@ def _tensor(
 
 
 def _engine(artifact: Path) -> Check:
-    header = read_header(artifact)
-    record = read_record(artifact)
+    engine = Artifact.engine(artifact)
+    record = engine.record
     if record is None:
         raise VimDeployError(
             "VIM-902", f"{artifact.name} has no record", fix="make the package again"
         )
-    check_record(artifact, header, record)
+    engine.require_own_record(record)
     return Check(
         "passport",
         True,
@@ -189,8 +187,8 @@ def _plugin(folder: Path, artifact: Path, about: TritonAbout) -> Check:
 
 
 def _onnx(artifact: Path, about: TritonAbout) -> Check:
-    model = metadata.load_model(artifact)
-    found = (*metadata.inputs_of(model), *metadata.outputs_of(model))
+    model = Artifact.open(artifact)
+    found = (*model.inputs, *model.outputs)
     if found != (about.input, *about.outputs):
         raise VimDeployError(
             "VIM-428",

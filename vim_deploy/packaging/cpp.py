@@ -20,12 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vim_deploy.artifact.engine_file import TENSORRT, describe_gpus, read_header
-from vim_deploy.artifact.marked_tensors import refuse_diagnosis
-from vim_deploy.artifact.passport import check_record, matching_library
-from vim_deploy.artifact.record import EngineRecord, PluginIdentity, read_record, record_path
+from vim_deploy.artifact import Artifact
+from vim_deploy.artifact.engine_file import TENSORRT, describe_gpus
+from vim_deploy.artifact.metadata import require_info
+from vim_deploy.artifact.passport import matching_library
+from vim_deploy.artifact.record import EngineRecord, PluginIdentity, record_path
 from vim_deploy.errors import VimDeployError
-from vim_deploy.files import output_errors, require_file, sha256_of
+from vim_deploy.files import output_errors, sha256_of
 from vim_deploy.packaging.about import CppAbout, read_about
 from vim_deploy.packaging.check import CPP_TARGET, Check
 from vim_deploy.packaging.manifest import Manifest
@@ -113,18 +114,17 @@ def plan_cpp(engine: Path, *, plugin: Path | None = None) -> CppPlan:
             found), VIM-203 (a library is named that the engine does not need).
     """
     record = _record_of(engine)
-    if record.export is None:
-        raise VimDeployError(
-            "VIM-410",
-            f"{engine.name} does not say how pictures are prepared for it",
-            why="its ONNX file was not made by vim-deploy",
-            fix="export the model with vim-deploy export",
-        )
-    if record.export.dense:
+    info = require_info(
+        record.export,
+        f"{engine.name} does not say how pictures are prepared for it",
+        why="its ONNX file was not made by vim-deploy",
+        fix="export the model with vim-deploy export",
+    )
+    if info.dense:
         raise VimDeployError(
             "VIM-431",
             f"the C++ package is a classifier, and {engine.name} is none",
-            why=f"it is a dense model ({record.export.dense['task']}, head {record.export.head}): "
+            why=f"it is a dense model ({info.dense['task']}, head {info.head}): "
             "the programs of the package print the best classes of whole pictures",
             fix="--target triton serves every output; a program of your own can link the library, "
             "which gives outputs as tensors (docs/cpp.md)",
@@ -140,31 +140,31 @@ def plan_cpp(engine: Path, *, plugin: Path | None = None) -> CppPlan:
             "EngineOptions::allow_embedded_code"
         )
     sources = cpp_sources(sources_folder())
-    return CppPlan(engine, record, record.export, library, sources, tuple(notes))
+    return CppPlan(engine, record, info, library, sources, tuple(notes))
 
 
-def _record_of(engine: Path) -> EngineRecord:
-    header = read_header(require_file(engine, "engine"))
-    if header.runtime != TENSORRT:
+def _record_of(path: Path) -> EngineRecord:
+    engine = Artifact.engine(path)
+    if engine.header.runtime != TENSORRT:
         raise _refused(
-            engine,
+            path,
             "it is an engine of TensorRT-RTX, which is another library than TensorRT",
             "vim-deploy build-engine MODEL.onnx --runtime tensorrt",
         )
-    record = read_record(engine)
+    record = engine.record
     if record is None:
         raise _refused(
-            engine,
-            f"there is no {record_path(engine).name} beside it, which the C++ library checks",
+            path,
+            f"there is no {engine.record_path.name} beside it, which the C++ library checks",
             "copy the record from where the engine was built, or build it again",
         )
-    check_record(engine, header, record)
-    refuse_diagnosis(record.inner_tensors, engine, "packaged")
+    engine.require_own_record(record)
+    engine.refuse_diagnosis("packaged")
     if record.stripped:
         raise _refused(
-            engine,
+            path,
             "it holds no weights: it was built stripped, to be refitted before it is used",
-            f"vim-deploy refit {engine.name} CHECKPOINT",
+            f"vim-deploy refit {path.name} CHECKPOINT",
         )
     return record
 

@@ -11,21 +11,15 @@ from pathlib import Path
 
 import onnx
 
-from vim_deploy.artifact import metadata
-from vim_deploy.artifact.engine_file import TENSORRT, is_engine, read_header
+from vim_deploy.artifact import Artifact
+from vim_deploy.artifact.engine_file import TENSORRT
 from vim_deploy.artifact.half_weights import half_types
-from vim_deploy.artifact.marked_tensors import refuse_diagnosis
-from vim_deploy.artifact.passport import check_record
-from vim_deploy.artifact.record import EngineRecord, read_record, record_path
+from vim_deploy.artifact.record import EngineRecord, record_path
 from vim_deploy.errors import VimDeployError
-from vim_deploy.files import sight
-from vim_deploy.runtimes.building.output import external_data
 from vim_deploy.specs import ExportInfo, TensorSpec
 
 #: Names of the artifact inside a package: those that Triton looks for by itself.
 PLAN_NAME, ONNX_NAME = "model.plan", "model.onnx"
-
-
 _VERSION = re.compile(r"\d{1,3}(\.\d{1,6}){2,3}")
 
 
@@ -94,32 +88,47 @@ def read_servable(path: Path) -> Servable:
             without record or weights, more than one input), VIM-902 (engine and record do not
             belong together).
     """
-    return _engine(path) if is_engine(path) else _onnx(path)
+    artifact = Artifact.open(path)
+    record = _servable_record(artifact) if artifact.is_engine else None
+    info = artifact.require_info()
+    image = _only(path, artifact.inputs)
+    return Servable(
+        path=path,
+        sha256=artifact.sha256,
+        input=image,
+        outputs=artifact.outputs,
+        info=info,
+        precision=artifact.precision if record else _half_of(artifact),
+        record=record,
+        profiles=_ranges(record, image) if record else (),
+        companions=tuple(item.name for item in artifact.companions),
+    )
 
 
 def _refused(path: Path, message: str, why: str, fix: str) -> VimDeployError:
     return VimDeployError("VIM-426", f"{path.name} {message}", why=why, fix=fix)
 
 
-def _engine(path: Path) -> Servable:
-    header = read_header(path)
-    if header.runtime != TENSORRT:
+def _servable_record(engine: Artifact) -> EngineRecord:
+    """Of an engine that Triton can load; VIM-426 of any other."""
+    path = engine.path
+    if engine.header.runtime != TENSORRT:
         raise _refused(
             path,
             "cannot be served by Triton",
             "it is an engine of TensorRT-RTX, which Triton's backends do not load",
             "vim-deploy build-engine MODEL.onnx --runtime tensorrt, or package the ONNX file",
         )
-    record = read_record(path)
+    record = engine.record
     if record is None:
         raise _refused(
             path,
             "has no record, from which its package would be made",
-            f"there is no {record_path(path).name} beside it",
+            f"there is no {engine.record_path.name} beside it",
             "copy the record from where the engine was built, or build it again",
         )
-    check_record(path, header, record)
-    refuse_diagnosis(record.inner_tensors, path, "packaged")
+    engine.require_own_record(record)
+    engine.refuse_diagnosis("packaged")
     if record.stripped:
         raise _refused(
             path,
@@ -134,41 +143,20 @@ def _engine(path: Path) -> Servable:
             "its record says so, and the version goes into a script",
             "build the engine again",
         )
-    image = _only(path, record.inputs)
-    return Servable(
-        path=path,
-        sha256=record.plan.sha256,
-        input=image,
-        outputs=record.outputs,
-        info=_described(path, record.export),
-        precision=record.precision or (record.export.precision if record.export else "fp32"),
-        record=record,
-        profiles=_ranges(record, image),
-    )
+    return record
+
+
+def _half_of(artifact: Artifact) -> str:
+    """The type that the graph computes in, whatever it says of itself."""
+    types = half_types(artifact.model)
+    if onnx.TensorProto.BFLOAT16 in types:
+        return "bf16"
+    return "fp16" if onnx.TensorProto.FLOAT16 in types else "fp32"
 
 
 def _ranges(record: EngineRecord, image: TensorSpec) -> tuple[BatchRange, ...]:
     ranges = [profile.shapes[image.name] for profile in record.profiles]
     return tuple(BatchRange(item.min[0], item.opt[0], item.max[0]) for item in ranges if item.min)
-
-
-def _onnx(path: Path) -> Servable:
-    sighting = sight(path)
-    model = metadata.load_model(path)
-    info = _described(path, metadata.find(model))
-    types = half_types(model)
-    precision = "fp16" if onnx.TensorProto.FLOAT16 in types else "fp32"
-    if onnx.TensorProto.BFLOAT16 in types:
-        precision = "bf16"
-    return Servable(
-        path=path,
-        sha256=sighting.sha256(),
-        input=_only(path, metadata.inputs_of(model)),
-        outputs=metadata.outputs_of(model),
-        info=info,
-        precision=precision,
-        companions=tuple(item.name for item in external_data(path)),
-    )
 
 
 def _only(path: Path, inputs: tuple[TensorSpec, ...]) -> TensorSpec:
@@ -180,14 +168,3 @@ def _only(path: Path, inputs: tuple[TensorSpec, ...]) -> TensorSpec:
             "give a model made by vim-deploy export",
         )
     return inputs[0]
-
-
-def _described(path: Path, info: ExportInfo | None) -> ExportInfo:
-    if info is None:
-        raise VimDeployError(
-            "VIM-410",
-            f"{path.name} does not say how pictures are prepared for it",
-            why="it holds no vim-deploy metadata; for an engine that stands in its record",
-            fix="export the model with vim-deploy export",
-        )
-    return info

@@ -13,7 +13,8 @@ from tests.support import fake_rtx
 from tests.support.engines import record_of, write_engine, write_record
 from tests.support.fake_tensorrt.registry import OPS
 from tests.support.fake_tensorrt.registry import write_library as write_fake_library
-from vim_deploy.artifact.passport import Machine, check_passport
+from vim_deploy.artifact import Artifact
+from vim_deploy.artifact.passport import Machine, Passport, check_passport
 from vim_deploy.artifact.record import PluginIdentity, record_path
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import sha256_of
@@ -32,10 +33,15 @@ def engine(tmp_path: Path) -> Path:
     return path
 
 
+def fits(path: Path, machine: Machine = HERE, **options: object) -> Passport:
+    """The answer of the check for an engine that fits."""
+    return check_passport(Artifact.engine(path), machine, **options)  # type: ignore[arg-type]
+
+
 def refused(path: Path, machine: Machine = HERE, **options: object) -> VimDeployError:
     """The error of the check; it has one sentence and a fix."""
     with pytest.raises(VimDeployError) as caught:
-        check_passport(path, machine, **options)  # type: ignore[arg-type]
+        fits(path, machine, **options)
     assert "\n" not in caught.value.message
     assert caught.value.fix
     return caught.value
@@ -72,16 +78,14 @@ def edit(path: Path, key: str, value: object) -> None:
 
 
 def test_engine_made_here_fits(engine: Path) -> None:
-    passport = check_passport(engine, HERE, batch=3)
-    assert passport.record is not None
+    passport = fits(engine, HERE, batch=3)
     assert passport.plugin is None
     assert passport.notes == ()
 
 
 def test_missing_record_is_a_note(engine: Path) -> None:
     record_path(engine).unlink()
-    passport = check_passport(engine, HERE, batch=3)
-    assert passport.record is None
+    passport = fits(engine, HERE, batch=3)
     assert any("only its header was checked" in note for note in passport.notes)
 
 
@@ -97,9 +101,11 @@ def test_other_version(engine: Path, recorded: bool, version: str) -> None:
 
 
 def test_other_build_of_one_release_is_a_note(engine: Path) -> None:
-    notes = check_passport(engine, dataclasses.replace(HERE, version="10.14.1.99")).notes
+    notes = check_passport(
+        Artifact.engine(engine), dataclasses.replace(HERE, version="10.14.1.99")
+    ).notes
     assert len(notes) == 1
-    assert check_passport(engine, dataclasses.replace(HERE, version="10.14.1")).notes == ()
+    assert fits(engine, dataclasses.replace(HERE, version="10.14.1")).notes == ()
 
 
 def test_other_gpu(engine: Path) -> None:
@@ -113,7 +119,9 @@ def test_other_gpu(engine: Path) -> None:
 def test_later_gpus(engine: Path) -> None:
     rerecord(engine, later_gpus=True, compute_capabilities=("8.0", "8.6"))
     for capability in ("8.0", "8.6", "8.9", "9.0", "12.0"):
-        check_passport(engine, dataclasses.replace(HERE, compute_capability=capability))
+        check_passport(
+            Artifact.engine(engine), dataclasses.replace(HERE, compute_capability=capability)
+        )
     assert refused(engine, dataclasses.replace(HERE, compute_capability="7.5")).code == "VIM-901"
 
 
@@ -176,7 +184,7 @@ def test_batch_outside_the_profiles(engine: Path) -> None:
         assert (error.code, int(error.exit_code)) == ("VIM-905", 9)
         assert "1 to 4" in error.why
     rerecord(engine, profiles=((1, 2, 4), (8, 8, 8)))
-    check_passport(engine, HERE, batch=8)
+    fits(engine, HERE, batch=8)
     assert refused(engine, batch=6).code == "VIM-905"
 
 
@@ -191,7 +199,7 @@ def test_engine_of_rtx_with_full_tensorrt(tmp_path: Path) -> None:
 def test_engine_of_rtx_needs_an_rtx_gpu(tmp_path: Path) -> None:
     path = tmp_path / "rtx.plan"
     path.write_bytes(fake_rtx.plan_bytes())
-    assert check_passport(path, RTX).header is not None
+    fits(path, RTX)
     for capability in ("9.0", "7.5"):
         error = refused(path, dataclasses.replace(RTX, compute_capability=capability))
         assert error.code == "VIM-901"
@@ -203,10 +211,10 @@ def test_unknown_header_of_8_6_is_said_and_not_refused(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[24:28] = bytes(4)
     path.write_bytes(bytes(data))
-    assert any("is not known" in note for note in check_passport(path, OLD).notes)
+    assert any("is not known" in note for note in fits(path, OLD).notes)
     path.write_bytes(b"\x01\x02\x03\x04" + bytes(200))
-    passport = check_passport(path, OLD)
-    assert passport.header is None
+    passport = fits(path, OLD)
+    assert Artifact.engine(path).known_header is None
     assert any("not known" in note for note in passport.notes)
     assert refused(path, HERE).code == "VIM-413"
     path.write_bytes(b"ftrt")
@@ -216,7 +224,7 @@ def test_unknown_header_of_8_6_is_said_and_not_refused(tmp_path: Path) -> None:
 def test_record_decides_for_8_6(tmp_path: Path) -> None:
     path = write_engine(tmp_path, "8.6.0")
     rerecord(path, version="8.6.0")
-    assert check_passport(path, OLD).notes == ()
+    assert fits(path, OLD).notes == ()
     rerecord(path, version="8.6.1")
     assert refused(path, OLD).code == "VIM-901"
 
@@ -225,7 +233,7 @@ def test_named_plugin_has_to_exist(engine: Path, tmp_path: Path) -> None:
     assert refused(engine, plugin=tmp_path / "missing.so").code == "VIM-401"
     library = tmp_path / "p.so"
     library.write_bytes(b"x")
-    passport = check_passport(engine, HERE, plugin=library)
+    passport = fits(engine, HERE, plugin=library)
     assert passport.plugin == library
     assert any("needs no plugin" in note for note in passport.notes)
 
@@ -237,10 +245,10 @@ def test_library_of_the_build_is_found(
     error = refused(engine)
     assert (error.code, int(error.exit_code)) == ("VIM-903", 9)
     assert "libvim_plugins.so" in error.message
-    assert check_passport(engine, HERE, plugin=library).notes == ()
+    assert fits(engine, HERE, plugin=library).notes == ()
     beside = engine.parent / library.name
     shutil.copy(library, beside)
-    assert check_passport(engine, HERE).plugin == beside
+    assert fits(engine, HERE).plugin == beside
     beside.unlink()
     built = tmp_path / "cache" / "vim-deploy" / "plugins" / "abc" / library.name
     built.parent.mkdir(parents=True)
@@ -248,17 +256,17 @@ def test_library_of_the_build_is_found(
     newer = built.parents[1] / "def" / library.name
     newer.parent.mkdir()
     newer.write_text("another library")
-    assert check_passport(engine, HERE).plugin == built
+    assert fits(engine, HERE).plugin == built
     built.unlink()
     assert refused(engine).code == "VIM-903"
     monkeypatch.setenv("VIM_DEPLOY_PLUGIN", str(library))
-    assert check_passport(engine, HERE).plugin == library
+    assert fits(engine, HERE).plugin == library
 
 
 def test_another_library_only_when_it_is_named(engine: Path, library: Path) -> None:
     rerecord(engine, plugin=identity(library, sha256="0" * 64))
     assert refused(engine).code == "VIM-903"
-    passport = check_passport(engine, HERE, plugin=library)
+    passport = fits(engine, HERE, plugin=library)
     assert passport.plugin == library
     assert any("not the library" in note for note in passport.notes)
 
@@ -273,14 +281,16 @@ def test_library_of_another_contract(engine: Path, library: Path) -> None:
 
 def test_embedded_library_needs_no_file(engine: Path, library: Path) -> None:
     rerecord(engine, plugin=identity(library, embedded=True), flags=("VERSION_COMPATIBLE",))
-    assert check_passport(engine, HERE).plugin is None
-    assert check_passport(engine, HERE, plugin=library).plugin == library
+    assert fits(engine, HERE).plugin is None
+    assert fits(engine, HERE, plugin=library).plugin == library
 
 
 def test_version_compatible_engine_runs_in_later_versions(engine: Path) -> None:
     rerecord(engine, flags=("FP16", "VERSION_COMPATIBLE"))
     for version in ("10.15.1", "11.1.0"):
-        notes = check_passport(engine, dataclasses.replace(HERE, version=version)).notes
+        notes = check_passport(
+            Artifact.engine(engine), dataclasses.replace(HERE, version=version)
+        ).notes
         assert any("version-compatible" in note for note in notes)
     error = refused(engine, dataclasses.replace(HERE, version="10.3.0"))
     assert error.code == "VIM-901"
@@ -296,6 +306,6 @@ def test_stripped_engine_is_refused(engine: Path) -> None:
 
 def test_other_model_of_gpu_is_a_note(engine: Path) -> None:
     rerecord(engine, gpu="Fake H100")
-    assert any("Fake H100" in note for note in check_passport(engine, HERE).notes)
+    assert any("Fake H100" in note for note in fits(engine, HERE).notes)
     rerecord(engine, gpu=HERE.gpu)
-    assert check_passport(engine, HERE).notes == ()
+    assert fits(engine, HERE).notes == ()

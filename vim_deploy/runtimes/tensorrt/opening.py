@@ -6,13 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from vim_deploy.artifact.engine_file import (
-    TENSORRT,
-    TENSORRT_RTX,
-    PlanHeader,
-    describe_gpus,
-    read_header,
-)
+from vim_deploy.artifact import Artifact
+from vim_deploy.artifact.engine_file import TENSORRT_RTX, TITLES, describe_gpus
 from vim_deploy.artifact.marked_tensors import MarkedTensor
 from vim_deploy.artifact.passport import (
     Machine,
@@ -21,7 +16,7 @@ from vim_deploy.artifact.passport import (
     is_version_compatible,
 )
 from vim_deploy.cuda.runtime import Cuda
-from vim_deploy.errors import UnreadableEngineError, VimDeployError
+from vim_deploy.errors import VimDeployError
 from vim_deploy.plugin.load import load_plugins
 from vim_deploy.runtimes.tensorrt import capability as trt
 from vim_deploy.runtimes.tensorrt.engine import LoadedEngine, plan_bytes
@@ -61,17 +56,17 @@ def cuda_for(path: Path) -> Cuda:
         VimDeployError: VIM-401 (no such file); VIM-301 (no bindings), VIM-302 (no GPU), which
             say for an engine of TensorRT-RTX which GPUs it is for.
     """
-    header = _header_of(path)
+    engine = Artifact.engine(path)
     try:
         return Cuda()
     except VimDeployError as error:
-        if header is None or header.runtime != TENSORRT_RTX:
+        if engine.runtime != TENSORRT_RTX:
             raise
-        gpus = describe_gpus(header.compute_capabilities, header.later_gpus)
+        gpus = describe_gpus(*engine.gpus)
         raise VimDeployError(
             error.code,
             f"{path.name} is an engine of TensorRT-RTX, which runs on RTX GPUs only"
-            + (f" ({gpus})" if header.compute_capabilities else ""),
+            + (f" ({gpus})" if engine.gpus[0] else ""),
             why=f"{error.message}: {error.why}".rstrip(": "),
             fix=error.fix,
         ) from error
@@ -85,38 +80,26 @@ def open_engine(path: Path, cuda: Cuda, options: OpenOptions) -> OpenedEngine:
             ``LoadedEngine``; VIM-203 for code in the plan that was not allowed, or that is not
             there.
     """
-    header = _header_of(path)
-    runtime = TENSORRT if header is None else header.runtime
+    engine = Artifact.engine(path)
+    runtime = engine.runtime
     module = options.module or _load(runtime)
     gpu = cuda.info()
     machine = Machine(runtime, str(module.__version__), gpu.compute_capability, gpu.name)
-    passport = check_passport(path, machine, plugin=options.plugin, batch=options.batch)
-    _check_plan_code(path, passport, options.allow_plan_code)
+    passport = check_passport(engine, machine, plugin=options.plugin, batch=options.batch)
+    _check_plan_code(engine, passport, options.allow_plan_code)
     if passport.plugin is not None:
         _load_library(module, runtime, passport.plugin)
     loaded = LoadedEngine(
         module, plan_bytes(path), path.name, allow_plan_code=options.allow_plan_code
     )
-    record = passport.record
-    info = None if record is None else record.export
-    # An engine may be typed when it is built, and what the inspector found then counts.
-    precision = (record.precision if record else "") or (info.precision if info else "fp32")
     return OpenedEngine(
         loaded,
-        info,
-        precision,
+        engine.info,
+        engine.precision,
         (*passport.notes, *loaded.notes),
-        f"{'TensorRT' if runtime == TENSORRT else 'TensorRT-RTX'} {module.__version__} {gpu.name}",
-        () if record is None else record.inner_tensors,
+        f"{TITLES[runtime]} {module.__version__} {gpu.name}",
+        () if engine.record is None else engine.record.inner_tensors,
     )
-
-
-def _header_of(path: Path) -> PlanHeader | None:
-    """The header; None when it is none that we know, about which the passport has the word."""
-    try:
-        return read_header(path)
-    except UnreadableEngineError:
-        return None
 
 
 def _load(runtime: str) -> ModuleType:
@@ -134,14 +117,14 @@ def _load_library(module: ModuleType, runtime: str, path: Path) -> None:
     load_plugins(module, path)
 
 
-def _check_plan_code(path: Path, passport: Passport, allowed: bool) -> None:
+def _check_plan_code(engine: Artifact, passport: Passport, allowed: bool) -> None:
     """Code inside a plan runs only when the record says it is there, and the user allows it."""
-    record = passport.record
+    record = engine.record
     holds_code = record is not None and is_version_compatible(record)
     if allowed and not holds_code:
         raise VimDeployError(
             "VIM-203",
-            f"{path.name} is not known to hold code of its own",
+            f"{engine.name} is not known to hold code of its own",
             why="it has no record" if record is None else "it was not built version-compatible",
             fix="leave --allow-plan-code away",
         )
@@ -149,7 +132,7 @@ def _check_plan_code(path: Path, passport: Passport, allowed: bool) -> None:
     if plugin is not None and plugin.embedded and passport.plugin is None and not allowed:
         raise VimDeployError(
             "VIM-203",
-            f"{path.name} carries its plugin library, and running that was not allowed",
+            f"{engine.name} carries its plugin library, and running that was not allowed",
             why="loading the engine runs the library's code",
             fix="--allow-plan-code if you trust whoever made the file, or --plugin PATH to use a "
             "library of yours",
