@@ -1,9 +1,119 @@
-"""Where things are in a model: the grammar of names that PyTorch and exported graphs share."""
+"""Where things are in a model: the grammar of names that PyTorch and exported graphs share.
+
+A node of an exported graph is named after the module that made it and its operator, so that a name
+tells block, part and direction::
+
+    block_07/mixer/bwd/x_proj/MatMul    layers.7.mixer.x_proj_b, where block 7 is not mirrored
+    block_07/mixer/x_proj/MatMul        both directions at once, after fusing
+    block_07/Add                        the residual stream
+    decode_head/conv_seg/Conv           behind the blocks
+    Add_1                               beside all modules
+
+No other module makes such names out of pieces, or takes them apart.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
+
+DIRECTIONS: Final = ("fwd", "bwd")
+BEFORE_BLOCKS: Final = -1
+BEHIND_BLOCKS: Final = 10_000
+NECK, DECODE_HEAD, OUTSIDE = "neck", "decode_head", "outside"
+
+_MIXER = "mixer"
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part: ``#`` stands for a number.
+
+    Attributes:
+        name: as in ``Place.part``.
+        scope: modules around its nodes, below the block; None for what only its readers tell.
+        role: by the names of precision policies where they have one.
+        directed: whether PyTorch has one for each direction.
+        first: number of the module that makes number 0.
+    """
+
+    name: str
+    scope: tuple[str, ...] | None
+    role: str
+    directed: bool = False
+    first: int = 0
+
+
+#: In order of computation.
+_BLOCK_PARTS = (
+    _Part("residual", (), "residual"),
+    _Part("norm", ("norm",), "norm"),
+    _Part("in_proj", (_MIXER, "in_proj"), "in_proj"),
+    _Part("conv", (_MIXER, "conv1d"), "conv", directed=True),
+    _Part("x_proj", (_MIXER, "x_proj"), "x_proj", directed=True),
+    _Part("dt_proj", (_MIXER, "dt_proj"), "dt_proj", directed=True),
+    _Part("scan", (_MIXER, "scan"), "scan", directed=True),
+    # The sum of the directions and its factor, where no fused op holds them.
+    _Part("mixed", (_MIXER,), "scan"),
+    _Part("out_proj", (_MIXER, "out_proj"), "out_proj"),
+)
+_OUTER_PARTS = (
+    _Part("norm_f", ("norm_f",), "norm"),
+    _Part("features", None, "pooling"),
+    _Part("head", ("head",), "head"),
+    _Part("feature_#", ("fpn#",), NECK, first=1),
+    _Part("p#", ("simfp_#",), NECK),
+    *(
+        # conv_seg makes the logits, as the head of a classifier does.
+        _Part(name, tuple(name.split(".")), "head" if name.endswith(".conv_seg") else DECODE_HEAD)
+        for name in (
+            "decode_head.lateral_convs.#", "decode_head.psp_modules.#", "decode_head.bottleneck",
+            "decode_head.fpn_convs.#", "decode_head.fpn_bottleneck", "decode_head.conv_seg",
+            "auxiliary_head.convs.#", "auxiliary_head.conv_seg",
+        )
+    ),
+)  # fmt: skip
+_PARTS = (
+    _Part("patch_embed", ("patch_embed",), "patch_embed"),
+    _Part("tokens", None, "tokens"),
+    *_BLOCK_PARTS,
+    *_OUTER_PARTS,
+)
+_DEEPEST = max(len(part.scope or ()) for part in _PARTS)
+#: Parts whose nodes stand beside the modules of a block or mixer, not in one of their own.
+_BESIDE = ("residual", "mixed")
+#: Roles of the nodes below these scopes that belong to no part.
+_SCOPE_ROLES = {
+    "patch_embed": "patch_embed",
+    "rope": "rope",
+    "head": "head",
+    "fpn#": NECK,
+    "simfp_#": NECK,
+    "decode_head": DECODE_HEAD,
+    "auxiliary_head": DECODE_HEAD,
+}
+#: Roles that precision policies name: those that exist once in a model, those of every block. What
+#: has another role, or none, is float32 always.
+MODEL_ROLES: Final = tuple(dict.fromkeys(_SCOPE_ROLES.values()))
+BLOCK_ROLES: Final = tuple(dict.fromkeys(p.role for p in _BLOCK_PARTS if p.role != "norm"))
+
+#: Module of a mixer by part, of the parts that PyTorch has for each direction.
+DIRECTED: Final = {p.name: p.scope[-1] for p in _BLOCK_PARTS if p.directed and p.scope}
+_BRANCHES = {(_MIXER, way, module) for way in DIRECTIONS for module in DIRECTED.values()}
+_STEPS = tuple(
+    (part.name, direction)
+    for part in _PARTS
+    for direction in (DIRECTIONS if part.directed else ("",))
+)
+_BY_NAME = {part.name: part for part in _PARTS}
+_IN_BLOCK = {part.scope: part for part in _BLOCK_PARTS}
+_OUTSIDE = {part.scope: part for part in _PARTS if part not in _BLOCK_PARTS}
+_BLOCK = re.compile(r"block_([0-9]{1,6})")
+_LAYER = re.compile(r"layers\.([0-9]{1,6})(?:\.(.*))?")
+_BRANCH = re.compile(rf"{_MIXER}\.({'|'.join(DIRECTED.values())})(_b)?")
+_NUMBER = re.compile(r"(?<![0-9])[0-9]{1,6}$")
 
 
 @dataclass(frozen=True, order=True)
@@ -40,47 +150,145 @@ class Place:
     @property
     def role(self) -> str:
         """The role that computes it, by the names of precision policies where they have one."""
-        family = _family(self.part)
-        if family in _NECK_PARTS:
-            return "neck"
-        if family.endswith(".conv_seg"):
-            # It makes the logits, as the head of a classifier does.
-            return "head"
-        if family.startswith(_DENSE_HEADS):
-            return "decode_head"
-        return {"mixed": "scan", "norm_f": "norm", "features": "pooling"}.get(self.part, self.part)
-
-
-BEFORE_BLOCKS = -1
-BEHIND_BLOCKS = 10_000
-_STEPS = (
-    ("patch_embed", ""),
-    ("tokens", ""),
-    ("residual", ""),
-    ("norm", ""),
-    ("in_proj", ""),
-    *((part, direction) for part in ("conv", "x_proj", "dt_proj", "scan")
-      for direction in ("fwd", "bwd")),
-    ("mixed", ""),
-    ("out_proj", ""),
-    ("norm_f", ""),
-    ("features", ""),
-    ("head", ""),
-    *((part, "") for part in ("feature", "p", *(
-        f"decode_head.{layer}"
-        for layer in ("lateral_convs", "psp_modules", "bottleneck", "fpn_convs", "fpn_bottleneck",
-                      "conv_seg")
-    ), "auxiliary_head.convs", "auxiliary_head.conv_seg")),
-)  # fmt: skip
-_NECK_PARTS = ("feature", "p")
-_DENSE_HEADS = ("decode_head", "auxiliary_head")
-
-
-def _family(part: str) -> str:
-    """The name of ``part`` without its number, as ``feature_0``, ``p2``, ``convs.1`` have."""
-    return re.sub(r"[._]?\d+$", "", part)
+        return _BY_NAME[_unnumbered(self.part)].role
 
 
 def place(block: int, part: str, direction: str = "") -> Place:
     """The place of that name, with its step filled in; ValueError when there is none."""
-    return Place(block, _STEPS.index((_family(part), direction)), part, direction)
+    return Place(block, _STEPS.index((_unnumbered(part), direction)), part, direction)
+
+
+def stream_of(block: int) -> Place:
+    """What the norm of ``block`` reads: the first block's stream is the tokens themselves."""
+    return place(BEFORE_BLOCKS, "tokens") if block == 0 else place(block, "residual")
+
+
+@dataclass(frozen=True)
+class NodeName:
+    """The name of a node, taken apart.
+
+    Attributes:
+        block: number from 0, None outside of the blocks.
+        scope: names of the modules around it, below the block and without the direction.
+        direction: ``fwd``, ``bwd``, or empty for what the directions share or hold together.
+        operator: the last piece, with its number.
+    """
+
+    block: int | None
+    scope: tuple[str, ...]
+    direction: str
+    operator: str
+
+    @property
+    def part(self) -> str:
+        """The part (``Place.part``) that it helps to compute, or empty."""
+        row = self._row
+        if row is None or not row.name.endswith("#"):
+            return "" if row is None else row.name
+        number = _NUMBER.search(self.scope[len(row.scope or ()) - 1])
+        assert number is not None
+        return row.name.removesuffix("#") + str(int(number[0]) - row.first)
+
+    @property
+    def place(self) -> Place:
+        """The place of its part; ValueError without one, or without a direction that it has."""
+        part = self.part
+        outside = BEFORE_BLOCKS if part == "patch_embed" else BEHIND_BLOCKS
+        return place(outside if self.block is None else self.block, part, self.direction)
+
+    @property
+    def role(self) -> str | None:
+        """The role of precision policies; None for what is always float32."""
+        if self.block is None and self.operator.startswith("LayerNormalization"):
+            # Feature pyramids have norms inside of their levels.
+            return None
+        role = self._scope_role if self._row is None else self._row.role
+        return role if role in MODEL_ROLES or role in BLOCK_ROLES else None
+
+    @property
+    def group(self) -> str:
+        """``block_03``, ``neck``, ``decode_head``, or ``outside``."""
+        if self.block is not None:
+            return block_scope(self.block)
+        role = self._scope_role
+        return role if role in (NECK, DECODE_HEAD) else OUTSIDE
+
+    @property
+    def mixer(self) -> tuple[str, str] | None:
+        """Starts of the names of nodes and parameters of the mixer that it is in."""
+        if self.block is None or self.scope[:1] != (_MIXER,):
+            return None
+        return f"{block_scope(self.block)}/{_MIXER}", f"layers.{self.block}.{_MIXER}"
+
+    @property
+    def _row(self) -> _Part | None:
+        table = _OUTSIDE if self.block is None else _IN_BLOCK
+        scope = tuple(map(_unnumbered, self.scope[:_DEEPEST]))
+        for length in range(len(scope), -1, -1):
+            row = table.get(scope[:length])
+            if row is not None and (row.name not in _BESIDE or length == len(self.scope)):
+                return row
+        return None
+
+    @property
+    def _scope_role(self) -> str | None:
+        inside = self.block is not None or not self.scope
+        return None if inside else _SCOPE_ROLES.get(_unnumbered(self.scope[0]))
+
+
+def parse(name: str) -> NodeName:
+    """Take the name of a node of an exported graph apart; any text has some form."""
+    *scope, operator = name.split("/")
+    numbered = _BLOCK.fullmatch(scope[0]) if scope else None
+    if numbered is None:
+        return NodeName(None, tuple(scope), "", operator)
+    inner, direction = scope[1:], ""
+    if tuple(inner[:3]) in _BRANCHES:
+        direction = inner.pop(1)
+    return NodeName(int(numbered[1]), tuple(inner), direction, operator)
+
+
+def role_of(name: str) -> tuple[str | None, int | None]:
+    """Role and block of the node called ``name``; no role for what is always float32."""
+    at = parse(name)
+    return at.role, at.block
+
+
+def block_scope(block: int) -> str:
+    """How the names of the nodes of a block begin: ``block_03``."""
+    return f"block_{block:02d}"
+
+
+def direction_of(second: bool, mirrored: bool) -> str:
+    """The direction of a mixer's first or second branch; mirrored layers exchange them."""
+    return DIRECTIONS[second != mirrored]
+
+
+def module_scope(path: str, mirrored: Callable[[int], bool]) -> str:
+    """How the names of a module's nodes begin.
+
+    Args:
+        path: of the module in the Vim, such as ``layers.3.mixer.x_proj_b``.
+        mirrored: whether the layer of that number is (``ModelConfig.mirrored``).
+
+    Returns:
+        Such as ``block_03/mixer/bwd/x_proj``; empty for the Vim itself.
+    """
+    layer = _LAYER.fullmatch(path)
+    if layer is None:
+        return path.replace(".", "/")
+    block, inner = int(layer[1]), layer[2] or ""
+    branch = _BRANCH.fullmatch(inner)
+    if branch is not None:
+        direction = direction_of(branch[2] is not None, mirrored(block))
+        inner = f"{_MIXER}.{direction}.{branch[1]}"
+    return "/".join([block_scope(block), *(inner.split(".") if inner else ())])
+
+
+def is_feature_map(output: str) -> bool:
+    """Whether an output of that name is a map of a backbone or pyramid: ``feature_0``, ``p2``."""
+    return _unnumbered(output) in ("feature_#", "p#")
+
+
+def _unnumbered(name: str) -> str:
+    return _NUMBER.sub("#", name)

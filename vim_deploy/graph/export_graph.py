@@ -10,12 +10,11 @@ import onnx
 import vim_deploy
 from vim_deploy.artifact import metadata
 from vim_deploy.graph.activations import Activations, measure_activations
-from vim_deploy.graph.names import apply_names
 from vim_deploy.graph.opset import convert_opset
 from vim_deploy.graph.passes.report import PassReport
 from vim_deploy.graph.passes.run import run_passes
 from vim_deploy.graph.precision import PrecisionReport, apply_precision
-from vim_deploy.graph.tidy import tidy
+from vim_deploy.graph.tidy import apply_names, tidy
 from vim_deploy.graph.trace import trace
 from vim_deploy.graph.verify import GraphSummary, check_graph, fused_mixers
 from vim_deploy.model.heads import DeployedModel

@@ -1,13 +1,12 @@
 """What each block of an exported graph holds: operators, types, sizes, kernel launches.
 
-Everything is read off the graph, with the batch size filled in and shapes inferred. A block is what
-is named ``block_NN/...``; of dense models neck and heads are counted by themselves, as ``neck`` and
-``decode_head``; all other nodes count as ``outside``.
+Everything is read off the graph, with the batch size filled in and shapes inferred. Names say what
+belongs to a block (``places``); of dense models neck and heads are counted by themselves, as
+``neck`` and ``decode_head``; all other nodes count as ``outside``.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass
 
@@ -17,17 +16,8 @@ from onnx import NodeProto
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.tensor_sizes import TensorSizes, tensor_sizes
 from vim_deploy.ops import contract
+from vim_deploy.places import DECODE_HEAD, NECK, OUTSIDE, parse
 
-_BLOCK = re.compile(r"(block_\d+)/.*")
-_NORM = re.compile(r"((?:block_\d+/)?norm(?:_f)?)/.*")
-_DENSE = re.compile(r"(fpn|simfp_|decode_head|auxiliary_head)(?:\d)?/.*")
-NECK, DECODE_HEAD, OUTSIDE = "neck", "decode_head", "outside"
-_DENSE_GROUPS = {
-    "fpn": NECK,
-    "simfp_": NECK,
-    "decode_head": DECODE_HEAD,
-    "auxiliary_head": DECODE_HEAD,
-}
 #: Order of the groups that are no blocks.
 _OTHERS = (NECK, DECODE_HEAD, OUTSIDE)
 
@@ -109,17 +99,10 @@ def take_inventory(model: onnx.ModelProto, batch: int) -> tuple[BlockInventory, 
     sizes = tensor_sizes(model, batch)
     groups: dict[str, list[NodeProto]] = {}
     for node in model.graph.node:
-        groups.setdefault(_group_of(node), []).append(node)
+        groups.setdefault(parse(node.name).group, []).append(node)
     names = sorted(name for name in groups if name not in _OTHERS)
     names += [name for name in _OTHERS if name in groups]
     return tuple(_block(name, groups[name], sizes) for name in names)
-
-
-def _group_of(node: NodeProto) -> str:
-    named, dense = _BLOCK.fullmatch(node.name), _DENSE.fullmatch(node.name)
-    if named is not None:
-        return named.group(1)
-    return OUTSIDE if dense is None else _DENSE_GROUPS[dense.group(1)]
 
 
 def _block(name: str, nodes: list[NodeProto], sizes: TensorSizes) -> BlockInventory:
@@ -185,10 +168,10 @@ def _joins(
     return None
 
 
-def _norm_of(node: NodeProto) -> str | None:
-    """Place of the norm that ``node`` is a part of."""
-    named = _NORM.fullmatch(node.name)
-    return named.group(1) if named else None
+def _norm_of(node: NodeProto) -> tuple[int | None, str] | None:
+    """Block and part of the norm that ``node`` is in."""
+    at = parse(node.name)
+    return (at.block, at.part) if at.part in ("norm", "norm_f") else None
 
 
 def _pointwise(nodes: list[NodeProto]) -> bool:

@@ -11,7 +11,6 @@ pooling, image preparation, softmax, and the parameters of our own ops, whose st
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Any
 import onnx
 from onnx import NodeProto, TensorProto, defs, helper
 
+from vim_deploy import places
 from vim_deploy.artifact.half_weights import (
     ELEMENT_TYPES,
     WeightRange,
@@ -40,22 +40,6 @@ TRANSPARENT = frozenset(
     {"Concat", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Slice", "Split",
      "Squeeze", "Transpose", "Unsqueeze"}
 )  # fmt: skip
-_IN_BLOCK = re.compile(r"block_(\d+)/(?:(mixer)/(?:(?:fwd|bwd)/)?)?(?:(\w+)/)?\w+")
-_MIXER_ROLES = {
-    "in_proj": "in_proj",
-    "conv1d": "conv",
-    "x_proj": "x_proj",
-    "dt_proj": "dt_proj",
-    "scan": "scan",
-    "out_proj": "out_proj",
-    # The sum of the directions and its factor, where no fused op holds them.
-    None: "scan",
-}
-_OUTSIDE = re.compile(r"(patch_embed|rope|head|fpn|simfp|decode_head|auxiliary_head)(_?\d)?/.*")
-#: Roles of the parts of dense models.
-_DENSE_ROLES = {"fpn": "neck", "simfp": "neck", "auxiliary_head": "decode_head"}
-
-
 #: Role and block of a node; no role for what is always float32.
 RoleOf = Callable[[NodeProto], tuple[str | None, int | None]]
 
@@ -84,26 +68,8 @@ class PrecisionReport:
         return dataclasses.asdict(self)
 
 
-def role_of(name: str) -> tuple[str | None, int | None]:
-    """Role and block of the node called ``name``; no role for what is always float32."""
-    inside = _IN_BLOCK.fullmatch(name)
-    if inside is not None:
-        block, mixer, part = int(inside[1]), inside[2], inside[3]
-        if mixer:
-            return _MIXER_ROLES.get(part), block
-        return ("residual" if part is None else None), block
-    outside = _OUTSIDE.fullmatch(name)
-    if "/conv_seg/" in name:
-        # It makes the logits, as the head of a classifier does.
-        return "head", None
-    # The norms of feature pyramids are float32 like all norms.
-    if outside is None or name.rpartition("/")[2].startswith("LayerNormalization"):
-        return None, None
-    return _DENSE_ROLES.get(outside[1], outside[1]), None
-
-
 def _role_by_name(node: NodeProto) -> tuple[str | None, int | None]:
-    return role_of(node.name)
+    return places.role_of(node.name)
 
 
 def require_io_precision(precision: Precision, io_precision: Precision) -> None:

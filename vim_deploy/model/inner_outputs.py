@@ -11,7 +11,15 @@ from torch import Tensor, nn
 from vim_deploy.model.dense.parts import dense_parts
 from vim_deploy.model.heads import DeployedModel
 from vim_deploy.model.vim import Block
-from vim_deploy.places import BEFORE_BLOCKS, BEHIND_BLOCKS, Place, place
+from vim_deploy.places import (
+    BEFORE_BLOCKS,
+    BEHIND_BLOCKS,
+    DIRECTED,
+    Place,
+    direction_of,
+    place,
+    stream_of,
+)
 
 
 def inner_outputs(module: DeployedModel, image: Tensor) -> dict[Place, Tensor]:
@@ -67,21 +75,17 @@ def _keep_block(
     mirrored: bool,
 ) -> None:
     mixer = block.mixer
-    # The first block's stream is the tokens themselves.
-    stream = place(BEFORE_BLOCKS, "tokens") if index == 0 else place(index, "residual")
-    keep(stream, block, lambda output: output[1])
+    keep(stream_of(index), block, lambda output: output[1])
     keep(place(index, "norm"), block.norm, lambda output: output)
     keep(place(index, "in_proj"), mixer.in_proj, lambda output: output)
     for suffix in ("", "_b"):
-        direction = "bwd" if (suffix == "_b") != mirrored else "fwd"
+        direction = direction_of(bool(suffix), mirrored)
         if suffix and not mixer.bidirectional:
             continue
-        for part, name in (("conv", "conv1d"), ("x_proj", "x_proj"), ("dt_proj", "dt_proj")):
-            # v1 shares these between the directions: they run once, in the first.
+        for part, name in DIRECTED.items():
+            # v1 shares all but the scan between the directions: they run once, in the first.
             if hasattr(mixer, f"{name}{suffix}"):
                 child = getattr(mixer, f"{name}{suffix}")
                 keep(place(index, part, direction), child, lambda output: output)
-        scan = mixer.scan_b if suffix else mixer.scan
-        keep(place(index, "scan", direction), scan, lambda output: output)
     keep_input(place(index, "mixed"), mixer.out_proj)
     keep(place(index, "out_proj"), mixer, lambda output: output)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file
 from vim_deploy.images import find_images, load_batch
 from vim_deploy.npz import opened_npz
+from vim_deploy.places import is_feature_map
 from vim_deploy.runtimes.base import Array, check_input
 from vim_deploy.specs import ExportInfo, TensorSpec
 
@@ -21,7 +21,6 @@ from vim_deploy.specs import ExportInfo, TensorSpec
 _STORED_NAMES = {"logits": ("output",), "aux_logits": ("aux_output",)}
 #: Of a segmentation network whose graph resizes the logits to the picture's size.
 _UPSAMPLED_NAMES = {**_STORED_NAMES, "logits": ("whole_output", "output")}
-_FEATURE_MAP = re.compile(r"feature_(\d+)|(p\d+)")
 #: Rows of a stored file are one input each; more than this is a data set, not a parity case.
 _MAX_ROWS = 100_000
 #: A batch and something in it.
@@ -136,7 +135,6 @@ def stored_case(path: Path, spec: TensorSpec, outputs: tuple[str, ...], head: st
 def _stored_name(output: str, head: str, keys: list[str]) -> str | None:
     names = _UPSAMPLED_NAMES if head.startswith("upsampled") else _STORED_NAMES
     others = names.get(output, ())
-    feature_map = _FEATURE_MAP.fullmatch(output)
-    if feature_map is not None:
-        others = (f"output_{feature_map[1] or feature_map[2]}",)
+    if is_feature_map(output):
+        others = (f"output_{output.removeprefix('feature_')}",)
     return next((name for name in (output, *others) if name in keys), None)

@@ -6,19 +6,20 @@ row for each pixel. A label map holds the class of each pixel itself.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from vim_deploy.places import is_feature_map
 
 Array = NDArray[Any]
 
 #: Outputs with logits (``model.head_spec``): KL is taken of them. With four axes they are those of
 #: every pixel, [B, classes, rows, columns].
 LOGITS = ("logits", "aux_logits")
-#: Outputs of floats that are no scores: pooled features, tokens, maps of backbones and pyramids.
-_NO_SCORES = re.compile(r"features|tokens|feature_\d+|p\d+")
+#: Outputs of floats that are no scores, as feature maps are none: pooled features, tokens.
+_NO_SCORES = ("features", "tokens")
 _PIXEL_AXES = 4
 _LABEL_MAP_AXES = 3
 #: Scores of which KL works on copies at once.
@@ -30,7 +31,8 @@ def class_axis(output: str, shape: tuple[int, ...]) -> int | None:
     if len(shape) == _PIXEL_AXES:
         axis = 1 if output in LOGITS else None
     else:
-        axis = None if len(shape) < 2 or _NO_SCORES.fullmatch(output) else len(shape) - 1
+        no_scores = output in _NO_SCORES or is_feature_map(output)
+        axis = None if len(shape) < 2 or no_scores else len(shape) - 1
     return None if axis is None or shape[axis] < 2 else axis
 
 

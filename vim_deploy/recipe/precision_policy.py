@@ -16,21 +16,10 @@ from typing import Any, Final
 
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.files import require_file
+from vim_deploy.places import BLOCK_ROLES, MODEL_ROLES
 from vim_deploy.untrusted import read_toml
 
 FORMAT: Final = 1
-#: Roles that exist once in a model.
-MODEL_ROLES: Final = ("patch_embed", "rope", "head", "neck", "decode_head")
-#: Roles that exist in every block.
-BLOCK_ROLES: Final = (
-    "residual",
-    "in_proj",
-    "conv",
-    "x_proj",
-    "dt_proj",
-    "scan",
-    "out_proj",
-)
 ROLES: Final = (*MODEL_ROLES, *BLOCK_ROLES)
 
 _DEFAULT = Path(__file__).with_name("default-precision.toml")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from vim_deploy.places import BEHIND_BLOCKS
 from vim_deploy.report import charts
 from vim_deploy.report.charts import Captions, Curve, Dot, DotRow, Limit, MapRow, told
 from vim_deploy.report.document import (
@@ -36,8 +37,6 @@ _LIMITS = {
 }
 #: What stands for a block in the curves: what it adds, what it hands on, and the scans inside it.
 _CURVES = ("out_proj", "residual", "scan")
-#: ``specs``: numbers from here on stand for what comes behind the blocks.
-_BEHIND_BLOCKS = 10_000
 
 
 def parity_document(value: Value) -> Document:
@@ -294,7 +293,7 @@ def block_items(blocks: Value | None, name: str) -> Iterator[Item]:
             facts.append((what, f"{blocks[key]['place']}, to {error}"))
     yield Facts(facts)
     parts = blocks["parts"]
-    inside = [part for part in parts if 0 <= part["block"] < _BEHIND_BLOCKS]
+    inside = [part for part in parts if 0 <= part["block"] < BEHIND_BLOCKS]
     if inside:
         yield _growth(inside, float(blocks["limit"]), name)
         yield _map(inside, float(blocks["limit"]), name)

@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 
 from vim_deploy.errors import OptionsContradictError, VimDeployError, WeightsOverflowError
-from vim_deploy.graph.precision import apply_precision, role_of
+from vim_deploy.graph.precision import apply_precision
 from vim_deploy.interrupts import check
 from vim_deploy.parity.bisect import (
     MOST_EVALUATIONS,
@@ -22,6 +22,7 @@ from vim_deploy.parity.bisect import (
 from vim_deploy.parity.cases import Case
 from vim_deploy.parity.metrics import Tolerance, adjusted, tolerance_for
 from vim_deploy.parity.report import compare_runners, worst_of
+from vim_deploy.places import role_of
 from vim_deploy.recipe.precision_policy import PrecisionPolicy, Rule
 from vim_deploy.runtimes.base import run_in_batches
 from vim_deploy.runtimes.onnxruntime.inner import memory_runner

@@ -12,8 +12,9 @@ from tests.support.models import tiny_config
 from tests.unit.graph.test_passes import FUSED_BLOCK, block_ops, copy_of, exported
 from vim_deploy.cli.main import run
 from vim_deploy.errors import VimDeployError
-from vim_deploy.graph.inventory import OUTSIDE, BlockInventory, Scan, take_inventory
+from vim_deploy.graph.inventory import BlockInventory, Scan, take_inventory
 from vim_deploy.graph.scan_bound import GPUS, find_gpu, predict
+from vim_deploy.places import OUTSIDE
 
 #: Of tiny_config: 4 patches and a class token; embed_dim 16, d_inner 32, d_state 4, dt_rank 1.
 TOKENS, WIDTH, INNER, STATES = 5, 16, 32, 4

@@ -13,10 +13,11 @@ from vim_deploy.artifact.half_weights import element_types, half_tensors, half_t
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.export_graph import export_graph
 from vim_deploy.graph.inventory import take_inventory
-from vim_deploy.graph.precision import PrecisionReport, apply_precision, role_of
+from vim_deploy.graph.precision import PrecisionReport, apply_precision
 from vim_deploy.graph.typed_functions import type_functions
 from vim_deploy.graph.verify import check_graph
 from vim_deploy.ops import contract
+from vim_deploy.places import role_of
 from vim_deploy.recipe.precision_policy import PrecisionPolicy, Rule, default_policy
 from vim_deploy.runtimes.onnxruntime.explicit_rounding import round_explicitly
 

@@ -9,7 +9,6 @@ Names are not trusted. They only give the new nodes theirs.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -22,8 +21,8 @@ from vim_deploy.graph.passes.editing import GraphIndex
 from vim_deploy.onnx_graph import DEFAULT_DOMAINS, attribute_int
 from vim_deploy.ops import contract
 from vim_deploy.ops.own_nodes import scan_nodes
+from vim_deploy.places import parse
 
-_PLACE = re.compile(r"(block_(\d+)/mixer)/.*")
 _Z = contract.SELECTIVE_SCAN_INPUTS.index("z")
 _SHARED = tuple(name for name in contract.SELECTIVE_SCAN_ATTRIBUTES if name != "reverse")
 
@@ -258,7 +257,7 @@ def _check_new(index: GraphIndex, mixer: Mixer) -> None:
 def _places(scans: tuple[NodeProto, NodeProto], fallback: str) -> tuple[str, str]:
     """Starts of node and initialiser names; ``fallback`` when the scans' names say nothing."""
     for scan in scans:
-        named = _PLACE.fullmatch(scan.name)
-        if named is not None:
-            return named.group(1), f"layers.{int(named.group(2))}.mixer"
+        names = parse(scan.name).mixer
+        if names is not None:
+            return names
     return fallback, fallback
