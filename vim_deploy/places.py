@@ -285,10 +285,6 @@ def module_scope(path: str, mirrored: Callable[[int], bool]) -> str:
     return "/".join([block_scope(block), *(inner.split(".") if inner else ())])
 
 
-def is_feature_map(output: str) -> bool:
-    """Whether an output of that name is a map of a backbone or pyramid: ``feature_0``, ``p2``."""
-    return _unnumbered(output) in ("feature_#", "p#")
-
 
 def _unnumbered(name: str) -> str:
     return _NUMBER.sub("#", name)

@@ -70,7 +70,8 @@ def test_inner_tensors_are_in_the_network_of_nvidias_parser(tmp_path, precision)
 )
 def test_exported_model_becomes_an_engine(tmp_path, batch, head, graph, scan_body):
     from vim_deploy.graph.export_graph import export_graph
-    from vim_deploy.model.heads import DeployedModel, parse_head
+    from vim_deploy.heads import parse_head
+    from vim_deploy.model.deployed import DeployedModel
     from vim_deploy.model.vim import VisionMamba
 
     config = ModelConfig(

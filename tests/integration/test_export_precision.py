@@ -19,7 +19,8 @@ from vim_deploy.graph.export_graph import export_graph
 from vim_deploy.graph.passes.run import run_passes
 from vim_deploy.graph.precision import apply_precision
 from vim_deploy.graph.verify import check_graph, fused_mixers
-from vim_deploy.model.heads import DeployedModel, parse_head
+from vim_deploy.heads import parse_head
+from vim_deploy.model.deployed import DeployedModel
 from vim_deploy.model.load import load_model
 from vim_deploy.model.precision import typed_twin
 from vim_deploy.ops.functions import attach_functions

@@ -15,7 +15,7 @@ import pytest
 from tests.integration.test_export_precision import loaded
 from tests.support import reference
 from vim_deploy.graph.export_graph import finish_graph, named_trace
-from vim_deploy.model.heads import DeployedModel
+from vim_deploy.model.deployed import DeployedModel
 from vim_deploy.parity.blocks import compare_parts, part_limit
 from vim_deploy.parity.metrics import Array
 from vim_deploy.places import Place

@@ -15,7 +15,8 @@ from tests.support.reference import SMALL, arrays_of
 from vim_deploy.cli.main import run
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.export_graph import finish_graph, named_trace
-from vim_deploy.model.heads import DeployedModel, parse_head
+from vim_deploy.heads import parse_head
+from vim_deploy.model.deployed import DeployedModel
 from vim_deploy.model.load import load_model
 from vim_deploy.parity.metrics import HALF_RELATIVE_L2
 from vim_deploy.recipe.precision_policy import BLOCK_ROLES, PrecisionPolicy, Rule

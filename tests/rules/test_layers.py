@@ -22,6 +22,7 @@ LAYERS = (
     ("graph",),
     ("model",),
     ("artifact",),
+    ("heads",),
     ("recipe",),
     ("plugin",),
     ("cuda", "ops"),

@@ -12,7 +12,8 @@ import onnx
 
 from tests.support.reference import Array, ReferenceCase, dense_case
 from vim_deploy.graph.export_graph import ExportedGraph, finish_graph, named_trace
-from vim_deploy.model.heads import DeployedModel, parse_head
+from vim_deploy.heads import parse_head
+from vim_deploy.model.deployed import DeployedModel
 from vim_deploy.model.load import load_model
 from vim_deploy.recipe.precision_policy import default_policy
 from vim_deploy.recipe.request import ModelRequest

@@ -10,12 +10,12 @@ precision policy are checked where they are built from (``ModelConfig``, ``Dense
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import onnx
 
+from vim_deploy import heads
 from vim_deploy.artifact.onnx_file import read_model
 from vim_deploy.codec import OnError, decode
 from vim_deploy.errors import VimDeployError
@@ -29,8 +29,6 @@ METADATA_KEY = "vim_deploy"
 
 #: A size that is free and that the file gives no name.
 _UNNAMED = "?"
-#: ``model.heads.parse_head`` and its twin for dense models say what each of them gives.
-_HEAD = re.compile(r"(logits|upsampled)(\+aux)?|labels|softmax|features|tokens|topk:0*[1-9]\d{0,8}")
 
 
 def read_export(value: Any, on_error: OnError) -> ExportInfo:  # noqa: ANN401 - a parsed file
@@ -50,8 +48,10 @@ def read_export(value: Any, on_error: OnError) -> ExportInfo:  # noqa: ANN401 - 
 def require_usable(info: ExportInfo) -> None:
     """ValueError for values of the right type that no export has."""
     check_preparation(info.image)
-    if _HEAD.fullmatch(info.head) is None:
-        raise ValueError(f"its head is {info.head!r}, which is none")
+    try:
+        heads.of_file(info)
+    except VimDeployError as error:
+        raise ValueError(f"its head is {info.head!r}, which is none") from error
     if info.opset < 1:
         raise ValueError(f"its opset is {info.opset}")
     if info.dense and info.dense.get("task") not in DENSE_TASKS:

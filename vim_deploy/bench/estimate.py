@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vim_deploy.bench.subject import ONNX_RUNTIME, PYTORCH_DEIT
+from vim_deploy.heads.base import Head
 from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.model_config import ModelConfig
 
@@ -46,7 +47,7 @@ class DenseSize:
     values: int
 
 
-def dense_size(config: ModelConfig, dense: DenseConfig, head: str) -> DenseSize:
+def dense_size(config: ModelConfig, dense: DenseConfig, head: Head) -> DenseSize:
     """Of the neck and the heads that ``head`` runs, from the shapes of their largest tensors."""
     width, maps = config.embed_dim, _map_pixels(config, dense)
     if dense.pyramid is not None:
@@ -57,14 +58,14 @@ def dense_size(config: ModelConfig, dense: DenseConfig, head: str) -> DenseSize:
     weights = 3 * 4 * width * width if dense.if_fpn else 0
     values = 2 * width * sum(maps)
     decode = dense.decode_head
-    if decode is None or head == "features":
+    if decode is None or head.kind == "features":
         return DenseSize(weights, values)
     wide, pools = decode.channels, len(decode.pool_scales)
     weights += (3 + pools) * width * wide + 9 * wide * (width + pools * wide)
     weights += 3 * 9 * wide * wide + 9 * 4 * wide * wide + wide * decode.num_classes
     # The levels side by side, themselves, and their sum behind the last convolution.
     values += _DECODER_VALUES * wide * maps[0] + decode.num_classes * maps[0]
-    if head.partition("+")[0] != "logits":
+    if head.full_size:
         height, width = config.image_hw
         values += 2 * decode.num_classes * height * width
     return DenseSize(weights, values)

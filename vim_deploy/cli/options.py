@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from vim_deploy import heads
 from vim_deploy.cli.number_types import Batch, ImageSize, Numbers, RealNumber, WholeNumber
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file
@@ -30,6 +31,10 @@ def _remember_json(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
     if value:
         ctx.ensure_object(dict)["as_json"] = True
     return value
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 json_option = click.option(
@@ -149,9 +154,9 @@ _GRAPH_OPTIONS = (
     ),
     click.option(
         "--head",
-        help="Output: logits, softmax, topk:K, features or tokens; of a segmentation model logits, "
-        "upsampled, labels or features, +aux adds the auxiliary logits.  [default: logits, or "
-        "features of a backbone]",
+        help=f"Output: {_listed(heads.usages(dense=False))}; of a segmentation model "
+        f"{_listed(heads.usages(dense=True))}, +aux adds the auxiliary logits.  "
+        "[default: logits, or features of a backbone]",
     ),
     click.option("--no-check", is_flag=True, help="Do not compare the file with PyTorch."),
 )

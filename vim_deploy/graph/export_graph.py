@@ -17,7 +17,7 @@ from vim_deploy.graph.precision import PrecisionReport, apply_precision
 from vim_deploy.graph.tidy import apply_names, tidy
 from vim_deploy.graph.trace import trace
 from vim_deploy.graph.verify import GraphSummary, check_graph, fused_mixers
-from vim_deploy.model.heads import DeployedModel
+from vim_deploy.model.deployed import DeployedModel
 from vim_deploy.ops.functions import attach_functions
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.precision_policy import PrecisionPolicy

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import vim_deploy.model.scan_op  # noqa: F401 - registers torch.ops.vim_deploy.selective_scan
 from vim_deploy import interrupts
 from vim_deploy.errors import VimDeployError
-from vim_deploy.model.heads import DeployedModel, example_input
+from vim_deploy.model.deployed import DeployedModel, example_input
 from vim_deploy.ops import contract
 from vim_deploy.ops.functions import direction_attributes
 from vim_deploy.ops.schema import selective_scan_schema

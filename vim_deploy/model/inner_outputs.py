@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vim_deploy.model.dense.parts import dense_parts
-from vim_deploy.model.heads import DeployedModel
+from vim_deploy.model.deployed import DeployedModel
 from vim_deploy.model.vim import Block
 from vim_deploy.places import (
     BEFORE_BLOCKS,

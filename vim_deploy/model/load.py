@@ -6,11 +6,12 @@ import re
 from pathlib import Path
 
 from vim_deploy.errors import VimDeployError
+from vim_deploy.heads import of_file
 from vim_deploy.model.checkpoint import Checkpoint, read_checkpoint
 from vim_deploy.model.dense.load import fill, load_dense, seeded_dense, wants_dense
 from vim_deploy.model.dense.weights import dense_weights, kind_of
+from vim_deploy.model.deployed import DeployedModel
 from vim_deploy.model.fit import config_for_image_size, load_into
-from vim_deploy.model.heads import DeployedModel, parse_head
 from vim_deploy.model.infer import infer_config
 from vim_deploy.model.loaded import LoadedModel, loaded_model
 from vim_deploy.model.network import Network, build_network
@@ -106,7 +107,7 @@ def reference_model(address: str, info: ExportInfo) -> DeployedModel:
         if checkpoint.info.sha256 != stored.sha256:
             raise _other_checkpoint(address, f"{stored.name}, sha256 {stored.sha256}")
         module = _filled(config, dense, checkpoint, *_fitted_from(info, config))
-    head = parse_head(info.head, config, dense)
+    head = of_file(info).fitted(config, dense)
     return DeployedModel(module, info.image, info.preprocess, head)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from vim_deploy.model.dense.typing import type_dense
-from vim_deploy.model.heads import DeployedModel
+from vim_deploy.model.deployed import DeployedModel
 from vim_deploy.model.rounding import round_inputs, round_outputs, store
 from vim_deploy.model.vim import Block, VisionMamba
 from vim_deploy.recipe.precision_policy import PrecisionPolicy

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vim_deploy import heads
 from vim_deploy.artifact.profiles import DEFAULT_MAX_BATCH
 from vim_deploy.errors import VimDeployError
 from vim_deploy.packaging.servable import ONNX_NAME, PLAN_NAME, Servable
@@ -24,7 +25,6 @@ from vim_deploy.ranges import (
     SERVED_THREADS,
     require_all,
 )
-from vim_deploy.scene.top_k import has_classes
 from vim_deploy.specs import TensorSpec
 
 LABELS_NAME = "labels.txt"
@@ -253,8 +253,7 @@ def _tensor(spec: TensorSpec, most: int, labels: str = "") -> dict[str, Any]:
 
 def _labels(servable: Servable, spec: TensorSpec) -> str:
     """The label file of an output whose columns are the classes."""
-    head = servable.info.head.partition(":")[0]
-    scores = has_classes(head, {spec.name: spec.shape}) and head in ("logits", "softmax")
+    scores = heads.of_file(servable.info).has_classes({spec.name: spec.shape})
     fits = len(servable.info.labels) == (spec.shape[-1] if spec.shape else None)
     return LABELS_NAME if scores and fits else ""
 

@@ -11,16 +11,13 @@ import numpy as np
 
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file
+from vim_deploy.heads import outputs_called
+from vim_deploy.heads.base import Head
 from vim_deploy.images import find_images, load_batch
 from vim_deploy.npz import opened_npz
-from vim_deploy.places import is_feature_map
 from vim_deploy.runtimes.base import Array, check_input
 from vim_deploy.specs import ExportInfo, TensorSpec
 
-#: Names under which stored files may hold an output that a graph calls otherwise.
-_STORED_NAMES = {"logits": ("output",), "aux_logits": ("aux_output",)}
-#: Of a segmentation network whose graph resizes the logits to the picture's size.
-_UPSAMPLED_NAMES = {**_STORED_NAMES, "logits": ("whole_output", "output")}
 #: Rows of a stored file are one input each; more than this is a data set, not a parity case.
 _MAX_ROWS = 100_000
 #: A batch and something in it.
@@ -80,7 +77,9 @@ def image_case(path: Path, info: ExportInfo, limit: int) -> Case:
     return Case(f"images ({path.name})", load_batch(files, info.image, info.preprocess))
 
 
-def stored_case(path: Path, spec: TensorSpec, outputs: tuple[str, ...], head: str = "") -> Case:
+def stored_case(
+    path: Path, spec: TensorSpec, outputs: tuple[str, ...], head: Head | None = None
+) -> Case:
     """An .npz with the input under the graph's input name and outputs under theirs.
 
     Logits may also be stored as ``output``, those of the picture's size as ``whole_output``, those
@@ -91,7 +90,7 @@ def stored_case(path: Path, spec: TensorSpec, outputs: tuple[str, ...], head: st
         path: of the file.
         spec: the graph's input.
         outputs: names of the graph's outputs.
-        head: of the graph (``specs.ExportInfo.head``), where it is known.
+        head: of the graph, where it is known.
 
     Raises:
         VimDeployError: VIM-401, VIM-414 (not an .npz, no matching input or output), VIM-415.
@@ -132,9 +131,7 @@ def stored_case(path: Path, spec: TensorSpec, outputs: tuple[str, ...], head: st
     return Case(f"stored ({path.name})", images, stored)
 
 
-def _stored_name(output: str, head: str, keys: list[str]) -> str | None:
-    names = _UPSAMPLED_NAMES if head.startswith("upsampled") else _STORED_NAMES
-    others = names.get(output, ())
-    if is_feature_map(output):
-        others = (f"output_{output.removeprefix('feature_')}",)
+def _stored_name(output: str, head: Head | None, keys: list[str]) -> str | None:
+    known, match = next(outputs_called(output, head), (None, None))
+    others = [match.expand(name) for name in known.stored_as] if known and match else []
     return next((name for name in (output, *others) if name in keys), None)

@@ -11,27 +11,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vim_deploy.places import is_feature_map
+from vim_deploy.heads import outputs_called
 
 Array = NDArray[Any]
 
-#: Outputs with logits (``model.head_spec``): KL is taken of them. With four axes they are those of
-#: every pixel, [B, classes, rows, columns].
-LOGITS = ("logits", "aux_logits")
-#: Outputs of floats that are no scores, as feature maps are none: pooled features, tokens.
-_NO_SCORES = ("features", "tokens")
 _PIXEL_AXES = 4
 _LABEL_MAP_AXES = 3
 #: Scores of which KL works on copies at once.
 _KL_SCORES = 1 << 22
 
 
+def is_logits(output: str) -> bool:
+    """Whether an output has logits: KL is taken of them.
+
+    With four axes they are those of every pixel, [B, classes, rows, columns].
+    """
+    return any(known.holds == "logits" for known, _ in outputs_called(output))
+
+
 def class_axis(output: str, shape: tuple[int, ...]) -> int | None:
     """Axis of ``output`` that holds the classes; None where there are none to compare."""
     if len(shape) == _PIXEL_AXES:
-        axis = 1 if output in LOGITS else None
+        axis = 1 if is_logits(output) else None
     else:
-        no_scores = output in _NO_SCORES or is_feature_map(output)
+        known, _ = next(outputs_called(output), (None, None))
+        no_scores = known is not None and known.holds == "values"
         axis = None if len(shape) < 2 or no_scores else len(shape) - 1
     return None if axis is None or shape[axis] < 2 else axis
 

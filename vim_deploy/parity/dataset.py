@@ -16,6 +16,7 @@ import numpy as np
 
 from vim_deploy.errors import InputNotFoundError, UnreadableImageError, VimDeployError
 from vim_deploy.files import require_file
+from vim_deploy.heads import of_file
 from vim_deploy.images import batch_from_crops, crop_from_file, find_images
 from vim_deploy.npz import opened_npz
 from vim_deploy.recipe.model_config import ModelConfig
@@ -158,7 +159,7 @@ def open_dataset(
 def _class_count(info: ExportInfo) -> int:
     """Classes of the model; VIM-419 when it has none."""
     count = ModelConfig.from_dict(info.model_config).num_classes
-    if count == 0 or info.head == "features":
+    if count == 0 or of_file(info).kind != "classes":
         raise VimDeployError(
             "VIM-419",
             "the model gives no class scores, so it has no accuracy",

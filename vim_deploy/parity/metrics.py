@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vim_deploy.parity.classes import (
-    LOGITS,
     class_axis,
     is_label_map,
+    is_logits,
     is_per_pixel,
     mean_iou,
 )
@@ -215,7 +215,7 @@ def compare(output: str, reference: Array, candidate: Array, tolerance: Toleranc
     if not (is_finite(candidate) and is_finite(reference)):
         return _not_numbers(output, reference, candidate)
     found = Distances(
-        class_axis(output, reference.shape), output in LOGITS, tolerance.atol, tolerance.rtol
+        class_axis(output, reference.shape), is_logits(output), tolerance.atol, tolerance.rtol
     )
     for rows in chunks(reference):
         found.add(reference[rows], candidate[rows])

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vim_deploy.errors import VimDeployError
+from vim_deploy.heads import of_file
+from vim_deploy.heads.base import Head
 from vim_deploy.images import batch_from_crops
 from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.runtimes.base import Array, Runner, run_padded
@@ -30,15 +32,8 @@ from vim_deploy.scene.windows import (
 )
 from vim_deploy.specs import ExportInfo, ImagePreparation, PreprocessMode
 
-#: Heads that give something for every pixel; behind them may stand ``+aux``.
-PIXEL_HEADS = ("logits", "upsampled", "labels")
 #: [height, width, channels]: uint8 pixels, or float32 values that are normalised already.
 Picture = Array
-
-
-def head_kind(head: str) -> str:
-    """A head without ``+aux``."""
-    return head.partition("+")[0]
 
 
 @dataclass(frozen=True)
@@ -46,13 +41,13 @@ class SceneModel:
     """What a segmentation artifact says about its input and output.
 
     Attributes:
-        head: ``logits``, ``upsampled`` or ``labels``.
+        head: gives something for every pixel.
         classes: of the decode head.
         patch: height and width of a patch in pixels.
         image, preprocess: how windows become the input.
     """
 
-    head: str
+    head: Head
     classes: int
     patch: tuple[int, int]
     image: ImagePreparation
@@ -72,7 +67,7 @@ class SceneModel:
                 why="its pixels are told by a threshold, which the file does not hold",
                 fix="run it with vim_deploy.runtimes.onnxruntime.runner.OrtRunner and apply yours",
             )
-        return cls(head_kind(info.head), dense.num_classes, patch, info.image, info.preprocess)
+        return cls(of_file(info), dense.num_classes, patch, info.image, info.preprocess)
 
     @property
     def label_type(self) -> type[np.unsignedinteger]:
@@ -112,7 +107,7 @@ class Scene:
         self._mean: WindowMean | None = None
         self._rows: LabelRows | None = None
         self._labels: Array | None = None
-        if model.head == "labels":
+        if model.head.kind == "label map":
             _require_one_window(self.layout, settings)
         else:
             require_band(self.layout, model.classes, settings)
@@ -156,7 +151,7 @@ class Scene:
                 self.failure = error
 
     def _take(self, window: tuple[int, int], output: Array) -> None:
-        if self._model.head == "labels":
+        if self._model.head.kind == "label map":
             height, width = self.layout.run
             _require_classes(output, self._model.classes)
             labels = output[:height, :width].astype(self._model.label_type)
@@ -214,15 +209,14 @@ def _run_queue(
 ) -> Iterator[Scene]:
     cuts = [scene.cut(window) for scene, window in queue]
     outputs = run_padded(runner, window_batch(cuts, model.image, model.preprocess))
-    name = "labels" if model.head == "labels" else "logits"
-    values = outputs.get(name)
-    dimensions = 3 if model.head == "labels" else 4
-    if values is None or values.ndim != dimensions or not _fits(values, model):
+    wanted = model.head.gives[0]
+    values = outputs.get(wanted.name)
+    if values is None or values.ndim != len(wanted.axes) or not _fits(values, model):
         found = {key: list(value.shape) for key, value in outputs.items()}
         raise VimDeployError(
             "VIM-415",
-            f"the artifact does not give what its head {model.head} says",
-            why=f"outputs: {found}; expected {name} of {model.classes} classes",
+            f"the artifact does not give what its head {model.head.name} says",
+            why=f"outputs: {found}; expected {wanted.name} of {model.classes} classes",
             fix="export the model again",
         )
     for (scene, window), value in zip(queue, values, strict=True):
@@ -233,10 +227,10 @@ def _run_queue(
 
 def _fits(values: Array, model: SceneModel) -> bool:
     size = (model.image.height, model.image.width)
-    if model.head == "labels":
+    if model.head.kind == "label map":
         return bool(values.shape[1:] == size)
     return bool(values.shape[1] == model.classes) and (
-        model.head == "logits" or bool(values.shape[2:] == size)
+        not model.head.full_size or bool(values.shape[2:] == size)
     )
 
 

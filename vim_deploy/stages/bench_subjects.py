@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from vim_deploy import heads
 from vim_deploy.artifact import metadata
 from vim_deploy.artifact.engine_file import ENGINE_SUFFIXES, is_engine, read_header
 from vim_deploy.artifact.marked_tensors import refuse_diagnosis
@@ -307,7 +308,7 @@ def _config(info: ExportInfo) -> ModelConfig:
 def _estimate(info: ExportInfo, batch: int, runner: str) -> int:
     behind = None
     if info.dense:
-        behind = dense_size(_config(info), DenseConfig.from_dict(info.dense), info.head)
+        behind = dense_size(_config(info), DenseConfig.from_dict(info.dense), heads.of_file(info))
     return vim_bytes(_config(info), batch, runner, behind)
 
 

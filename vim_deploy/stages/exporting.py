@@ -24,6 +24,7 @@ from vim_deploy.graph.activations import Activations
 from vim_deploy.graph.passes.report import PassReport
 from vim_deploy.graph.precision import PrecisionReport, require_io_precision
 from vim_deploy.graph.verify import GraphSummary, summarize
+from vim_deploy.heads import parse_head
 from vim_deploy.log import get_logger
 from vim_deploy.parity.cases import random_case
 from vim_deploy.parity.metrics import Tolerance, tolerance_for
@@ -39,7 +40,7 @@ from vim_deploy.specs import ExportInfo, GraphForm, Precision, ScanBody
 if TYPE_CHECKING:
     import onnx
 
-    from vim_deploy.model.heads import DeployedModel
+    from vim_deploy.model.deployed import DeployedModel
     from vim_deploy.model.loaded import LoadedModel
 
 _log = get_logger(__name__)
@@ -187,13 +188,11 @@ def require_torch() -> None:
 def _export_loaded(
     loaded: LoadedModel, path: Path, options: ExportOptions, started: float
 ) -> ExportResult:
-    from vim_deploy.model.heads import DeployedModel, default_head, parse_head
+    from vim_deploy.model.deployed import DeployedModel
 
     network = loaded.module
-    if options.head is None:
-        options = replace(options, head=default_head(network.dense))
-    assert options.head is not None
     head = parse_head(options.head, network.config, network.dense)
+    options = replace(options, head=head.text)
     module = DeployedModel(network, loaded.image, options.preprocess, head)
     info = export_info(loaded, options, module.preprocess)
     if not options.force:

@@ -11,13 +11,13 @@ import numpy as np
 
 from vim_deploy.errors import PictureWindowError, UnreadableImageError, VimDeployError
 from vim_deploy.files import atomic_output, single_writer
+from vim_deploy.heads import of_file
 from vim_deploy.images import Pixels, batch_from_crops, crop_from_file, picture_from_file
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.runtimes.base import Array, run_padded
 from vim_deploy.runtimes.finite import finite_rows, not_finite, unfit
 from vim_deploy.scene.resize import resized_pixels
-from vim_deploy.scene.segment import PIXEL_HEADS, head_kind
-from vim_deploy.scene.top_k import has_classes, top_predictions
+from vim_deploy.scene.top_k import top_predictions
 from vim_deploy.scene.windows import require_patch
 from vim_deploy.specs import ExportInfo, ImagePreparation
 from vim_deploy.stages.opening import Opened, opened, require_info
@@ -80,7 +80,8 @@ def _run_opened(
     batch: int,
     artifact: str,
 ) -> RunResult:
-    if info.dense and head_kind(info.head) in PIXEL_HEADS:
+    head = of_file(info)
+    if head.kind in ("pixel scores", "label map"):
         return segment(found, info, files, options, batch, artifact)
     reader: Reader = crop_from_file
     if info.dense:
@@ -151,15 +152,15 @@ class _Job:
             return None
 
     def _take(self, names: list[str], outputs: dict[str, Array]) -> None:
-        head, options = self._info.head, self._options
+        head, options = of_file(self._info), self._options
         names, outputs = self._judged(names, outputs)
         if not names:
             return
         shapes = {name: value.shape for name, value in outputs.items()}
-        if has_classes(head, shapes):
+        if head.has_classes(shapes):
             tops = top_predictions(head, outputs, self._info.labels, options.top)
         else:
-            _require_output(head, shapes, options)
+            _require_output(head.text, shapes, options)
             tops = [()] * len(names)
         self._good += [ImageResult(*pair) for pair in zip(names, tops, strict=True)]
         if options.output is not None:

@@ -184,7 +184,7 @@ class _SceneJob:
     def result(self, artifact: str) -> SegmentationResult:
         """What came out."""
         written = self._options.output if self._good else None
-        coarse = (_BORDERS,) if self._coarse and self._model.head == "labels" else ()
+        coarse = (_BORDERS,) if self._coarse and self._model.head.kind == "label map" else ()
         return SegmentationResult(
             artifact=artifact,
             runtime=self._found.runner.name,

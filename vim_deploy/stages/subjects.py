@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from vim_deploy.artifact.engine_file import ENGINE_SUFFIXES
 from vim_deploy.errors import VimDeployError
+from vim_deploy.heads import parse_head
 from vim_deploy.recipe.precision_policy import default_policy, load_policy
 from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.recipe.schema import Tolerances
@@ -18,7 +19,7 @@ from vim_deploy.stages.exporting import ExportOptions, export_info, require_torc
 from vim_deploy.stages.opening import Opened, RunnerOptions, opened
 
 if TYPE_CHECKING:
-    from vim_deploy.model.heads import DeployedModel
+    from vim_deploy.model.deployed import DeployedModel
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def open_subject(
 
 
 def _from_checkpoint(source: str, options: SubjectOptions) -> Subject:
-    from vim_deploy.model.heads import DeployedModel, default_head, parse_head
+    from vim_deploy.model.deployed import DeployedModel
     from vim_deploy.model.load import load_model
 
     if options.precision_policy is not None and options.precision in (None, "fp32"):
@@ -114,13 +115,12 @@ def _from_checkpoint(source: str, options: SubjectOptions) -> Subject:
         )
     loaded = load_model(replace(options.request, source=source))
     network = loaded.module
-    kind = default_head(network.dense)
-    head = parse_head(kind, network.config, network.dense)
+    head = parse_head(None, network.config, network.dense)
     module = DeployedModel(network, loaded.image, "none", head)
     chosen = ExportOptions(
         precision=options.precision or "fp32",
         precision_policy=options.precision_policy,
-        head=kind,
+        head=head.text,
     )
     info = export_info(loaded, chosen, module.preprocess)
     return Subject(loaded.stem, module, info, None, loaded.tolerances)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vim_deploy import heads
 from vim_deploy.artifact.engine_file import ENGINE_SUFFIXES
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import sight
@@ -167,7 +168,7 @@ def open_reference(
             fix="--against CHECKPOINT, or leave out --twin",
         )
     if path.suffix == ".npz":
-        head = candidate.info.head if candidate.info else ""
+        head = heads.of_file(candidate.info) if candidate.info else None
         yield None, [stored_case(path, runner.input, runner.outputs, head)]
     elif path.suffix in files:
         with opened(path) as reference:

@@ -15,7 +15,7 @@ from tests.support.reference import REPOSITORY
 from vim_deploy.artifact import metadata
 from vim_deploy.cli.main import run
 from vim_deploy.errors import VimDeployError
-from vim_deploy.scene.top_k import has_classes
+from vim_deploy.heads import find
 
 PICTURES = str(REPOSITORY / "tests" / "data" / "digits")
 
@@ -93,9 +93,9 @@ def test_what_no_export_writes(tmp_path: Path, text: str, why: str) -> None:
 
 def test_a_head_without_its_outputs_gives_no_classes() -> None:
     shapes = {"probabilities": (3, 2), "classes": (3, 2)}
-    assert has_classes("topk:2", shapes)
-    assert not has_classes("topk:2", {"probabilities": (3, 2)})
-    assert not has_classes("logits", shapes)
+    assert find("topk:2", dense=False).has_classes(shapes)
+    assert not find("topk:2", dense=False).has_classes({"probabilities": (3, 2)})
+    assert not find("logits", dense=False).has_classes(shapes)
 
 
 @pytest.mark.parametrize("command", [["inspect"], ["run"], ["package"]])

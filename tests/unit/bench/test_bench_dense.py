@@ -10,6 +10,7 @@ from tests.support.reference import SMALL
 from vim_deploy.bench.estimate import dense_size, vim_bytes
 from vim_deploy.bench.subject import ONNX_RUNTIME, PYTORCH
 from vim_deploy.errors import VimDeployError
+from vim_deploy.heads import find
 from vim_deploy.recipe.catalog import find_recipe
 from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.stages.benchmarking import BenchOptions, benchmark
@@ -33,7 +34,7 @@ def test_estimates(recipe: str, head: str, side: int, runner: str, peak: int) ->
     found = find_recipe(recipe)
     assert found.dense is not None
     config = found.model_config.replace(img_size=side)
-    behind = dense_size(config, found.dense, head)
+    behind = dense_size(config, found.dense, find(head, dense=True))
     assert 0.9 < vim_bytes(config, 1, runner, behind) / 1e6 / peak < 1.3
 
 
@@ -41,10 +42,13 @@ def test_what_the_head_gives_decides() -> None:
     found = find_recipe("upernet-vim-tiny")
     assert found.dense is not None
     heads = ("features", "logits", "upsampled+aux")
-    sizes = [dense_size(found.model_config, found.dense, head) for head in heads]
+    sizes = [dense_size(found.model_config, found.dense, find(head, dense=True)) for head in heads]
     assert sizes[0].values < sizes[1].values < sizes[2].values
     assert sizes[0].weights < sizes[1].weights == sizes[2].weights
-    assert dense_size(found.model_config, found.dense, "labels").values == sizes[2].values
+    assert (
+        dense_size(found.model_config, found.dense, find("labels", dense=True)).values
+        == sizes[2].values
+    )
 
 
 @pytest.fixture(scope="module")

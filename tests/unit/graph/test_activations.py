@@ -15,7 +15,8 @@ from tests.support.models import perturbed, tiny_config
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.activations import measure_activations, peak_of_live
 from vim_deploy.graph.export_graph import ExportedGraph, export_graph
-from vim_deploy.model.heads import DeployedModel, parse_head
+from vim_deploy.heads import parse_head
+from vim_deploy.model.deployed import DeployedModel
 from vim_deploy.model.vim import VisionMamba
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.specs import CheckpointInfo, ExportInfo, ImagePreparation

@@ -19,7 +19,8 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.export_graph import export_graph
 from vim_deploy.graph.opset import OPSETS, convert_opset
 from vim_deploy.graph.verify import GraphSummary, check_graph
-from vim_deploy.model.heads import DeployedModel, parse_head
+from vim_deploy.heads import parse_head
+from vim_deploy.model.deployed import DeployedModel
 from vim_deploy.model.vim import VisionMamba, seed_weights
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.runtimes.torch.runner import TorchRunner

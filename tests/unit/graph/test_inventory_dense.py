@@ -5,7 +5,8 @@ from __future__ import annotations
 from tests.support.reference import SMALL
 from vim_deploy.graph.export_graph import named_trace
 from vim_deploy.graph.inventory import BlockInventory, take_inventory
-from vim_deploy.model.heads import DeployedModel, parse_head
+from vim_deploy.heads import parse_head
+from vim_deploy.model.deployed import DeployedModel
 from vim_deploy.model.load import load_model
 from vim_deploy.ops.functions import attach_functions
 from vim_deploy.recipe.request import ModelRequest

@@ -21,7 +21,7 @@ from vim_deploy.graph.export_graph import ExportedGraph, export_graph
 from vim_deploy.graph.opset import OPSETS
 from vim_deploy.graph.passes.run import PASSES, run_passes
 from vim_deploy.graph.verify import summarize
-from vim_deploy.model.heads import DeployedModel
+from vim_deploy.model.deployed import DeployedModel
 from vim_deploy.model.vim import VisionMamba, seed_weights
 from vim_deploy.ops.functions import attach_functions
 from vim_deploy.recipe.model_config import ModelConfig

@@ -17,7 +17,7 @@ from vim_deploy.graph.export_graph import ExportedGraph, export_graph
 from vim_deploy.graph.inventory import take_inventory
 from vim_deploy.graph.opset import OPSETS
 from vim_deploy.graph.verify import check_graph, summarize
-from vim_deploy.model.heads import DeployedModel
+from vim_deploy.model.deployed import DeployedModel
 from vim_deploy.ops.functions import attach_functions
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.runtimes.torch.runner import TorchRunner

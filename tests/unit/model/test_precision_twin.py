@@ -8,7 +8,7 @@ import torch
 
 from tests.support.models import tiny_config
 from tests.unit.graph.test_export_graph import deployed
-from vim_deploy.model.heads import DeployedModel
+from vim_deploy.model.deployed import DeployedModel
 from vim_deploy.model.precision import typed_twin
 from vim_deploy.recipe.precision_policy import PrecisionPolicy, Rule, default_policy
 

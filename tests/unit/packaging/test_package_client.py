@@ -18,6 +18,7 @@ import pytest
 from tests.support.engines import EXPORT
 from tests.support.packages import SERVED, classifier, names_of
 from vim_deploy.errors import VimDeployError
+from vim_deploy.heads import find
 from vim_deploy.images import load_batch
 from vim_deploy.packaging.manifest import read_manifest
 from vim_deploy.scene.top_k import top_predictions
@@ -62,7 +63,7 @@ def test_the_best_classes_are_those_of_vim_deploy(client: SimpleNamespace, head:
     if head.startswith("topk"):
         outputs["classes"] = np.array([[3, 1, 0, 2]] * 3)
     labels = ["a", "b", "c"]
-    wanted = top_predictions(head, outputs, labels, 2)
+    wanted = top_predictions(find(head, dense=False), outputs, labels, 2)
     for row in range(3):
         found = client.best(outputs, row, {"head": head, "labels": labels}, 2)
         assert [(i, label) for i, label, _ in found] == [(p.index, p.label) for p in wanted[row]]

@@ -25,7 +25,8 @@ def exported() -> dict[str, onnx.ModelProto]:
     """A two-layer model in its base and its fused form, with local functions."""
     torch = pytest.importorskip("torch", reason="not checked here: torch is not installed")
     from vim_deploy.graph.export_graph import export_graph
-    from vim_deploy.model.heads import DeployedModel, parse_head
+    from vim_deploy.heads import parse_head
+    from vim_deploy.model.deployed import DeployedModel
     from vim_deploy.model.vim import VisionMamba
     from vim_deploy.recipe.model_config import ModelConfig
     from vim_deploy.specs import CheckpointInfo, ExportInfo, ImagePreparation

@@ -18,6 +18,7 @@ from tests.support.scenes import (
     sliding_by_definition,
 )
 from vim_deploy.errors import VimDeployError
+from vim_deploy.heads import find
 from vim_deploy.images import batch_from_crops
 from vim_deploy.parity.metrics import HALF_RELATIVE_L2
 from vim_deploy.recipe.dense_config import DenseConfig
@@ -33,7 +34,7 @@ PATCH = (4, 4)
 
 def model(head: str = "logits", classes: int = 5, **values) -> SceneModel:
     given = {"patch": PATCH, "image": IMAGE, "preprocess": "none", **values}
-    return SceneModel(head=head, classes=classes, **given)
+    return SceneModel(head=find(head, dense=True), classes=classes, **given)
 
 
 def slide(stride=(11, 11), **values) -> SceneSettings:

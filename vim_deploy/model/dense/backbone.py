@@ -77,6 +77,10 @@ class SegmentationBackbone(DenseBackbone):
 
     def forward(self, image: Tensor) -> list[Tensor]:  # type: ignore[override]
         """The feature maps, finest first."""
+        return self.feature_maps(image)
+
+    def feature_maps(self, image: Tensor) -> list[Tensor]:
+        """What ``forward`` gives."""
         maps = self.block_maps(image)
         if not self.dense.if_fpn:
             return maps

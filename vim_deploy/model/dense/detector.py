@@ -65,6 +65,10 @@ class DetectionBackbone(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """The feature maps, finest first."""
+        return self.feature_maps(image)
+
+    def feature_maps(self, image: Tensor) -> list[Tensor]:
+        """What ``forward`` gives."""
         (features,) = self.net.block_maps(image)
         maps = [level(features) for level in self.levels]
         if self.top_block:

@@ -92,6 +92,14 @@ class Segmentor(nn.Module):
         """The Vim itself."""
         return self.backbone
 
+    def feature_maps(self, image: Tensor) -> list[Tensor]:
+        """The maps that both heads read, finest first."""
+        return self.backbone(image)  # type: ignore[no-any-return]
+
+    def upsampled(self, logits: Tensor) -> Tensor:
+        """Logits at the input's size."""
+        return resized(logits, self.config.image_hw)
+
     def forward(self, image: Tensor) -> Tensor:
         """Logits of the decode head."""
         logits: Tensor = self.decode_head(self.backbone(image))

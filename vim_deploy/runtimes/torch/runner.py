@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vim_deploy.model import scan_op
-from vim_deploy.model.heads import DeployedModel, example_input
+from vim_deploy.model.deployed import DeployedModel, example_input
 from vim_deploy.model.inner_outputs import inner_outputs
 from vim_deploy.places import Place
 from vim_deploy.plugin.kernels import ScanLibrary, selective_scan_params
