@@ -285,6 +285,5 @@ def module_scope(path: str, mirrored: Callable[[int], bool]) -> str:
     return "/".join([block_scope(block), *(inner.split(".") if inner else ())])
 
 
-
 def _unnumbered(name: str) -> str:
     return _NUMBER.sub("#", name)
