@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vim_deploy.packaging.repository import ServingOptions
     from vim_deploy.parity.metrics import Tolerance
     from vim_deploy.recipe.request import ModelRequest
-    from vim_deploy.runtimes.tensorrt.options import TrtOptions
+    from vim_deploy.runtimes.building.request import TrtOptions
     from vim_deploy.stages import (
         benchmark,
         bisect_precision,
@@ -91,7 +91,7 @@ _HOMES = {
     "SubjectOptions": "vim_deploy.stages.subjects",
     "ServingOptions": "vim_deploy.packaging.repository",
     "Tolerance": "vim_deploy.parity.metrics",
-    "TrtOptions": "vim_deploy.runtimes.tensorrt.options",
+    "TrtOptions": "vim_deploy.runtimes.building.request",
     "VerifyOptions": "vim_deploy.stages.verifying",
     "VimDeployError": "vim_deploy.errors",
     "benchmark": "vim_deploy.stages",

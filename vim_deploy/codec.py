@@ -14,7 +14,7 @@ import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -137,7 +137,7 @@ def decode(
     except (_OtherKindError, RecursionError) as error:
         raise on_error(str(error)) from error
     try:
-        return msgspec.convert(unfolded, record)
+        return msgspec.convert(unfolded, record, dec_hook=_path)
     except (msgspec.ValidationError, RecursionError) as error:
         raise on_error(str(error)) from error
     except VimDeployError as error:
@@ -146,6 +146,13 @@ def decode(
         raise on_error(f"{error.message}: {error.why}" if error.why else error.message) from error
     except (ValueError, TypeError, KeyError) as error:
         raise on_error(f"{type(error).__name__}: {error}") from error
+
+
+def _path(kind: type, value: Any) -> Any:  # noqa: ANN401
+    """The one type of our records that msgspec does not know."""
+    if kind is not Path or not isinstance(value, str):
+        raise TypeError(f"{kind.__name__} expected")
+    return Path(value)
 
 
 class _OtherKindError(Exception):

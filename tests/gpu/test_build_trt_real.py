@@ -10,15 +10,15 @@ import pytest
 from onnx import numpy_helper
 
 from tests.support import tiny_onnx
+from tests.support.builds import build_engine_trt
 from tests.support.trt_builds import half_scan_blocks, save
 from vim_deploy.artifact.engine_file import read_header
 from vim_deploy.artifact.profiles import ProfileOptions
 from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.errors import VimDeployError
+from vim_deploy.runtimes.building.request import TrtOptions
 from vim_deploy.runtimes.tensorrt import capability as trt
-from vim_deploy.runtimes.tensorrt.build import build_engine_trt
-from vim_deploy.runtimes.tensorrt.options import TrtOptions
-from vim_deploy.runtimes.tensorrt.plugin_choice import choose_plugin
+from vim_deploy.runtimes.tensorrt.plugins import choose_plugin
 from vim_deploy.runtimes.tensorrt.refit import refit_engine
 from vim_deploy.stages.inspecting import inspect
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.builds import build_engine_trt
 from vim_deploy.artifact.profiles import ProfileOptions
 from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.cuda import runtime as cudart
 from vim_deploy.errors import VimDeployError
 from vim_deploy.runtimes.tensorrt import capability as trt
-from vim_deploy.runtimes.tensorrt.build import build_engine_trt
-from vim_deploy.runtimes.tensorrt.plugin_choice import choose_plugin
+from vim_deploy.runtimes.tensorrt.plugins import choose_plugin
 from vim_deploy.stages import check_package, package
 from vim_deploy.stages.packaging import PackageOptions
 

@@ -14,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tests.support import tiny_onnx
+from tests.support.builds import build_engine_rtx, job_for
 from vim_deploy.artifact.engine_file import read_header
 from vim_deploy.artifact.profiles import ProfileOptions
 from vim_deploy.artifact.record import read_record
@@ -21,7 +22,7 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.files import sha256_of
 from vim_deploy.runtimes.building import process as build_process
 from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
-from vim_deploy.runtimes.tensorrt_rtx.build import build_engine_rtx
+from vim_deploy.runtimes.tensorrt_rtx.build import BUILDER
 from vim_deploy.stages.inspecting import inspect
 
 pytestmark = [
@@ -75,7 +76,7 @@ def workers() -> set[int]:
             parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
         except (OSError, ValueError):
             continue
-        worker = build_process.WORKER_MODULES["tensorrt-rtx"].encode()
+        worker = BUILDER.worker.encode()
         if worker in command and parent == os.getpid():
             found.add(int(entry.name))
     return found
@@ -173,16 +174,13 @@ def test_a_type_that_the_parser_would_change_is_refused(tmp_path):
 def test_the_worker_itself_refuses_what_parses_to_nothing(tmp_path, content):
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
-    job = {
-        "runtime": "tensorrt-rtx",
-        "model": str(path),
-        "output": str(tmp_path / "out"),
-        "inputs": {},
-        "outputs": {},
-        "profiles": [],
-        "compute_capabilities": [],
-        "debug_tensors": [],
-    }
+    job = job_for(
+        worker=BUILDER.worker,
+        model=path,
+        output=tmp_path / "out.plan",
+        inputs={"image": "float32"},
+        outputs={"logits": "float32"},
+    )
     with pytest.raises(VimDeployError) as caught:
         build_process.run_worker(job)
     assert caught.value.code == "VIM-602"
@@ -209,7 +207,7 @@ def test_ctrl_c_keeps_the_engine_that_was_there(slow_model, tmp_path, tmp_path_f
     old = build_engine_rtx(small, tmp_path / "m.plan")
     script = (
         "import sys\nfrom pathlib import Path\n"
-        "from vim_deploy.runtimes.tensorrt_rtx.build import build_engine_rtx\n"
+        "from tests.support.builds import build_engine_rtx\n"
         "def show(progress):\n"
         "    print(progress.phase, flush=True)\n"
         "try:\n"
@@ -261,7 +259,7 @@ def test_a_plan_that_does_not_fit_the_disk(model, tmp_path, monkeypatch):
     limited = (
         "import resource, runpy\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))\n"
-        f"runpy.run_module({build_process.WORKER_MODULES['tensorrt-rtx']!r}, run_name='__main__')\n"
+        f"runpy.run_module({BUILDER.worker!r}, run_name='__main__')\n"
     )
     monkeypatch.setattr(build_process, "worker_command", lambda _: [sys.executable, "-c", limited])
     error = error_of(model, tmp_path / "m.plan")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import onnx
 import pytest
 
+from tests.support.builds import build_engine_rtx
 from vim_deploy.artifact.marked_tensors import DEBUG, OUTPUT
 from vim_deploy.artifact.profiles import ProfileOptions
 from vim_deploy.artifact.record import read_record
 from vim_deploy.errors import VimDeployError
 from vim_deploy.recipe.model_config import ModelConfig
+from vim_deploy.runtimes.building.request import TrtOptions
 from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
-from vim_deploy.runtimes.tensorrt_rtx.build import build_engine_rtx
 from vim_deploy.specs import CheckpointInfo, ExportInfo, ImagePreparation
 from vim_deploy.stages.inspecting import inspect
 
@@ -40,7 +41,7 @@ def test_inner_tensors_are_in_the_network_of_nvidias_parser(tmp_path, precision)
     plan = tmp_path / "m.plan"
     options = ProfileOptions(max_batch=4)
     record = build_engine_rtx(
-        model, plan, profiles=options, precision=precision, inner_tensors=True
+        model, plan, profiles=options, precision=precision, options=TrtOptions(inner_tensors=True)
     )
     assert read_record(plan) == record
     assert record.precision == precision
@@ -52,7 +53,7 @@ def test_inner_tensors_are_in_the_network_of_nvidias_parser(tmp_path, precision)
         item.name for item in record.inner_tensors if item.how == OUTPUT
     }
     assert build_engine_rtx(
-        model, plan, profiles=options, precision=precision, inner_tensors=True
+        model, plan, profiles=options, precision=precision, options=TrtOptions(inner_tensors=True)
     ).up_to_date
     with pytest.raises(VimDeployError, match="VIM-204"):
         build_engine_rtx(model, plan, profiles=options, precision=precision)

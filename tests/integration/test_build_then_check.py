@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.support import tiny_onnx
+from tests.support.builds import build_engine_trt
 from tests.support.trt_builds import H200, VERSIONS, make_machine, save
 from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.passport import Machine, check_passport
 from vim_deploy.errors import VimDeployError
-from vim_deploy.runtimes.tensorrt.build import build_engine_trt
-from vim_deploy.runtimes.tensorrt.options import TrtOptions
+from vim_deploy.runtimes.building.request import TrtOptions
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.builds import build_engine_trt
 from tests.support.trt_builds import VERSIONS, make_machine
 from vim_deploy.errors import VimDeployError
-from vim_deploy.runtimes.tensorrt.build import build_engine_trt
-from vim_deploy.runtimes.tensorrt.options import TrtOptions
+from vim_deploy.runtimes.building.request import TrtOptions
 from vim_deploy.stages.inspecting import inspect
 
 torch = pytest.importorskip("torch", reason="not checked here: torch is not installed")

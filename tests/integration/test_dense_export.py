@@ -245,8 +245,8 @@ def test_an_exported_file_says_what_it_is(tmp_path):
 def test_a_dense_file_becomes_an_engine(short, head, tmp_path):
     import onnx
 
+    from tests.support.builds import build_engine_rtx
     from vim_deploy.artifact.profiles import ProfileOptions
-    from vim_deploy.runtimes.tensorrt_rtx.build import build_engine_rtx
 
     exported = traced(short, head).finished(graph="fused")
     onnx.save(exported.model, tmp_path / "model.onnx")

@@ -19,6 +19,7 @@ import pytest
 from onnx import TensorProto
 
 from tests.support import plant
+from tests.support.builds import build_engine_trt
 from tests.support.engines import use_fake_gpu
 from tests.support.fake_cudart import FakeCudart
 from tests.support.fake_tensorrt.onnx_engine import KIND
@@ -33,9 +34,8 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.files import write_json
 from vim_deploy.packaging.cpp import plan_cpp
 from vim_deploy.packaging.servable import read_servable
+from vim_deploy.runtimes.building.request import TrtOptions
 from vim_deploy.runtimes.tensorrt import capability as trt
-from vim_deploy.runtimes.tensorrt.build import build_engine_trt
-from vim_deploy.runtimes.tensorrt.options import TrtOptions
 from vim_deploy.runtimes.tensorrt.runner import TrtRunner
 from vim_deploy.stages import verify
 from vim_deploy.stages.laddering import verify_ladder

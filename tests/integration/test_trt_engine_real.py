@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
+from tests.support.builds import build_engine_trt
 from tests.support.tiny_onnx import perceptron
 from vim_deploy.artifact.profiles import ProfileOptions
 from vim_deploy.artifact.record import record_path
@@ -18,7 +19,6 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.runtimes.base import Array, run_in_batches
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.runtimes.tensorrt import capability as trt
-from vim_deploy.runtimes.tensorrt.build import build_engine_trt
 from vim_deploy.runtimes.tensorrt.runner import TrtRunner
 
 pytestmark = [pytest.mark.trt, pytest.mark.gpu]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -82,7 +81,7 @@ def record_of(
         runtime_version=VERSIONS.get(version, version),
         inputs=(TensorSpec("image", "float32", ("batch", *TAIL)),),
         outputs=(TensorSpec("logits", "float32", ("batch", 4)),),
-        profiles=tuple(Profile(MappingProxyType({"image": item})) for item in ranges),
+        profiles=tuple(Profile({"image": item}) for item in ranges),
         compute_capabilities=("9.0",),
         later_gpus=False,
         layers=3,

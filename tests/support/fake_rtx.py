@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
+from vim_deploy.runtimes.building.request import BuildJob
 from vim_deploy.runtimes.tensorrt_rtx.capability import Capabilities
 
 CAPABILITIES = Capabilities(
@@ -34,26 +34,26 @@ def plan_bytes(payload: bytes = b"engine", word: int = DEFAULT_WORD) -> bytes:
     )
 
 
-def plan_word(job: Mapping[str, Any]) -> int:
+def plan_word(job: BuildJob) -> int:
     """The header word for a job's compute capabilities."""
-    if not job["compute_capabilities"]:
+    if not job.named:
         return DEFAULT_WORD
     order = CAPABILITIES.compute_capabilities
-    return sum(1 << order.index(capability) for capability in job["compute_capabilities"])
+    return sum(1 << order.index(capability) for capability in job.named)
 
 
-def run_worker(job: Mapping[str, Any], progress: Callable[[Any], None] | None) -> dict[str, Any]:
+def run_worker(job: BuildJob, progress: Callable[[Any], None] | None) -> dict[str, Any]:
     """In place of ``build_process.run_worker``: writes a plan and reports the asked tensors."""
-    Path(job["output"]).write_bytes(plan_bytes(word=plan_word(job)))
-    first = next(iter(job["profiles"][0].values()))["min"]
+    job.output.write_bytes(plan_bytes(word=plan_word(job)))
+    first = next(iter(job.profiles[0].shapes.values())).min
     return {
         "layers": 3,
-        "inputs": _tensors(job["inputs"], first),
-        "outputs": _tensors(job["outputs"], first),
+        "inputs": _tensors(job.inputs, first),
+        "outputs": _tensors(job.outputs, first),
         "peak_memory_bytes": 1 << 20,
     }
 
 
-def _tensors(types: Mapping[str, str], shape: list[int]) -> list[dict[str, Any]]:
-    shape = [-1, *shape[1:]]
-    return [{"name": name, "dtype": dtype, "shape": shape} for name, dtype in types.items()]
+def _tensors(types: Mapping[str, str], shape: tuple[int, ...]) -> list[dict[str, Any]]:
+    sizes = [-1, *shape[1:]]
+    return [{"name": name, "dtype": dtype, "shape": sizes} for name, dtype in types.items()]

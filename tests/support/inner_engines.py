@@ -12,6 +12,7 @@ import onnx
 import pytest
 from onnx import helper
 
+from tests.support.builds import build_engine_trt
 from tests.support.fake_cudart import FakeCudart
 from tests.support.fake_tensorrt.onnx_engine import KIND, use_onnx_engines
 from tests.support.fake_tensorrt.plan import decode_plan
@@ -21,11 +22,9 @@ from vim_deploy.artifact.half_weights import element_types
 from vim_deploy.artifact.profiles import ProfileOptions
 from vim_deploy.artifact.record import EngineRecord, FileIdentity, read_record, record_path
 from vim_deploy.files import write_json
-from vim_deploy.runtimes.building.mark_inner import marked_model
-from vim_deploy.runtimes.building.typed_model import graph_of_precision
+from vim_deploy.runtimes.building.graph import graph_of_precision, marked_model
+from vim_deploy.runtimes.building.request import TrtOptions
 from vim_deploy.runtimes.tensorrt import capability as trt
-from vim_deploy.runtimes.tensorrt.build import build_engine_trt
-from vim_deploy.runtimes.tensorrt.options import TrtOptions
 
 INNER = TrtOptions(inner_tensors=True, plugin="none")
 BATCHES = ProfileOptions(min_batch=1, opt_batch=2, max_batch=4)
@@ -64,7 +63,7 @@ def build(
     wrong = folder / "computed.onnx"
     onnx.save(graph, wrong)
     typed = graph_of_precision(wrong, precision)
-    model = marked_model(typed, version != "8.6")[0].model
+    model = marked_model(typed, version != "8.6").model
     types = element_types(model)
     model.graph.output.extend(
         helper.make_tensor_value_info(name, types[name], None) for name in made["debug"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from types import ModuleType
 from typing import Any
 
@@ -23,13 +24,11 @@ from vim_deploy.cuda.driver import Gpu
 from vim_deploy.files import sha256_of
 from vim_deploy.ops import contract
 from vim_deploy.plugin.library import PluginInfo
-from vim_deploy.runtimes.building.errors import error_from_failure
-from vim_deploy.runtimes.building.process import REFIT
-from vim_deploy.runtimes.building.worker import CancelledError, Events, ReportedError
-from vim_deploy.runtimes.tensorrt import build as build_trt
+from vim_deploy.runtimes.building import build as building
+from vim_deploy.runtimes.building.request import Job, decoded
+from vim_deploy.runtimes.building.worker import CancelledError, Events
 from vim_deploy.runtimes.tensorrt import capability as trt
-from vim_deploy.runtimes.tensorrt import plugin_choice, refit, refit_worker
-from vim_deploy.runtimes.tensorrt import worker as trt_worker
+from vim_deploy.runtimes.tensorrt import plugins
 
 H200 = Gpu("NVIDIA H200", 9, 0, 132)
 VERSIONS = ("8.6", "10.3", "10.14", "11")
@@ -56,20 +55,16 @@ class Machine:
         """State of the fake."""
         return self.module.fake
 
-    def run_worker(
-        self, job: Mapping[str, Any], progress: Callable[[Any], None] | None = None
-    ) -> dict[str, Any]:
-        """In place of ``build_process.run_worker``: the worker's build in this process."""
-        self.jobs.append(json.loads(json.dumps(job)))
+    def run_worker(self, job: Job, progress: Callable[[Any], None] | None = None) -> dict[str, Any]:
+        """In place of ``process.run_worker``: the worker's build in this process."""
+        self.jobs.append(json.loads(job.encoded()))
         stream = io.BytesIO()
+        worker = importlib.import_module(job.worker)
         try:
-            worker = refit_worker if job["runtime"] == REFIT else trt_worker
-            return worker.build(job, Events(stream), threading.Event())
+            facts = worker.build(decoded(job.encoded(), type(job)), Events(stream), Event())
+            return json.loads(json.dumps(facts))
         except CancelledError:
             raise KeyboardInterrupt from None
-        except ReportedError as failure:
-            facts = {"stage": failure.stage, **failure.facts}
-            raise error_from_failure(facts, str(job["model_name"]), "TensorRT") from failure
         finally:
             self.events += [json.loads(line) for line in stream.getvalue().splitlines()]
 
@@ -108,9 +103,8 @@ def make_machine(monkeypatch: Any, folder: Path, version: str, **behaviour: Any)
     machine = Machine(module, write_library(folder / "libvim_plugins.so", interface, OPS))
     monkeypatch.setattr(trt, "load", lambda: module)
     monkeypatch.setattr(cuda_driver, "gpu", lambda: H200)
-    monkeypatch.setattr(plugin_choice, "describe_plugin", describe_fake)
-    monkeypatch.setattr(build_trt, "run_worker", machine.run_worker)
-    monkeypatch.setattr(refit, "run_worker", machine.run_worker)
+    monkeypatch.setattr(plugins, "describe_plugin", describe_fake)
+    monkeypatch.setattr(building, "run_worker", machine.run_worker)
     monkeypatch.setenv("VIM_DEPLOY_PLUGIN", str(machine.library))
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     return machine

@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
+from vim_deploy.codec import stored
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.ranges import BATCH, MOST_ELEMENTS, PROFILE, SIZE, require_all, shown
 from vim_deploy.specs import TensorSpec
@@ -32,20 +32,13 @@ class ShapeRange:
     opt: Shape
     max: Shape
 
-    def as_dict(self) -> dict[str, list[int]]:
-        """JSON-able form."""
-        return {"min": list(self.min), "opt": list(self.opt), "max": list(self.max)}
 
-
+@stored(inner="shapes")
 @dataclass(frozen=True)
 class Profile:
     """One optimisation profile: a shape range for every input, by name."""
 
     shapes: Mapping[str, ShapeRange]
-
-    def as_dict(self) -> dict[str, dict[str, list[int]]]:
-        """JSON-able form; ``artifact.record`` reads it."""
-        return {name: shape.as_dict() for name, shape in self.shapes.items()}
 
 
 @dataclass(frozen=True)
@@ -217,7 +210,7 @@ def _profile_from_shapes(
             _shape_for(spec, shapes.get(spec.name), option) for option, shapes in parsed.items()
         ]
         ranges[spec.name] = _checked_range(spec, ShapeRange(*three), tuple(parsed))
-    return Profile(MappingProxyType(ranges))
+    return Profile(ranges)
 
 
 def _is_dynamic(size: int | str) -> bool:
@@ -300,7 +293,7 @@ def _profile_from_batches(inputs: Sequence[TensorSpec], options: ProfileOptions)
             ranges[spec.name] = ShapeRange(shape, shape, shape)
     if not dynamic:
         _check_fixed_batch(inputs, options)
-    return Profile(MappingProxyType(ranges))
+    return Profile(ranges)
 
 
 def _batches(options: ProfileOptions) -> tuple[int, int, int]:

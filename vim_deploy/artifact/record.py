@@ -1,24 +1,23 @@
 """The record beside an engine: what it was made from, how, and where it runs.
 
 A plan stays raw, so that trtexec, Triton and C++ programs load it as it is; everything about it
-stands in ``NAME.plan.json``. Two builds with the same settings hash come from the same file with
-the same options, runtime and tool.
+stands in ``NAME.plan.json``: what was decided before the build (``EngineSettings``) and what was
+found (``EngineRecord``). Two builds with the same settings hash come from the same file with the
+same options, runtime and tool.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, get_args
 
 from vim_deploy.artifact.marked_tensors import MarkedTensor
 from vim_deploy.artifact.metadata import require_usable
 from vim_deploy.artifact.profiles import Profile, check_profiles
-from vim_deploy.codec import OnError, decode
+from vim_deploy.codec import OnError, decode, encode, stored
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import sha256_of
 from vim_deploy.plugin.library import PluginInfo
@@ -89,157 +88,121 @@ class PluginIdentity:
         )
 
 
-@dataclass(frozen=True)
-class EngineRecord:
-    """What is known about an engine.
+@dataclass(frozen=True, kw_only=True)
+class EngineSettings:
+    """What an engine is made from and how, known before it is built.
 
     Attributes:
-        plan: the engine file.
-        source: the ONNX file it was built from.
+        source: the ONNX file it is built from.
         external_data: files with weights that the ONNX file refers to; usually none.
         runtime, runtime_version: such as ``tensorrt-rtx``, ``1.7.1.116``.
-        inputs, outputs: of the engine; a str in a shape is a symbolic size.
         profiles: shapes it accepts.
         compute_capabilities: GPUs it runs on, such as ``8.6``.
         later_gpus: whether it also runs on GPUs newer than all of these.
-        layers: layers of the network that the runtime's parser made.
         tool_version: of vim-deploy.
-        settings_hash: of everything that decides what is built, see ``build_settings``.
-        build_seconds: wall time of the build process.
-        peak_memory_bytes: largest resident memory of the build process.
         export: what the ONNX file says about itself; None when vim-deploy did not make it.
         command: command line that led here; may be empty.
-        gpu: name of the GPU it was built on; empty when none was needed (TensorRT-RTX).
+        gpu: name of the GPU it is built on; empty when none is needed (TensorRT-RTX).
         hardware_compat: GPUs besides that one: ``none``, ``ampere+`` or ``same-cc``.
         plugin: the plugin library it needs; None when it needs none.
-        plugin_layers: plugin layers in the engine, by op type.
         precision: what was asked for and found: ``fp32``, ``fp16`` or ``bf16``; with TensorRT-RTX
             only what the graph was given in memory, else empty.
-        layer_types: layers of the engine by the float type of their first output.
-        engine_layers: layers of the engine, after fusion; 0 when not read.
         flags: TensorRT's BuilderFlag members that were set.
-        options: what else was asked of TensorRT (``trt_options.TrtOptions.settings``).
-        lowering: what was done to the graph, in memory, before TensorRT read it.
-        refittable: its weights can be exchanged.
+        options: what else was asked (``runtimes.building.request.TrtOptions.settings``).
+        lowering: what was done to the graph, in memory, before the runtime read it.
         stripped: it holds no weights and must be refitted before it is used.
-        device_memory_bytes: GPU memory of one execution context; 0 when not read.
         weights_from: the file its weights come from, when it was refitted.
         inner_tensors: what the engine gives out for diagnosis; empty for one that is used.
-        up_to_date: set on a record that was found rather than made; not stored.
     """
 
-    plan: FileIdentity
     source: FileIdentity
     external_data: tuple[FileIdentity, ...]
     runtime: str
     runtime_version: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
     profiles: tuple[Profile, ...]
     compute_capabilities: tuple[str, ...]
     later_gpus: bool
-    layers: int
     tool_version: str
-    settings_hash: str
-    build_seconds: float
-    peak_memory_bytes: int
     export: ExportInfo | None = None
     command: tuple[str, ...] = ()
     gpu: str = ""
     hardware_compat: str = "none"
     plugin: PluginIdentity | None = None
-    plugin_layers: Mapping[str, int] = field(default_factory=dict)
     precision: str = ""
-    layer_types: Mapping[str, int] = field(default_factory=dict)
-    engine_layers: int = 0
     flags: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     lowering: tuple[str, ...] = ()
-    refittable: bool = False
     stripped: bool = False
-    device_memory_bytes: int = 0
     weights_from: FileIdentity | None = None
     inner_tensors: tuple[MarkedTensor, ...] = ()
-    up_to_date: bool = field(default=False, compare=False)
+
+    @property
+    def runs_on(self) -> list[str]:
+        """The compute capabilities, and ``later`` when newer GPUs are included."""
+        return [*self.compute_capabilities, *(["later"] if self.later_gpus else [])]
 
     def settings(self) -> dict[str, Any]:
-        """The settings this engine was built with, for comparison with others."""
-        return build_settings(
-            source=self.source,
-            external_data=self.external_data,
-            runtime=self.runtime,
-            runtime_version=self.runtime_version,
-            profiles=self.profiles,
-            compute_capabilities=self.compute_capabilities,
-            later_gpus=self.later_gpus,
-            tool_version=self.tool_version,
-            gpu=self.gpu,
-            plugin_sha256=self.plugin.sha256 if self.plugin else "",
-            precision=self.precision,
-            options=self.options,
-            weights_from=self.weights_from,
-        )
+        """What decides the engine's bytes, as a mapping for ``files.settings_hash``.
+
+        File names are left out: a renamed model is the same model. What TensorRT-RTX does not know
+        is there only when it is set.
+        """
+        extra: dict[str, Any] = {
+            "GPU": self.gpu,
+            "plugin library": self.plugin.sha256 if self.plugin else "",
+            "precision": self.precision,
+            "options": dict(self.options),
+            "weights": self.weights_from.sha256 if self.weights_from else "",
+        }
+        return {
+            "ONNX file": self.source.sha256,
+            "external data": sorted(item.sha256 for item in self.external_data),
+            "runtime": self.runtime,
+            "runtime version": self.runtime_version,
+            "profiles": [encode(profile) for profile in self.profiles],
+            "compute capabilities": self.runs_on,
+            "vim-deploy version": self.tool_version,
+            **{key: value for key, value in extra.items() if value},
+        }
+
+
+@stored(head={"format": RECORD_FORMAT}, without=("up_to_date",))
+@dataclass(frozen=True, kw_only=True)
+class EngineRecord(EngineSettings):
+    """What is known about an engine: its settings, and what the build found.
+
+    Attributes:
+        plan: the engine file.
+        inputs, outputs: of the engine; a str in a shape is a symbolic size.
+        layers: layers of the network that the runtime's parser made.
+        settings_hash: of everything that decides what is built, see ``settings``.
+        build_seconds: wall time of the build process.
+        peak_memory_bytes: largest resident memory of the build process.
+        plugin_layers: plugin layers in the engine, by op type.
+        layer_types: layers of the engine by the float type of their first output.
+        engine_layers: layers of the engine, after fusion; 0 when not read.
+        refittable: its weights can be exchanged.
+        device_memory_bytes: GPU memory of one execution context; 0 when not read.
+        up_to_date: set on a record that was found rather than made; not stored.
+    """
+
+    plan: FileIdentity
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    layers: int
+    settings_hash: str
+    build_seconds: float
+    peak_memory_bytes: int
+    plugin_layers: Mapping[str, int] = field(default_factory=dict)
+    layer_types: Mapping[str, int] = field(default_factory=dict)
+    engine_layers: int = 0
+    refittable: bool = False
+    device_memory_bytes: int = 0
+    up_to_date: bool = field(default=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able form, as stored; ``parse_record`` reads it."""
-        value: dict[str, Any] = {"format": RECORD_FORMAT}
-        for entry in dataclasses.fields(self):
-            item = getattr(self, entry.name)
-            if entry.name == "up_to_date":
-                continue
-            if entry.name == "profiles":
-                value["profiles"] = [profile.as_dict() for profile in item]
-            elif isinstance(item, tuple):
-                value[entry.name] = [_plain(part) for part in item]
-            else:
-                value[entry.name] = _plain(item)
-        return value
-
-
-def _plain(item: Any) -> Any:  # noqa: ANN401 - any field of a record
-    if dataclasses.is_dataclass(item) and not isinstance(item, type):
-        return dataclasses.asdict(item)
-    return item
-
-
-def build_settings(
-    *,
-    source: FileIdentity,
-    external_data: Sequence[FileIdentity],
-    runtime: str,
-    runtime_version: str,
-    profiles: Sequence[Profile],
-    compute_capabilities: Sequence[str],
-    later_gpus: bool,
-    tool_version: str,
-    gpu: str = "",
-    plugin_sha256: str = "",
-    precision: str = "",
-    options: Mapping[str, Any] = MappingProxyType({}),
-    weights_from: FileIdentity | None = None,
-) -> dict[str, Any]:
-    """What decides the engine's bytes, as a mapping for ``files.settings_hash``.
-
-    File names are left out: a renamed model is the same model. What TensorRT-RTX does not know is
-    there only when it is set.
-    """
-    extra: dict[str, Any] = {
-        "GPU": gpu,
-        "plugin library": plugin_sha256,
-        "precision": precision,
-        "options": dict(options),
-        "weights": weights_from.sha256 if weights_from else "",
-    }
-    return {
-        "ONNX file": source.sha256,
-        "external data": sorted(item.sha256 for item in external_data),
-        "runtime": runtime,
-        "runtime version": runtime_version,
-        "profiles": [profile.as_dict() for profile in profiles],
-        "compute capabilities": [*compute_capabilities, *(["later"] if later_gpus else [])],
-        "vim-deploy version": tool_version,
-        **{key: value for key, value in extra.items() if value},
-    }
+        return encode(self)
 
 
 def record_path(plan_path: Path) -> Path:
@@ -277,15 +240,7 @@ def parse_record(value: Any, on_error: OnError) -> EngineRecord:  # noqa: ANN401
     Raises:
         VimDeployError: what ``on_error`` makes of a sentence, when it is no such record.
     """
-    if not isinstance(value, dict):
-        raise on_error("it holds no JSON object")
-    if value.get("format") != RECORD_FORMAT:
-        raise on_error(f"its format is {value.get('format')!r}, expected {RECORD_FORMAT}")
-    known = {key: item for key, item in value.items() if key != "up_to_date"}
-    if isinstance(known.get("profiles"), list):
-        # Stored without the one key that a profile has.
-        known["profiles"] = [{"shapes": shapes} for shapes in known["profiles"]]
-    record = decode(known, EngineRecord, on_error)
+    record = decode(value, EngineRecord, on_error)
     try:
         _check(record)
     except ValueError as error:

@@ -1,41 +1,60 @@
-"""``vim-deploy build-engine``."""
+"""``vim-deploy build-engine``, and the options of every command that builds an engine."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from vim_deploy.cli.engine_options import (
-    precision_options,
-    take_precision,
-    take_tensorrt_options,
-    tensorrt_options,
-)
-from vim_deploy.cli.options import (
-    force_option,
-    json_option,
-    output_option,
-    profile_options,
-    runtime_options,
-)
+from vim_deploy.cli.number_types import WholeNumber
+from vim_deploy.cli.options import all_of, force_option, json_option, output_option
 from vim_deploy.cli.output import build_progress, command_line, print_json, print_table, say
+from vim_deploy.errors import VimDeployError
+from vim_deploy.ranges import BATCH, OPT_LEVEL, PROFILE, WORKSPACE_MIB
 
 if TYPE_CHECKING:
     from vim_deploy.artifact.profiles import ProfileOptions
     from vim_deploy.artifact.record import EngineRecord
+    from vim_deploy.runtimes.building.request import TrtOptions
 
+_RUNTIME_OPTIONS = (
+    click.option(
+        "--runtime",
+        type=click.Choice(["auto", "tensorrt", "tensorrt-rtx"]),
+        default="auto",
+        show_default=True,
+        help="What builds the engine.",
+    ),
+)
 
-def take_profiles(options: dict[str, Any]) -> ProfileOptions:
-    """Take ``profile_options``'s values out of a command's keywords."""
-    from vim_deploy.artifact.profiles import ProfileOptions
+_PRECISION_OPTIONS = (
+    click.option(
+        "--precision",
+        type=click.Choice(["fp32", "fp16", "bf16"]),
+        help="Types a float32 file in memory; else must match.  [default: the graph's]",
+    ),
+    click.option("--fp16", is_flag=True, help="Short for --precision fp16."),
+)
 
-    names = ("min_batch", "opt_batch", "max_batch", "min_shapes", "opt_shapes", "max_shapes")
-    return ProfileOptions(**{name: options.pop(name) for name in (*names, "indices")})
+_PROFILE_OPTIONS = (
+    click.option("--min-batch", type=WholeNumber(BATCH), help="Smallest batch.  [default: 1]"),
+    click.option("--opt-batch", type=WholeNumber(BATCH), help="Tuned batch.  [default: 8]"),
+    click.option("--max-batch", type=WholeNumber(BATCH), help="Largest batch.  [default: 32]"),
+    click.option("--minShapes", "min_shapes", multiple=True, help="As trtexec: image:1x3x224x224."),
+    click.option("--optShapes", "opt_shapes", multiple=True, help="As trtexec."),
+    click.option("--maxShapes", "max_shapes", multiple=True, help="As trtexec."),
+    click.option(
+        "--profile",
+        "indices",
+        type=WholeNumber(PROFILE),
+        multiple=True,
+        help="Number of the profile whose shapes follow, as trtexec; may be left out.",
+    ),
+)
 
-
-compute_capability_option = click.option(
+_COMPUTE_CAPABILITY = click.option(
     "--compute-capability",
     "compute_capabilities",
     multiple=True,
@@ -43,14 +62,104 @@ compute_capability_option = click.option(
     help="TensorRT-RTX: GPU to build for, such as 8.6; repeatable. Default: all from 8.0 on.",
 )
 
+_TENSORRT_OPTIONS = (
+    click.option(
+        "--plugin",
+        default="auto",
+        show_default=True,
+        metavar="PATH",
+        help="Plugin library; auto finds or builds one, none takes the ops' local functions.",
+    ),
+    click.option(
+        "--timing-cache",
+        default="on",
+        show_default=True,
+        metavar="on|off|FILE",
+        help="Reuse kernel timings of earlier builds on this GPU with this TensorRT.",
+    ),
+    click.option("--opt-level", type=WholeNumber(OPT_LEVEL), help="Builder optimisation level."),
+    click.option(
+        "--workspace",
+        "workspace_mib",
+        type=WholeNumber(WORKSPACE_MIB),
+        metavar="MIB",
+        help="Limit of the builder's workspace.  [default: the GPU's memory]",
+    ),
+    click.option(
+        "--hardware-compat",
+        type=click.Choice(["none", "ampere+", "same-cc"]),
+        default="none",
+        show_default=True,
+        help="GPUs the engine runs on besides this one.",
+    ),
+    click.option(
+        "--version-compatible", is_flag=True, help="Runs on later versions of TensorRT, slower."
+    ),
+    click.option(
+        "--embed-plugin",
+        is_flag=True,
+        help="Put the plugin library into the engine (needs --version-compatible).",
+    ),
+    click.option("--refit", is_flag=True, help="Weights can be exchanged: vim-deploy refit."),
+    click.option(
+        "--strip-weights", is_flag=True, help="Leave the weights out; refit before it is used."
+    ),
+    click.option("--tf32", is_flag=True, help="Round factors of float32 matrix products to TF32."),
+    click.option(
+        "--tactic-sources",
+        default="",
+        metavar="LIST",
+        help="As trtexec: -CUDNN,-CUBLAS,+JIT_CONVOLUTIONS.",
+    ),
+    click.option(
+        "--export-layers",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="Write the engine inspector's full description as JSON.",
+    ),
+    click.option(
+        "--inner-tensors",
+        is_flag=True,
+        help="For diagnosis: give out inner tensors, for verify --per-block.",
+    ),
+)
+
+_BUILD = (*_PROFILE_OPTIONS, _COMPUTE_CAPABILITY, *_TENSORRT_OPTIONS)
+engine_options = all_of((*_RUNTIME_OPTIONS, *_BUILD))
+
+
+def take_engine_options(options: dict[str, Any]) -> tuple[ProfileOptions, TrtOptions]:
+    """Take the values of profiles and of full TensorRT out of a command's keywords."""
+    from vim_deploy.artifact.profiles import ProfileOptions
+    from vim_deploy.runtimes.building.request import TrtOptions
+
+    def take(kind: Any) -> Any:  # noqa: ANN401 - a dataclass
+        return kind(**{entry.name: options.pop(entry.name) for entry in dataclasses.fields(kind)})
+
+    return take(ProfileOptions), take(TrtOptions)
+
+
+def _take_precision(options: dict[str, Any]) -> str:
+    """Take the precision; empty when nothing was asked for.
+
+    Raises:
+        VimDeployError: VIM-203 when ``--fp16`` contradicts ``--precision``.
+    """
+    precision: str = options.pop("precision") or ""
+    if not options.pop("fp16"):
+        return precision
+    if precision not in ("", "fp16"):
+        raise VimDeployError(
+            "VIM-203",
+            f"--fp16 contradicts --precision {precision}",
+            fix="leave out one of the two",
+        )
+    return "fp16"
+
 
 @click.command("build-engine")
 @click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
-@runtime_options
-@precision_options
-@profile_options
-@compute_capability_option
-@tensorrt_options
+@all_of((*_RUNTIME_OPTIONS, *_PRECISION_OPTIONS, *_BUILD))
 @click.option("--dry-run", is_flag=True, help="Say what would be built, and build nothing.")
 @output_option
 @force_option
@@ -69,22 +178,27 @@ def command(
     11) builds for the GPU at hand, with the plugin library. TensorRT-RTX builds without a GPU; its
     engines run on compute capability 7.5, 8.0, 8.6, 8.9 and 12.x only.
     """
-    from vim_deploy.stages.building import build_engine, plan_engine
+    from vim_deploy.runtimes.building.request import BuildRequest
+    from vim_deploy.stages.building import build, plan_build
 
-    # What is left in options, the runtime and the compute capabilities, has the stage's names.
-    asked: dict[str, Any] = {
-        "profiles": take_profiles(options),
-        "precision": take_precision(options),
-        "options": take_tensorrt_options(options),
+    profiles, tensorrt = take_engine_options(options)
+    precision = _take_precision(options)
+    # What is left in options, the runtime and the compute capabilities, has the request's names.
+    request = BuildRequest(
+        model,
+        output,
+        profiles=profiles,
+        tensorrt=tensorrt,
+        precision=precision,
+        force=force,
+        command=command_line(),
         **options,
-    }
+    )
     if dry_run:
-        report_plan(plan_engine(model, output, **asked), as_json)
+        report_plan(plan_build(request), as_json)
         return
     with build_progress() as progress:
-        record = build_engine(
-            model, output, progress=progress, force=force, command=command_line(), **asked
-        )
+        record = build(request, progress)
     report(record)
     if as_json:
         print_json({**record.as_dict(), "up_to_date": record.up_to_date})

@@ -7,18 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vim_deploy.cli.cmd_build_engine import compute_capability_option, take_profiles
+from vim_deploy.cli.cmd_build_engine import engine_options, take_engine_options
 from vim_deploy.cli.cmd_build_engine import report as report_engine
 from vim_deploy.cli.cmd_export import take_export_options
-from vim_deploy.cli.engine_options import take_tensorrt_options, tensorrt_options
-from vim_deploy.cli.options import (
-    graph_options,
-    json_option,
-    model_options,
-    profile_options,
-    runtime_options,
-    take_request,
-)
+from vim_deploy.cli.options import graph_options, json_option, model_options, take_request
 from vim_deploy.cli.output import build_progress, command_line, print_json, print_table
 from vim_deploy.cli.verify_tables import print_report
 
@@ -29,10 +21,7 @@ if TYPE_CHECKING:
 @click.command("deploy")
 @model_options
 @graph_options
-@runtime_options
-@profile_options
-@compute_capability_option
-@tensorrt_options
+@engine_options
 @click.option("--images", type=click.Path(path_type=Path), help="Pictures to verify on.")
 @click.option("--no-engine", is_flag=True, help="Stop after the verified ONNX file.")
 @click.option(
@@ -65,6 +54,7 @@ def command(
     from vim_deploy.stages import deploy
 
     request, export_options = take_request(options), take_export_options(options)
+    profiles, trt_options = take_engine_options(options)
     with build_progress() as progress:
         result = deploy(
             request,
@@ -73,9 +63,9 @@ def command(
             images=images,
             engine=not no_engine,
             runtime=runtime,
-            profiles=take_profiles(options),
+            profiles=profiles,
             compute_capabilities=compute_capabilities,
-            trt_options=take_tensorrt_options(options),
+            trt_options=trt_options,
             progress=progress,
             report=report,
             command=command_line(),

@@ -13,7 +13,7 @@ from vim_deploy import heads
 from vim_deploy.cli.number_types import Batch, ImageSize, Numbers, RealNumber, WholeNumber
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file
-from vim_deploy.ranges import BATCH, CROP_RATIO, MEAN, OPSET, PROFILE, SEED, STD
+from vim_deploy.ranges import CROP_RATIO, MEAN, OPSET, SEED, STD
 from vim_deploy.recipe.request import AUTO, ModelRequest
 from vim_deploy.untrusted import read_json, read_text
 
@@ -161,22 +161,6 @@ _GRAPH_OPTIONS = (
     click.option("--no-check", is_flag=True, help="Do not compare the file with PyTorch."),
 )
 
-_PROFILE_OPTIONS = (
-    click.option("--min-batch", type=WholeNumber(BATCH), help="Smallest batch.  [default: 1]"),
-    click.option("--opt-batch", type=WholeNumber(BATCH), help="Tuned batch.  [default: 8]"),
-    click.option("--max-batch", type=WholeNumber(BATCH), help="Largest batch.  [default: 32]"),
-    click.option("--minShapes", "min_shapes", multiple=True, help="As trtexec: image:1x3x224x224."),
-    click.option("--optShapes", "opt_shapes", multiple=True, help="As trtexec."),
-    click.option("--maxShapes", "max_shapes", multiple=True, help="As trtexec."),
-    click.option(
-        "--profile",
-        "indices",
-        type=WholeNumber(PROFILE),
-        multiple=True,
-        help="Number of the profile whose shapes follow, as trtexec; may be left out.",
-    ),
-)
-
 _RUNNER_OPTIONS = (
     click.option(
         "--provider",
@@ -195,18 +179,10 @@ _RUNNER_OPTIONS = (
     ),
 )
 
-_RUNTIME_OPTIONS = (
-    click.option(
-        "--runtime",
-        type=click.Choice(["auto", "tensorrt", "tensorrt-rtx"]),
-        default="auto",
-        show_default=True,
-        help="What builds the engine.",
-    ),
-)
 
+def all_of(options: tuple[Callable[[Command], Command], ...]) -> Callable[[Command], Command]:
+    """A decorator that gives a command all of these, in this order."""
 
-def _apply(options: tuple[Callable[[Command], Command], ...]) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
         for option in reversed(options):
             command = option(command)
@@ -215,13 +191,11 @@ def _apply(options: tuple[Callable[[Command], Command], ...]) -> Callable[[Comma
     return decorate
 
 
-model_options = _apply(_MODEL_OPTIONS)
+model_options = all_of(_MODEL_OPTIONS)
 #: The same for commands whose argument may also be something else than a checkpoint.
-checkpoint_options = _apply(_MODEL_OPTIONS[1:])
-graph_options = _apply(_GRAPH_OPTIONS)
-profile_options = _apply(_PROFILE_OPTIONS)
-runtime_options = _apply(_RUNTIME_OPTIONS)
-runner_options = _apply(_RUNNER_OPTIONS)
+checkpoint_options = all_of(_MODEL_OPTIONS[1:])
+graph_options = all_of(_GRAPH_OPTIONS)
+runner_options = all_of(_RUNNER_OPTIONS)
 
 
 def take_runner(options: dict[str, Any]) -> RunnerOptions:

@@ -18,8 +18,8 @@ from typing import Any
 
 from vim_deploy.errors import VimDeployError
 from vim_deploy.helpers import helper_command, kill_helper, start_helper
-from vim_deploy.plugin.load import is_registered
 from vim_deploy.runtimes.tensorrt import capability as trt
+from vim_deploy.runtimes.tensorrt.plugins import is_registered
 
 _TIMEOUT_S = 120.0
 #: This file as a program; ``__name__`` is another there.

@@ -1,4 +1,4 @@
-"""A built plugin library: what it says of itself, where it is looked for, how it is registered.
+"""A built plugin library: what it says of itself, and where it is looked for.
 
 Loading a library runs its code; only a library that the user names, or one built here, is loaded.
 """
@@ -227,26 +227,3 @@ def find_plugin_library(explicit: Path | None = None) -> Path:
 
 def _is_named() -> bool:
     return bool(os.environ.get(LIBRARY_VARIABLE))
-
-
-def register_plugins(path: Path) -> int:
-    """Load the library and register its ops with every TensorRT loaded in this process.
-
-    Returns:
-        The number of TensorRT libraries that have them now.
-
-    Raises:
-        VimDeployError: as ``open_library``; VIM-903 when no loaded TensorRT takes them.
-    """
-    register = open_library(path).vim_plugins_register
-    register.restype = ctypes.c_int32
-    count = int(register())
-    if count == 0:
-        raise VimDeployError(
-            "VIM-903",
-            f"no TensorRT in this process takes the plugins of {path}",
-            why="none is loaded, or the library is built for another generation of TensorRT",
-            fix="see vim-deploy plugin info; build for yours with "
-            "vim-deploy plugin build --tensorrt 8.6, 10 or 11",
-        )
-    return count

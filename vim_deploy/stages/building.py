@@ -9,12 +9,10 @@ from typing import Any
 from vim_deploy.artifact.engine_file import TENSORRT
 from vim_deploy.artifact.profiles import ProfileOptions
 from vim_deploy.artifact.record import EngineRecord
-from vim_deploy.errors import VimDeployError
+from vim_deploy.runtimes.building.build import Builder
 from vim_deploy.runtimes.building.process import ProgressCallback
-from vim_deploy.runtimes.choose import AUTO, choose_runtime
-from vim_deploy.runtimes.tensorrt.build import build_engine_trt, prepare_trt
-from vim_deploy.runtimes.tensorrt.options import TrtOptions, refuse_for_rtx
-from vim_deploy.runtimes.tensorrt_rtx.build import build_engine_rtx, prepare_rtx
+from vim_deploy.runtimes.building.request import AUTO, BuildRequest, TrtOptions
+from vim_deploy.runtimes.choose import choose_runtime
 
 
 def build_engine(
@@ -33,84 +31,50 @@ def build_engine(
     """Build an engine from an ONNX file; by default NAME.onnx gives NAME.plan here.
 
     Args:
-        runtime: ``auto``, ``tensorrt`` or ``tensorrt-rtx``.
-        compute_capabilities: for TensorRT-RTX only.
         options: for full TensorRT only, ``inner_tensors`` apart.
-        precision: ``fp32``, ``fp16`` or ``bf16``; empty for that of the graph.
+        progress: called with the state of the build, a few times a second.
 
-    The other arguments and errors are those of ``runtimes.tensorrt_rtx.build.build_engine_rtx`` and
-    ``runtimes.tensorrt.build.build_engine_trt``.
+    The other arguments are those of ``runtimes.building.request.BuildRequest``, result and errors
+    those of ``runtimes.building.build.Builder.build``.
     """
-    chosen = checked_runtime(runtime, compute_capabilities, options)
-    plan = output or default_plan(model, precision)
-    if chosen == TENSORRT:
-        return build_engine_trt(
-            model,
-            plan,
-            profiles=profiles,
-            options=options,
-            precision=precision,
-            progress=progress,
-            force=force,
-            command=command,
-        )
-    return build_engine_rtx(
+    request = BuildRequest(
         model,
-        plan,
-        profiles=profiles,
-        compute_capabilities=compute_capabilities,
-        precision=precision,
-        inner_tensors=options is not None and options.inner_tensors,
-        progress=progress,
-        force=force,
-        command=command,
+        output,
+        runtime,
+        profiles or ProfileOptions(),
+        tuple(compute_capabilities),
+        options or TrtOptions(),
+        precision,
+        force,
+        tuple(command),
     )
+    return build(request, progress)
 
 
-def plan_engine(
-    model: Path,
-    output: Path | None = None,
-    *,
-    runtime: str = AUTO,
-    profiles: ProfileOptions | None = None,
-    compute_capabilities: Sequence[str] = (),
-    options: TrtOptions | None = None,
-    precision: str = "",
-) -> dict[str, Any]:
-    """What ``build_engine`` would do with these arguments, JSON-able; nothing is written.
+def build(request: BuildRequest, progress: ProgressCallback | None = None) -> EngineRecord:
+    """Build what was asked for; result and errors as ``Builder.build``."""
+    return builder_for(request).build(request, progress)
+
+
+def plan_build(request: BuildRequest) -> dict[str, Any]:
+    """What ``build`` would do, JSON-able; nothing is written.
 
     A plugin library that is missing is built, as its hash is part of the answer.
     """
-    if checked_runtime(runtime, compute_capabilities, options) == TENSORRT:
-        work = prepare_trt(model, profiles=profiles, options=options, precision=precision)
-        decided = work.plan_of_work()
+    decided = builder_for(request).prepare(request).plan_of_work()
+    return {"model": str(request.model), "output": str(request.plan), **decided}
+
+
+def builder_for(request: BuildRequest) -> Builder:
+    """Who builds with the runtime that was asked for; VIM-203 for options that are not its own.
+
+    Raises:
+        VimDeployError: as ``choose_runtime``.
+    """
+    # Of the two, only the one that is used is read.
+    if choose_runtime(request.runtime) == TENSORRT:
+        from vim_deploy.runtimes.tensorrt.build import BUILDER
     else:
-        inner = options is not None and options.inner_tensors
-        request = prepare_rtx(model, profiles, compute_capabilities, precision, inner)
-        decided = request.plan_of_work()
-    return {"model": str(model), "output": str(output or default_plan(model, precision)), **decided}
-
-
-def default_plan(model: Path, precision: str = "") -> Path:
-    """NAME.plan here; NAME.fp16.plan when that precision was asked for and NAME does not say so."""
-    stem = model.stem
-    if precision not in ("", "fp32") and not stem.endswith(f".{precision}"):
-        stem = f"{stem}.{precision}"
-    return Path(f"{stem}.plan")
-
-
-def checked_runtime(
-    runtime: str, compute_capabilities: Sequence[str], options: TrtOptions | None
-) -> str:
-    """The runtime to build with; VIM-203 for options that are not its own."""
-    chosen = choose_runtime(runtime)
-    if chosen != TENSORRT:
-        refuse_for_rtx(options or TrtOptions())
-    elif compute_capabilities:
-        raise VimDeployError(
-            "VIM-203",
-            "--compute-capability: not with full TensorRT",
-            why="it builds for the GPU at hand",
-            fix="leave it out; --hardware-compat ampere+ or same-cc allows other GPUs as well",
-        )
-    return chosen
+        from vim_deploy.runtimes.tensorrt_rtx.build import BUILDER  # type: ignore[assignment]
+    BUILDER.refuse(request)
+    return BUILDER

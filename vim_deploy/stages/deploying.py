@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,8 @@ from vim_deploy.parity.report import ParityReport
 from vim_deploy.recipe.catalog import find_recipe, names_recipe
 from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.runtimes.building.process import ProgressCallback
-from vim_deploy.runtimes.choose import AUTO
-from vim_deploy.runtimes.tensorrt.options import TrtOptions
-from vim_deploy.stages.building import build_engine, checked_runtime
+from vim_deploy.runtimes.building.request import AUTO, BuildRequest, TrtOptions
+from vim_deploy.stages.building import build, builder_for
 from vim_deploy.stages.exporting import ExportOptions, ExportResult, export, require_torch
 from vim_deploy.stages.reporting import prepare_report, provenance, write_run
 from vim_deploy.stages.verifying import VerifyOptions, verify
@@ -93,15 +92,23 @@ def deploy(
     require_torch()
     if report is not None:
         prepare_report(report)
+    wanted = BuildRequest(
+        Path("model.onnx"),
+        runtime=runtime,
+        profiles=profiles or ProfileOptions(),
+        compute_capabilities=tuple(compute_capabilities),
+        tensorrt=trt_options or TrtOptions(),
+        command=tuple(command),
+    )
     if engine:
-        checked_runtime(runtime, compute_capabilities, trt_options)
+        builder_for(wanted)
     if isinstance(request, str):
         request = ModelRequest(request)
     folder = _new_folder(work, Path(request.source).stem)
     _log.info("working in %s", folder)
     seconds: dict[str, float] = {}
     clock = time.perf_counter()
-    exported = export(request, folder / "model.onnx", options)
+    exported = export(request, folder / wanted.model, options)
     seconds["export"] = time.perf_counter() - clock
 
     clock = time.perf_counter()
@@ -115,15 +122,8 @@ def deploy(
         parity.require_passed()
         if engine:
             clock = time.perf_counter()
-            record = build_engine(
-                exported.path,
-                folder / "model.plan",
-                runtime=runtime,
-                profiles=profiles,
-                compute_capabilities=compute_capabilities,
-                options=trt_options,
-                progress=progress,
-                command=command,
+            record = build(
+                replace(wanted, model=exported.path, output=folder / wanted.plan), progress
             )
             seconds["build-engine"] = time.perf_counter() - clock
     except VimDeployError as error:

@@ -11,7 +11,7 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file
 from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.runtimes.building.process import ProgressCallback
-from vim_deploy.runtimes.tensorrt.options import AUTO
+from vim_deploy.runtimes.building.request import AUTO
 from vim_deploy.runtimes.tensorrt.refit import refit_engine, refittable_record
 from vim_deploy.stages.exporting import ExportOptions, export
 

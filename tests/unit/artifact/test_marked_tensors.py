@@ -9,16 +9,17 @@ from typing import Any
 
 import pytest
 
+from tests.support.builds import job_for, request_for
 from tests.support.engines import record_of, write_engine, write_record
 from tests.support.fake_tensorrt import VERSIONS, personality
 from vim_deploy.artifact.marked_tensors import DEBUG, OUTPUT, MarkedTensor, refuse_diagnosis
 from vim_deploy.artifact.record import read_record, record_path
 from vim_deploy.errors import VimDeployError
 from vim_deploy.places import place
-from vim_deploy.runtimes.building.errors import error_from_failure
-from vim_deploy.runtimes.building.worker import ReportedError, mark_debug_tensors
+from vim_deploy.runtimes.building.compiler import mark_debug_tensors
+from vim_deploy.runtimes.building.request import BuildJob, TrtOptions
 from vim_deploy.runtimes.tensorrt import capability as trt
-from vim_deploy.runtimes.tensorrt.options import TrtOptions, refuse_for_rtx
+from vim_deploy.runtimes.tensorrt_rtx.build import BUILDER
 
 PACKED = MarkedTensor(0, "x_proj", "bwd", "block_00/x", DEBUG, 1, (4, 5, 0, 1))
 SCAN = MarkedTensor(0, "scan", "fwd", "block_00/y_fwd", OUTPUT, factor=0.5)
@@ -99,22 +100,27 @@ def network(names: list[str]) -> Any:
     return made
 
 
+def job(debug_tensors: list[str]) -> BuildJob:
+    """A job that marks these."""
+    return job_for(debug_tensors=tuple(debug_tensors))
+
+
 def test_marks() -> None:
     made = network(["a", "b", "c"])
-    mark_debug_tensors(made, ["c", "a"])
+    mark_debug_tensors(made, job(["c", "a"]))
     assert [tensor.name for tensor in made._debug] == ["c", "a"]
 
 
 def test_a_tensor_that_the_parser_did_not_make() -> None:
-    with pytest.raises(ReportedError) as caught:
-        mark_debug_tensors(network(["a"]), ["a", "block_00/norm"])
-    facts = {"stage": caught.value.stage, **caught.value.facts}
-    error = error_from_failure(facts, "m.onnx", "TensorRT")
-    assert error.code == "VIM-434"
-    assert "block_00/norm" in error.why
+    with pytest.raises(VimDeployError) as caught:
+        mark_debug_tensors(network(["a"]), job(["a", "block_00/norm"]))
+    assert caught.value.code == "VIM-434"
+    assert "block_00/norm" in caught.value.why
 
 
 def test_for_tensorrt_rtx_as_well() -> None:
-    refuse_for_rtx(TrtOptions(inner_tensors=True, plugin="none"))
+    options = TrtOptions(inner_tensors=True, plugin="none")
+    BUILDER.refuse(request_for(Path("m.onnx"), options=options))
+    options = TrtOptions(inner_tensors=True, refit=True)
     with pytest.raises(VimDeployError, match="VIM-203"):
-        refuse_for_rtx(TrtOptions(inner_tensors=True, refit=True))
+        BUILDER.refuse(request_for(Path("m.onnx"), options=options))

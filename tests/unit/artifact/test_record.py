@@ -19,7 +19,7 @@ from vim_deploy.artifact.record import (
 )
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import settings_hash
-from vim_deploy.runtimes.building.output import check_output
+from vim_deploy.runtimes.building.build import check_output
 from vim_deploy.specs import CheckpointInfo, ExportInfo, ImagePreparation, TensorSpec
 from vim_deploy.stages.inspecting import inspect
 from vim_deploy.untrusted import parse_json

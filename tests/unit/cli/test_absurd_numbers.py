@@ -17,7 +17,7 @@ from vim_deploy.parity.accuracy import Limits
 from vim_deploy.parity.cases import random_case
 from vim_deploy.parity.metrics import Tolerance
 from vim_deploy.recipe.request import ModelRequest
-from vim_deploy.runtimes.tensorrt.options import TrtOptions
+from vim_deploy.runtimes.building.request import TrtOptions
 from vim_deploy.specs import TensorSpec
 from vim_deploy.stages.benchmarking import BenchOptions
 from vim_deploy.stages.exporting import ExportOptions

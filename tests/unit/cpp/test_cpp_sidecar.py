@@ -17,15 +17,14 @@ import pytest
 from PIL import Image
 
 from tests.support import cpp, cpp_builds
+from tests.support.builds import build_engine_rtx, build_engine_trt
 from tests.support.source import REPOSITORY
 from tests.support.trt_builds import make_machine
 from vim_deploy.artifact.profiles import ProfileOptions
 from vim_deploy.artifact.record import EngineRecord, FileIdentity, read_record, record_path
 from vim_deploy.files import sha256_of, write_json
-from vim_deploy.runtimes.tensorrt.build import build_engine_trt
-from vim_deploy.runtimes.tensorrt.options import TrtOptions
+from vim_deploy.runtimes.building.request import TrtOptions
 from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
-from vim_deploy.runtimes.tensorrt_rtx.build import build_engine_rtx
 
 torch = pytest.importorskip("torch", reason="not checked here: torch is not installed")
 pytestmark = pytest.mark.slow

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from vim_deploy.runtimes.building.errors import error_from_death, error_from_failure
+from tests.support.builds import job_for
+from vim_deploy.errors import VimDeployError
+from vim_deploy.runtimes.building.compiler import check_interface
+from vim_deploy.runtimes.building.errors import build_error, parse_error
+from vim_deploy.runtimes.building.process import error_from_death
 
 DRIVER_NOISE = (
     "[checkMacros.cpp::catchCudaError::250] Error Code 1: Cuda Runtime (In catchCudaError at "
@@ -19,7 +23,7 @@ def parser_error(**facts):
 
 
 def why_of(*errors) -> str:
-    error = error_from_failure({"stage": "parse", "errors": list(errors)}, "m.onnx", "TensorRT-RTX")
+    error = parse_error(errors, "m.onnx", "TensorRT-RTX")
     assert error.code == "VIM-601"
     return error.why
 
@@ -75,24 +79,27 @@ def test_file_level_error_has_no_node():
     ],
 )
 def test_build_failures_have_a_remedy(text, word):
-    facts = {"stage": "build", "errors": [text, DRIVER_NOISE]}
-    error = error_from_failure(facts, "m.onnx", "TensorRT-RTX")
+    error = build_error([text, DRIVER_NOISE], "m.onnx", "TensorRT-RTX")
     assert error.code == ("VIM-608" if "OutOfMemory" in text else "VIM-603")
     assert text in error.why
     assert word in error.fix
 
 
 def test_interface_change_is_spelt_out():
-    facts = {
-        "stage": "interface",
-        "side": "inputs",
-        "expected": {"x": "float64"},
-        "found": {"x": "float32"},
-    }
-    error = error_from_failure(facts, "m.onnx", "TensorRT-RTX")
-    assert error.code == "VIM-601"
-    assert "x (float64)" in error.why
-    assert "x (float32)" in error.why
+    class Tensor:
+        name, shape, dtype = "x", (1,), type("DataType", (), {"name": "FLOAT"})
+
+    class Network:
+        num_inputs, num_outputs = 1, 0
+
+        def get_input(self, index):
+            return Tensor
+
+    with pytest.raises(VimDeployError) as caught:
+        check_interface(Network(), job_for(inputs={"x": "float64"}))
+    assert caught.value.code == "VIM-601"
+    assert "x (float64)" in caught.value.why
+    assert "x (float32)" in caught.value.why
 
 
 def test_unknown_signal_number():

@@ -9,12 +9,15 @@ import os
 import sys
 import textwrap
 import time
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
 from vim_deploy.errors import VimDeployError
 from vim_deploy.runtimes.building import process as build_process
 from vim_deploy.runtimes.building.process import BuildProgress, run_worker
+from vim_deploy.runtimes.building.request import Job
 
 PRELUDE = """
 import json, os, signal, sys, time
@@ -24,10 +27,15 @@ def send(event, **facts):
 """
 
 
+@dataclass(frozen=True)
+class Marked(Job):
+    mark: str
+
+
 @pytest.fixture
 def job(tmp_path):
-    output = str(tmp_path / "out.plan")
-    return {"runtime": "tensorrt-rtx", "model": "model.onnx", "output": output, "mark": "ä"}
+    model, output = Path("model.onnx"), tmp_path / "out.plan"
+    return Marked("", "tensorrt-rtx", model, "model.onnx", output, (), "ä")
 
 
 def worker(script: str) -> list[str]:
@@ -109,24 +117,20 @@ def test_runtime_log_is_forwarded(job, caplog):
     assert "already exists" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("facts", "code"),
-    [
-        ('stage="parse", errors=[]', "VIM-601"),
-        ('stage="empty", layers=0, outputs=0', "VIM-602"),
-        ('stage="build", errors=[]', "VIM-603"),
-        ('stage="import", text="no libcudart"', "VIM-301"),
-        ('stage="target", capability="9.0"', "VIM-202"),
-        ('stage="profile", input="image", text="no"', "VIM-202"),
-    ],
-)
-def test_failures_have_codes(job, facts, code):
-    assert code_and_error(job, f'send("failed", {facts}); sys.exit(1)').code == code
+def test_a_failure_is_the_one_that_the_worker_tells(job):
+    facts = 'code="VIM-601", title="t", message="no", why="two\\nlines", fix="this", exit_code=6'
+    error = code_and_error(job, f'send("failed", {facts}); sys.exit(1)')
+    assert (error.code, error.message, error.why, error.fix) == (
+        "VIM-601",
+        "no",
+        "two\nlines",
+        "this",
+    )
 
 
 def test_a_failed_write_is_an_oserror_for_the_caller_to_name(job):
     with pytest.raises(OSError, match="space") as caught:
-        run_worker(job, None, worker(f'send("failed", stage="write", errno={errno.ENOSPC})'))
+        run_worker(job, None, worker(f'send("failed", errno={errno.ENOSPC})'))
     assert caught.value.errno == errno.ENOSPC
 
 
@@ -153,7 +157,7 @@ def test_a_worker_that_cannot_start(job):
 
 
 def test_a_worker_that_never_reads_its_job(job):
-    big = job | {"mark": "x" * 1_000_000}
+    big = replace(job, mark="x" * 1_000_000)
     with pytest.raises(VimDeployError) as caught:
         run_worker(big, None, [sys.executable, "-c", "raise SystemExit(5)"])
     assert caught.value.code == "VIM-604"
@@ -186,6 +190,6 @@ def test_an_exception_in_the_callback_stops_the_worker(job, monkeypatch, obeys, 
 
 
 def test_the_job_is_one_line(job):
-    facts = run_worker(job | {"mark": "two\nlines"}, None, worker('send("done", **job)'))
+    facts = run_worker(replace(job, mark="two\nlines"), None, worker('send("done", **job)'))
     assert facts["mark"] == "two\nlines"
     assert json.loads(json.dumps(facts)) == facts

@@ -14,13 +14,13 @@ import pytest
 from onnx import numpy_helper
 
 from tests.support import fake_rtx, tiny_onnx
+from tests.support.builds import build_engine_rtx
 from vim_deploy.artifact.profiles import ProfileOptions
 from vim_deploy.artifact.record import read_record
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import single_writer
-from vim_deploy.runtimes.tensorrt_rtx import build as build_rtx
+from vim_deploy.runtimes.building import build as building
 from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
-from vim_deploy.runtimes.tensorrt_rtx.build import build_engine_rtx
 from vim_deploy.stages.inspecting import inspect
 
 
@@ -34,7 +34,7 @@ def builds(monkeypatch):
         return fake_rtx.run_worker(job, progress)
 
     monkeypatch.setattr(trt_rtx, "capabilities", lambda: fake_rtx.CAPABILITIES)
-    monkeypatch.setattr(build_rtx, "run_worker", run)
+    monkeypatch.setattr(building, "run_worker", run)
     return jobs
 
 
@@ -208,10 +208,10 @@ def test_full_disk_keeps_the_old_engine(builds, model, tmp_path, monkeypatch, nu
     old = build_engine_rtx(model, plan)
 
     def full(job, progress):
-        Path(job["output"]).write_bytes(b"half of it")
+        job.output.write_bytes(b"half of it")
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(build_rtx, "run_worker", full)
+    monkeypatch.setattr(building, "run_worker", full)
     assert code_of(model, plan, force=True) == "VIM-305"
     assert read_record(plan) == old
     assert inspect(plan)["sha256"] == old.plan.sha256
@@ -221,10 +221,10 @@ def test_full_disk_keeps_the_old_engine(builds, model, tmp_path, monkeypatch, nu
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("fault")])
 def test_an_interrupted_build_leaves_nothing(builds, model, tmp_path, monkeypatch, error):
     def interrupted(job, progress):
-        Path(job["output"]).write_bytes(b"half of it")
+        job.output.write_bytes(b"half of it")
         raise error
 
-    monkeypatch.setattr(build_rtx, "run_worker", interrupted)
+    monkeypatch.setattr(building, "run_worker", interrupted)
     with pytest.raises(type(error)):
         build_engine_rtx(model, tmp_path / "model.plan")
     assert names(tmp_path) == {"model.onnx"}
@@ -259,7 +259,7 @@ def test_named_gpus(builds, model, tmp_path):
     record = build_engine_rtx(model, tmp_path / "model.plan", compute_capabilities=["89", "7.5"])
     assert record.compute_capabilities == ("7.5", "8.9")
     assert not record.later_gpus
-    assert builds[0]["compute_capabilities"] == ["7.5", "8.9"]
+    assert builds[0].named == ("7.5", "8.9")
 
 
 def test_unsupported_gpu(builds, model, tmp_path):

@@ -9,13 +9,13 @@ import onnx
 import pytest
 
 from tests.support import tiny_onnx
+from tests.support.builds import build_engine_trt, prepare_trt
 from tests.support.fake_tensorrt.registry import write_library
 from tests.support.trt_builds import VERSIONS, half_scan_blocks, make_machine, save
 from vim_deploy.artifact.profiles import ProfileOptions
 from vim_deploy.artifact.record import read_record
 from vim_deploy.errors import VimDeployError
-from vim_deploy.runtimes.tensorrt.build import build_engine_trt, prepare_trt
-from vim_deploy.runtimes.tensorrt.options import TrtOptions
+from vim_deploy.runtimes.building.request import TrtOptions
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_without_the_plugin_the_functions_are_used(make, single, tmp_path, versi
     assert record.plugin_layers == {}
     assert record.lowering == ()
     assert not machine.fake.arguments("IPluginRegistry.load_library")
-    assert machine.jobs[0]["plugin"] == ""
+    assert machine.jobs[0]["plugin"] is None
 
 
 def test_a_graph_without_our_ops_needs_no_plugin(make, tmp_path):

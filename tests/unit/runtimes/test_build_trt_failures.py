@@ -8,19 +8,20 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.support import tiny_onnx
+from tests.support.builds import build_engine_trt
 from tests.support.fake_tensorrt import worker as fake_worker
 from tests.support.source import REPOSITORY
 from tests.support.trt_builds import VERSIONS, make_machine, save
 from vim_deploy.artifact.profiles import ProfileOptions
 from vim_deploy.errors import VimDeployError
+from vim_deploy.runtimes.building import build as building
 from vim_deploy.runtimes.building import process as build_process
-from vim_deploy.runtimes.tensorrt import build as build_trt
-from vim_deploy.runtimes.tensorrt.build import build_engine_trt
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def process(monkeypatch, tmp_path):
 
     def start(version: str, **behaviour: object) -> None:
         make_machine(monkeypatch, tmp_path, version)
-        monkeypatch.setattr(build_trt, "run_worker", build_process.run_worker)
+        monkeypatch.setattr(building, "run_worker", build_process.run_worker)
         line = fake_worker.command(version, **behaviour)
         monkeypatch.setattr(build_process, "worker_command", lambda _: line)
 
@@ -95,10 +96,10 @@ def test_a_full_disk(make, single, monkeypatch):
     run = machine.run_worker
 
     def full(job, progress):
-        run({**job, "output": os.devnull}, progress)
+        run(replace(job, output=Path(os.devnull)), progress)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(build_trt, "run_worker", full)
+    monkeypatch.setattr(building, "run_worker", full)
     assert error_of(single).code == "VIM-305"
 
 
@@ -147,16 +148,17 @@ def test_a_tool_that_is_killed_leaves_nothing_but_what_the_next_run_removes(
     code = f"""
 import sys
 from pathlib import Path
+from tests.support.builds import build_engine_trt
 from tests.support.trt_builds import make_machine
 from vim_deploy.runtimes.building import process as build_process
-from vim_deploy.runtimes.tensorrt import build as build_trt
+from vim_deploy.runtimes.building import build as building
 import pytest
 patch = pytest.MonkeyPatch()
 folder = Path({str(tmp_path)!r})
 make_machine(patch, folder, "10.14")
-patch.setattr(build_trt, "run_worker", build_process.run_worker)
+patch.setattr(building, "run_worker", build_process.run_worker)
 patch.setattr(build_process, "worker_command", lambda _: {line!r})
-build_trt.build_engine_trt(
+build_engine_trt(
     folder / "single.onnx", folder / "m.plan",
     progress=lambda state: print(state.phase, flush=True),
 )

@@ -24,7 +24,7 @@ from vim_deploy.artifact.record import PluginIdentity
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import sha256_of
 from vim_deploy.ops import contract
-from vim_deploy.plugin import load as plugin_loading
+from vim_deploy.runtimes.tensorrt import opening
 from vim_deploy.runtimes.tensorrt.engine import LoadedEngine
 from vim_deploy.runtimes.tensorrt.runner import TrtRunner
 from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
@@ -36,7 +36,7 @@ NEEDS = {"plugins": ("VimBiCausalConv", "VimBiSelectiveScan")}
 def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeCudart]:
     monkeypatch.delenv("VIM_DEPLOY_PLUGIN", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(plugin_loading, "describe_plugin", describe_fake)
+    monkeypatch.setattr(opening, "describe_plugin", describe_fake)
     fake = use_fake_gpu(monkeypatch)
     yield fake
     gc.collect()
@@ -50,12 +50,6 @@ def make(
     module = runtime_module(version, gpu)
     library = write_library(folder / "libvim_plugins.so", "V2" if version == "8.6" else "V3", OPS)
 
-    def register(path: Path) -> int:
-        """In place of the library's own registration, which 8.6 relies on."""
-        module.state.creators |= set(json.loads(path.read_text())["ops"])
-        return 1
-
-    monkeypatch.setattr(plugin_loading, "register_plugins", register)
     plan = {**NEEDS, **changes.pop("plan", {})}
     path = write_engine(folder, version, **plan)
     interface = json.loads(library.read_text())["interface"]

@@ -11,7 +11,7 @@ from tests.support.fake_tensorrt import personality
 from tests.support.trt_builds import VERSIONS
 from vim_deploy.errors import VimDeployError
 from vim_deploy.ops import contract
-from vim_deploy.runtimes.building.lowered_file import lowered_file
+from vim_deploy.runtimes.building.build import file_to_parse
 from vim_deploy.runtimes.tensorrt import capability as trt
 from vim_deploy.runtimes.tensorrt.lower import lower, ops_of
 
@@ -159,10 +159,10 @@ def test_nodes_without_a_name_get_one():
 @pytest.mark.parametrize("large", [False, True])
 def test_the_lowered_file_goes_away(tmp_path, monkeypatch, large):
     if large:
-        monkeypatch.setattr("vim_deploy.runtimes.building.lowered_file._LARGEST_MESSAGE", 0)
+        monkeypatch.setattr("vim_deploy.runtimes.building.build._LARGEST_MESSAGE", 0)
     model = tiny_onnx.perceptron(width=64)
     plan = tmp_path / "m.plan"
-    with lowered_file(model, plan) as path:
+    with file_to_parse(model, plan) as path:
         assert path.name.startswith(".m.plan.")
         again = onnx.load(path)
         assert len(list(tmp_path.iterdir())) == (2 if large else 1)

@@ -14,8 +14,8 @@ from tests.support.trt_builds import H200, describe_fake
 from vim_deploy.errors import VimDeployError
 from vim_deploy.plugin.library import LIBRARY_NAME, cache_folder
 from vim_deploy.runtimes.tensorrt import capability as trt
-from vim_deploy.runtimes.tensorrt import plugin_choice
-from vim_deploy.runtimes.tensorrt.plugin_choice import choose_plugin, why_unfit
+from vim_deploy.runtimes.tensorrt import plugins
+from vim_deploy.runtimes.tensorrt.plugins import choose_plugin, why_unfit
 
 OPS = frozenset({"VimBiCausalConv"})
 
@@ -25,8 +25,8 @@ def cache(monkeypatch, tmp_path):
     """Put libraries into the user's cache, older first."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("VIM_DEPLOY_PLUGIN", raising=False)
-    monkeypatch.setattr(plugin_choice, "describe_plugin", describe)
-    monkeypatch.setattr(plugin_choice, "build_plugin", lambda *_, **__: pytest.fail("built"))
+    monkeypatch.setattr(plugins, "describe_plugin", describe)
+    monkeypatch.setattr(plugins, "build_plugin", lambda *_, **__: pytest.fail("built"))
     count = 0
 
     def put(interface: str, text: str = "") -> str:
@@ -75,7 +75,7 @@ def test_one_is_built_for_this_tensorrt_when_none_fits(cache, monkeypatch, tmp_p
         asked.append(settings)
         return type("Build", (), {"info": info})
 
-    monkeypatch.setattr(plugin_choice, "build_plugin", build)
+    monkeypatch.setattr(plugins, "build_plugin", build)
     assert choose_plugin("auto", capabilities(version), H200, OPS) is info
     assert [settings.tensorrt for settings in asked] == [generation]
     assert asked[0].arch == "native"

@@ -11,15 +11,15 @@ import pytest
 from onnx import numpy_helper
 
 from tests.support import tiny_onnx
+from tests.support.builds import build_engine_trt
 from tests.support.fake_tensorrt import worker as fake_worker
 from tests.support.fake_tensorrt.plan import decode_plan
 from tests.support.trt_builds import VERSIONS, half_scan_blocks, make_machine, save
 from vim_deploy.artifact.record import read_record, record_path
 from vim_deploy.errors import VimDeployError
+from vim_deploy.runtimes.building import build as building
 from vim_deploy.runtimes.building import process as build_process
-from vim_deploy.runtimes.tensorrt import refit
-from vim_deploy.runtimes.tensorrt.build import build_engine_trt
-from vim_deploy.runtimes.tensorrt.options import TrtOptions
+from vim_deploy.runtimes.building.request import TrtOptions
 from vim_deploy.runtimes.tensorrt.refit import refit_engine
 
 REFIT = TrtOptions(refit=True)
@@ -179,7 +179,7 @@ def test_another_file_at_the_output(make, tmp_path, plan):
 def test_a_real_process_refits(make, monkeypatch, tmp_path, plan):
     make("10.14")
     build_engine_trt(save(tiny_onnx.scan_blocks(1), tmp_path / "a.onnx"), plan, options=REFIT)
-    monkeypatch.setattr(refit, "run_worker", build_process.run_worker)
+    monkeypatch.setattr(building, "run_worker", build_process.run_worker)
     line = fake_worker.command("10.14", "refit_worker")
     monkeypatch.setattr(build_process, "worker_command", lambda _: line)
     other = changed(tiny_onnx.scan_blocks(1), 3.0)

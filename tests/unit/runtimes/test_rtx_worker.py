@@ -13,25 +13,27 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.builds import job_for
+from vim_deploy.errors import VimDeployError
 from vim_deploy.runtimes.building import worker
-from vim_deploy.runtimes.building.worker import Events, ReportedError, peak_memory_bytes, write_plan
+from vim_deploy.runtimes.building.compiler import check_interface, peak_memory_bytes, write_plan
+from vim_deploy.runtimes.building.worker import Events, WriteError
 
 
 def test_a_full_disk_is_reported_with_its_number():
-    with pytest.raises(ReportedError) as caught:
-        write_plan(b"x" * 100_000, "/dev/full")
-    assert caught.value.stage == "write"
-    assert caught.value.facts["errno"] == errno.ENOSPC
+    with pytest.raises(WriteError) as caught:
+        write_plan(b"x" * 100_000, Path("/dev/full"))
+    assert caught.value.errno == errno.ENOSPC
 
 
 def test_a_plan_is_written_whole(tmp_path):
-    assert write_plan(b"abc", str(tmp_path / "p")) == 3
+    assert write_plan(b"abc", tmp_path / "p") == 3
     assert (tmp_path / "p").read_bytes() == b"abc"
 
 
 def test_peak_memory_is_this_process_own():
     code = (
-        "from vim_deploy.runtimes.building.worker import peak_memory_bytes as peak\n"
+        "from vim_deploy.runtimes.building.compiler import peak_memory_bytes as peak\n"
         "before = peak(); block = bytearray(200 << 20); after = peak()\n"
         "print(before, after)"
     )
@@ -95,14 +97,14 @@ class _Interface:
     ],
 )
 def test_interface(inputs, outputs, side):
-    job = {"inputs": {"x": "float32"}, "outputs": {"y": "float16"}}
+    job = job_for(inputs={"x": "float32"}, outputs={"y": "float16"})
     network = _Interface(inputs, outputs)
     if side is None:
-        worker.check_interface(network, job)
+        check_interface(network, job)
     else:
-        with pytest.raises(ReportedError) as caught:
-            worker.check_interface(network, job)
-        assert caught.value.facts["side"] == side
+        with pytest.raises(VimDeployError, match=f"change the {side} of") as caught:
+            check_interface(network, job)
+        assert caught.value.code == "VIM-601"
 
 
 def test_a_worker_whose_parent_is_gone_ends_and_tidies_up(tmp_path, monkeypatch):
@@ -117,10 +119,9 @@ def test_a_worker_whose_parent_is_gone_ends_and_tidies_up(tmp_path, monkeypatch)
         "rtx_worker.build = lambda job, events, stop: time.sleep(60)\n"
         "sys.exit(rtx_worker.main())"
     )
-    job = json.dumps({"output": str(output)}).encode() + b"\n"
     done = subprocess.run(
         [sys.executable, "-c", code],
-        input=job,
+        input=job_for(output=output).encoded(),
         capture_output=True,
         timeout=30,
         cwd=Path(worker.__file__).parents[2],

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests.support import tiny_onnx
+from tests.support.builds import build_engine_trt
 from tests.support.fake_tensorrt.registry import write_library
 from tests.support.trt_builds import VERSIONS, make_machine, save
+from vim_deploy.runtimes.building.request import TrtOptions
 from vim_deploy.runtimes.tensorrt import timing_cache
-from vim_deploy.runtimes.tensorrt.build import build_engine_trt
-from vim_deploy.runtimes.tensorrt.options import TrtOptions
 from vim_deploy.runtimes.tensorrt.timing_cache import cache_path, read_cache, save_cache
 
 KEY = {

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import queue
+import signal
 import subprocess
 import threading
 import time
@@ -17,26 +19,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, Any
 
-from vim_deploy.artifact.engine_file import TENSORRT, TENSORRT_RTX, TITLES
 from vim_deploy.errors import VimDeployError
 from vim_deploy.helpers import StallWatch, helper_command, kill_helper, start_helper
 from vim_deploy.log import get_logger
-from vim_deploy.runtimes.building.errors import error_from_death, error_from_failure
+from vim_deploy.runtimes.building.request import Job
 from vim_deploy.runtimes.building.worker import CANCEL_GRACE_SECONDS
 
-#: In place of a runtime: full TensorRT exchanges the weights of an engine.
-REFIT = "refit"
-#: Module of each runtime's build process.
-WORKER_MODULES = {
-    REFIT: "vim_deploy.runtimes.tensorrt.refit_worker",
-    TENSORRT: "vim_deploy.runtimes.tensorrt.worker",
-    TENSORRT_RTX: "vim_deploy.runtimes.tensorrt_rtx.worker",
-}
 #: Seconds between calls of the progress callback while the worker says nothing.
 HEARTBEAT_SECONDS = 0.25
 #: The worker ends itself after its own grace; this is for one that no longer can.
 _KILL_AFTER_SECONDS = CANCEL_GRACE_SECONDS + 1.0
 _STDERR_LINES = 40
+_STDERR_SHOWN = 8
 #: Said once for every node of every further call of a local function; harmless.
 _HARMLESS = ("A node named", "already exists")
 
@@ -116,7 +110,7 @@ def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
 class _Worker:
     """A running worker process and the threads that read from it."""
 
-    def __init__(self, command: Sequence[str], job: Mapping[str, Any]) -> None:
+    def __init__(self, command: Sequence[str], job: Job) -> None:
         self.events: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self.stderr: deque[str] = deque(maxlen=_STDERR_LINES)
         self.process = _start(command)
@@ -132,7 +126,7 @@ class _Worker:
         ]
         self.watch = StallWatch(self.process)
         # A job may be larger than a pipe holds, and the worker may never read it.
-        order = json.dumps(job).encode() + b"\n"
+        order = job.encoded()
         self._threads.append(threading.Thread(target=self._write, args=(order,), daemon=True))
         try:
             for thread in self._threads:
@@ -195,46 +189,62 @@ class _Worker:
                 stream.close()
 
 
-def worker_command(runtime: str) -> list[str]:
-    """The command that starts a worker of a runtime with this interpreter."""
-    return helper_command(WORKER_MODULES[runtime])
+def worker_command(module: str) -> list[str]:
+    """The command that runs a worker's module with this interpreter."""
+    return helper_command(module)
 
 
 def run_worker(
-    job: Mapping[str, Any],
-    progress: ProgressCallback | None = None,
-    command: Sequence[str] | None = None,
+    job: Job, progress: ProgressCallback | None = None, command: Sequence[str] | None = None
 ) -> dict[str, Any]:
     """Run one build in a process of its own; the facts of its ``done`` event.
 
     Args:
-        job: ``runtime``, ``model`` and ``output`` (absolute paths), ``inputs`` and ``outputs``
-            (types by name), ``profiles``, and what that runtime's worker reads besides.
+        job: what to do.
         progress: called in this thread on every event and a few times a second in between. What
             it raises, KeyboardInterrupt included, stops the build.
         command: the worker's command line.
 
     Raises:
-        VimDeployError: VIM-301, VIM-202, VIM-310 (stalled), VIM-601 to VIM-604, VIM-606 to
-            VIM-608.
+        VimDeployError: what the worker reports; VIM-310 (stalled), VIM-604 (died).
         OSError: the worker could not write its output.
     """
-    runtime = str(job["runtime"])
-    title = TITLES[TENSORRT if runtime == REFIT else runtime]
-    model = str(job.get("model_name", job["model"]))
-    worker = _Worker(command or worker_command(runtime), job)
+    worker = _Worker(command or worker_command(job.worker), job)
     try:
-        last = _follow(worker, progress, title)
+        last = _follow(worker, progress, job.title)
         status = worker.wait()
     finally:
         worker.stop()
     if last is None or last["event"] == "cancelled":
-        raise error_from_death(status, list(worker.stderr), model)
+        raise error_from_death(status, list(worker.stderr), job.model_name)
+    if "errno" in last:
+        raise OSError(last["errno"], os.strerror(last["errno"]))
     if last["event"] == "failed":
-        raise error_from_failure(last, model, title)
+        raise VimDeployError(last["code"], last["message"], why=last["why"], fix=last["fix"])
     if status != 0:
         _log.warning("the build process finished its work and ended with status %d", status)
     return last
+
+
+def error_from_death(status: int, stderr: Sequence[str], model: str) -> VimDeployError:
+    """VIM-604 for a worker that ended without a closing event."""
+    if status < 0:
+        try:
+            name = signal.Signals(-status).name
+        except ValueError:
+            name = f"signal {-status}"
+        how = f"it was ended by {name}"
+        if name == "SIGKILL":
+            how += ", often sent by the system when memory runs out"
+    else:
+        how = f"it ended with status {status}"
+    said = "\n".join(list(stderr)[-_STDERR_SHOWN:])
+    return VimDeployError(
+        "VIM-604",
+        f"the process building an engine from {model} died",
+        why=f"{how}\n{said}".rstrip(),
+        fix="try a smaller --max-batch or a machine with more memory; nothing was written",
+    )
 
 
 def _follow(

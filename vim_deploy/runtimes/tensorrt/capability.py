@@ -115,7 +115,7 @@ def capabilities_of(module: ModuleType) -> Capabilities:
     """Ask a ``tensorrt`` module; VIM-309 for a release that is not supported."""
     text = str(module.__version__)
     release = _release(text)
-    generation = _generation(text, release)
+    generation = generation_of(text)
     creation = module.NetworkDefinitionCreationFlag.__members__
     typing_flag = "STRONGLY_TYPED" in creation and release < (11, 0)
     engine = module.ICudaEngine
@@ -146,7 +146,9 @@ def _release(text: str) -> tuple[int, int]:
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
-def _generation(text: str, release: tuple[int, int]) -> Literal["8.6", "10", "11"]:
+def generation_of(text: str) -> Literal["8.6", "10", "11"]:
+    """The generation of a version of TensorRT; VIM-309 for a release that is not supported."""
+    release = _release(text)
     if release == (8, 6):
         return "8.6"
     if release[0] == 10:

@@ -17,9 +17,10 @@ from vim_deploy.artifact.passport import (
 )
 from vim_deploy.cuda.runtime import Cuda
 from vim_deploy.errors import VimDeployError
-from vim_deploy.plugin.load import load_plugins
+from vim_deploy.plugin.library import describe_plugin
 from vim_deploy.runtimes.tensorrt import capability as trt
 from vim_deploy.runtimes.tensorrt.engine import LoadedEngine, plan_bytes
+from vim_deploy.runtimes.tensorrt.plugins import load_plugins
 from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
 from vim_deploy.specs import ExportInfo
 
@@ -76,7 +77,7 @@ def open_engine(path: Path, cuda: Cuda, options: OpenOptions) -> OpenedEngine:
     """Check the engine against the machine, load its plugins, then deserialise it.
 
     Raises:
-        VimDeployError: as ``passport.check_passport``, ``plugin_loading.load_plugins`` and
+        VimDeployError: as ``passport.check_passport``, ``plugins.load_plugins`` and
             ``LoadedEngine``; VIM-203 for code in the plan that was not allowed, or that is not
             there.
     """
@@ -114,7 +115,7 @@ def _load_library(module: ModuleType, runtime: str, path: Path) -> None:
             why="its operators are all compiled in",
             fix="leave --plugin away",
         )
-    load_plugins(module, path)
+    load_plugins(module, describe_plugin(path))
 
 
 def _check_plan_code(engine: Artifact, passport: Passport, allowed: bool) -> None:

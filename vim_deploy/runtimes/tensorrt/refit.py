@@ -8,8 +8,7 @@ before either takes its place.
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +16,17 @@ from vim_deploy.artifact.engine_file import TENSORRT
 from vim_deploy.artifact.record import EngineRecord, FileIdentity, read_record, record_path
 from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.errors import VimDeployError
-from vim_deploy.files import (
-    atomic_output,
-    remove_leftovers,
-    require_file,
-    settings_hash,
-    sha256_of,
-    single_writer,
-    write_json,
-)
+from vim_deploy.files import require_file, settings_hash, sha256_of
 from vim_deploy.log import get_logger
-from vim_deploy.runtimes.building.lowered_file import lowered_file
-from vim_deploy.runtimes.building.process import REFIT, ProgressCallback, run_worker
-from vim_deploy.runtimes.building.typed_model import graph_of_precision
+from vim_deploy.plugin.library import PluginInfo
+from vim_deploy.runtimes.building.build import make_engine, one_output
+from vim_deploy.runtimes.building.graph import graph_of_precision
+from vim_deploy.runtimes.building.process import ProgressCallback
+from vim_deploy.runtimes.building.request import AUTO
 from vim_deploy.runtimes.tensorrt import capability as trt
-from vim_deploy.runtimes.tensorrt.lower import Lowered, lower
-from vim_deploy.runtimes.tensorrt.options import AUTO
-from vim_deploy.runtimes.tensorrt.plugin_choice import choose_plugin
+from vim_deploy.runtimes.tensorrt.lower import lower
+from vim_deploy.runtimes.tensorrt.plugins import choose_plugin
+from vim_deploy.runtimes.tensorrt.refit_worker import RefitJob
 from vim_deploy.specs import ExportInfo
 
 _log = get_logger(__name__)
@@ -83,33 +76,41 @@ def refit_engine(
     capabilities = trt.capabilities()
     lowered = lower(typed.model, capabilities, use_plugin=record.plugin is not None)
     library = _library(record, plugin, capabilities)
-    with single_writer(target):
-        remove_leftovers(target)
-        remove_leftovers(record_path(target))
-        with (
-            atomic_output(record_path(target)) as record_part,
-            atomic_output(target) as plan_part,
-            lowered_file(lowered.model, target) as model_part,
-        ):
-            began = time.monotonic()
-            job = _job(record, plan_path, weights, model_part, plan_part, library, lowered)
-            facts = run_worker(job, progress)
-            origin = weights_from or FileIdentity.of(weights)
-            made = dataclasses.replace(
-                record,
-                plan=FileIdentity.of(plan_part, target.name),
-                export=typed.export or record.export,
-                weights_from=origin,
-                refittable=bool(facts["refittable"]),
-                stripped=False,
-                build_seconds=round(time.monotonic() - began, 2),
-                peak_memory_bytes=int(facts["peak_memory_bytes"]),
-                command=tuple(command),
-            )
-            made = dataclasses.replace(made, settings_hash=settings_hash(made.settings()))
-            write_json(record_part, made.as_dict())
-    _log.info("%d weights set from %s", facts["weights"], origin.name)
-    return made
+    origin = weights_from or FileIdentity.of(weights)
+
+    def job(model: Path, part: Path) -> RefitJob:
+        return RefitJob(
+            worker="vim_deploy.runtimes.tensorrt.refit_worker",
+            runtime=TENSORRT,
+            model=model.resolve(),
+            model_name=str(weights),
+            output=part.resolve(),
+            scratch=(model.resolve(),),
+            plan=plan_path.resolve(),
+            plugin=library,
+            host_code=bool(record.plugin and record.plugin.embedded),
+            stripped=record.stripped,
+            # A stripped engine with REFIT_IDENTICAL alone is not meant for other weights again.
+            keep="REFIT" in record.flags,
+        )
+
+    def refitted(part: Path, facts: Mapping[str, Any]) -> EngineRecord:
+        _log.info("%d weights set from %s", facts["weights"], origin.name)
+        made = dataclasses.replace(
+            record,
+            plan=FileIdentity.of(part, target.name),
+            export=typed.export or record.export,
+            weights_from=origin,
+            refittable=bool(facts["refittable"]),
+            stripped=False,
+            build_seconds=facts["seconds"],
+            peak_memory_bytes=int(facts["peak_memory_bytes"]),
+            command=tuple(command),
+        )
+        return dataclasses.replace(made, settings_hash=settings_hash(made.settings()))
+
+    with one_output(target):
+        return make_engine(target, lowered.model, job, refitted, progress)
 
 
 def refittable_record(plan_path: Path) -> EngineRecord:
@@ -157,37 +158,14 @@ def _require_same_model(record: EngineRecord, export: ExportInfo | None, weights
         )
 
 
-def _library(record: EngineRecord, choice: str, capabilities: trt.Capabilities) -> str:
-    """Path of the plugin library to load the engine with; empty when it needs none."""
+def _library(
+    record: EngineRecord, choice: str, capabilities: trt.Capabilities
+) -> PluginInfo | None:
+    """The plugin library to load the engine with; None when it needs none."""
     if record.plugin is None or record.plugin.embedded:
-        return ""
+        return None
     ops = frozenset(record.plugin_layers)
     info = choose_plugin(choice, capabilities, cuda_driver.gpu(), ops)
     if info.sha256 != record.plugin.sha256:
         _log.warning("%s is another build of the plugin than the engine was built with", info.path)
-    return str(Path(info.path).resolve())
-
-
-def _job(
-    record: EngineRecord,
-    plan_path: Path,
-    weights: Path,
-    model_part: Path,
-    plan_part: Path,
-    library: str,
-    lowered: Lowered,
-) -> dict[str, Any]:
-    return {
-        "runtime": REFIT,
-        "plan": str(plan_path.resolve()),
-        "model": str(model_part.resolve()),
-        "model_name": str(weights),
-        "output": str(plan_part.resolve()),
-        "scratch": [str(model_part.resolve())],
-        "plugin": library,
-        "plugin_ops": sorted(lowered.plugin_counts),
-        "host_code": bool(record.plugin and record.plugin.embedded),
-        "stripped": record.stripped,
-        # A stripped engine with REFIT_IDENTICAL alone is not meant for other weights again.
-        "keep": "REFIT" in record.flags,
-    }
+    return info

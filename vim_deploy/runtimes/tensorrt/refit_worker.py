@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,19 +19,36 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from vim_deploy.runtimes.building.worker import (
-    Events,
-    ReportedError,
-    make_logger,
-    peak_memory_bytes,
-    serve,
-    write_plan,
-)
+from vim_deploy.errors import VimDeployError
+from vim_deploy.plugin.library import PluginInfo
+from vim_deploy.runtimes.building.compiler import make_logger, peak_memory_bytes, write_plan
+from vim_deploy.runtimes.building.errors import some
+from vim_deploy.runtimes.building.request import Job
+from vim_deploy.runtimes.building.worker import Events, serve
 from vim_deploy.runtimes.tensorrt import capability as trt
-from vim_deploy.runtimes.tensorrt.worker import load_plugins, load_tensorrt
+from vim_deploy.runtimes.tensorrt.plugins import load_plugins
 
 _TYPES = {"float32": "FLOAT", "float16": "HALF", "bfloat16": "BF16", "int32": "INT32",
           "int64": "INT64", "int8": "INT8", "bool": "BOOL"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RefitJob(Job):
+    """An exchange of weights; ``model`` is the ONNX file with the new ones.
+
+    Attributes:
+        plan: the engine.
+        plugin: the library to load it with; None when it needs none.
+        host_code: the plan carries its library, and may run it.
+        stripped: it holds no weights yet.
+        keep: the new engine can be refitted again.
+    """
+
+    plan: Path
+    plugin: PluginInfo | None
+    host_code: bool
+    stripped: bool
+    keep: bool
 
 
 def weights_of(model: onnx.ModelProto) -> dict[str, np.ndarray[Any, Any]]:
@@ -52,17 +70,18 @@ def set_weights(
     module: ModuleType,
     refitter: Any,  # noqa: ANN401
     weights: Mapping[str, np.ndarray[Any, Any]],
+    model: str,
     errors: list[str],
 ) -> int:
     """Set every weight that can be refitted; how many there were.
 
     Raises:
-        ReportedError: ``refit`` naming those without a value, or refused by TensorRT.
+        VimDeployError: VIM-607 naming those without a value, or refused by TensorRT.
     """
     wanted = list(refitter.get_all_weights())
     missing = [name for name in wanted if name not in weights]
     if missing:
-        raise ReportedError("refit", missing=missing, refused=[], errors=[])
+        raise _refused(model, missing)
     errors.clear()
     refused = []
     for name in wanted:
@@ -74,8 +93,28 @@ def set_weights(
         ):
             refused.append(f"{name} ({values.dtype.name}, {values.size} values)")
     if refused:
-        raise ReportedError("refit", missing=[], refused=refused, errors=list(errors))
+        raise _refused(model, refused=refused, errors=errors)
     return len(wanted)
+
+
+def _refused(
+    model: str,
+    missing: Sequence[str] = (),
+    refused: Sequence[str] = (),
+    errors: Sequence[str] = (),
+) -> VimDeployError:
+    lines = []
+    if missing:
+        lines.append(f"{len(missing)} weights without a value: " + some(missing))
+    if refused:
+        lines.append(f"{len(refused)} weights refused: " + some(refused))
+    return VimDeployError(
+        "VIM-607",
+        f"the engine cannot take the weights of {model}",
+        why="\n".join([*lines, *errors]),
+        fix="export the checkpoint with the options of the engine's own ONNX file; nothing was "
+        "changed",
+    )
 
 
 def _serialise(module: ModuleType, capabilities: trt.Capabilities, engine: Any, keep: bool) -> Any:  # noqa: ANN401
@@ -90,50 +129,64 @@ def _serialise(module: ModuleType, capabilities: trt.Capabilities, engine: Any, 
     return engine.serialize_with_config(config)
 
 
-def build(job: Mapping[str, Any], events: Events, _stop: threading.Event) -> dict[str, Any]:
-    """Refit one engine into ``job["output"]``; the facts of the ``done`` event.
+def build(job: RefitJob, events: Events, _stop: threading.Event) -> dict[str, Any]:
+    """Refit one engine into the job's output; the facts of the ``done`` event.
 
     Raises:
-        ReportedError: anything that is not a fault of this program.
+        VimDeployError: anything that is not a fault of this program.
     """
-    module, capabilities = load_tensorrt()
+    module = trt.load()
     errors: list[str] = []
     logger = make_logger(module, events, errors)
-    if job["plugin"]:
-        load_plugins(module, job["plugin"], list(job["plugin_ops"]))
-    events.send("phase", name="Loading the engine", parent=None, steps=0)
-    runtime = module.Runtime(logger)
-    # Only an engine that says in its record that it carries our own library may run code of its.
-    runtime.engine_host_code_allowed = bool(job["host_code"])
-    engine = runtime.deserialize_cuda_engine(Path(job["plan"]).read_bytes())
-    if engine is None:
-        raise ReportedError("load", errors=list(errors))
-    if not engine.refittable:
-        raise ReportedError("not-refittable")
-    refitter = module.Refitter(engine, logger)
-    events.send("phase_end", name="Loading the engine")
-    events.send("phase", name="Setting the weights", parent=None, steps=0)
-    weights = weights_of(onnx.load(job["model"]))
-    count = set_weights(module, refitter, weights, errors)
-    if not refitter.refit_cuda_engine():
-        missing = list(refitter.get_missing_weights())
-        raise ReportedError("refit", missing=missing, refused=[], errors=list(errors))
-    events.send("phase_end", name="Setting the weights")
-    size = write_plan(_serialise(module, capabilities, engine, job["keep"]), job["output"])
-    kept = bool(job["keep"]) and (
-        not job["stripped"] or "INCLUDE_REFIT" in module.SerializationFlag.__members__
+    if job.plugin is not None:
+        load_plugins(module, job.plugin)
+    with events.phase("Loading the engine"):
+        engine = _load(module, logger, job, errors)
+        refitter = module.Refitter(engine, logger)
+    with events.phase("Setting the weights"):
+        weights = weights_of(onnx.load(job.model))
+        count = set_weights(module, refitter, weights, job.model_name, errors)
+        if not refitter.refit_cuda_engine():
+            missing = list(refitter.get_missing_weights())
+            raise _refused(job.model_name, missing, errors=errors)
+    plan = _serialise(module, trt.capabilities_of(module), engine, job.keep)
+    kept = job.keep and (
+        not job.stripped or "INCLUDE_REFIT" in module.SerializationFlag.__members__
     )
     return {
         "weights": count,
-        "bytes": size,
+        "bytes": write_plan(plan, job.output),
         "refittable": kept,
         "peak_memory_bytes": peak_memory_bytes(),
     }
 
 
+def _load(module: ModuleType, logger: Any, job: RefitJob, errors: list[str]) -> Any:  # noqa: ANN401
+    """The engine; VIM-607 when TensorRT does not load it, or cannot refit it."""
+    runtime = module.Runtime(logger)
+    # Only an engine that says in its record that it carries our own library may run code of its.
+    runtime.engine_host_code_allowed = job.host_code
+    engine = runtime.deserialize_cuda_engine(job.plan.read_bytes())
+    if engine is None:
+        raise VimDeployError(
+            "VIM-607",
+            "TensorRT does not load the engine that is to be refitted",
+            why="\n".join(errors) or "the runtime gave no reason",
+            fix="refit it with the TensorRT and on the GPU that its record names",
+        )
+    if not engine.refittable:
+        raise VimDeployError(
+            "VIM-607",
+            "the engine cannot be refitted",
+            why="TensorRT says that it was not built for that",
+            fix="build it again with --refit or --strip-weights",
+        )
+    return engine
+
+
 def main() -> int:
     """Run one job from standard input; the exit status."""
-    return serve(build)
+    return serve(build, RefitJob)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import write_bytes
 from vim_deploy.folders import user_cache
-from vim_deploy.runtimes.tensorrt.options import OFF, ON
+from vim_deploy.runtimes.building.request import OFF, ON
 
 #: Larger ones are no timing caches, or none worth reading.
 MAX_CACHE_BYTES = 1 << 30

@@ -1,6 +1,6 @@
 """The process that builds with full TensorRT: ``python -m vim_deploy.runtimes.tensorrt.worker``.
 
-The job says everything that was decided (``build_trt``); what differs between versions of TensorRT
+The job says everything that was decided (``build``); what differs between versions of TensorRT
 is asked of its capabilities here, where it is loaded. The engine is loaded once after the build,
 on the GPU it was built on, to be described by TensorRT's own inspector.
 """
@@ -16,24 +16,12 @@ from types import ModuleType
 from typing import Any
 
 from vim_deploy.errors import VimDeployError
-from vim_deploy.ops import contract
-from vim_deploy.runtimes.building.worker import (
-    CancelledError,
-    Events,
-    ReportedError,
-    add_profiles,
-    check_interface,
-    make_logger,
-    make_monitor,
-    mark_debug_tensors,
-    parse_model,
-    peak_memory_bytes,
-    serve,
-    tensor_facts,
-    write_plan,
-)
+from vim_deploy.runtimes.building.compiler import Compiler
+from vim_deploy.runtimes.building.request import BuildJob
+from vim_deploy.runtimes.building.worker import Events, serve
 from vim_deploy.runtimes.tensorrt import capability as trt
-from vim_deploy.runtimes.tensorrt.capability import Capabilities
+from vim_deploy.runtimes.tensorrt.options import HARDWARE_LEVELS
+from vim_deploy.runtimes.tensorrt.plugins import load_plugins
 from vim_deploy.runtimes.tensorrt.timing_cache import read_cache, save_cache
 
 _PLUGIN_LAYERS = ("PLUGIN", "PLUGIN_V2", "PLUGIN_V3")
@@ -46,40 +34,129 @@ _WITHOUT_PRECISION = frozenset(
 _FLOAT_TYPES = ("FLOAT", "HALF")
 
 
-def load_plugins(module: ModuleType, path: str, ops: list[str]) -> None:
-    """Register the library's ops with TensorRT, and make sure that they can be found.
+class TrtCompiler(Compiler):
+    """A build with full TensorRT."""
 
-    Raises:
-        ReportedError: ``plugin``; ``load_library`` gives None for whatever goes wrong.
-    """
-    registry = module.get_plugin_registry()
-    handle = registry.load_library(path)
-    find = getattr(registry, "get_creator", None) or registry.get_plugin_creator
-    missing = [
-        op for op in ops if find(op, contract.PLUGIN_VERSION, contract.PLUGIN_NAMESPACE) is None
-    ]
-    if missing:
-        raise ReportedError("plugin", path=path, missing=missing, loaded=handle is not None)
+    last_phase = "Writing and inspecting the engine"
 
+    def __init__(self, job: BuildJob, events: Events, stop: threading.Event) -> None:
+        super().__init__(trt.load(), job, events, stop)
+        self.capabilities = trt.capabilities_of(self.module)
+        if job.plugin is not None:
+            load_plugins(self.module, job.plugin)
 
-def _network_flags(module: ModuleType, capabilities: Capabilities) -> int:
-    creation = module.NetworkDefinitionCreationFlag
-    flags = 0
-    if capabilities.explicit_batch_flag:
-        flags |= 1 << int(creation.EXPLICIT_BATCH)
-    if capabilities.typing_flag:
-        flags |= 1 << int(creation.STRONGLY_TYPED)
-    return flags
+    def network_flags(self) -> int:
+        """Explicit batch for 8.6, strongly typed for 10; 11 knows nothing else."""
+        creation = self.module.NetworkDefinitionCreationFlag
+        flags = 0
+        if self.capabilities.explicit_batch_flag:
+            flags |= 1 << int(creation.EXPLICIT_BATCH)
+        if self.capabilities.typing_flag:
+            flags |= 1 << int(creation.STRONGLY_TYPED)
+        return flags
 
+    def check(self, network: Any) -> None:  # noqa: ANN401
+        """VIM-606 when the parser did not take the plugin for our nodes; types where needed."""
+        expected = self.job.plugin_counts
+        layers = (network.get_layer(index) for index in range(network.num_layers))
+        kinds = Counter(layer.type.name for layer in layers)
+        found = sum(kinds[name] for name in _PLUGIN_LAYERS)
+        if found < sum(expected.values()):
+            asked = ", ".join(f"{count} {op}" for op, count in expected.items())
+            raise VimDeployError(
+                "VIM-606",
+                f"TensorRT's parser did not take the plugin for the ops of {self.job.model_name}",
+                why=f"the graph has {asked}; the network has {found} plugin layers",
+                fix="report this with the version of TensorRT; --plugin none builds without the "
+                "plugin",
+            )
+        if not self.capabilities.strongly_typed and "FP16" in self.job.flags:
+            constrain_types(self.module, network, self.job.types)
 
-def _require_plugin_layers(network: Any, expected: Mapping[str, int]) -> None:  # noqa: ANN401
-    """Known before the minutes of the build: did the parser take the plugin for our nodes?"""
-    kinds: Counter[str] = Counter(
-        network.get_layer(index).type.name for index in range(network.num_layers)
-    )
-    found = sum(kinds[name] for name in _PLUGIN_LAYERS)
-    if found < sum(expected.values()):
-        raise ReportedError("plugin-layers", expected=dict(expected), found=found)
+    def configure(self, config: Any) -> None:  # noqa: ANN401
+        """Flags, limits, levels, plugin to embed, tactics and timings."""
+        module, job, options = self.module, self.job, self.job.request.tensorrt
+        # The inspector tells types only of engines with this verbosity.
+        config.profiling_verbosity = module.ProfilingVerbosity.DETAILED
+        for name in job.flags:
+            config.set_flag(getattr(module.BuilderFlag, name))
+        for name in job.cleared_flags:
+            if name in self.capabilities.builder_flags:
+                config.clear_flag(getattr(module.BuilderFlag, name))
+        if options.opt_level is not None:
+            config.builder_optimization_level = options.opt_level
+        if options.workspace_mib is not None:
+            workspace = options.workspace_mib << 20
+            config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, workspace)
+        level = HARDWARE_LEVELS[options.hardware_compat]
+        if level != "NONE":
+            member = getattr(module.HardwareCompatibilityLevel, level)
+            config.hardware_compatibility_level = member
+        if options.embed_plugin and job.plugin is not None:
+            config.plugins_to_serialize = [str(Path(job.plugin.path).resolve())]
+        if options.tactic_sources:
+            _choose_tactic_sources(module, config, options.tactic_sources)
+        if job.timing_cache is not None:
+            self._use_timings(config, job.timing_cache)
+
+    def compile(self, builder: Any, network: Any, config: Any) -> Any:  # noqa: ANN401
+        """As everywhere, but for 8.6, which reports no progress; timings are kept."""
+        if self.capabilities.progress_monitor:
+            plan = super().compile(builder, network, config)
+        else:
+            with self.events.phase("Building engine"):
+                plan = builder.build_serialized_network(network, config)
+        if plan is not None and self.job.timing_cache is not None and not self.stop.is_set():
+            cache = config.get_timing_cache()
+            if cache is not None:
+                self._note(save_cache(self.job.timing_cache, bytes(memoryview(cache.serialize()))))
+        return plan
+
+    def describe(self, plan: Any) -> dict[str, Any]:  # noqa: ANN401
+        """Load the new plan on this GPU and ask TensorRT what is in it.
+
+        Raises:
+            VimDeployError: VIM-603 when TensorRT does not load what it has just built.
+        """
+        self.errors.clear()
+        runtime = self.module.Runtime(self.logger)
+        # The plan was made in this process from a library that the user named or that was built
+        # here.
+        runtime.engine_host_code_allowed = True
+        engine = runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise VimDeployError(
+                "VIM-603",
+                f"TensorRT built an engine from {self.job.model_name} that it does not load",
+                why="\n".join(self.errors) or "the runtime gave no reason",
+                fix="report this with the version of TensorRT; nothing was written",
+            )
+        inspector = engine.create_engine_inspector()
+        v2 = self.capabilities.device_memory_v2
+        size = engine.device_memory_size_v2 if v2 else engine.device_memory_size
+        form = self.module.LayerInformationFormat.JSON
+        return {
+            "inspection": inspector.get_engine_information(form),
+            "device_memory_bytes": int(size),
+            "refittable": bool(engine.refittable),
+        }
+
+    def _use_timings(self, config: Any, path: Path) -> None:  # noqa: ANN401
+        """Give ``config`` the timings in ``path``, or none when TensorRT refuses the file."""
+        content, problem = read_cache(path)
+        self._note(problem)
+        cache = config.create_timing_cache(content)
+        if content and (cache is None or not config.set_timing_cache(cache, False)):
+            self._note(
+                f"timing cache {path} is damaged or of another TensorRT or GPU; starting a new one"
+            )
+            cache, content = config.create_timing_cache(b""), b""
+        if not content and (cache is None or not config.set_timing_cache(cache, False)):
+            self._note("TensorRT takes no timing cache here; building without")
+
+    def _note(self, text: str) -> None:
+        if text:
+            self.events.send("log", severity="warning", message=text)
 
 
 def constrain_types(module: ModuleType, network: Any, types: Mapping[str, str]) -> int:  # noqa: ANN401
@@ -108,35 +185,6 @@ def constrain_types(module: ModuleType, network: Any, types: Mapping[str, str]) 
     return constrained
 
 
-def _configure(
-    module: ModuleType,
-    builder: Any,  # noqa: ANN401
-    capabilities: Capabilities,
-    job: Mapping[str, Any],
-) -> Any:  # noqa: ANN401
-    config = builder.create_builder_config()
-    add_profiles(builder, config, job)
-    # The inspector tells types only of engines with this verbosity.
-    config.profiling_verbosity = module.ProfilingVerbosity.DETAILED
-    for name in job["flags"]:
-        config.set_flag(getattr(module.BuilderFlag, name))
-    for name in job["clear_flags"]:
-        if name in capabilities.builder_flags:
-            config.clear_flag(getattr(module.BuilderFlag, name))
-    if job["opt_level"] is not None:
-        config.builder_optimization_level = job["opt_level"]
-    if job["workspace_bytes"] is not None:
-        config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, job["workspace_bytes"])
-    if job["hardware_level"] != "NONE":
-        level = getattr(module.HardwareCompatibilityLevel, job["hardware_level"])
-        config.hardware_compatibility_level = level
-    if job["embed_plugin"]:
-        config.plugins_to_serialize = [job["plugin"]]
-    if job["tactic_sources"]:
-        _choose_tactic_sources(module, config, job["tactic_sources"])
-    return config
-
-
 def _choose_tactic_sources(module: ModuleType, config: Any, text: str) -> None:  # noqa: ANN401
     """Apply trtexec's list, ``-CUDNN,+JIT_CONVOLUTIONS``, to the default sources."""
     sources = int(config.get_tactic_sources())
@@ -144,153 +192,30 @@ def _choose_tactic_sources(module: ModuleType, config: Any, text: str) -> None: 
     for part in text.split(","):
         sign, name = part.strip()[:1], part.strip()[1:].upper()
         if sign not in "+-" or name not in known:
-            raise ReportedError("tactics", part=part, known=sorted(known))
+            raise _no_tactic(part, known)
         bit = 1 << int(known[name])
         sources = sources | bit if sign == "+" else sources & ~bit
     if not config.set_tactic_sources(sources):
-        raise ReportedError("tactics", part=text, known=sorted(known))
+        raise _no_tactic(text, known)
 
 
-def use_timing_cache(config: Any, path: Path, note: Any) -> None:  # noqa: ANN401
-    """Give ``config`` the timings in ``path``, or none of them when TensorRT refuses the file."""
-    content, problem = read_cache(path)
-    if problem:
-        note(problem)
-    cache = config.create_timing_cache(content)
-    if content and (cache is None or not config.set_timing_cache(cache, False)):
-        note(f"timing cache {path} is damaged or of another TensorRT or GPU; starting a new one")
-        cache, content = config.create_timing_cache(b""), b""
-    if not content and (cache is None or not config.set_timing_cache(cache, False)):
-        note("TensorRT takes no timing cache here; building without")
+def _no_tactic(part: str, known: Mapping[str, Any]) -> VimDeployError:
+    return VimDeployError(
+        "VIM-309",
+        f"this TensorRT has no tactic source {part!r}",
+        why=f"it has {', '.join(sorted(known))}",
+        fix="write --tactic-sources as trtexec does, for example -CUDNN,-CUBLAS",
+    )
 
 
-def describe_engine(
-    module: ModuleType,
-    capabilities: Capabilities,
-    logger: Any,  # noqa: ANN401
-    plan: Any,  # noqa: ANN401
-    errors: list[str],
-) -> dict[str, Any]:
-    """Load the new plan on this GPU and ask TensorRT what is in it.
-
-    Raises:
-        ReportedError: ``inspect`` when TensorRT does not load what it has just built.
-    """
-    errors.clear()
-    runtime = module.Runtime(logger)
-    # The plan was made in this process from a library that the user named or that was built here.
-    runtime.engine_host_code_allowed = True
-    engine = runtime.deserialize_cuda_engine(plan)
-    if engine is None:
-        raise ReportedError("inspect", errors=list(errors))
-    inspector = engine.create_engine_inspector()
-    size = engine.device_memory_size_v2 if capabilities.device_memory_v2 else (
-        engine.device_memory_size
-    )  # fmt: skip
-    return {
-        "inspection": inspector.get_engine_information(module.LayerInformationFormat.JSON),
-        "device_memory_bytes": int(size),
-        "refittable": bool(engine.refittable),
-    }
-
-
-def load_tensorrt() -> tuple[ModuleType, Capabilities]:
-    """TensorRT and what it can do; ReportedError ``import`` when it does not load."""
-    try:
-        module = trt.load()
-        return module, trt.capabilities_of(module)
-    except VimDeployError as error:
-        raise ReportedError("import", text=f"{error.message}\n{error.why}".strip()) from error
-
-
-def build(job: Mapping[str, Any], events: Events, stop: threading.Event) -> dict[str, Any]:
-    """Build one engine into ``job["output"]``; the facts of the ``done`` event.
-
-    Raises:
-        ReportedError: anything that is not a fault of this program.
-        CancelledError: ``stop`` was set.
-    """
-    module, capabilities = load_tensorrt()
-    errors: list[str] = []
-    logger = make_logger(module, events, errors)
-    if job["plugin"]:
-        load_plugins(module, job["plugin"], sorted(job["plugin_counts"]))
-    builder = module.Builder(logger)
-    network = builder.create_network(_network_flags(module, capabilities))
-    events.send("phase", name="Parsing the ONNX model", parent=None, steps=0)
-    parse_model(module, network, logger, job["model"])
-    check_interface(network, job)
-    _require_plugin_layers(network, job["plugin_counts"])
-    mark_debug_tensors(network, job["debug_tensors"])
-    if not capabilities.strongly_typed and "FP16" in job["flags"]:
-        constrain_types(module, network, job["types"])
-    events.send("phase_end", name="Parsing the ONNX model")
-    config = _configure(module, builder, capabilities, job)
-    cache = Path(job["timing_cache"]) if job["timing_cache"] else None
-    if cache is not None:
-        use_timing_cache(config, cache, _noter(events))
-    errors.clear()
-    plan = _compile(module, capabilities, builder, network, config, events, stop)
-    if plan is None:
-        raise ReportedError("build", errors=errors)
-    if cache is not None:
-        _keep_timings(config, cache, events)
-    events.send("phase", name="Writing and inspecting the engine", parent=None, steps=0)
-    size = write_plan(plan, job["output"])
-    described = describe_engine(module, capabilities, logger, plan, errors)
-    events.send("phase_end", name="Writing and inspecting the engine")
-    return {
-        "runtime_version": str(module.__version__),
-        "layers": network.num_layers,
-        "inputs": [tensor_facts(network.get_input(i)) for i in range(network.num_inputs)],
-        "outputs": [tensor_facts(network.get_output(i)) for i in range(network.num_outputs)],
-        "bytes": size,
-        "peak_memory_bytes": peak_memory_bytes(),
-        **described,
-    }
-
-
-def _compile(
-    module: ModuleType,
-    capabilities: Capabilities,
-    builder: Any,  # noqa: ANN401
-    network: Any,  # noqa: ANN401
-    config: Any,  # noqa: ANN401
-    events: Events,
-    stop: threading.Event,
-) -> Any:  # noqa: ANN401
-    """The serialised engine, or None; CancelledError when it was stopped meanwhile."""
-    # The monitor must outlive the build; the configuration does not keep it alive.
-    monitor = None
-    if capabilities.progress_monitor:
-        monitor = make_monitor(module, events, stop)
-        config.progress_monitor = monitor
-    else:
-        events.send("phase", name="Building engine", parent=None, steps=0)
-    plan = builder.build_serialized_network(network, config)
-    if stop.is_set():
-        raise CancelledError
-    if monitor is None:
-        events.send("phase_end", name="Building engine")
-    return plan
-
-
-def _noter(events: Events) -> Any:  # noqa: ANN401
-    return lambda text: events.send("log", severity="warning", message=text)
-
-
-def _keep_timings(config: Any, path: Path, events: Events) -> None:  # noqa: ANN401
-    cache = config.get_timing_cache()
-    if cache is None:
-        return
-    problem = save_cache(path, bytes(memoryview(cache.serialize())))
-    if problem:
-        _noter(events)(problem)
+def build(job: BuildJob, events: Events, stop: threading.Event) -> dict[str, Any]:
+    """Build one engine; facts and errors as ``Compiler.build``, and those of ``TrtCompiler``."""
+    return TrtCompiler(job, events, stop).build()
 
 
 def main() -> int:
     """Run one job from standard input; the exit status."""
-    return serve(build)
+    return serve(build, BuildJob)
 
 
 if __name__ == "__main__":
