@@ -15,12 +15,11 @@ import pytest
 from tests.integration.test_export_precision import loaded
 from tests.support import reference
 from vim_deploy.graph.export_graph import finish_graph, named_trace
-from vim_deploy.model.deployed import DeployedModel
 from vim_deploy.parity.blocks import compare_parts, part_limit
 from vim_deploy.parity.metrics import Array
 from vim_deploy.places import Place
 from vim_deploy.recipe.precision_policy import default_policy
-from vim_deploy.runtimes.onnxruntime.inner import onnx_parts
+from vim_deploy.runtimes.onnxruntime.runner import memory_runner
 from vim_deploy.runtimes.torch.runner import TorchRunner
 
 CASES = (
@@ -33,10 +32,10 @@ CASES = (
 )
 
 
-def parts_of(model: onnx.ModelProto, module: DeployedModel, image: Array) -> Mapping[Place, Array]:
-    rank = module.model.config.ssm["dt_rank"]
-    with onnx_parts(model, rank, "model.onnx") as parts:
-        return parts(image)
+def parts_of(model: onnx.ModelProto, image: Array) -> Mapping[Place, Array]:
+    with memory_runner(model, "model.onnx") as runner:
+        assert runner.parts is not None
+        return runner.parts(image)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -57,7 +56,7 @@ def test_every_part_agrees_in_every_form(name: str) -> None:
         model.CopyFrom(traced)
         stated = replace(info, **changes)
         finish_graph(model, module.model.config, stated)
-        found = parts_of(model, module, image)
+        found = parts_of(model, image)
         report = compare_parts(expected, found, part_limit(stated.precision), True)
         assert report.passed, f"{form}: {report.verdict}"
         # The low-rank form has no step sizes outside of its scan; all others have every part.

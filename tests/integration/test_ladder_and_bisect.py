@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from tests.support import plant
+from tests.support.artifacts import told
 from tests.support.models import perturbed, save_training_file, tiny_config
-from vim_deploy.artifact import metadata
+from vim_deploy.artifact import Artifact, metadata
 from vim_deploy.cli.main import run
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph import export_graph
@@ -182,6 +183,14 @@ def test_a_broken_twin_is_compared_part_by_part_too(folder: Path) -> None:
     assert parts.first.place.role == "patch_embed"
 
 
+class _EngineLike(OrtRunner):
+    """Gives out no inner tensors."""
+
+    @property
+    def parts(self) -> None:
+        return None
+
+
 def test_a_broken_engine_is_named_and_says_why_it_is_not_looked_into(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,9 +201,10 @@ def test_a_broken_engine_is_named_and_says_why_it_is_not_looked_into(
     onnx.save(graph, "engine_like.onnx")
 
     @contextmanager
-    def opened(path: Path, _options: object) -> Iterator[Opened]:
-        assert path.name == "half.plan"
-        yield Opened(OrtRunner(Path("engine_like.onnx"), threads=1), info, "fp16", ("a note",))
+    def opened(file: Artifact, _options: object) -> Iterator[Opened]:
+        assert file.name == "half.plan"
+        runner = _EngineLike(Path("engine_like.onnx"), threads=1)
+        yield Opened(runner, told(file.path, info), ("a note",))
 
     monkeypatch.setattr(subjects, "opened", opened)
     Path("half.plan").write_bytes(b"a plan")

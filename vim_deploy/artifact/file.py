@@ -87,6 +87,11 @@ class Artifact:
         return cls(path, sight(path))
 
     @classmethod
+    def of(cls, source: Path | Artifact) -> Artifact:
+        """``source`` when it is opened already; else opened as an ONNX file, VIM-401."""
+        return cls.open(source, "ONNX model") if isinstance(source, Path) else source
+
+    @classmethod
     def engine(cls, path: Path) -> Artifact:
         """The file at ``path``, which is to be an engine; VIM-401 when it is missing."""
         return cls(require_file(path, "engine"), sight(path), "engine")

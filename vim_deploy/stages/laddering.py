@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vim_deploy.artifact.engine_file import is_engine
+from vim_deploy.artifact import Artifact
+from vim_deploy.artifact.file import is_exported
 from vim_deploy.errors import ExitCode, NoInnerTensorsError, VimDeployError
-from vim_deploy.files import sight
 from vim_deploy.interrupts import check
 from vim_deploy.parity.blocks import BlockReport, part_limit
 from vim_deploy.parity.cases import Case
@@ -20,17 +20,11 @@ from vim_deploy.parity.ladder import Ladder, Rung
 from vim_deploy.parity.metrics import Tolerance, adjusted, compare, tolerance_for
 from vim_deploy.parity.report import CaseResult, ParityReport, compare_runners
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
-from vim_deploy.runtimes.base import PartSource, Runner, run_in_batches
-from vim_deploy.runtimes.onnxruntime.inner import memory_runner, onnx_parts
-from vim_deploy.runtimes.onnxruntime.runner import TENSORRT
+from vim_deploy.runtimes.base import Runner, run_in_batches
+from vim_deploy.runtimes.onnxruntime.runner import memory_runner
 from vim_deploy.specs import ExportInfo
-from vim_deploy.stages.part_check import (
-    check_parts,
-    dt_rank_of,
-    require_parts,
-    runner_parts,
-)
-from vim_deploy.stages.subjects import Subject, SubjectOptions, is_artifact, open_subject
+from vim_deploy.stages.part_check import check_parts, require_parts
+from vim_deploy.stages.subjects import Subject, SubjectOptions, open_subject
 from vim_deploy.stages.verifying import VerifyOptions, live_cases
 
 if TYPE_CHECKING:
@@ -45,8 +39,6 @@ REFERENCE_BATCH = 4
 FP32_MODULE = "PyTorch fp32"
 
 RungDone = Callable[[Rung], None]
-#: Opens the inner tensors of a rung.
-_Parts = Callable[[ExitStack], PartSource]
 
 
 def verify_ladder(
@@ -83,19 +75,16 @@ def verify_ladder(
             "VIM-203", "--ladder compares with the twin where it must", fix="leave out --twin"
         )
     chosen = subject or SubjectOptions()
-    sighting = sight(Path(source))
-    if options.per_block and is_artifact(source):
-        require_parts(Path(source), options.runner.provider)
-    with open_subject(source, against, chosen, options.runner) as found:
+    file = Artifact.open(Path(source)) if is_exported(source) else None
+    if options.per_block and file is not None:
+        require_parts(file, options.runner.provider)
+    with open_subject(file or source, against, chosen, options.runner) as found:
         _check(found, chosen)
-        climb = _Climb(found, options, Path(source) if is_artifact(source) else None, done)
-        ladder, blocks = climb.run()
+        ladder, blocks = _Climb(found, options, done).run()
         last = ladder.rungs[-1]
         return ParityReport(
             artifact=found.name,
-            artifact_sha256=sighting.sha256()
-            if is_artifact(source)
-            else found.info.checkpoint.sha256,
+            artifact_sha256=file.sha256 if file else found.info.checkpoint.sha256,
             reference=next(r.runner for r in ladder.rungs if r.name == last.against),
             candidate=last.runner,
             tolerance=last.tolerance,
@@ -122,22 +111,19 @@ def _check(subject: Subject, chosen: SubjectOptions) -> None:
 
 @dataclass
 class _Step:
-    """A rung to come: what it is compared with, in which runtime, and where its parts are."""
+    """A rung to come: what it is compared with, and in which runtime."""
 
     name: str
     against: str
     precision: str
     open: Callable[[ExitStack], Runner]
-    parts: _Parts | None
 
 
 class _Climb:
     """One walk up the ladder; holds the outputs that later rungs are compared with."""
 
-    def __init__(
-        self, subject: Subject, options: VerifyOptions, path: Path | None, done: RungDone | None
-    ) -> None:
-        self.subject, self.options, self.path = subject, options, path
+    def __init__(self, subject: Subject, options: VerifyOptions, done: RungDone | None) -> None:
+        self.subject, self.options = subject, options
         self.info = subject.info
         self.done = done or (lambda rung: None)
         self.typed = self.info.precision != "fp32"
@@ -154,15 +140,15 @@ class _Climb:
         for number, step in enumerate(steps):
             check()
             with ExitStack() as stack:
-                rung, batch = self._try(step, stack)
+                rung, runner = self._try(step, stack)
                 rungs.append(rung)
                 self.done(rung)
                 if not rung.passed:
                     left = tuple(later.name for later in steps[number + 1 :])
-                    blocks, note = self._parts(step, rung, batch, stack)
+                    blocks, note = self._parts(step, rung, runner)
                     return Ladder(tuple(rungs), left, blocks, note), None
                 if self.options.per_block and step is steps[-1]:
-                    return Ladder(tuple(rungs)), self._parts(step, rung, batch, stack)[0]
+                    return Ladder(tuple(rungs)), self._parts(step, rung, runner)[0]
         return Ladder(tuple(rungs)), None
 
     def _ground(self) -> Rung:
@@ -188,7 +174,7 @@ class _Climb:
         precision, goal = self.info.precision, FP32_MODULE
         if self.typed:
             goal = f"PyTorch {precision} twin"
-            yield _Step(goal, FP32_MODULE, precision, lambda _: self._twin(goal), self._twin_parts)
+            yield _Step(goal, FP32_MODULE, precision, lambda _: self._twin(goal))
         plain: dict[str, Any] = {
             "precision": "fp32", "io_precision": "fp32", "precision_policy": {}
         }  # fmt: skip
@@ -200,22 +186,14 @@ class _Climb:
         if self.typed:
             yield self._graph_step(f"{precision} ONNX", self.info, goal, precision)
         artifact = self.subject.artifact
-        if artifact is not None and self.path is not None:
-            parts = None if self._hides_parts() else self._file_parts
-            yield _Step(self.path.name, goal, precision, lambda _: artifact.runner, parts)
+        if artifact is not None:
+            yield _Step(self.subject.name, goal, precision, lambda _: artifact.runner)
 
     def _graph_step(self, name: str, info: ExportInfo, against: str, precision: str) -> _Step:
-        made: list[onnx.ModelProto] = []
-
         def run(stack: ExitStack) -> Runner:
-            made.append(self._graph(info))
-            return stack.enter_context(memory_runner(made[0], "model.onnx"))
+            return stack.enter_context(memory_runner(self._graph(info), name))
 
-        def parts(stack: ExitStack) -> PartSource:
-            rank = dt_rank_of(self.info)
-            return stack.enter_context(onnx_parts(made[0], rank, name))
-
-        return _Step(name, against, precision, run, parts)
+        return _Step(name, against, precision, run)
 
     def _graph(self, info: ExportInfo) -> onnx.ModelProto:
         """The form that ``info`` describes, made as an export makes it, from one trace for all."""
@@ -239,24 +217,6 @@ class _Climb:
         self._refer(name, runner, self.cases[FP32_MODULE])
         return runner
 
-    def _twin_parts(self, _stack: ExitStack) -> PartSource:
-        return self.references[f"PyTorch {self.info.precision} twin"].parts
-
-    def _file_parts(self, stack: ExitStack) -> PartSource:
-        artifact, path = self.subject.artifact, self.path
-        assert artifact is not None
-        assert path is not None
-        provider = self.options.runner.provider
-        return stack.enter_context(runner_parts(artifact.runner, path, provider))
-
-    def _hides_parts(self) -> bool:
-        artifact, path = self.subject.artifact, self.path
-        assert artifact is not None
-        assert path is not None
-        if is_engine(path):
-            return artifact.runner.parts is None
-        return self.options.runner.provider == TENSORRT
-
     def _limits(self, precision: str) -> Tolerance:
         """Limits of one precision; the user's are about the precision that the ladder leads to."""
         tolerance = tolerance_for(precision, self.subject.tolerances)
@@ -264,8 +224,8 @@ class _Climb:
             return tolerance
         return adjusted(self.options.tolerance or tolerance, self.options.limits)
 
-    def _try(self, step: _Step, stack: ExitStack) -> tuple[Rung, int | None]:
-        """Run and compare one rung; its fixed batch size."""
+    def _try(self, step: _Step, stack: ExitStack) -> tuple[Rung, Runner | None]:
+        """Run and compare one rung; its runner, when it could be made."""
         started, limits = time.perf_counter(), self._limits(step.precision)
         try:
             runner = step.open(stack)
@@ -282,8 +242,7 @@ class _Climb:
             results = self._compare_stored(expected, self.cases[step.name], limits)
         else:
             results = compare_runners(None, runner, expected, self._batches(runner), limits)
-        rung = self._rung(step.name, runner, step.against, limits, results, started)
-        return rung, runner.fixed_batch
+        return self._rung(step.name, runner, step.against, limits, results, started), runner
 
     @staticmethod
     def _compare_stored(
@@ -319,12 +278,12 @@ class _Climb:
         return Rung(name, runner.name, against, tolerance, results, time.perf_counter() - started)
 
     def _parts(
-        self, step: _Step, rung: Rung, batch: int | None, stack: ExitStack
+        self, step: _Step, rung: Rung, runner: Runner | None
     ) -> tuple[BlockReport | None, str]:
         """The rung part by part; without that, the reason."""
-        if rung.error:
+        if runner is None:
             return None, ""
-        if step.parts is None:
+        if runner.parts is None:
             return None, (
                 "it gives out no inner tensors; the rungs below it hold, so the difference arose "
                 "in the build of the engine or in its runtime"
@@ -332,13 +291,11 @@ class _Climb:
         limit = part_limit(step.precision)
         if step.precision == self.info.precision:
             limit = self.options.limits.get("relative_l2", limit)
-        reference = self.references[step.against].parts
-        cases = self.cases[step.against]
+        reference, cases = self.references[step.against], self.cases[step.against]
         try:
-            found = step.parts(stack)
+            return check_parts(reference, runner, cases, rung.results, limit), ""
         except NoInnerTensorsError as error:
             # What is broken is said first; that its parts cannot be seen comes second.
             if rung.passed:
                 raise
             return None, f"{error.message}: {error.why}"
-        return check_parts(reference, found, cases, rung.results, limit, batch), ""

@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from vim_deploy.artifact import metadata
-from vim_deploy.artifact.engine_file import is_engine
+from vim_deploy.artifact import Artifact
 from vim_deploy.errors import VimDeployError
 from vim_deploy.runtimes.base import Runner
 from vim_deploy.runtimes.onnxruntime.runner import CPU, OrtRunner
@@ -36,16 +35,20 @@ class RunnerOptions:
 
 @dataclass(frozen=True)
 class Opened:
-    """A runner, what its file says about the model (None: nothing), and its precision."""
+    """A runner, the artifact that it runs, and what is to be said about it."""
 
     runner: Runner
-    info: ExportInfo | None
-    precision: str
+    artifact: Artifact
     notes: tuple[str, ...] = ()
+
+    @property
+    def info(self) -> ExportInfo | None:
+        """What the artifact says about its model."""
+        return self.artifact.info
 
 
 @contextmanager
-def opened(artifact: Path, options: RunnerOptions | None = None) -> Iterator[Opened]:
+def opened(artifact: Path | Artifact, options: RunnerOptions | None = None) -> Iterator[Opened]:
     """Open an ONNX file or an engine for running; what it holds is released at the end.
 
     Raises:
@@ -53,45 +56,31 @@ def opened(artifact: Path, options: RunnerOptions | None = None) -> Iterator[Ope
             ``TrtRunner``.
     """
     options = options or RunnerOptions()
-    if is_engine(artifact):
+    file = Artifact.open(artifact) if isinstance(artifact, Path) else artifact
+    runner: TrtRunner | OrtRunner
+    if file.is_engine:
         if options.provider is not None:
-            raise _contradiction("--provider", artifact, "ONNX files, in ONNX Runtime")
-        with TrtRunner(
-            artifact,
+            raise _contradiction("--provider", file, "ONNX files, in ONNX Runtime")
+        runner = TrtRunner(
+            file.path,
             plugin=options.plugin,
             allow_plan_code=options.allow_plan_code,
             batch=options.max_batch,
-        ) as engine:
-            yield Opened(engine, engine.info, engine.precision, engine.notes)
+        )
+        with runner:
+            yield Opened(runner, file, runner.notes)
         return
     if options.allow_plan_code:
-        raise _contradiction("--allow-plan-code", artifact, "engines")
-    runner = OrtRunner(
-        artifact,
-        options.provider or CPU,
-        plugin=options.plugin,
-        max_batch=options.max_batch,
-    )
-    info = metadata.find(metadata.load_model(artifact))
-    yield Opened(runner, info, info.precision if info else "fp32")
+        raise _contradiction("--allow-plan-code", file, "engines")
+    provider = options.provider or CPU
+    runner = OrtRunner(file, provider, plugin=options.plugin, max_batch=options.max_batch)
+    with runner:
+        yield Opened(runner, file)
 
 
-def _contradiction(option: str, artifact: Path, kind: str) -> VimDeployError:
+def _contradiction(option: str, artifact: Artifact, kind: str) -> VimDeployError:
     return VimDeployError(
         "VIM-203",
         f"{option} is for {kind}, and {artifact.name} is none",
         fix=f"leave {option} away",
     )
-
-
-def require_info(opened_artifact: Opened, name: str) -> ExportInfo:
-    """What the file says about the model; VIM-410 when it says nothing."""
-    if opened_artifact.info is None:
-        raise VimDeployError(
-            "VIM-410",
-            f"{name} does not say how pictures are prepared for it",
-            why="it holds no vim-deploy metadata; for an engine that stands in its record "
-            "NAME.plan.json",
-            fix="export the model with vim-deploy export; put an engine's record beside it",
-        )
-    return opened_artifact.info

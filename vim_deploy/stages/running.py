@@ -20,7 +20,7 @@ from vim_deploy.scene.resize import resized_pixels
 from vim_deploy.scene.top_k import top_predictions
 from vim_deploy.scene.windows import require_patch
 from vim_deploy.specs import ExportInfo, ImagePreparation
-from vim_deploy.stages.opening import Opened, opened, require_info
+from vim_deploy.stages.opening import Opened, opened
 from vim_deploy.stages.run_files import pictures, require_free
 from vim_deploy.stages.run_records import (
     FILES_KEY,
@@ -63,7 +63,7 @@ def run(
     require_free(options.output, ".npz", force=options.force)
     settings = dataclasses.replace(options.runner, max_batch=options.batch)
     with opened(artifact, settings) as found:
-        info = require_info(found, artifact.name)
+        info = found.artifact.require_info()
         batch = batch_size(found.runner, options.batch)
         result = _run_opened(found, info, files, options, batch, artifact.name)
     if not passed_over:

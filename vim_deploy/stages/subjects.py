@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vim_deploy.artifact.engine_file import ENGINE_SUFFIXES
+from vim_deploy.artifact import Artifact
+from vim_deploy.artifact.file import is_exported, named
 from vim_deploy.errors import VimDeployError
 from vim_deploy.heads import parse_head
 from vim_deploy.recipe.precision_policy import default_policy, load_policy
@@ -48,19 +49,14 @@ class Subject:
     tolerances: Tolerances | None = None
 
 
-def is_artifact(source: str) -> bool:
-    """Whether ``source`` is an exported file or an engine, by its suffix."""
-    return Path(source).suffix in (".onnx", *ENGINE_SUFFIXES)
-
-
 @contextmanager
 def open_subject(
-    source: str, against: str | None, options: SubjectOptions, runner: RunnerOptions
+    source: str | Artifact, against: str | None, options: SubjectOptions, runner: RunnerOptions
 ) -> Iterator[Subject]:
     """Load what ``source`` names; its artifact, if any, stays open until the end.
 
     Args:
-        source: artifact, or a checkpoint, hub address, recipe or variant.
+        source: artifact (its path will do), or a checkpoint, hub address, recipe or variant.
         against: the checkpoint of an artifact; nothing for a checkpoint.
         options: precision, and how to read a checkpoint.
         runner: where the artifact runs.
@@ -70,7 +66,7 @@ def open_subject(
             description), VIM-420 (policy), as the loading of either.
     """
     require_torch()
-    if not is_artifact(source):
+    if isinstance(source, str) and not is_exported(source):
         if against is not None:
             raise VimDeployError(
                 "VIM-203",
@@ -86,20 +82,21 @@ def open_subject(
             )
         yield _from_checkpoint(source, options)
         return
-    if against is None or is_artifact(against) or Path(against).suffix == ".npz":
+    file = source if isinstance(source, Artifact) else Artifact.open(Path(source))
+    if against is None or named(against) != "checkpoint":
         raise VimDeployError(
             "VIM-203",
-            f"the forms that {Path(source).name} went through are made from its checkpoint",
+            f"the forms that {file.name} went through are made from its checkpoint",
             fix="add --against CHECKPOINT",
         )
     if options.request != ModelRequest(""):
         raise VimDeployError(
             "VIM-203",
-            f"{Path(source).name} says itself which model it holds",
+            f"{file.name} says itself which model it holds",
             fix="leave out --model, --config, --image-size and the like",
         )
-    with opened(Path(source), runner) as artifact:
-        yield _from_artifact(Path(source), artifact, against, options)
+    with opened(file, runner) as artifact:
+        yield _from_artifact(artifact, against, options)
 
 
 def _from_checkpoint(source: str, options: SubjectOptions) -> Subject:
@@ -126,17 +123,14 @@ def _from_checkpoint(source: str, options: SubjectOptions) -> Subject:
     return Subject(loaded.stem, module, info, None, loaded.tolerances)
 
 
-def _from_artifact(path: Path, artifact: Opened, against: str, options: SubjectOptions) -> Subject:
+def _from_artifact(found: Opened, against: str, options: SubjectOptions) -> Subject:
     from vim_deploy.model.load import reference_model
 
-    info = artifact.info
-    if info is None:
-        raise VimDeployError(
-            "VIM-410",
-            f"{path.name} does not say which model it holds",
-            fix="export it with vim-deploy export; an engine needs its record NAME.plan.json "
-            "beside it",
-        )
+    info = found.artifact.require_info(
+        "does not say which model it holds",
+        why="",
+        fix="export it with vim-deploy export; an engine needs its record NAME.plan.json beside it",
+    )
     module = reference_model(against, info)
     if options.precision is not None and options.precision != info.precision:
         # The policy belongs to the precision that the file has.
@@ -146,4 +140,4 @@ def _from_artifact(path: Path, artifact: Opened, against: str, options: SubjectO
         policy = default_policy() if chosen is None else load_policy(chosen)
         policy.require_blocks(module.model.config.layers_run)
         info = replace(info, precision_policy=policy.as_dict())
-    return Subject(path.name, module, info, artifact)
+    return Subject(found.artifact.name, module, info, found)

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vim_deploy import heads
-from vim_deploy.artifact.engine_file import ENGINE_SUFFIXES
+from vim_deploy.artifact import Artifact
+from vim_deploy.artifact.file import is_exported, named
+from vim_deploy.artifact.metadata import require_info
 from vim_deploy.errors import VimDeployError
-from vim_deploy.files import sight
 from vim_deploy.parity.blocks import part_limit
 from vim_deploy.parity.cases import Case, image_case, random_case, stored_case
 from vim_deploy.parity.metrics import Tolerance, adjusted, tolerance_for
@@ -22,7 +23,7 @@ from vim_deploy.runtimes.base import Runner
 from vim_deploy.specs import ExportInfo, TensorSpec
 from vim_deploy.stages.exporting import require_torch
 from vim_deploy.stages.opening import Opened, RunnerOptions, opened
-from vim_deploy.stages.part_check import check_parts, require_parts, runner_parts
+from vim_deploy.stages.part_check import check_parts, refuse_stored, require_parts
 
 #: Batch sizes to run where the artifact takes any.
 DEFAULT_BATCHES = (1, 2, 5)
@@ -86,44 +87,41 @@ def verify(
             the engine does not run on this machine.
     """
     options = options or VerifyOptions()
-    sighting = sight(artifact)
+    file = Artifact.open(artifact)
+    other = reference_file(against, file)
     if options.per_block:
-        require_parts(artifact, options.runner.provider)
-        if Path(against).suffix in (".npz", *ENGINE_SUFFIXES):
-            require_parts(Path(against))
+        require_parts(file, options.runner.provider)
+        refuse_stored(against)
+        if other is not None:
+            require_parts(other)
     largest = None if options.batches is None else max(options.batches)
     settings = dataclasses.replace(options.runner, max_batch=largest)
-    with opened(artifact, settings) as candidate:
+    with (
+        opened(file, settings) as candidate,
+        open_reference(other or against, candidate, options.twin) as (reference, stored),
+    ):
         runner = candidate.runner
-        limits = options.tolerance or tolerance_for(candidate.precision)
-        tolerance = adjusted(limits, options.limits)
-        with open_reference(against, candidate, options.twin) as (reference, stored):
-            cases = stored + live_cases(runner.input, candidate.info, options, stored=bool(stored))
-            batches = batches_to_run(runner, options.batches)
-            results = compare_runners(reference, runner, cases, batches, tolerance)
-            name = reference.name if reference else f"stored outputs {Path(against).name}"
-            notes = (
-                *candidate.notes,
-                *_not_stored(runner, stored, Path(against)),
-                *_not_given(runner, reference),
-            )
-            blocks = None
-            if options.per_block and reference is not None:
-                limit = options.limits.get("relative_l2", part_limit(candidate.precision))
-                with (
-                    runner_parts(reference, Path(against)) as expected,
-                    runner_parts(runner, artifact, options.runner.provider) as found,
-                ):
-                    blocks = check_parts(expected, found, cases, results, limit, runner.fixed_batch)
+        tolerance = adjusted(options.tolerance or tolerance_for(file.precision), options.limits)
+        cases = stored + live_cases(runner.input, file.info, options, stored=bool(stored))
+        batches = batches_to_run(runner, options.batches)
+        results = compare_runners(reference, runner, cases, batches, tolerance)
+        blocks = None
+        if options.per_block and reference is not None:
+            limit = options.limits.get("relative_l2", part_limit(file.precision))
+            blocks = check_parts(reference, runner, cases, results, limit)
         return ParityReport(
-            artifact=artifact.name,
-            artifact_sha256=sighting.sha256(),
-            reference=name,
+            artifact=file.name,
+            artifact_sha256=file.sha256,
+            reference=reference.name if reference else f"stored outputs {Path(against).name}",
             candidate=runner.name,
             tolerance=tolerance,
             results=results,
             command=tuple(command),
-            notes=notes,
+            notes=(
+                *candidate.notes,
+                *_not_stored(runner, stored, Path(against)),
+                *_not_given(runner, reference),
+            ),
             blocks=blocks,
         )
 
@@ -154,37 +152,45 @@ def batches_to_run(candidate: Runner, wanted: tuple[int, ...] | None) -> tuple[i
     return tuple(sorted(made_for)) or DEFAULT_BATCHES
 
 
+def reference_file(against: str, file: Artifact) -> Artifact | None:
+    """What ``against`` names when it is an exported file or engine: ``file`` itself, if it is."""
+    if not is_exported(against):
+        return None
+    other = Artifact.open(Path(against))
+    return file if other.sighting.identity == file.sighting.identity else other
+
+
 @contextmanager
 def open_reference(
-    against: str, candidate: Opened, twin: bool
+    against: str | Artifact, candidate: Opened, twin: bool
 ) -> Iterator[tuple[Runner | None, list[Case]]]:
     """The runner to compare with, or the stored case that replaces one."""
-    path, runner = Path(against), candidate.runner
-    files = (".onnx", *ENGINE_SUFFIXES)
-    if twin and path.suffix in (".npz", *files):
+    kind = named(against) if isinstance(against, str) else against.kind
+    if twin and kind != "checkpoint":
+        name = against if isinstance(against, str) else against.path
         raise VimDeployError(
             "VIM-203",
-            f"--twin compares with PyTorch, and {against} is no checkpoint",
+            f"--twin compares with PyTorch, and {name} is no checkpoint",
             fix="--against CHECKPOINT, or leave out --twin",
         )
-    if path.suffix == ".npz":
-        head = heads.of_file(candidate.info) if candidate.info else None
-        yield None, [stored_case(path, runner.input, runner.outputs, head)]
-    elif path.suffix in files:
-        with opened(path) as reference:
+    if isinstance(against, Artifact):
+        with opened(against) as reference:
             yield reference.runner, []
+    elif kind == "stored":
+        head = heads.of_file(candidate.info) if candidate.info else None
+        runner = candidate.runner
+        yield None, [stored_case(Path(against), runner.input, runner.outputs, head)]
     else:
         yield _checkpoint_runner(against, candidate.info, twin), []
 
 
 def _checkpoint_runner(against: str, info: ExportInfo | None, twin: bool) -> Runner:
-    if info is None:
-        raise VimDeployError(
-            "VIM-410",
-            "the file does not say which model it holds",
-            fix="--against ANOTHER.onnx or STORED.npz; an engine needs its record NAME.plan.json "
-            "beside it; or export the model with vim-deploy",
-        )
+    info = require_info(
+        info,
+        "the file does not say which model it holds",
+        fix="--against ANOTHER.onnx or STORED.npz; an engine needs its record NAME.plan.json "
+        "beside it; or export the model with vim-deploy",
+    )
     require_torch()
     from vim_deploy.model.load import reference_model
     from vim_deploy.runtimes.torch.runner import TorchRunner
@@ -212,10 +218,8 @@ def live_cases(
         return []
     cases = []
     if options.images is not None:
-        if info is None:
-            raise VimDeployError(
-                "VIM-410", "the file does not say how pictures are prepared", fix="--random N"
-            )
+        unsaid = "the file does not say how pictures are prepared"
+        info = require_info(info, unsaid, fix="--random N")
         cases.append(image_case(options.images, info, options.image_limit))
     count = options.random if options.random is not None else (0 if cases else 4)
     if count:

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vim_deploy.artifact import Artifact
+from vim_deploy.artifact.file import named
 from vim_deploy.errors import VimDeployError
-from vim_deploy.files import sight
 from vim_deploy.parity.accuracy import AccuracyReport, Limits, Progress, compare_accuracy
 from vim_deploy.parity.dataset import open_dataset
 from vim_deploy.ranges import BATCH, COUNT, require_all
 from vim_deploy.specs import ExportInfo
 from vim_deploy.stages.opening import RunnerOptions, opened
-from vim_deploy.stages.verifying import open_reference
+from vim_deploy.stages.verifying import open_reference, reference_file
 
 #: Images in memory at once.
 DEFAULT_BATCH = 16
@@ -71,23 +72,24 @@ def verify_dataset(
             (VIM-401, VIM-414, VIM-419) and the models, as ``verify``.
     """
     options = options or DatasetOptions()
-    sighting = sight(artifact)
-    if Path(against).suffix == ".npz":
+    file = Artifact.open(artifact)
+    if named(against) == "stored":
         raise VimDeployError(
             "VIM-203",
             "stored outputs cannot be compared on a data set",
             fix="compare with the checkpoint, another ONNX file or an engine",
         )
     settings = dataclasses.replace(options.runner, max_batch=options.batch)
-    with opened(artifact, settings) as candidate:
+    other = reference_file(against, file) or against
+    with opened(file, settings) as candidate:
         _require_classifier(artifact, candidate.info)
         found = open_dataset(dataset, candidate.info, candidate.runner.input, options.limit)
-        with open_reference(against, candidate, options.twin) as (reference, _):
+        with open_reference(other, candidate, options.twin) as (reference, _):
             assert reference is not None
             counts = compare_accuracy(reference, candidate.runner, found, options.batch, progress)
     return AccuracyReport(
         artifact=artifact.name,
-        artifact_sha256=sighting.sha256(),
+        artifact_sha256=file.sha256,
         limits=options.limits,
         command=tuple(command),
         **counts,

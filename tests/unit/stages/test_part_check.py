@@ -9,7 +9,9 @@ from vim_deploy.parity.blocks import compare_parts
 from vim_deploy.parity.cases import Case
 from vim_deploy.parity.metrics import Tolerance, compare
 from vim_deploy.parity.report import CaseResult
-from vim_deploy.places import place
+from vim_deploy.places import Place, place
+from vim_deploy.runtimes.base import Array, PartSource, Runner
+from vim_deploy.specs import TensorSpec
 from vim_deploy.stages.part_check import check_parts, worst_images
 
 CASES = (
@@ -56,16 +58,33 @@ def test_a_fixed_batch_is_filled_with_the_last_image() -> None:
     assert images[:, 0].tolist() == [14, 14, 14, 14]
 
 
+class _Inner(Runner):
+    """Gives out the images themselves, and remembers them."""
+
+    name, outputs = "inner", ("logits",)
+    input = TensorSpec("image", "float32", ("batch", 1))
+
+    def __init__(self, where: Place) -> None:
+        self.where = where
+        self.seen: list[list[float]] = []
+
+    def run(self, image: Array) -> dict[str, Array]:
+        return {"logits": image}
+
+    @property
+    def parts(self) -> PartSource:
+        return self._run_parts
+
+    def _run_parts(self, images: Array) -> dict[Place, Array]:
+        self.seen.append(images[:, 0].tolist())
+        return {self.where: images}
+
+
 def test_both_sides_see_the_same_images() -> None:
     where = place(0, "norm")
-    seen = []
-
-    def parts(images: np.ndarray) -> dict[object, np.ndarray]:
-        seen.append(images[:, 0].tolist())
-        return {where: images}
-
-    report = check_parts(parts, parts, CASES, results("pictures", 2, 1), 1e-4)  # type: ignore[arg-type]
-    assert seen == [[0, 1], [0, 1]]
+    runner = _Inner(where)
+    report = check_parts(runner, runner, CASES, results("pictures", 2, 1), 1e-4)
+    assert runner.seen == [[0, 1], [0, 1]]
     assert report.images == "pictures, image 2 of 5 in a batch of 2"
     assert report.first is None
     # The outputs of those images were wrong, and that is not lost.

@@ -10,6 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from tests.support.artifacts import told
 from tests.support.models import tiny_config
 from tests.support.scenes import ModelRunner, random_model
 from vim_deploy.errors import VimDeployError
@@ -82,7 +83,8 @@ def engine(monkeypatch):
 
         @contextmanager
         def opened(artifact, options):
-            yield Opened(runner, info or description(), "fp16", ("a note of the engine",))
+            said = told(artifact, info or description())
+            yield Opened(runner, said, ("a note of the engine",))
 
         monkeypatch.setattr(running, "opened", opened)
         return runner

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 
+from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.half_weights import half_types
-from vim_deploy.artifact.metadata import inputs_of, load_model, outputs_of
+from vim_deploy.artifact.marked_tensors import InnerTensor
+from vim_deploy.artifact.onnx_file import model_output
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file
-from vim_deploy.runtimes.base import Array, Runner, check_input
+from vim_deploy.graph.inner_tensors import with_inner_outputs
+from vim_deploy.places import Place
+from vim_deploy.recipe.model_config import ModelConfig
+from vim_deploy.runtimes.base import Array, PartSource, Runner, check_input
 from vim_deploy.runtimes.onnxruntime import capability as ort
 from vim_deploy.runtimes.onnxruntime.explicit_rounding import round_explicitly
 from vim_deploy.runtimes.onnxruntime.trt_ep import to_plugin_domain
@@ -33,7 +40,7 @@ class OrtRunner(Runner):
     its custom nodes are plugins then (``trt_ep``). The file itself does not change.
 
     Args:
-        path: ONNX file with one input.
+        source: ONNX file with one input; opened, when something else is asked of it as well.
         provider: ``cpu``, ``cuda`` or ``tensorrt``.
         threads: threads inside one operator on the CPU; 0 for the runtime's choice.
         as_stored: run a float16 graph as the provider does by itself, for its speed. It has no
@@ -50,7 +57,7 @@ class OrtRunner(Runner):
 
     def __init__(
         self,
-        path: Path,
+        source: Path | Artifact,
         provider: str = CPU,
         threads: int = 0,
         as_stored: bool = False,
@@ -65,17 +72,22 @@ class OrtRunner(Runner):
                 fix="use --provider tensorrt, or leave the plugin library out",
             )
         ort.require_provider(provider)
-        model = load_model(path)
-        stored = _single_input(model, path)
+        artifact = Artifact.of(source)
+        path, model = artifact.path, artifact.model
+        # Not the model, which is large, unless whoever opened it holds it anyway.
+        self._source, self._provider, self._threads = source, provider, threads
+        self._inner = ExitStack()
+        self._instrumented: tuple[OrtRunner, Mapping[Place, InnerTensor]] | None = None
+        stored = _single_input(artifact)
         self._dtype = np.dtype(stored.dtype)
         self._half = stored.dtype in _HALVES
         self.input = replace(stored, dtype="float32") if self._half else stored
-        self.outputs = tuple(spec.name for spec in outputs_of(model))
+        self.outputs = tuple(spec.name for spec in artifact.outputs)
         self._rounds = provider == CPU and _needs_rounding(model, as_stored)
         options: dict[str, str] = {}
-        source: Path | bytes = path
+        handed: Path | bytes = path
         if self._rounds:
-            source = round_explicitly(model).SerializeToString()
+            handed = round_explicitly(model).SerializeToString()
         elif provider == CUDA:
             options = cuda_options()
         elif provider == TENSORRT:
@@ -85,13 +97,35 @@ class OrtRunner(Runner):
                 # Only looked for, not opened: the library registers its plugins at the moment it is
                 # opened, and TensorRT is not loaded before the session is made.
                 require_file(plugin, "plugin library")
-                source = to_plugin_domain(model).SerializeToString()
+                handed = to_plugin_domain(model).SerializeToString()
         settings = ort.SessionSettings(provider, options, threads)
-        self._session = ort.create_session(source, settings, path.name)
+        self._session = ort.create_session(handed, settings, path.name)
         self._file = path.name
         used = self._session.get_providers()[0].removesuffix("ExecutionProvider")
         rounds = " (rounding after every operator)" if self._rounds else ""
         self.name = f"ONNX Runtime {ort.capabilities().version} {used}{rounds}"
+
+    @property
+    def parts(self) -> PartSource | None:
+        """Inner tensors, made outputs of a second session when the first batch comes.
+
+        None with ``tensorrt``, which fuses differently once tensors are given out. VIM-422 for a
+        graph whose names do not say where its tensors are.
+        """
+        return None if self._provider == TENSORRT else self._run_parts
+
+    def _run_parts(self, image: Array) -> Mapping[Place, Array]:
+        if self._instrumented is None:
+            model, tensors = _with_inner_outputs(Artifact.of(self._source))
+            inner = memory_runner(model, self._file, self._provider, self._threads)
+            self._instrumented = self._inner.enter_context(inner), tensors
+        runner, places = self._instrumented
+        values = runner.run(image)
+        return {where: tensor.read(values[tensor.name]) for where, tensor in places.items()}
+
+    def close(self) -> None:
+        self._instrumented = None
+        self._inner.close()
 
     def run(self, image: Array) -> Mapping[str, Array]:
         check_input(self.input, image)
@@ -104,6 +138,52 @@ class OrtRunner(Runner):
             name: value.astype(np.float32) if value.dtype == np.float16 else value
             for name, value in zip(self.outputs, values, strict=True)
         }
+
+
+def _with_inner_outputs(artifact: Artifact) -> tuple[onnx.ModelProto, Mapping[Place, InnerTensor]]:
+    """A copy of the model that gives its inner tensors out, and how each place is read off them."""
+    why = "none of its nodes is named after a block"
+    if artifact.info is None:
+        why = "it holds no vim-deploy metadata"
+    else:
+        rank = int(ModelConfig.from_dict(artifact.info.model_config).ssm["dt_rank"])
+        try:
+            instrumented, tensors = with_inner_outputs(artifact.model, rank)
+        except (KeyError, StopIteration) as error:
+            why = f"{type(error).__name__}: {error}"
+        else:
+            if any(where.in_block for where in tensors):
+                return instrumented, tensors
+    raise VimDeployError(
+        "VIM-422",
+        f"{artifact.name} does not show its inner tensors",
+        why=why,
+        fix="give a file made by vim-deploy export, whose node names are unchanged",
+    )
+
+
+@contextmanager
+def memory_runner(
+    model: onnx.ModelProto, name: str, provider: str = CPU, threads: int = 0
+) -> Iterator[OrtRunner]:
+    """A runner for a model in memory. Over 2 GiB, its weights are gone from ``model`` afterwards.
+
+    A file, not a message: ONNX Runtime takes no message above 2 GiB.
+
+    Args:
+        model: with the local functions of its ops.
+        name: of the file that is made, for messages.
+        provider, threads: as for ``OrtRunner``.
+
+    Raises:
+        VimDeployError: VIM-304, VIM-305 (no room for the file); as ``OrtRunner``.
+    """
+    with tempfile.TemporaryDirectory(prefix="vim-deploy-") as folder:
+        path = Path(folder) / name
+        with model_output(model, path):
+            pass
+        with OrtRunner(path, provider, threads) as runner:
+            yield runner
 
 
 def _needs_rounding(model: onnx.ModelProto, as_stored: bool) -> bool:
@@ -145,12 +225,12 @@ def tensorrt_options(
     return options
 
 
-def _single_input(model: onnx.ModelProto, path: Path) -> TensorSpec:
-    inputs = inputs_of(model)
+def _single_input(artifact: Artifact) -> TensorSpec:
+    inputs = artifact.inputs
     if len(inputs) != 1:
         raise VimDeployError(
             "VIM-415",
-            f"{path} has {len(inputs)} inputs; one image input is expected",
+            f"{artifact.path} has {len(inputs)} inputs; one image input is expected",
             why=", ".join(spec.name for spec in inputs),
             fix="give a model made by vim-deploy export",
         )
