@@ -6,8 +6,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from vim_deploy.precisions import Precision
+
 PreprocessMode = Literal["none", "normalize", "uint8"]
-Precision = Literal["fp32", "fp16", "bf16"]
 #: ``base``: one node for each scan direction. ``fused``: both directions of a mixer in one
 #: convolution and one scan. ``fused-low-rank``: the scan computes dt from its low-rank weight, too.
 GraphForm = Literal["base", "fused", "fused-low-rank"]

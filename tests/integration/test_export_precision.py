@@ -24,13 +24,13 @@ from vim_deploy.model.deployed import DeployedModel
 from vim_deploy.model.load import load_model
 from vim_deploy.model.precision import typed_twin
 from vim_deploy.ops.functions import attach_functions
-from vim_deploy.parity.metrics import HALF_RELATIVE_L2
+from vim_deploy.precisions import TABLE, Precision
 from vim_deploy.recipe.precision_policy import default_policy
 from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.runtimes.base import run_in_batches
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.runtimes.torch.runner import TorchRunner
-from vim_deploy.specs import ExportInfo, GraphForm, Precision
+from vim_deploy.specs import ExportInfo, GraphForm
 from vim_deploy.stages import verify
 from vim_deploy.stages.exporting import ExportOptions, export
 from vim_deploy.stages.verifying import VerifyOptions
@@ -95,7 +95,7 @@ def test_half_precision_graphs_give_the_official_output(name: str, tmp_path: Pat
     forms: tuple[tuple[GraphForm, onnx.ModelProto], ...] = (("base", base), ("fused", fused))
     for precision in HALVES:
         twin = TorchRunner(typed_twin(module, precision, default_policy()), precision, threads=1)
-        assert distance(twin.run(images)["logits"], expected) <= HALF_RELATIVE_L2[precision]
+        assert distance(twin.run(images)["logits"], expected) <= TABLE[precision].relative_l2
         for form, graph in forms:
             typed = onnx.ModelProto()
             typed.CopyFrom(graph)
@@ -104,7 +104,7 @@ def test_half_precision_graphs_give_the_official_output(name: str, tmp_path: Pat
             # Batches of 3 and 2.
             found = run(typed, tmp_path, images, 3)
             assert np.isfinite(found).all()
-            assert distance(found, expected) <= HALF_RELATIVE_L2[precision], form
+            assert distance(found, expected) <= TABLE[precision].relative_l2, form
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_digits_predictions(digits: dict[str, Path], precision: str, changed: in
     assert runner.input.dtype == "float32"
     found = run_in_batches(runner, case.image, 32)["logits"]
     assert (found.argmax(1) != case.output.argmax(1)).sum() <= changed
-    assert distance(found, case.output) <= HALF_RELATIVE_L2[precision]
+    assert distance(found, case.output) <= TABLE[precision].relative_l2
 
 
 def test_onnx_runtime_by_itself_rounds_less(digits: dict[str, Path]) -> None:
@@ -141,7 +141,7 @@ def test_onnx_runtime_by_itself_rounds_less(digits: dict[str, Path]) -> None:
         distance(run_in_batches(runner, images, 64)["logits"], case.output[:64])
         for runner in runners
     )
-    assert plain < explicit <= HALF_RELATIVE_L2["fp16"]
+    assert plain < explicit <= TABLE["fp16"].relative_l2
 
 
 def test_verify_knows_the_precision_of_a_file(digits: dict[str, Path]) -> None:
@@ -150,7 +150,7 @@ def test_verify_knows_the_precision_of_a_file(digits: dict[str, Path]) -> None:
         options = VerifyOptions(random=3, batches=(3,), twin=twin)
         report = verify(digits["bf16"], str(case.checkpoint), options)
         assert report.passed
-        assert report.tolerance.relative_l2 == HALF_RELATIVE_L2["bf16"]
+        assert report.tolerance.relative_l2 == TABLE["bf16"].relative_l2
         assert report.reference.endswith("bf16") == twin
     strict = VerifyOptions(random=3, batches=(3,), limits={"relative_l2": 1e-5})
     assert not verify(digits["bf16"], str(case.checkpoint), strict).passed

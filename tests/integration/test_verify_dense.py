@@ -18,7 +18,7 @@ from vim_deploy.graph.export_graph import finish_graph, named_trace
 from vim_deploy.heads import parse_head
 from vim_deploy.model.deployed import DeployedModel
 from vim_deploy.model.load import load_model
-from vim_deploy.parity.metrics import HALF_RELATIVE_L2
+from vim_deploy.precisions import TABLE
 from vim_deploy.recipe.precision_policy import BLOCK_ROLES, PrecisionPolicy, Rule
 from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.stages import bisect_precision, verify, verify_dataset, verify_ladder
@@ -140,7 +140,7 @@ def test_the_twin_is_what_the_typed_graph_computes_behind_the_blocks(
         # Rounding is a chain of coins: one that falls otherwise moves what follows a little.
         behind = [p.relative_l2 for p in report.blocks.parts if p.place.role == "neck"]
         distances[twin] = max(behind)
-    assert distances[False] > HALF_RELATIVE_L2[precision] / 100
+    assert distances[False] > TABLE[precision].relative_l2 / 100
     assert distances[True] < distances[False] / 3
 
 

@@ -32,6 +32,7 @@ LAYERS = (
     ("files", "folders", "helpers", "untrusted", "npz", "ranges", "image_bounds"),
     ("codec",),
     ("errors", "log", "specs", "places", "interrupts"),
+    ("precisions",),
     ("text",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
@@ -63,6 +64,7 @@ ONNX_FREE = (
     "errors",
     "log",
     "specs",
+    "precisions",
     "places",
     "interrupts",
     "text",

@@ -1,7 +1,7 @@
 """Weights in 16 bits, and what the 16 bits lose of them.
 
 float16 has a largest number, 65504, and loses bits below 2^-14 = 6.1e-5; bfloat16 has float32's
-range. Source of the limits: IEEE 754-2019, table 3.5 (binary16).
+range (``precisions``).
 """
 
 from __future__ import annotations
@@ -16,19 +16,15 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from vim_deploy.errors import VimDeployError
 from vim_deploy.onnx_graph import inferred
+from vim_deploy.precisions import NAMES, TABLE, TYPED, Precision, of_types
 
 #: ONNX element type of each precision.
 ELEMENT_TYPES: dict[str, int] = {
-    "fp32": TensorProto.FLOAT,
-    "fp16": TensorProto.FLOAT16,
-    "bf16": TensorProto.BFLOAT16,
+    name: TensorProto.DataType.Value(row.onnx) for name, row in TABLE.items()
 }
-HALF_TYPES = frozenset({TensorProto.FLOAT16, TensorProto.BFLOAT16})
-#: Smallest normal number of each 16-bit type.
-_SMALLEST_NORMAL: dict[int, float] = {
-    TensorProto.FLOAT16: 2.0**-14,
-    TensorProto.BFLOAT16: 2.0**-126,
-}
+#: Precision of each element type.
+PRECISIONS: dict[int, Precision] = {ELEMENT_TYPES[name]: name for name in NAMES}
+HALF_TYPES = frozenset(ELEMENT_TYPES[name] for name in TYPED)
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ def to_half(tensor: TensorProto, element: int, name: str) -> tuple[TensorProto, 
         half = values.astype(helper.tensor_dtype_to_np_dtype(element))
     widened = half.astype(np.float32)
     magnitude = np.abs(values)
-    subnormal = (magnitude < _SMALLEST_NORMAL[element]) & (widened != values)
+    subnormal = (magnitude < TABLE[PRECISIONS[element]].smallest_normal) & (widened != values)
     found = WeightRange(
         name=tensor.name,
         elements=int(values.size),
@@ -96,6 +92,11 @@ def half_types(model: ModelProto) -> set[int]:
         if node.op_type == "Cast":
             found |= {int(item.i) for item in node.attribute if item.name == "to"}
     return found & HALF_TYPES
+
+
+def computed_precision(model: ModelProto) -> Precision:
+    """What weights and casts say that the graph computes in, whatever it says of itself."""
+    return of_types(TABLE[PRECISIONS[element]].onnx for element in half_types(model))
 
 
 def half_tensors(model: ModelProto) -> set[str]:

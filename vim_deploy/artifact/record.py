@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from vim_deploy.artifact.marked_tensors import MarkedTensor
 from vim_deploy.artifact.metadata import require_usable
@@ -21,8 +21,9 @@ from vim_deploy.codec import OnError, decode, encode, stored
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import sha256_of
 from vim_deploy.plugin.library import PluginInfo
+from vim_deploy.precisions import NAMES
 from vim_deploy.ranges import SIZE
-from vim_deploy.specs import ExportInfo, Precision, TensorSpec
+from vim_deploy.specs import ExportInfo, TensorSpec
 from vim_deploy.text import storable
 from vim_deploy.untrusted import read_json
 
@@ -261,7 +262,7 @@ def _check(record: EngineRecord) -> None:
     for name in _COUNTS:
         if getattr(record, name) < 0:
             raise ValueError(f"{name} is {getattr(record, name)}")
-    if record.precision not in ("", *get_args(Precision)):
+    if record.precision not in ("", *NAMES):
         raise ValueError(f"its precision is {record.precision!r}")
     if len(record.runtime_version) > _LONGEST_VERSION:
         raise ValueError(f"its runtime_version has {len(record.runtime_version)} characters")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vim_deploy import precisions
 from vim_deploy.cli.number_types import WholeNumber
 from vim_deploy.cli.options import all_of, force_option, json_option, output_option
 from vim_deploy.cli.output import build_progress, command_line, print_json, print_table, say
@@ -32,7 +33,7 @@ _RUNTIME_OPTIONS = (
 _PRECISION_OPTIONS = (
     click.option(
         "--precision",
-        type=click.Choice(["fp32", "fp16", "bf16"]),
+        type=click.Choice(precisions.NAMES),
         help="Types a float32 file in memory; else must match.  [default: the graph's]",
     ),
     click.option("--fp16", is_flag=True, help="Short for --precision fp16."),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vim_deploy import precisions
 from vim_deploy.cli.number_types import Percent, RealNumber, WholeNumber, WholeNumbers
 from vim_deploy.cli.options import (
     checkpoint_options,
@@ -66,7 +67,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "fp16", "bf16"]),
+    type=click.Choice(precisions.NAMES),
     help="With --ladder and --bisect: of the typed forms.  [default: the artifact's, or fp32]",
 )
 @click.option(
@@ -104,7 +105,7 @@ if TYPE_CHECKING:
 @click.option(
     "--relative-l2",
     type=RealNumber(RELATIVE),
-    help="Of a whole output; the default is 1e-2 for fp16, 8e-2 for bf16.",
+    help=f"Of a whole output; the default is {precisions.RELATIVE_L2_IN_WORDS}.",
 )
 @click.option("--cosine", type=RealNumber(COSINE), help="Smallest cosine of an image.")
 @click.option(

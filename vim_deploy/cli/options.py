@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from vim_deploy import heads
+from vim_deploy import heads, precisions
 from vim_deploy.cli.number_types import Batch, ImageSize, Numbers, RealNumber, WholeNumber
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file
@@ -120,7 +120,7 @@ _GRAPH_OPTIONS = (
     ),
     click.option(
         "--precision",
-        type=click.Choice(["fp32", "fp16", "bf16"]),
+        type=click.Choice(precisions.NAMES),
         default="fp32",
         show_default=True,
         help="Type of weights and activations (docs/precision.md).",
@@ -129,11 +129,12 @@ _GRAPH_OPTIONS = (
         "--precision-policy",
         type=click.Path(path_type=Path),
         metavar="FILE.toml",
-        help="What stays in float32 at fp16 and bf16.  [default: the shipped policy]",
+        help=f"What stays in float32 at {' and '.join(precisions.TYPED)}.  "
+        "[default: the shipped policy]",
     ),
     click.option(
         "--io-precision",
-        type=click.Choice(["fp32", "fp16", "bf16"]),
+        type=click.Choice(precisions.NAMES),
         default="fp32",
         show_default=True,
         help="Type of float inputs and outputs: fp32, or that of --precision.",

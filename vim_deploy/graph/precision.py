@@ -22,6 +22,7 @@ from onnx import NodeProto, TensorProto, defs, helper
 from vim_deploy import places
 from vim_deploy.artifact.half_weights import (
     ELEMENT_TYPES,
+    PRECISIONS,
     WeightRange,
     element_types,
     require_no_overflow,
@@ -31,8 +32,8 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.typed_functions import type_functions
 from vim_deploy.onnx_graph import drop_unused_initializers, opset_version
 from vim_deploy.ops import contract
+from vim_deploy.precisions import TABLE, Precision
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
-from vim_deploy.specs import Precision
 
 FLOAT = TensorProto.FLOAT
 #: They move values and compute none: the type of what goes in comes out.
@@ -74,12 +75,12 @@ def _role_by_name(node: NodeProto) -> tuple[str | None, int | None]:
 
 def require_io_precision(precision: Precision, io_precision: Precision) -> None:
     """VIM-203 unless inputs and outputs are float32 or have the graph's own precision."""
-    if io_precision not in ("fp32", precision):
+    if io_precision not in TABLE[precision].io:
         raise VimDeployError(
             "VIM-203",
             f"--io-precision {io_precision} contradicts --precision {precision}",
             why="inputs and outputs are float32 or have the graph's own precision",
-            fix=" or ".join(dict.fromkeys(f"--io-precision {p}" for p in ("fp32", precision))),
+            fix=" or ".join(f"--io-precision {p}" for p in TABLE[precision].io),
         )
 
 
@@ -104,7 +105,7 @@ def apply_precision(
             of the graph cannot be worked out), VIM-505 (weights that do not fit).
     """
     require_io_precision(precision, io_precision)
-    if precision == "fp32":
+    if not TABLE[precision].typed:
         return PrecisionReport(precision, io_precision, {}, 0, (), ())
     typing = _Typing(model, ELEMENT_TYPES[precision], policy, role_of or _role_by_name)
     typing.run(ELEMENT_TYPES[io_precision])
@@ -116,11 +117,10 @@ def apply_precision(
         )
     require_no_overflow(typing.weights, precision)
     type_functions(model)
-    names = {element: name for name, element in ELEMENT_TYPES.items()}
     return PrecisionReport(
         precision=precision,
         io_precision=io_precision,
-        nodes={names[element]: count for element, count in sorted(typing.counts.items())},
+        nodes={PRECISIONS[element]: count for element, count in sorted(typing.counts.items())},
         casts=typing.casts,
         kept=tuple(typing.kept),
         weights=tuple(weight for weight in typing.weights if weight.noteworthy),
@@ -148,7 +148,7 @@ class _Typing:
         self.cast_names: Counter[str] = Counter()
         self.kept: dict[str, None] = {}
         self.weights: list[WeightRange] = []
-        self.suffix = "fp16" if element == TensorProto.FLOAT16 else "bf16"
+        self.suffix = PRECISIONS[element]
 
     def run(self, io_element: int) -> None:
         """Rewrite the graph."""

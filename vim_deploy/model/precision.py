@@ -17,12 +17,10 @@ from vim_deploy.model.dense.typing import type_dense
 from vim_deploy.model.deployed import DeployedModel
 from vim_deploy.model.rounding import round_inputs, round_outputs, store
 from vim_deploy.model.vim import Block, VisionMamba
+from vim_deploy.precisions import TABLE, Precision
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
-from vim_deploy.specs import Precision
 
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-#: Roles that are nothing but an ONNX convolution. No opset that we write (17 to 21) has one in
-#: bfloat16, so ``graph.precision`` keeps it in float32.
+#: Roles that are nothing but an ONNX convolution.
 _CONVOLUTIONS = ("patch_embed",)
 #: Activations among the arguments of a ``ScanBranch``: u, dt, x_dbl and xz.
 _SCAN_ACTIVATIONS = (0, 1, 3, 6)
@@ -38,10 +36,11 @@ def typed_twin(
     Inputs and outputs are those of ``module``, float32 where they are float.
     """
     twin = copy.deepcopy(module)
-    half = _DTYPES[precision]
+    row = TABLE[precision]
+    half: torch.dtype = getattr(torch, row.dtype)
 
     def type_of(role: str, block: int | None = None) -> torch.dtype:
-        if policy.keeps_fp32(role, block) or (half == torch.bfloat16 and role in _CONVOLUTIONS):
+        if policy.keeps_fp32(role, block) or (not row.convolutions and role in _CONVOLUTIONS):
             return torch.float32
         return half
 

@@ -18,6 +18,7 @@ from vim_deploy import heads
 from vim_deploy.artifact.profiles import DEFAULT_MAX_BATCH
 from vim_deploy.errors import VimDeployError
 from vim_deploy.packaging.servable import ONNX_NAME, PLAN_NAME, Servable
+from vim_deploy.precisions import TABLE
 from vim_deploy.ranges import (
     BATCH,
     INSTANCES,
@@ -113,12 +114,14 @@ def choose_runtime(servable: Servable, asked: str | None) -> str:
             why="tensorrt serves engines, onnxruntime and python serve ONNX files",
             fix="leave --runtime away, or name the other file",
         )
-    if not is_plan and servable.precision == "bf16":
+    if not is_plan and not TABLE[servable.precision].on_cpu:
         raise VimDeployError(
             "VIM-426",
             f"{servable.path.name} cannot be served by ONNX Runtime",
-            why="it holds bfloat16 operators, which ONNX Runtime does not have on a CPU",
-            fix="package an engine of it, or export with --precision fp32 or fp16",
+            why=f"it holds {TABLE[servable.precision].dtype} operators, which ONNX Runtime does "
+            "not have on a CPU",
+            fix="package an engine of it, or export with --precision "
+            + " or ".join(name for name, row in TABLE.items() if row.on_cpu),
         )
     return runtime
 

@@ -9,11 +9,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
-
 from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.engine_file import TENSORRT
-from vim_deploy.artifact.half_weights import half_types
+from vim_deploy.artifact.half_weights import computed_precision
 from vim_deploy.artifact.record import EngineRecord, record_path
 from vim_deploy.errors import VimDeployError
 from vim_deploy.specs import ExportInfo, TensorSpec
@@ -98,7 +96,7 @@ def read_servable(path: Path) -> Servable:
         input=image,
         outputs=artifact.outputs,
         info=info,
-        precision=artifact.precision if record else _half_of(artifact),
+        precision=artifact.precision if record else computed_precision(artifact.model),
         record=record,
         profiles=_ranges(record, image) if record else (),
         companions=tuple(item.name for item in artifact.companions),
@@ -144,14 +142,6 @@ def _servable_record(engine: Artifact) -> EngineRecord:
             "build the engine again",
         )
     return record
-
-
-def _half_of(artifact: Artifact) -> str:
-    """The type that the graph computes in, whatever it says of itself."""
-    types = half_types(artifact.model)
-    if onnx.TensorProto.BFLOAT16 in types:
-        return "bf16"
-    return "fp16" if onnx.TensorProto.FLOAT16 in types else "fp32"
 
 
 def _ranges(record: EngineRecord, image: TensorSpec) -> tuple[BatchRange, ...]:

@@ -13,13 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from vim_deploy.parity.metrics import HALF_RELATIVE_L2, Array
+from vim_deploy.parity.metrics import Array
 from vim_deploy.places import Place
+from vim_deploy.precisions import TABLE
 from vim_deploy.runtimes.finite import is_finite
 
-#: Relative L2 of an inner float32 tensor. Measured on the reference models: at most 1.3e-6 at any
-#: place; the rest is room for other summation orders, as in ``metrics.FP32_ATOL``.
-FP32_RELATIVE_L2 = 1e-4
 #: Largest number that JSON holds for an infinite distance.
 _LARGEST = float(np.finfo(np.float64).max)
 #: What a part is, where its name alone does not say it.
@@ -37,7 +35,7 @@ _ROLE_MEANINGS = {"neck": "a feature map behind the neck"}
 
 def part_limit(precision: str) -> float:
     """Largest relative L2 distance of an inner tensor for a graph of this precision."""
-    return HALF_RELATIVE_L2.get(precision, FP32_RELATIVE_L2)
+    return TABLE[precision].relative_l2
 
 
 @dataclass(frozen=True)

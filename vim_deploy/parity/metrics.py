@@ -23,6 +23,7 @@ from vim_deploy.parity.classes import (
     mean_iou,
 )
 from vim_deploy.parity.distances import Distances, chunks, largest
+from vim_deploy.precisions import TABLE
 from vim_deploy.ranges import COSINE, RELATIVE, SHARE, TOLERANCE, require_all
 from vim_deploy.recipe.schema import Tolerances
 from vim_deploy.runtimes.finite import is_finite, strays
@@ -40,13 +41,6 @@ TOLERANCE_ORIGIN = (
     "1e-4 + 1e-5 |reference| allows for other summation orders"
 )
 
-#: Relative L2 of half-precision outputs against float32. Every block rounds about seven times; 24
-#: blocks with independent errors of one unit roundoff u give sqrt(168) u = 13 u: 6e-3 for float16
-#: (u = 2^-11), 5e-2 for bfloat16 (u = 2^-8). Measured on Vim-Ti: 2e-3 and 1.6e-2.
-HALF_RELATIVE_L2 = {"fp16": 1e-2, "bf16": 8e-2}
-#: Relative error of logits that label maps are allowed for, where no recipe says otherwise: in half
-#: precision that of outputs, else that of inner float32 tensors (``blocks.FP32_RELATIVE_L2``).
-_LOGIT_ERRORS = {"fp32": 1e-4, **HALF_RELATIVE_L2}
 #: Share of pixels that change their class, over the relative error of the logits. Where two classes
 #: are closer than the error, either may come first. For logits of 150 classes that are independent
 #: and normal, the gap between the best two has the density sqrt(2 ln 150) = 3.2 at zero, in units
@@ -56,7 +50,7 @@ _LOGIT_ERRORS = {"fp32": 1e-4, **HALF_RELATIVE_L2}
 _CHANGED_PIXELS = 2.0
 #: Smallest share of equal pixels of label maps without a recipe: 0.9998, 0.98 and 0.84.
 LABEL_AGREEMENT = {
-    precision: round(1 - _CHANGED_PIXELS * error, 6) for precision, error in _LOGIT_ERRORS.items()
+    name: round(1 - _CHANGED_PIXELS * row.relative_l2, 6) for name, row in TABLE.items()
 }
 _HALF_ORIGIN = (
     "rounding of {precision}: about seven roundings a block and 24 blocks, independent, give "
@@ -119,10 +113,10 @@ def tolerance_for(precision: str, tolerances: Tolerances | None = None) -> Toler
         precision: ``fp32``, ``fp16`` or ``bf16``.
         tolerances: what a recipe demands of float32 outputs.
     """
-    if precision in HALF_RELATIVE_L2:
+    if TABLE[precision].typed:
         return Tolerance(
             atol=None,
-            relative_l2=HALF_RELATIVE_L2[precision],
+            relative_l2=TABLE[precision].relative_l2,
             same_integers=False,
             origin=_HALF_ORIGIN.format(precision=precision),
             label_agreement=LABEL_AGREEMENT[precision],

@@ -23,10 +23,10 @@ from vim_deploy.parity.cases import Case
 from vim_deploy.parity.metrics import Tolerance, adjusted, tolerance_for
 from vim_deploy.parity.report import compare_runners, worst_of
 from vim_deploy.places import role_of
+from vim_deploy.precisions import TYPED_IN_WORDS, Precision
 from vim_deploy.recipe.precision_policy import PrecisionPolicy, Rule
 from vim_deploy.runtimes.base import run_in_batches
 from vim_deploy.runtimes.onnxruntime.runner import memory_runner
-from vim_deploy.specs import Precision
 from vim_deploy.stages.opening import RunnerOptions
 from vim_deploy.stages.subjects import Subject, SubjectOptions, open_subject
 from vim_deploy.stages.verifying import VerifyOptions, live_cases
@@ -70,7 +70,7 @@ def bisect_precision(
             raise VimDeployError(
                 "VIM-203",
                 f"{found.name} is float32 already: there is nothing to bisect",
-                fix="add --precision fp16 or bf16",
+                fix=f"add --precision {TYPED_IN_WORDS}",
             )
         limits = options.tolerance or tolerance_for(precision)
         tolerance = adjusted(limits, options.limits)

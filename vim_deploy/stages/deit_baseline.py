@@ -16,8 +16,9 @@ from vim_deploy.bench.estimate import deit_bytes
 from vim_deploy.bench.subject import ONNX_RUNTIME, PYTORCH_DEIT, Subject
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import write_bytes
+from vim_deploy.precisions import Precision
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
-from vim_deploy.specs import ExportInfo, Precision
+from vim_deploy.specs import ExportInfo
 from vim_deploy.stages.building import build_engine
 from vim_deploy.stages.exporting import require_torch
 

@@ -29,13 +29,14 @@ from vim_deploy.log import get_logger
 from vim_deploy.parity.cases import random_case
 from vim_deploy.parity.metrics import Tolerance, tolerance_for
 from vim_deploy.parity.report import ParityReport, compare_runners
+from vim_deploy.precisions import TABLE, TYPED_IN_WORDS, Precision
 from vim_deploy.ranges import BATCH, OPSET, require_all
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.precision_policy import default_policy, load_policy
 from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.runtimes.onnxruntime import capability as ort
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
-from vim_deploy.specs import ExportInfo, GraphForm, Precision, ScanBody
+from vim_deploy.specs import ExportInfo, GraphForm, ScanBody
 
 if TYPE_CHECKING:
     import onnx
@@ -149,18 +150,18 @@ def _check_options(options: ExportOptions) -> None:
             fix="--graph fused",
         )
     require_io_precision(options.precision, options.io_precision)
-    if options.precision_policy is not None and options.precision == "fp32":
+    if options.precision_policy is not None and not TABLE[options.precision].typed:
         raise VimDeployError(
             "VIM-203",
             "--precision-policy has nothing to decide for --precision fp32",
             why="it says what stays in float32 in a half-precision graph",
-            fix="add --precision fp16 or bf16",
+            fix=f"add --precision {TYPED_IN_WORDS}",
         )
 
 
 def _policy_of(options: ExportOptions, config: ModelConfig) -> dict[str, Any]:
     """The precision policy as a file stores it; empty for fp32."""
-    if options.precision == "fp32":
+    if not TABLE[options.precision].typed:
         return {}
     path = options.precision_policy
     policy = default_policy() if path is None else load_policy(path)

@@ -12,10 +12,11 @@ from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.file import is_exported, named
 from vim_deploy.errors import VimDeployError
 from vim_deploy.heads import parse_head
+from vim_deploy.precisions import TYPED_IN_WORDS, Precision
 from vim_deploy.recipe.precision_policy import default_policy, load_policy
 from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.recipe.schema import Tolerances
-from vim_deploy.specs import ExportInfo, Precision
+from vim_deploy.specs import ExportInfo
 from vim_deploy.stages.exporting import ExportOptions, export_info, require_torch
 from vim_deploy.stages.opening import Opened, RunnerOptions, opened
 
@@ -108,7 +109,7 @@ def _from_checkpoint(source: str, options: SubjectOptions) -> Subject:
             "VIM-203",
             "--precision-policy has nothing to decide without --precision",
             why="it says what stays in float32 in a half-precision graph",
-            fix="add --precision fp16 or bf16",
+            fix=f"add --precision {TYPED_IN_WORDS}",
         )
     loaded = load_model(replace(options.request, source=source))
     network = loaded.module

@@ -20,7 +20,7 @@ from tests.support.scenes import (
 from vim_deploy.errors import VimDeployError
 from vim_deploy.heads import find
 from vim_deploy.images import batch_from_crops
-from vim_deploy.parity.metrics import HALF_RELATIVE_L2
+from vim_deploy.precisions import TABLE
 from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.scene.resize import resized_maps, resized_pixels
@@ -88,7 +88,7 @@ def test_slide_in_half_precision(e01):
     expected = case.extras["slide_output"][0]
     relative = np.linalg.norm(found - expected) / np.linalg.norm(expected)
     # The limit of every float16 output (parity.metrics says why); measured 7e-4.
-    assert 1e-5 < relative < HALF_RELATIVE_L2["fp16"]
+    assert 1e-5 < relative < TABLE["fp16"].relative_l2
 
 
 @pytest.mark.parametrize("name", ["logits", "upsampled"])

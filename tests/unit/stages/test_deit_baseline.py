@@ -12,7 +12,7 @@ import pytest
 from tests.support.engines import record_of, write_engine, write_record
 from vim_deploy.bench.subject import Subject
 from vim_deploy.errors import VimDeployError
-from vim_deploy.parity.metrics import HALF_RELATIVE_L2
+from vim_deploy.precisions import TABLE
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.stages import deit_baseline
 from vim_deploy.stages.bench_subjects import SubjectMaker
@@ -66,7 +66,7 @@ def test_half_precision_deit_agrees_with_float32(tmp_path: Path, attention: str)
     expected, found = (OrtRunner(p, threads=1).run(images)["logits"] for p in (plain, half))
     distance = np.linalg.norm(found - expected) / np.linalg.norm(expected)
     # The bound of our own models holds: as many roundings a block, half as many blocks.
-    assert 0 < distance < HALF_RELATIVE_L2["fp16"]
+    assert 0 < distance < TABLE["fp16"].relative_l2
 
 
 def test_engines_of_deit_are_built_like_those_beside(

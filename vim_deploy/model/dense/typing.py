@@ -25,7 +25,9 @@ from vim_deploy.model.dense.layers import (
 from vim_deploy.model.dense.parts import necks_of
 from vim_deploy.model.dense.segmentor import Segmentor
 from vim_deploy.model.rounding import round_inputs, round_outputs, store
+from vim_deploy.precisions import TABLE
 
+_WITH_CONVOLUTIONS = tuple(getattr(torch, row.dtype) for row in TABLE.values() if row.convolutions)
 #: Layers that begin with a convolution or are a pooling.
 _CONVOLUTIONS = (ConvModule, ConvNorm, UpsampleByFour, UpsampleByTwo, nn.MaxPool2d)
 
@@ -61,7 +63,7 @@ def _type_part(part: nn.Module, dtype: torch.dtype) -> None:
 
 
 def _convolution_type(dtype: torch.dtype) -> torch.dtype:
-    return torch.float32 if dtype == torch.bfloat16 else dtype
+    return dtype if dtype in _WITH_CONVOLUTIONS else torch.float32
 
 
 def _type_logits(convolution: nn.Conv2d, dtype: torch.dtype) -> None:

@@ -17,11 +17,11 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import onnx
 from onnx import TensorProto, helper
 
+from vim_deploy.artifact.half_weights import computed_precision
 from vim_deploy.artifact.marked_tensors import DEBUG, OUTPUT, OWN_OUTPUT, InnerTensor, MarkedTensor
 from vim_deploy.artifact.metadata import attach, find, inputs_of, load_model, outputs_of
 from vim_deploy.errors import VimDeployError, nearest
@@ -30,12 +30,10 @@ from vim_deploy.graph.inner_tensors import with_inner_outputs
 from vim_deploy.graph.precision import apply_precision
 from vim_deploy.onnx_graph import inferred
 from vim_deploy.places import Place
+from vim_deploy.precisions import NAMES, Precision
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.precision_policy import PrecisionPolicy, default_policy
-from vim_deploy.specs import ExportInfo, Precision, TensorSpec
-
-PRECISIONS = ("fp32", "fp16", "bf16")
-_HALF = {TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
+from vim_deploy.specs import ExportInfo, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -75,14 +73,7 @@ def _precision_of(model: onnx.ModelProto, export: ExportInfo | None) -> str:
     """What the file says of itself; for other files what weights and casts say."""
     if export is not None:
         return export.precision
-    for tensor in model.graph.initializer:
-        if tensor.data_type in _HALF:
-            return _HALF[tensor.data_type]
-    for node in model.graph.node:
-        for attribute in node.attribute:
-            if node.op_type == "Cast" and attribute.name == "to" and attribute.i in _HALF:
-                return _HALF[attribute.i]
-    return "fp32"
+    return computed_precision(model)
 
 
 def graph_of_precision(
@@ -100,16 +91,16 @@ def graph_of_precision(
         VimDeployError: VIM-202 (no such precision), VIM-203 (the graph has another one and cannot
             be typed), VIM-505 (weights that do not fit), and as ``load_model``.
     """
-    if precision and precision not in PRECISIONS:
+    if precision and precision not in NAMES:
         raise VimDeployError(
-            "VIM-202", f"{precision!r} is not a precision", fix=nearest(precision, PRECISIONS)
+            "VIM-202", f"{precision!r} is not a precision", fix=nearest(precision, NAMES)
         )
     seen = sight(model_path)
     model = load_model(model_path)
     export = find(model)
     found = _precision_of(model, export)
     if precision and precision != found and found == "fp32" and export is not None:
-        info, step = _type(model, export, cast(Precision, precision), like)
+        info, step = _type(model, export, precision, like)
         return TypedModel(seen, model, precision, info, typed=True, steps=(step,))
     if precision and precision != found:
         raise VimDeployError(

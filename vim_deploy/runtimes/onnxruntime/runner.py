@@ -12,13 +12,14 @@ import numpy as np
 import onnx
 
 from vim_deploy.artifact import Artifact
-from vim_deploy.artifact.half_weights import half_types
+from vim_deploy.artifact.half_weights import ELEMENT_TYPES, computed_precision, half_types
 from vim_deploy.artifact.marked_tensors import InnerTensor
 from vim_deploy.artifact.onnx_file import model_output
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file
 from vim_deploy.graph.inner_tensors import with_inner_outputs
 from vim_deploy.places import Place
+from vim_deploy.precisions import TABLE, TYPED
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.runtimes.base import Array, PartSource, Runner, check_input
 from vim_deploy.runtimes.onnxruntime import capability as ort
@@ -27,7 +28,7 @@ from vim_deploy.runtimes.onnxruntime.trt_ep import to_plugin_domain
 from vim_deploy.specs import TensorSpec
 
 CPU, CUDA, TENSORRT = "cpu", "cuda", "tensorrt"
-_HALVES = ("float16", "bfloat16")
+_HALVES = tuple(TABLE[name].dtype for name in TYPED)
 
 
 class OrtRunner(Runner):
@@ -187,8 +188,8 @@ def memory_runner(
 
 
 def _needs_rounding(model: onnx.ModelProto, as_stored: bool) -> bool:
-    types = half_types(model)
-    return onnx.TensorProto.BFLOAT16 in types or (bool(types) and not as_stored)
+    row = TABLE[computed_precision(model)]
+    return not row.on_cpu or (row.typed and not as_stored)
 
 
 def cuda_options() -> dict[str, str]:
@@ -197,10 +198,7 @@ def cuda_options() -> dict[str, str]:
 
 
 #: TensorRT's networks in ONNX Runtime are weakly typed: a half type needs its flag.
-_TYPE_FLAGS = {
-    onnx.TensorProto.FLOAT16: "trt_fp16_enable",
-    onnx.TensorProto.BFLOAT16: "trt_bf16_enable",
-}
+_TYPE_FLAGS = {ELEMENT_TYPES[name]: f"trt_{name}_enable" for name in TYPED}
 
 
 def tensorrt_options(

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import onnx
-from onnx import TensorProto
 
 from vim_deploy.errors import VimDeployError
 from vim_deploy.onnx_graph import inferred
+from vim_deploy.precisions import TABLE
 from vim_deploy.untrusted import parse_json
 
 #: Words of the inspector for float types, as they stand in its sentences.
@@ -27,13 +27,7 @@ _WORDS = (
     ("float16", ("FP16", "Half")),
     ("float32", ("FP32", "Float")),
 )
-_ONNX_TYPES = {
-    TensorProto.FLOAT: "float32",
-    TensorProto.FLOAT16: "float16",
-    TensorProto.BFLOAT16: "bfloat16",
-}
-#: Name of a precision -> its type.
-TYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+_ONNX_TYPES = {onnx.TensorProto.DataType.Value(row.onnx): row.dtype for row in TABLE.values()}
 _SHOWN = 12
 
 
@@ -233,7 +227,7 @@ def require_precision(found: Findings, precision: str) -> None:
         if len(found.offenders) > _SHOWN:
             lines.append(f"and {len(found.offenders) - _SHOWN} more")
         raise _other_precision(precision, "\n".join(lines))
-    wanted = TYPES[precision]
+    wanted = TABLE[precision].dtype
     half = {dtype for dtype in found.types if dtype != "float32"}
     if wanted != "float32" and wanted not in half:
         raise _other_precision(

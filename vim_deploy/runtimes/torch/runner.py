@@ -13,8 +13,9 @@ from vim_deploy.model.deployed import DeployedModel, example_input
 from vim_deploy.model.inner_outputs import inner_outputs
 from vim_deploy.places import Place
 from vim_deploy.plugin.kernels import ScanLibrary, selective_scan_params
+from vim_deploy.precisions import Precision
 from vim_deploy.runtimes.base import Array, PartSource, Runner, check_input
-from vim_deploy.specs import Precision, TensorSpec
+from vim_deploy.specs import TensorSpec
 
 
 class ModuleRunner(Runner):
