@@ -24,9 +24,8 @@ import onnx
 
 import vim_deploy
 from vim_deploy import interrupts
+from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.marked_tensors import DEBUG
-from vim_deploy.artifact.onnx_file import read_model
-from vim_deploy.artifact.onnx_rules import names_of, tensors_of
 from vim_deploy.artifact.profiles import resolve_profiles
 from vim_deploy.artifact.record import (
     EngineRecord,
@@ -166,9 +165,9 @@ class Builder(ABC):
             VimDeployError: VIM-202, VIM-203, VIM-415 (options), VIM-301 (no such runtime),
                 VIM-401, VIM-409, VIM-410, VIM-434, VIM-439 (model), and as ``decide``.
         """
-        graph = graph_of_precision(request.model, request.precision)
+        graph = graph_of_precision(Artifact.of(request.model), request.precision)
         work = self.decide(request, graph)
-        graph.seen.require_unchanged()
+        graph.file.sighting.require_unchanged()
         return work
 
     def build(
@@ -208,7 +207,7 @@ class Builder(ABC):
     def _record(self, work: Work, part: Path, facts: Mapping[str, Any]) -> EngineRecord:
         if work.parsed is None:
             # The worker has parsed the file itself.
-            work.graph.seen.require_unchanged()
+            work.graph.file.sighting.require_unchanged()
         proved = self.prove(work, part, facts)
         return EngineRecord(
             **vars(work.settings),
@@ -232,8 +231,8 @@ def settings_of(
 ) -> EngineSettings:
     """The settings of a build; ``decided`` are those that the runtime has chosen."""
     return EngineSettings(
-        source=FileIdentity.of(request.model),
-        external_data=external_data(request.model),
+        source=graph.file.identity,
+        external_data=graph.file.companions,
         profiles=resolve_profiles(graph.inputs, request.profiles),
         tool_version=vim_deploy.__version__,
         export=graph.export,
@@ -322,12 +321,6 @@ def _new_file(plan_path: Path, made: list[Path]) -> Path:
         made.append(Path(name))
         os.close(handle)
     return Path(name)
-
-
-def external_data(model_path: Path) -> tuple[FileIdentity, ...]:
-    """Files with weights beside the ONNX file; ``load_model`` has read them already."""
-    names = names_of(tensors_of(read_model(model_path, outside=False)))
-    return tuple(FileIdentity.of(model_path.parent / name, name) for name in names)
 
 
 def check_output(plan_path: Path, model_path: Path) -> None:

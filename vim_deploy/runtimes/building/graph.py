@@ -16,16 +16,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import onnx
 from onnx import TensorProto, helper
 
+from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.half_weights import computed_precision
 from vim_deploy.artifact.marked_tensors import DEBUG, OUTPUT, OWN_OUTPUT, InnerTensor, MarkedTensor
-from vim_deploy.artifact.metadata import attach, find, inputs_of, load_model, outputs_of
+from vim_deploy.artifact.metadata import attach, inputs_of, outputs_of
 from vim_deploy.errors import VimDeployError, nearest
-from vim_deploy.files import Sighting, sight
 from vim_deploy.graph.inner_tensors import with_inner_outputs
 from vim_deploy.graph.precision import apply_precision
 from vim_deploy.onnx_graph import inferred
@@ -41,7 +40,7 @@ class TypedModel:
     """A model and its precision.
 
     Attributes:
-        seen: the file before it was read.
+        file: that it came from.
         model: as loaded, or changed in memory.
         precision: ``fp32``, ``fp16`` or ``bf16``.
         export: what the file says about itself; None when vim-deploy did not make it.
@@ -50,7 +49,7 @@ class TypedModel:
         marked: inner tensors that it gives out.
     """
 
-    seen: Sighting
+    file: Artifact
     model: onnx.ModelProto
     precision: str
     export: ExportInfo | None
@@ -77,40 +76,38 @@ def _precision_of(model: onnx.ModelProto, export: ExportInfo | None) -> str:
 
 
 def graph_of_precision(
-    model_path: Path, precision: str = "", like: ExportInfo | None = None
+    file: Artifact, precision: str = "", like: ExportInfo | None = None
 ) -> TypedModel:
-    """The graph of ``model_path`` in ``precision`` (empty: as it is).
+    """The graph of ``file`` in ``precision`` (empty: as it is).
 
     Args:
-        model_path: ONNX file.
+        file: ONNX file; its model is typed in place, and not for others then.
         precision: ``fp32``, ``fp16`` or ``bf16``.
         like: take what stays in float32, and the inputs' and outputs' type, from there instead of
             the shipped policy.
 
     Raises:
         VimDeployError: VIM-202 (no such precision), VIM-203 (the graph has another one and cannot
-            be typed), VIM-505 (weights that do not fit), and as ``load_model``.
+            be typed), VIM-505 (weights that do not fit), and as ``Artifact.model``.
     """
     if precision and precision not in NAMES:
         raise VimDeployError(
             "VIM-202", f"{precision!r} is not a precision", fix=nearest(precision, NAMES)
         )
-    seen = sight(model_path)
-    model = load_model(model_path)
-    export = find(model)
+    model, export = file.model, file.info
     found = _precision_of(model, export)
     if precision and precision != found and found == "fp32" and export is not None:
         info, step = _type(model, export, precision, like)
-        return TypedModel(seen, model, precision, info, typed=True, steps=(step,))
+        return TypedModel(file, model, precision, info, typed=True, steps=(step,))
     if precision and precision != found:
         raise VimDeployError(
             "VIM-203",
             f"{precision} was asked for, but the graph is {found}",
-            why=f"{model_path} has {found} tensors, an engine has the types of its graph, and only "
+            why=f"{file.path} has {found} tensors, an engine has the types of its graph, and only "
             "float32 files that vim-deploy exported can be typed",
             fix=f"vim-deploy export CHECKPOINT --precision {precision}, or leave the option out",
         )
-    return TypedModel(seen, model, found, export)
+    return TypedModel(file, model, found, export)
 
 
 def _type(

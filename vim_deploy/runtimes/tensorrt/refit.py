@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.engine_file import TENSORRT
 from vim_deploy.artifact.record import EngineRecord, FileIdentity, read_record, record_path
 from vim_deploy.cuda import driver as cuda_driver
@@ -69,14 +70,15 @@ def refit_engine(
             f"{target} exists and is not what this refit would make",
             fix="give --force to replace it, or another output with -o",
         )
-    typed = graph_of_precision(require_file(weights, "ONNX file with the weights"), "")
+    file = Artifact.open(weights, "ONNX file with the weights")
+    typed = graph_of_precision(file)
     if typed.precision != record.precision:
-        typed = graph_of_precision(weights, record.precision, record.export)
+        typed = graph_of_precision(file, record.precision, record.export)
     _require_same_model(record, typed.export, weights)
     capabilities = trt.capabilities()
     lowered = lower(typed.model, capabilities, use_plugin=record.plugin is not None)
     library = _library(record, plugin, capabilities)
-    origin = weights_from or FileIdentity.of(weights)
+    origin = weights_from or file.identity
 
     def job(model: Path, part: Path) -> RefitJob:
         return RefitJob(
