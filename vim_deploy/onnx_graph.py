@@ -1,6 +1,13 @@
-"""Small questions and edits on ONNX messages that several graph modules share."""
+"""Questions and edits on ONNX messages that several modules share.
+
+``GraphIndex`` looks things up, ``Rewriter`` exchanges groups of nodes: a rewrite names the tensors
+whose producers go and hands over nodes that give the same tensors.
+"""
 
 from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import onnx
@@ -13,6 +20,7 @@ from onnx import (
     NodeProto,
     TensorProto,
     helper,
+    numpy_helper,
     shape_inference,
 )
 
@@ -31,6 +39,7 @@ _REFUSALS = (
 )  # fmt: skip
 #: Shape of each initialiser by name.
 Shapes = dict[str, tuple[int, ...]]
+Array = NDArray[np.generic]
 
 
 def attribute_int(node: NodeProto, name: str, default: int | None = None) -> int:
@@ -62,9 +71,9 @@ def attribute_ints(node: NodeProto, name: str) -> list[int] | None:
 def constants_of(graph: GraphProto) -> dict[str, NDArray[np.int64]]:
     """Integer initialisers by name, flattened: axes, shapes and slice bounds."""
     return {
-        tensor.name: onnx.numpy_helper.to_array(tensor).reshape(-1)
+        tensor.name: numpy_helper.to_array(tensor).reshape(-1)
         for tensor in graph.initializer
-        if tensor.data_type == onnx.TensorProto.INT64
+        if tensor.data_type == TensorProto.INT64
     }
 
 
@@ -117,11 +126,11 @@ def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     For the checker and for shape inference, which serialise the model they are given and so take
     none above the limit.
     """
-    copy = onnx.ModelProto()
-    copy.ir_version = model.ir_version
-    copy.opset_import.MergeFrom(model.opset_import)
-    copy.functions.MergeFrom(model.functions)
-    graph = copy.graph
+    light = onnx.ModelProto()
+    light.ir_version = model.ir_version
+    light.opset_import.MergeFrom(model.opset_import)
+    light.functions.MergeFrom(model.functions)
+    graph = light.graph
     graph.name = model.graph.name
     for field in ("node", "input", "output", "value_info", "sparse_initializer"):
         getattr(graph, field).MergeFrom(getattr(model.graph, field))
@@ -132,7 +141,7 @@ def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
         elif tensor.name not in given:
             value = helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
             graph.input.append(value)
-    return copy
+    return light
 
 
 def inferred(model: ModelProto, *, data_prop: bool = False, strict: bool = True) -> GraphProto:
@@ -174,3 +183,136 @@ def _contradicts(error: Exception) -> VimDeployError:
         why=str(error).strip().partition("\n")[0] or type(error).__name__,
         fix="export the file again with this version of vim-deploy",
     )
+
+
+class GraphIndex:
+    """Producers, readers and constants of a graph at one moment."""
+
+    def __init__(self, graph: GraphProto) -> None:
+        self.graph = graph
+        self.outputs = frozenset(value.name for value in graph.output)
+        self.initializers: dict[str, TensorProto] = {item.name: item for item in graph.initializer}
+        # An initialiser that is a graph input as well is a default, not a constant.
+        for value in graph.input:
+            self.initializers.pop(value.name, None)
+        self.producers: dict[str, NodeProto] = {}
+        self._readers: dict[str, list[NodeProto]] = {}
+        for node in graph.node:
+            for name in node.output:
+                self.producers[name] = node
+            # A subgraph reads outer tensors by name, too.
+            for name in [*node.input, *read_by_subgraphs(node)]:
+                self._readers.setdefault(name, []).append(node)
+
+    def producer(self, tensor: str, op_type: str) -> NodeProto | None:
+        """The node that makes ``tensor``, if it is a standard ``op_type``."""
+        node = self.producers.get(tensor)
+        fits = node is not None and node.op_type == op_type and node.domain in DEFAULT_DOMAINS
+        return node if fits else None
+
+    def readers(self, tensor: str) -> list[NodeProto]:
+        """Nodes that read ``tensor``, one entry for each input that does."""
+        return self._readers.get(tensor, [])
+
+    def constant(self, tensor: str) -> Array | None:
+        """Value of an initialiser, or None."""
+        item = self.initializers.get(tensor)
+        return None if item is None else numpy_helper.to_array(item)
+
+    def value(self, tensor: str) -> Array:
+        """Value of an initialiser that a pattern has found to be one."""
+        return numpy_helper.to_array(self.initializers[tensor])
+
+    def integers(self, tensor: str) -> list[int] | None:
+        """Value of an int64 initialiser, flattened, or None."""
+        item = self.initializers.get(tensor)
+        if item is None or item.data_type != TensorProto.INT64:
+            return None
+        return [int(value) for value in numpy_helper.to_array(item).reshape(-1)]
+
+    def sliced(self, node: NodeProto) -> tuple[int, int, int] | None:
+        """Start, end and axis of a Slice of one axis in steps of 1, where they are constants."""
+        values = [*map(self.integers, node.input[1:]), [1]][:4]
+        if len(values) < 4 or values[3] != [1] or not all(values):
+            return None
+        (start, *_), (end, *_), (axis, *more) = (value or [0] for value in values[:3])
+        return None if more else (start, end, axis)
+
+
+class Rewriter(GraphIndex):
+    """Collects exchanges in ``graph`` and makes them at once in ``finish``.
+
+    New nodes stand where the first old one stood, so the order stays topological, and whatever
+    nothing reads any more is removed. What is looked up is the graph before.
+    """
+
+    def __init__(self, graph: GraphProto) -> None:
+        super().__init__(graph)
+        self._position = {
+            name: index for index, node in enumerate(graph.node) for name in node.output
+        }
+        self._removed: set[int] = set()
+        self._inserted: dict[int, list[NodeProto]] = {}
+        self._tensors = {item.name for item in [*graph.initializer, *graph.input]}
+        self._tensors |= {item.values.name for item in graph.sparse_initializer}
+        self._tensors |= set(self._position)
+        self._node_names = {node.name for node in graph.node}
+
+    def replace(self, tensors: Iterable[str], nodes: Sequence[NodeProto]) -> None:
+        """Take out the producers of ``tensors``, put ``nodes`` in the first one's place."""
+        positions = {self._position[name] for name in tensors}
+        self._removed |= positions
+        self._inserted.setdefault(min(positions), []).extend(nodes)
+
+    def add_constant(self, wanted: str, value: Array) -> str:
+        """Add an initialiser; its name is ``wanted`` unless that is taken."""
+        name = _free(wanted, self._tensors)
+        self.graph.initializer.append(numpy_helper.from_array(value, name))
+        return name
+
+    def node_name(self, wanted: str) -> str:
+        """A node name that is not taken."""
+        return _free(wanted, self._node_names)
+
+    def finish(self) -> None:
+        """Make the exchanges, then remove what nothing reads."""
+        nodes: list[NodeProto] = []
+        for index, node in enumerate(self.graph.node):
+            nodes += self._inserted.get(index, [])
+            if index not in self._removed:
+                nodes.append(node)
+        needed = {value.name for value in self.graph.output}
+        kept: list[NodeProto] = []
+        for node in reversed(nodes):
+            if needed.intersection(node.output):
+                kept.append(node)
+                needed.update([*node.input, *read_by_subgraphs(node)])
+        # Deleting from a repeated field frees its elements.
+        copies = [copy.deepcopy(node) for node in reversed(kept)]
+        del self.graph.node[:]
+        self.graph.node.extend(copies)
+        drop_unused_initializers(self.graph)
+
+
+def _free(wanted: str, taken: set[str]) -> str:
+    name, number = wanted, 0
+    while name in taken:
+        number += 1
+        name = f"{wanted}_{number}"
+    taken.add(name)
+    return name
+
+
+def node_of(
+    op_type: str,
+    name: str,
+    inputs: Sequence[str],
+    output: str = "",
+    domain: str = "",
+    **attributes: int | float | Sequence[int],
+) -> NodeProto:
+    """A node of one output, by default ``<name>_output_0``, its attributes in sorted order."""
+    outputs = [output or f"{name}_output_0"]
+    node = helper.make_node(op_type, list(inputs), outputs, name=name, domain=domain)
+    node.attribute.extend(helper.make_attribute(key, attributes[key]) for key in sorted(attributes))
+    return node

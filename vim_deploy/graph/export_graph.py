@@ -11,8 +11,7 @@ import vim_deploy
 from vim_deploy.artifact import metadata
 from vim_deploy.graph.activations import Activations, measure_activations
 from vim_deploy.graph.opset import convert_opset
-from vim_deploy.graph.passes.report import PassReport
-from vim_deploy.graph.passes.run import run_passes
+from vim_deploy.graph.passes.run import PassReport, run_passes
 from vim_deploy.graph.precision import PrecisionReport, apply_precision
 from vim_deploy.graph.tidy import apply_names, tidy
 from vim_deploy.graph.trace import trace

@@ -21,7 +21,7 @@ from vim_deploy.files import (
     single_writer,
 )
 from vim_deploy.graph.activations import Activations
-from vim_deploy.graph.passes.report import PassReport
+from vim_deploy.graph.passes.run import PassReport
 from vim_deploy.graph.precision import PrecisionReport, require_io_precision
 from vim_deploy.graph.verify import GraphSummary, summarize
 from vim_deploy.heads import parse_head

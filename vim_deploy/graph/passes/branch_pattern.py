@@ -12,15 +12,22 @@ from dataclasses import dataclass
 
 from onnx import NodeProto, TensorProto
 
-from vim_deploy.graph.passes.editing import GraphIndex
-from vim_deploy.onnx_graph import attribute_int, attribute_ints
+from vim_deploy.onnx_graph import GraphIndex, attribute_int, attribute_ints
 from vim_deploy.ops import contract
 
 _CHANNELS_TO_TOKENS = [0, 2, 1]
 
 
-class NoMatch(Exception):  # noqa: N818 - a signal between two modules, not an error
-    """The reason why a place is not a bidirectional mixer."""
+class NoMatch(Exception):  # noqa: N818 - a signal between the passes' modules, not an error
+    """The reason why a place is not what a pass rewrites."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A place that stays as it is, and why."""
+
+    place: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,9 @@ def find_branch(index: GraphIndex, scan: NodeProto) -> tuple[Branch, list[NodePr
     u, dt, x_dbl = inputs["u"], inputs["dt"], inputs["bc"]
     silu, activated = _silu(index, u)
     conv, xz, x_off, chain = _convolution(index, activated, attribute_int(scan, "reverse"))
-    x_proj = _projection(index, x_dbl, u, "x_proj")
+    x_proj = _node(index, x_dbl, "MatMul", "x_proj")
+    if x_proj.input[0] != u:
+        raise NoMatch("x_proj does not read the convolved tokens")
     dt_proj = _node(index, dt, "MatMul", "dt_proj")
     columns = _node(index, dt_proj.input[0], "Slice", "the columns of dt")
     dt_off, dt_end = _column_range(index, columns)
@@ -133,7 +142,7 @@ def _convolution(
     columns = _node(index, before.input[0], "Slice", "the columns of x")
     start, end = _column_range(index, columns)
     channels, per_group, width = _shape(index, conv.input[1], 3)
-    depthwise = per_group == 1 and _groups(conv) == channels
+    depthwise = per_group == 1 and attribute_int(conv, "group", 1) == channels
     # Opset 11's defaults, where the attribute is absent.
     steps = [attribute_ints(conv, name) or [1] for name in ("strides", "dilations")]
     padding = [0, width - 1] if reverse else [width - 1, 0]
@@ -145,10 +154,6 @@ def _convolution(
     return conv, columns.input[0], start, [after, before, columns]
 
 
-def _groups(conv: NodeProto) -> int:
-    return next((int(item.i) for item in conv.attribute if item.name == "group"), 1)
-
-
 def _transpose(index: GraphIndex, tensor: str) -> NodeProto:
     node = _node(index, tensor, "Transpose", "convolution")
     if attribute_ints(node, "perm") != _CHANNELS_TO_TOKENS:
@@ -156,22 +161,15 @@ def _transpose(index: GraphIndex, tensor: str) -> NodeProto:
     return node
 
 
-def _projection(index: GraphIndex, tensor: str, source: str, what: str) -> NodeProto:
-    node = _node(index, tensor, "MatMul", what)
-    if node.input[0] != source:
-        raise NoMatch(f"{what} does not read the convolved tokens")
-    return node
-
-
 def _column_range(index: GraphIndex, node: NodeProto) -> tuple[int, int]:
     """First column and the one after the last of a slice of the rows of a rank-3 tensor."""
-    values = [index.integers(name) for name in node.input[1:]]
-    starts, ends, axes, steps = [*values, [1]][:4] if len(values) > 2 else [None] * 4
-    if not starts or not ends or axes not in ([2], [-1]) or steps != [1]:
+    found = index.sliced(node)
+    if found is None or found[2] not in (2, -1):
         raise NoMatch(f"{node.name} is not a range of columns")
-    if starts[0] < 0 or ends[0] < starts[0]:
+    start, end, _ = found
+    if start < 0 or end < start:
         raise NoMatch(f"{node.name} counts its columns from the end")
-    return starts[0], ends[0]
+    return start, end
 
 
 def _shape(index: GraphIndex, tensor: str, rank: int) -> tuple[int, ...]:

@@ -14,13 +14,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 from onnx import NodeProto
 
-from vim_deploy.graph.passes.editing import Array, GraphIndex, Rewriter, node_of
-from vim_deploy.graph.passes.mixer_pattern import Refusal
-from vim_deploy.graph.passes.report import Outcome, Plan
-from vim_deploy.onnx_graph import DEFAULT_DOMAINS, attribute_int
+from vim_deploy.graph.passes.branch_pattern import NoMatch, Refusal
+from vim_deploy.onnx_graph import (
+    DEFAULT_DOMAINS,
+    Array,
+    GraphIndex,
+    Rewriter,
+    attribute_int,
+    node_of,
+)
 
 
 @dataclass(frozen=True)
@@ -40,24 +44,22 @@ class _Join:
     output: str
 
 
-class _NoMatch(Exception):  # noqa: N818 - a signal inside this module, not an error
-    """Why a concatenation cannot be rewritten."""
+def place_class_tokens(graph: Rewriter) -> tuple[int, tuple[Refusal, ...]]:
+    """Rewrite the join of class and patch tokens, where there is one.
 
-
-def place_class_tokens(model: onnx.ModelProto, plan: Plan) -> Outcome:
-    """Rewrite the join of class and patch tokens, where there is one."""
-    index, rewriter = GraphIndex(model.graph), Rewriter(model.graph)
+    Returns:
+        How many were rewritten, and those left as they are.
+    """
     matched, refused = 0, []
-    for node in model.graph.node:
-        if not _joins_expanded(index, node):
+    for node in graph.graph.node:
+        if not _joins_expanded(graph, node):
             continue
         try:
-            _rewrite(rewriter, _join(index, node))
+            _rewrite(graph, _join(graph, node))
             matched += 1
-        except _NoMatch as refusal:
+        except NoMatch as refusal:
             refused.append(Refusal(node.name, str(refusal)))
-    rewriter.finish()
-    return Outcome(matched, tuple(refused))
+    return matched, tuple(refused)
 
 
 def _joins_expanded(index: GraphIndex, node: NodeProto) -> bool:
@@ -73,10 +75,10 @@ def _join(index: GraphIndex, concat: NodeProto) -> _Join:
     readers = index.readers(concat.output[0])
     total = readers[0] if len(readers) == 1 else None
     if total is None or total.op_type != "Add" or concat.output[0] in index.outputs:
-        raise _NoMatch("no position embedding is added, so the token count is not known")
+        raise NoMatch("no position embedding is added, so the token count is not known")
     embedding = index.constant(next(n for n in total.input if n != concat.output[0]))
     if embedding is None or embedding.ndim != 3 or embedding.shape[0] != 1:
-        raise _NoMatch("what is added to the tokens is no position embedding [1, tokens, width]")
+        raise NoMatch("what is added to the tokens is no position embedding [1, tokens, width]")
     length = embedding.shape[1]
     class_tokens = [_class_token(index, name) for name in concat.input]
     patches = length - sum(token is not None for token in class_tokens)
@@ -92,7 +94,7 @@ def _join(index: GraphIndex, concat: NodeProto) -> _Join:
         sources.add(source)
         order += range(start, end)
     if len(sources) != 1 or [place for place in order if place is not None] != [*range(patches)]:
-        raise _NoMatch("the parts between the class tokens are not the patch tokens in order")
+        raise NoMatch("the parts between the class tokens are not the patch tokens in order")
     return _Join(sources.pop(), tuple(order), rows, total.output[0])
 
 
@@ -103,7 +105,7 @@ def _class_token(index: GraphIndex, tensor: str) -> Array | None:
     if value is None or expand is None:
         return None
     if value.ndim != 3 or value.shape[:2] != (1, 1) or not _only_batch(index, expand.input[1]):
-        raise _NoMatch(f"{expand.name} does more than repeat a class token over the batch")
+        raise NoMatch(f"{expand.name} does more than repeat a class token over the batch")
     row: Array = value[:, 0]
     return row
 
@@ -125,31 +127,30 @@ def _patch_range(index: GraphIndex, tensor: str, patches: int) -> tuple[str, int
     node = index.producer(tensor, "Slice")
     if node is None:
         return tensor, 0, patches
-    values = [index.integers(name) for name in node.input[1:]]
-    starts, ends, axes, steps = [*values, [1]][:4] if len(values) > 2 else [None] * 4
-    if not starts or not ends or axes != [1] or steps != [1]:
-        raise _NoMatch(f"{node.name} is not a range of tokens")
-    start, end, _ = slice(starts[0], ends[0]).indices(patches)
+    found = index.sliced(node)
+    if found is None or found[2] != 1:
+        raise NoMatch(f"{node.name} is not a range of tokens")
+    start, end, _ = slice(*found[:2]).indices(patches)
     return node.input[0], start, end
 
 
-def _rewrite(rewriter: Rewriter, join: _Join) -> None:
+def _rewrite(graph: Rewriter, join: _Join) -> None:
     class_places = [place for place, patch in enumerate(join.order) if patch is None]
     patches = len(join.order) - len(class_places)
     before = next(place for place, patch in enumerate(join.order) if patch is not None)
     in_order = list(join.order[before : before + patches]) == [*range(patches)]
     # In the middle: one zero row behind each class token's number, fetched by the Gather below.
     front, back = (before, len(class_places) - before) if in_order else (0, len(class_places))
-    name = rewriter.node_name("class_tokens/Pad")
-    pads = rewriter.constant("class_tokens.pads", np.array([0, front, 0, 0, back, 0], np.int64))
+    name = graph.node_name("class_tokens/Pad")
+    pads = graph.add_constant("class_tokens.pads", np.array([0, front, 0, 0, back, 0], np.int64))
     nodes = [node_of("Pad", name, [join.tokens, pads])]
     if not in_order:
         zero_rows = iter(range(patches, len(join.order)))
         order = [next(zero_rows) if patch is None else patch for patch in join.order]
-        which = rewriter.constant("class_tokens.order", np.array(order, np.int64))
-        gather = rewriter.node_name("class_tokens/Gather")
+        which = graph.add_constant("class_tokens.order", np.array(order, np.int64))
+        gather = graph.node_name("class_tokens/Gather")
         nodes.append(node_of("Gather", gather, [nodes[0].output[0], which], axis=1))
-    rows = rewriter.constant("pos_embed_with_class_tokens", join.rows)
-    add = rewriter.node_name("class_tokens/Add")
+    rows = graph.add_constant("pos_embed_with_class_tokens", join.rows)
+    add = graph.node_name("class_tokens/Add")
     nodes.append(node_of("Add", add, [nodes[-1].output[0], rows], join.output))
-    rewriter.replace([join.output], nodes)
+    graph.replace([join.output], nodes)

@@ -10,31 +10,22 @@ Names are not trusted. They only give the new nodes theirs.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from onnx import GraphProto, NodeProto
 
-from vim_deploy.graph.passes.branch_pattern import Branch, NoMatch, Sizes, find_branch
-from vim_deploy.graph.passes.editing import GraphIndex
-from vim_deploy.onnx_graph import DEFAULT_DOMAINS, attribute_int
+from vim_deploy.graph.passes.branch_pattern import Branch, NoMatch, Refusal, Sizes, find_branch
+from vim_deploy.onnx_graph import DEFAULT_DOMAINS, GraphIndex, attribute_int
 from vim_deploy.ops import contract
 from vim_deploy.ops.own_nodes import scan_nodes
-from vim_deploy.places import parse
+from vim_deploy.places import DIRECTED, parse
 
 _Z = contract.SELECTIVE_SCAN_INPUTS.index("z")
 _SHARED = tuple(name for name in contract.SELECTIVE_SCAN_ATTRIBUTES if name != "reverse")
 
 Value = TypeVar("Value", str, int)
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A place that stays as it is, and why."""
-
-    place: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -82,20 +73,28 @@ class Mixer:
         order = [start + n for start in (self.b_off, self.c_off) for n in range(sizes.states)]
         return [*order, *range(sizes.dt_off, sizes.dt_off + sizes.rank)]
 
+    def node(self, part: str, what: str) -> str:
+        """Name of a node that computes ``part`` for both directions."""
+        return f"{self.place}/{DIRECTED[part]}/{what}"
+
+    def weight(self, part: str, what: str) -> str:
+        """Name of an initialiser of ``part`` for both directions."""
+        return f"{self.parameters}.{DIRECTED[part]}_pair.{what}"
+
     @property
     def u2(self) -> str:
         """Output of the fused convolution, [2,B,L,D]."""
-        return f"{self.place}/conv1d/{contract.BI_CAUSAL_CONV}_output_0"
+        return self.node("conv", f"{contract.BI_CAUSAL_CONV}_output_0")
 
     @property
     def x_dbl2(self) -> str:
         """Output of the merged x_proj, [2,B,L,K]."""
-        return f"{self.place}/x_proj/MatMul_output_0"
+        return self.node("x_proj", "MatMul_output_0")
 
     @property
     def dt2(self) -> str:
         """Output of the merged dt_proj, [2,B,L,D]."""
-        return f"{self.place}/dt_proj/MatMul_output_0"
+        return self.node("dt_proj", "MatMul_output_0")
 
 
 def find_mixers(graph: GraphProto) -> tuple[tuple[Mixer, ...], tuple[Refusal, ...]]:
@@ -159,10 +158,12 @@ def _mixer(
         raise NoMatch("both scans of the sum run in the same direction")
     if forward.input[0] == backward.input[0]:
         raise NoMatch("the directions share one convolution (v1); the fused ops hold one for each")
-    shared = {name: _shared(scans, _attribute(name), name) for name in _SHARED}
+    shared = {
+        name: _shared([attribute_int(scan, name) for scan in scans], name) for name in _SHARED
+    }
     if not shared["has_z"]:
         raise NoMatch("the scans have no gate")
-    xz = _shared(scans, lambda scan: scan.input[_Z], "the gate's tensor")
+    xz = _shared([scan.input[_Z] for scan in scans], "the gate's tensor")
     found = [find_branch(index, scan) for scan in (forward, backward)]
     branches = [branch for branch, _ in found]
     if {branch.xz for branch in branches} != {xz}:
@@ -199,14 +200,8 @@ def _check_scan(scan: NodeProto) -> None:
         raise NoMatch(f"a scan has {len(scan.input)} inputs")
 
 
-def _attribute(name: str) -> Callable[[NodeProto], int]:
-    return lambda scan: attribute_int(scan, name)
-
-
-def _shared(
-    scans: tuple[NodeProto, NodeProto], value_of: Callable[[NodeProto], Value], what: str
-) -> Value:
-    first, second = (value_of(scan) for scan in scans)
+def _shared(values: list[Value], what: str) -> Value:
+    first, second = values
     if first != second:
         raise NoMatch(f"the scans differ in {what}: {first} and {second}")
     return first

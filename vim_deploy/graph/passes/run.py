@@ -6,8 +6,9 @@ fuse is decided once, before the first pass, for whole mixers: none is ever left
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
 
@@ -15,27 +16,44 @@ from vim_deploy.artifact.onnx_file import model_output
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import output_errors, write_json
 from vim_deploy.graph.passes.admission import require_distinct_names, require_fusable
-from vim_deploy.graph.passes.bi_causal_conv import fuse_convolutions
-from vim_deploy.graph.passes.bi_selective_scan import fuse_scans
+from vim_deploy.graph.passes.branch_pattern import Refusal
 from vim_deploy.graph.passes.class_tokens import place_class_tokens
-from vim_deploy.graph.passes.dt_proj import merge_dt_proj
+from vim_deploy.graph.passes.directions import fusions
 from vim_deploy.graph.passes.mixer_pattern import find_mixers
-from vim_deploy.graph.passes.report import Outcome, PassReport, Plan
-from vim_deploy.graph.passes.x_proj import merge_x_proj
+from vim_deploy.onnx_graph import Rewriter
 from vim_deploy.ops.functions import attach_functions
 
-#: Changes the model in place.
-Pass = Callable[[onnx.ModelProto, Plan], Outcome]
+_CLASS_TOKENS = "class_tokens"
+PASSES = (_CLASS_TOKENS, *fusions(low_rank=False))
 
-PASSES: tuple[tuple[str, Pass], ...] = (
-    ("class_tokens", place_class_tokens),
-    ("bi_causal_conv", fuse_convolutions),
-    ("x_proj", merge_x_proj),
-    ("dt_proj", merge_dt_proj),
-    ("bi_selective_scan", fuse_scans),
-)
-#: The passes that rewrite something in every mixer.
-_OF_MIXERS = ("bi_causal_conv", "x_proj", "dt_proj", "bi_selective_scan")
+
+@dataclass(frozen=True)
+class PassReport:
+    """The outcome of one pass.
+
+    Attributes:
+        name: of the pass.
+        matched: places that were rewritten.
+        expected: places there had to be, or None when any number is right.
+        refused: places that were left as they are, and why.
+        nodes_before, nodes_after: of the main graph.
+    """
+
+    name: str
+    matched: int
+    expected: int | None
+    refused: tuple[Refusal, ...]
+    nodes_before: int
+    nodes_after: int
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether the count is the promised one."""
+        return self.expected is None or self.matched == self.expected
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return asdict(self)
 
 
 def run_passes(
@@ -63,29 +81,30 @@ def run_passes(
     require_fusable(model)
     # Shapes of inner tensors would be stale.
     del model.graph.value_info[:]
-    mixers, refused = find_mixers(model.graph)
-    plan = Plan(mixers, refused, expected, low_rank)
+    mixers, outside = find_mixers(model.graph)
+    fuse_by = fusions(low_rank)
     reports: list[PassReport] = []
     _dump(model, dump, "00_base", unrolled_tokens)
-    for number, (name, rewrite) in enumerate(PASSES, start=1):
-        before = len(model.graph.node)
-        outcome = rewrite(model, plan)
-        promised = _promised(name, plan)
+    for number, name in enumerate(PASSES, start=1):
+        before, promised = len(model.graph.node), expected
+        graph = Rewriter(model.graph)
+        if name == _CLASS_TOKENS:
+            (matched, refused), promised = place_class_tokens(graph), None
+        elif (fuse := fuse_by[name]) is None:
+            matched, refused, promised = 0, (), 0
+        else:
+            matched, refused = len(mixers), outside
+            for mixer in mixers:
+                fuse(graph, mixer)
+        graph.finish()
         after = len(model.graph.node)
-        reports.append(PassReport(name, outcome.matched, promised, outcome.refused, before, after))
+        reports.append(PassReport(name, matched, promised, refused, before, after))
         _dump(model, dump, f"{number:02d}_{name}", unrolled_tokens)
         _check(reports[-1])
     require_distinct_names(model.graph)
     if dump is not None:
         write_json(dump / "passes.json", {"passes": [report.as_dict() for report in reports]})
     return tuple(reports)
-
-
-def _promised(name: str, plan: Plan) -> int | None:
-    """How many places the pass must rewrite."""
-    if name not in _OF_MIXERS:
-        return None
-    return 0 if plan.low_rank and name == "dt_proj" else plan.expected
 
 
 def _dump(
