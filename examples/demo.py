@@ -23,8 +23,8 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import vim_deploy
+from vim_deploy.cli.output import configure_log
 from vim_deploy.errors import VimDeployError
-from vim_deploy.log import configure
 from vim_deploy.model.load import checkpoint_of, reference_model
 from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.runtimes.base import Runner, run_in_batches
@@ -141,7 +141,7 @@ def summary(results: list[tuple[str, DeployResult]]) -> Table:
 
 def main() -> int:
     """Run both parts; the exit code of the first that fails."""
-    configure()
+    configure_log()
     logging.getLogger("vim_deploy").setLevel(logging.WARNING)
     console.print(f"vim-deploy {vim_deploy.__version__}")
     try:

@@ -31,7 +31,7 @@ LAYERS = (
     ("folder_output",),
     ("files", "folders", "helpers", "untrusted", "npz", "ranges", "image_bounds"),
     ("codec",),
-    ("errors", "log", "specs", "places", "interrupts"),
+    ("errors", "specs", "places", "interrupts"),
     ("precisions",),
     ("text",),
 )
@@ -62,7 +62,6 @@ HOMES = {
 #: onnx and its serialiser are base dependencies, but the base modules do without them.
 ONNX_FREE = (
     "errors",
-    "log",
     "specs",
     "precisions",
     "places",

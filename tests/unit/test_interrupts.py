@@ -195,12 +195,12 @@ def test_an_import_is_not_broken_off(tmp_path: Path) -> None:
 FULL_PIPE = """
 import os, sys
 from vim_deploy import interrupts
-from vim_deploy.cli import main, streams
+from vim_deploy.cli import main, output
 interrupts.GRACE_SECONDS = 0.5
 def talk(_):
     print("ready", file=sys.__stderr__ if sys.argv[1] == "1" else sys.__stdout__, flush=True)
     while True:
-        (streams.write_result if sys.argv[1] == "1" else streams.note)("x" * 70)
+        (output.write_result if sys.argv[1] == "1" else output.note)("x" * 70)
 main._run = talk
 main.main([])
 """

@@ -9,10 +9,10 @@ import click
 
 from vim_deploy.cli.number_types import (
     ImageSizes,
+    Numbers,
     Percent,
     RealNumber,
     WholeNumber,
-    WholeNumbers,
 )
 from vim_deploy.cli.options import (
     force_option,
@@ -28,7 +28,7 @@ from vim_deploy.ranges import BENCH_BATCH, DURATION, REGRESSION, SEED, THREADS, 
 @click.argument("artifacts", nargs=-1, required=True, metavar="ARTIFACT...")
 @click.option(
     "--batches",
-    type=WholeNumbers(BENCH_BATCH),
+    type=Numbers(BENCH_BATCH),
     default="1",
     show_default=True,
     help="Batch sizes to run.",

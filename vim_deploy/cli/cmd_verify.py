@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vim_deploy import precisions
-from vim_deploy.cli.number_types import Percent, RealNumber, WholeNumber, WholeNumbers
+from vim_deploy.cli.number_types import Numbers, Percent, RealNumber, WholeNumber
 from vim_deploy.cli.options import (
     checkpoint_options,
     force_option,
@@ -96,7 +96,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--batches",
-    type=WholeNumbers(BATCH),
+    type=Numbers(BATCH),
     help="Batch sizes to run.  [default: 1,2,5; those of an engine's profiles; with --dataset 16]",
 )
 @click.option("--twin", is_flag=True, help="Compare with PyTorch typed as the file is.")

@@ -15,11 +15,9 @@ import click
 
 import vim_deploy
 from vim_deploy import interrupts
-from vim_deploy.cli import streams
+from vim_deploy.cli import output
 from vim_deploy.cli.last_resort import no_memory, of_the_machine
-from vim_deploy.cli.output import print_error
 from vim_deploy.errors import ExitCode, NoSpaceError, OutputLocationError, VimDeployError
-from vim_deploy.log import configure
 
 #: Command name -> one line for the overview; the module is ``cmd_<name>`` with its ``command``.
 COMMANDS = {
@@ -75,7 +73,7 @@ def cli(ctx: click.Context, verbose: int, quiet: bool, log_format: str) -> None:
     prints one JSON object to standard output. Every option can be set by an environment variable
     VIM_DEPLOY_COMMAND_OPTION.
     """
-    configure(-1 if quiet else min(verbose, 2), log_format)
+    output.configure_log(-1 if quiet else min(verbose, 2), log_format)
     if verbose > 1:
         ctx.obj["traces"] = True
 
@@ -83,11 +81,11 @@ def cli(ctx: click.Context, verbose: int, quiet: bool, log_format: str) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
     interrupts.install()
-    streams.prepare()
+    output.prepare()
     status = run(sys.argv[1:] if argv is None else argv)
     # The last flush may have to wait for a reader, so an interrupt still ends it.
     try:
-        status = streams.finish(status)
+        status = output.finish(status)
     except KeyboardInterrupt:
         os._exit(int(ExitCode.INTERRUPTED))
     interrupts.finished()
@@ -101,9 +99,9 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         if interrupts.without_threads():
             error = no_memory("no thread can be started")
-            print_error(error, as_json=False)
+            output.print_error(error, as_json=False)
             return int(error.exit_code)
-        streams.note("interrupted: unfinished outputs were not written")
+        output.note("interrupted: unfinished outputs were not written")
         return int(ExitCode.INTERRUPTED)
 
 
@@ -122,9 +120,9 @@ def _run(arguments: list[str]) -> int:
     except click.ClickException as error:
         text = io.StringIO()
         error.show(file=text)
-        streams.note(text.getvalue().rstrip("\n"))
+        output.note(text.getvalue().rstrip("\n"))
         return int(ExitCode.USAGE)
-    except streams.ReaderGoneError:
+    except output.ReaderGoneError:
         return int(ExitCode.READER_GONE)
     except SystemExit:
         # click's way of saying that the reader of a text it printed itself has gone.
@@ -142,21 +140,21 @@ def _report(error: Exception, asked: dict[str, bool]) -> int:
     """Print what went wrong; the exit code. ``asked`` says ``as_json`` and ``traces``."""
     known = error if isinstance(error, VimDeployError) else None
     if isinstance(error, OSError) and _met_by_click(error):
-        known = streams.output_error(error)
+        known = output.output_error(error)
     known = known or of_the_machine(error)
     if known is None or asked.get("traces"):
-        streams.note("".join(traceback.format_exception(error)).rstrip("\n"))
+        output.note("".join(traceback.format_exception(error)).rstrip("\n"))
     if known is None:
-        streams.note("this is a defect of vim-deploy: please report the lines above")
+        output.note("this is a defect of vim-deploy: please report the lines above")
         return int(ExitCode.UNEXPECTED)
     try:
-        print_error(known, as_json=asked.get("as_json", False))
-    except streams.ReaderGoneError:
+        output.print_error(known, as_json=asked.get("as_json", False))
+    except output.ReaderGoneError:
         return int(ExitCode.READER_GONE)
     except VimDeployError as unprintable:
         # Said on standard error already; standard output takes nothing, not even this error.
         if not isinstance(known, OutputLocationError | NoSpaceError):
-            print_error(unprintable, as_json=False)
+            output.print_error(unprintable, as_json=False)
     return int(known.exit_code)
 
 

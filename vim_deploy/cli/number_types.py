@@ -2,168 +2,105 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from abc import abstractmethod
+from typing import Any
 
 import click
 
-from vim_deploy.ranges import BATCH, IMAGE_SIDE, Real, Whole, shown
-
-Value = TypeVar("Value", int, float)
+from vim_deploy.ranges import BATCH, IMAGE_SIDE, Range, Real, Whole, shown
 
 
-class WholeNumber(click.IntRange):
+class Parsed(click.ParamType[Any]):
+    """What is read out of a text; a default is a value already."""
+
+    @abstractmethod
+    def parse(self, text: str) -> object:
+        """The value; ValueError with a sentence for a text that has none."""
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:  # noqa: ANN401 - what ``parse`` gives
+        if not isinstance(value, str):
+            return value
+        try:
+            return self.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class _InRange(Parsed):
+    allowed: Range
+
+    def parse(self, text: str) -> float:
+        return self.allowed.parse(text)
+
+
+class WholeNumber(_InRange, click.IntRange):
     """A whole number that the range has."""
 
     def __init__(self, allowed: Whole) -> None:
         super().__init__(allowed.low, allowed.high)
         self.allowed = allowed
 
-    def convert(
-        self,
-        value: object,
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> int:
-        return _parsed(self, self.allowed.parse, value, param, ctx)
 
-
-class RealNumber(click.FloatRange):
+class RealNumber(_InRange, click.FloatRange):
     """A finite number that the range has."""
 
     def __init__(self, allowed: Real) -> None:
         super().__init__(allowed.low, allowed.high, min_open=allowed.above)
         self.allowed = allowed
 
-    def convert(
-        self,
-        value: object,
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> float:
-        return _parsed(self, self.allowed.parse, value, param, ctx)
 
-
-def _parsed(
-    kind: click.ParamType[Any],
-    parse: Callable[[str], Value],
-    value: object,
-    param: click.Parameter | None,
-    ctx: click.Context | None,
-) -> Value:
-    """The number in one text, or a usage error that says which are allowed."""
-    try:
-        return parse(str(value))
-    except ValueError as error:
-        kind.fail(str(error), param, ctx)
-
-
-class Numbers(click.ParamType[tuple[float, ...]]):
+class Numbers(Parsed):
     """Numbers of one range, joined by commas."""
 
     name = "n,n,.."
 
-    def __init__(self, allowed: Real) -> None:
+    def __init__(self, allowed: Range) -> None:
         self.allowed = allowed
 
-    def convert(
-        self,
-        value: object,
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> tuple[float, ...]:
-        if isinstance(value, tuple):
-            return value
-        parts = str(value).split(",")
-        return tuple(_parsed(self, self.allowed.parse, part, param, ctx) for part in parts)
+    def parse(self, text: str) -> tuple[float, ...]:
+        return tuple(self.allowed.parse(part) for part in text.split(","))
 
 
-class WholeNumbers(click.ParamType[tuple[int, ...]]):
-    """Whole numbers of one range, joined by commas."""
-
-    name = "n,n,.."
-
-    def __init__(self, allowed: Whole) -> None:
-        self.allowed = allowed
-
-    def convert(
-        self,
-        value: object,
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> tuple[int, ...]:
-        if isinstance(value, tuple):
-            return value
-        parts = str(value).split(",")
-        return tuple(_parsed(self, self.allowed.parse, part, param, ctx) for part in parts)
-
-
-class Percent(click.ParamType[float]):
+class Percent(Parsed):
     """``5%`` or ``5``: a share of the range as a fraction, here 0.05."""
 
     name = "percent"
 
     def __init__(self, allowed: Real) -> None:
-        self.allowed = allowed
+        self.percent = Real(100 * allowed.low, 100 * allowed.high, allowed.why)
 
-    def convert(
-        self,
-        value: object,
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> float:
-        if isinstance(value, float):
-            return value
-        percent = Real(100 * self.allowed.low, 100 * self.allowed.high, self.allowed.why)
-        text = str(value).strip().removesuffix("%")
-        return _parsed(self, percent.parse, text, param, ctx) / 100
+    def parse(self, text: str) -> float:
+        return self.percent.parse(text.strip().removesuffix("%")) / 100
 
 
-class ImageSizes(click.ParamType[tuple[int | tuple[int, int], ...]]):
-    """Sizes joined by commas, each as for ``ImageSize``."""
-
-    name = "size,size,.."
-
-    def convert(
-        self,
-        value: object,
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> tuple[int | tuple[int, int], ...]:
-        if isinstance(value, tuple):
-            return value
-        return tuple(ImageSize().convert(part, param, ctx) for part in str(value).split(","))
-
-
-class ImageSize(click.ParamType[int | tuple[int, int]]):
+class ImageSize(Parsed):
     """``N`` for a square, or ``HEIGHTxWIDTH``."""
 
     name = "n or hxw"
 
-    def convert(
-        self,
-        value: object,
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> int | tuple[int, int]:
-        if isinstance(value, int | tuple):
-            return value
-        parts = str(value).lower().split("x")
+    def parse(self, text: str) -> int | tuple[int, int]:
+        parts = text.lower().split("x")
         if len(parts) > 2:
-            self.fail(f"{shown(value)} is not a size such as 224 or 224x320", param, ctx)
-        sizes = [_parsed(self, IMAGE_SIDE.parse, part, param, ctx) for part in parts]
+            raise ValueError(f"{shown(text)} is not a size such as 224 or 224x320")
+        sizes = [IMAGE_SIDE.parse(part) for part in parts]
         return sizes[0] if len(sizes) == 1 else (sizes[0], sizes[1])
 
 
-class Batch(click.ParamType[int]):
+class ImageSizes(ImageSize):
+    """Sizes joined by commas."""
+
+    name = "size,size,.."
+
+    def parse(self, text: str) -> Any:  # noqa: ANN401 - a tuple of what ``ImageSize`` gives
+        return tuple(super(ImageSizes, self).parse(part) for part in text.split(","))
+
+
+class Batch(Parsed):
     """``dynamic`` (0) or a fixed size."""
 
     name = "dynamic or n"
 
-    def convert(
-        self,
-        value: object,
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> int:
-        return 0 if value == "dynamic" else _parsed(self, BATCH.parse, value, param, ctx)
+    def parse(self, text: str) -> int:
+        return 0 if text == "dynamic" else BATCH.parse(text)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from vim_deploy.cli.number_types import ImageSize, RealNumber
+from vim_deploy.cli.number_types import ImageSize, Parsed, RealNumber
 from vim_deploy.cli.options import Command
 from vim_deploy.cli.output import print_table, say
 from vim_deploy.ranges import PIXELS, SHARE, shown
@@ -16,28 +16,18 @@ if TYPE_CHECKING:
     from vim_deploy.stages.run_records import SceneOptions, SceneResult, SegmentationResult
 
 
-class Scale(click.ParamType[tuple[int, int] | Literal["none"]]):
+class Scale(Parsed):
     """``none``, or ``LONG,SHORT`` in pixels."""
 
     name = "none or n,n"
 
-    def convert(
-        self,
-        value: object,
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> tuple[int, int] | Literal["none"]:
-        if isinstance(value, tuple):
-            return value
-        if value == "none":
+    def parse(self, text: str) -> tuple[int, int] | Literal["none"]:
+        if text == "none":
             return "none"
-        parts = str(value).split(",")
+        parts = text.split(",")
         if len(parts) != 2:
-            self.fail(f"{shown(value)} is neither none nor two sizes such as 2048,512", param, ctx)
-        try:
-            return PIXELS.parse(parts[0]), PIXELS.parse(parts[1])
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+            raise ValueError(f"{shown(text)} is neither none nor two sizes such as 2048,512")
+        return PIXELS.parse(parts[0]), PIXELS.parse(parts[1])
 
 
 _OPTIONS = (

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Final
 
 from vim_deploy.artifact.engine_file import TENSORRT, TENSORRT_RTX
 from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.errors import VimDeployError, missing_package, nearest
-from vim_deploy.log import get_logger
 from vim_deploy.runtimes.tensorrt import capability as trt
 from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
 
@@ -15,7 +15,7 @@ AUTO: Final = "auto"
 #: What ``--runtime`` takes.
 RUNTIMES: Final = (AUTO, TENSORRT, TENSORRT_RTX)
 
-_log = get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 
 def choose_runtime(requested: str = AUTO) -> str:

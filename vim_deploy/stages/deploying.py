@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,6 @@ from vim_deploy.artifact.profiles import ProfileOptions
 from vim_deploy.artifact.record import EngineRecord
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import output_errors
-from vim_deploy.log import get_logger
 from vim_deploy.parity.metrics import tolerance_for
 from vim_deploy.parity.report import ParityReport
 from vim_deploy.recipe.catalog import find_recipe, names_recipe
@@ -25,7 +25,7 @@ from vim_deploy.stages.exporting import ExportOptions, ExportResult, export, req
 from vim_deploy.stages.reporting import prepare_report, provenance, write_run
 from vim_deploy.stages.verifying import VerifyOptions, verify
 
-_log = get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 WORK_FOLDER = Path("vim-deploy-work")
 #: Work folders are numbered with this many digits; a run never reuses one.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -25,7 +26,6 @@ from vim_deploy.graph.passes.run import PassReport
 from vim_deploy.graph.precision import PrecisionReport, require_io_precision
 from vim_deploy.graph.verify import GraphSummary, summarize
 from vim_deploy.heads import parse_head
-from vim_deploy.log import get_logger
 from vim_deploy.parity.cases import random_case
 from vim_deploy.parity.metrics import Tolerance, tolerance_for
 from vim_deploy.parity.report import ParityReport, compare_runners
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from vim_deploy.model.deployed import DeployedModel
     from vim_deploy.model.loaded import LoadedModel
 
-_log = get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 #: Batch sizes that a check runs: one, an odd one, and never the one the trace used.
 CHECK_BATCHES = (1, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -17,7 +18,6 @@ from vim_deploy.errors import (
 )
 from vim_deploy.files import atomic_output, output_errors, remove_leftovers, single_writer
 from vim_deploy.images import Pixels, picture_from_file, require_picture_channels
-from vim_deploy.log import get_logger
 from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.runtimes.base import Array
@@ -36,7 +36,7 @@ from vim_deploy.stages.run_records import (
     SegmentationResult,
 )
 
-_log = get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 #: What is wrong with one picture, and not with the run.
 _OF_A_PICTURE = (UnreadableImageError, InputMisfitError, PictureWindowError)

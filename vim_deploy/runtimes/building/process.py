@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import queue
 import signal
@@ -21,7 +22,6 @@ from typing import IO, Any
 
 from vim_deploy.errors import VimDeployError
 from vim_deploy.helpers import StallWatch, helper_command, kill_helper, start_helper
-from vim_deploy.log import get_logger
 from vim_deploy.runtimes.building.request import Job
 from vim_deploy.runtimes.building.worker import CANCEL_GRACE_SECONDS
 
@@ -37,7 +37,7 @@ _HARMLESS = ("A node named", "already exists")
 #: Measured with 1.7.1: this phase is where the compiler works, nine tenths of a build's time.
 _TITLES = {"Determining refit engines": "Compiling"}
 
-_log = get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ against the graph (VIM-606), types of layers read from TensorRT's inspector (VIM
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from vim_deploy.artifact.record import PluginIdentity
 from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import write_bytes
-from vim_deploy.log import get_logger
 from vim_deploy.runtimes.building.build import Builder, Work, settings_of
 from vim_deploy.runtimes.building.graph import TypedModel, marked_model
 from vim_deploy.runtimes.building.request import NONE, BuildRequest
@@ -32,7 +32,7 @@ from vim_deploy.runtimes.tensorrt.plan_layers import (
 from vim_deploy.runtimes.tensorrt.plugins import choose_plugin
 from vim_deploy.runtimes.tensorrt.timing_cache import cache_path
 
-_log = get_logger(__name__)
+_log = logging.getLogger(__name__)
 #: Compute capability from which an ``ampere+`` engine runs.
 _AMPERE = "8.0"
 

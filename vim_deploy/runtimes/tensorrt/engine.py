@@ -7,6 +7,7 @@ differently, how much memory a context takes, is asked in ``context_bytes``.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,10 @@ import numpy as np
 
 from vim_deploy.artifact.profiles import Shape, ShapeRange
 from vim_deploy.errors import VimDeployError
-from vim_deploy.log import get_logger
 from vim_deploy.runtimes.tensorrt.errors import explain, notes_in
 from vim_deploy.specs import TensorSpec
 
-_log = get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 #: TensorRT's data type -> NumPy's.
 NUMPY_TYPES = {

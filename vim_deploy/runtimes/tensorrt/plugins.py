@@ -6,13 +6,13 @@ the other way round), follow this version's contract, and have code for the GPU.
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from types import ModuleType
 
 from vim_deploy.cuda.driver import Gpu
 from vim_deploy.errors import VimDeployError
-from vim_deploy.log import get_logger
 from vim_deploy.ops import contract
 from vim_deploy.plugin.build import PluginSettings, build_plugin
 from vim_deploy.plugin.library import (
@@ -26,7 +26,7 @@ from vim_deploy.plugin.library import (
 from vim_deploy.runtimes.building.request import AUTO
 from vim_deploy.runtimes.tensorrt.capability import Capabilities, generation_of
 
-_log = get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 
 def choose_plugin(

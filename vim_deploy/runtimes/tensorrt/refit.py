@@ -8,6 +8,7 @@ before either takes its place.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from vim_deploy.artifact.record import EngineRecord, FileIdentity, read_record, 
 from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file, settings_hash, sha256_of
-from vim_deploy.log import get_logger
 from vim_deploy.plugin.library import PluginInfo
 from vim_deploy.runtimes.building.build import make_engine, one_output
 from vim_deploy.runtimes.building.graph import graph_of_precision
@@ -30,7 +30,7 @@ from vim_deploy.runtimes.tensorrt.plugins import choose_plugin
 from vim_deploy.runtimes.tensorrt.refit_worker import RefitJob
 from vim_deploy.specs import ExportInfo
 
-_log = get_logger(__name__)
+_log = logging.getLogger(__name__)
 #: What may differ between the engine's file and the one with the new weights.
 _FREE = frozenset({"checkpoint", "labels", "tool_version", "settings_hash", "model", "image"})
 

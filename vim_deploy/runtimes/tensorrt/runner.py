@@ -7,6 +7,7 @@ one runner; each call takes a free lane (context, stream, buffers), and waits wh
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +20,6 @@ from vim_deploy.artifact.profiles import Shape
 from vim_deploy.cuda.buffers import DeviceArray
 from vim_deploy.cuda.device_view import DeviceView, view_of
 from vim_deploy.errors import VimDeployError
-from vim_deploy.log import get_logger
 from vim_deploy.places import Place
 from vim_deploy.runtimes.base import Array, DeviceMemory, PartSource, Runner, check_input, fits
 from vim_deploy.runtimes.tensorrt.engine import LoadedEngine, context_bytes
@@ -27,7 +27,7 @@ from vim_deploy.runtimes.tensorrt.lane import Lane
 from vim_deploy.runtimes.tensorrt.opening import OpenOptions, cuda_for, open_engine
 from vim_deploy.specs import ExportInfo, TensorSpec
 
-_log = get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class TrtRunner(Runner):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,12 @@ from vim_deploy.artifact.engine_file import (
     read_header,
 )
 from vim_deploy.errors import VimDeployError
-from vim_deploy.log import get_logger
 from vim_deploy.runtimes.building.build import Builder, Work, settings_of
 from vim_deploy.runtimes.building.graph import TypedModel, marked_model
 from vim_deploy.runtimes.building.request import NONE, BuildRequest
 from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
 
-_log = get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class RtxBuilder(Builder):
