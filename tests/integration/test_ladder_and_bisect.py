@@ -17,7 +17,7 @@ import torch
 from tests.support import plant
 from tests.support.artifacts import told
 from tests.support.models import perturbed, save_training_file, tiny_config
-from vim_deploy.artifact import Artifact, metadata
+from vim_deploy.artifact import Artifact, metadata, onnx_file
 from vim_deploy.cli.main import run
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph import export_graph
@@ -32,6 +32,7 @@ from vim_deploy.stages.exporting import ExportOptions, export
 from vim_deploy.stages.opening import Opened
 from vim_deploy.stages.subjects import SubjectOptions
 from vim_deploy.stages.verifying import VerifyOptions
+from vim_deploy.untrusted import read_bytes
 
 TWO_IMAGES = VerifyOptions(random=2)
 CONFIG = tiny_config(depth=3)
@@ -181,6 +182,23 @@ def test_a_broken_twin_is_compared_part_by_part_too(folder: Path) -> None:
     assert parts is not None
     assert parts.first is not None
     assert parts.first.place.role == "patch_embed"
+
+
+def test_a_file_that_is_held_to_itself_part_by_part_is_read_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reads: list[str] = []
+
+    def counted(path: Path, *arguments: Any, **options: Any) -> bytes:
+        reads.append(str(path))
+        return read_bytes(path, *arguments, **options)
+
+    monkeypatch.setattr(onnx_file, "read_bytes", counted)
+    report = verify(Path("half.onnx"), "half.onnx", VerifyOptions(random=1, per_block=True))
+    assert report.blocks is not None
+    assert report.blocks.first is None
+    # Two files of a moment hold the graph with its inner tensors given out, one for each side.
+    assert len(set(reads)) == len(reads) == 3
 
 
 class _EngineLike(OrtRunner):

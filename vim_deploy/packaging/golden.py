@@ -48,7 +48,7 @@ def _row_bytes(servable: Servable) -> int:
     return sum(
         np.dtype(spec.dtype).itemsize
         * math.prod(size for size in spec.shape[1:] if isinstance(size, int))
-        for spec in servable.outputs
+        for spec in servable.file.outputs
     )
 
 

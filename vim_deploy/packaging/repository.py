@@ -105,19 +105,19 @@ def choose_runtime(servable: Servable, asked: str | None) -> str:
         VimDeployError: VIM-203 when the artifact is of another kind; VIM-426 when ONNX Runtime
             cannot run it.
     """
-    is_plan = servable.record is not None
+    is_plan = servable.file.record is not None
     runtime = asked or (TENSORRT if is_plan else ONNXRUNTIME)
     if is_plan != (runtime == TENSORRT):
         raise VimDeployError(
             "VIM-203",
-            f"--runtime {runtime} does not serve {servable.path.name}",
+            f"--runtime {runtime} does not serve {servable.file.name}",
             why="tensorrt serves engines, onnxruntime and python serve ONNX files",
             fix="leave --runtime away, or name the other file",
         )
     if not is_plan and not TABLE[servable.precision].on_cpu:
         raise VimDeployError(
             "VIM-426",
-            f"{servable.path.name} cannot be served by ONNX Runtime",
+            f"{servable.file.name} cannot be served by ONNX Runtime",
             why=f"it holds {TABLE[servable.precision].dtype} operators, which ONNX Runtime does "
             "not have on a CPU",
             fix="package an engine of it, or export with --precision "
@@ -128,7 +128,7 @@ def choose_runtime(servable: Servable, asked: str | None) -> str:
 
 def model_name(servable: Servable, asked: str | None) -> str:
     """The model's name; VIM-202 for one that is no file name or no part of an address."""
-    name = asked or servable.path.name.partition(".")[0]
+    name = asked or servable.file.name.partition(".")[0]
     if not _NAME.fullmatch(name):
         raise VimDeployError(
             "VIM-202",
@@ -151,7 +151,7 @@ def largest_batch(servable: Servable, asked: int | None) -> int:
         if asked is not None:
             raise VimDeployError(
                 "VIM-203",
-                f"--max-batch {asked} contradicts {servable.path.name}, whose batch is fixed",
+                f"--max-batch {asked} contradicts {servable.file.name}, whose batch is fixed",
                 why=f"its input is {list(servable.input.shape)}",
                 fix="leave --max-batch away, or export the model with --batch dynamic",
             )
@@ -162,7 +162,7 @@ def largest_batch(servable: Servable, asked: int | None) -> int:
     if asked is not None and asked > most:
         raise VimDeployError(
             "VIM-905",
-            f"{servable.path.name} does not take a batch of {asked}",
+            f"{servable.file.name} does not take a batch of {asked}",
             why="its profiles take "
             + ", ".join(f"{item.min} to {item.max}" for item in servable.profiles),
             fix=f"--max-batch {most} or less, or build the engine with --max-batch {asked}",
@@ -193,7 +193,9 @@ def model_config(servable: Servable, options: ServingOptions) -> dict[str, Any]:
         # 0 for a model that does not batch.
         "max_batch_size": most,
         "input": (image,),
-        "output": tuple(_tensor(spec, most, _labels(servable, spec)) for spec in servable.outputs),
+        "output": tuple(
+            _tensor(spec, most, _labels(servable, spec)) for spec in servable.file.outputs
+        ),
         "default_model_filename": _FILES[runtime],
         "instance_group": (_instances(servable, runtime, options.instances),),
         "dynamic_batching": {
@@ -220,7 +222,7 @@ def _require_no_gap(servable: Servable, most: int) -> None:
     if gaps:
         raise VimDeployError(
             "VIM-905",
-            f"{servable.path.name} takes no batch of {', '.join(gaps)}",
+            f"{servable.file.name} takes no batch of {', '.join(gaps)}",
             why="the server joins requests to batches of any size up to the largest; its profiles "
             "take " + ", ".join(f"{item.min} to {item.max}" for item in servable.profiles),
             fix="--no-dynamic-batching, or build the engine with profiles that leave no gap",

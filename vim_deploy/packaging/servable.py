@@ -35,41 +35,34 @@ class Servable:
     """An artifact that can be packaged.
 
     Attributes:
-        path: the ONNX file or engine.
-        sha256: of its bytes.
+        file: the ONNX file or engine.
         input: the picture input; a str in the shape is a symbolic size.
-        outputs: in order.
         info: what it says about the model.
         precision: ``fp32``, ``fp16`` or ``bf16``.
-        record: of an engine; None for an ONNX file.
         profiles: of an engine; empty for an ONNX file.
-        companions: files with weights beside an ONNX file, which goes nowhere without them.
     """
 
-    path: Path
-    sha256: str
+    file: Artifact
     input: TensorSpec
-    outputs: tuple[TensorSpec, ...]
     info: ExportInfo
     precision: str
-    record: EngineRecord | None = None
-    profiles: tuple[BatchRange, ...] = ()
-    companions: tuple[str, ...] = ()
+    profiles: tuple[BatchRange, ...]
 
     @property
     def batches(self) -> bool:
         """Whether the batch is dynamic, so that the server may join requests."""
         return all(
             bool(spec.shape) and isinstance(spec.shape[0], str)
-            for spec in (self.input, *self.outputs)
+            for spec in (self.input, *self.file.outputs)
         )
 
     def files(self) -> list[tuple[Path, str]]:
         """Source and name inside the package of every file of the artifact."""
-        if self.record is not None:
-            return [(self.path, PLAN_NAME), (record_path(self.path), record_path_name())]
-        beside = [(self.path.parent / name, name) for name in self.companions]
-        return [(self.path, ONNX_NAME), *beside]
+        path = self.file.path
+        if self.file.is_engine:
+            return [(path, PLAN_NAME), (self.file.record_path, record_path_name())]
+        beside = [(path.parent / item.name, item.name) for item in self.file.companions]
+        return [(path, ONNX_NAME), *beside]
 
 
 def record_path_name() -> str:
@@ -86,20 +79,26 @@ def read_servable(path: Path) -> Servable:
             without record or weights, more than one input), VIM-902 (engine and record do not
             belong together).
     """
-    artifact = Artifact.open(path)
-    record = _servable_record(artifact) if artifact.is_engine else None
-    info = artifact.require_info()
-    image = _only(path, artifact.inputs)
+    file = Artifact.open(path)
+    record = _servable_record(file) if file.is_engine else None
+    info = file.require_info()
+    if len(file.inputs) != 1:
+        raise _refused(
+            path,
+            f"has {len(file.inputs)} inputs; one picture input is expected",
+            ", ".join(spec.name for spec in file.inputs),
+            "give a model made by vim-deploy export",
+        )
+    image = file.inputs[0]
+    ranges = [profile.shapes[image.name] for profile in record.profiles] if record else []
     return Servable(
-        path=path,
-        sha256=artifact.sha256,
+        file=file,
         input=image,
-        outputs=artifact.outputs,
         info=info,
-        precision=artifact.precision if record else computed_precision(artifact.model),
-        record=record,
-        profiles=_ranges(record, image) if record else (),
-        companions=tuple(item.name for item in artifact.companions),
+        precision=file.precision if record else computed_precision(file.model),
+        profiles=tuple(
+            BatchRange(item.min[0], item.opt[0], item.max[0]) for item in ranges if item.min
+        ),
     )
 
 
@@ -142,19 +141,3 @@ def _servable_record(engine: Artifact) -> EngineRecord:
             "build the engine again",
         )
     return record
-
-
-def _ranges(record: EngineRecord, image: TensorSpec) -> tuple[BatchRange, ...]:
-    ranges = [profile.shapes[image.name] for profile in record.profiles]
-    return tuple(BatchRange(item.min[0], item.opt[0], item.max[0]) for item in ranges if item.min)
-
-
-def _only(path: Path, inputs: tuple[TensorSpec, ...]) -> TensorSpec:
-    if len(inputs) != 1:
-        raise _refused(
-            path,
-            f"has {len(inputs)} inputs; one picture input is expected",
-            ", ".join(spec.name for spec in inputs),
-            "give a model made by vim-deploy export",
-        )
-    return inputs[0]

@@ -85,24 +85,26 @@ def plan_repository(
     config = model_config(servable, options)
     notes: list[str] = []
     library = _library(servable, plugin, notes)
-    if servable.record is not None and image:
-        notes.append(check_image(image, servable.record))
+    if servable.file.record is not None and image:
+        notes.append(check_image(image, servable.file.record))
     if servable.profiles and min(item.min for item in servable.profiles) > 1:
         least = min(item.min for item in servable.profiles)
         notes.append(f"the engine takes {least} pictures or more at once: so must every request")
-    around = Surroundings(runtime, image, "" if library is None else library.name, servable.record)
+    around = Surroundings(
+        runtime, image, "" if library is None else library.name, servable.file.record
+    )
     return Plan(servable, config, runtime, library, around, tuple(notes))
 
 
 def _library(servable: Servable, named: Path | None, notes: list[str]) -> Path | None:
     """The plugin library to take along, with the hash the record names."""
-    record = servable.record
+    record = servable.file.record
     if record is None or record.plugin is None:
         return None
     if record.plugin.embedded and named is None:
         notes.append("the engine carries its plugin library inside; none is put beside it")
         return None
-    found = matching_library(servable.path, record.plugin, named, notes)
+    found = matching_library(servable.file.path, record.plugin, named, notes)
     if not _LIBRARY.fullmatch(found.name):
         raise VimDeployError(
             "VIM-903",
@@ -115,9 +117,9 @@ def _library(servable: Servable, named: Path | None, notes: list[str]) -> Path |
 
 def settings_of(plan: Plan) -> dict[str, Any]:
     """What decides the contents of the package, for ``files.settings_hash``."""
-    record = plan.servable.record
+    record = plan.servable.file.record
     return {
-        "artifact": plan.servable.sha256,
+        "artifact": plan.servable.file.sha256,
         "record": record.settings_hash if record else "",
         "config": render(plan.config),
         "image": plan.around.image,
@@ -161,7 +163,7 @@ def _write(path: Path, text: str) -> None:
 def about(plan: Plan, golden: dict[str, Any]) -> dict[str, Any]:
     """What the manifest says of the model; ``client.py`` and ``--check`` read it."""
     servable, info = plan.servable, plan.servable.info
-    record = servable.record
+    record = servable.file.record
     artifact, *companions = [name for _, name in servable.files()]
     return {
         "name": plan.name,
@@ -169,13 +171,13 @@ def about(plan: Plan, golden: dict[str, Any]) -> dict[str, Any]:
         "folder": plan.model_folder,
         "artifact": {
             "path": f"{plan.model_folder}/{VERSION}/{artifact}",
-            "source": storable(servable.path.name),
-            "sha256": servable.sha256,
+            "source": storable(servable.file.name),
+            "sha256": servable.file.sha256,
         },
         "companions": companions,
         "max_batch": plan.config["max_batch_size"],
         "input": dataclasses.asdict(servable.input),
-        "outputs": [dataclasses.asdict(spec) for spec in servable.outputs],
+        "outputs": [dataclasses.asdict(spec) for spec in servable.file.outputs],
         "precision": servable.precision,
         "preprocess": info.preprocess,
         "image": dataclasses.asdict(info.image),

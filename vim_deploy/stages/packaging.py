@@ -128,7 +128,7 @@ def package(
             tool_version=vim_deploy.__version__,
             settings=settings,
         )
-        if sighting.sha256() != servable.sha256:
+        if sighting.sha256() != servable.file.sha256:
             # Replaced between its description and its copy.
             raise changed(artifact)
     notes = [*plan.notes, *([golden["why"]] if golden["why"] else [])]
@@ -206,13 +206,13 @@ def _reference_sha256(servable: Servable, reference: Path | None) -> str:
     """Hash of the ONNX file whose outputs stand for the engine's; VIM-203 when it is another."""
     if reference is None:
         return ""
-    record = servable.record
+    record = servable.file.record
     wanted = None if record is None else record.source.sha256
-    found = read_servable(reference).sha256
+    found = read_servable(reference).file.sha256
     if found != wanted:
         raise VimDeployError(
             "VIM-203",
-            f"{reference.name} is not the ONNX file that {servable.path.name} was built from",
+            f"{reference.name} is not the ONNX file that {servable.file.name} was built from",
             why="the artifact is an ONNX file itself"
             if record is None
             else f"its SHA-256 is {found}, the engine's record says {wanted}",
@@ -228,8 +228,9 @@ def _make_golden(
     images = golden_input(servable, most)
     outputs: dict[str, Array] = {}
     by, why = "", ""
-    source = options.golden_from or servable.path
-    runner_options = RunnerOptions(plugin=options.plugin if source == servable.path else None)
+    own = options.golden_from in (None, servable.file.path)
+    source = options.golden_from if options.golden_from and not own else servable.file
+    runner_options = RunnerOptions(plugin=options.plugin if own else None)
     try:
         with opened(source, runner_options) as found:
             outputs = golden_outputs(found.runner, images)

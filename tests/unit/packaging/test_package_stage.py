@@ -247,7 +247,7 @@ def test_images_of_the_published_table(tmp_path: Path) -> None:
     assert tensorrt_of(name.format("26.08")) is None
     assert tensorrt_of("nvcr.io/nvidia/tritonserver:25.03-py3") is None
     assert tensorrt_of("tritonserver") is None
-    record = read_servable(engine(tmp_path)).record
+    record = read_servable(engine(tmp_path)).file.record
     assert record is not None
     assert "holds TensorRT 10.14.1" in check_image(name.format("26.05"), record)
     with pytest.raises(VimDeployError, match=r"holds TensorRT 10\.8") as caught:
