@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import re
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePath
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -26,8 +27,27 @@ Record = TypeVar("Record")
 OnError = Callable[[str], VimDeployError]
 #: The same for a key that the record does not have: its path (``image.mena``), and the nearest.
 OnUnknown = Callable[[str, str], VimDeployError]
+#: Makes the caller's error of the coded one that a record's ``__post_init__`` raised.
+OnOwn = Callable[[VimDeployError], VimDeployError]
 #: A number as it was written: ``float`` would make 1.0 of 1, and another file of it.
-Number = int | float
+Number: TypeAlias = int | float
+#: A size, a count or a width: above 2^16 it is a mistake, not a model.
+Size: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
+#: A value of one colour channel.
+Byte: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=255)]
+
+#: What msgspec calls a type, and what people call it.
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "int | float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "array": "a list",
+    "object": "a table",
+}
+_PLACE = re.compile(r"(.*?)(?: in `[^`]*`)? - at `\$\.?(.*)`", re.DOTALL)
+_EXPECTED = re.compile(r"Expected `([^`]*)`(?:, got `([^`]*)`)?")
 
 
 @dataclass(frozen=True)
@@ -38,6 +58,7 @@ class _Form:
     keys: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     sparse: tuple[str, ...] = ()
+    blank: tuple[str, ...] = ()
     decimals: Mapping[str, int] = dataclasses.field(default_factory=dict)
     inner: str = ""
 
@@ -52,6 +73,7 @@ def stored(
     keys: tuple[str, ...] = (),
     without: tuple[str, ...] = (),
     sparse: tuple[str, ...] = (),
+    blank: tuple[str, ...] = (),
     decimals: Mapping[str, int] | None = None,
     inner: str = "",
 ) -> Callable[[type[Record]], type[Record]]:
@@ -62,12 +84,13 @@ def stored(
         keys: names of fields and properties to store, in this order; ``decode`` reads the fields.
         without: fields that are not stored.
         sparse: what is left out where it is None or empty.
+        blank: fields that are stored as an empty table where they are None.
         decimals: to which figures are rounded.
         inner: the one field that is stored in the record's place, without its name.
     """
 
     def register(kind: type[Record]) -> type[Record]:
-        _FORMS[kind] = _Form(head or {}, keys, without, sparse, decimals or {}, inner)
+        _FORMS[kind] = _Form(head or {}, keys, without, sparse, blank, decimals or {}, inner)
         return kind
 
     return register
@@ -105,6 +128,8 @@ def _of_record(record: Any) -> Any:  # noqa: ANN401 - any of our dataclasses
         value = _plain(getattr(record, name))
         if name in form.without or (name in form.sparse and value in (None, "", [], {})):
             continue
+        if name in form.blank and value is None:
+            value = {}
         places = form.decimals.get(name)
         found[name] = value if places is None or value is None else round(value, places)
     return found
@@ -116,7 +141,7 @@ def decode(
     on_error: OnError,
     *,
     on_unknown: OnUnknown | None = None,
-    own_errors: bool = False,
+    on_own: OnOwn | None = None,
 ) -> Record:
     """``value``, as ``encode`` gives it and JSON or TOML brings it back, as a ``record``.
 
@@ -129,8 +154,7 @@ def decode(
         on_error: makes the error for what is no such record.
         on_unknown: makes the error for a key that the record does not have; None leaves such keys
             out, as a later version may add some.
-        own_errors: raise the coded errors of records' ``__post_init__`` as they are; else
-            ``on_error`` makes one of their text.
+        on_own: makes the error for a record's own coded one; None takes ``on_error`` with its text.
     """
     try:
         unfolded = _unfolded(value, record, "", on_unknown)
@@ -139,11 +163,10 @@ def decode(
     try:
         return msgspec.convert(unfolded, record, dec_hook=_path)
     except (msgspec.ValidationError, RecursionError) as error:
-        raise on_error(str(error)) from error
+        # In a file that people write the place comes first, and types have people's names.
+        raise on_error(_told(str(error)) if on_unknown else str(error)) from error
     except VimDeployError as error:
-        if own_errors:
-            raise
-        raise on_error(f"{error.message}: {error.why}" if error.why else error.message) from error
+        raise (on_own(error) if on_own else on_error(sentence(error))) from error
     except (ValueError, TypeError, KeyError) as error:
         raise on_error(f"{type(error).__name__}: {error}") from error
 
@@ -153,6 +176,22 @@ def _path(kind: type, value: Any) -> Any:  # noqa: ANN401
     if kind is not Path or not isinstance(value, str):
         raise TypeError(f"{kind.__name__} expected")
     return Path(value)
+
+
+def sentence(error: VimDeployError) -> str:
+    """What an error says, without its code, in one line."""
+    return f"{error.message}: {error.why}" if error.why else error.message
+
+
+def _told(text: str) -> str:
+    """msgspec's sentence on a value, as ``image.mean[0]: expected a number, got text``."""
+    found = _PLACE.fullmatch(text)
+    said, place = (found[1], found[2]) if found else (text, "")
+    expected = _EXPECTED.match(said)
+    if expected and expected[1] in _KINDS:
+        kinds = [_KINDS.get(name, name) for name in (expected[1], expected[2]) if name]
+        said = f"expected {', got '.join(kinds)}{said[expected.end() :]}"
+    return f"{place}: {said}" if place else said
 
 
 class _OtherKindError(Exception):
@@ -176,11 +215,10 @@ def _unfolded(value: Any, hint: Any, place: str, on_unknown: OnUnknown | None) -
         return _unfolded(value, kinds[0], place, on_unknown)
     if isinstance(value, list) and arguments:
         items = arguments[:1] * len(value) if arguments[-1] in (..., arguments[0]) else arguments
-        return [
-            _unfolded(part, item, f"{place}[{number}]", on_unknown)
-            for number, (part, item) in enumerate(zip(value, items, strict=False))
-        ] + value[len(items) :]
-    if isinstance(value, dict) and len(arguments) == 2:
+        parts = enumerate(zip(value, items, strict=False))
+        found = [_unfolded(part, item, f"{place}[{n}]", on_unknown) for n, (part, item) in parts]
+        return found + value[len(items) :]
+    if isinstance(value, Mapping) and len(arguments) == 2:
         return {
             key: _unfolded(item, arguments[1], _below(place, key), on_unknown)
             for key, item in value.items()
@@ -192,7 +230,7 @@ def _unfolded_record(value: Any, kind: type, place: str, on_unknown: OnUnknown |
     form, hints = _FORMS.get(kind, _PLAIN), _hints(kind)
     if form.inner:
         return {form.inner: _unfolded(value, hints[form.inner], place, on_unknown)}
-    if not isinstance(value, dict):
+    if not isinstance(value, Mapping):
         return value
     for key, expected in form.head.items():
         if value.get(key) != expected:
@@ -200,12 +238,12 @@ def _unfolded_record(value: Any, kind: type, place: str, on_unknown: OnUnknown |
     fields = {field.name for field in dataclasses.fields(kind)} - set(form.without)
     known = fields | set(form.keys) | set(form.head)
     unknown = [key for key in value if key not in known]
-    if unknown and on_unknown is not None:
+    if unknown and on_unknown:
         raise on_unknown(_below(place, unknown[0]), nearest(str(unknown[0]), known))
     return {
         key: _unfolded(item, hints[key], _below(place, key), on_unknown)
         for key, item in value.items()
-        if key in fields
+        if key in fields and not (key in form.blank and item == {})
     }
 
 

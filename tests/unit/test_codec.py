@@ -102,7 +102,7 @@ def test_a_field_of_another_type_is_named(change: dict[str, Any], why: str) -> N
 
 def test_a_records_own_errors_are_kept_on_demand() -> None:
     with pytest.raises(VimDeployError, match="b without sizes") as caught:
-        decode({**VALUE, "kind": "b", "sizes": []}, Whole, bad, own_errors=True)
+        decode({**VALUE, "kind": "b", "sizes": []}, Whole, bad, on_own=lambda error: error)
     assert caught.value.code == "VIM-408"
 
 
@@ -121,6 +121,17 @@ def test_unknown_keys_are_refused_with_the_nearest(change: dict[str, Any], key: 
     assert caught.value.code == "VIM-201"
     assert "did you mean" in caught.value.fix
     assert decode(value, Whole, bad).kind == "a"
+
+
+def test_types_have_peoples_names_in_files_that_people_write() -> None:
+    for change, said in (
+        ({"share": "1"}, "share: expected a number, got text"),
+        ({"parts": {"x": {"name": "n", "count": 1.5}}}, "expected a whole number, got a number"),
+        ({"first": {"name": 3, "count": 1}}, "first.name: expected text, got a whole number"),
+    ):
+        with pytest.raises(VimDeployError) as caught:
+            decode({**VALUE, **change}, Whole, bad, on_unknown=unknown)
+        assert said in caught.value.why
 
 
 def test_numbers_keep_the_form_they_were_written_in() -> None:
