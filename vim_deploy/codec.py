@@ -188,8 +188,9 @@ def _told(text: str) -> str:
     found = _PLACE.fullmatch(text)
     said, place = (found[1], found[2]) if found else (text, "")
     expected = _EXPECTED.match(said)
-    if expected and expected[1] in _KINDS:
-        kinds = [_KINDS.get(name, name) for name in (expected[1], expected[2]) if name]
+    wanted = expected[1].removesuffix(" | null") if expected else ""
+    if expected and wanted in _KINDS:
+        kinds = [_KINDS.get(name, name) for name in (wanted, expected[2]) if name]
         said = f"expected {', got '.join(kinds)}{said[expected.end() :]}"
     return f"{place}: {said}" if place else said
 
@@ -234,7 +235,8 @@ def _unfolded_record(value: Any, kind: type, place: str, on_unknown: OnUnknown |
         return value
     for key, expected in form.head.items():
         if value.get(key) != expected:
-            raise _OtherKindError(f"its {key} is {value.get(key)!r}, expected {expected!r}")
+            said = f"{key} =" if on_unknown else f"its {key} is"
+            raise _OtherKindError(f"{said} {value.get(key)!r}, expected {expected!r}")
     fields = {field.name for field in dataclasses.fields(kind)} - set(form.without)
     known = fields | set(form.keys) | set(form.head)
     unknown = [key for key in value if key not in known]

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass, field
-from typing import Any, Literal
-
-from vim_deploy.precisions import Precision
+from dataclasses import dataclass
+from typing import Literal
 
 PreprocessMode = Literal["none", "normalize", "uint8"]
 #: ``base``: one node for each scan direction. ``fused``: both directions of a mixer in one
@@ -68,54 +65,3 @@ class CheckpointInfo:
     sha256: str
     part: str
     source: str = ""
-
-
-@dataclass(frozen=True)
-class ExportInfo:
-    """What an exported file says about itself (stored in the ONNX metadata).
-
-    Attributes:
-        model: variant short name, or ``custom``.
-        model_config: the official constructor's keywords, complete.
-        checkpoint: origin of the weights.
-        image: preparation of pictures for this model.
-        preprocess: what the graph does itself: ``none`` (takes normalised NCHW float),
-            ``normalize`` (takes NCHW float in [0, 1]), ``uint8`` (takes NHWC uint8).
-        head: ``logits``, ``softmax``, ``topk:K``, ``features`` or ``tokens``; of segmentation also
-            ``upsampled`` and ``labels``, with ``+aux`` behind the logits of both heads.
-        graph: ``base``, ``fused`` or ``fused-low-rank``: the form that was asked for. What has no
-            fused form (a scan without a partner, v1's shared convolution) stays as in ``base``.
-        precision: of weights and activations, where ``precision_policy`` does not keep float32.
-        opset: of the graph.
-        pos_embed: how the position embedding was fitted to the image size.
-        labels: class names, in order; may be empty.
-        io_precision: of float inputs and outputs.
-        precision_policy: as ``recipe.precision_policy`` stores it; empty for fp32.
-        tool_version: of vim-deploy.
-        settings_hash: of everything else; equal hash, equal file.
-        scan_body: ``scan`` or ``unrolled``: form of the scan ops' local functions.
-        dense: of a dense model what ``recipe.dense_config.DenseConfig.as_dict`` gives, else empty.
-    """
-
-    model: str
-    model_config: dict[str, Any]
-    checkpoint: CheckpointInfo
-    image: ImagePreparation
-    preprocess: PreprocessMode
-    head: str
-    graph: GraphForm
-    precision: Precision
-    opset: int
-    pos_embed: str
-    tool_version: str
-    settings_hash: str
-    labels: tuple[str, ...] = field(default_factory=tuple)
-    io_precision: Precision = "fp32"
-    precision_policy: dict[str, Any] = field(default_factory=dict)
-    # Files from before the choice hold Scans and do not say so.
-    scan_body: ScanBody = "scan"
-    dense: dict[str, Any] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able form; ``artifact.metadata.read_export`` reads it."""
-        return dataclasses.asdict(self)

@@ -28,6 +28,7 @@ from tests.fuzz.mutate_bytes import lines, on_bytes
 from tests.fuzz.mutate_onnx import on_graph, on_onnx
 from tests.fuzz.mutate_structure import on_json, on_toml
 from tests.fuzz.mutate_zip import on_zip
+from vim_deploy.recipe.model_config import read_config
 
 MODEL, PICTURE = "model.onnx", "picture.png"
 
@@ -53,7 +54,7 @@ def _classifier() -> bytes:
     from tests.support.engines import EXPORT
     from tests.support.packages import classifier
 
-    config = {**EXPORT.model_config, "patch_size": 1, "stride": 1, "num_classes": 4}
+    config = EXPORT.model_config.replace(patch_size=1, stride=1, num_classes=4)
     info = dataclasses.replace(EXPORT, model_config=config)
     return _made(lambda folder: classifier(folder / MODEL, info=info))[MODEL]
 
@@ -235,9 +236,8 @@ def _labels(path: Path) -> object:
 
 def _config(path: Path) -> object:
     from vim_deploy.cli.options import _read_config
-    from vim_deploy.recipe.model_config import ModelConfig
 
-    return ModelConfig.from_dict(_read_config(path))
+    return read_config(_read_config(path))
 
 
 def _policy(path: Path) -> object:

@@ -14,6 +14,7 @@ from tests.support.builds import build_engine_trt
 from tests.support.trt_builds import half_scan_blocks, save
 from vim_deploy.artifact.engine_file import read_header
 from vim_deploy.artifact.profiles import ProfileOptions
+from vim_deploy.codec import encode
 from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.errors import VimDeployError
 from vim_deploy.runtimes.building.request import TrtOptions
@@ -72,7 +73,7 @@ def test_without_the_plugin(tmp_path):
 
     config = tiny_config()
     checkpoint = save_training_file(perturbed(VisionMamba(config)), tmp_path / "tiny.pth")
-    request = ModelRequest(str(checkpoint), config=config.as_dict())
+    request = ModelRequest(str(checkpoint), config=encode(config))
     model = export(request, tmp_path / "m.onnx", ExportOptions(check=False)).path
     options = TrtOptions(plugin="none")
     record = build_engine_trt(model, tmp_path / "a.plan", options=options, profiles=SMALL)

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.builds import build_engine_trt
 from vim_deploy.artifact.profiles import ProfileOptions
+from vim_deploy.codec import encode
 from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.cuda import runtime as cudart
 from vim_deploy.errors import VimDeployError
@@ -45,7 +46,7 @@ def engine(tmp_path: Path) -> Path:
 
     config = tiny_config()
     checkpoint = save_training_file(perturbed(VisionMamba(config)), tmp_path / "tiny.pth")
-    request = ModelRequest(str(checkpoint), config=config.as_dict())
+    request = ModelRequest(str(checkpoint), config=encode(config))
     model = export(request, tmp_path / "m.onnx", ExportOptions(check=False)).path
     build_engine_trt(model, tmp_path / "m.plan", profiles=ProfileOptions(max_batch=4))
     return tmp_path / "m.plan"

@@ -7,13 +7,15 @@ import pytest
 
 from tests.support.builds import build_engine_rtx
 from vim_deploy.artifact.marked_tensors import DEBUG, OUTPUT
+from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.artifact.profiles import ProfileOptions
 from vim_deploy.artifact.record import read_record
+from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.runtimes.building.request import TrtOptions
 from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
-from vim_deploy.specs import CheckpointInfo, ExportInfo, ImagePreparation
+from vim_deploy.specs import CheckpointInfo, ImagePreparation
 from vim_deploy.stages.inspecting import inspect
 
 torch = pytest.importorskip("torch", reason="not checked here: torch is not installed")
@@ -36,7 +38,7 @@ def test_inner_tensors_are_in_the_network_of_nvidias_parser(tmp_path, precision)
 
     config = tiny_config()
     checkpoint = save_training_file(perturbed(VisionMamba(config)), tmp_path / "tiny.pth")
-    request = ModelRequest(str(checkpoint), config=config.as_dict())
+    request = ModelRequest(str(checkpoint), config=encode(config))
     model = export(request, tmp_path / "m.onnx", ExportOptions(check=False)).path
     plan = tmp_path / "m.plan"
     options = ProfileOptions(max_batch=4)
@@ -81,7 +83,7 @@ def test_exported_model_becomes_an_engine(tmp_path, batch, head, graph, scan_bod
     image = ImagePreparation(32, 32)
     info = ExportInfo(
         model="custom",
-        model_config={},
+        model_config=ModelConfig(),
         checkpoint=CheckpointInfo("seed:0", "", "seeded"),
         image=image,
         preprocess="none",
@@ -117,7 +119,7 @@ def test_a_float32_file_is_typed_in_memory(tmp_path):
 
     config = tiny_config()
     checkpoint = save_training_file(perturbed(VisionMamba(config)), tmp_path / "tiny.pth")
-    request = ModelRequest(str(checkpoint), config=config.as_dict())
+    request = ModelRequest(str(checkpoint), config=encode(config))
     model = export(request, tmp_path / "m.onnx", ExportOptions(check=False)).path
     before = model.read_bytes()
     options = ProfileOptions(max_batch=2)

@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.builds import build_engine_trt
 from tests.support.trt_builds import VERSIONS, make_machine
+from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.runtimes.building.request import TrtOptions
 from vim_deploy.stages.inspecting import inspect
@@ -26,7 +27,7 @@ def files(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("exported")
     config = tiny_config()
     checkpoint = save_training_file(perturbed(VisionMamba(config)), folder / "tiny.pth")
-    request = ModelRequest(str(checkpoint), config=config.as_dict())
+    request = ModelRequest(str(checkpoint), config=encode(config))
     made = {}
     for precision in ("fp32", "fp16", "bf16"):
         options = ExportOptions(precision=precision, check=False)

@@ -30,6 +30,7 @@ from vim_deploy.artifact.half_weights import element_types
 from vim_deploy.artifact.marked_tensors import DEBUG, OUTPUT, OWN_OUTPUT
 from vim_deploy.artifact.record import FileIdentity, record_path
 from vim_deploy.cli.main import run
+from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import write_json
 from vim_deploy.packaging.cpp import plan_cpp
@@ -66,7 +67,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     folder = tmp_path_factory.mktemp("exported")
     config = tiny_config()
     checkpoint = save_training_file(perturbed(VisionMamba(config)), folder / "tiny.pth")
-    request = ModelRequest(str(checkpoint), config=config.as_dict())
+    request = ModelRequest(str(checkpoint), config=encode(config))
     forms = {
         "fp32": ExportOptions(check=False),
         "fp16": ExportOptions(precision="fp16", check=False),

@@ -15,6 +15,8 @@ import pytest
 
 from tests.support import reference
 from tests.support.models import config_of
+from vim_deploy.artifact.metadata import ExportInfo
+from vim_deploy.codec import encode
 from vim_deploy.graph.export_graph import export_graph
 from vim_deploy.graph.passes.run import run_passes
 from vim_deploy.graph.precision import apply_precision
@@ -30,7 +32,7 @@ from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.runtimes.base import run_in_batches
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.runtimes.torch.runner import TorchRunner
-from vim_deploy.specs import ExportInfo, GraphForm
+from vim_deploy.specs import GraphForm
 from vim_deploy.stages import verify
 from vim_deploy.stages.exporting import ExportOptions, export
 from vim_deploy.stages.verifying import VerifyOptions
@@ -47,12 +49,12 @@ HALVES: tuple[Precision, ...] = ("fp16", "bf16")
 
 def loaded(case: reference.ReferenceCase) -> tuple[DeployedModel, ExportInfo]:
     config = config_of(case)
-    found = load_model(ModelRequest(str(case.checkpoint), config=config.as_dict()))
+    found = load_model(ModelRequest(str(case.checkpoint), config=encode(config)))
     head = parse_head("logits", config)
     module = DeployedModel(found.module, found.image, "none", head)
     info = ExportInfo(
         model=found.name,
-        model_config=config.as_dict(),
+        model_config=config,
         checkpoint=found.checkpoint,
         image=found.image,
         preprocess="none",

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support import reference
 from tests.support.models import config_of
+from vim_deploy.codec import encode
 from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.runtimes.base import run_in_batches
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
@@ -43,7 +44,7 @@ def test_exported_file_gives_the_official_output(
 ) -> None:
     case = reference.load_case(name)
     config = config_of(case)
-    request = ModelRequest(str(case.checkpoint), config=config.as_dict())
+    request = ModelRequest(str(case.checkpoint), config=encode(config))
     # The comparison below is stricter than the export's own check.
     options = ExportOptions(graph=graph, check=False)
     result = export(request, tmp_path / "model.onnx", options)
@@ -73,7 +74,7 @@ def test_digits_predictions_are_the_stored_ones(digits: Path) -> None:
 
 def test_digits_averaged_weights(tmp_path: Path) -> None:
     case = reference.load_case(reference.DIGITS)
-    request = ModelRequest(str(case.checkpoint), use_ema=True, config=config_of(case).as_dict())
+    request = ModelRequest(str(case.checkpoint), use_ema=True, config=encode(config_of(case)))
     result = export(request, tmp_path / "ema.onnx", ExportOptions(check=False))
     assert result.info.checkpoint.part == "model_ema"
     found = run_in_batches(OrtRunner(result.path), case.image, 64)["logits"]
@@ -97,7 +98,7 @@ def test_block_outputs_in_the_exported_file(name: str, tmp_path: Path) -> None:
 
     case = reference.load_case(name)
     config = config_of(case)
-    request = ModelRequest(str(case.checkpoint), config=config.as_dict())
+    request = ModelRequest(str(case.checkpoint), config=encode(config))
     path = export(request, tmp_path / "model.onnx", ExportOptions(check=False)).path
     model = onnx.load(path)
     names = {output for node in model.graph.node for output in node.output}

@@ -15,6 +15,7 @@ import torch
 
 from tests.support.models import perturbed, save_training_file, tiny_config
 from vim_deploy.cli.main import run
+from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.model.load import reference_model
 from vim_deploy.model.vim import VisionMamba
@@ -44,7 +45,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_features(
     size: Any, head: str, shape: tuple[int, ...], checkpoint: Path, tmp_path: Path
 ) -> None:
-    request = ModelRequest(str(checkpoint), config=CONFIG.as_dict(), image_size=size)
+    request = ModelRequest(str(checkpoint), config=encode(CONFIG), image_size=size)
     # Compared below, on one thread.
     options = ExportOptions(head=head, check=False)
     result = export(request, tmp_path / "f.onnx", options)

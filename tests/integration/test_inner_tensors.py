@@ -45,7 +45,7 @@ def test_every_part_agrees_in_every_form(name: str) -> None:
     image = case.image[:2].copy()
     expected = TorchRunner(module, threads=1).parts(image)
     traced = named_trace(module, None)
-    typed = {"precision": "fp16", "precision_policy": default_policy().as_dict()}
+    typed = {"precision": "fp16", "precision_policy": default_policy()}
     for form, changes in (
         ("base", {}),
         ("fused", {"graph": "fused"}),

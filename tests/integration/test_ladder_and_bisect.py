@@ -19,6 +19,7 @@ from tests.support.artifacts import told
 from tests.support.models import perturbed, save_training_file, tiny_config
 from vim_deploy.artifact import Artifact, metadata, onnx_file
 from vim_deploy.cli.main import run
+from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph import export_graph
 from vim_deploy.model.deployed import DeployedModel
@@ -65,8 +66,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, _traced_once: None) -> Path
     """A checkpoint, its config, and its fp16 export."""
     place = tmp_path_factory.mktemp("ladder")
     save_training_file(perturbed(VisionMamba(CONFIG)), place / "tiny.pth")
-    (place / "tiny.json").write_text(json.dumps(CONFIG.as_dict()))
-    request = ModelRequest(str(place / "tiny.pth"), config=CONFIG.as_dict())
+    (place / "tiny.json").write_text(json.dumps(encode(CONFIG)))
+    request = ModelRequest(str(place / "tiny.pth"), config=encode(CONFIG))
     export(request, place / "half.onnx", ExportOptions(precision="fp16", check=False))
     return place
 
@@ -77,7 +78,7 @@ def _in_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def checkpoint(precision: Any = None) -> SubjectOptions:
-    return SubjectOptions(precision, None, ModelRequest("", config=CONFIG.as_dict()))
+    return SubjectOptions(precision, None, ModelRequest("", config=encode(CONFIG)))
 
 
 def test_every_rung_up_to_the_file(folder: Path) -> None:
@@ -289,7 +290,7 @@ def test_bisection_of_a_file_that_needs_nothing(folder: Path) -> None:
     report = bisect_precision("half.onnx", "tiny.pth", TWO_IMAGES)
     assert report.bisection.units == ()
     assert report.bisection.evaluations == 1
-    assert report.bisection.policy().rules == ()
+    assert report.bisection.policy().keep_fp32 == ()
     assert report.precision == "fp16"
 
 

@@ -19,6 +19,7 @@ import torch
 from tests.support import plant
 from tests.support.models import perturbed, save_training_file, tiny_config
 from vim_deploy.artifact import metadata
+from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.passes.run import run_passes
 from vim_deploy.model.vim import VisionMamba
@@ -55,7 +56,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
                 # Step sizes about 1: where an early softplus makes a difference.
                 parameter.add_(4)
     checkpoint = save_training_file(module, folder / "true.pth")
-    request = ModelRequest(str(checkpoint), config=config.as_dict())
+    request = ModelRequest(str(checkpoint), config=encode(config))
     base = export(request, folder / "base.onnx", ExportOptions(graph="base", check=False)).path
     graph = onnx.load(base)
     info = metadata.find(graph)

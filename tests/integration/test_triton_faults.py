@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from tests.support.triton import Server, command_of, environment_of, prepare, served, start_alone
+from vim_deploy.codec import encode
 from vim_deploy.packaging.repository import ServingOptions
 from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
@@ -47,7 +48,7 @@ def tiny_package(
     place = tmp_path_factory.mktemp("tiny")
     config = tiny_config()
     checkpoint = save_training_file(perturbed(VisionMamba(config)), place / "tiny.pth")
-    wanted = ModelRequest(str(checkpoint), config=config.as_dict())
+    wanted = ModelRequest(str(checkpoint), config=encode(config))
     options = ExportOptions(preprocess="uint8", head="topk:3", check=False)
     path = export(wanted, place / "tiny.onnx", options).path
     serving = ServingOptions(runtime="python", max_batch=LARGEST, threads=1)

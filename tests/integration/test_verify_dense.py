@@ -58,7 +58,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
         options = ExportOptions(head=head, precision=precision)  # type: ignore[arg-type]
         info = export_info(loaded, options, "none")
         if policy is not None:
-            info = dataclasses.replace(info, precision_policy=policy.as_dict())
+            info = dataclasses.replace(info, precision_policy=policy)
         if (case, head) not in traces:
             traces[case, head] = named_trace(module, None)
         model = onnx.ModelProto()

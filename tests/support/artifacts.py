@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 
 from vim_deploy.artifact import Artifact
+from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.files import sight
-from vim_deploy.specs import ExportInfo
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.artifact.passport import is_version_compatible
 from vim_deploy.artifact.profiles import Profile, ShapeRange
 from vim_deploy.artifact.record import EngineRecord, FileIdentity, record_path
 from vim_deploy.files import settings_hash, write_json
-from vim_deploy.specs import CheckpointInfo, ExportInfo, ImagePreparation, TensorSpec
+from vim_deploy.recipe.model_config import ModelConfig
+from vim_deploy.specs import CheckpointInfo, ImagePreparation, TensorSpec
 
 #: Version of the plans that the fake TensorRT is given: that of the headers.
 VERSION = (10, 14, 1, 48)
@@ -60,7 +62,9 @@ class FakeEngine:
             return None
         return ExportInfo(
             model="custom",
-            model_config={"depth": 2, "nested": {"a": [1, 2.5e-05, None, True]}},
+            model_config=ModelConfig(
+                depth=2, initializer_cfg={"nested": {"a": [1, 2.5e-05, None, True]}}
+            ),
             checkpoint=CheckpointInfo("digits.pth", "0" * 64, "model"),
             image=self.image,
             preprocess=self.preprocess,  # type: ignore[arg-type]

@@ -11,6 +11,8 @@ import numpy as np
 import onnx
 
 from tests.support.reference import Array, ReferenceCase, dense_case
+from vim_deploy.artifact.metadata import ExportInfo
+from vim_deploy.codec import encode
 from vim_deploy.graph.export_graph import ExportedGraph, finish_graph, named_trace
 from vim_deploy.heads import parse_head
 from vim_deploy.model.deployed import DeployedModel
@@ -18,7 +20,6 @@ from vim_deploy.model.load import load_model
 from vim_deploy.recipe.precision_policy import default_policy
 from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
-from vim_deploy.specs import ExportInfo
 from vim_deploy.stages.exporting import ExportOptions, export_info
 
 ImageSize = int | tuple[int, int]
@@ -36,7 +37,7 @@ class Traced:
         """The graph with fields of its description changed: form, precision, opset, body."""
         precision = changes.get("precision", "fp32")
         if precision != "fp32":
-            changes["precision_policy"] = default_policy().as_dict()
+            changes["precision_policy"] = encode(default_policy())
         copy = onnx.ModelProto()
         copy.CopyFrom(self.model)
         info = dataclasses.replace(self.info, **changes)

@@ -12,17 +12,19 @@ import pytest
 from tests.support.fake_cudart import FakeCudart
 from tests.support.fake_tensorrt import VERSIONS
 from tests.support.fake_tensorrt.runtime import plan_bytes
+from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.artifact.profiles import Profile, ShapeRange
 from vim_deploy.artifact.record import EngineRecord, FileIdentity, record_path
 from vim_deploy.cuda import runtime as cudart
 from vim_deploy.files import settings_hash, write_json
-from vim_deploy.specs import CheckpointInfo, ExportInfo, ImagePreparation, TensorSpec
+from vim_deploy.recipe.model_config import ModelConfig
+from vim_deploy.specs import CheckpointInfo, ImagePreparation, TensorSpec
 
 #: Input of the stand-in's engines, without the batch.
 TAIL = (1, 2, 3)
 EXPORT = ExportInfo(
     model="custom",
-    model_config={"depth": 1, "img_size": [2, 3], "channels": 1},
+    model_config=ModelConfig(depth=1, img_size=(2, 3), patch_size=1, channels=1),
     checkpoint=CheckpointInfo("a.pth", "00", "model"),
     image=ImagePreparation(2, 3, channels=1, mean=(0.5,), std=(0.5,), crop_ratio=1.0),
     preprocess="none",

@@ -10,14 +10,14 @@ from tests.support.reference import ReferenceCase
 from vim_deploy.model.checkpoint import read_checkpoint
 from vim_deploy.model.vim import VisionMamba, seed_weights
 from vim_deploy.recipe.catalog import find_variant
-from vim_deploy.recipe.model_config import ModelConfig
+from vim_deploy.recipe.model_config import ModelConfig, read_config
 
 
 def config_of(case: ReferenceCase) -> ModelConfig:
     """The architecture of a reference case."""
     if case.factory:
         return find_variant(case.factory).replace(**case.kwargs)
-    return ModelConfig.from_dict(case.kwargs)
+    return read_config(case.kwargs)
 
 
 def model_of(case: ReferenceCase, part: str = "auto") -> VisionMamba:
@@ -38,7 +38,7 @@ def tiny_config(**changes: object) -> ModelConfig:
         "d_state": 4,
         "num_classes": 7,
     }
-    return ModelConfig.from_dict({**values, **changes})
+    return read_config({**values, **changes})
 
 
 def perturbed(model: VisionMamba, seed: int = 0) -> VisionMamba:

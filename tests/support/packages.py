@@ -17,9 +17,9 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.support.engines import EXPORT, record_of, write_engine, write_record
 from tests.support.source import PACKAGE
 from vim_deploy.artifact import metadata
+from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.artifact.record import PluginIdentity
 from vim_deploy.files import sha256_of
-from vim_deploy.specs import ExportInfo
 
 SIZES = (1, 2, 3)
 #: The programs that packages carry.

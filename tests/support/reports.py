@@ -14,7 +14,7 @@ from tests.support.bench import bench_report, measured, subject
 from tests.support.engines import EXPORT, record_of, write_engine
 from vim_deploy.bench.compare import Baseline, compared
 from vim_deploy.bench.measure import FAILED, SKIPPED, Measurement
-from vim_deploy.codec import decode
+from vim_deploy.codec import decode, encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.parity.accuracy import AccuracyReport, Limits, SideAccuracy
 from vim_deploy.parity.blocks import BlockReport, PartError
@@ -211,7 +211,7 @@ def deploy(folder: Path, failure: dict[str, Any] | None = None) -> dict[str, Any
         "tool": "vim-deploy 0.1.0",
         "folder": "vim-deploy-work/001-a",
         "onnx": "model.onnx",
-        "export": export.as_dict(),
+        "export": encode(export),
         "notes": ["position embedding as it was"],
         "parity": parity(),
         "engine": None if failure else engine,

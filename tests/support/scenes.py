@@ -12,8 +12,6 @@ import torch.nn.functional as F
 
 from tests.support.reference import dense_case
 from vim_deploy.artifact import metadata
-from vim_deploy.recipe.dense_config import DenseConfig
-from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.runtimes.base import Runner
 from vim_deploy.scene.segment import SceneModel
@@ -108,8 +106,8 @@ def opened_e01(path: Path, **overrides: Any) -> tuple[SceneModel, SceneSettings]
     """What an export of E01 says about itself, and settings with the case's own stride of 43."""
     info = metadata.find(metadata.load_model(path))
     assert info is not None
-    dense = DenseConfig.from_dict(info.dense)
-    patch = ModelConfig.from_dict(info.model_config).patch_hw
+    dense = info.dense
+    patch = info.model_config.patch_hw
     if overrides.get("mode") != "whole":
         overrides.setdefault("stride", (43, 43))
     return SceneModel.of(info, dense, patch), scene_settings(dense, info.image, **overrides)

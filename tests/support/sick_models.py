@@ -15,9 +15,7 @@ from tests.support.engines import EXPORT
 from tests.support.packages import classifier
 
 #: With all that accuracy and bench ask of a model's config.
-INFO = dataclasses.replace(
-    EXPORT, model_config={**EXPORT.model_config, "num_classes": 4, "patch_size": 1}
-)
+INFO = dataclasses.replace(EXPORT, model_config=EXPORT.model_config.replace(num_classes=4))
 
 
 def nan_classifier(path: Path, value: float = np.nan) -> Path:

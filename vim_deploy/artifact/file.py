@@ -25,11 +25,12 @@ from vim_deploy.artifact.engine_file import (
     read_header,
 )
 from vim_deploy.artifact.marked_tensors import refuse_diagnosis
+from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.artifact.onnx_file import OnnxFile, read_onnx
 from vim_deploy.artifact.record import EngineRecord, FileIdentity, read_record, record_path
 from vim_deploy.errors import UnreadableEngineError, VimDeployError
 from vim_deploy.files import Sighting, require_file, settings_hash, sight
-from vim_deploy.specs import ExportInfo, TensorSpec
+from vim_deploy.specs import TensorSpec
 
 Kind = Literal["onnx", "engine", "checkpoint", "recipe", "package"]
 #: What a name alone says; a checkpoint may be a file, a hub address or a variant.

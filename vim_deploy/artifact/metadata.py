@@ -1,15 +1,15 @@
 """What an exported file says about itself: written, read back, and asked for.
 
 It stands in an ONNX file's metadata and in an engine's record, and either may be somebody else's.
-Types are those of the record (``codec.decode``); what types cannot say is checked here, once, so
-that whatever prepares a picture or reads a head later can rely on it. Model config, dense parts and
-precision policy are checked where they are built from (``ModelConfig``, ``DenseConfig``,
-``PrecisionPolicy``).
+Types are those of the record (``codec.decode``), and its architecture and policy check themselves;
+what types cannot say is checked here, once, so that whatever prepares a picture or reads a head
+later can rely on it.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,21 @@ import onnx
 
 from vim_deploy import heads
 from vim_deploy.artifact.onnx_file import read_model
-from vim_deploy.codec import OnError, decode
+from vim_deploy.codec import OnError, decode, encode, stored
 from vim_deploy.errors import VimDeployError
 from vim_deploy.images import check_preparation
-from vim_deploy.recipe.dense_config import DENSE_TASKS
-from vim_deploy.specs import ExportInfo, TensorSpec
+from vim_deploy.precisions import Precision
+from vim_deploy.recipe.dense_config import DenseConfig
+from vim_deploy.recipe.model_config import ModelConfig
+from vim_deploy.recipe.precision_policy import PrecisionPolicy
+from vim_deploy.specs import (
+    CheckpointInfo,
+    GraphForm,
+    ImagePreparation,
+    PreprocessMode,
+    ScanBody,
+    TensorSpec,
+)
 from vim_deploy.untrusted import parse_json
 
 #: Key of the one metadata entry; its value is the JSON of ``ExportInfo``.
@@ -31,8 +41,56 @@ METADATA_KEY = "vim_deploy"
 _UNNAMED = "?"
 
 
+@stored(blank=("precision_policy", "dense"))
+@dataclass(frozen=True)
+class ExportInfo:
+    """What an exported file says about itself (stored in the ONNX metadata).
+
+    Attributes:
+        model: variant short name, or ``custom``.
+        model_config: the architecture, of a dense model its backbone's.
+        checkpoint: origin of the weights.
+        image: preparation of pictures for this model.
+        preprocess: what the graph does itself: ``none`` (takes normalised NCHW float),
+            ``normalize`` (takes NCHW float in [0, 1]), ``uint8`` (takes NHWC uint8).
+        head: ``logits``, ``softmax``, ``topk:K``, ``features`` or ``tokens``; of segmentation also
+            ``upsampled`` and ``labels``, with ``+aux`` behind the logits of both heads.
+        graph: ``base``, ``fused`` or ``fused-low-rank``: the form that was asked for. What has no
+            fused form (a scan without a partner, v1's shared convolution) stays as in ``base``.
+        precision: of weights and activations, where ``precision_policy`` does not keep float32.
+        opset: of the graph.
+        pos_embed: how the position embedding was fitted to the image size.
+        labels: class names, in order; may be empty.
+        io_precision: of float inputs and outputs.
+        precision_policy: None for fp32.
+        tool_version: of vim-deploy.
+        settings_hash: of everything else; equal hash, equal file.
+        scan_body: ``scan`` or ``unrolled``: form of the scan ops' local functions.
+        dense: what stands behind a dense model's backbone; None for others.
+    """
+
+    model: str
+    model_config: ModelConfig
+    checkpoint: CheckpointInfo
+    image: ImagePreparation
+    preprocess: PreprocessMode
+    head: str
+    graph: GraphForm
+    precision: Precision
+    opset: int
+    pos_embed: str
+    tool_version: str
+    settings_hash: str
+    labels: tuple[str, ...] = ()
+    io_precision: Precision = "fp32"
+    precision_policy: PrecisionPolicy | None = None
+    # Files from before the choice hold Scans and do not say so.
+    scan_body: ScanBody = "scan"
+    dense: DenseConfig | None = None
+
+
 def read_export(value: Any, on_error: OnError) -> ExportInfo:  # noqa: ANN401 - a parsed file
-    """The inverse of ``ExportInfo.as_dict`` after a JSON round trip.
+    """The stored record, as ``encode`` writes it.
 
     Raises:
         VimDeployError: what ``on_error`` makes of a sentence, when it is no such record.
@@ -54,8 +112,6 @@ def require_usable(info: ExportInfo) -> None:
         raise ValueError(f"its head is {info.head!r}, which is none") from error
     if info.opset < 1:
         raise ValueError(f"its opset is {info.opset}")
-    if info.dense and info.dense.get("task") not in DENSE_TASKS:
-        raise ValueError(f"its dense model is for {info.dense.get('task')!r}, which is no task")
 
 
 def attach(model: onnx.ModelProto, info: ExportInfo) -> None:
@@ -65,7 +121,7 @@ def attach(model: onnx.ModelProto, info: ExportInfo) -> None:
     model.metadata_props.extend(kept)
     entry = model.metadata_props.add()
     entry.key = METADATA_KEY
-    entry.value = json.dumps(info.as_dict(), sort_keys=True, allow_nan=False)
+    entry.value = json.dumps(encode(info), sort_keys=True, allow_nan=False)
 
 
 def find(model: onnx.ModelProto) -> ExportInfo | None:

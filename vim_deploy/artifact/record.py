@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vim_deploy.artifact.marked_tensors import MarkedTensor
-from vim_deploy.artifact.metadata import require_usable
+from vim_deploy.artifact.metadata import ExportInfo, require_usable
 from vim_deploy.artifact.profiles import Profile, check_profiles
 from vim_deploy.codec import OnError, decode, encode, stored
 from vim_deploy.errors import VimDeployError
@@ -23,7 +23,7 @@ from vim_deploy.files import sha256_of
 from vim_deploy.plugin.library import PluginInfo
 from vim_deploy.precisions import NAMES
 from vim_deploy.ranges import SIZE
-from vim_deploy.specs import ExportInfo, TensorSpec
+from vim_deploy.specs import TensorSpec
 from vim_deploy.text import storable
 from vim_deploy.untrusted import read_json
 

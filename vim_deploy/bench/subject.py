@@ -12,12 +12,13 @@ import numpy as np
 
 from vim_deploy.artifact import metadata
 from vim_deploy.artifact.engine_file import TENSORRT, TENSORRT_RTX
+from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import VimDeployError
 from vim_deploy.runtimes.base import Array, Runner
 from vim_deploy.runtimes.onnxruntime import capability as ort
 from vim_deploy.runtimes.tensorrt import capability as trt
 from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
-from vim_deploy.specs import CheckpointInfo, ExportInfo, TensorSpec
+from vim_deploy.specs import CheckpointInfo, TensorSpec
 
 ONNX_RUNTIME = "onnxruntime"
 PYTORCH = "pytorch"

@@ -16,6 +16,7 @@ from vim_deploy.cli.options import (
     take_request,
 )
 from vim_deploy.cli.output import print_json, say
+from vim_deploy.codec import encode
 
 if TYPE_CHECKING:
     from vim_deploy.stages.exporting import ExportOptions, ExportResult
@@ -81,7 +82,7 @@ def as_dict(result: ExportResult) -> dict[str, Any]:
         "notes": list(result.notes),
         "seconds": round(result.seconds, 3),
         "parity": result.parity.as_dict() if result.parity else None,
-        "export": result.info.as_dict(),
+        "export": encode(result.info),
     }
 
 

@@ -9,6 +9,7 @@ import onnx
 
 import vim_deploy
 from vim_deploy.artifact import metadata
+from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.graph.activations import Activations, measure_activations
 from vim_deploy.graph.opset import convert_opset
 from vim_deploy.graph.passes.run import PassReport, run_passes
@@ -20,7 +21,6 @@ from vim_deploy.model.deployed import DeployedModel
 from vim_deploy.ops.functions import attach_functions
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
-from vim_deploy.specs import ExportInfo
 
 
 class ExportedGraph(NamedTuple):
@@ -79,7 +79,7 @@ def finish_graph(
         )
     convert_opset(model, info.opset)
     attach_functions(model, unrolled)
-    policy = PrecisionPolicy.stored(info.precision_policy)
+    policy = info.precision_policy or PrecisionPolicy()
     report = apply_precision(model, info.precision, policy, info.io_precision)
     _make_repeatable(model)
     metadata.attach(model, info)

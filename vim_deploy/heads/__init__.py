@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.heads.base import Head, Output
@@ -22,7 +22,6 @@ from vim_deploy.ranges import shown
 if TYPE_CHECKING:
     from vim_deploy.recipe.dense_config import DenseConfig
     from vim_deploy.recipe.model_config import ModelConfig
-    from vim_deploy.specs import ExportInfo
 
 #: Every head; the one an export takes by itself comes first of its kind of model.
 TABLE: tuple[type[Head], ...] = (
@@ -76,7 +75,17 @@ def parse_head(text: str | None, config: ModelConfig, dense: DenseConfig | None 
     return find(text, dense=dense is not None).fitted(config, dense)
 
 
-def of_file(info: ExportInfo) -> Head:
+class Described(Protocol):
+    """What an exported file says of its head: ``artifact.metadata.ExportInfo``."""
+
+    @property
+    def head(self) -> str: ...
+
+    @property
+    def dense(self) -> object: ...
+
+
+def of_file(info: Described) -> Head:
     """The head of an exported file; its text was checked when the file was read."""
     return find(info.head, dense=bool(info.dense))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.model.checkpoint import Checkpoint, read_checkpoint
 from vim_deploy.model.dense.load import own_architecture
@@ -57,7 +58,7 @@ def _classifier(checkpoint: Checkpoint) -> dict[str, Any]:
     inferred = infer_config(checkpoint.state_dict, checkpoint.args)
     return {
         "model": inferred.name,
-        "architecture": inferred.config.as_dict(),
+        "architecture": encode(inferred.config),
         "dense": None,
         "statements": list(inferred.statements),
     }
@@ -67,7 +68,7 @@ def _dense(checkpoint: Checkpoint) -> dict[str, Any]:
     found = own_architecture(checkpoint)
     return {
         "model": model_name(found.config, found.dense),
-        "architecture": found.config.as_dict(),
-        "dense": found.dense.as_dict(),
+        "architecture": encode(found.config),
+        "dense": encode(found.dense),
         "statements": list(found.statements),
     }

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.model.shapes import Shapes, cannot_infer, measure
 from vim_deploy.recipe.catalog import FACTORY_NAMES, find_variant, short_name
@@ -191,7 +192,7 @@ def _square(count: int | None) -> int | None:
 
 def _variant_fields(variant: str, shapes: Shapes, assumed: bool, draft: _Draft) -> None:
     config = find_variant(variant)
-    names = [name for name in config.as_dict() if name not in ("img_size", "num_classes")]
+    names = [name for name in encode(config) if name not in ("img_size", "num_classes")]
     values = {name: getattr(config, name) for name in names}
     if not assumed:
         draft.values.update(values)

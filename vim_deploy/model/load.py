@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import VimDeployError
 from vim_deploy.heads import of_file
 from vim_deploy.model.checkpoint import Checkpoint, read_checkpoint
@@ -19,10 +20,10 @@ from vim_deploy.model.vim import VisionMamba, seed_weights
 from vim_deploy.recipe.catalog import find_dense_recipe, find_recipe, find_variant, names_recipe
 from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.load import checkpoint_address
-from vim_deploy.recipe.model_config import ModelConfig
+from vim_deploy.recipe.model_config import ModelConfig, read_config
 from vim_deploy.recipe.request import AUTO, ModelRequest
 from vim_deploy.recipe.schema import Recipe
-from vim_deploy.specs import CheckpointInfo, ExportInfo
+from vim_deploy.specs import CheckpointInfo
 
 
 def load_model(request: ModelRequest) -> LoadedModel:
@@ -92,8 +93,7 @@ def reference_model(address: str, info: ExportInfo) -> DeployedModel:
     Raises:
         VimDeployError: VIM-404 when ``address`` is another checkpoint.
     """
-    config = ModelConfig.from_dict(info.model_config)
-    dense = DenseConfig.from_dict(info.dense) if info.dense else None
+    config, dense = info.model_config, info.dense
     stored = info.checkpoint
     module: Network
     if stored.part == "seeded":
@@ -173,7 +173,7 @@ def _seeded(request: ModelRequest, recipe: Recipe | None) -> LoadedModel:
         if recipe is not None:
             config = recipe.model_config
         elif request.config is not None:
-            config = ModelConfig.from_dict(request.config)
+            config = read_config(request.config)
         else:
             stem = request.source if request.model == AUTO else request.model
             config = find_variant(stem)
@@ -189,7 +189,7 @@ def _architecture(
 ) -> ModelConfig:
     """The config the checkpoint was made with: given, named, from the recipe, or inferred."""
     if request.config is not None:
-        return ModelConfig.from_dict(request.config)
+        return read_config(request.config)
     if recipe is not None:
         return recipe.model_config
     model = None if request.model == AUTO else request.model

@@ -22,7 +22,7 @@ from typing import Any
 
 from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.engine_file import TENSORRT, describe_gpus
-from vim_deploy.artifact.metadata import require_info
+from vim_deploy.artifact.metadata import ExportInfo, require_info
 from vim_deploy.artifact.passport import matching_library
 from vim_deploy.artifact.record import EngineRecord, PluginIdentity, record_path
 from vim_deploy.errors import VimDeployError
@@ -31,7 +31,6 @@ from vim_deploy.packaging.about import CppAbout, read_about
 from vim_deploy.packaging.check import CPP_TARGET, Check
 from vim_deploy.packaging.manifest import Manifest
 from vim_deploy.packaging.scripts import fill, template, unchanged
-from vim_deploy.specs import ExportInfo
 
 TARGET = CPP_TARGET
 ENGINE_FOLDER, SOURCES_FOLDER, LABELS_NAME = "engine", "vim_deploy", "labels.txt"
@@ -124,7 +123,7 @@ def plan_cpp(engine: Path, *, plugin: Path | None = None) -> CppPlan:
         raise VimDeployError(
             "VIM-431",
             f"the C++ package is a classifier, and {engine.name} is none",
-            why=f"it is a dense model ({info.dense['task']}, head {info.head}): "
+            why=f"it is a dense model ({info.dense.task}, head {info.head}): "
             "the programs of the package print the best classes of whole pictures",
             fix="--target triton serves every output; a program of your own can link the library, "
             "which gives outputs as tensors (docs/cpp.md)",

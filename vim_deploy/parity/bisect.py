@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from vim_deploy.codec import encode
 from vim_deploy.parity.metrics import Comparison, Tolerance
 from vim_deploy.recipe.precision_policy import ROLES, PrecisionPolicy, Rule, ranges_text
 
@@ -99,16 +100,13 @@ class Bisection:
     def policy(self) -> PrecisionPolicy:
         """The units as rules: one for each set of blocks, with what happens without them."""
         blocks = self._blocks()
-        groups: dict[tuple[tuple[int, int], ...] | None, list[str]] = {}
+        groups: dict[str | None, list[str]] = {}
         for role in blocks:
             everywhere = {unit.block for unit in self.universe if unit.role == role}
-            whole = blocks[role] == everywhere
-            groups.setdefault(None if whole else _ranges(blocks[role]), []).append(role)
-        return PrecisionPolicy(
-            tuple(
-                Rule(tuple(roles), ranges, self._reason(roles)) for ranges, roles in groups.items()
-            )
-        )
+            kept = None if blocks[role] == everywhere else ranges_text(_ranges(blocks[role]))
+            groups.setdefault(kept, []).append(role)
+        rules = [Rule(tuple(roles), kept, self._reason(roles)) for kept, roles in groups.items()]
+        return PrecisionPolicy(tuple(rules))
 
     def _reason(self, roles: Sequence[str]) -> str:
         worst = [item for unit, item in self.without if unit.role in roles]
@@ -130,7 +128,7 @@ class Bisection:
             "without": [
                 {**_unit_dict(unit), **_evaluation_dict(item)} for unit, item in self.without
             ],
-            "policy": self.policy().as_dict(),
+            "policy": encode(self.policy()),
         }
 
 

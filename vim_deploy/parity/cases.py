@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file
 from vim_deploy.heads import outputs_called
@@ -16,7 +17,7 @@ from vim_deploy.heads.base import Head
 from vim_deploy.images import find_images, load_batch
 from vim_deploy.npz import opened_npz
 from vim_deploy.runtimes.base import Array, check_input
-from vim_deploy.specs import ExportInfo, TensorSpec
+from vim_deploy.specs import TensorSpec
 
 #: Rows of a stored file are one input each; more than this is a data set, not a parity case.
 _MAX_ROWS = 100_000

@@ -14,14 +14,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import InputNotFoundError, UnreadableImageError, VimDeployError
 from vim_deploy.files import require_file
 from vim_deploy.heads import of_file
 from vim_deploy.images import batch_from_crops, crop_from_file, find_images
 from vim_deploy.npz import opened_npz
-from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.runtimes.base import Array, check_input
-from vim_deploy.specs import ExportInfo, TensorSpec
+from vim_deploy.specs import TensorSpec
 
 #: Largest stored data set that is read whole, in elements: 2 GiB as float32.
 _MAX_ELEMENTS = 1 << 29
@@ -158,7 +158,7 @@ def open_dataset(
 
 def _class_count(info: ExportInfo) -> int:
     """Classes of the model; VIM-419 when it has none."""
-    count = ModelConfig.from_dict(info.model_config).num_classes
+    count = info.model_config.num_classes
     if count == 0 or of_file(info).kind != "classes":
         raise VimDeployError(
             "VIM-419",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.load import load_recipe
@@ -106,14 +107,14 @@ def model_name(config: ModelConfig, dense: DenseConfig | None) -> str:
 def _same_dense(recipe: Recipe, config: ModelConfig, dense: DenseConfig) -> bool:
     assert recipe.dense is not None
     left_out = (*FREE_KEYWORDS, *_TRAINING_KEYWORDS, "fused_add_norm", "residual_in_fp32")
-    own, named = config.as_dict(), recipe.model_config.as_dict()
+    own, named = encode(config), encode(recipe.model_config)
     if any(own[key] != named[key] for key in named if key not in left_out):
         return False
     return dense.structure() == recipe.dense.structure()
 
 
 def _is_variant(config: ModelConfig, name: str) -> bool:
-    own, named = config.as_dict(), find_variant(name).as_dict()
+    own, named = encode(config), encode(find_variant(name))
     ignored = (*FREE_KEYWORDS, *_TRAINING_KEYWORDS)
     return all(own[key] == named[key] for key in named if key not in ignored)
 
@@ -176,7 +177,7 @@ def _check_model(recipe: Recipe) -> None:
             fix=nearest(recipe.model, (*_SIZES, CUSTOM)),
         )
     if not _is_variant(recipe.model_config, recipe.model):
-        own, named = recipe.model_config.as_dict(), find_variant(recipe.model).as_dict()
+        own, named = encode(recipe.model_config), encode(find_variant(recipe.model))
         differing = [k for k in named if own[k] != named[k] and k not in FREE_KEYWORDS]
         raise VimDeployError(
             "VIM-412",

@@ -7,11 +7,11 @@ detectron2).
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
+from vim_deploy.codec import Byte, Number, Size, decode, encode
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.recipe.model_config import ModelConfig
 
@@ -26,7 +26,7 @@ LEVELS = 4
 #: Pooling branches and convolutions in a row; the official heads have four and one.
 _MOST_PARTS = 16
 
-Colour = tuple[int, int, int]
+Colour: TypeAlias = tuple[Byte, Byte, Byte]
 
 
 @dataclass(frozen=True)
@@ -36,20 +36,20 @@ class UperHeadConfig:
     ``align_corners`` is not an option: the official configurations have False.
     """
 
-    channels: int
-    num_classes: int
-    pool_scales: tuple[int, ...] = (1, 2, 3, 6)
+    channels: Size
+    num_classes: Size
+    pool_scales: tuple[Size, ...] = (1, 2, 3, 6)
 
 
 @dataclass(frozen=True)
 class FcnHeadConfig:
     """``auxiliary_head``: FCNHead on feature map ``in_index``, without ``concat_input``."""
 
-    channels: int
-    num_classes: int
+    channels: Size
+    num_classes: Size
     in_index: int = 2
-    num_convs: int = 1
-    kernel_size: int = 3
+    num_convs: Size = 1
+    kernel_size: Size = 3
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class PyramidConfig:
     every other row and column of the last one.
     """
 
-    out_channels: int = 256
-    scale_factors: tuple[float, ...] = PYRAMID_SCALES
+    out_channels: Size = 256
+    scale_factors: tuple[Number, ...] = PYRAMID_SCALES
     norm: str = "LN"
     top_block: bool = True
 
@@ -79,9 +79,9 @@ class SceneTest:
     """
 
     mode: str
-    crop: tuple[int, int]
-    stride: tuple[int, int]
-    scale: tuple[int, int] | None = None
+    crop: tuple[Size, Size]
+    stride: tuple[Size, Size]
+    scale: tuple[Size, Size] | None = None
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,6 @@ class DenseConfig:
     palette: tuple[Colour, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.task not in DENSE_TASKS:
-            raise _refuse(f"task {self.task!r}", nearest(str(self.task), DENSE_TASKS))
         if self.last_layer_process not in LAST_LAYER_PROCESSES:
             fix = nearest(self.last_layer_process, LAST_LAYER_PROCESSES)
             raise _refuse(f"last_layer_process = {self.last_layer_process!r}", fix)
@@ -124,29 +122,6 @@ class DenseConfig:
             _check_segmentation(self)
         else:
             _check_detection(self)
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able form, tuples as lists; ``from_dict`` reads it."""
-        value: dict[str, Any] = _plain(dataclasses.asdict(self))
-        return value
-
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> DenseConfig:
-        """The inverse of ``as_dict``, also after a JSON or TOML round trip.
-
-        Raises:
-            VimDeployError: VIM-201 for an unknown keyword, VIM-408 for values that do not fit.
-        """
-        known = dict(_strict(cls, value, "dense"))
-        for name, kind in _TABLES.items():
-            if known.get(name) is not None:
-                known[name] = _built(kind, known[name], f"dense.{name}")
-        palette = known.get("palette", ())
-        if not isinstance(palette, list | tuple):
-            raise _refuse(f"palette = {palette!r}", "a list of colours")
-        known["palette"] = tuple(_colour(entry) for entry in palette)
-        built: DenseConfig = _built(cls, known, "dense")
-        return built
 
     @property
     def num_classes(self) -> int:
@@ -165,7 +140,7 @@ class DenseConfig:
 
     def structure(self) -> dict[str, Any]:
         """What makes it this model: everything but classes, colours and the evaluation."""
-        value = self.as_dict()
+        value = encode(self)
         for name in ("test", "palette"):
             del value[name]
         for head in ("decode_head", "auxiliary_head"):
@@ -220,18 +195,6 @@ class DenseConfig:
 
 
 _FPN_PATCHES = ((16, 16), (8, 8))
-_TABLES: dict[str, Any] = {
-    "decode_head": UperHeadConfig,
-    "auxiliary_head": FcnHeadConfig,
-    "pyramid": PyramidConfig,
-    "test": SceneTest,
-}
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 - JSON
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _refuse(message: str, fix: str = "", why: str = "") -> VimDeployError:
@@ -240,61 +203,21 @@ def _refuse(message: str, fix: str = "", why: str = "") -> VimDeployError:
     )
 
 
-def _strict(kind: Any, value: object, where: str) -> Mapping[str, Any]:  # noqa: ANN401 - a dataclass
-    if not isinstance(value, Mapping):
-        raise _refuse(f"{where} = {value!r} is not a table")
-    names = [field.name for field in dataclasses.fields(kind)]
-    for name in value:
-        if name not in names:
-            raise VimDeployError(
-                "VIM-201", f"unknown model option {where}.{name}", fix=nearest(str(name), names)
-            )
-    return value
+def read_dense(values: Mapping[str, Any]) -> DenseConfig:
+    """The dense parts that a table of JSON or TOML types names.
 
-
-def _built(kind: Any, value: object, where: str) -> Any:  # noqa: ANN401 - a dataclass
-    """An instance with lists as tuples, every value checked against its field's type."""
-    given = {
-        name: tuple(item) if isinstance(item, list) else item
-        for name, item in _strict(kind, value, where).items()
-    }
-    for field in dataclasses.fields(kind):
-        if field.name not in given:
-            if field.default is dataclasses.MISSING:
-                raise _refuse(f"{where}.{field.name} is missing")
-            continue
-        _check_kind(str(field.type), given[field.name], f"{where}.{field.name}")
-    return kind(**given)
-
-
-def _check_kind(kind: str, value: object, where: str) -> None:
-    """VIM-408 for a value of another type than the field's annotation says."""
-    good = True
-    if kind == "int":
-        good = _positive(value) or (where.endswith("in_index") and value == 0)
-    elif kind == "bool":
-        good = isinstance(value, bool)
-    elif kind == "str":
-        good = isinstance(value, str)
-    elif kind == "tuple[int, int]" or (kind == "tuple[int, int] | None" and value is not None):
-        good = isinstance(value, tuple) and len(value) == 2 and all(map(_positive, value))
-    elif kind == "tuple[int, ...]":
-        good = isinstance(value, tuple) and all(type(item) is int for item in value)
-    elif kind == "tuple[float, ...]":
-        good = isinstance(value, tuple) and all(type(item) in (int, float) for item in value)
-    if not good:
-        raise _refuse(f"{where} = {value!r} is not valid", f"expected {kind}")
-
-
-def _positive(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 1 << 16
-
-
-def _colour(value: object) -> Colour:
-    parts = list(value) if isinstance(value, list | tuple) else []
-    if len(parts) != 3 or not all(type(part) is int and 0 <= part <= 255 for part in parts):
-        raise _refuse(f"palette entry {value!r}", "expected three numbers from 0 to 255")
-    return parts[0], parts[1], parts[2]
+    Raises:
+        VimDeployError: VIM-201 for an unknown keyword, VIM-408 for values that do not fit.
+    """
+    return decode(
+        values,
+        DenseConfig,
+        lambda why: _refuse(f"dense.{why}"),
+        on_unknown=lambda key, fix: VimDeployError(
+            "VIM-201", f"unknown model option dense.{key}", fix=fix
+        ),
+        on_own=lambda error: error,
+    )
 
 
 def _check_segmentation(config: DenseConfig) -> None:
@@ -313,11 +236,11 @@ def _check_segmentation(config: DenseConfig) -> None:
     if len(config.feature_names) != LEVELS:
         raise _refuse(f"UPerHead takes {LEVELS} feature maps", "name four blocks in out_indices")
     scales = head.pool_scales
-    if not 0 < len(scales) <= _MOST_PARTS or not all(map(_positive, scales)):
+    if not 0 < len(scales) <= _MOST_PARTS:
         raise _refuse(f"pool_scales = {list(scales[:_MOST_PARTS])}", "1 to 16 sizes from 1")
     if auxiliary is not None and auxiliary.num_convs > _MOST_PARTS:
         raise _refuse(f"auxiliary_head.num_convs = {auxiliary.num_convs}", "1 to 16")
-    if auxiliary is not None and auxiliary.in_index >= LEVELS:
+    if auxiliary is not None and not 0 <= auxiliary.in_index < LEVELS:
         raise _refuse(f"auxiliary_head.in_index = {auxiliary.in_index}", "0 to 3")
     if auxiliary is not None and auxiliary.kernel_size % 2 == 0:
         raise _refuse(f"auxiliary_head.kernel_size = {auxiliary.kernel_size}", "odd")

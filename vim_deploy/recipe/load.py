@@ -13,8 +13,8 @@ from typing import Any
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.files import require_file
 from vim_deploy.images import INTERPOLATIONS, check_preparation
-from vim_deploy.recipe.dense_config import DenseConfig
-from vim_deploy.recipe.model_config import ModelConfig
+from vim_deploy.recipe.dense_config import DenseConfig, read_dense
+from vim_deploy.recipe.model_config import ModelConfig, read_config
 from vim_deploy.recipe.schema import (
     CHECKPOINT_PARTS,
     FIGURES,
@@ -185,7 +185,7 @@ def _recipe(table: Mapping[str, Any], path: Path) -> Recipe:
             "give the recipe the name of its file",
         )
     try:
-        config = ModelConfig.from_dict(top["model_config"])
+        config = read_config(top["model_config"])
     except VimDeployError as error:
         raise _invalid(path, f"[model_config] {error.message}: {error.why}", error.fix) from error
     return Recipe(
@@ -206,7 +206,7 @@ def _recipe(table: Mapping[str, Any], path: Path) -> Recipe:
 
 def _dense(top: Mapping[str, Any], config: ModelConfig, path: Path) -> DenseConfig:
     try:
-        dense = DenseConfig.from_dict({"task": top["task"], **top["dense"]})
+        dense = read_dense({"task": top["task"], **top["dense"]})
         dense.require_backbone(config)
     except VimDeployError as error:
         raise _invalid(path, f"[dense] {error.message}: {error.why}", error.fix) from error

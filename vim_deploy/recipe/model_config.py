@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vim_deploy.codec import Number, decode
 from vim_deploy.errors import VimDeployError, nearest
 
 POOL_TYPES = ("none", "mean", "max", "all")
@@ -66,9 +67,9 @@ class ModelConfig:
     channels: int = 3
     num_classes: int = 1000
     ssm_cfg: Mapping[str, Any] | None = None
-    drop_rate: float = 0.0
-    drop_path_rate: float = 0.1
-    norm_epsilon: float = 1e-5
+    drop_rate: Number = 0.0
+    drop_path_rate: Number = 0.1
+    norm_epsilon: Number = 1e-5
     rms_norm: bool = True
     initializer_cfg: Mapping[str, Any] | None = None
     fused_add_norm: bool = True
@@ -80,57 +81,20 @@ class ModelConfig:
     if_abs_pos_embed: bool = True
     if_rope: bool = False
     if_rope_residual: bool = False
-    flip_img_sequences_ratio: float = -1.0
+    flip_img_sequences_ratio: Number = -1.0
     if_bimamba: bool = False
     bimamba_type: str = "v2"
     if_cls_token: bool = True
     if_divide_out: bool = True
-    init_layer_scale: float | None = None
+    init_layer_scale: Number | None = None
     use_double_cls_token: bool = False
     use_middle_cls_token: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("img_size", "patch_size"):
-            value = getattr(self, name)
-            if isinstance(value, list | tuple):
-                object.__setattr__(self, name, _pair(name, value))
         _check_values(self)
         _check_ssm_cfg(self)
         _check_tokens(self)
         _check_rope(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ModelConfig:
-        """Build from the official keywords (JSON or TOML types).
-
-        Raises:
-            VimDeployError: VIM-201 for an unknown keyword, VIM-408 for values that cannot run.
-        """
-        names = {field.name for field in dataclasses.fields(cls)}
-        known: dict[str, Any] = {}
-        for name, value in values.items():
-            if name in ("device", "dtype"):
-                if value is None:
-                    continue
-                raise _refuse(
-                    f"{name}={value!r} cannot be set",
-                    "the exported precision does not depend on it",
-                    f"drop {name!r} from the config",
-                )
-            if name not in names:
-                raise VimDeployError(
-                    "VIM-201",
-                    f"unknown model option {name!r}",
-                    why="the official code would swallow it without effect",
-                    fix=nearest(str(name), names),
-                )
-            known[name] = value
-        return cls(**known)
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able form with every keyword; tuples become lists."""
-        plain = dataclasses.asdict(self)
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in plain.items()}
 
     def replace(self, **changes: Any) -> ModelConfig:  # noqa: ANN401 - values of any field
         """A copy with some fields changed, checked again."""
@@ -195,6 +159,11 @@ class ModelConfig:
         return values
 
     @property
+    def dt_rank(self) -> int:
+        """Rank of the step sizes."""
+        return int(self.ssm["dt_rank"])
+
+    @property
     def d_inner(self) -> int:
         """Channels inside the mixer."""
         return int(self.ssm["expand"] * self.embed_dim)
@@ -223,14 +192,36 @@ class ModelConfig:
         return self.flip_img_sequences_ratio > 0
 
 
+def read_config(values: Mapping[str, Any]) -> ModelConfig:
+    """The architecture that the official keywords name (JSON or TOML types).
+
+    Raises:
+        VimDeployError: VIM-201 for an unknown keyword, VIM-408 for values that cannot run.
+    """
+    given = {**values}
+    for name in ("device", "dtype"):
+        if given.pop(name, None) is not None:
+            raise _refuse(
+                f"{name}={values[name]!r} cannot be set",
+                "the exported precision does not depend on it",
+                f"drop {name!r} from the config",
+            )
+    return decode(
+        given,
+        ModelConfig,
+        lambda why: _refuse(why, "the official constructor takes another type there"),
+        on_unknown=_unknown,
+        on_own=lambda error: error,
+    )
+
+
+def _unknown(name: str, fix: str) -> VimDeployError:
+    why = "the official code would swallow it without effect"
+    return VimDeployError("VIM-201", f"unknown model option {name!r}", why=why, fix=fix)
+
+
 def _as_pair(value: int | tuple[int, int]) -> tuple[int, int]:
     return value if isinstance(value, tuple) else (value, value)
-
-
-def _pair(name: str, value: list[Any] | tuple[Any, ...]) -> tuple[int, int]:
-    if len(value) != 2 or not all(map(_is_whole, value)):
-        raise _refuse(f"{name}={value!r} is not a size", "expected an int or [height, width]")
-    return value[0], value[1]
 
 
 def _refuse(message: str, why: str, fix: str = "change the model config") -> VimDeployError:
@@ -242,33 +233,6 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _check_type(
-    config: ModelConfig, names: tuple[str, ...], kind: type | tuple[type, ...], text: str
-) -> None:
-    for name in names:
-        value = getattr(config, name)
-        good = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-        if isinstance(value, float):
-            good = good and math.isfinite(value)
-        if not good:
-            raise _refuse(f"{name}={value!r} is not valid", f"expected {text}")
-
-
-_INTS = ("stride", "depth", "embed_dim", "d_state", "channels", "num_classes", "pt_hw_seq_len")
-_BOOLS = (
-    "rms_norm",
-    "fused_add_norm",
-    "residual_in_fp32",
-    "if_bidirectional",
-    "if_abs_pos_embed",
-    "if_rope",
-    "if_rope_residual",
-    "if_bimamba",
-    "if_cls_token",
-    "if_divide_out",
-    "use_double_cls_token",
-    "use_middle_cls_token",
-)
 #: Largest side, depth and width accepted; above them a config is a mistake, not a model.
 _LIMIT = 1 << 16
 
@@ -284,10 +248,8 @@ def unread_note(unread: tuple[int, int]) -> str:
 
 
 def _check_values(config: ModelConfig) -> None:
-    _check_type(config, _INTS, int, "a whole number")
-    _check_type(config, _BOOLS, bool, "true or false")
     sizes = (*config.image_hw, *config.patch_hw)
-    if not all(_is_whole(size) and 0 < size <= _LIMIT for size in sizes):
+    if not all(0 < size <= _LIMIT for size in sizes):
         raise _refuse("img_size and patch_size must be positive whole numbers", f"found {sizes}")
     for name in ("stride", "embed_dim", "d_state", "channels", "pt_hw_seq_len"):
         if not 0 < getattr(config, name) <= _LIMIT:
@@ -295,14 +257,11 @@ def _check_values(config: ModelConfig) -> None:
     for name in ("depth", "num_classes"):
         if not 0 <= getattr(config, name) <= _LIMIT:
             raise _refuse(f"{name}={getattr(config, name)} is out of range", f"0 to {_LIMIT}")
-    numbers = ("norm_epsilon", "flip_img_sequences_ratio", "drop_rate", "drop_path_rate")
-    _check_type(config, numbers, (int, float), "a number")
-    if config.init_layer_scale is not None:
-        _check_type(config, ("init_layer_scale",), (int, float), "a number")
-    if config.ft_seq_len is not None:
-        _check_type(config, ("ft_seq_len",), int, "a whole number")
-    if config.initializer_cfg is not None:
-        _check_type(config, ("initializer_cfg",), Mapping, "a table of keywords")
+    for name in ("norm_epsilon", "flip_img_sequences_ratio", "drop_rate", "drop_path_rate"):
+        if not math.isfinite(getattr(config, name)):
+            raise _refuse(f"{name}={getattr(config, name)} is not valid", "expected a number")
+    if not math.isfinite(config.init_layer_scale or 0):
+        raise _refuse(f"init_layer_scale={config.init_layer_scale} is not valid", "")
     if not config.norm_epsilon > 0:
         raise _refuse(f"norm_epsilon={config.norm_epsilon!r} must be positive", "")
     for name, valid in (("final_pool_type", POOL_TYPES), ("bimamba_type", BIMAMBA_TYPES)):
@@ -320,8 +279,6 @@ def _check_values(config: ModelConfig) -> None:
 
 
 def _check_ssm_cfg(config: ModelConfig) -> None:
-    if not isinstance(config.ssm_cfg, Mapping | None):
-        raise _refuse(f"ssm_cfg={config.ssm_cfg!r} is not valid", "expected a table of keywords")
     for name in config.ssm_cfg or {}:
         if name in _SSM_CFG_TAKEN:
             raise _refuse(

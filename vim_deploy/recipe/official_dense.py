@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vim_deploy.errors import VimDeployError, nearest
-from vim_deploy.recipe.dense_config import LEVELS, PYRAMID_SCALES, DenseConfig
+from vim_deploy.recipe.dense_config import LEVELS, PYRAMID_SCALES, DenseConfig, read_dense
 
 #: Defaults of VisionMambaSeg and VisionMambaDet (seg/backbone/vim.py, det/.../backbone/vim.py).
 _SEG_DEFAULTS: dict[str, Any] = {
@@ -117,7 +117,7 @@ def _segmentation(given: Mapping[str, Any], parts: dict[str, Any]) -> OfficialDe
     slots = _whole(values, "in_chans"), _whole(values, "num_classes")
     for name in ("in_chans", "num_classes"):
         del values[name]
-    return OfficialDense(_backbone(values), slots, DenseConfig.from_dict(dense))
+    return OfficialDense(_backbone(values), slots, read_dense(dense))
 
 
 def _detection(values: Mapping[str, Any]) -> OfficialDense:
@@ -148,7 +148,7 @@ def _detection(values: Mapping[str, Any]) -> OfficialDense:
     del net["in_chans"]
     for unused in ("num_classes", "if_fpn"):
         net.pop(unused, None)
-    return OfficialDense(_backbone(net), (channels, None), DenseConfig.from_dict(dense))
+    return OfficialDense(_backbone(net), (channels, None), read_dense(dense))
 
 
 def _top_block(value: object) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vim_deploy.codec import encode
 from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.specs import ImagePreparation
@@ -148,6 +149,6 @@ class Recipe:
             "image": dataclasses.asdict(self.image),
             "published": {key: value for key, value in published.items() if key not in others},
             "tolerances": dataclasses.asdict(self.tolerances),
-            "model_config": self.model_config.as_dict(),
-            "dense": None if self.dense is None else self.dense.as_dict(),
+            "model_config": encode(self.model_config),
+            "dense": None if self.dense is None else encode(self.dense),
         }

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import VimDeployError
 from vim_deploy.heads import of_file
 from vim_deploy.heads.base import Head
@@ -30,7 +31,7 @@ from vim_deploy.scene.windows import (
     require_band,
     shown,
 )
-from vim_deploy.specs import ExportInfo, ImagePreparation, PreprocessMode
+from vim_deploy.specs import ImagePreparation, PreprocessMode
 
 #: [height, width, channels]: uint8 pixels, or float32 values that are normalised already.
 Picture = Array

@@ -11,17 +11,17 @@ from vim_deploy import heads
 from vim_deploy.artifact import metadata
 from vim_deploy.artifact.engine_file import ENGINE_SUFFIXES, is_engine, read_header
 from vim_deploy.artifact.marked_tensors import refuse_diagnosis
+from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.artifact.record import EngineRecord, read_record, record_path
 from vim_deploy.bench.estimate import dense_size, vim_bytes
 from vim_deploy.bench.subject import ONNX_RUNTIME, PYTORCH, Subject, require_info
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.files import require_file, sha256_of, sight
-from vim_deploy.recipe.dense_config import DenseConfig
-from vim_deploy.recipe.model_config import ModelConfig, unread_note
+from vim_deploy.recipe.model_config import unread_note
 from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.runtimes.onnxruntime.runner import CPU
 from vim_deploy.runtimes.onnxruntime.runner import TENSORRT as ONNX_TENSORRT
-from vim_deploy.specs import ExportInfo, GraphForm
+from vim_deploy.specs import GraphForm
 from vim_deploy.stages.deit_baseline import DeitMaker, deit_sizes, require_classifiers
 from vim_deploy.stages.exporting import ExportOptions, export, require_torch
 from vim_deploy.stages.opening import RunnerOptions
@@ -125,7 +125,7 @@ class SubjectMaker:
         infos = [require_info(path) for _, path, _ in models]
         infos += [info for name in engines if (info := _export_of_engine(name)) is not None]
         require_classifiers(wanted[0], infos)
-        sizes = deit_sizes(wanted, [_config(info).embed_dim for info in infos])
+        sizes = deit_sizes(wanted, [info.model_config.embed_dim for info in infos])
         # Not before: deit_sizes says what is missing where PyTorch is not installed.
         from vim_deploy.model.deit import deit_unread
 
@@ -193,7 +193,7 @@ class SubjectMaker:
             },
             batch=batch,
             image=_image_of_engine(record, path),
-            tokens=None if info is None else _config(info).num_tokens,
+            tokens=None if info is None else info.model_config.num_tokens,
             facts={
                 "file": path.name,
                 "sha256": sha256_of(path),
@@ -235,7 +235,7 @@ class SubjectMaker:
             source=self._onnx_source(path, batch),
             batch=batch,
             image=_image_size(model, info, path),
-            tokens=None if info is None else _config(info).num_tokens,
+            tokens=None if info is None else info.model_config.num_tokens,
             facts={
                 "file": path.name,
                 "sha256": sighting.sha256(),
@@ -264,7 +264,7 @@ class SubjectMaker:
         """The module of an exported file; None when an equal one is there already."""
         require_torch()
         info = require_info(path)
-        config = _config(info)
+        config = info.model_config
         structure = str(info.model_config) + str(info.dense)
         same = (structure, info.head, info.preprocess, checkpoint, batch)
         if same in self._seen:
@@ -292,7 +292,7 @@ class SubjectMaker:
 
     def _note_unread(self, label: str, info: ExportInfo | None) -> None:
         """Say which pixels of its images a model does not read."""
-        unread = "" if info is None else unread_note(_config(info).unread_hw)
+        unread = "" if info is None else unread_note(info.model_config.unread_hw)
         if info is not None and unread:
             size = f"{info.image.height}x{info.image.width}"
             self._note([f"{label} at {size}: {unread}, as in the official code"])
@@ -301,15 +301,11 @@ class SubjectMaker:
         self.notes += [text for text in sentences if text not in self.notes]
 
 
-def _config(info: ExportInfo) -> ModelConfig:
-    return ModelConfig.from_dict(info.model_config)
-
-
 def _estimate(info: ExportInfo, batch: int, runner: str) -> int:
     behind = None
     if info.dense:
-        behind = dense_size(_config(info), DenseConfig.from_dict(info.dense), heads.of_file(info))
-    return vim_bytes(_config(info), batch, runner, behind)
+        behind = dense_size(info.model_config, info.dense, heads.of_file(info))
+    return vim_bytes(info.model_config, batch, runner, behind)
 
 
 def _image_size(model: Any, info: ExportInfo | None, path: Path) -> tuple[int, int]:  # noqa: ANN401

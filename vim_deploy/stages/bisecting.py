@@ -138,7 +138,7 @@ class _Trial:
             for case in cases
         ]
         plain: dict[str, Any] = {
-            "precision": "fp32", "io_precision": "fp32", "precision_policy": {}
+            "precision": "fp32", "io_precision": "fp32", "precision_policy": None
         }  # fmt: skip
         info = dataclasses.replace(subject.info, **plain)
         traced = named_trace(subject.module, None)
@@ -179,8 +179,5 @@ def units_of(model: onnx.ModelProto) -> tuple[Unit, ...]:
 
 def policy_of(kept: frozenset[Unit]) -> PrecisionPolicy:
     """A policy that keeps exactly these."""
-    rules = [
-        Rule((unit.role,), None if unit.block is None else ((unit.block, unit.block),), "")
-        for unit in kept
-    ]
+    rules = [Rule((unit.role,), None if unit.block is None else str(unit.block)) for unit in kept]
     return PrecisionPolicy(tuple(rules))

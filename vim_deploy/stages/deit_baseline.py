@@ -11,6 +11,7 @@ import onnx
 
 from vim_deploy.artifact import metadata
 from vim_deploy.artifact.engine_file import TENSORRT, TENSORRT_RTX
+from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.artifact.profiles import ProfileOptions
 from vim_deploy.bench.estimate import deit_bytes
 from vim_deploy.bench.subject import ONNX_RUNTIME, PYTORCH_DEIT, Subject
@@ -18,7 +19,6 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.files import write_bytes
 from vim_deploy.precisions import Precision
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
-from vim_deploy.specs import ExportInfo
 from vim_deploy.stages.building import build_engine
 from vim_deploy.stages.exporting import require_torch
 

@@ -12,6 +12,7 @@ from typing import Any
 import vim_deploy
 from vim_deploy.artifact.profiles import ProfileOptions
 from vim_deploy.artifact.record import EngineRecord
+from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import output_errors
 from vim_deploy.parity.metrics import tolerance_for
@@ -49,7 +50,7 @@ class DeployResult:
             "tool": f"vim-deploy {vim_deploy.__version__}",
             "folder": str(self.folder),
             "onnx": self.export.path.name,
-            "export": self.export.info.as_dict(),
+            "export": encode(self.export.info),
             "notes": list(self.export.notes),
             "parity": self.parity.as_dict(),
             "engine": self.engine.as_dict() if self.engine else None,

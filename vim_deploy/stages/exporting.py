@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import vim_deploy
 from vim_deploy.artifact import metadata
+from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.artifact.onnx_file import data_path, is_large, model_output, owned_data
+from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError, missing_package
 from vim_deploy.files import (
     remove_leftovers,
@@ -32,11 +34,11 @@ from vim_deploy.parity.report import ParityReport, compare_runners
 from vim_deploy.precisions import TABLE, TYPED_IN_WORDS, Precision
 from vim_deploy.ranges import BATCH, OPSET, require_all
 from vim_deploy.recipe.model_config import ModelConfig
-from vim_deploy.recipe.precision_policy import default_policy, load_policy
+from vim_deploy.recipe.precision_policy import PrecisionPolicy, default_policy, load_policy
 from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.runtimes.onnxruntime import capability as ort
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
-from vim_deploy.specs import ExportInfo, GraphForm, ScanBody
+from vim_deploy.specs import GraphForm, ScanBody
 
 if TYPE_CHECKING:
     import onnx
@@ -159,14 +161,14 @@ def _check_options(options: ExportOptions) -> None:
         )
 
 
-def _policy_of(options: ExportOptions, config: ModelConfig) -> dict[str, Any]:
-    """The precision policy as a file stores it; empty for fp32."""
+def _policy_of(options: ExportOptions, config: ModelConfig) -> PrecisionPolicy | None:
+    """The precision policy; None for fp32."""
     if not TABLE[options.precision].typed:
-        return {}
+        return None
     path = options.precision_policy
     policy = default_policy() if path is None else load_policy(path)
     policy.require_blocks(config.layers_run)
-    return policy.as_dict()
+    return policy
 
 
 def require_torch() -> None:
@@ -269,7 +271,7 @@ def export_info(loaded: LoadedModel, options: ExportOptions, preprocess: Any) ->
     """The file's own description; its hash covers everything that decides the bytes."""
     values: dict[str, Any] = {
         "model": loaded.name,
-        "model_config": loaded.module.config.as_dict(),
+        "model_config": loaded.module.config,
         "checkpoint": loaded.checkpoint,
         "image": loaded.image,
         "preprocess": preprocess,
@@ -283,10 +285,10 @@ def export_info(loaded: LoadedModel, options: ExportOptions, preprocess: Any) ->
         "tool_version": vim_deploy.__version__,
         "labels": loaded.labels,
         "scan_body": options.scan_body,
-        "dense": {} if loaded.module.dense is None else loaded.module.dense.as_dict(),
+        "dense": loaded.module.dense,
     }
     info = ExportInfo(**values, settings_hash="")
-    digest = settings_hash({**info.as_dict(), "batch": options.batch})
+    digest = settings_hash({**encode(info), "batch": options.batch})
     return ExportInfo(**values, settings_hash=digest)
 
 
@@ -303,11 +305,11 @@ def _existing_export(
     except VimDeployError as error:
         why, found = error.message, None
     if found is not None and found.settings_hash == info.settings_hash:
-        summary = summarize(model, ModelConfig.from_dict(found.model_config).layers_run)
+        summary = summarize(model, found.model_config.layers_run)
         seconds = time.perf_counter() - started
         return ExportResult(path, found, summary, None, notes, seconds, up_to_date=True)
     if found is not None:
-        why = "it differs in " + ", ".join(_differences(found.as_dict(), info.as_dict()))
+        why = "it differs in " + ", ".join(_differences(encode(found), encode(info)))
     raise VimDeployError(
         "VIM-204",
         f"{path} exists and was made with other settings",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vim_deploy.artifact import Artifact
+from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.activations import measure_activations
 from vim_deploy.graph.inventory import take_inventory
@@ -17,7 +18,6 @@ from vim_deploy.onnx_graph import opset_version
 from vim_deploy.packaging.manifest import read_manifest, require_intact
 from vim_deploy.ranges import BATCH, require_all
 from vim_deploy.recipe.catalog import find_recipe
-from vim_deploy.recipe.model_config import ModelConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _engine(engine: Artifact) -> dict[str, Any]:
 
 def _onnx(artifact: Artifact) -> dict[str, Any]:
     model, info = artifact.model, artifact.info
-    blocks = ModelConfig.from_dict(info.model_config).layers_run if info else 0
+    blocks = info.model_config.layers_run if info else 0
     return {
         "ir_version": model.ir_version,
         "opset": opset_version(model),
@@ -125,7 +125,7 @@ def _onnx(artifact: Artifact) -> dict[str, Any]:
             {"file": item.name, "bytes": item.bytes, "sha256": item.sha256}
             for item in artifact.companions
         ],
-        "export": info.as_dict() if info else None,
+        "export": encode(info) if info else None,
     }
 
 
@@ -133,9 +133,8 @@ def _activations(artifact: Artifact) -> dict[str, Any] | None:
     """Sizes of the activations; None for another exporter's file, whose tokens are unknown."""
     if artifact.info is None:
         return None
-    config = ModelConfig.from_dict(artifact.info.model_config)
     try:
-        return measure_activations(artifact.model, config).as_dict()
+        return measure_activations(artifact.model, artifact.info.model_config).as_dict()
     except VimDeployError as error:
         # A file that was changed by hand is described all the same.
         return {"not_measured": f"{error.code}: {error.message}: {error.why}"}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.file import is_exported
+from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import ExitCode, NoInnerTensorsError, VimDeployError
 from vim_deploy.interrupts import check
 from vim_deploy.parity.blocks import BlockReport, part_limit
@@ -22,7 +23,6 @@ from vim_deploy.parity.report import CaseResult, ParityReport, compare_runners
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
 from vim_deploy.runtimes.base import Runner, run_in_batches
 from vim_deploy.runtimes.onnxruntime.runner import memory_runner
-from vim_deploy.specs import ExportInfo
 from vim_deploy.stages.part_check import check_parts, require_parts
 from vim_deploy.stages.subjects import Subject, SubjectOptions, open_subject
 from vim_deploy.stages.verifying import VerifyOptions, live_cases
@@ -176,7 +176,7 @@ class _Climb:
             goal = f"PyTorch {precision} twin"
             yield _Step(goal, FP32_MODULE, precision, lambda _: self._twin(goal))
         plain: dict[str, Any] = {
-            "precision": "fp32", "io_precision": "fp32", "precision_policy": {}
+            "precision": "fp32", "io_precision": "fp32", "precision_policy": None
         }  # fmt: skip
         forms = [("base ONNX", dataclasses.replace(self.info, graph="base", **plain))]
         if self.info.graph != "base":
@@ -211,7 +211,7 @@ class _Climb:
         from vim_deploy.model.precision import typed_twin
         from vim_deploy.runtimes.torch.runner import TorchRunner
 
-        policy = PrecisionPolicy.stored(self.info.precision_policy)
+        policy = self.info.precision_policy or PrecisionPolicy()
         twin = typed_twin(self.subject.module, self.info.precision, policy)
         runner = TorchRunner(twin, self.info.precision, threads=1)
         self._refer(name, runner, self.cases[FP32_MODULE])

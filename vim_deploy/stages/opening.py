@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vim_deploy.artifact import Artifact
+from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import VimDeployError
 from vim_deploy.runtimes.base import Runner
 from vim_deploy.runtimes.onnxruntime.runner import CPU, OrtRunner
 from vim_deploy.runtimes.tensorrt.runner import TrtRunner
-from vim_deploy.specs import ExportInfo
 
 
 @dataclass(frozen=True)

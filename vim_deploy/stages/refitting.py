@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vim_deploy.artifact.record import EngineRecord, FileIdentity
+from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file
 from vim_deploy.recipe.request import ModelRequest
@@ -69,7 +70,7 @@ def _export_like(record: EngineRecord, source: Path, use_ema: bool, path: Path) 
     batch = record.inputs[0].shape[0]
     request = ModelRequest(
         str(source),
-        config=info.model_config,
+        config=encode(info.model_config),
         use_ema=use_ema,
         mean=info.image.mean,
         std=info.image.std,

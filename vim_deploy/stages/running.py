@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import PictureWindowError, UnreadableImageError, VimDeployError
 from vim_deploy.files import atomic_output, single_writer
 from vim_deploy.heads import of_file
 from vim_deploy.images import Pixels, batch_from_crops, crop_from_file, picture_from_file
-from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.runtimes.base import Array, run_padded
 from vim_deploy.runtimes.finite import finite_rows, not_finite, unfit
 from vim_deploy.scene.resize import resized_pixels
 from vim_deploy.scene.top_k import top_predictions
 from vim_deploy.scene.windows import require_patch
-from vim_deploy.specs import ExportInfo, ImagePreparation
+from vim_deploy.specs import ImagePreparation
 from vim_deploy.stages.opening import Opened, opened
 from vim_deploy.stages.run_files import pictures, require_free
 from vim_deploy.stages.run_records import (
@@ -86,7 +86,7 @@ def _run_opened(
     reader: Reader = crop_from_file
     if info.dense:
         options.scene.require_unused(f"the head {info.head} gives feature maps, and no labels")
-        patch = ModelConfig.from_dict(info.model_config).patch_hw
+        patch = info.model_config.patch_hw
         reader = _whole_reader(patch)
     else:
         options.scene.require_unused(f"{artifact} is a classification model")

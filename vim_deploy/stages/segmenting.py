@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import (
     InputMisfitError,
     PictureWindowError,
@@ -18,14 +19,11 @@ from vim_deploy.errors import (
 )
 from vim_deploy.files import atomic_output, output_errors, remove_leftovers, single_writer
 from vim_deploy.images import Pixels, picture_from_file, require_picture_channels
-from vim_deploy.recipe.dense_config import DenseConfig
-from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.runtimes.base import Array
 from vim_deploy.scene.classes import ClassArea, class_areas, palette_of
 from vim_deploy.scene.overlay import DEFAULT_OPACITY, overlay, save_labels, save_picture
 from vim_deploy.scene.segment import Scene, SceneModel, run_scenes
 from vim_deploy.scene.windows import scene_settings, settings_record
-from vim_deploy.specs import ExportInfo
 from vim_deploy.stages.opening import Opened
 from vim_deploy.stages.run_files import output_paths
 from vim_deploy.stages.run_records import (
@@ -81,7 +79,8 @@ class _SceneJob:
     def __init__(
         self, found: Opened, info: ExportInfo, options: RunOptions, files: Sequence[Path]
     ) -> None:
-        dense = DenseConfig.from_dict(info.dense)
+        dense = info.dense
+        assert dense is not None
         wanted = options.scene
         self._found, self._info, self._options, self._files = found, info, options, files
         self._settings = scene_settings(
@@ -92,7 +91,7 @@ class _SceneJob:
             scale=wanted.scale,
             pad=wanted.pad,
         )
-        patch = ModelConfig.from_dict(info.model_config).patch_hw
+        patch = info.model_config.patch_hw
         self._model = SceneModel.of(info, dense, patch)
         self._palette = palette_of(dense.palette, dense.num_classes)
         require_picture_channels(info.image.channels)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.file import is_exported, named
+from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import VimDeployError
 from vim_deploy.heads import parse_head
 from vim_deploy.precisions import TYPED_IN_WORDS, Precision
 from vim_deploy.recipe.precision_policy import default_policy, load_policy
 from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.recipe.schema import Tolerances
-from vim_deploy.specs import ExportInfo
 from vim_deploy.stages.exporting import ExportOptions, export_info, require_torch
 from vim_deploy.stages.opening import Opened, RunnerOptions, opened
 
@@ -135,10 +135,12 @@ def _from_artifact(found: Opened, against: str, options: SubjectOptions) -> Subj
     module = reference_model(against, info)
     if options.precision is not None and options.precision != info.precision:
         # The policy belongs to the precision that the file has.
-        info = replace(info, precision=options.precision, io_precision="fp32", precision_policy={})
+        info = replace(
+            info, precision=options.precision, io_precision="fp32", precision_policy=None
+        )
     if info.precision != "fp32" and (options.precision_policy or not info.precision_policy):
         chosen = options.precision_policy
         policy = default_policy() if chosen is None else load_policy(chosen)
         policy.require_blocks(module.model.config.layers_run)
-        info = replace(info, precision_policy=policy.as_dict())
+        info = replace(info, precision_policy=policy)
     return Subject(found.artifact.name, module, info, found)

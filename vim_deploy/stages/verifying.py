@@ -11,7 +11,7 @@ from pathlib import Path
 from vim_deploy import heads
 from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.file import is_exported, named
-from vim_deploy.artifact.metadata import require_info
+from vim_deploy.artifact.metadata import ExportInfo, require_info
 from vim_deploy.errors import VimDeployError
 from vim_deploy.parity.blocks import part_limit
 from vim_deploy.parity.cases import Case, image_case, random_case, stored_case
@@ -20,7 +20,7 @@ from vim_deploy.parity.report import ParityReport, compare_runners
 from vim_deploy.ranges import BATCH, COUNT, RANDOM, require_all
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
 from vim_deploy.runtimes.base import Runner
-from vim_deploy.specs import ExportInfo, TensorSpec
+from vim_deploy.specs import TensorSpec
 from vim_deploy.stages.exporting import require_torch
 from vim_deploy.stages.opening import Opened, RunnerOptions, opened
 from vim_deploy.stages.part_check import check_parts, refuse_stored, require_parts
@@ -200,7 +200,7 @@ def _checkpoint_runner(against: str, info: ExportInfo | None, twin: bool) -> Run
         return TorchRunner(module)
     from vim_deploy.model.precision import typed_twin
 
-    policy = PrecisionPolicy.stored(info.precision_policy)
+    policy = info.precision_policy or PrecisionPolicy()
     return TorchRunner(typed_twin(module, info.precision, policy), info.precision)
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.file import named
+from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import VimDeployError
 from vim_deploy.parity.accuracy import AccuracyReport, Limits, Progress, compare_accuracy
 from vim_deploy.parity.dataset import open_dataset
 from vim_deploy.ranges import BATCH, COUNT, require_all
-from vim_deploy.specs import ExportInfo
 from vim_deploy.stages.opening import RunnerOptions, opened
 from vim_deploy.stages.verifying import open_reference, reference_file
 
@@ -101,7 +101,7 @@ def _require_classifier(artifact: Path, info: ExportInfo | None) -> None:
         raise VimDeployError(
             "VIM-431",
             f"--dataset counts classes of whole pictures, and {artifact.name} gives none",
-            why=f"it is a dense model ({info.dense['task']}, head {info.head}); its accuracy (mean "
+            why=f"it is a dense model ({info.dense.task}, head {info.head}); its accuracy (mean "
             "IoU, box AP) is measured against annotated pixels or boxes, by the framework that "
             "trained it",
             fix="compare it with its checkpoint on pictures: vim-deploy verify ... --images DIR "

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import fake_rtx
+from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.artifact.profiles import resolve_profiles
 from vim_deploy.artifact.record import (
     EngineRecord,
@@ -19,15 +20,16 @@ from vim_deploy.artifact.record import (
 )
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import settings_hash
+from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.runtimes.building.build import check_output
-from vim_deploy.specs import CheckpointInfo, ExportInfo, ImagePreparation, TensorSpec
+from vim_deploy.specs import CheckpointInfo, ImagePreparation, TensorSpec
 from vim_deploy.stages.inspecting import inspect
 from vim_deploy.untrusted import parse_json
 
 IMAGE = TensorSpec("image", "float32", ("batch", 3, 32, 32))
 EXPORT = ExportInfo(
     model="custom",
-    model_config={"depth": 2, "img_size": [32, 32]},
+    model_config=ModelConfig(depth=2, img_size=(32, 32)),
     checkpoint=CheckpointInfo("a.pth", "00", "model"),
     image=ImagePreparation(32, 32),
     preprocess="none",

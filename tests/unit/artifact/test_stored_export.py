@@ -14,6 +14,7 @@ from tests.support.packages import classifier
 from tests.support.reference import REPOSITORY
 from vim_deploy.artifact import metadata
 from vim_deploy.cli.main import run
+from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.heads import find
 
@@ -29,7 +30,7 @@ def model_with(tmp_path: Path, text: str) -> onnx.ModelProto:
 
 
 def changed(*keys: Any, by: Any) -> str:
-    value = json.loads(json.dumps(EXPORT.as_dict()))
+    value = json.loads(json.dumps(encode(EXPORT)))
     place = value
     for key in keys[:-1]:
         place = place[key]
@@ -79,8 +80,8 @@ def test_round_trip(tmp_path: Path) -> None:
         (changed("labels", by="north"), "labels"),
         (changed("labels", by=[1, 2]), "labels"),
         (changed("model_config", by=[]), "model_config"),
-        (changed("dense", by={"task": "depth"}), "no task"),
-        (changed("dense", by={"out_indices": [1]}), "no task"),
+        (changed("dense", by={"task": "depth"}), "'depth' - at `$.dense.task`"),
+        (changed("dense", by={"out_indices": [1]}), "missing required field `task`"),
         (changed("checkpoint", "sha256", by=0), "sha256"),
     ],
 )

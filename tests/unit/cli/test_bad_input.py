@@ -18,6 +18,7 @@ import torch
 
 from tests.support.models import perturbed, save_training_file, tiny_config
 from vim_deploy.cli.main import run
+from vim_deploy.codec import encode
 from vim_deploy.model.vim import VisionMamba
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -39,7 +40,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def config_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("config") / "tiny.json"
-    path.write_text(json.dumps(tiny_config().as_dict()))
+    path.write_text(json.dumps(encode(tiny_config())))
     return path
 
 

@@ -10,6 +10,7 @@ import pytest
 from tests.support import fake_rtx, tiny_onnx
 from tests.support.trt_builds import half_scan_blocks, make_machine, save
 from vim_deploy.cli.main import run
+from vim_deploy.codec import encode
 from vim_deploy.runtimes.tensorrt import capability as trt
 from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
 
@@ -157,7 +158,7 @@ def test_refit_with_a_checkpoint(full, folder, capsys, precision):
     for seed in (0, 1):
         module = perturbed(VisionMamba(tiny_config()), seed)
         path = save_training_file(module, folder / f"{seed}.pth")
-        (folder / f"{seed}.json").write_text(json.dumps(module.config.as_dict()))
+        (folder / f"{seed}.json").write_text(json.dumps(encode(module.config)))
         export = ("export", str(path), "--config", f"{seed}.json", "--no-check")
         assert call(capsys, *export, "-o", f"{seed}.onnx")[0] == 0
         plan = ("build-engine", f"{seed}.onnx", "--refit", "-o", f"{seed}.plan")

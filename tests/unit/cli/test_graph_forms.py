@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.models import perturbed, save_training_file, tiny_config
 from vim_deploy.cli.main import run
+from vim_deploy.codec import encode
 from vim_deploy.model.vim import VisionMamba
 
 Capture = pytest.CaptureFixture[str]
@@ -24,7 +25,7 @@ def _arguments(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: object)
     monkeypatch.chdir(folder)
     config = tiny_config(depth=1, **changes)
     save_training_file(perturbed(VisionMamba(config)), folder / "x.pth")
-    Path("x.json").write_text(json.dumps(config.as_dict()))
+    Path("x.json").write_text(json.dumps(encode(config)))
     return ["export", "x.pth", "--config", "x.json", "-o", "x.onnx", "--no-check", "--json"]
 
 

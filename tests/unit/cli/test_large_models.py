@@ -10,6 +10,7 @@ import pytest
 from tests.support.models import perturbed, save_training_file, tiny_config
 from vim_deploy.artifact import onnx_file
 from vim_deploy.cli.main import run
+from vim_deploy.codec import encode
 from vim_deploy.model.vim import VisionMamba
 
 Capture = pytest.CaptureFixture[str]
@@ -23,7 +24,7 @@ def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_file, "WEIGHTS_LIMIT", 10_000)
     config = tiny_config(depth=1)
     save_training_file(perturbed(VisionMamba(config)), tmp_path / "x.pth")
-    Path("x.json").write_text(json.dumps(config.as_dict()))
+    Path("x.json").write_text(json.dumps(encode(config)))
 
 
 def called(capsys: Capture, *arguments: str) -> dict[str, object]:

@@ -26,7 +26,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     folder = tmp_path / os.fsdecode(b"f\xe9")
     folder.mkdir()
     monkeypatch.chdir(folder)
-    config = {**EXPORT.model_config, "patch_size": 1, "stride": 1, "num_classes": 4}
+    config = EXPORT.model_config.replace(patch_size=1, stride=1, num_classes=4)
     info = dataclasses.replace(EXPORT, model_config=config)
     path = classifier(folder / os.fsdecode(b"caf\xe9.onnx"), info=info)
     Image.new("L", (10, 6)).save(folder / os.fsdecode(b"\xff.png"))

@@ -12,6 +12,7 @@ import pytest
 from tests.support import plant
 from tests.support.models import perturbed, save_training_file, tiny_config
 from vim_deploy.cli.main import run
+from vim_deploy.codec import encode
 from vim_deploy.model.vim import VisionMamba
 from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.stages.exporting import ExportOptions, export
@@ -22,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint, its float32 export, and files that look like an engine and stored outputs."""
     place = tmp_path_factory.mktemp("options")
     save_training_file(perturbed(VisionMamba(tiny_config(depth=1))), place / "tiny.pth")
-    request = ModelRequest(str(place / "tiny.pth"), config=tiny_config(depth=1).as_dict())
+    request = ModelRequest(str(place / "tiny.pth"), config=encode(tiny_config(depth=1)))
     export(request, place / "tiny.onnx", ExportOptions(check=False))
     (place / "tiny.plan").write_bytes(b"ftrt" + bytes(60))
     np.savez(place / "stored.npz", image=np.zeros(1))

@@ -12,6 +12,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from tests.support.models import perturbed, tiny_config
+from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.activations import measure_activations, peak_of_live
 from vim_deploy.graph.export_graph import ExportedGraph, export_graph
@@ -19,7 +20,7 @@ from vim_deploy.heads import parse_head
 from vim_deploy.model.deployed import DeployedModel
 from vim_deploy.model.vim import VisionMamba
 from vim_deploy.recipe.model_config import ModelConfig
-from vim_deploy.specs import CheckpointInfo, ExportInfo, ImagePreparation
+from vim_deploy.specs import CheckpointInfo, ImagePreparation
 from vim_deploy.stages import inspect
 
 node = helper.make_node
@@ -65,7 +66,7 @@ def exported(
     config = tiny_config(img_size=image, depth=1, **changes)
     info = ExportInfo(
         model="custom",
-        model_config=config.as_dict(),
+        model_config=config,
         checkpoint=CheckpointInfo("seed:0", "", "seeded"),
         image=ImagePreparation(image, image),
         preprocess="none",

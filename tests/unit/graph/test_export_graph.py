@@ -15,6 +15,7 @@ import torch
 
 from tests.support.models import perturbed, tiny_config
 from vim_deploy.artifact import metadata
+from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.export_graph import export_graph
 from vim_deploy.graph.opset import OPSETS, convert_opset
@@ -24,7 +25,7 @@ from vim_deploy.model.deployed import DeployedModel
 from vim_deploy.model.vim import VisionMamba, seed_weights
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.runtimes.torch.runner import TorchRunner
-from vim_deploy.specs import CheckpointInfo, ExportInfo, ImagePreparation
+from vim_deploy.specs import CheckpointInfo, ImagePreparation
 
 #: ONNX Runtime against PyTorch in float32; the project's promise for whole models.
 BOUND = 1e-4
@@ -40,7 +41,7 @@ def deployed(
     )
     info = ExportInfo(
         model="custom",
-        model_config=config.as_dict(),
+        model_config=config,
         checkpoint=CheckpointInfo("x.pth", "0" * 64, "model"),
         image=image,
         preprocess=preprocess,

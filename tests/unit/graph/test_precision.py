@@ -148,7 +148,7 @@ def test_low_rank_weight_has_the_activations_type() -> None:
 
 
 def test_rules_move_single_blocks(fused: onnx.ModelProto) -> None:
-    rule = Rule(("scan", "conv"), ((1, 1),), "")
+    rule = Rule(("scan", "conv"), "1")
     model, _ = typed(fused, policy=PrecisionPolicy((rule,)))
     types = computing_types(model)
     assert types["block_00/mixer/scan/VimBiSelectiveScan"] == FLOAT16
@@ -221,7 +221,7 @@ def test_weights_that_overflow_are_named(fused: onnx.ModelProto) -> None:
     assert caught.value.code == "VIM-505"
     assert f"{name} (1 values, up to 7e+04)" in caught.value.why
     typed(model, "bf16")
-    kept = Rule(("out_proj",), ((1, 1),), "")
+    kept = Rule(("out_proj",), "1")
     typed(model, policy=PrecisionPolicy((kept,)))
 
 

@@ -12,6 +12,7 @@ import pytest
 from tests.support.models import tiny_config
 from tests.unit.graph.test_export_graph import BOUND, deployed, images, session
 from vim_deploy.artifact.metadata import read_export
+from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.export_graph import ExportedGraph, export_graph
 from vim_deploy.graph.inventory import take_inventory
@@ -128,6 +129,6 @@ def test_checker_finds_the_other_body(
 
 
 def test_a_record_from_before_the_choice_means_scan() -> None:
-    older = deployed(tiny_config())[1].as_dict()
+    older = encode(deployed(tiny_config())[1])
     del older["scan_body"]
     assert read_export(older, lambda why: VimDeployError("VIM-410", why)).scan_body == "scan"

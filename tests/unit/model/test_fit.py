@@ -15,7 +15,7 @@ from vim_deploy.model.fit import KeyReport, config_for_image_size, load_into
 from vim_deploy.model.pos_embed import interpolate_grid, interpolate_official
 from vim_deploy.model.vim import VisionMamba
 from vim_deploy.recipe.catalog import find_recipe, find_variant
-from vim_deploy.recipe.model_config import ModelConfig, unread_note
+from vim_deploy.recipe.model_config import ModelConfig, read_config, unread_note
 
 State = dict[str, torch.Tensor]
 
@@ -23,7 +23,7 @@ State = dict[str, torch.Tensor]
 @functools.lru_cache(maxsize=16)
 def case(name: str) -> tuple[ModelConfig, State]:
     stored = reference.load_case(name)
-    config = ModelConfig.from_dict(dict(stored.kwargs))
+    config = read_config(dict(stored.kwargs))
     return config, dict(read_checkpoint(stored.checkpoint).state_dict)
 
 

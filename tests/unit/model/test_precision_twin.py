@@ -56,7 +56,7 @@ def test_differs_by_rounding(
 
 def test_weights_have_the_types_of_their_roles() -> None:
     module, _ = deployed(tiny_config())
-    policy = PrecisionPolicy((Rule(("in_proj",), ((1, 1),), ""), Rule(("head",), None, "")))
+    policy = PrecisionPolicy((Rule(("in_proj",), "1"), Rule(("head",), None, "")))
     model = typed_twin(module, "fp16", policy).model
     dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
     half, full = torch.float16, torch.float32

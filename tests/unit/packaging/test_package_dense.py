@@ -27,7 +27,7 @@ from vim_deploy.stages.packaging import PackageOptions
 
 pytest.importorskip("onnxruntime")
 
-DENSE = DenseConfig("segmentation", (0, 1, 2, 3), decode_head=UperHeadConfig(8, 4)).as_dict()
+DENSE = DenseConfig("segmentation", (0, 1, 2, 3), decode_head=UperHeadConfig(8, 4))
 LABELS = ("wall", "sky", "tree", "road")
 
 

@@ -63,17 +63,19 @@ def test_several_units_of_several_roles() -> None:
     assert found.minimal
     assert {unit for unit, item in found.without if not item.passed} == set(needed)
     assert len(trials) < 100
-    rules = {rule.roles: rule.ranges for rule in found.policy().rules}
+    rules = {rule.roles: rule.ranges for rule in found.policy().keep_fp32}
     assert rules == {
         ("patch_embed",): None, ("in_proj", "conv"): ((3, 3),), ("scan",): ((20, 22),)
     }  # fmt: skip
-    assert all("relative L2 is up to 1" in rule.reason for rule in found.policy().rules)
+    assert all("relative L2 is up to 1" in rule.reason for rule in found.policy().keep_fp32)
 
 
 def test_a_role_in_all_blocks_is_one_rule_without_blocks() -> None:
     found, _ = search([Unit("residual", block) for block in range(24)])
     assert found is not None
-    assert [(rule.roles, rule.ranges) for rule in found.policy().rules] == [(("residual",), None)]
+    assert [(rule.roles, rule.ranges) for rule in found.policy().keep_fp32] == [
+        (("residual",), None)
+    ]
 
 
 def test_policy_keeps_the_units_and_no_others() -> None:
@@ -120,4 +122,4 @@ def test_json_form_has_no_infinite_number() -> None:
     assert value["units"] == [{"role": "conv", "block": 1}]
     assert value["without"][0]["relative_l2"] is None
     assert value["nothing_kept"]["passed"] is False
-    assert "not finite" in found.policy().rules[0].reason
+    assert "not finite" in found.policy().keep_fp32[0].reason

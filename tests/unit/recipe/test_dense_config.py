@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from tests.support import reference
+from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.recipe import catalog
-from vim_deploy.recipe.dense_config import DenseConfig
-from vim_deploy.recipe.model_config import ModelConfig
+from vim_deploy.recipe.dense_config import read_dense
+from vim_deploy.recipe.model_config import ModelConfig, read_config
 from vim_deploy.recipe.official_dense import is_dense, read_official
 
 E01 = dict(reference.dense_case("E01").kwargs)
@@ -21,8 +22,8 @@ D01 = dict(reference.dense_case("D01").kwargs)
 D08 = dict(reference.dense_case("D08").kwargs)
 DENSE_RECIPES = ("upernet-vim-small", "upernet-vim-tiny", "vimdet-base", "vimdet-small",
                  "vimdet-tiny")  # fmt: skip
-SEGMENTOR = read_official(E01).dense.as_dict()
-DETECTOR = read_official(D08).dense.as_dict()
+SEGMENTOR = encode(read_official(E01).dense)
+DETECTOR = encode(read_official(D08).dense)
 
 
 def changed(values: dict[str, Any], path: str, value: object) -> dict[str, Any]:
@@ -46,11 +47,11 @@ def refusal(call: Callable[[], object]) -> VimDeployError:
     return caught.value
 
 
-@pytest.mark.parametrize("values", [SEGMENTOR, DETECTOR, read_official(D01).dense.as_dict()])
+@pytest.mark.parametrize("values", [SEGMENTOR, DETECTOR, encode(read_official(D01).dense)])
 def test_round_trip(values: dict[str, Any]) -> None:
-    found = DenseConfig.from_dict(json.loads(json.dumps(values)))
-    assert found.as_dict() == values
-    assert hash(found) == hash(DenseConfig.from_dict(values))
+    found = read_dense(json.loads(json.dumps(values)))
+    assert encode(found) == values
+    assert hash(found) == hash(read_dense(values))
 
 
 # Path, value, what the message names.
@@ -99,7 +100,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("path", "value", "named"), WRONG)
 def test_values_that_do_not_fit(path: str, value: object, named: str) -> None:
-    error = refusal(lambda: DenseConfig.from_dict(changed(SEGMENTOR, path, value)))
+    error = refusal(lambda: read_dense(changed(SEGMENTOR, path, value)))
     assert error.code == "VIM-408"
     if named == "five":
         assert "5 feature maps" in error.message
@@ -123,7 +124,7 @@ def test_values_that_do_not_fit(path: str, value: object, named: str) -> None:
     ],
 )
 def test_detection_values_that_do_not_fit(path: str, value: object, named: str) -> None:
-    error = refusal(lambda: DenseConfig.from_dict(changed(DETECTOR, path, value)))
+    error = refusal(lambda: read_dense(changed(DETECTOR, path, value)))
     assert error.code == "VIM-408"
     assert named in error.message + error.why
 
@@ -131,11 +132,11 @@ def test_detection_values_that_do_not_fit(path: str, value: object, named: str) 
 @pytest.mark.parametrize("path", ["palete", "decode_head.chanels", "test.strides", "test.stride.x"])
 def test_unknown_keywords_get_the_nearest_one(path: str) -> None:
     values = changed(SEGMENTOR, "test.stride", {}) if path.endswith(".x") else SEGMENTOR
-    error = refusal(lambda: DenseConfig.from_dict(changed(values, path, 1)))
+    error = refusal(lambda: read_dense(changed(values, path, 1)))
     assert error.code in ("VIM-201", "VIM-408")
 
 
-BACKBONE = ModelConfig.from_dict(
+BACKBONE = read_config(
     {"img_size": 64, "embed_dim": 48, "depth": 4, "num_classes": 0, "if_cls_token": False}
 )
 
@@ -155,9 +156,9 @@ BACKBONE = ModelConfig.from_dict(
 def test_backbones_that_do_not_carry_it(
     values: dict[str, Any], changes: dict[str, Any], code: str, named: str
 ) -> None:
-    DenseConfig.from_dict(values).require_backbone(BACKBONE)
+    read_dense(values).require_backbone(BACKBONE)
     config = BACKBONE.replace(**changes)
-    error = refusal(lambda: DenseConfig.from_dict(values).require_backbone(config))
+    error = refusal(lambda: read_dense(values).require_backbone(config))
     assert error.code == code
     assert named in error.message
 
@@ -247,7 +248,7 @@ def test_official_keywords_that_cannot_be_exported(
 ) -> None:
     def read() -> ModelConfig:
         found = read_official(changed(config, path, value))
-        return ModelConfig.from_dict(found.backbone)
+        return read_config(found.backbone)
 
     error = refusal(read)
     assert error.code == code
@@ -284,7 +285,7 @@ def test_whatever_a_keyword_is_set_to_gets_a_code(config: dict[str, Any]) -> Non
             tried += 1
             try:
                 found = read_official(changed(config, path, value))
-                ModelConfig.from_dict({**found.backbone, "d_state": 16})
+                read_config({**found.backbone, "d_state": 16})
             except VimDeployError as error:
                 codes.append(error.code)
     assert 0 < len(codes) < tried

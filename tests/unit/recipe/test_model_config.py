@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from tests.support import reference
+from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
-from vim_deploy.recipe.model_config import ModelConfig
+from vim_deploy.recipe.model_config import read_config
 
 
 def refused(code: str, **values: Any) -> VimDeployError:
     with pytest.raises(VimDeployError) as caught:
-        ModelConfig.from_dict(values)
+        read_config(values)
     assert caught.value.code == code
     assert caught.value.fix
     return caught.value
@@ -22,8 +23,8 @@ def refused(code: str, **values: Any) -> VimDeployError:
 
 @pytest.mark.parametrize("name", reference.cases())
 def test_round_trip_through_json(name: str) -> None:
-    config = ModelConfig.from_dict(reference.load_case(name).kwargs)
-    assert ModelConfig.from_dict(json.loads(json.dumps(config.as_dict()))) == config
+    config = read_config(reference.load_case(name).kwargs)
+    assert read_config(json.loads(json.dumps(encode(config)))) == config
 
 
 def test_unknown_keyword_names_the_nearest() -> None:
@@ -107,7 +108,7 @@ def test_unknown_ssm_key_names_the_nearest() -> None:
     ids=str,
 )
 def test_tokens(values: dict[str, Any], tokens: int, positions: tuple[int, ...]) -> None:
-    config = ModelConfig.from_dict(values)
+    config = read_config(values)
     assert (config.num_tokens, config.cls_positions) == (tokens, positions)
 
 
@@ -123,10 +124,10 @@ def test_tokens(values: dict[str, Any], tokens: int, positions: tuple[int, ...])
     ids=str,
 )
 def test_layers_and_scans(values: dict[str, Any], layers: int, scans: int) -> None:
-    config = ModelConfig.from_dict(values)
+    config = read_config(values)
     assert (config.layers_run, config.scans_per_layer) == (layers, scans)
 
 
 def test_derived_mixer_sizes() -> None:
-    config = ModelConfig.from_dict({"embed_dim": 100, "ssm_cfg": {"expand": 3}})
+    config = read_config({"embed_dim": 100, "ssm_cfg": {"expand": 3}})
     assert (config.d_inner, config.ssm["dt_rank"], config.ssm["d_conv"]) == (300, 7, 4)

@@ -11,7 +11,7 @@ from tests.support import reference
 from vim_deploy.errors import VimDeployError
 from vim_deploy.recipe import catalog
 from vim_deploy.recipe.load import checkpoint_address, read_labels
-from vim_deploy.recipe.model_config import ModelConfig
+from vim_deploy.recipe.model_config import ModelConfig, read_config
 from vim_deploy.recipe.schema import CUSTOM, NONE
 
 SHORT = ("vim-tiny", "vim-tiny-plus", "vim-small", "vim-small-plus", "vim-base")
@@ -157,7 +157,7 @@ def test_published_recipes(name: str) -> None:
 
 def test_toy_recipe_belongs_to_the_reference_case() -> None:
     recipe, case = catalog.find_recipe("vim-digits"), reference.load_case(reference.DIGITS)
-    assert recipe.model_config == ModelConfig.from_dict(case.kwargs)
+    assert recipe.model_config == read_config(case.kwargs)
     assert checkpoint_address(recipe) == str(case.checkpoint)
     assert recipe.published.top1 == pytest.approx(100 * case.record["accuracy"], abs=0.05)
     assert len(read_labels(recipe)) == 10

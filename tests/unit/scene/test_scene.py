@@ -21,7 +21,7 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.heads import find
 from vim_deploy.images import batch_from_crops
 from vim_deploy.precisions import TABLE
-from vim_deploy.recipe.dense_config import DenseConfig
+from vim_deploy.recipe.dense_config import read_dense
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.scene.resize import resized_maps, resized_pixels
 from vim_deploy.scene.segment import Scene, SceneModel, run_scenes, scene_logits, window_batch
@@ -311,7 +311,7 @@ def test_sizes_that_do_not_fit_are_refused(size, settings, part):
     assert caught.value.fix
 
 
-DENSE = DenseConfig.from_dict(
+DENSE = read_dense(
     {
         "task": "segmentation",
         "out_indices": [0, 1, 2, 3],

@@ -13,10 +13,11 @@ import pytest
 from tests.support.artifacts import told
 from tests.support.models import tiny_config
 from tests.support.scenes import ModelRunner, random_model
+from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import VimDeployError
-from vim_deploy.recipe.dense_config import DenseConfig
+from vim_deploy.recipe.dense_config import read_dense
 from vim_deploy.scene.resize import resized_pixels
-from vim_deploy.specs import CheckpointInfo, ExportInfo, ImagePreparation
+from vim_deploy.specs import CheckpointInfo, ImagePreparation
 from vim_deploy.stages import running
 from vim_deploy.stages.opening import Opened
 from vim_deploy.stages.run_records import RunOptions, SceneOptions
@@ -35,7 +36,7 @@ class EngineLike(ModelRunner):
 
 
 def description(classes: int = 5, palette=()) -> ExportInfo:
-    dense = DenseConfig.from_dict(
+    dense = read_dense(
         {
             "task": "segmentation",
             "out_indices": [0, 1, 2, 3],
@@ -46,7 +47,7 @@ def description(classes: int = 5, palette=()) -> ExportInfo:
     )
     return ExportInfo(
         model="custom",
-        model_config=tiny_config().as_dict(),
+        model_config=tiny_config(),
         checkpoint=CheckpointInfo("seed:0", "", "seeded"),
         image=IMAGE,
         preprocess="none",
@@ -58,7 +59,7 @@ def description(classes: int = 5, palette=()) -> ExportInfo:
         tool_version="0",
         settings_hash="",
         labels=("sky", "tree", "road"),
-        dense=dense.as_dict(),
+        dense=dense,
     )
 
 

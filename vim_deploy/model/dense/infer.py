@@ -19,8 +19,8 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.model.dense.weights import DenseWeights
 from vim_deploy.model.infer import ImageSize, infer_config
 from vim_deploy.model.shapes import Shapes, cannot_infer, measure
-from vim_deploy.recipe.dense_config import PYRAMID_SCALES, DenseConfig
-from vim_deploy.recipe.model_config import ModelConfig
+from vim_deploy.recipe.dense_config import PYRAMID_SCALES, DenseConfig, read_dense
+from vim_deploy.recipe.model_config import ModelConfig, read_config
 from vim_deploy.recipe.official_dense import OfficialDense
 
 #: Pool scales of the official UPerHead; shapes tell only how many there are.
@@ -61,7 +61,7 @@ def described(
     else:
         sizes, statement = _slots(written, classes, measure(weights.vim()))
     # A d_state that the configuration names itself stays, and has to be the weights'.
-    config = ModelConfig.from_dict({**sizes, **official.backbone})
+    config = read_config({**sizes, **official.backbone})
     official.dense.require_backbone(config)
     statements = (f"architecture from {source}", statement)
     return DenseArchitecture(config, official.dense, statements, source)
@@ -109,7 +109,7 @@ def inferred(
         values = _detector_parts(weights.tensors, config, statements)
     else:
         values = _segmentation_parts(weights, config, statements)
-    dense = DenseConfig.from_dict(values)
+    dense = read_dense(values)
     dense.require_backbone(config)
     return DenseArchitecture(config, dense, tuple(statements))
 

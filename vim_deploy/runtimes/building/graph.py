@@ -23,16 +23,15 @@ from onnx import TensorProto, helper
 from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.half_weights import computed_precision
 from vim_deploy.artifact.marked_tensors import DEBUG, OUTPUT, OWN_OUTPUT, InnerTensor, MarkedTensor
-from vim_deploy.artifact.metadata import attach, inputs_of, outputs_of
+from vim_deploy.artifact.metadata import ExportInfo, attach, inputs_of, outputs_of
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.graph.inner_tensors import with_inner_outputs
 from vim_deploy.graph.precision import apply_precision
 from vim_deploy.onnx_graph import inferred
 from vim_deploy.places import Place
 from vim_deploy.precisions import NAMES, Precision
-from vim_deploy.recipe.model_config import ModelConfig
-from vim_deploy.recipe.precision_policy import PrecisionPolicy, default_policy
-from vim_deploy.specs import ExportInfo, TensorSpec
+from vim_deploy.recipe.precision_policy import default_policy
+from vim_deploy.specs import TensorSpec
 
 
 @dataclass(frozen=True)
@@ -114,12 +113,11 @@ def _type(
     model: onnx.ModelProto, export: ExportInfo, precision: Precision, like: ExportInfo | None
 ) -> tuple[ExportInfo, str]:
     """Type ``model`` in place; what it says about itself then, and what was done."""
-    stored = like.precision_policy if like is not None else {}
-    policy = PrecisionPolicy.stored(stored) if stored else default_policy()
+    policy = (like.precision_policy if like is not None else None) or default_policy()
     io_precision: Precision = like.io_precision if like is not None else "fp32"
     report = apply_precision(model, precision, policy, io_precision)
     info = dataclasses.replace(
-        export, precision=precision, io_precision=io_precision, precision_policy=policy.as_dict()
+        export, precision=precision, io_precision=io_precision, precision_policy=policy
     )
     attach(model, info)
     counts = ", ".join(f"{count} nodes in {name}" for name, count in report.nodes.items())
@@ -172,7 +170,7 @@ def marked_model(typed: TypedModel, debug_tensors: bool) -> TypedModel:
 def _instrumented(typed: TypedModel) -> tuple[onnx.ModelProto, dict[Place, InnerTensor]]:
     if typed.export is None:
         raise _hidden("the file holds no vim-deploy metadata")
-    rank = int(ModelConfig.from_dict(typed.export.model_config).ssm["dt_rank"])
+    rank = typed.export.model_config.dt_rank
     try:
         model, found = with_inner_outputs(typed.model, rank)
     except (KeyError, StopIteration) as error:

@@ -20,7 +20,6 @@ from vim_deploy.files import require_file
 from vim_deploy.graph.inner_tensors import with_inner_outputs
 from vim_deploy.places import Place
 from vim_deploy.precisions import TABLE, TYPED
-from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.runtimes.base import Array, PartSource, Runner, check_input
 from vim_deploy.runtimes.onnxruntime import capability as ort
 from vim_deploy.runtimes.onnxruntime.explicit_rounding import round_explicitly
@@ -147,7 +146,7 @@ def _with_inner_outputs(artifact: Artifact) -> tuple[onnx.ModelProto, Mapping[Pl
     if artifact.info is None:
         why = "it holds no vim-deploy metadata"
     else:
-        rank = int(ModelConfig.from_dict(artifact.info.model_config).ssm["dt_rank"])
+        rank = artifact.info.model_config.dt_rank
         try:
             instrumented, tensors = with_inner_outputs(artifact.model, rank)
         except (KeyError, StopIteration) as error:

@@ -9,6 +9,7 @@ from types import ModuleType
 from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.engine_file import TENSORRT_RTX, TITLES, describe_gpus
 from vim_deploy.artifact.marked_tensors import MarkedTensor
+from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.artifact.passport import (
     Machine,
     Passport,
@@ -22,7 +23,6 @@ from vim_deploy.runtimes.tensorrt import capability as trt
 from vim_deploy.runtimes.tensorrt.engine import LoadedEngine, plan_bytes
 from vim_deploy.runtimes.tensorrt.plugins import load_plugins
 from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
-from vim_deploy.specs import ExportInfo
 
 
 @dataclass(frozen=True)

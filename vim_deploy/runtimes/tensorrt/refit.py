@@ -15,7 +15,9 @@ from typing import Any
 
 from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.engine_file import TENSORRT
+from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.artifact.record import EngineRecord, FileIdentity, read_record, record_path
+from vim_deploy.codec import encode
 from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file, settings_hash, sha256_of
@@ -28,7 +30,6 @@ from vim_deploy.runtimes.tensorrt import capability as trt
 from vim_deploy.runtimes.tensorrt.lower import lower
 from vim_deploy.runtimes.tensorrt.plugins import choose_plugin
 from vim_deploy.runtimes.tensorrt.refit_worker import RefitJob
-from vim_deploy.specs import ExportInfo
 
 _log = logging.getLogger(__name__)
 #: What may differ between the engine's file and the one with the new weights.
@@ -149,7 +150,7 @@ def _require_same_model(record: EngineRecord, export: ExportInfo | None, weights
     """VIM-607 when both files say what they are, and it is not the same."""
     if record.export is None or export is None:
         return
-    old, new = record.export.as_dict(), export.as_dict()
+    old, new = encode(record.export), encode(export)
     different = [key for key in old if key not in _FREE and old[key] != new.get(key)]
     if different:
         raise _cannot(

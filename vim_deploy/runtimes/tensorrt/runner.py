@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from vim_deploy.artifact.marked_tensors import DEBUG, OUTPUT, refuse_diagnosis
+from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.artifact.profiles import Shape
 from vim_deploy.cuda.buffers import DeviceArray
 from vim_deploy.cuda.device_view import DeviceView, view_of
@@ -25,7 +26,7 @@ from vim_deploy.runtimes.base import Array, DeviceMemory, PartSource, Runner, ch
 from vim_deploy.runtimes.tensorrt.engine import LoadedEngine, context_bytes
 from vim_deploy.runtimes.tensorrt.lane import Lane
 from vim_deploy.runtimes.tensorrt.opening import OpenOptions, cuda_for, open_engine
-from vim_deploy.specs import ExportInfo, TensorSpec
+from vim_deploy.specs import TensorSpec
 
 _log = logging.getLogger(__name__)
 
