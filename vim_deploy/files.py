@@ -219,6 +219,9 @@ def require_writable_place(path: Path) -> None:
 def _open_lock(lock_path: Path, path: Path) -> IO[bytes]:
     """The lock file, made where there is none: never through a link, never emptied.
 
+    By hand, though filelock locks files: it leaves its file behind, takes hard links, and where the
+    file system has no locks it makes one of its own, which a killed process holds for ever.
+
     Whoever may write the folder may have put something else there under that name.
     """
     flags = os.O_RDWR | os.O_CREAT

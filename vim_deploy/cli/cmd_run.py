@@ -3,19 +3,79 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from vim_deploy.cli.number_types import WholeNumber
-from vim_deploy.cli.options import force_option, json_option, runner_options, take_runner
+from vim_deploy.cli.number_types import ImageSize, Parsed, RealNumber, WholeNumber
+from vim_deploy.cli.options import all_of, force_option, json_option, runner_options, take_runner
 from vim_deploy.cli.output import print_error, print_json, print_table, say
-from vim_deploy.cli.scene_options import print_segmentation, scene_options, take_scene
 from vim_deploy.errors import VimDeployError
-from vim_deploy.ranges import BATCH, COUNT
+from vim_deploy.ranges import BATCH, COUNT, PIXELS, SHARE, shown
 
 if TYPE_CHECKING:
-    from vim_deploy.stages.run_records import RunResult
+    from vim_deploy.stages.run_records import (
+        RunResult,
+        SceneOptions,
+        SceneResult,
+        SegmentationResult,
+    )
+
+
+class Scale(Parsed):
+    """``none``, or ``LONG,SHORT`` in pixels."""
+
+    name = "none or n,n"
+
+    def parse(self, text: str) -> tuple[int, int] | Literal["none"]:
+        if text == "none":
+            return "none"
+        parts = text.split(",")
+        if len(parts) != 2:
+            raise ValueError(f"{shown(text)} is neither none nor two sizes such as 2048,512")
+        return PIXELS.parse(parts[0]), PIXELS.parse(parts[1])
+
+
+_SCENE_OPTIONS = (
+    click.option(
+        "--mode",
+        type=click.Choice(["slide", "whole"]),
+        help="Segmentation: windows that overlap, or the picture resized to the model's input.  "
+        "[default: the model's own test mode]",
+    ),
+    click.option(
+        "--stride",
+        type=ImageSize(),
+        help="Pixels from one window to the next.  [default: the model's own]",
+    ),
+    click.option(
+        "--pad", is_flag=True, help="Fill a picture that is smaller than a window up with zeros."
+    ),
+    click.option(
+        "--scale",
+        type=Scale(),
+        metavar="none|LONG,SHORT",
+        help="Resize a picture, keeping its shape, to fit into LONG x SHORT before it is cut into "
+        "windows.  [default: the model's own]",
+    ),
+    click.option(
+        "--overlay",
+        type=click.Path(path_type=Path),
+        metavar="FOLDER",
+        help="Write NAME_overlay.png: each picture under the colours of its classes, and a legend.",
+    ),
+    click.option(
+        "--opacity",
+        type=RealNumber(SHARE),
+        help="Of the overlay's colours: 0 shows the picture alone, 1 the colours.  [default: 0.5]",
+    ),
+    click.option(
+        "--save-labels",
+        type=click.Path(path_type=Path),
+        metavar="FOLDER",
+        help="Write NAME_labels.png: the class of every pixel, with the colours as its palette.",
+    ),
+)
 
 
 @click.command("run")
@@ -31,7 +91,7 @@ if TYPE_CHECKING:
     type=WholeNumber(BATCH),
     help="Pictures, or windows of them, at once.  [default: what the artifact is made for, else 8]",
 )
-@scene_options
+@all_of(_SCENE_OPTIONS)
 @runner_options
 @click.option(
     "-o",
@@ -59,7 +119,7 @@ def command(
     from vim_deploy.stages import run
     from vim_deploy.stages.run_records import RunOptions
 
-    runner, scene = take_runner(options), take_scene(options)
+    runner, scene = take_runner(options), _take_scene(options)
     result = run(artifact, images, RunOptions(runner=runner, scene=scene, **options))
     _report(result)
     try:
@@ -82,7 +142,7 @@ def _report(result: RunResult) -> None:
     for note in result.notes:
         say(f"note: {note}")
     if isinstance(result, SegmentationResult):
-        print_segmentation(result)
+        _print_segmentation(result)
     else:
         _print_classes(result)
     if result.output is not None:
@@ -105,3 +165,68 @@ def _print_classes(result: RunResult) -> None:
         print_table(
             f"{result.artifact} in {result.runtime}", ("picture", "", "class", "probability"), rows
         )
+
+
+def _print_segmentation(result: SegmentationResult) -> None:
+    """For each picture its classes and their areas, and what was written."""
+    rows = [row for image in result.images for row in _rows(image)]
+    if rows:
+        print_table(
+            f"{result.artifact} in {result.runtime}: {_how(result)}",
+            ("picture", "class", "pixels", "share"),
+            rows,
+        )
+    for image in result.images:
+        for path in (image.overlay, image.labels):
+            if path is not None:
+                say(f"wrote {path}")
+
+
+def _rows(image: SceneResult) -> list[tuple[str, str, str, str]]:
+    """The first row has the file's name and size, a last one what was left out."""
+    rows = [
+        (
+            "",
+            area.label if area.label == f"class {area.index}" else f"{area.index} {area.label}",
+            f"{area.pixels:,}",
+            f"{100 * area.share:.2f} %",
+        )
+        for area in image.areas
+    ]
+    left_out = image.classes - len(image.areas)
+    if left_out:
+        pixels = image.height * image.width - sum(area.pixels for area in image.areas)
+        share = 100 * pixels / (image.height * image.width)
+        more = "1 more class" if left_out == 1 else f"{left_out} more classes"
+        rows.append(("", more, f"{pixels:,}", f"{share:.2f} %"))
+    windows = "1 window" if image.windows == 1 else f"{image.windows} windows"
+    size, run = (image.height, image.width), (image.run_height, image.run_width)
+    at = "" if run == size else f" at {run[0]} x {run[1]}"
+    name = f"{image.file}: {size[0]} x {size[1]}, {windows}{at}"
+    return [(name, *rows[0][1:]), *rows[1:]]
+
+
+def _how(result: SegmentationResult) -> str:
+    scene = result.scene
+    window = " x ".join(map(str, scene["window"]))
+    if scene["mode"] == "whole":
+        return f"whole pictures as {window}"
+    stride = " x ".join(map(str, scene["stride"]))
+    scale = (
+        ""
+        if scene["scale"] is None
+        else ", pictures fitted into " + " x ".join(map(str, scene["scale"]))
+    )
+    return f"windows of {window} every {stride}{scale}{', padded' if scene['pad'] else ''}"
+
+
+def _take_scene(options: dict[str, Any]) -> SceneOptions:
+    """Take the options' values out of a command's keywords."""
+    from vim_deploy.stages.run_records import SceneOptions
+
+    names = ("mode", "pad", "scale", "overlay", "opacity", "save_labels")
+    stride = options.pop("stride")
+    return SceneOptions(
+        stride=(stride, stride) if isinstance(stride, int) else stride,
+        **{name: options.pop(name) for name in names},
+    )

@@ -5,6 +5,7 @@ Commands are loaded when they are called, so that ``--help`` needs nothing heavy
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import os
@@ -16,8 +17,14 @@ import click
 import vim_deploy
 from vim_deploy import interrupts
 from vim_deploy.cli import output
-from vim_deploy.cli.last_resort import no_memory, of_the_machine
-from vim_deploy.errors import ExitCode, NoSpaceError, OutputLocationError, VimDeployError
+from vim_deploy.errors import (
+    ExitCode,
+    NoSpaceError,
+    OutputLocationError,
+    VimDeployError,
+    says_no_memory,
+)
+from vim_deploy.folders import no_temporary_place
 
 #: Command name -> one line for the overview; the module is ``cmd_<name>`` with its ``command``.
 COMMANDS = {
@@ -34,6 +41,9 @@ COMMANDS = {
     "plugin": "Build, describe and test the TensorRT plugin library.",
     "doctor": "Say what this machine can do, and how to mend what it cannot.",
 }
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_TOO_MANY = (errno.EMFILE, errno.ENFILE)
 
 
 class LazyGroup(click.Group):
@@ -162,3 +172,54 @@ def _met_by_click(error: OSError) -> bool:
     """Whether click met it while printing: help texts and versions are results, too."""
     frames = list(traceback.walk_tb(error.__traceback__))
     return bool(frames) and frames[-1][0].f_globals.get("__name__", "").startswith("click.")
+
+
+def of_the_machine(error: Exception) -> VimDeployError | None:
+    """The coded error for a failure of the machine; None when it is none.
+
+    Readers and writers turn what they can meet into coded errors that know the file and the remedy.
+    What is left comes from anywhere: a disk that fills while a library keeps a cache, a folder that
+    another user has closed, memory or threads that are not to be had.
+    """
+    if isinstance(error, OSError):
+        return _of_system(error)
+    if says_no_memory(error):
+        return no_memory(f"{type(error).__name__}: {error}".strip().splitlines()[0])
+    return None
+
+
+def no_memory(why: str) -> VimDeployError:
+    """VIM-311 for a process that was refused memory or a thread."""
+    return VimDeployError(
+        "VIM-311",
+        "not enough memory, or no more threads",
+        why=why,
+        fix="give the process more (ulimit -v, ulimit -u, the container's limit), or ask for less: "
+        "a smaller batch, image or model",
+    )
+
+
+def _of_system(error: OSError) -> VimDeployError:
+    place = f": {error.filename}" if error.filename is not None else ""
+    if isinstance(error, FileNotFoundError) and "usable temporary directory" in str(error):
+        return no_temporary_place(error)
+    said = error.strerror or str(error) or type(error).__name__
+    if error.errno in _FULL:
+        return VimDeployError(
+            "VIM-305",
+            f"no space left{place}",
+            why=said,
+            fix="free some space; outputs are written whole or not at all",
+        )
+    if error.errno == errno.ENOMEM:
+        return VimDeployError(
+            "VIM-311", f"not enough memory{place}", why=said, fix="give the process more memory"
+        )
+    return VimDeployError(
+        "VIM-312",
+        f"the system refused an operation{place}",
+        why=said,
+        fix="raise the limit of open files (ulimit -n)"
+        if error.errno in _TOO_MANY
+        else "check that the place exists and that this user may read and write it",
+    )

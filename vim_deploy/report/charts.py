@@ -93,26 +93,18 @@ def dots(
     if limit is not None:
         drawable.append(limit.value)
     axis = axis_for(drawable, MARGIN + 6, WIDTH - MARGIN - 6, logarithmic=logarithmic)
-    named = len(series) > 1
     top = _HEAD + (16 if limit else 0)
-    bottom = top + _ROW * len(rows)
-    height = bottom + 40 + (_legend_height(series) if named else 0)
-    svg = canvas(height, captions.title, captions.alt, captions.name)
-    _vertical_axis_lines(svg, axis, top - 4, bottom)
+    svg = _frame(captions, rows, series, axis, top)
     if limit is not None:
         _limit_name(svg, axis, limit, top)
     for index, row in enumerate(rows):
         y = top + _ROW * index
-        _row_text(svg, y, row.name, row.text)
         line(svg, axis.start - 6, y + 24, axis.end + 6, y + 24, "track")
         if limit is not None:
             # In pieces, which leave the rows' text alone.
             line(svg, axis(limit.value), y + 16, axis(limit.value), y + 34, "limit")
         for dot in row.dots:
             _dot(svg, axis, y + 24, dot, f"{row.name}: {series[dot.series]} {number(dot.value)}")
-    _value_axis(svg, axis, bottom, captions.axis)
-    if named:
-        legend(svg, series, bottom + 48)
     return Figure(captions.title, captions.alt, svg)
 
 
@@ -140,30 +132,40 @@ def bars(captions: Captions, rows: Sequence[BarRow], series: Sequence[str]) -> F
     axis = axis_for(
         [sum(row.lengths) for row in rows], MARGIN, WIDTH - MARGIN, logarithmic=False, zero=True
     )
-    named = len(series) > 1
-    bottom = _HEAD + _ROW * len(rows)
-    height = bottom + 40 + (_legend_height(series) if named else 0)
-    svg = canvas(height, captions.title, captions.alt, captions.name)
-    _vertical_axis_lines(svg, axis, _HEAD - 4, bottom)
+    svg = _frame(captions, rows, series, axis, _HEAD)
     for index, row in enumerate(rows):
-        y = _HEAD + _ROW * index
-        _row_text(svg, y, row.name, row.text)
         total = 0.0
         for number_, length in enumerate(row.lengths):
             left, right = axis(total), axis(total + length)
             tip = f"{row.name}: {series[number_]} {number(length)}"
-            rectangle(svg, left, y + 17, right - left, 13, f"bar s{number_ % COLOURS}", tip)
+            place = (left, _HEAD + _ROW * index + 17)
+            rectangle(svg, *place, right - left, 13, f"bar s{number_ % COLOURS}", tip)
             total += length
-    _value_axis(svg, axis, bottom, captions.axis)
-    if named:
-        legend(svg, series, bottom + 48)
     return Figure(captions.title, captions.alt, svg)
 
 
-def _row_text(svg: Element, y: float, name: str, text: str) -> None:
-    right = text_width(text) + 10
-    label(svg, MARGIN, y + 12, fitted(name, WIDTH - 2 * MARGIN - right))
-    label(svg, WIDTH - MARGIN, y + 12, text, "value", "end")
+def _frame(
+    captions: Captions,
+    rows: Sequence[DotRow | BarRow],
+    series: Sequence[str],
+    axis: Axis,
+    top: float,
+) -> Element:
+    """A drawing of rows: their texts, the axis below with its lines, and the legend."""
+    bottom = top + _ROW * len(rows)
+    height = bottom + 40 + (_legend_height(series) if len(series) > 1 else 0)
+    svg = canvas(height, captions.title, captions.alt, captions.name)
+    for value, _ in axis.ticks():
+        line(svg, axis(value), top - 4, axis(value), bottom, "grid")
+    for index, row in enumerate(rows):
+        y = top + _ROW * index + 12
+        name = fitted(row.name, WIDTH - 2 * MARGIN - text_width(row.text) - 10)
+        label(svg, MARGIN, y, name)
+        label(svg, WIDTH - MARGIN, y, row.text, "value", "end")
+    _value_axis(svg, axis, bottom, captions.axis)
+    if len(series) > 1:
+        legend(svg, series, bottom + 48)
+    return svg
 
 
 @dataclass(frozen=True)
@@ -299,11 +301,6 @@ def _shade_key(svg: Element, shades: Axis, y: float) -> None:
         rectangle(svg, left + side * shade, y, side - 1, 12, f"h{shade}")
     label(svg, left, y + 25, number(shades.low, 2), "tick")
     label(svg, WIDTH - MARGIN, y + 25, number(shades.high, 2), "tick", "end")
-
-
-def _vertical_axis_lines(svg: Element, axis: Axis, top: float, bottom: float) -> None:
-    for value, _ in axis.ticks():
-        line(svg, axis(value), top, axis(value), bottom, "grid")
 
 
 def _value_axis(svg: Element, axis: Axis, bottom: float, name: str) -> None:

@@ -42,7 +42,7 @@ def numeric_options() -> Iterator[tuple[tuple[str, ...], str]]:
     for path, command in commands(cli):
         for option in command.params:
             ours = type(option.type).__module__ in (
-                number_types.__name__, "vim_deploy.cli.scene_options"
+                number_types.__name__, "vim_deploy.cli.cmd_run"
             )  # fmt: skip
             if isinstance(option, click.Option) and ours:
                 yield path, option.opts[-1]

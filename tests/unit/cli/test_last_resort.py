@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.source import REPOSITORY
-from vim_deploy.cli.last_resort import of_the_machine
+from vim_deploy.cli.main import of_the_machine
 
 
 def test_a_library_that_finds_no_memory_to_be_loaded_to() -> None:
