@@ -18,6 +18,7 @@ from tests.support.fake_tensorrt.onnx_engine import KIND, use_onnx_engines
 from tests.support.fake_tensorrt.plan import decode_plan
 from tests.support.fake_tensorrt.runtime import plan_bytes, runtime_module
 from tests.support.trt_builds import make_machine
+from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.half_weights import element_types
 from vim_deploy.artifact.profiles import ProfileOptions
 from vim_deploy.artifact.record import EngineRecord, FileIdentity, read_record, record_path
@@ -62,7 +63,7 @@ def build(
     fault(graph)
     wrong = folder / "computed.onnx"
     onnx.save(graph, wrong)
-    typed = graph_of_precision(wrong, precision)
+    typed = graph_of_precision(Artifact.open(wrong), precision)
     model = marked_model(typed, version != "8.6").model
     types = element_types(model)
     model.graph.output.extend(
