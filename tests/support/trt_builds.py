@@ -23,7 +23,7 @@ from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.cuda.driver import Gpu
 from vim_deploy.files import sha256_of
 from vim_deploy.ops import contract
-from vim_deploy.plugin.library import PluginInfo
+from vim_deploy.plugin.describe import PluginInfo
 from vim_deploy.runtimes.building import build as building
 from vim_deploy.runtimes.building.request import Job, decoded
 from vim_deploy.runtimes.building.worker import CancelledError, Events

@@ -17,7 +17,7 @@ from vim_deploy.artifact.record import EngineRecord, PluginIdentity
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file, sha256_of
 from vim_deploy.ops import contract
-from vim_deploy.plugin.library import cache_folder, find_plugin_library
+from vim_deploy.plugin.describe import cache_folder, find_plugin_library
 
 #: Releases whose plan header has been looked at (tensorrt's trtexec reads it from 10 on). What
 #: 8.6 writes at byte 24 is not known for sure.

@@ -20,7 +20,7 @@ from vim_deploy.artifact.profiles import Profile, check_profiles
 from vim_deploy.codec import OnError, decode, encode, stored
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import sha256_of
-from vim_deploy.plugin.library import PluginInfo
+from vim_deploy.plugin.describe import PluginInfo
 from vim_deploy.precisions import NAMES
 from vim_deploy.ranges import SIZE
 from vim_deploy.specs import TensorSpec

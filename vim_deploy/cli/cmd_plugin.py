@@ -71,11 +71,12 @@ def build(
 @json_option
 def info(library: Path | None, as_json: bool) -> None:
     """Ops, versions and GPU architectures of LIBRARY (the one built last by default)."""
-    from vim_deploy.plugin.library import describe_plugin, find_plugin_library
+    from vim_deploy.codec import encode
+    from vim_deploy.plugin.describe import describe_plugin, find_plugin_library
 
     found = describe_plugin(find_plugin_library(library))
     if as_json:
-        print_json({**found.as_dict(), "serves": list(found.serves)})
+        print_json({**encode(found), "serves": list(found.serves)})
         return
     rows = [
         ("file", found.path),

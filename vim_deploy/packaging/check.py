@@ -21,7 +21,7 @@ from vim_deploy.packaging.manifest import Manifest, read_manifest, require_intac
 from vim_deploy.packaging.plugin_probe import probe_in_process
 from vim_deploy.packaging.repository import data_type
 from vim_deploy.packaging.triton import CONFIG_NAME
-from vim_deploy.plugin.library import describe_plugin
+from vim_deploy.plugin.describe import describe_plugin
 from vim_deploy.specs import TensorSpec
 from vim_deploy.untrusted import read_text
 

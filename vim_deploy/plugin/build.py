@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vim_deploy.codec import encode
 from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import (
@@ -29,7 +30,7 @@ from vim_deploy.files import (
 )
 from vim_deploy.helpers import kill_helper
 from vim_deploy.plugin import toolchain as cuda_toolkit
-from vim_deploy.plugin.library import LIBRARY_NAME, PluginInfo, cache_folder, describe_plugin
+from vim_deploy.plugin.describe import LIBRARY_NAME, PluginInfo, cache_folder, describe_plugin
 from vim_deploy.plugin.toolchain import BuildTools, TensorRtHeaders, Toolkit
 from vim_deploy.ranges import THREADS, require_all, shown
 
@@ -97,7 +98,7 @@ class PluginBuild:
             "tensorrt_headers": str(self.headers.include),
             "tensorrt": self.headers.version,
             "left_out": list(self.left_out),
-            "info": self.info.as_dict(),
+            "info": encode(self.info),
         }
 
 
@@ -123,17 +124,9 @@ def build_plugin(
             VIM-307 (no nvcc), VIM-308 (no headers, or of the wrong release), VIM-401 (no
             sources), VIM-605 (the compiler failed).
     """
-    sources = plugin_sources()
-    tools = cuda_toolkit.find_build_tools()
-    toolkit = cuda_toolkit.find_toolkit(settings.cuda_root)
-    headers = _fitting_headers(settings)
-    architectures, left_out = resolve_architectures(settings.arch, toolkit)
-    say(f"nvcc {toolkit.version} ({toolkit.source}): {toolkit.nvcc}")
-    say(f"TensorRT headers {headers.version} ({headers.source}): {headers.include}")
-    say(f"GPU architectures: {', '.join(architectures)}")
-    if left_out:
-        say(f"left out, unknown to nvcc {toolkit.version}: {', '.join(left_out)}")
-    key = _key(settings, sources, tools, toolkit, headers, architectures)
+    work = _Work.found(settings)
+    work.tell(say)
+    key = work.key()
     home = cache_folder() / settings_hash(key)[:16]
     library = home / LIBRARY_NAME
     started = time.monotonic()
@@ -142,13 +135,79 @@ def build_plugin(
         say(f"compiling with {settings.jobs} processes; some minutes for many architectures")
         _make_folder(home)
         with single_writer(library):
-            _compile(settings, sources, tools, toolkit, headers, architectures, library)
+            work.compile(library)
             write_json(home / "build.json", key)
     seconds = 0.0 if up_to_date else time.monotonic() - started
     if output is not None:
         library = _deliver(library, output, force)
     info = describe_plugin(library)
-    return PluginBuild(library, info, up_to_date, seconds, toolkit, headers, left_out)
+    return PluginBuild(
+        library, info, up_to_date, seconds, work.toolkit, work.headers, work.left_out
+    )
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is compiled, and with what."""
+
+    settings: PluginSettings
+    sources: Path
+    tools: BuildTools
+    toolkit: Toolkit
+    headers: TensorRtHeaders
+    architectures: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+    @classmethod
+    def found(cls, settings: PluginSettings) -> _Work:
+        sources = plugin_sources()
+        tools = cuda_toolkit.find_build_tools()
+        toolkit = cuda_toolkit.find_toolkit(settings.cuda_root)
+        headers = _fitting_headers(settings)
+        architectures, left_out = resolve_architectures(settings.arch, toolkit)
+        return cls(settings, sources, tools, toolkit, headers, architectures, left_out)
+
+    def tell(self, say: Callable[[str], None]) -> None:
+        toolkit, headers = self.toolkit, self.headers
+        say(f"nvcc {toolkit.version} ({toolkit.source}): {toolkit.nvcc}")
+        say(f"TensorRT headers {headers.version} ({headers.source}): {headers.include}")
+        say(f"GPU architectures: {', '.join(self.architectures)}")
+        if self.left_out:
+            say(f"left out, unknown to nvcc {toolkit.version}: {', '.join(self.left_out)}")
+
+    def key(self) -> dict[str, Any]:
+        """Everything that decides what the library becomes."""
+        return {
+            "sources": hash_sources(self.sources),
+            "interface": INTERFACES[self.settings.tensorrt],
+            "architectures": list(self.architectures),
+            "cuda": self.toolkit.version,
+            "nvcc": str(self.toolkit.nvcc),
+            "compiler": str(self.tools.compiler),
+            "tensorrt": self.headers.version,
+            "headers": str(self.headers.include),
+        }
+
+    def compile(self, library: Path) -> None:
+        """Configure and build in a folder beside ``library``, which it becomes."""
+        cmake, compiler = str(self.tools.cmake), self.tools.compiler
+        with tempfile.TemporaryDirectory(prefix="build-", dir=library.parent) as folder:
+            configure = [
+                *(cmake, "-S", str(self.sources), "-B", folder, "-G", self.tools.generator),
+                "-DCMAKE_BUILD_TYPE=Release",
+                f"-DCMAKE_CXX_COMPILER={compiler}",
+                f"-DCMAKE_CUDA_COMPILER={self.toolkit.nvcc}",
+                f"-DCMAKE_CUDA_HOST_COMPILER={compiler}",
+                f"-DCMAKE_CUDA_ARCHITECTURES={';'.join(self.architectures)}",
+                f"-DTensorRT_INCLUDE_DIR={self.headers.include}",
+                f"-DVIM_PLUGINS_INTERFACE={INTERFACES[self.settings.tensorrt]}",
+                # A compiler newer than the ones tried may warn about what these did not.
+                "-DVIM_PLUGINS_WERROR=OFF",
+            ]
+            _run(configure, "CMake did not configure the plugin library")
+            build = [cmake, "--build", folder, "--parallel", str(self.settings.jobs)]
+            _run(build, "the plugin library did not compile")
+            _copy(Path(folder) / LIBRARY_NAME, library)
 
 
 def plugin_sources() -> Path:
@@ -248,27 +307,6 @@ def _known(name: str, toolkit: Toolkit) -> str:
     return name
 
 
-def _key(
-    settings: PluginSettings,
-    sources: Path,
-    tools: BuildTools,
-    toolkit: Toolkit,
-    headers: TensorRtHeaders,
-    architectures: tuple[str, ...],
-) -> dict[str, Any]:
-    """Everything that decides what the library becomes."""
-    return {
-        "sources": hash_sources(sources),
-        "interface": INTERFACES[settings.tensorrt],
-        "architectures": list(architectures),
-        "cuda": toolkit.version,
-        "nvcc": str(toolkit.nvcc),
-        "compiler": str(tools.compiler),
-        "tensorrt": headers.version,
-        "headers": str(headers.include),
-    }
-
-
 def hash_sources(sources: Path) -> str:
     """Hex SHA-256 over names and contents of the files that make the library."""
     files = [sources / "CMakeLists.txt"]
@@ -292,35 +330,6 @@ def _make_folder(folder: Path) -> None:
             why=error.strerror or str(error),
             fix="set XDG_CACHE_HOME to a folder that can be written",
         ) from error
-
-
-def _compile(
-    settings: PluginSettings,
-    sources: Path,
-    tools: BuildTools,
-    toolkit: Toolkit,
-    headers: TensorRtHeaders,
-    architectures: tuple[str, ...],
-    library: Path,
-) -> None:
-    with tempfile.TemporaryDirectory(prefix="build-", dir=library.parent) as folder:
-        configure = [
-            str(tools.cmake),
-            *("-S", str(sources), "-B", folder, "-G", tools.generator),
-            "-DCMAKE_BUILD_TYPE=Release",
-            f"-DCMAKE_CXX_COMPILER={tools.compiler}",
-            f"-DCMAKE_CUDA_COMPILER={toolkit.nvcc}",
-            f"-DCMAKE_CUDA_HOST_COMPILER={tools.compiler}",
-            f"-DCMAKE_CUDA_ARCHITECTURES={';'.join(architectures)}",
-            f"-DTensorRT_INCLUDE_DIR={headers.include}",
-            f"-DVIM_PLUGINS_INTERFACE={INTERFACES[settings.tensorrt]}",
-            # A compiler newer than the ones tried may warn about what these did not.
-            "-DVIM_PLUGINS_WERROR=OFF",
-        ]
-        _run(configure, "CMake did not configure the plugin library")
-        build = [str(tools.cmake), "--build", folder, "--parallel", str(settings.jobs)]
-        _run(build, "the plugin library did not compile")
-        _copy(Path(folder) / LIBRARY_NAME, library)
 
 
 def _run(command: list[str], failure: str) -> None:

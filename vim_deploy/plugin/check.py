@@ -18,8 +18,8 @@ import numpy as np
 from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.errors import VimDeployError
 from vim_deploy.plugin.cases import Case, cases, decode, encode
+from vim_deploy.plugin.describe import describe_plugin, find_plugin_library
 from vim_deploy.plugin.kernels import DataType, ScanLibrary
-from vim_deploy.plugin.library import describe_plugin, find_plugin_library
 
 #: Largest relative L2 distance to float64. The arithmetic is fp32 and may lose 1e-6 (the bound
 #: that the kernels are developed to); storing the result rounds each value by at most half a unit

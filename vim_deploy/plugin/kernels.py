@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vim_deploy.errors import VimDeployError
-from vim_deploy.plugin.library import open_library
+from vim_deploy.plugin.describe import open_library
 
 #: Largest number of tactics the library lists for one shape (``vim_plugins::kMaxTactics``).
 _MAX_TACTICS = 16

@@ -12,7 +12,7 @@ import vim_deploy
 from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.cuda import runtime as cudart
 from vim_deploy.errors import VimDeployError
-from vim_deploy.plugin.library import describe_plugin, find_plugin_library
+from vim_deploy.plugin.describe import describe_plugin, find_plugin_library
 from vim_deploy.runtimes.onnxruntime import capability as ort
 from vim_deploy.runtimes.tensorrt import capability as trt
 from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx

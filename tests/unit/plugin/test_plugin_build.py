@@ -13,7 +13,7 @@ from tests.support import plugins
 from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.errors import VimDeployError
 from vim_deploy.plugin import build as plugin_build
-from vim_deploy.plugin import library as plugin_library
+from vim_deploy.plugin import describe as plugin_library
 from vim_deploy.plugin.build import PluginSettings, build_plugin, resolve_architectures
 from vim_deploy.plugin.toolchain import Toolkit
 

@@ -13,8 +13,8 @@ import pytest
 from tests.support import plugins
 from vim_deploy.errors import VimDeployError
 from vim_deploy.ops import contract
-from vim_deploy.plugin import library as plugin_library
-from vim_deploy.plugin.library import PluginInfo, describe_plugin, gpu_architectures
+from vim_deploy.plugin import describe as plugin_library
+from vim_deploy.plugin.describe import PluginInfo, describe_plugin, gpu_architectures
 
 INFO = PluginInfo(
     path="libvim_plugins.so",
@@ -157,17 +157,6 @@ def test_library_that_does_not_describe_itself(tmp_path: Path, said: str) -> Non
     with pytest.raises(VimDeployError) as caught:
         describe_plugin(library)
     assert caught.value.code == "VIM-417"
-
-
-def test_no_tensorrt_to_register_with(tmp_path: Path) -> None:
-    library = compile_c(
-        tmp_path,
-        "int vim_plugins_contract_version(void) { return 1; }\n"
-        "int vim_plugins_register(void) { return 0; }\n",
-    )
-    with pytest.raises(VimDeployError) as caught:
-        plugin_library.register_plugins(library)
-    assert caught.value.code == "VIM-903"
 
 
 def test_where_the_library_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,10 +12,15 @@ from tests.support.fake_tensorrt import personality
 from tests.support.fake_tensorrt.registry import write_library
 from tests.support.trt_builds import H200, describe_fake
 from vim_deploy.errors import VimDeployError
-from vim_deploy.plugin.library import LIBRARY_NAME, cache_folder
+from vim_deploy.plugin.describe import LIBRARY_NAME, cache_folder
 from vim_deploy.runtimes.tensorrt import capability as trt
 from vim_deploy.runtimes.tensorrt import plugins
-from vim_deploy.runtimes.tensorrt.plugins import choose_plugin, why_unfit
+from vim_deploy.runtimes.tensorrt.plugins import (
+    choose_plugin,
+    is_registered,
+    load_plugins,
+    why_unfit,
+)
 
 OPS = frozenset({"VimBiCausalConv"})
 
@@ -88,3 +93,24 @@ def test_why_a_library_does_not_fit(tmp_path):
     assert "sm_75" in why_unfit(info, here, replace(H200, major=7, minor=5), OPS)
     assert "interface V3" in why_unfit(info, capabilities("8.6"), H200, OPS)
     assert "VimUnheardOf" in why_unfit(info, here, H200, frozenset({"VimUnheardOf"}))
+
+
+@pytest.mark.parametrize("version", ["8.6", "10.3", "10.14", "11"])
+def test_one_way_into_every_release(tmp_path, version):
+    """TensorRT loads the library itself; asked again, it answers None and has the ops."""
+    module = personality(version)
+    library = write_library(tmp_path / "a.so", "V2" if version == "8.6" else "V3")
+    for _ in range(2):
+        load_plugins(module, describe_fake(library))
+    assert module.fake.arguments("IPluginRegistry.load_library") == [(str(library),)] * 2
+    assert is_registered(module, "VimBiCausalConv")
+    assert not is_registered(module, "VimUnheardOf")
+
+
+@pytest.mark.parametrize(("version", "interface"), [("8.6", "V3"), ("10.3", "V2"), ("11", "V2")])
+def test_a_library_of_another_generation_is_not_even_loaded(tmp_path, version, interface):
+    module = personality(version)
+    with pytest.raises(VimDeployError, match="is made for TensorRT") as caught:
+        load_plugins(module, describe_fake(write_library(tmp_path / "a.so", interface)))
+    assert caught.value.code == "VIM-903"
+    assert not module.fake.names()

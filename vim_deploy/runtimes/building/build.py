@@ -46,7 +46,7 @@ from vim_deploy.files import (
     single_writer,
     write_json,
 )
-from vim_deploy.plugin.library import PluginInfo
+from vim_deploy.plugin.describe import PluginInfo
 from vim_deploy.runtimes.building.graph import TypedModel, graph_of_precision
 from vim_deploy.runtimes.building.process import ProgressCallback, run_worker
 from vim_deploy.runtimes.building.request import BuildJob, BuildRequest, Job

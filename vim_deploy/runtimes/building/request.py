@@ -12,7 +12,7 @@ from vim_deploy.artifact.engine_file import TITLES
 from vim_deploy.artifact.profiles import Profile, ProfileOptions
 from vim_deploy.codec import decode, encode
 from vim_deploy.errors import VimDeployError
-from vim_deploy.plugin.library import PluginInfo
+from vim_deploy.plugin.describe import PluginInfo
 from vim_deploy.ranges import OPT_LEVEL, WORKSPACE_MIB, require_all
 
 #: ``--runtime``, ``--plugin`` and ``--timing-cache`` besides names and paths.

@@ -18,7 +18,7 @@ from vim_deploy.artifact.passport import (
 )
 from vim_deploy.cuda.runtime import Cuda
 from vim_deploy.errors import VimDeployError
-from vim_deploy.plugin.library import describe_plugin
+from vim_deploy.plugin.describe import describe_plugin
 from vim_deploy.runtimes.tensorrt import capability as trt
 from vim_deploy.runtimes.tensorrt.engine import LoadedEngine, plan_bytes
 from vim_deploy.runtimes.tensorrt.plugins import load_plugins

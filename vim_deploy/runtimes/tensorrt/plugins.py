@@ -15,11 +15,10 @@ from vim_deploy.cuda.driver import Gpu
 from vim_deploy.errors import VimDeployError
 from vim_deploy.ops import contract
 from vim_deploy.plugin.build import PluginSettings, build_plugin
-from vim_deploy.plugin.library import (
-    LIBRARY_NAME,
+from vim_deploy.plugin.describe import (
     LIBRARY_VARIABLE,
     PluginInfo,
-    cache_folder,
+    built_libraries,
     describe_plugin,
     find_plugin_library,
 )
@@ -54,7 +53,7 @@ def choose_plugin(
                 fix=f"vim-deploy plugin build --tensorrt {capabilities.generation}",
             )
         return info
-    for path in _built_here():
+    for path in built_libraries():
         try:
             info = describe_plugin(path)
         except VimDeployError as error:
@@ -65,12 +64,6 @@ def choose_plugin(
     _log.info("no fitting plugin library was built here yet; building one")
     settings = PluginSettings(tensorrt=capabilities.generation)
     return build_plugin(settings, say=lambda line: _log.info("%s", line)).info
-
-
-def _built_here() -> list[Path]:
-    """Libraries in the cache, newest first."""
-    found = cache_folder().glob(f"*/{LIBRARY_NAME}")
-    return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
 def why_unfit(info: PluginInfo, capabilities: Capabilities, gpu: Gpu, ops: frozenset[str]) -> str:

@@ -21,7 +21,7 @@ from vim_deploy.codec import encode
 from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file, settings_hash, sha256_of
-from vim_deploy.plugin.library import PluginInfo
+from vim_deploy.plugin.describe import PluginInfo
 from vim_deploy.runtimes.building.build import make_engine, one_output
 from vim_deploy.runtimes.building.graph import graph_of_precision
 from vim_deploy.runtimes.building.process import ProgressCallback

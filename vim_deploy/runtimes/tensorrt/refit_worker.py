@@ -20,7 +20,7 @@ import onnx
 from onnx import numpy_helper
 
 from vim_deploy.errors import VimDeployError
-from vim_deploy.plugin.library import PluginInfo
+from vim_deploy.plugin.describe import PluginInfo
 from vim_deploy.runtimes.building.compiler import make_logger, peak_memory_bytes, write_plan
 from vim_deploy.runtimes.building.errors import some
 from vim_deploy.runtimes.building.request import Job

@@ -6,12 +6,10 @@ Loading a library runs its code; only a library that the user names, or one buil
 from __future__ import annotations
 
 import ctypes
-import dataclasses
 import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vim_deploy.codec import decode
 from vim_deploy.errors import VimDeployError
@@ -66,10 +64,6 @@ class PluginInfo:
     cuda: str
     architectures: tuple[str, ...]
     kernels: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """As a JSON object."""
-        return dataclasses.asdict(self)
 
     @property
     def serves(self) -> tuple[str, ...]:
@@ -203,18 +197,22 @@ def cache_folder() -> Path:
     return user_cache() / "plugins"
 
 
+def built_libraries() -> list[Path]:
+    """Libraries in the cache, newest first."""
+    found = cache_folder().glob(f"*/{LIBRARY_NAME}")
+    return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
+
 def find_plugin_library(explicit: Path | None = None) -> Path:
     """The library to use: the one named, that of ``VIM_DEPLOY_PLUGIN``, the newest one built here.
 
     Raises:
         VimDeployError: VIM-401 when a named one is missing or none was ever built.
     """
-    named = explicit or (Path(os.environ[LIBRARY_VARIABLE]) if _is_named() else None)
-    if named is not None:
-        return require_file(named, "plugin library")
-    built = sorted(
-        cache_folder().glob(f"*/{LIBRARY_NAME}"), key=lambda path: path.stat().st_mtime_ns
-    )
+    named = explicit or os.environ.get(LIBRARY_VARIABLE)
+    if named:
+        return require_file(Path(named), "plugin library")
+    built = built_libraries()
     if not built:
         raise VimDeployError(
             "VIM-401",
@@ -222,8 +220,4 @@ def find_plugin_library(explicit: Path | None = None) -> Path:
             why=f"none was named, {LIBRARY_VARIABLE} is not set, and none was built here",
             fix="vim-deploy plugin build, or name one",
         )
-    return built[-1]
-
-
-def _is_named() -> bool:
-    return bool(os.environ.get(LIBRARY_VARIABLE))
+    return built[0]
