@@ -23,7 +23,7 @@ from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.passes.run import run_passes
 from vim_deploy.model.vim import VisionMamba
-from vim_deploy.ops import contract
+from vim_deploy.ops import BI_SELECTIVE_SCAN, SELECTIVE_SCAN
 from vim_deploy.ops.functions import attach_functions
 from vim_deploy.parity.report import ParityReport
 from vim_deploy.recipe.request import ModelRequest
@@ -33,8 +33,8 @@ from vim_deploy.stages.verifying import VerifyOptions
 
 DEPTH = 8
 ONE_IMAGE = VerifyOptions(random=1, batches=(1,), per_block=True)
-A = contract.SELECTIVE_SCAN_INPUTS.index("A")
-A_OF_PAIR = contract.BI_SELECTIVE_SCAN_INPUTS.index("A")
+A = SELECTIVE_SCAN.inputs.index("A")
+A_OF_PAIR = BI_SELECTIVE_SCAN.inputs.index("A")
 
 
 class Model(NamedTuple):
@@ -138,7 +138,7 @@ def test_scan_direction_reversed_base(model: Model) -> None:
 def test_scan_direction_reversed_fused(model: Model) -> None:
     def fault(graph: onnx.ModelProto) -> None:
         # The blocks share one function: the first block shows it.
-        plant.scan_forward_twice(plant.function_of(graph, contract.BI_SELECTIVE_SCAN))
+        plant.scan_forward_twice(plant.function_of(graph, BI_SELECTIVE_SCAN.name))
 
     assert_named(verified(model.fused, model, fault), "block 0 scan bwd", "scan")
 
@@ -192,7 +192,7 @@ def test_softplus_threshold_base(model: Model) -> None:
 
 def test_softplus_threshold_fused(model: Model) -> None:
     def fault(graph: onnx.ModelProto) -> None:
-        plant.early_softplus(plant.function_of(graph, contract.BI_SELECTIVE_SCAN), THRESHOLD)
+        plant.early_softplus(plant.function_of(graph, BI_SELECTIVE_SCAN.name), THRESHOLD)
 
     assert_named(verified(model.fused, model, fault), "block 0 scan fwd", "scan")
 

@@ -9,7 +9,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import FunctionProto, NodeProto, helper, numpy_helper
 
-from vim_deploy.ops import contract
+from vim_deploy.ops import SELECTIVE_SCAN
+from vim_deploy.ops.op import Kind
 
 Values = NDArray[np.float32]
 
@@ -36,7 +37,7 @@ def reverse_scan(model: onnx.ModelProto, name: str) -> None:
     for attribute in node.attribute:
         if attribute.name == "reverse":
             attribute.i = 1 - attribute.i
-        elif attribute.name in (contract.SCAN_INPUT_DIRECTIONS, contract.SCAN_OUTPUT_DIRECTIONS):
+        elif SELECTIVE_SCAN.attributes[attribute.name] == Kind.DIRECTIONS:
             attribute.ints[:] = [1 - value for value in attribute.ints]
 
 

@@ -21,7 +21,7 @@ from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, defs, helpe
 from onnx.external_data_helper import uses_external_data
 
 from vim_deploy.onnx_graph import DEFAULT_DOMAINS, without_weights
-from vim_deploy.ops import own_nodes as own_ops
+from vim_deploy.ops.functions import op_flaws
 from vim_deploy.ranges import MOST_ELEMENTS, SIZE
 
 #: Graphs within graphs; an exported scan body is one, and no runtime takes many.
@@ -156,7 +156,7 @@ def _node_flaws(model: onnx.ModelProto) -> Iterator[str]:
                 yield f"attribute {attribute.name!r} of its node {node.name!r} has no such value"
         if not node.output:
             yield f"its node {node.name!r} writes nothing"
-        yield from own_ops.flaws(node)
+        yield from op_flaws(node)
 
 
 def _are_own(names: list[str]) -> bool:

@@ -15,14 +15,14 @@ from onnx import NodeProto, helper, numpy_helper
 from vim_deploy.artifact.half_weights import element_types
 from vim_deploy.artifact.marked_tensors import InnerTensor
 from vim_deploy.onnx_graph import attribute_float, attribute_int
-from vim_deploy.ops import contract
+from vim_deploy.ops import BI_SELECTIVE_SCAN, contract
 from vim_deploy.places import BEHIND_BLOCKS, DIRECTED, DIRECTIONS, Place, parse, place, stream_of
 
 #: The first of these operators in a norm has the stream as its first input. (Squares and means may
 #: belong to another block's norm: the layers of a pair in two-layer mode share them.)
 _NORM_READERS = ("Mul", "LayerNormalization")
 #: Axes of the fused scan's inputs that hold both directions: all but the last one, xz.
-_PAIR_RANKS = dict(zip(contract.BI_SELECTIVE_SCAN_INPUTS[:-1], (4, 4, 4, 3, 2, 2), strict=True))
+_PAIR_RANKS = dict(zip(BI_SELECTIVE_SCAN.inputs[:-1], (4, 4, 4, 3, 2, 2), strict=True))
 
 
 def with_inner_outputs(
@@ -98,7 +98,7 @@ def inner_tensors(model: onnx.ModelProto, dt_rank: int) -> dict[Place, InnerTens
 
 
 def _is_fused_scan(node: NodeProto) -> bool:
-    return node.domain == contract.DOMAIN and node.op_type == contract.BI_SELECTIVE_SCAN
+    return node.domain == contract.DOMAIN and node.op_type == BI_SELECTIVE_SCAN.name
 
 
 def _both(

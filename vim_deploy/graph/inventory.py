@@ -15,7 +15,7 @@ from onnx import NodeProto
 
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.tensor_sizes import TensorSizes, tensor_sizes
-from vim_deploy.ops import contract
+from vim_deploy.ops import BI_CAUSAL_CONV, BI_SELECTIVE_SCAN, SELECTIVE_SCAN, contract
 from vim_deploy.places import DECODE_HEAD, NECK, OUTSIDE, parse
 
 #: Order of the groups that are no blocks.
@@ -30,14 +30,14 @@ _POINTWISE = frozenset(
 )  # fmt: skip
 #: Input of our ops whose rows hold x and z side by side.
 _SHARED_ROWS = {
-    contract.SELECTIVE_SCAN: contract.SELECTIVE_SCAN_INPUTS.index("z"),
-    contract.BI_CAUSAL_CONV: contract.BI_CAUSAL_CONV_INPUTS.index("xz"),
-    contract.BI_SELECTIVE_SCAN: contract.BI_SELECTIVE_SCAN_INPUTS.index("xz"),
+    SELECTIVE_SCAN.name: SELECTIVE_SCAN.inputs.index("z"),
+    BI_CAUSAL_CONV.name: BI_CAUSAL_CONV.inputs.index("xz"),
+    BI_SELECTIVE_SCAN.name: BI_SELECTIVE_SCAN.inputs.index("xz"),
 }
 #: A scan node's directions, and the position of its A, [.., N, D].
 _SCAN_FACTS = {
-    contract.SELECTIVE_SCAN: (1, contract.SELECTIVE_SCAN_INPUTS.index("A")),
-    contract.BI_SELECTIVE_SCAN: (2, contract.BI_SELECTIVE_SCAN_INPUTS.index("A")),
+    SELECTIVE_SCAN.name: (1, SELECTIVE_SCAN.inputs.index("A")),
+    BI_SELECTIVE_SCAN.name: (2, BI_SELECTIVE_SCAN.inputs.index("A")),
 }
 
 

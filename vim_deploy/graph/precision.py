@@ -29,9 +29,9 @@ from vim_deploy.artifact.half_weights import (
     to_half,
 )
 from vim_deploy.errors import VimDeployError
-from vim_deploy.graph.typed_functions import type_functions
 from vim_deploy.onnx_graph import drop_unused_initializers, opset_version
-from vim_deploy.ops import contract
+from vim_deploy.ops import OPS, contract
+from vim_deploy.ops.functions import type_functions
 from vim_deploy.precisions import TABLE, Precision
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
 
@@ -172,8 +172,8 @@ class _Typing:
 
     def _type_node(self, node: NodeProto) -> None:
         own = node.domain == contract.DOMAIN
-        fixed = contract.FP32_INPUTS[node.op_type] if own else ()
-        names = contract.INPUTS[node.op_type] if own else ()
+        fixed = OPS[node.op_type].fp32 if own else ()
+        names = OPS[node.op_type].inputs if own else ()
         floats = [
             position
             for position, name in enumerate(node.input)

@@ -25,7 +25,7 @@ from onnxscript.optimizer import fold_constants_ir
 from onnxscript.rewriter.rules import common as rules
 
 from vim_deploy.onnx_graph import attribute_int
-from vim_deploy.ops import contract
+from vim_deploy.ops import SELECTIVE_SCAN, contract
 from vim_deploy.places import module_scope
 from vim_deploy.recipe.model_config import ModelConfig
 
@@ -138,7 +138,7 @@ def _name_initializers(model: onnx.ModelProto, scopes: list[str]) -> dict[str, s
 def _role(node: NodeProto, position: int) -> str:
     """What a folded constant is to the node that reads it."""
     if node.domain == contract.DOMAIN:
-        return contract.SELECTIVE_SCAN_INPUTS[position]
+        return SELECTIVE_SCAN.inputs[position]
     if node.op_type == "MatMul":
         return "weight_t"
     if node.op_type in ("Conv", "ConvTranspose"):

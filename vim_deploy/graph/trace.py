@@ -17,9 +17,9 @@ import vim_deploy.model.scan_op  # noqa: F401 - registers torch.ops.vim_deploy.s
 from vim_deploy import interrupts
 from vim_deploy.errors import VimDeployError
 from vim_deploy.model.deployed import DeployedModel, example_input
-from vim_deploy.ops import contract
-from vim_deploy.ops.functions import direction_attributes
-from vim_deploy.ops.schema import selective_scan_schema
+from vim_deploy.ops import SELECTIVE_SCAN, contract
+from vim_deploy.ops.functions import schema
+from vim_deploy.ops.selective_scan import direction_attributes
 
 #: Opset that PyTorch's exporter is written against; other opsets are made from it (opset.py).
 TRACE_OPSET = 18
@@ -28,8 +28,8 @@ TRACE_BATCH = 2
 
 _SCAN_OP = values.Op(
     values.Opset(contract.DOMAIN, contract.DOMAIN_VERSION),
-    contract.SELECTIVE_SCAN,
-    selective_scan_schema(),
+    SELECTIVE_SCAN.name,
+    schema(SELECTIVE_SCAN),
 )
 
 

@@ -15,8 +15,8 @@ from vim_deploy.artifact.half_weights import half_tensors
 from vim_deploy.artifact.onnx_file import is_large
 from vim_deploy.errors import VimDeployError
 from vim_deploy.onnx_graph import attribute_int, constants_of, without_weights
-from vim_deploy.ops import contract
-from vim_deploy.ops.own_nodes import nodes_of, scan_nodes
+from vim_deploy.ops import BI_CAUSAL_CONV, BI_SELECTIVE_SCAN, OPS, SELECTIVE_SCAN, contract
+from vim_deploy.ops.functions import nodes_of
 from vim_deploy.recipe.model_config import ModelConfig
 
 #: Standard operators that the trace of a VisionMamba may hold, preparation and heads included, and
@@ -33,10 +33,7 @@ _WIDE_OPS = frozenset({"LayerNormalization", "Pow", "ReduceMean", "Softmax", "Sq
 
 #: Control flow: what the unrolled scan bodies are there to do without.
 _LOOPS = frozenset({"If", "Loop", "Scan"})
-_OWN_OPS = frozenset(
-    f"{contract.DOMAIN}::{name}"
-    for name in (contract.SELECTIVE_SCAN, contract.BI_CAUSAL_CONV, contract.BI_SELECTIVE_SCAN)
-)
+_OWN_OPS = frozenset(f"{contract.DOMAIN}::{name}" for name in OPS)
 
 
 @dataclass(frozen=True)
@@ -66,9 +63,9 @@ class GraphSummary:
 
 def summarize(model: onnx.ModelProto, blocks: int) -> GraphSummary:
     """Count nodes of the main graph."""
-    singles = scan_nodes(model.graph)
+    singles = nodes_of(model.graph, SELECTIVE_SCAN)
     backward = sum(attribute_int(node, "reverse") for node in singles)
-    fused = len(nodes_of(model.graph, contract.BI_SELECTIVE_SCAN))
+    fused = len(nodes_of(model.graph, BI_SELECTIVE_SCAN))
     ops = Counter(
         f"{node.domain}::{node.op_type}" if node.domain else node.op_type
         for node in model.graph.node
@@ -79,7 +76,7 @@ def summarize(model: onnx.ModelProto, blocks: int) -> GraphSummary:
         forward_scans=len(singles) - backward + fused,
         backward_scans=backward + fused,
         fused_scans=fused,
-        fused_convolutions=len(nodes_of(model.graph, contract.BI_CAUSAL_CONV)),
+        fused_convolutions=len(nodes_of(model.graph, BI_CAUSAL_CONV)),
         flips=_count_flips(model),
         ops=dict(sorted(ops.items())),
         loops=_count_loops(model),
@@ -150,7 +147,7 @@ def check_graph(
         if found != expected_fused:
             problems.append(f"{found} {what} nodes instead of {expected_fused}")
     # One Scan in the function of each scan op, or none anywhere.
-    scan_ops = {contract.SELECTIVE_SCAN, contract.BI_SELECTIVE_SCAN} & {
+    scan_ops = {SELECTIVE_SCAN.name, BI_SELECTIVE_SCAN.name} & {
         node.op_type for node in model.graph.node if node.domain == contract.DOMAIN
     }
     expected_loops = 0 if scan_body == "unrolled" else len(scan_ops)

@@ -1,67 +1,63 @@
-"""The meaning of ``VimSelectiveScan`` as an ONNX local function of standard operators.
+"""The ops in ONNX messages: local functions that say what they mean, their nodes, their schema.
 
-Before: a model with ``vim_deploy::VimSelectiveScan`` nodes. After: the same nodes, and one
+Before: a model with nodes in our domain. After: the same nodes, and for each of their ops one
 function of that name in the file, so that any ONNX runtime can run it without a plugin.
-
-The fused ops' functions are written in ``fused_bodies``; ``attach_functions`` attaches them all.
-
-The recurrence is an ONNX ``Scan`` over the token axis whose body holds elementwise and reduce ops
-only: TensorRT-RTX's compiler fails on Unsqueeze, Squeeze or MatMul in there next to casts, so
-those happen outside. State is [B, N, D]; a token's slices are [B, 1, D] and [B, N, 1]. Or it is the
-log-step form of ``log_step_scan``, for runtimes without loops.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from string import Template
 
 import onnx
-from onnx import AttributeProto, FunctionProto, NodeProto, helper
+from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, helper
+from onnx.defs import OpSchema
 
 from vim_deploy.errors import VimDeployError
-from vim_deploy.onnx_graph import Shapes, attribute_int, opset_version
-from vim_deploy.ops import contract, fused_bodies
-from vim_deploy.ops.body_nodes import columns, constant, one_token, silu
-from vim_deploy.ops.log_step_scan import in_scan_order, log_steps, scan_order
-from vim_deploy.ops.own_nodes import nodes_of
+from vim_deploy.onnx_graph import (
+    Shapes,
+    attribute_float,
+    attribute_int,
+    opset_version,
+    read_by_subgraphs,
+    subgraphs_of,
+)
+from vim_deploy.ops import OPS, Op, contract
+from vim_deploy.ops.op import Facts, Kind
 
-#: Tensors that Scan slices per token: step sizes, step sizes times input, B, C; and y it stacks.
-_SCAN_INPUTS = 4
-_SCAN_OUTPUTS = 1
-_TOKEN_AXIS = 1
-
-
-@dataclass(frozen=True)
-class ScanForm:
-    """What one function body is specialised to: sizes and offsets shared by a model's scans."""
-
-    state: int
-    channels: int
-    b_off: int
-    c_off: int
-    z_off: int
-    delta_softplus: bool
-    has_z: bool
-
-
-def direction_attributes(reverse: bool) -> dict[str, list[int]]:
-    """The lists that ``Scan`` wants, for a node of the given direction."""
-    return {
-        contract.SCAN_INPUT_DIRECTIONS: [int(reverse)] * _SCAN_INPUTS,
-        contract.SCAN_OUTPUT_DIRECTIONS: [int(reverse)] * _SCAN_OUTPUTS,
-    }
+_TYPES = {
+    Kind.FLAG: AttributeProto.INT,
+    Kind.COLUMN: AttributeProto.INT,
+    Kind.NUMBER: AttributeProto.FLOAT,
+    Kind.DIRECTIONS: AttributeProto.INTS,
+}
+_SCHEMA_TYPES = {
+    Kind.FLAG: OpSchema.AttrType.INT,
+    Kind.COLUMN: OpSchema.AttrType.INT,
+    Kind.NUMBER: OpSchema.AttrType.FLOAT,
+    Kind.DIRECTIONS: OpSchema.AttrType.INTS,
+}
+#: Columns of a row: far above any model, far below what overflows a 32-bit number.
+_MOST_COLUMNS = 1 << 24
 
 
-def attach_functions(model: onnx.ModelProto, unrolled_tokens: int | None = None) -> None:
+def nodes_of(graph: GraphProto, op: Op) -> list[NodeProto]:
+    """The nodes of one of our own ops, in graph order."""
+    return [
+        node for node in graph.node if node.domain == contract.DOMAIN and node.op_type == op.name
+    ]
+
+
+def attach_functions(
+    model: onnx.ModelProto, unrolled_tokens: int | None = None, ops: Mapping[str, Op] = OPS
+) -> None:
     """Give ``model`` a local function for each of our ops that it holds.
 
     Args:
         model: changed in place; functions of other names stay.
         unrolled_tokens: tokens that every scan of the model sees, for bodies without a loop; None
             for ONNX Scans, which take any number.
+        ops: by name; functions of these are replaced, or go when the model does not hold their op.
 
     Raises:
         VimDeployError: VIM-502 when nodes of one op differ in what a function is written for (a
@@ -70,154 +66,156 @@ def attach_functions(model: onnx.ModelProto, unrolled_tokens: int | None = None)
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     opset = opset_version(model)
     functions = [
-        _function_of(nodes, shapes, form_of, function, opset)
-        for op_type, form_of, function in _bodies(unrolled_tokens)
-        if (nodes := nodes_of(model.graph, op_type))
+        _function(op, _shared_facts(op, nodes, shapes), unrolled_tokens, opset)
+        for op in ops.values()
+        if (nodes := nodes_of(model.graph, op))
     ]
-    kept = [item for item in model.functions if (item.domain, item.name) not in _OWN]
+    kept = [f for f in model.functions if f.domain != contract.DOMAIN or f.name not in ops]
     del model.functions[:]
     model.functions.extend([*kept, *functions])
 
 
-def _function_of(
-    nodes: list[NodeProto],
-    shapes: Shapes,
-    form_of: Callable[[NodeProto, Shapes], Any],
-    function: Callable[[Any, int], FunctionProto],
-    opset: int,
-) -> FunctionProto:
-    forms = {form_of(node, shapes) for node in nodes}
+def _shared_facts(op: Op, nodes: list[NodeProto], shapes: Shapes) -> dict[str, int | float]:
+    """What all ``nodes`` say of their attributes and of the sizes of their initialisers."""
+    forms = {tuple(_facts(op, node, shapes).items()) for node in nodes}
     if len(forms) != 1:
         raise VimDeployError(
             "VIM-502",
-            f"the {nodes[0].op_type} nodes do not share one form",
+            f"the {op.name} nodes do not share one form",
             why=f"found {len(forms)}: {sorted(map(str, forms))}",
             fix="report this model config",
         )
-    return function(forms.pop(), opset)
+    return dict(forms.pop())
 
 
-def _form_of(node: NodeProto, shapes: Shapes) -> ScanForm:
-    state, channels = shapes[node.input[contract.SELECTIVE_SCAN_INPUTS.index("A")]]
-    return ScanForm(
-        state=state,
-        channels=channels,
-        b_off=attribute_int(node, "b_off"),
-        c_off=attribute_int(node, "c_off"),
-        z_off=attribute_int(node, "z_off"),
-        delta_softplus=bool(attribute_int(node, "delta_softplus")),
-        has_z=bool(attribute_int(node, "has_z")),
+def _facts(op: Op, node: NodeProto, shapes: Shapes) -> dict[str, int | float]:
+    facts = {
+        name: attribute_float(node, name) if kind == Kind.NUMBER else attribute_int(node, name)
+        for name, kind in op.attributes.items()
+        if name not in op.per_node
+    }
+    for name, source in zip(op.inputs, node.input, strict=False):
+        facts.update(zip(op.sizes.get(name, ()), shapes.get(source, ()), strict=False))
+    facts.pop("", None)
+    return facts
+
+
+def _function(op: Op, shared: Facts, tokens: int | None, opset: int) -> FunctionProto:
+    """The function of ``op`` for nodes with these facts."""
+    facts: dict[str, object] = {**shared, "tokens": tokens}
+    for start, size in op.blocks.items():
+        if size in shared:
+            facts[f"{start.removesuffix('_off')}_end"] = shared[start] + shared[size]
+    if op.derived is not None:
+        facts |= op.derived(shared)
+    text = "\n".join(
+        part.text if isinstance(part.text, str) else part.text(tokens or 0)
+        for part in op.body
+        if all(facts[name] == value for name, value in part.when.items())
+        and not any(facts[name] == value for name, value in part.unless.items())
     )
+    function = onnx.parser.parse_function(
+        f'<opset_import: ["" : {opset}], domain: "{contract.DOMAIN}"> {op.name} '
+        f"<{', '.join(op.attributes)}> ({', '.join(op.inputs)}) => ({', '.join(op.outputs)}) "
+        f"{{{Template(text).substitute(facts)}}}"
+    )
+    _settle(function.node)
+    return function
 
 
-def scan_function(form: ScanForm, opset: int, tokens: int | None = None) -> FunctionProto:
-    """The function for one form; float32 tensors; without a loop when ``tokens`` are given."""
-    nodes = [
-        *columns("bc", form.b_off, form.state, "b_rows", axis=2),
-        *columns("bc", form.c_off, form.state, "c_rows", axis=2),
-        *_step_sizes(form),
-        *(_recurrence(form) if tokens is None else _unrolled(tokens)),
-        *_skip_and_gate(form),
+def _settle(nodes: Iterable[NodeProto]) -> None:
+    """Name each node after its output, and state constants as bytes, without empty fields.
+
+    ONNX Runtime 1.18 to 1.21 give nodes that they make of nameless ones one and the same name, and
+    then refuse the model. Names of tensors are unique, those inside of subgraphs among them.
+    """
+    for node in nodes:
+        node.name = node.output[0]
+        node.ClearField("domain")
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.TENSOR:
+                attribute.t.CopyFrom(
+                    onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(attribute.t))
+                )
+        for graph in subgraphs_of(node):
+            _settle(graph.node)
+
+
+def type_functions(model: onnx.ModelProto, ops: Mapping[str, Op] = OPS) -> None:
+    """Let activations of our ops' local functions have any element type T, in place.
+
+    Before: a body for float32 tensors. After: the same body between casts, T to float32 on the way
+    in and back on the way out, as the contract has it: activations T, parameters and state float32.
+    """
+    for function in model.functions:
+        if function.domain == contract.DOMAIN:
+            _type_function(function, ops[function.name].fp32)
+
+
+def _type_function(function: FunctionProto, fixed: tuple[str, ...]) -> None:
+    read = {name for node in function.node for name in (*node.input, *read_by_subgraphs(node))}
+    activations = [name for name in function.input if name not in fixed and name in read]
+    (output,) = function.output
+    renamed = {name: f"{name}_fp32" for name in (*activations, output)}
+    body = list(function.node)
+    _rename(body, renamed)
+    before = [
+        helper.make_node("Cast", [name], [renamed[name]], to=TensorProto.FLOAT)
+        for name in activations
     ]
-    return helper.make_function(
+    # Like the first activation: nodes of one file may differ in T, where a policy says so.
+    after = helper.make_node("CastLike", [renamed[output], activations[0]], [output])
+    nodes = [*before, *body, after]
+    _settle(nodes)
+    del function.node[:]
+    function.node.extend(nodes)
+
+
+def _rename(nodes: Iterable[NodeProto], names: Mapping[str, str]) -> None:
+    """Give tensors other names; a subgraph keeps what it defines itself."""
+    for node in nodes:
+        for fields in (node.input, node.output):
+            fields[:] = [names.get(name, name) for name in fields]
+        for graph in subgraphs_of(node):
+            own = {value.name for value in graph.input}
+            own |= {name for inner in graph.node for name in inner.output}
+            _rename(graph.node, {old: new for old, new in names.items() if old not in own})
+
+
+def op_flaws(node: NodeProto, ops: Mapping[str, Op] = OPS) -> Iterator[str]:
+    """What keeps ``node`` from being what the contract says; nothing for nodes of other ops."""
+    if node.domain != contract.DOMAIN or node.op_type not in ops:
+        return
+    op = ops[node.op_type]
+    what = f"its node {node.name!r} of our op {op.name}"
+    most, outputs = len(op.inputs), len(op.outputs)
+    if not most - len(op.optional) <= len(node.input) <= most or len(node.output) != outputs:
+        yield f"{what} has {len(node.input)} inputs and {len(node.output)} outputs"
+    given = {attribute.name: attribute for attribute in node.attribute}
+    for name in op.plugin_attributes:
+        kind = op.attributes[name]
+        if name not in given or given[name].type != _TYPES[kind]:
+            yield f"{what} does not say {name}"
+        elif kind != Kind.NUMBER and not 0 <= given[name].i <= (
+            1 if kind == Kind.FLAG else _MOST_COLUMNS
+        ):
+            yield f"{what} says {name} = {given[name].i}"
+
+
+def schema(op: Op) -> OpSchema:
+    """The ONNX schema of ``op``."""
+    parameter = OpSchema.FormalParameter
+    return OpSchema(
+        op.name,
         contract.DOMAIN,
-        contract.SELECTIVE_SCAN,
-        list(contract.SELECTIVE_SCAN_INPUTS),
-        list(contract.SELECTIVE_SCAN_OUTPUTS),
-        nodes,
-        [helper.make_opsetid("", opset)],
-        [
-            *contract.SELECTIVE_SCAN_ATTRIBUTES,
-            contract.SCAN_INPUT_DIRECTIONS,
-            contract.SCAN_OUTPUT_DIRECTIONS,
+        contract.DOMAIN_VERSION,
+        inputs=[parameter(name, "tensor(float)" if name in op.fp32 else "T") for name in op.inputs],
+        outputs=[parameter(name, "T") for name in op.outputs],
+        type_constraints=[
+            ("T", ["tensor(float)", "tensor(float16)", "tensor(bfloat16)"], "activations")
+        ],
+        attributes=[
+            OpSchema.Attribute(name, _SCHEMA_TYPES[kind], required=True)
+            for name, kind in op.attributes.items()
         ],
     )
-
-
-def _step_sizes(form: ScanForm) -> list[NodeProto]:
-    """delta = softplus(dt + dt_bias); delta_u = delta * u."""
-    biased = "delta_before_softplus" if form.delta_softplus else "delta"
-    nodes = [helper.make_node("Add", ["dt", "dt_bias"], [biased])]
-    if form.delta_softplus:
-        nodes.append(helper.make_node("Softplus", [biased], ["delta"]))
-    return [*nodes, helper.make_node("Mul", ["delta", "u"], ["delta_u"])]
-
-
-def _recurrence(form: ScanForm) -> list[NodeProto]:
-    """y_scan[B, L, D]: the Scan, its initial state and its per-token operands."""
-    scan = helper.make_node(
-        "Scan",
-        ["state_0", "delta_4d", "delta_u_4d", "b_4d", "c_4d"],
-        ["state_L", "y_scan"],
-        body=one_token([""]),
-        num_scan_inputs=_SCAN_INPUTS,
-        scan_input_axes=[_TOKEN_AXIS] * _SCAN_INPUTS,
-        scan_output_axes=[_TOKEN_AXIS] * _SCAN_OUTPUTS,
-    )
-    for name in (contract.SCAN_INPUT_DIRECTIONS, contract.SCAN_OUTPUT_DIRECTIONS):
-        scan.attribute.append(
-            AttributeProto(name=name, ref_attr_name=name, type=AttributeProto.INTS)
-        )
-    return [
-        constant("axis_2", [2]),
-        constant("axis_3", [3]),
-        helper.make_node("Unsqueeze", ["delta", "axis_2"], ["delta_4d"]),
-        helper.make_node("Unsqueeze", ["delta_u", "axis_2"], ["delta_u_4d"]),
-        helper.make_node("Unsqueeze", ["b_rows", "axis_3"], ["b_4d"]),
-        helper.make_node("Unsqueeze", ["c_rows", "axis_3"], ["c_4d"]),
-        helper.make_node("Shape", ["u"], ["batch"], start=0, end=1),
-        constant("state_sizes", [form.state, form.channels]),
-        helper.make_node("Concat", ["batch", "state_sizes"], ["state_shape"], axis=0),
-        helper.make_node("ConstantOfShape", ["state_shape"], ["state_0"]),
-        scan,
-    ]
-
-
-def _unrolled(tokens: int) -> list[NodeProto]:
-    """y_scan[B, L, D] in log-step form, which runs forward on tokens in the scan's order."""
-    nodes = [constant("axis_2", [2]), constant("axis_3", [3]), *scan_order(tokens, "reverse")]
-    for source, axis, name in (
-        ("delta", "axis_2", "delta_ordered"),
-        ("delta_u", "axis_2", "delta_u_ordered"),
-        ("b_rows", "axis_3", "b_ordered"),
-        ("c_rows", "axis_3", "c_ordered"),
-    ):
-        nodes += [
-            in_scan_order(source, f"{name}_3d"),
-            helper.make_node("Unsqueeze", [f"{name}_3d", axis], [name]),
-        ]
-    steps = log_steps("_ordered", "A", tokens)
-    return [*nodes, *steps, in_scan_order("y_scan_ordered", "y_scan")]
-
-
-def _skip_and_gate(form: ScanForm) -> list[NodeProto]:
-    """y = (y_scan + Dskip u) silu(z)."""
-    ungated = "y_ungated" if form.has_z else "y"
-    nodes = [
-        helper.make_node("Mul", ["u", "Dskip"], ["skip"]),
-        helper.make_node("Add", ["y_scan", "skip"], [ungated]),
-    ]
-    if not form.has_z:
-        return nodes
-    return [
-        *nodes,
-        *columns("z", form.z_off, form.channels, "gate", axis=2),
-        *silu("gate", "gate_silu"),
-        helper.make_node("Mul", [ungated, "gate_silu"], ["y"]),
-    ]
-
-
-def _bodies(
-    tokens: int | None,
-) -> tuple[tuple[str, Callable[..., Any], Callable[..., FunctionProto]], ...]:
-    """Op, form of one of its nodes, and the body for a form."""
-    bi_scan_function = partial(fused_bodies.bi_scan_function, tokens=tokens)
-    return (
-        (contract.SELECTIVE_SCAN, _form_of, partial(scan_function, tokens=tokens)),
-        (contract.BI_CAUSAL_CONV, fused_bodies.conv_form, fused_bodies.conv_function),
-        (contract.BI_SELECTIVE_SCAN, fused_bodies.bi_scan_form, bi_scan_function),
-    )
-
-
-#: Functions that are replaced, or go when the model does not hold their op.
-_OWN = frozenset((contract.DOMAIN, op_type) for op_type, _, _ in _bodies(None))

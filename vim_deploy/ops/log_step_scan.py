@@ -15,19 +15,10 @@ There is no division by a cumulative product, which breaks down as soon as one u
 
 The price: each step works on whole tensors [B,L,N,D], N times the size of an activation, where a
 Scan holds one state [B,N,D]; about 2 ceil(log2 L) operations for each of their elements instead of
-2; and the number of tokens is fixed in the nodes.
+2; and the number of tokens is fixed in the nodes, which is why a program writes their text.
 """
 
 from __future__ import annotations
-
-from onnx import AttributeProto, NodeProto, helper
-
-from vim_deploy.ops.body_nodes import constant
-
-_TOKEN_AXIS = 1
-_STATE_AXIS = 2
-#: Axes of the tensors that are shifted: images, tokens, states, channels.
-_RANK = 4
 
 
 def step_offsets(tokens: int) -> tuple[int, ...]:
@@ -35,10 +26,8 @@ def step_offsets(tokens: int) -> tuple[int, ...]:
     return tuple(1 << step for step in range((tokens - 1).bit_length()))
 
 
-def log_steps(
-    suffix: str, decay_rate: str, tokens: int, *, reverse: bool = False
-) -> list[NodeProto]:
-    """Nodes of y = sum_n C_n h_n over all tokens, without a loop; float32.
+def log_steps(suffix: str, decay_rate: str, tokens: int, *, reverse: bool = False) -> str:
+    """Text of y = sum_n C_n h_n over all tokens, without a loop; float32.
 
     Reads ``delta``, ``delta_u`` [B,L,1,D] and ``b``, ``c`` [B,L,N,1], makes ``y_scan`` [B,L,D];
     each of these names carries ``suffix``.
@@ -51,68 +40,57 @@ def log_steps(
     """
     s = suffix
     state, window = f"h_0{s}", f"delta{s}"
-    nodes = [helper.make_node("Mul", [f"delta_u{s}", f"b{s}"], [state])]
+    text = f"{state} = Mul (delta_u{s}, b{s})"
     offsets = step_offsets(tokens)
     for number, offset in enumerate(offsets, start=1):
         end = f"_{number}{s}"
-        nodes += [
-            *_shifted(state, offset, f"h_earlier{end}", reverse),
-            helper.make_node("Mul", [window, decay_rate], [f"exponent{end}"]),
-            helper.make_node("Exp", [f"exponent{end}"], [f"decay{end}"]),
-            helper.make_node("Mul", [f"decay{end}", f"h_earlier{end}"], [f"h_decayed{end}"]),
-            helper.make_node("Add", [state, f"h_decayed{end}"], [f"h{end}"]),
-        ]
+        text += _shifted(state, offset, f"h_earlier{end}", tokens, reverse)
+        text += f"""
+    exponent{end} = Mul ({window}, {decay_rate})
+    decay{end} = Exp (exponent{end})
+    h_decayed{end} = Mul (decay{end}, h_earlier{end})
+    h{end} = Add ({state}, h_decayed{end})"""
         state = f"h{end}"
         if offset != offsets[-1]:
-            nodes += [
-                *_shifted(window, offset, f"delta_earlier{end}", reverse),
-                helper.make_node("Add", [window, f"delta_earlier{end}"], [f"delta_sum{end}"]),
-            ]
+            text += _shifted(window, offset, f"delta_earlier{end}", tokens, reverse)
+            text += f"\n    delta_sum{end} = Add ({window}, delta_earlier{end})"
             window = f"delta_sum{end}"
-    return [
-        *nodes,
-        helper.make_node("Mul", [state, f"c{s}"], [f"h_read{s}"]),
-        # Not a MatMul: those run in TF32 where a builder allows it.
-        constant(f"state_axis{s}", [_STATE_AXIS]),
-        helper.make_node("ReduceSum", [f"h_read{s}", f"state_axis{s}"], [f"y_scan{s}"], keepdims=0),
-    ]
+    # Not a MatMul: those run in TF32 where a builder allows it.
+    return f"""{text}
+    h_read{s} = Mul ({state}, c{s})
+    state_axis{s} = Constant <value = int64[1] {{2}}> ()
+    y_scan{s} = ReduceSum <keepdims = 0> (h_read{s}, state_axis{s})"""
 
 
-def _shifted(source: str, offset: int, name: str, reverse: bool) -> list[NodeProto]:
+def _shifted(source: str, offset: int, name: str, tokens: int, reverse: bool) -> str:
     """``name`` holds at each token what ``source`` holds ``offset`` tokens earlier in the scan.
 
-    Zero where there is no such token. One Pad does it, with a negative count at the other end.
+    Zero where there is no such token: the tokens that some token looks back to, and a Pad. Axes
+    are images, tokens, states, channels.
     """
-    pads = [0] * (2 * _RANK)
-    front, back = _TOKEN_AXIS, _RANK + _TOKEN_AXIS
-    pads[front], pads[back] = (-offset, offset) if reverse else (offset, -offset)
-    return [
-        constant(f"{name}_pads", pads),
-        helper.make_node("Pad", [source, f"{name}_pads"], [name]),
-    ]
+    start, end = (offset, tokens) if reverse else (0, tokens - offset)
+    before, after = (0, offset) if reverse else (offset, 0)
+    return f"""
+    {name}_start = Constant <value = int64[1] {{{start}}}> ()
+    {name}_end = Constant <value = int64[1] {{{end}}}> ()
+    {name}_axis = Constant <value = int64[1] {{1}}> ()
+    {name}_kept = Slice ({source}, {name}_start, {name}_end, {name}_axis)
+    {name}_pads = Constant <value = int64[8] {{0, {before}, 0, 0, 0, {after}, 0, 0}}> ()
+    {name} = Pad ({name}_kept, {name}_pads)"""
 
 
-def scan_order(tokens: int, attribute: str) -> list[NodeProto]:
-    """``token_order`` [L] int64: the tokens as the scan meets them, by an INT attribute.
+def scan_order(tokens: int) -> str:
+    """Text of ``token_order`` [L] int64: the tokens as the scan meets them, by ``reverse``.
 
-    A function body cannot branch on its attribute ``attribute`` (0 or 1), but it can compute with
-    it; the result is a constant wherever the function is inlined. Reversal undoes itself, so one
-    Gather with it puts tensors into the scan's order and another puts the result back.
+    A function body cannot branch on its attribute (0 or 1), but it can compute with it; the result
+    is a constant wherever the function is inlined. Reversal undoes itself, so one Gather with it
+    puts tensors into the scan's order and another puts the result back.
     """
-    flag = helper.make_node("Constant", [], ["is_reverse"])
-    flag.attribute.append(
-        AttributeProto(name="value_int", ref_attr_name=attribute, type=AttributeProto.INT)
-    )
-    ascending = range(tokens)
-    return [
-        flag,
-        constant("ascending", ascending),
-        constant("to_descending", [tokens - 1 - 2 * token for token in ascending]),
-        helper.make_node("Mul", ["to_descending", "is_reverse"], ["order_change"]),
-        helper.make_node("Add", ["ascending", "order_change"], ["token_order"]),
-    ]
-
-
-def in_scan_order(source: str, name: str) -> NodeProto:
-    """``name`` = ``source`` with its tokens in ``token_order``."""
-    return helper.make_node("Gather", [source, "token_order"], [name], axis=_TOKEN_AXIS)
+    ascending = ", ".join(map(str, range(tokens)))
+    to_descending = ", ".join(str(tokens - 1 - 2 * token) for token in range(tokens))
+    return f"""
+    is_reverse = Constant <value_int: int = @reverse> ()
+    ascending = Constant <value = int64[{tokens}] {{{ascending}}}> ()
+    to_descending = Constant <value = int64[{tokens}] {{{to_descending}}}> ()
+    order_change = Mul (to_descending, is_reverse)
+    token_order = Add (ascending, order_change)"""

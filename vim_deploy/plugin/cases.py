@@ -5,14 +5,13 @@ Inputs are rounded to the element type first, so that the truth belongs to what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vim_deploy.ops import reference as op_reference
+from vim_deploy.ops import BI_CAUSAL_CONV, BI_SELECTIVE_SCAN, SELECTIVE_SCAN, Op
 from vim_deploy.plugin.kernels import (
     BiCausalConvParams,
     BiSelectiveScanParams,
@@ -91,9 +90,38 @@ def _random(seed: int) -> Callable[..., Array]:
     return lambda *shape: generator.standard_normal(shape)
 
 
+def _case(
+    op: Op,
+    params: type[Params],
+    dtype: DataType,
+    label: str,
+    inputs: Mapping[str, Array],
+    sizes: Mapping[str, int],
+    **attributes: float,
+) -> Case:
+    """A case of ``op``: ``inputs`` in the contract's order, from the start, in any precision."""
+    fixed = {name for name in inputs if name in op.fp32}
+    held = {
+        name: rounded(values, DataType.FP32 if name in fixed else dtype)
+        for name, values in inputs.items()
+    }
+    # The kernels' parameters begin with the same tensors, under names of their own.
+    pointers = {name: field[0] for name, field in zip(held, params._fields_, strict=False)}
+    return Case(
+        op.name,
+        label,
+        dtype,
+        {pointers[name]: values for name, values in held.items()},
+        frozenset(pointers[name] for name in held if name not in fixed),
+        lambda: params(**sizes, **attributes, type=int(dtype)),
+        op.outputs[0],
+        op.reference(*held.values(), **attributes),
+    )
+
+
 def _decay_rates(draw: Callable[..., Array], *shape: int) -> Array:
     """A: negative, between about -0.1 and -30, as trained checkpoints have it."""
-    return rounded(-np.exp(draw(*shape)), DataType.FP32)
+    return -np.exp(draw(*shape))
 
 
 def _steps(values: Array, extreme: bool) -> Array:
@@ -121,75 +149,60 @@ def _scan_case(
     columns = 2 * states + 4
     step = draw(batch, length, channels) - 2.0
     inputs = {
-        "u": rounded(draw(batch, length, channels), dtype),
-        "dt": rounded(_steps(step, extreme) if delta_softplus else abs(step) * 0.1, dtype),
+        "u": draw(batch, length, channels),
+        "dt": _steps(step, extreme) if delta_softplus else abs(step) * 0.1,
         "A": _decay_rates(draw, states, channels),
-        "bc": rounded(draw(batch, length, columns), dtype),
-        "d_skip": rounded(draw(channels), DataType.FP32),
-        "dt_bias": rounded(abs(draw(channels)) * 0.1, DataType.FP32),
+        "bc": draw(batch, length, columns),
+        "Dskip": draw(channels),
+        "dt_bias": abs(draw(channels)) * 0.1,
     }
-    settings: dict[str, Any] = {
-        "reverse": reverse,
-        "delta_softplus": delta_softplus,
-        "b_off": 4,
-        "c_off": states + 4,
-    }
-    y = op_reference.selective_scan(
-        *(inputs[name] for name in ("u", "dt", "A", "bc", "d_skip", "dt_bias")), **settings
-    )
     if gated:
-        inputs["z"] = rounded(draw(batch, length, 2 * channels), dtype)
-        y = y * op_reference.silu(inputs["z"][..., channels:])
-    sizes = dict(
-        batch=batch,
-        length=length,
-        channels=channels,
-        states=states,
-        bc_columns=columns,
-        z_columns=2 * channels if gated else 0,
-        z_off=channels if gated else 0,
-        has_z=int(gated),
-        type=int(dtype),
-        **{name: int(value) for name, value in settings.items()},
-    )
-    return Case(
-        "VimSelectiveScan",
+        inputs["z"] = draw(batch, length, 2 * channels)
+    return _case(
+        SELECTIVE_SCAN,
+        SelectiveScanParams,
+        dtype,
         f"B={batch} L={length} D={channels} N={states} reverse={int(reverse)} gate={int(gated)}"
         + (" extreme" if extreme else "")
         + ("" if delta_softplus else " no softplus"),
-        dtype,
         inputs,
-        frozenset({"u", "dt", "bc", "z"}),
-        lambda: SelectiveScanParams(**sizes),
-        "y",
-        y,
+        {
+            "batch": batch,
+            "length": length,
+            "channels": channels,
+            "states": states,
+            "bc_columns": columns,
+            "z_columns": 2 * channels if gated else 0,
+        },
+        reverse=int(reverse),
+        delta_softplus=int(delta_softplus),
+        b_off=4,
+        c_off=states + 4,
+        z_off=channels if gated else 0,
+        has_z=int(gated),
     )
 
 
 def _conv_case(dtype: DataType, batch: int, length: int, channels: int, width: int) -> Case:
     draw = _random(length * 1000 + channels + 1)
-    inputs = {
-        "xz": rounded(draw(batch, length, 2 * channels), dtype),
-        "w": rounded(draw(2, width, channels), DataType.FP32),
-        "bias": rounded(draw(2, channels), DataType.FP32),
-    }
-    return Case(
-        "VimBiCausalConv",
-        f"B={batch} L={length} D={channels} W={width}",
+    return _case(
+        BI_CAUSAL_CONV,
+        BiCausalConvParams,
         dtype,
-        inputs,
-        frozenset({"xz"}),
-        lambda: BiCausalConvParams(
-            batch=batch,
-            length=length,
-            channels=channels,
-            width=width,
-            xz_columns=2 * channels,
-            x_off=0,
-            type=int(dtype),
-        ),
-        "u2",
-        op_reference.bi_causal_conv(inputs["xz"][..., :channels], inputs["w"], inputs["bias"]),
+        f"B={batch} L={length} D={channels} W={width}",
+        {
+            "xz": draw(batch, length, 2 * channels),
+            "w": draw(2, width, channels),
+            "b": draw(2, channels),
+        },
+        {
+            "batch": batch,
+            "length": length,
+            "channels": channels,
+            "width": width,
+            "xz_columns": 2 * channels,
+        },
+        x_off=0,
     )
 
 
@@ -208,51 +221,35 @@ def _bi_scan_case(
     rank = 12
     columns = 2 * states + rank + 2
     step = draw(2, channels, rank) * 0.3 if low_rank else draw(2, batch, length, channels) - 2.0
-    inputs = {
-        "u2": rounded(draw(2, batch, length, channels), dtype),
-        "dt": rounded(step if low_rank else _steps(step, extreme), dtype),
-        "xdbl": rounded(draw(2, batch, length, columns), dtype),
-        "A": _decay_rates(draw, 2, states, channels),
-        "d_skip": rounded(draw(2, channels), DataType.FP32),
-        "dt_bias": rounded(draw(2, channels) - 2.0, DataType.FP32),
-        "xz": rounded(draw(batch, length, 2 * channels), dtype),
-    }
-    offsets: dict[str, Any] = {"b_off": 0, "c_off": states, "dt_off": 2 * states}
-    y = op_reference.bi_selective_scan(
-        u2=inputs["u2"],
-        dt=inputs["dt"],
-        xdbl=inputs["xdbl"],
-        d_skip=inputs["d_skip"],
-        dt_bias=inputs["dt_bias"],
-        a=inputs["A"],
-        gate=inputs["xz"][..., channels:],
-        scale=scale,
-        delta_softplus=True,
-        low_rank=low_rank,
-        **offsets,
-    )
-    return Case(
-        "VimBiSelectiveScan",
+    return _case(
+        BI_SELECTIVE_SCAN,
+        BiSelectiveScanParams,
+        dtype,
         f"B={batch} L={length} D={channels} N={states} low_rank={int(low_rank)} scale={scale:g}"
         + (" extreme" if extreme else ""),
-        dtype,
-        inputs,
-        frozenset({"u2", "dt", "xdbl", "xz"}),
-        lambda: BiSelectiveScanParams(
-            scale=scale,
-            batch=batch,
-            length=length,
-            channels=channels,
-            states=states,
-            xdbl_columns=columns,
-            xz_columns=2 * channels,
-            rank=rank if low_rank else 0,
-            z_off=channels,
-            delta_softplus=1,
-            low_rank=int(low_rank),
-            type=int(dtype),
-            **offsets,
-        ),
-        "y",
-        y,
+        {
+            "u2": draw(2, batch, length, channels),
+            "dt": step if low_rank else _steps(step, extreme),
+            "xdbl": draw(2, batch, length, columns),
+            "A": _decay_rates(draw, 2, states, channels),
+            "Dskip": draw(2, channels),
+            "dt_bias": draw(2, channels) - 2.0,
+            "xz": draw(batch, length, 2 * channels),
+        },
+        {
+            "batch": batch,
+            "length": length,
+            "channels": channels,
+            "states": states,
+            "xdbl_columns": columns,
+            "xz_columns": 2 * channels,
+            "rank": rank if low_rank else 0,
+        },
+        scale=scale,
+        b_off=0,
+        c_off=states,
+        dt_off=2 * states,
+        z_off=channels,
+        delta_softplus=1,
+        low_rank=int(low_rank),
     )

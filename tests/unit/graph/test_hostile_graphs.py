@@ -16,7 +16,7 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.opset import OPSETS
 from vim_deploy.graph.passes.run import run_passes
 from vim_deploy.graph.verify import summarize
-from vim_deploy.ops import contract
+from vim_deploy.ops import SELECTIVE_SCAN
 from vim_deploy.ops.functions import attach_functions
 
 Model = onnx.ModelProto
@@ -314,7 +314,7 @@ def test_an_edited_mixer_stays_whole(model: Model, edit: Edit, reason: str) -> N
     assert (block_ops(model, 0), block_ops(model, 1)) == (FUSED_BLOCK, before)
     refused = reports[-1].refused
     assert [refusal.place for refusal in refused] == [
-        f"block_01/mixer/{direction}/scan/{contract.SELECTIVE_SCAN}" for direction in ("fwd", "bwd")
+        f"block_01/mixer/{direction}/scan/{SELECTIVE_SCAN.name}" for direction in ("fwd", "bwd")
     ]
     assert all(reason in refusal.reason for refusal in refused), refused
     assert_same(model, expected)

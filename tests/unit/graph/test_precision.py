@@ -14,9 +14,9 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.export_graph import export_graph
 from vim_deploy.graph.inventory import take_inventory
 from vim_deploy.graph.precision import PrecisionReport, apply_precision
-from vim_deploy.graph.typed_functions import type_functions
 from vim_deploy.graph.verify import check_graph
-from vim_deploy.ops import contract
+from vim_deploy.ops import BI_SELECTIVE_SCAN, OPS, SELECTIVE_SCAN, contract
+from vim_deploy.ops.functions import type_functions
 from vim_deploy.places import role_of
 from vim_deploy.recipe.precision_policy import PrecisionPolicy, Rule, default_policy
 from vim_deploy.runtimes.onnxruntime.explicit_rounding import round_explicitly
@@ -128,8 +128,8 @@ def test_parameters_of_our_ops_stay_float32(fused: onnx.ModelProto) -> None:
     for node in model.graph.node:
         if node.domain != contract.DOMAIN:
             continue
-        for name, formal in zip(node.input, contract.INPUTS[node.op_type], strict=True):
-            if formal in contract.FP32_INPUTS[node.op_type]:
+        for name, formal in zip(node.input, OPS[node.op_type].inputs, strict=True):
+            if formal in OPS[node.op_type].fp32:
                 assert stored[name] == FLOAT, name
 
 
@@ -143,7 +143,7 @@ def test_weights_keep_their_names(fused: onnx.ModelProto) -> None:
 def test_low_rank_weight_has_the_activations_type() -> None:
     model, _ = typed(graph_of("fused-low-rank"))
     stored = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
-    scan = next(node for node in model.graph.node if node.op_type == contract.BI_SELECTIVE_SCAN)
+    scan = next(node for node in model.graph.node if node.op_type == BI_SELECTIVE_SCAN.name)
     assert stored[scan.input[1]] == FLOAT16
 
 
@@ -321,8 +321,8 @@ def test_functions_read_inside_of_subgraphs(fused: onnx.ModelProto) -> None:
     scan = helper.make_node("Scan", ["u"], ["y"], body=body, num_scan_inputs=1)
     function = helper.make_function(
         contract.DOMAIN,
-        contract.SELECTIVE_SCAN,
-        list(contract.SELECTIVE_SCAN_INPUTS),
+        SELECTIVE_SCAN.name,
+        list(SELECTIVE_SCAN.inputs),
         ["y"],
         [scan],
         [helper.make_opsetid("", 18)],

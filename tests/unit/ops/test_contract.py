@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from vim_deploy.ops import contract
+from vim_deploy import ops
+from vim_deploy.ops import OPS, Op, contract
+from vim_deploy.ops.op import Kind
 
-HEADER = Path(__file__).parents[2] / "plugins" / "include" / "vim_plugins" / "contract.h"
+HEADER = Path(__file__).parents[3] / "plugins" / "include" / "vim_plugins" / "contract.h"
 
 
 def header_constants() -> dict[str, object]:
@@ -35,31 +37,33 @@ def python_name(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name[1:]).upper()
 
 
-def test_every_constant_of_the_header_equals_the_python_one() -> None:
-    constants = header_constants()
-    assert len(constants) > 15
-    for name, value in constants.items():
-        assert getattr(contract, python_name(name)) == value, name
+def python_constants() -> dict[str, object]:
+    """The facts of ``contract`` and of the ops, by the names that the header gives them."""
+    found = {name: value for name, value in vars(contract).items() if name.isupper()}
+    for constant, op in vars(ops).items():
+        if not isinstance(op, Op):
+            continue
+        numbers = tuple(name for name, kind in op.attributes.items() if kind is Kind.NUMBER)
+        found[constant] = op.name
+        found[f"{constant}_INPUTS"] = op.inputs
+        found[f"{constant}_OUTPUTS"] = op.outputs
+        found[f"{constant}_ATTRIBUTES"] = tuple(
+            name for name in op.plugin_attributes if name not in numbers
+        )
+        if numbers:
+            found[f"{constant}_FLOAT_ATTRIBUTES"] = numbers
+    return found
 
 
-def test_every_python_constant_is_in_the_header() -> None:
-    stated = {python_name(name) for name in header_constants()}
-    in_python = {name for name in vars(contract) if name.isupper()}
-    # The function body's own attributes never reach a plugin; the two tables repeat, by operator,
-    # what the other constants state.
-    python_only = {"SCAN_INPUT_DIRECTIONS", "SCAN_OUTPUT_DIRECTIONS", "INPUTS", "FP32_INPUTS"}
-    assert in_python - python_only == stated
+def test_the_header_states_what_python_does() -> None:
+    stated = {python_name(name): value for name, value in header_constants().items()}
+    assert len(stated) > 15
+    assert stated == python_constants()
 
 
-@pytest.mark.parametrize(
-    "names",
-    [
-        contract.SELECTIVE_SCAN_INPUTS,
-        contract.SELECTIVE_SCAN_ATTRIBUTES,
-        contract.BI_CAUSAL_CONV_INPUTS,
-        contract.BI_SELECTIVE_SCAN_INPUTS,
-        contract.BI_SELECTIVE_SCAN_ATTRIBUTES,
-    ],
-)
-def test_names_are_unique(names: tuple[str, ...]) -> None:
-    assert len(set(names)) == len(names)
+@pytest.mark.parametrize("op", OPS.values(), ids=lambda op: op.name)
+def test_an_op_names_what_it_has(op: Op) -> None:
+    for names in (op.inputs, op.outputs, tuple(op.attributes)):
+        assert len(set(names)) == len(names)
+    assert {*op.fp32, *op.optional, *op.sizes} <= set(op.inputs)
+    assert {*op.per_node, *op.blocks} <= set(op.attributes)

@@ -11,13 +11,9 @@ from onnx import helper
 
 from vim_deploy.errors import VimDeployError
 from vim_deploy.model.scan import selective_scan
-from vim_deploy.ops import contract
-from vim_deploy.ops.functions import (
-    ScanForm,
-    attach_functions,
-    direction_attributes,
-    scan_function,
-)
+from vim_deploy.ops import SELECTIVE_SCAN, contract
+from vim_deploy.ops.functions import attach_functions
+from vim_deploy.ops.selective_scan import direction_attributes
 
 #: Two float32 evaluations of sums of at most 16 terms over 33 steps; measured 3e-7.
 RELATIVE_L2 = 2e-6
@@ -33,8 +29,8 @@ def scan_model(reverse: bool, *, softplus: bool = True, gate: bool = True) -> on
         "dt_bias": generator.standard_normal(CHANNELS),
     }
     node = helper.make_node(
-        contract.SELECTIVE_SCAN,
-        list(contract.SELECTIVE_SCAN_INPUTS),
+        SELECTIVE_SCAN.name,
+        list(SELECTIVE_SCAN.inputs),
         ["y"],
         domain=contract.DOMAIN,
         reverse=int(reverse),
@@ -132,8 +128,8 @@ def test_large_steps_do_not_overflow() -> None:
 
 def test_scan_body_is_elementwise_and_reduce_only() -> None:
     # TensorRT-RTX's compiler fails on anything else in there.
-    form = ScanForm(4, 8, 2, 6, 8, delta_softplus=True, has_z=True)
-    scan = next(node for node in scan_function(form, 18).node if node.op_type == "Scan")
+    (function,) = scan_model(reverse=False).functions
+    scan = next(node for node in function.node if node.op_type == "Scan")
     body = next(item.g for item in scan.attribute if item.name == "body")
     assert {node.op_type for node in body.node} == {"Mul", "Exp", "Add", "ReduceSum", "Constant"}
 
@@ -153,4 +149,4 @@ def test_nodes_of_different_forms_are_refused() -> None:
 def test_attaching_twice_keeps_one_function() -> None:
     model = scan_model(reverse=True)
     attach_functions(model)
-    assert [item.name for item in model.functions] == [contract.SELECTIVE_SCAN]
+    assert [item.name for item in model.functions] == [SELECTIVE_SCAN.name]

@@ -9,8 +9,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from vim_deploy.errors import VimDeployError
-from vim_deploy.ops import contract
-from vim_deploy.ops import reference as op_reference
+from vim_deploy.ops import BI_CAUSAL_CONV, BI_SELECTIVE_SCAN, contract
 from vim_deploy.ops.functions import attach_functions
 
 #: float32 against float64 over sums of at most 16 terms and 33 steps; measured up to 4e-7.
@@ -66,11 +65,8 @@ def test_convolution(width: int, length: int, x_off: int) -> None:
     generator = np.random.default_rng(width * 100 + length)
     constants = {"w": generator.standard_normal((2, width, 6)), "b": generator.random((2, 6))}
     xz = generator.standard_normal((3, length, 12))
-    model = model_of(
-        contract.BI_CAUSAL_CONV, contract.BI_CAUSAL_CONV_INPUTS, "u2", constants, x_off=x_off
-    )
-    x = xz[..., x_off : x_off + 6]
-    expected = op_reference.bi_causal_conv(x, constants["w"], constants["b"])
+    model = model_of(BI_CAUSAL_CONV.name, BI_CAUSAL_CONV.inputs, "u2", constants, x_off=x_off)
+    expected = BI_CAUSAL_CONV.reference(xz, constants["w"], constants["b"], x_off=x_off)
     assert_close(run(model, {"xz": xz}), expected)
 
 
@@ -105,8 +101,8 @@ def scan_model(
     constants: Arrays, low_rank: bool, softplus: bool = True, scale: float = 0.5, **changes: int
 ) -> onnx.ModelProto:
     return model_of(
-        contract.BI_SELECTIVE_SCAN,
-        contract.BI_SELECTIVE_SCAN_INPUTS,
+        BI_SELECTIVE_SCAN.name,
+        BI_SELECTIVE_SCAN.inputs,
         "y",
         constants,
         **{**OFFSETS, "delta_softplus": int(softplus), "low_rank": int(low_rank), **changes},
@@ -127,19 +123,11 @@ def test_scan(length: int, low_rank: bool, softplus: bool, scale: float) -> None
     values = {
         name: v.astype(np.float32).astype(np.float64) for name, v in (constants | fed).items()
     }
-    expected = op_reference.bi_selective_scan(
-        values["u2"],
-        values["dt"],
-        values["xdbl"],
-        values["A"],
-        values["Dskip"],
-        values["dt_bias"],
-        values["xz"][..., OFFSETS["z_off"] :],
+    expected = BI_SELECTIVE_SCAN.reference(
+        *(values[name] for name in BI_SELECTIVE_SCAN.inputs),
+        **OFFSETS,
         scale=scale,
         delta_softplus=softplus,
-        b_off=OFFSETS["b_off"],
-        c_off=OFFSETS["c_off"],
-        dt_off=OFFSETS["dt_off"],
         low_rank=low_rank,
     )
     assert_close(run(scan_model(constants, low_rank, softplus, scale), fed), expected)

@@ -8,10 +8,9 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.unit.graph import test_function_body as single
-from tests.unit.graph import test_fused_bodies as pair
-from vim_deploy.ops import contract
-from vim_deploy.ops import reference as op_reference
+from tests.unit.ops import test_function_body as single
+from tests.unit.ops import test_fused_bodies as pair
+from vim_deploy.ops import BI_SELECTIVE_SCAN, SELECTIVE_SCAN
 from vim_deploy.ops.functions import attach_functions
 from vim_deploy.ops.log_step_scan import step_offsets
 
@@ -85,16 +84,11 @@ def test_steps_of_any_size_stay_finite_and_right(size: float) -> None:
     values = {
         name: v.astype(np.float32).astype(np.float64) for name, v in (constants | fed).items()
     }
-    z_off = pair.OFFSETS["z_off"]
-    names = ("u2", "dt", "xdbl", "A", "Dskip", "dt_bias")
-    expected = op_reference.bi_selective_scan(
-        *(values[name] for name in names),
-        values["xz"][..., z_off:],
+    expected = BI_SELECTIVE_SCAN.reference(
+        *(values[name] for name in BI_SELECTIVE_SCAN.inputs),
+        **pair.OFFSETS,
         scale=0.5,
         delta_softplus=True,
-        b_off=pair.OFFSETS["b_off"],
-        c_off=pair.OFFSETS["c_off"],
-        dt_off=pair.OFFSETS["dt_off"],
         low_rank=False,
     )
     assert relative_l2(found, expected) <= RELATIVE_L2
@@ -110,9 +104,9 @@ def test_a_nan_reaches_what_comes_later_and_nothing_earlier() -> None:
     assert np.isfinite(found[0]).all()
 
 
-@pytest.mark.parametrize("op_type", [contract.SELECTIVE_SCAN, contract.BI_SELECTIVE_SCAN])
+@pytest.mark.parametrize("op_type", [SELECTIVE_SCAN.name, BI_SELECTIVE_SCAN.name])
 def test_both_bodies_have_one_signature(op_type: str) -> None:
-    if op_type == contract.SELECTIVE_SCAN:
+    if op_type == SELECTIVE_SCAN.name:
         model = single.scan_model(reverse=False)
     else:
         model = pair.scan_model(pair.scan_inputs(4, low_rank=True)[0], low_rank=True)

@@ -11,9 +11,7 @@ from fnmatch import fnmatch
 import pytest
 
 from tests.support import plugins
-from vim_deploy.ops import contract
-
-OPS = [contract.SELECTIVE_SCAN, contract.BI_CAUSAL_CONV, contract.BI_SELECTIVE_SCAN]
+from vim_deploy.ops import OPS
 
 #: All that the library may export.
 WHITELIST = (

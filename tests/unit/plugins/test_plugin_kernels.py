@@ -14,7 +14,7 @@ import pytest
 from tests.support import plugins
 from tests.support.host_device import HostDevice
 from vim_deploy.errors import VimDeployError
-from vim_deploy.ops import reference as op_reference
+from vim_deploy.ops import SELECTIVE_SCAN
 from vim_deploy.plugin import check as plugin_check
 from vim_deploy.plugin.cases import cases, decode, encode
 from vim_deploy.plugin.check import CheckReport, CheckResult, check_library
@@ -79,9 +79,8 @@ def test_scan_of_tensors(library: ScanLibrary) -> None:
     assert library.tactics(params, 132)
     library.launch(params)
     exact = {name: one.values.astype(np.float64) for name, one in given.items()}
-    y, z = exact.pop("y"), exact.pop("z")
-    settings = {name: value for name, value in SETTINGS.items() if name != "z_off"}
-    expected = op_reference.selective_scan(**exact, **settings) * op_reference.silu(z)
+    y = exact.pop("y")
+    expected = SELECTIVE_SCAN.reference(*exact.values(), **SETTINGS, has_z=1)
     assert np.linalg.norm(y - expected) / np.linalg.norm(expected) < 1e-6
 
 

@@ -10,7 +10,7 @@ import pytest
 import vim_deploy
 from tests.support.tiny_onnx import perceptron, scan_blocks
 from vim_deploy.errors import VimDeployError
-from vim_deploy.ops import contract
+from vim_deploy.ops import SELECTIVE_SCAN, contract
 from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.runtimes.onnxruntime import capability as ort
 from vim_deploy.runtimes.onnxruntime.trt_ep import PLUGIN_DOMAIN, to_plugin_domain
@@ -55,7 +55,7 @@ def test_every_custom_node_becomes_a_typed_plugin(exported: Path) -> None:
 def test_one_direction_as_well() -> None:
     lowered = to_plugin_domain(scan_blocks(layers=2))
     plugins = [node for node in lowered.graph.node if node.domain == PLUGIN_DOMAIN]
-    assert [node.op_type for node in plugins] == [contract.SELECTIVE_SCAN] * 2
+    assert [node.op_type for node in plugins] == [SELECTIVE_SCAN.name] * 2
     assert list(lowered.functions) == []
     assert {value.name for value in lowered.graph.value_info} == {"layers.0.y", "layers.1.y"}
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from onnx import NodeProto, TensorProto
 
 from vim_deploy.onnx_graph import GraphIndex, attribute_int, attribute_ints
-from vim_deploy.ops import contract
+from vim_deploy.ops import SELECTIVE_SCAN
 
 _CHANNELS_TO_TOKENS = [0, 2, 1]
 
@@ -80,7 +80,7 @@ def find_branch(index: GraphIndex, scan: NodeProto) -> tuple[Branch, list[NodePr
     Raises:
         NoMatch: the chain is another one.
     """
-    inputs = dict(zip(contract.SELECTIVE_SCAN_INPUTS, scan.input, strict=True))
+    inputs = dict(zip(SELECTIVE_SCAN.inputs, scan.input, strict=True))
     u, dt, x_dbl = inputs["u"], inputs["dt"], inputs["bc"]
     silu, activated = _silu(index, u)
     conv, xz, x_off, chain = _convolution(index, activated, attribute_int(scan, "reverse"))

@@ -16,7 +16,7 @@ from onnx import NodeProto
 from vim_deploy.graph.passes.branch_pattern import Branch
 from vim_deploy.graph.passes.mixer_pattern import Mixer
 from vim_deploy.onnx_graph import Array, Rewriter, node_of
-from vim_deploy.ops import contract
+from vim_deploy.ops import BI_CAUSAL_CONV, BI_SELECTIVE_SCAN, contract
 
 #: Columns to a multiple of which rows are padded: 16 bytes of fp16, a vector load of the kernels.
 ROW_MULTIPLE = 8
@@ -66,8 +66,8 @@ def fuse_convolutions(graph: Rewriter, mixer: Mixer) -> None:
     weight = graph.add_constant(mixer.weight("conv", "w"), np.stack(taps))
     biases = np.stack([_bias(graph, branch) for branch in mixer.branches])
     fused = node_of(
-        contract.BI_CAUSAL_CONV,
-        mixer.node("conv", contract.BI_CAUSAL_CONV),
+        BI_CAUSAL_CONV.name,
+        mixer.node("conv", BI_CAUSAL_CONV.name),
         [mixer.xz, weight, graph.add_constant(mixer.weight("conv", "b"), biases)],
         mixer.u2,
         contract.DOMAIN,
@@ -138,8 +138,8 @@ def fuse_scans(graph: Rewriter, mixer: Mixer, low_rank: bool) -> None:
         dt = graph.add_constant(mixer.weight("dt_proj", "weight"), np.stack(weights))
     rows = packed_rows(mixer)
     fused = node_of(
-        contract.BI_SELECTIVE_SCAN,
-        graph.node_name(mixer.node("scan", contract.BI_SELECTIVE_SCAN)),
+        BI_SELECTIVE_SCAN.name,
+        graph.node_name(mixer.node("scan", BI_SELECTIVE_SCAN.name)),
         [
             mixer.u2,
             dt,

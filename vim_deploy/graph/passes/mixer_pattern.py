@@ -18,12 +18,12 @@ from onnx import GraphProto, NodeProto
 
 from vim_deploy.graph.passes.branch_pattern import Branch, NoMatch, Refusal, Sizes, find_branch
 from vim_deploy.onnx_graph import DEFAULT_DOMAINS, GraphIndex, attribute_int
-from vim_deploy.ops import contract
-from vim_deploy.ops.own_nodes import scan_nodes
+from vim_deploy.ops import BI_CAUSAL_CONV, SELECTIVE_SCAN, contract
+from vim_deploy.ops.functions import nodes_of
 from vim_deploy.places import DIRECTED, parse
 
-_Z = contract.SELECTIVE_SCAN_INPUTS.index("z")
-_SHARED = tuple(name for name in contract.SELECTIVE_SCAN_ATTRIBUTES if name != "reverse")
+_Z = SELECTIVE_SCAN.inputs.index("z")
+_SHARED = tuple(name for name in SELECTIVE_SCAN.plugin_attributes if name != "reverse")
 
 Value = TypeVar("Value", str, int)
 
@@ -84,7 +84,7 @@ class Mixer:
     @property
     def u2(self) -> str:
         """Output of the fused convolution, [2,B,L,D]."""
-        return self.node("conv", f"{contract.BI_CAUSAL_CONV}_output_0")
+        return self.node("conv", f"{BI_CAUSAL_CONV.name}_output_0")
 
     @property
     def x_dbl2(self) -> str:
@@ -118,7 +118,7 @@ def find_mixers(graph: GraphProto) -> tuple[tuple[Mixer, ...], tuple[Refusal, ..
     alone = "no scan of the other direction is added to its output"
     refused = tuple(
         Refusal(node.name, reasons.get(node.output[0], alone))
-        for node in scan_nodes(graph)
+        for node in nodes_of(graph, SELECTIVE_SCAN)
         if node.output[0] not in fused
     )
     return tuple(mixers), refused
@@ -140,7 +140,7 @@ def _summed_scans(index: GraphIndex, node: NodeProto) -> tuple[NodeProto, NodePr
     if node.op_type != "Add" or node.domain not in DEFAULT_DOMAINS:
         return None
     first, second = (index.producers.get(name) for name in node.input)
-    scan = (contract.DOMAIN, contract.SELECTIVE_SCAN)
+    scan = (contract.DOMAIN, SELECTIVE_SCAN.name)
     if first is None or second is None or first is second:
         return None
     if (first.domain, first.op_type) != scan or (second.domain, second.op_type) != scan:
@@ -193,10 +193,10 @@ def _mixer(
 
 def _check_scan(scan: NodeProto) -> None:
     """The node has what the contract says, so that looking it up cannot fail."""
-    missing = set(contract.SELECTIVE_SCAN_ATTRIBUTES) - {item.name for item in scan.attribute}
+    missing = set(SELECTIVE_SCAN.plugin_attributes) - {item.name for item in scan.attribute}
     if missing:
         raise NoMatch(f"a scan has no attribute {min(missing)}")
-    if len(scan.input) != len(contract.SELECTIVE_SCAN_INPUTS):
+    if len(scan.input) != len(SELECTIVE_SCAN.inputs):
         raise NoMatch(f"a scan has {len(scan.input)} inputs")
 
 

@@ -1,0 +1,102 @@
+"""What an op of the contract is: one record for the exporter, the checks, plugins and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+#: What the nodes of an op say of themselves, by name.
+Facts = Mapping[str, Any]
+
+
+class Kind(Enum):
+    """What an attribute of an op says."""
+
+    FLAG = "INT, 0 or 1"
+    COLUMN = "INT, a column of an input's rows"
+    NUMBER = "FLOAT"
+    #: For the function alone: ONNX cannot turn the INT ``reverse`` into the lists of directions
+    #: that Scan wants, so the node carries those lists as well. Plugins ignore them.
+    DIRECTIONS = "INTS, of a Scan"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a function's body, in ONNX's textual syntax.
+
+    Attributes:
+        text: nodes, with ``$name`` for a fact: an attribute, a size, the end of a block, ``tokens``
+            (None, or how many every node sees). Or what writes them for a number of tokens.
+        when: facts with the values that all must have for this piece to be there.
+        unless: facts with values that none may have.
+    """
+
+    text: str | Callable[[int], str]
+    when: Mapping[str, object] = field(default_factory=dict)
+    unless: Mapping[str, object] = field(default_factory=dict)
+
+
+#: For ``Part``: an ONNX Scan runs the tokens, however many there are.
+LOOP = {"tokens": None}
+
+
+@dataclass(frozen=True)
+class Op:
+    """One op.
+
+    Attributes:
+        name: op type in the domain ``vim_deploy``.
+        inputs, outputs: their names, in order.
+        attributes: each with its kind; all are present on every node.
+        body: what the op means in ONNX's own operators: float32, elementwise and reduce operators
+            alone inside a Scan. TensorRT-RTX's compiler fails on Unsqueeze, Squeeze or MatMul in
+            there next to casts. No pads are negative: not every runtime cuts with a Pad.
+        reference: the same in float64 NumPy, token by token: inputs in order, attributes by name.
+            What kernels are compared with.
+        fp32: inputs that are float32 whatever the element type T of the others.
+        optional: inputs that a node may leave out.
+        per_node: attributes that the body refers to, so that the nodes of a file may differ in
+            them; it is written for the values of the others.
+        sizes: names of the dimensions of inputs that are initialisers; "" for one not wanted.
+        blocks: attributes ``x_off`` with the size of the block of columns that starts there; the
+            fact ``x_end`` is where it ends.
+        derived: more facts, worked out from the others.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Kind]
+    body: tuple[Part, ...]
+    reference: Callable[..., Array]
+    fp32: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    per_node: tuple[str, ...] = ()
+    sizes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    blocks: Mapping[str, str] = field(default_factory=dict)
+    derived: Callable[[Facts], dict[str, object]] | None = None
+
+    @property
+    def plugin_attributes(self) -> tuple[str, ...]:
+        """Attributes that a plugin reads."""
+        return tuple(name for name, kind in self.attributes.items() if kind != Kind.DIRECTIONS)
+
+
+def columns(source: str, block: str, name: str, axis: int) -> str:
+    """``name`` = ``source`` at [``block``_off, ``block``_end) of ``axis``."""
+    return f"""
+    {name}_start = Constant <value = int64[1] {{${block}_off}}> ()
+    {name}_end = Constant <value = int64[1] {{${block}_end}}> ()
+    {name}_axis = Constant <value = int64[1] {{{axis}}}> ()
+    {name} = Slice ({source}, {name}_start, {name}_end, {name}_axis)"""
+
+
+def each(text: str, values: tuple[str, ...], placeholder: str = "%") -> str:
+    """``text`` once for each of ``values``, which take the place of ``placeholder``."""
+    return "".join(text.replace(placeholder, value) for value in values)
