@@ -21,7 +21,7 @@ def test_models_are_valid():
 
 
 def test_scan_function_is_the_recurrence():
-    """Against a loop over the definition in ``vim_deploy/contract.py``."""
+    """Against a loop over the definition in ``vim_deploy/ops/selective_scan.py``."""
     onnxruntime = pytest.importorskip("onnxruntime")
     model = tiny_onnx.scan_blocks(layers=1, length=5, width=3, state=2)
     weights = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}

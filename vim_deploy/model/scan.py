@@ -2,7 +2,7 @@
 
 One direction of Mamba's recurrence (arXiv 2312.00752, algorithm 2 with the zero-order-hold
 simplification of the official kernels: A is discretised by exp, B by delta), in the layout and
-with the meaning of ``vim_deploy.ops.contract``.
+with the meaning of ``vim_deploy.ops.selective_scan``.
 """
 
 from __future__ import annotations

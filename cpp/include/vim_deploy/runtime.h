@@ -23,7 +23,7 @@ namespace vim_deploy {
 //! What `cudaStream_t` is.
 using Stream = CUstream_st*;
 
-//! Of the op contract (vim_deploy/contract.py) that a plugin library must follow.
+//! Of the op contract (vim_deploy/ops/contract.py) that a plugin library must follow.
 constexpr std::int32_t kContractVersion = 1;
 //! Name under which a plugin library is looked for beside an engine.
 constexpr char const* kPluginLibraryName = "libvim_plugins.so";

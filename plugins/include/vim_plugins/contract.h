@@ -1,5 +1,5 @@
-//! The contract of the custom ops, for C++. vim_deploy/contract.py states the same facts for
-//! Python and gives the meaning of each op; tests/unit/test_contract.py compares the two files.
+//! The contract of the custom ops, for C++. vim_deploy/ops/ states the same facts for Python and
+//! gives the meaning of each op; tests/unit/ops/test_contract.py compares the two.
 #pragma once
 
 #include <array>
