@@ -228,7 +228,7 @@ def selective_scan_params(
 ) -> SelectiveScanParams:
     """Parameters of ``VimSelectiveScan`` from tensors on one device.
 
-    Shapes, dtypes as in ``vim_deploy.ops.selective_scan``: u, dt, y T[B,L,D]; a f[N,D]; bc T[B,L,K];
+    As in ``vim_deploy.ops.selective_scan``: u, dt, y T[B,L,D]; a f[N,D]; bc T[B,L,K];
     d_skip, dt_bias f[D]; z T[B,L,Zc] or None. The tensors must outlive the launch.
 
     Raises:
