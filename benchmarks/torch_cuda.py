@@ -82,7 +82,7 @@ class Scans:
     """Which implementation the scan operator has on CUDA, changed between turns."""
 
     def __init__(self, library: Path, mamba: Path | None) -> None:
-        from vim_deploy.model import scan_op
+        from vim_deploy.model.scan import selective_scan_op
         from vim_deploy.plugin.kernels import ScanLibrary
         from vim_deploy.runtimes.torch.runner import use_scan_kernels
 
@@ -94,7 +94,7 @@ class Scans:
             from compare_mamba import build_mamba
 
             theirs = mamba_scan(build_mamba(mamba).fwd)
-            register = scan_op.selective_scan.register_kernel
+            register = selective_scan_op.register_kernel
             self._named["mamba_ssm's kernel"] = lambda: register("cuda")(theirs)
 
     @property

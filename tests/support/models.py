@@ -8,7 +8,8 @@ import torch
 
 from tests.support.reference import ReferenceCase
 from vim_deploy.model.checkpoint import read_checkpoint
-from vim_deploy.model.vim import VisionMamba, seed_weights
+from vim_deploy.model.seeding import seed_weights
+from vim_deploy.model.vim import VisionMamba
 from vim_deploy.recipe.catalog import find_variant
 from vim_deploy.recipe.model_config import ModelConfig, read_config
 

@@ -13,7 +13,7 @@ import torch
 from onnxscript import values
 from torch import Tensor, nn
 
-import vim_deploy.model.scan_op  # noqa: F401 - registers torch.ops.vim_deploy.selective_scan
+import vim_deploy.model.scan  # noqa: F401 - registers torch.ops.vim_deploy.selective_scan
 from vim_deploy import interrupts
 from vim_deploy.errors import VimDeployError
 from vim_deploy.model.deployed import DeployedModel, example_input

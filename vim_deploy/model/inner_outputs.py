@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vim_deploy.model.dense.parts import dense_parts
+from vim_deploy.model.dense.detector import DetectionBackbone
+from vim_deploy.model.dense.segmentor import Segmentor
 from vim_deploy.model.deployed import DeployedModel
 from vim_deploy.model.vim import Block
 from vim_deploy.places import (
@@ -56,7 +57,7 @@ def inner_outputs(module: DeployedModel, image: Tensor) -> dict[Place, Tensor]:
     if isinstance(model.head, nn.Linear):
         keep_input(place(BEHIND_BLOCKS, "features"), model.head)
         keep(place(BEHIND_BLOCKS, "head"), model.head, lambda output: output)
-    for part, child in dense_parts(module.model):
+    for part, child in _dense_parts(module.model):
         keep(place(BEHIND_BLOCKS, part), child, lambda output: output)
     try:
         with torch.inference_mode():
@@ -89,3 +90,43 @@ def _keep_block(
                 keep(place(index, part, direction), child, lambda output: output)
     keep_input(place(index, "mixed"), mixer.out_proj)
     keep(place(index, "out_proj"), mixer, lambda output: output)
+
+
+def _dense_parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Modules with their parts' names (``places.Place``), in order of computation; of any network.
+
+    A map that the neck leaves as it is has no part: it is a block's output.
+    """
+    for name, neck in necks_of(model):
+        if not isinstance(neck, nn.Identity):
+            yield name, neck
+    if not isinstance(model, Segmentor):
+        return
+    head = model.decode_head
+    for layer in ("lateral_convs", "psp_modules"):
+        yield from _numbered(f"decode_head.{layer}", getattr(head, layer))
+    yield "decode_head.bottleneck", head.bottleneck
+    yield from _numbered("decode_head.fpn_convs", head.fpn_convs)
+    yield "decode_head.fpn_bottleneck", head.fpn_bottleneck
+    yield "decode_head.conv_seg", head.conv_seg
+    if hasattr(model, "auxiliary_head"):
+        yield from _numbered("auxiliary_head.convs", model.auxiliary_head.convs)
+        yield "auxiliary_head.conv_seg", model.auxiliary_head.conv_seg
+
+
+def necks_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The modules that scale the backbone's maps, by the maps' names; none without a neck."""
+    if isinstance(model, DetectionBackbone):
+        # The level of the top block drops pixels of the one before it, and computes nothing.
+        yield from zip(model.dense.feature_names, model.levels, strict=False)
+        return
+    backbone = model.backbone if isinstance(model, Segmentor) else model
+    for level in range(4):
+        neck = getattr(backbone, f"fpn{level + 1}", None)
+        if neck is not None:
+            yield f"feature_{level}", neck
+
+
+def _numbered(name: str, layers: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for number, layer in enumerate(layers.children()):
+        yield f"{name}.{number}", layer

@@ -16,7 +16,8 @@ from vim_deploy.model.fit import config_for_image_size, load_into
 from vim_deploy.model.infer import infer_config
 from vim_deploy.model.loaded import LoadedModel, loaded_model
 from vim_deploy.model.network import Network, build_network
-from vim_deploy.model.vim import VisionMamba, seed_weights
+from vim_deploy.model.seeding import seed_weights
+from vim_deploy.model.vim import VisionMamba
 from vim_deploy.recipe.catalog import find_dense_recipe, find_recipe, find_variant, names_recipe
 from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.load import checkpoint_address

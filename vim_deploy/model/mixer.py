@@ -7,11 +7,45 @@ scan, and every branch works on tokens in natural order (``reverse`` instead of 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vim_deploy.model.layers import DirectionalConv1d, StepProjection
-from vim_deploy.model.scan_op import selective_scan
+from vim_deploy.model.scan import selective_scan_op
 from vim_deploy.recipe.model_config import ModelConfig
+
+
+class DirectionalConv1d(nn.Module):
+    """Depthwise causal convolution and SiLU on T[B, L, D]; anti-causal when ``reverse``.
+
+    With the taps in reversed order and the padding on the other side, the anti-causal form equals
+    flipping the sequence, convolving causally and flipping back.
+    """
+
+    def __init__(self, channels: int, width: int, bias: bool, reverse: bool) -> None:
+        super().__init__()
+        # The layer exists for its official parameter names and initialisation: weight [D, 1, W].
+        template = nn.Conv1d(channels, channels, width, groups=channels, bias=bias)
+        self.weight = template.weight
+        self.bias = template.bias
+        self.reverse = reverse
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels, _, width = self.weight.shape
+        weight = self.weight.flip(-1) if self.reverse else self.weight
+        padding = (0, width - 1) if self.reverse else (width - 1, 0)
+        padded = F.pad(x.transpose(1, 2), padding)
+        y = F.conv1d(padded, weight, self.bias, groups=channels)
+        return F.silu(y.transpose(1, 2))
+
+
+class StepProjection(nn.Linear):
+    """dt_proj without its bias: packed rows T[B, L, R + 2N] to step sizes T[B, L, D].
+
+    The bias belongs to the scan, which adds it in float32 before softplus.
+    """
+
+    def forward(self, x_dbl: Tensor) -> Tensor:
+        return x_dbl[..., : self.in_features] @ self.weight.t()
 
 
 class ScanBranch(nn.Module):
@@ -35,7 +69,7 @@ class ScanBranch(nn.Module):
     ) -> Tensor:
         """Gated scan output T[B, L, D]; B and C are read from ``x_dbl``, the gate from ``xz``."""
         a = -torch.exp(a_log.float()).t().contiguous()
-        y: Tensor = selective_scan(
+        y: Tensor = selective_scan_op(
             u=u,
             dt=dt,
             a=a,

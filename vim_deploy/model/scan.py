@@ -2,7 +2,9 @@
 
 One direction of Mamba's recurrence (arXiv 2312.00752, algorithm 2 with the zero-order-hold
 simplification of the official kernels: A is discretised by exp, B by delta), in the layout and
-with the meaning of ``vim_deploy.ops.selective_scan``.
+with the meaning of ``vim_deploy.ops.selective_scan``. It is one operator as well, which the tracer
+sees as a single node: ``torch.ops.vim_deploy.selective_scan`` has the inputs and attributes of
+``VimSelectiveScan``. Eager runs compute it; a trace records it.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from vim_deploy.ops.contract import DOMAIN
 
 
 def selective_scan(
@@ -68,3 +72,44 @@ def selective_scan(
     if z is not None:
         y = y * F.silu(z[..., z_off : z_off + channels].to(compute))
     return y.to(u.dtype)
+
+
+#: An absent gate is passed as an empty tensor and ``has_z`` = False, as the contract's node does.
+
+
+@torch.library.custom_op(f"{DOMAIN}::selective_scan", mutates_args=())
+def selective_scan_op(
+    u: Tensor,
+    dt: Tensor,
+    a: Tensor,
+    bc: Tensor,
+    d_skip: Tensor,
+    dt_bias: Tensor,
+    z: Tensor,
+    reverse: bool,
+    delta_softplus: bool,
+    b_off: int,
+    c_off: int,
+    z_off: int,
+    has_z: bool,
+) -> Tensor:
+    """One scan direction; shapes, dtypes and meaning as in ``selective_scan``."""
+    return selective_scan(
+        u,
+        dt,
+        a,
+        bc,
+        d_skip,
+        dt_bias,
+        z if has_z else None,
+        reverse=reverse,
+        delta_softplus=delta_softplus,
+        b_off=b_off,
+        c_off=c_off,
+        z_off=z_off,
+    )
+
+
+@selective_scan_op.register_fake
+def _shape_of_selective_scan(u: Tensor, *_rest: object) -> Tensor:
+    return torch.empty_like(u)

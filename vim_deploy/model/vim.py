@@ -6,16 +6,46 @@ code does something unexpected it is reproduced and the reason is given beside t
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
-from vim_deploy.model.layers import DirectionalConv1d, PatchEmbed, make_norm
 from vim_deploy.model.mixer import Mixer
 from vim_deploy.model.rope import RotaryEmbedding
 from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.model_config import ModelConfig
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm over the last axis (arXiv 1910.07467), without a bias."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps) * self.weight
+
+
+def make_norm(config: ModelConfig) -> nn.Module:
+    """RMSNorm or LayerNorm over ``embed_dim``, as the config says."""
+    if config.rms_norm:
+        return RMSNorm(config.embed_dim, config.norm_epsilon)
+    return nn.LayerNorm(config.embed_dim, eps=config.norm_epsilon)
+
+
+class PatchEmbed(nn.Module):
+    """Image T[B, C, H, W] to tokens T[B, patches, embed_dim], patches in row-major order."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(
+            config.channels, config.embed_dim, kernel_size=config.patch_hw, stride=config.stride
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        tokens: Tensor = self.proj(image)
+        return tokens.flatten(2).transpose(1, 2)
 
 
 class Block(nn.Module):
@@ -189,44 +219,3 @@ class VisionMamba(nn.Module):
         if config.final_pool_type == "none":
             return x[:, -1]
         return x.mean(dim=1) if config.final_pool_type == "mean" else x
-
-
-def seed_weights(model: nn.Module, seed: int) -> None:
-    """Fill ``model`` with repeatable weights of realistic scale, for timing and smoke runs.
-
-    Not trained: outputs mean nothing. Step sizes follow Mamba's initialisation (softplus(dt_bias)
-    log-uniform in [0.001, 0.1], arXiv 2312.00752 appendix E.3) so that the scan neither forgets at
-    once nor never; A starts at -(1..N).
-    """
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(tensor: Tensor, std: float) -> None:
-        tensor.copy_(torch.empty_like(tensor).normal_(0.0, std, generator=generator))
-
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, nn.ConvTranspose2d):
-                # Kernel and stride are equal: every output reads each input channel once.
-                normal(module.weight, module.in_channels**-0.5)
-                module.bias.zero_()  # type: ignore[union-attr]
-            if isinstance(module, nn.Linear | nn.Conv2d | DirectionalConv1d):
-                normal(module.weight, module.weight[0].numel() ** -0.5)
-                if module.bias is not None:
-                    module.bias.zero_()
-        for module in model.modules():
-            if isinstance(module, Mixer):
-                for name, child in module.named_children():
-                    if name.startswith("dt_proj") and isinstance(child, nn.Linear):
-                        _seed_step_bias(child.bias, generator)
-        for name, parameter in model.named_parameters():
-            last = name.rpartition(".")[2]
-            if last == "pos_embed" or last.startswith("cls_token"):
-                normal(parameter, 0.02)
-
-
-def _seed_step_bias(bias: Tensor, generator: torch.Generator) -> None:
-    low, high = math.log(0.001), math.log(0.1)
-    uniform = torch.empty_like(bias).uniform_(0.0, 1.0, generator=generator)
-    step = torch.exp(low + uniform * (high - low))
-    # Inverse of softplus.
-    bias.copy_(step + torch.log(-torch.expm1(-step)))

@@ -22,7 +22,8 @@ from vim_deploy.graph.opset import OPSETS, convert_opset
 from vim_deploy.graph.verify import GraphSummary, check_graph
 from vim_deploy.heads import parse_head
 from vim_deploy.model.deployed import DeployedModel
-from vim_deploy.model.vim import VisionMamba, seed_weights
+from vim_deploy.model.seeding import seed_weights
+from vim_deploy.model.vim import VisionMamba
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.runtimes.torch.runner import TorchRunner
 from vim_deploy.specs import CheckpointInfo, ImagePreparation

@@ -23,7 +23,8 @@ from vim_deploy.graph.passes.class_tokens import place_class_tokens
 from vim_deploy.graph.passes.run import PASSES, run_passes
 from vim_deploy.graph.verify import summarize
 from vim_deploy.model.deployed import DeployedModel
-from vim_deploy.model.vim import VisionMamba, seed_weights
+from vim_deploy.model.seeding import seed_weights
+from vim_deploy.model.vim import VisionMamba
 from vim_deploy.onnx_graph import Rewriter
 from vim_deploy.ops.functions import attach_functions
 from vim_deploy.recipe.model_config import ModelConfig

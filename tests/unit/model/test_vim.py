@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from tests.support.models import perturbed, tiny_config
-from vim_deploy.model.vim import VisionMamba, seed_weights
+from vim_deploy.model.seeding import seed_weights
+from vim_deploy.model.vim import VisionMamba
 from vim_deploy.recipe.catalog import find_variant
 
 

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from vim_deploy.model import scan_op
 from vim_deploy.model.deployed import DeployedModel, example_input
 from vim_deploy.model.inner_outputs import inner_outputs
+from vim_deploy.model.scan import selective_scan_op
 from vim_deploy.places import Place
 from vim_deploy.plugin.kernels import ScanLibrary, selective_scan_params
 from vim_deploy.precisions import Precision
@@ -150,7 +150,7 @@ def use_scan_kernels(kernels: ScanLibrary) -> None:
     allocator reuses the copies made here only in stream order, so they need not be kept.
     """
 
-    @scan_op.selective_scan.register_kernel("cuda")
+    @selective_scan_op.register_kernel("cuda")
     def _(
         u: Tensor,
         dt: Tensor,
