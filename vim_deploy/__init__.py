@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vim_deploy.packaging.repository import ServingOptions
     from vim_deploy.parity.metrics import Tolerance
     from vim_deploy.recipe.request import ModelRequest
+    from vim_deploy.runtimes.base import RunnerOptions
     from vim_deploy.runtimes.building.request import TrtOptions
     from vim_deploy.stages import (
         benchmark,
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     )
     from vim_deploy.stages.benchmarking import BenchOptions
     from vim_deploy.stages.exporting import ExportOptions
-    from vim_deploy.stages.opening import RunnerOptions
     from vim_deploy.stages.packaging import PackageOptions
     from vim_deploy.stages.run_records import RunOptions, SceneOptions
     from vim_deploy.stages.subjects import SubjectOptions
@@ -86,7 +86,7 @@ _HOMES = {
     "PackageOptions": "vim_deploy.stages.packaging",
     "ProfileOptions": "vim_deploy.artifact.profiles",
     "RunOptions": "vim_deploy.stages.run_records",
-    "RunnerOptions": "vim_deploy.stages.opening",
+    "RunnerOptions": "vim_deploy.runtimes.base",
     "SceneOptions": "vim_deploy.stages.run_records",
     "SubjectOptions": "vim_deploy.stages.subjects",
     "ServingOptions": "vim_deploy.packaging.repository",

@@ -10,21 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from vim_deploy.artifact import metadata
-from vim_deploy.artifact.engine_file import TENSORRT, TENSORRT_RTX
+from vim_deploy import runtimes
+from vim_deploy.artifact import Artifact, metadata
 from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import VimDeployError
-from vim_deploy.runtimes.base import Array, Runner
-from vim_deploy.runtimes.onnxruntime import capability as ort
-from vim_deploy.runtimes.tensorrt import capability as trt
-from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
+from vim_deploy.runtimes.base import Array, Runner, RunnerOptions
 from vim_deploy.specs import CheckpointInfo, TensorSpec
 
 ONNX_RUNTIME = "onnxruntime"
 PYTORCH = "pytorch"
 #: DeiT's module in PyTorch; its ONNX file is an ``ONNX_RUNTIME`` subject like any other.
 PYTORCH_DEIT = "pytorch-deit"
-_ENGINES = (TENSORRT, TENSORRT_RTX)
 #: The weights of a model that is built only to be timed.
 _TIMING_SEED = 0
 
@@ -38,7 +34,7 @@ class Subject:
 
     Attributes:
         label: model, as the report calls it; the same at every size and batch.
-        runner: ``ONNX_RUNTIME``, ``PYTORCH``, ``PYTORCH_DEIT``, ``TENSORRT`` or ``TENSORRT_RTX``.
+        runner: name of a runtime (``runtimes.RUNTIMES``), or ``PYTORCH_DEIT``.
         source: JSON-able arguments of the runner, see ``open_runner``.
         batch: images in one call.
         image: height and width in pixels.
@@ -77,13 +73,8 @@ def load_runtime(runner: str) -> None:
         VimDeployError: VIM-301 when ONNX Runtime or TensorRT is not installed.
         ImportError: when PyTorch or transformers is not.
     """
-    if runner == ONNX_RUNTIME:
-        ort.capabilities()
-        importlib.import_module("vim_deploy.runtimes.onnxruntime.runner")
-        return
-    if runner in _ENGINES:
-        (trt if runner == TENSORRT else trt_rtx).load()
-        importlib.import_module("vim_deploy.runtimes.tensorrt.runner")
+    if runner not in (PYTORCH, PYTORCH_DEIT):
+        runtimes.runtime_named(runner).load()
         return
     importlib.import_module("vim_deploy.runtimes.torch.runner")
     importlib.import_module("vim_deploy.model.load")
@@ -96,40 +87,14 @@ def load_runtime(runner: str) -> None:
 def open_runner(runner: str, source: dict[str, Any], threads: int) -> Runner:
     """The runner that ``source`` describes, on ``threads`` threads.
 
-    ``ONNX_RUNTIME``: ``path``, and where not the CPU ``provider``, ``plugin``, ``batch``.
-    ``TENSORRT``, ``TENSORRT_RTX``: ``path``, ``plugin``, ``allow_plan_code``, ``cuda_graph``,
-    ``batch``. ``PYTORCH``: ``path`` of an exported file, whose architecture is taken, and
-    ``checkpoint``, its address or None for seeded weights. ``PYTORCH_DEIT``: ``size``, ``image``
-    (height, width), ``attention``.
+    ``PYTORCH``: ``path`` of an exported file, whose architecture is taken, and ``checkpoint``, its
+    address or None for seeded weights. ``PYTORCH_DEIT``: ``size``, ``image`` (height, width),
+    ``attention``. Other runtimes: ``path``, and fields of ``RunnerOptions``.
 
     Raises:
         VimDeployError: VIM-301, VIM-302, VIM-4xx of the file, VIM-9xx of an engine, VIM-202 for an
             unknown runner.
     """
-    if runner == ONNX_RUNTIME:
-        from vim_deploy.runtimes.onnxruntime.runner import CPU, OrtRunner
-
-        # As stored: what is timed is the file as the runtime takes it, not the proof of its
-        # rounding. A bfloat16 file has no such form on this provider, and its name says so.
-        return OrtRunner(
-            Path(source["path"]),
-            source.get("provider") or CPU,
-            threads=threads,
-            as_stored=True,
-            plugin=_path(source.get("plugin")),
-            max_batch=source.get("batch"),
-        )
-    if runner in _ENGINES:
-        from vim_deploy.runtimes.tensorrt.runner import TrtRunner
-
-        return TrtRunner(
-            Path(source["path"]),
-            plugin=_path(source["plugin"]),
-            cuda_graph=source["cuda_graph"],
-            allow_plan_code=source["allow_plan_code"],
-            batch=source["batch"],
-            timed=True,
-        )
     if runner == PYTORCH:
         return _vim_module(Path(source["path"]), source["checkpoint"], threads)
     if runner == PYTORCH_DEIT:
@@ -140,11 +105,19 @@ def open_runner(runner: str, source: dict[str, Any], threads: int) -> Runner:
         module = build_deit(source["size"], (height, width), source["attention"])
         spec = TensorSpec("image", "float32", ("batch", 3, height, width))
         return ModuleRunner(module, spec, ("logits",), threads=threads)
-    raise VimDeployError("VIM-202", f"no runner is called {runner!r}", fix="a name of subject.py")
-
-
-def _path(value: str | None) -> Path | None:
-    return None if value is None else Path(value)
+    given = dict(source)
+    artifact = Artifact.open(Path(given.pop("path")))
+    plugin = given.pop("plugin", None)
+    # As stored: what is timed is the file as the runtime takes it, not the proof of its rounding. A
+    # bfloat16 file has no such form on the CPU, and its name says so.
+    options = RunnerOptions(
+        **given,
+        plugin=None if plugin is None else Path(plugin),
+        threads=threads,
+        as_stored=True,
+        timed=True,
+    )
+    return runtimes.runtime_named(runner).runner(artifact, options)
 
 
 def _vim_module(path: Path, checkpoint: str | None, threads: int) -> Runner:

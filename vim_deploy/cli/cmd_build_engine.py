@@ -14,6 +14,7 @@ from vim_deploy.cli.options import all_of, force_option, json_option, output_opt
 from vim_deploy.cli.output import build_progress, command_line, print_json, print_table, say
 from vim_deploy.errors import VimDeployError
 from vim_deploy.ranges import BATCH, OPT_LEVEL, PROFILE, WORKSPACE_MIB
+from vim_deploy.runtimes import AUTO, builders
 
 if TYPE_CHECKING:
     from vim_deploy.artifact.profiles import ProfileOptions
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 _RUNTIME_OPTIONS = (
     click.option(
         "--runtime",
-        type=click.Choice(["auto", "tensorrt", "tensorrt-rtx"]),
-        default="auto",
+        type=click.Choice([AUTO, *(row.name for row in builders())]),
+        default=AUTO,
         show_default=True,
         help="What builds the engine.",
     ),

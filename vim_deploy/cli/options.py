@@ -18,7 +18,7 @@ from vim_deploy.recipe.request import AUTO, ModelRequest
 from vim_deploy.untrusted import read_json, read_text
 
 if TYPE_CHECKING:
-    from vim_deploy.stages.opening import RunnerOptions
+    from vim_deploy.runtimes.base import RunnerOptions
 
 #: A config is a page of keywords; anything larger is another kind of file.
 _MAX_CONFIG_BYTES = 1 << 20
@@ -201,7 +201,7 @@ runner_options = all_of(_RUNNER_OPTIONS)
 
 def take_runner(options: dict[str, Any]) -> RunnerOptions:
     """Take ``runner_options``'s values out of a command's keywords."""
-    from vim_deploy.stages.opening import RunnerOptions
+    from vim_deploy.runtimes.base import RunnerOptions
 
     names = ("provider", "plugin", "allow_plan_code")
     return RunnerOptions(**{name: options.pop(name) for name in names})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,32 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 #: Inner tensors of one run: images as the model takes them, to float32 arrays by place.
 PartSource = Callable[[Array], Mapping[Place, Array]]
+
+
+@dataclass(frozen=True)
+class RunnerOptions:
+    """Where and how an artifact runs; what a runtime does not know is refused or without meaning.
+
+    Attributes:
+        provider: for an ONNX file: ``cpu`` (None means it), ``cuda`` or ``tensorrt``.
+        plugin: TensorRT plugin library, for an engine or the provider ``tensorrt``.
+        allow_plan_code: let an engine run code that its file carries.
+        max_batch: largest batch to come; the provider ``tensorrt`` builds for it, and an engine
+            that does not take it is refused before it is loaded.
+        threads: threads inside one operator on the CPU; 0 for the runtime's own choice.
+        as_stored: run a float16 ONNX file as the provider does by itself (``OrtRunner``).
+        cuda_graph: replay captured CUDA graphs of an engine.
+        timed: let the device time each ``run``, for ``Runner.device_seconds``.
+    """
+
+    provider: str | None = None
+    plugin: Path | None = None
+    allow_plan_code: bool = False
+    max_batch: int | None = None
+    threads: int = 0
+    as_stored: bool = False
+    cuda_graph: bool = False
+    timed: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,11 +81,13 @@ class Runner(ABC):
         name: runtime and version, for reports.
         input: the image input; a str in the shape is a dynamic size.
         outputs: output names in order.
+        notes: what a reader of its results has to know.
     """
 
     name: str
     input: TensorSpec
     outputs: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def run(self, image: Array) -> Mapping[str, Array]:
@@ -121,6 +150,15 @@ class Runner(ABC):
             # After an error of the GPU everything that follows fails as well; the first counts.
             if kind is None:
                 raise
+
+
+def for_others(option: str, kind: str, artifact: str) -> VimDeployError:
+    """VIM-203 for an option that was given and is for another ``kind`` of artifact."""
+    return VimDeployError(
+        "VIM-203",
+        f"{option} is for {kind}, and {artifact} is none",
+        fix=f"leave {option} away",
+    )
 
 
 def fits(spec: TensorSpec, shape: Sequence[int]) -> bool:

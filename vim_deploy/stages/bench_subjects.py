@@ -19,12 +19,12 @@ from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.files import require_file, sha256_of, sight
 from vim_deploy.recipe.model_config import unread_note
 from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.runtimes.base import RunnerOptions
 from vim_deploy.runtimes.onnxruntime.runner import CPU
 from vim_deploy.runtimes.onnxruntime.runner import TENSORRT as ONNX_TENSORRT
 from vim_deploy.specs import GraphForm
 from vim_deploy.stages.deit_baseline import DeitMaker, deit_sizes, require_classifiers
 from vim_deploy.stages.exporting import ExportOptions, export, require_torch
-from vim_deploy.stages.opening import RunnerOptions
 
 #: ``deit`` is the DeiT of the model's own width.
 BASELINES = ("pytorch", "deit", "deit-tiny", "deit-small", "deit-base")
@@ -189,7 +189,7 @@ class SubjectMaker:
                 "plugin": None if plugin is None else str(plugin.resolve()),
                 "allow_plan_code": self._runner.allow_plan_code,
                 "cuda_graph": self._cuda_graph,
-                "batch": batch,
+                "max_batch": batch,
             },
             batch=batch,
             image=_image_of_engine(record, path),
@@ -254,7 +254,7 @@ class SubjectMaker:
         plugin = runner.plugin if provider == ONNX_TENSORRT else None
         return {
             "path": str(path),
-            **({} if provider is None else {"provider": provider, "batch": batch}),
+            **({} if provider is None else {"provider": provider, "max_batch": batch}),
             **({} if plugin is None else {"plugin": str(plugin.resolve())}),
         }
 

@@ -29,9 +29,9 @@ from vim_deploy.ranges import (
 )
 from vim_deploy.report.plot import check_plot, draw, require_sizes
 from vim_deploy.report.write import require_html, write_pages
+from vim_deploy.runtimes.base import RunnerOptions
 from vim_deploy.specs import GraphForm
 from vim_deploy.stages.bench_subjects import SubjectMaker
-from vim_deploy.stages.opening import RunnerOptions
 from vim_deploy.text import storable
 from vim_deploy.untrusted import read_json
 

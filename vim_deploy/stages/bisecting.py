@@ -25,9 +25,8 @@ from vim_deploy.parity.report import compare_runners, worst_of
 from vim_deploy.places import role_of
 from vim_deploy.precisions import TYPED_IN_WORDS, Precision
 from vim_deploy.recipe.precision_policy import PrecisionPolicy, Rule
-from vim_deploy.runtimes.base import run_in_batches
+from vim_deploy.runtimes.base import RunnerOptions, run_in_batches
 from vim_deploy.runtimes.onnxruntime.runner import memory_runner
-from vim_deploy.stages.opening import RunnerOptions
 from vim_deploy.stages.subjects import Subject, SubjectOptions, open_subject
 from vim_deploy.stages.verifying import VerifyOptions, live_cases
 

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vim_deploy.artifact.engine_file import TENSORRT
 from vim_deploy.artifact.profiles import ProfileOptions
 from vim_deploy.artifact.record import EngineRecord
+from vim_deploy.runtimes import choose_runtime, named
 from vim_deploy.runtimes.building.build import Builder
 from vim_deploy.runtimes.building.process import ProgressCallback
 from vim_deploy.runtimes.building.request import AUTO, BuildRequest, TrtOptions
-from vim_deploy.runtimes.choose import choose_runtime
 
 
 def build_engine(
@@ -71,10 +70,6 @@ def builder_for(request: BuildRequest) -> Builder:
     Raises:
         VimDeployError: as ``choose_runtime``.
     """
-    # Of the two, only the one that is used is read.
-    if choose_runtime(request.runtime) == TENSORRT:
-        from vim_deploy.runtimes.tensorrt.build import BUILDER
-    else:
-        from vim_deploy.runtimes.tensorrt_rtx.build import BUILDER  # type: ignore[assignment]
-    BUILDER.refuse(request)
-    return BUILDER
+    builder: Builder = named(choose_runtime(request.runtime).builder)
+    builder.refuse(request)
+    return builder

@@ -110,7 +110,7 @@ class DeitMaker:
                 subjects.append(_subject(ONNX_RUNTIME, source, size, image, batch, attention))
             for (runner, precision), like in kinds.items():
                 plan = self._engine(size, image, attention, batch, (runner, precision))
-                source = {**like.source, "path": str(plan), "plugin": None, "batch": batch}
+                source = {**like.source, "path": str(plan), "plugin": None, "max_batch": batch}
                 subject = _subject(runner, source, size, image, batch, attention)
                 subject.facts["precision"] = precision
                 subjects.append(subject)

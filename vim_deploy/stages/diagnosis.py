@@ -9,13 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import vim_deploy
+from vim_deploy import runtimes
 from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.cuda import runtime as cudart
 from vim_deploy.errors import VimDeployError
 from vim_deploy.plugin.describe import describe_plugin, find_plugin_library
-from vim_deploy.runtimes.onnxruntime import capability as ort
-from vim_deploy.runtimes.tensorrt import capability as trt
-from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
 
 
 @dataclass(frozen=True)
@@ -28,61 +26,45 @@ class Finding:
     fix: str = ""
 
 
+#: What lines are about, in the order in which they stand.
+_ORDER = ("export", "checkpoints", "verify", "reports", "engine")
+
+
 def diagnose() -> list[Finding]:
     """Ask everything, in the order the stages need it. Nothing heavy is imported."""
+    # Of what builds, that which needs no GPU comes first.
+    rows = sorted(runtimes.RUNTIMES, key=lambda row: row.needs_gpu)
+    found = [
+        *(_asked(row.doctor, row.is_installed(), row.found, row.extra) for row in rows),
+        _package("export: onnxscript", "onnxscript", "torch"),
+        _package("checkpoints: safetensors", "safetensors", "torch"),
+        _package("checkpoints: hub", "huggingface_hub", "hub"),
+        _package("reports: jinja2", "jinja2", "report"),
+        _plugin(),
+    ]
     return [
         Finding(
             "vim-deploy", True, f"{vim_deploy.__version__}, Python {platform.python_version()}"
         ),
-        _package("export: PyTorch", "torch", "torch", "torch"),
-        _package("export: onnxscript", "onnxscript", "onnxscript", "torch"),
-        _package("checkpoints: safetensors", "safetensors", "safetensors", "torch"),
-        _package("checkpoints: hub", "huggingface_hub", "huggingface_hub", "hub"),
-        _asked("verify: ONNX Runtime", ort.is_installed(), _onnxruntime, "vim-deploy[ort]"),
-        _package("reports: jinja2", "jinja2", "jinja2", "report"),
-        _asked("engine: TensorRT-RTX", trt_rtx.is_installed(), _rtx, "vim-deploy[rtx]"),
-        _asked("engine: TensorRT", trt.is_installed(), _tensorrt, "vim-deploy[trt]"),
-        _plugin(),
-        _asked("run engines", cudart.is_installed(), _cudart, "vim-deploy[trt-run]"),
+        *sorted(found, key=lambda item: _ORDER.index(item.subject.partition(":")[0])),
+        _asked("run engines", cudart.is_installed(), _cudart, "trt-run"),
         _gpu(),
         Finding("mamba_ssm, causal_conv1d", True, "not needed: the model code is our own"),
     ]
 
 
-def _package(subject: str, module: str, distribution: str, extra: str) -> Finding:
-    if importlib.util.find_spec(module) is None:
-        return Finding(subject, False, "not installed", f"pip install 'vim-deploy[{extra}]'")
-    return Finding(subject, True, importlib.metadata.version(distribution))
+def _package(subject: str, package: str, extra: str) -> Finding:
+    installed = importlib.util.find_spec(package) is not None
+    return _asked(subject, installed, lambda: importlib.metadata.version(package), extra)
 
 
-def _asked(subject: str, installed: bool, ask: Callable[[], str], package: str) -> Finding:
+def _asked(subject: str, installed: bool, ask: Callable[[], str], extra: str) -> Finding:
     if not installed:
-        return Finding(subject, False, "not installed", f"pip install '{package}'")
+        return Finding(subject, False, "not installed", f"pip install 'vim-deploy[{extra}]'")
     try:
         return Finding(subject, True, ask())
     except VimDeployError as error:
         return Finding(subject, False, f"{error.message}: {error.why}", error.fix)
-
-
-def _onnxruntime() -> str:
-    found = ort.capabilities()
-    return f"{found.version}, providers {', '.join(found.providers)}"
-
-
-def _rtx() -> str:
-    found = trt_rtx.capabilities()
-    return (
-        f"{found.version}, builds without a GPU for compute capability "
-        f"{', '.join(found.compute_capabilities)}"
-    )
-
-
-def _tensorrt() -> str:
-    found = trt.capabilities()
-    typing = "strongly typed" if found.strongly_typed else "typed by flags"
-    return (
-        f"{found.version}, {typing}, plugins {found.plugin_interface}; builds for the GPU at hand"
-    )
 
 
 def _cudart() -> str:

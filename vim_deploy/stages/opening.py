@@ -1,4 +1,4 @@
-"""An artifact and options to run it with, to a runner; used by every stage that runs something."""
+"""An artifact, opened for running; used by every stage that runs something."""
 
 from __future__ import annotations
 
@@ -9,28 +9,8 @@ from pathlib import Path
 
 from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.metadata import ExportInfo
-from vim_deploy.errors import VimDeployError
-from vim_deploy.runtimes.base import Runner
-from vim_deploy.runtimes.onnxruntime.runner import CPU, OrtRunner
-from vim_deploy.runtimes.tensorrt.runner import TrtRunner
-
-
-@dataclass(frozen=True)
-class RunnerOptions:
-    """Where and how an artifact runs.
-
-    Attributes:
-        provider: for an ONNX file: ``cpu`` (None means it), ``cuda`` or ``tensorrt``.
-        plugin: TensorRT plugin library, for an engine or the provider ``tensorrt``.
-        allow_plan_code: let an engine run code that its file carries.
-        max_batch: largest batch to come; the provider ``tensorrt`` builds for it, and an engine
-            that does not take it is refused before it is loaded.
-    """
-
-    provider: str | None = None
-    plugin: Path | None = None
-    allow_plan_code: bool = False
-    max_batch: int | None = None
+from vim_deploy.runtimes import open_runner
+from vim_deploy.runtimes.base import Runner, RunnerOptions
 
 
 @dataclass(frozen=True)
@@ -52,35 +32,8 @@ def opened(artifact: Path | Artifact, options: RunnerOptions | None = None) -> I
     """Open an ONNX file or an engine for running; what it holds is released at the end.
 
     Raises:
-        VimDeployError: VIM-203 for an option of the other kind of artifact; as ``OrtRunner`` and
-            ``TrtRunner``.
+        VimDeployError: VIM-401 (no such file), and as ``runtimes.open_runner``.
     """
-    options = options or RunnerOptions()
     file = Artifact.open(artifact) if isinstance(artifact, Path) else artifact
-    runner: TrtRunner | OrtRunner
-    if file.is_engine:
-        if options.provider is not None:
-            raise _contradiction("--provider", file, "ONNX files, in ONNX Runtime")
-        runner = TrtRunner(
-            file.path,
-            plugin=options.plugin,
-            allow_plan_code=options.allow_plan_code,
-            batch=options.max_batch,
-        )
-        with runner:
-            yield Opened(runner, file, runner.notes)
-        return
-    if options.allow_plan_code:
-        raise _contradiction("--allow-plan-code", file, "engines")
-    provider = options.provider or CPU
-    runner = OrtRunner(file, provider, plugin=options.plugin, max_batch=options.max_batch)
-    with runner:
-        yield Opened(runner, file)
-
-
-def _contradiction(option: str, artifact: Artifact, kind: str) -> VimDeployError:
-    return VimDeployError(
-        "VIM-203",
-        f"{option} is for {kind}, and {artifact.name} is none",
-        fix=f"leave {option} away",
-    )
+    with open_runner(file, options or RunnerOptions()) as runner:
+        yield Opened(runner, file, runner.notes)

@@ -30,8 +30,8 @@ from vim_deploy.packaging.manifest import compare, own_files, read_manifest, wri
 from vim_deploy.packaging.repository import TENSORRT, ServingOptions
 from vim_deploy.packaging.servable import Servable, read_servable
 from vim_deploy.packaging.triton import about, plan_repository, settings_of, write_repository
-from vim_deploy.runtimes.base import Array
-from vim_deploy.stages.opening import RunnerOptions, opened
+from vim_deploy.runtimes.base import Array, RunnerOptions
+from vim_deploy.stages.opening import opened
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,9 @@ from typing import Any, Literal
 
 from vim_deploy.errors import VimDeployError
 from vim_deploy.ranges import BATCH, COUNT, IMAGE_SIDE, PIXELS, SHARE, require_all
-from vim_deploy.runtimes.base import Runner
+from vim_deploy.runtimes.base import Runner, RunnerOptions
 from vim_deploy.scene.classes import ClassArea
 from vim_deploy.scene.top_k import Prediction
-from vim_deploy.stages.opening import RunnerOptions
 
 #: Pictures, or windows of them, at once where the artifact leaves the choice.
 DEFAULT_BATCH = 8

@@ -17,8 +17,9 @@ from vim_deploy.precisions import TYPED_IN_WORDS, Precision
 from vim_deploy.recipe.precision_policy import default_policy, load_policy
 from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.recipe.schema import Tolerances
+from vim_deploy.runtimes.base import RunnerOptions
 from vim_deploy.stages.exporting import ExportOptions, export_info, require_torch
-from vim_deploy.stages.opening import Opened, RunnerOptions, opened
+from vim_deploy.stages.opening import Opened, opened
 
 if TYPE_CHECKING:
     from vim_deploy.model.deployed import DeployedModel

@@ -19,10 +19,10 @@ from vim_deploy.parity.metrics import Tolerance, adjusted, tolerance_for
 from vim_deploy.parity.report import ParityReport, compare_runners
 from vim_deploy.ranges import BATCH, COUNT, RANDOM, require_all
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
-from vim_deploy.runtimes.base import Runner
+from vim_deploy.runtimes.base import Runner, RunnerOptions
 from vim_deploy.specs import TensorSpec
 from vim_deploy.stages.exporting import require_torch
-from vim_deploy.stages.opening import Opened, RunnerOptions, opened
+from vim_deploy.stages.opening import Opened, opened
 from vim_deploy.stages.part_check import check_parts, refuse_stored, require_parts
 
 #: Batch sizes to run where the artifact takes any.

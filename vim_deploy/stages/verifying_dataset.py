@@ -14,7 +14,8 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.parity.accuracy import AccuracyReport, Limits, Progress, compare_accuracy
 from vim_deploy.parity.dataset import open_dataset
 from vim_deploy.ranges import BATCH, COUNT, require_all
-from vim_deploy.stages.opening import RunnerOptions, opened
+from vim_deploy.runtimes.base import RunnerOptions
+from vim_deploy.stages.opening import opened
 from vim_deploy.stages.verifying import open_reference, reference_file
 
 #: Images in memory at once.

@@ -16,9 +16,9 @@ from tests.support.fake_tensorrt.runtime import runtime_module
 from vim_deploy.bench.table import COLUMNS, result_rows
 from vim_deploy.bench.worker import answers
 from vim_deploy.errors import VimDeployError
+from vim_deploy.runtimes.base import RunnerOptions
 from vim_deploy.runtimes.tensorrt import capability as trt
 from vim_deploy.stages.bench_subjects import SubjectMaker
-from vim_deploy.stages.opening import RunnerOptions
 
 
 @pytest.fixture

@@ -10,16 +10,15 @@ from tests.support.fake_tensorrt import personality
 from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.cuda.driver import Gpu
 from vim_deploy.errors import VimDeployError
-from vim_deploy.runtimes.choose import choose_runtime
+from vim_deploy.runtimes import Runtime, choose_runtime
 from vim_deploy.runtimes.tensorrt import capability as trt
-from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
 
 
 @pytest.fixture
 def installed(monkeypatch):
     def pretend(*, rtx: bool, full: bool) -> None:
-        monkeypatch.setattr(trt_rtx, "is_installed", lambda: rtx)
-        monkeypatch.setattr(trt, "is_installed", lambda: full)
+        there = {"tensorrt": full, "tensorrt-rtx": rtx}
+        monkeypatch.setattr(Runtime, "is_installed", lambda row: there[row.name])
 
     return pretend
 
@@ -27,7 +26,7 @@ def installed(monkeypatch):
 def test_auto_without_full_tensorrt(installed, caplog):
     installed(rtx=True, full=False)
     with caplog.at_level(logging.INFO, "vim_deploy"):
-        assert choose_runtime() == "tensorrt-rtx"
+        assert choose_runtime().name == "tensorrt-rtx"
     assert "full TensorRT is not installed" in caplog.text
 
 
@@ -40,7 +39,7 @@ def test_auto_without_a_gpu_says_why_full_tensorrt_is_not_used(installed, monkey
     monkeypatch.setattr(trt, "load", lambda: personality("10.3"))
     monkeypatch.setattr(cuda_driver, "gpu", no_gpu)
     with caplog.at_level(logging.INFO, "vim_deploy"):
-        assert choose_runtime("auto") == "tensorrt-rtx"
+        assert choose_runtime("auto").name == "tensorrt-rtx"
     assert "10.3.0 is installed, but builds only on a GPU: no driver" in caplog.text
 
 
@@ -50,8 +49,8 @@ def test_auto_takes_full_tensorrt_where_it_can_build(installed, monkeypatch, cap
     monkeypatch.setattr(trt, "load", lambda: personality("10.14"))
     monkeypatch.setattr(cuda_driver, "gpu", lambda: Gpu("NVIDIA H200", 9, 0, 132))
     with caplog.at_level(logging.INFO, "vim_deploy"):
-        assert choose_runtime("auto") == "tensorrt"
-        assert choose_runtime("tensorrt") == "tensorrt"
+        assert choose_runtime("auto").name == "tensorrt"
+        assert choose_runtime("tensorrt").name == "tensorrt"
     assert "TensorRT 10.14.1.48 and a GPU are here" in caplog.text
 
 
@@ -81,7 +80,7 @@ def test_auto_beside_a_broken_tensorrt(installed, monkeypatch, caplog):
     installed(rtx=True, full=True)
     monkeypatch.setattr(trt, "capabilities", broken)
     with caplog.at_level(logging.INFO, "vim_deploy"):
-        assert choose_runtime("auto") == "tensorrt-rtx"
+        assert choose_runtime("auto").name == "tensorrt-rtx"
     assert "libnvinfer.so.10" in caplog.text
 
 

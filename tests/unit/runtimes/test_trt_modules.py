@@ -101,5 +101,5 @@ def test_other_releases_of_full_tensorrt(version):
 
 def test_full_tensorrt_version(package, monkeypatch):
     package("tensorrt", "__version__ = '10.3.0'")
-    assert trt.version() == "10.3.0"
+    assert trt.load().__version__ == "10.3.0"
     monkeypatch.delitem(sys.modules, "tensorrt")

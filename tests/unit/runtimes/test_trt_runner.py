@@ -303,7 +303,7 @@ def test_closed_runner(module: ModuleType, tmp_path: Path) -> None:
     runner = TrtRunner(write_engine(tmp_path), module=module)
     runner.close()
     runner.close()
-    for use in (lambda: runner.run(images(1)), lambda: runner.input, runner.memory):
+    for use in (lambda: runner.run(images(1)), lambda: runner.run_device(images(1)), runner.memory):
         with pytest.raises(VimDeployError, match="closed"):
             use()
 

@@ -13,11 +13,11 @@ from tests.support.engines import record_of, write_engine, write_record
 from vim_deploy.bench.subject import Subject
 from vim_deploy.errors import VimDeployError
 from vim_deploy.precisions import TABLE
+from vim_deploy.runtimes.base import RunnerOptions
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.stages import deit_baseline
 from vim_deploy.stages.bench_subjects import SubjectMaker
 from vim_deploy.stages.deit_baseline import DeitMaker, deit_sizes
-from vim_deploy.stages.opening import RunnerOptions
 
 pytest.importorskip("transformers", reason="pip install 'vim-deploy[deit]'")
 

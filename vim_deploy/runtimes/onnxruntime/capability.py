@@ -69,7 +69,8 @@ def is_installed() -> bool:
     return importlib.util.find_spec(_MODULE) is not None
 
 
-def _load() -> Any:  # noqa: ANN401 - an untyped module
+def load() -> Any:  # noqa: ANN401 - an untyped module
+    """The module ``onnxruntime``, which sends nothing home; VIM-301 when it is not installed."""
     if not is_installed():
         raise missing_package(_MODULE, "ort", "running an ONNX model")
     # Only before the import: it reads the variable once, and starts what sends.
@@ -81,8 +82,14 @@ def _load() -> Any:  # noqa: ANN401 - an untyped module
 
 def capabilities() -> Capabilities:
     """Ask the installed ONNX Runtime; VIM-301 when there is none."""
-    runtime = _load()
+    runtime = load()
     return Capabilities(str(runtime.__version__), tuple(runtime.get_available_providers()))
+
+
+def describe() -> str:
+    """Version and providers in words; VIM-301 when there is none."""
+    found = capabilities()
+    return f"{found.version}, providers {', '.join(found.providers)}"
 
 
 def require_provider(provider: str) -> tuple[str, ...]:
@@ -125,7 +132,7 @@ def create_session(model: Path | bytes, settings: SessionSettings, name: str) ->
             load).
     """
     providers = require_provider(settings.provider)
-    runtime = _load()
+    runtime = load()
     options = runtime.SessionOptions()
     # On a CPU the exception says all; the log would send names of the file to the terminal as is.
     options.log_severity_level = _LOG_FATAL if settings.provider == "cpu" else _LOG_ERRORS_ONLY

@@ -20,7 +20,14 @@ from vim_deploy.files import require_file
 from vim_deploy.graph.inner_tensors import with_inner_outputs
 from vim_deploy.places import Place
 from vim_deploy.precisions import TABLE, TYPED
-from vim_deploy.runtimes.base import Array, PartSource, Runner, check_input
+from vim_deploy.runtimes.base import (
+    Array,
+    PartSource,
+    Runner,
+    RunnerOptions,
+    check_input,
+    for_others,
+)
 from vim_deploy.runtimes.onnxruntime import capability as ort
 from vim_deploy.runtimes.onnxruntime.explicit_rounding import round_explicitly
 from vim_deploy.runtimes.onnxruntime.trt_ep import to_plugin_domain
@@ -138,6 +145,20 @@ class OrtRunner(Runner):
             name: value.astype(np.float32) if value.dtype == np.float16 else value
             for name, value in zip(self.outputs, values, strict=True)
         }
+
+
+def open_runner(artifact: Artifact, options: RunnerOptions) -> OrtRunner:
+    """The runner for an ONNX file; VIM-203 for an option of engines."""
+    if options.allow_plan_code:
+        raise for_others("--allow-plan-code", "engines", artifact.name)
+    return OrtRunner(
+        artifact,
+        options.provider or CPU,
+        options.threads,
+        options.as_stored,
+        plugin=options.plugin,
+        max_batch=options.max_batch,
+    )
 
 
 def _with_inner_outputs(artifact: Artifact) -> tuple[onnx.ModelProto, Mapping[Place, InnerTensor]]:

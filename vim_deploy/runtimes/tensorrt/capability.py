@@ -97,11 +97,6 @@ def load() -> ModuleType:
         ) from error
 
 
-def version() -> str:
-    """Version of the installed TensorRT; VIM-301 as for ``load``."""
-    return str(load().__version__)
-
-
 def capabilities() -> Capabilities:
     """Ask the installed TensorRT.
 
@@ -109,6 +104,20 @@ def capabilities() -> Capabilities:
         VimDeployError: VIM-301 as for ``load``, VIM-309 for a release that is not supported.
     """
     return capabilities_of(load())
+
+
+def supported_version() -> str:
+    """Its version; VIM-301 and VIM-309 as for ``capabilities``."""
+    return capabilities().version
+
+
+def describe() -> str:
+    """How it builds, in words; errors as for ``capabilities``."""
+    found = capabilities()
+    typing = "strongly typed" if found.strongly_typed else "typed by flags"
+    return (
+        f"{found.version}, {typing}, plugins {found.plugin_interface}; builds for the GPU at hand"
+    )
 
 
 def capabilities_of(module: ModuleType) -> Capabilities:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.marked_tensors import DEBUG, OUTPUT, refuse_diagnosis
 from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.artifact.profiles import Shape
@@ -22,7 +23,16 @@ from vim_deploy.cuda.buffers import DeviceArray
 from vim_deploy.cuda.device_view import DeviceView, view_of
 from vim_deploy.errors import VimDeployError
 from vim_deploy.places import Place
-from vim_deploy.runtimes.base import Array, DeviceMemory, PartSource, Runner, check_input, fits
+from vim_deploy.runtimes.base import (
+    Array,
+    DeviceMemory,
+    PartSource,
+    Runner,
+    RunnerOptions,
+    check_input,
+    fits,
+    for_others,
+)
 from vim_deploy.runtimes.tensorrt.engine import LoadedEngine, context_bytes
 from vim_deploy.runtimes.tensorrt.lane import Lane
 from vim_deploy.runtimes.tensorrt.opening import OpenOptions, cuda_for, open_engine
@@ -258,6 +268,20 @@ class TrtRunner(Runner):
             loaded.close()
         if first is not None:
             raise first
+
+
+def open_runner(artifact: Artifact, options: RunnerOptions) -> TrtRunner:
+    """The runner for an engine; VIM-203 for an option of ONNX files."""
+    if options.provider is not None:
+        raise for_others("--provider", "ONNX files, in ONNX Runtime", artifact.name)
+    return TrtRunner(
+        artifact.path,
+        plugin=options.plugin,
+        cuda_graph=options.cuda_graph,
+        allow_plan_code=options.allow_plan_code,
+        batch=options.max_batch,
+        timed=options.timed,
+    )
 
 
 def _require_shareable(loaded: LoadedEngine, contexts: int) -> None:

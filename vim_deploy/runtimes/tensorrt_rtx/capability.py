@@ -61,6 +61,15 @@ def load() -> ModuleType:
         ) from error
 
 
+def describe() -> str:
+    """What it builds for, in words; VIM-301 as for ``load``."""
+    found = capabilities()
+    return (
+        f"{found.version}, builds without a GPU for compute capability "
+        f"{', '.join(found.compute_capabilities)}"
+    )
+
+
 def _named(members: dict[str, object]) -> tuple[str, ...]:
     numbers = sorted(int(name[2:]) for name in members if name.startswith("SM"))
     return tuple(f"{number // 10}.{number % 10}" for number in numbers)
