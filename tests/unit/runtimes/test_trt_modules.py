@@ -99,7 +99,7 @@ def test_other_releases_of_full_tensorrt(version):
     assert caught.value.code == "VIM-309"
 
 
-def test_full_tensorrt_version(package, monkeypatch):
+def test_full_tensorrt_version(package):
     package("tensorrt", "__version__ = '10.3.0'")
     assert trt.load().__version__ == "10.3.0"
-    monkeypatch.delitem(sys.modules, "tensorrt")
+    del sys.modules["tensorrt"]
