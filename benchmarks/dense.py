@@ -23,7 +23,7 @@ from typing import Any
 
 from scaling import MOST_LOAD, disturbed
 from scaling_steps import OK, Step, run_step
-from spine import environment as described
+from spine import about
 
 from vim_deploy.bench import environment
 from vim_deploy.files import write_json
@@ -116,8 +116,7 @@ def main() -> None:
     load = os.getloadavg()[0]
     if not options.busy and load > MOST_LOAD * environment.available_cpus():
         raise SystemExit(f"the machine is not quiet (load {load:.2f}): try later")
-    results: dict[str, Any] = {**described(), "command": " ".join(["python", *sys.argv])}
-    results["state"] = environment.state()
+    results: dict[str, Any] = about()
     for model in options.models.split(","):
         with tempfile.TemporaryDirectory() as folder:
             results[model] = measure(model, Path(folder), busy=options.busy)

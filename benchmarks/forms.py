@@ -13,14 +13,13 @@ import argparse
 import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import onnx
-from spine import environment, timed
+from spine import about, timed
 
 MODELS = ("vim-tiny", "vim-small", "vim-base", "vim-tiny-plus")
 ROUNDS = 5
@@ -84,11 +83,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=default, help="folder for forms.json")
     parser.add_argument("--models", default=",".join(MODELS))
     arguments = parser.parse_args()
-    results: dict[str, Any] = {
-        **environment(),
-        "command": " ".join(["python", *sys.argv]),
-        "rounds": ROUNDS,
-    }
+    results: dict[str, Any] = {**about(), "rounds": ROUNDS}
     for model in arguments.models.split(","):
         with tempfile.TemporaryDirectory() as folder:
             results[model] = measure(model, Path(folder))

@@ -3,29 +3,24 @@
     python benchmarks/spine.py [--out FOLDER]
 
 Prints a table and writes ``spine.json``. Every command runs in a process of its own, so that wall
-time and peak memory are what a user sees. The clock of the runtimes covers ``run`` alone, after one
-warm-up; the two runtimes take turns in one process, with the same inputs and thread count.
+time and peak memory are what a user sees. The runtimes are compared by ``vim-deploy bench``.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from vim_deploy.bench import environment
 
-ROUNDS = 7
 COMMAND = (sys.executable, "-m", "vim_deploy")
 
 
@@ -44,75 +39,31 @@ def timed(*arguments: str, folder: Path) -> tuple[float, float]:
     return seconds, usage.ru_maxrss * 1024 / 1e9
 
 
-def compare_runtimes(path: Path) -> dict[str, Any]:
-    """Median seconds of PyTorch and ONNX Runtime at batch 1 and 8, measured in turns."""
-    import torch
-
-    from vim_deploy.artifact.metadata import find, load_model
-    from vim_deploy.model.load import reference_model
-    from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
-    from vim_deploy.runtimes.torch.runner import TorchRunner
-
-    threads = os.cpu_count() or 1
-    torch.set_num_threads(threads)
-    info = find(load_model(path))
-    assert info is not None
-    runners = {
-        "pytorch": TorchRunner(reference_model("seed:0", info)),
-        "onnxruntime": OrtRunner(path, threads=threads),
-    }
-    results: dict[str, Any] = {"threads": threads, "rounds": ROUNDS}
-    for batch in (1, 8):
-        images = np.random.default_rng(0).standard_normal((batch, 3, 224, 224), dtype=np.float32)
-        times: dict[str, list[float]] = {name: [] for name in runners}
-        for runner in runners.values():
-            runner.run(images)
-        for _ in range(ROUNDS):
-            for name, runner in runners.items():
-                started = time.perf_counter()
-                runner.run(images)
-                times[name].append(time.perf_counter() - started)
-        medians = {name: statistics.median(values) for name, values in times.items()}
-        results[f"batch_{batch}"] = {
-            "seconds": {name: round(value, 4) for name, value in medians.items()},
-            "onnxruntime_is_faster_by": round(medians["pytorch"] / medians["onnxruntime"], 2),
-        }
-    return results
+def compare_runtimes(folder: Path) -> dict[str, Any]:
+    """What ``bench`` says of ONNX Runtime and PyTorch at batch 1 and 8, measured in turns."""
+    timed("bench", "vim-tiny.onnx", "--baseline", "pytorch", "--batches", "1,8", folder=folder)
+    found = json.loads((folder / "bench.json").read_text())
+    return {name: found[name] for name in ("settings", "results", "ratios")}
 
 
-def environment() -> dict[str, Any]:
-    """Machine, versions, commit and date."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],  # noqa: S607 - git of the PATH
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
-    packages = ("vim-deploy", "torch", "onnx", "onnxscript", "onnxruntime", "tensorrt-rtx-cu13")
-    return {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "commit": commit,
-        "command": "python benchmarks/spine.py",
-        "cpu_count": os.cpu_count(),
-        "load_average_before": round(os.getloadavg()[0], 2),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in packages},
-    }
+def about() -> dict[str, Any]:
+    """Machine, versions, commit, date and command."""
+    command = " ".join(["python", *sys.argv])
+    return {"command": command, "machine": environment.machine(), "state": environment.state()}
 
 
 def measure() -> dict[str, Any]:
     """All figures."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        about = environment()
+        before = about()
         help_seconds = statistics.median(timed("--help", folder=folder)[0] for _ in range(5))
         seconds, memory = timed("export", "vim-tiny", "--random-weights", "0", folder=folder)
-        runtimes = compare_runtimes(folder / "vim-tiny.onnx")
+        runtimes = compare_runtimes(folder)
         timed("build-engine", "vim-tiny.onnx", folder=folder)
         record = json.loads((folder / "vim-tiny.plan.json").read_text())
         return {
-            **about,
+            **before,
             "model": "vim-tiny, 224 x 224, seeded weights",
             "help_seconds": round(help_seconds, 3),
             "export": {"seconds": round(seconds, 1), "peak_memory_gb": round(memory, 2)},
