@@ -7,14 +7,12 @@ from typing import Any
 
 import click
 
-from vim_deploy.cli.number_types import (
+from vim_deploy.cli.options import (
     ImageSizes,
     Numbers,
     Percent,
     RealNumber,
     WholeNumber,
-)
-from vim_deploy.cli.options import (
     force_option,
     json_option,
     runner_options,

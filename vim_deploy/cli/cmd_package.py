@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from vim_deploy.cli.number_types import WholeNumber
-from vim_deploy.cli.options import force_option, json_option
+from vim_deploy.cli.options import WholeNumber, force_option, json_option
 from vim_deploy.cli.output import print_json, print_table, say
 from vim_deploy.ranges import BATCH, INSTANCES, QUEUE_DELAY_US, SERVED_THREADS
 

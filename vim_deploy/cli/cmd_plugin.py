@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from vim_deploy.cli.number_types import WholeNumber
-from vim_deploy.cli.options import force_option, json_option, output_option
+from vim_deploy.cli.options import WholeNumber, force_option, json_option, output_option
 from vim_deploy.cli.output import print_json, print_table, say
 from vim_deploy.ranges import THREADS
 

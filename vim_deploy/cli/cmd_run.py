@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from vim_deploy.cli.number_types import ImageSize, Parsed, RealNumber, WholeNumber
-from vim_deploy.cli.options import all_of, force_option, json_option, runner_options, take_runner
+from vim_deploy.cli.options import (
+    ImageSize,
+    Parsed,
+    RealNumber,
+    WholeNumber,
+    all_of,
+    force_option,
+    json_option,
+    runner_options,
+    take_runner,
+)
 from vim_deploy.cli.output import print_error, print_json, print_table, say
 from vim_deploy.errors import VimDeployError
 from vim_deploy.ranges import BATCH, COUNT, PIXELS, SHARE, shown

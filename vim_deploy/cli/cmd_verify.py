@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vim_deploy import precisions
-from vim_deploy.cli.number_types import Numbers, Percent, RealNumber, WholeNumber
 from vim_deploy.cli.options import (
+    Numbers,
+    Percent,
+    RealNumber,
+    WholeNumber,
     checkpoint_options,
     force_option,
     json_option,

@@ -9,7 +9,7 @@ import click
 import pytest
 
 from vim_deploy.artifact.profiles import ProfileOptions, parse_shapes
-from vim_deploy.cli import number_types
+from vim_deploy.cli import options
 from vim_deploy.cli.main import cli, run
 from vim_deploy.errors import VimDeployError
 from vim_deploy.packaging.repository import ServingOptions
@@ -42,7 +42,7 @@ def numeric_options() -> Iterator[tuple[tuple[str, ...], str]]:
     for path, command in commands(cli):
         for option in command.params:
             ours = type(option.type).__module__ in (
-                number_types.__name__, "vim_deploy.cli.cmd_run"
+                options.__name__, "vim_deploy.cli.cmd_run"
             )  # fmt: skip
             if isinstance(option, click.Option) and ours:
                 yield path, option.opts[-1]
@@ -57,7 +57,7 @@ def test_no_option_takes_a_number_of_click_itself() -> None:
             name = (*path, option.name)
             assert not isinstance(option.type, click.types.IntParamType | click.types.FloatParamType
             ) or isinstance(
-                option.type, number_types.WholeNumber | number_types.RealNumber
+                option.type, options.WholeNumber | options.RealNumber
             ), name  # fmt: skip
     assert len(OPTIONS) > 40
 
