@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from vim_deploy.errors import VimDeployError
+
 Precision = Literal["fp32", "fp16", "bf16"]
 
 
@@ -75,3 +77,14 @@ def of_types(types: Iterable[str]) -> Precision:
     """
     found = set(types)
     return next((row.name for row in reversed(_ROWS) if row.typed and row.onnx in found), "fp32")
+
+
+def require_io_precision(precision: Precision, io_precision: Precision) -> None:
+    """VIM-203 unless inputs and outputs are float32 or have the graph's own precision."""
+    if io_precision not in TABLE[precision].io:
+        raise VimDeployError(
+            "VIM-203",
+            f"--io-precision {io_precision} contradicts --precision {precision}",
+            why="inputs and outputs are float32 or have the graph's own precision",
+            fix=" or ".join(f"--io-precision {p}" for p in TABLE[precision].io),
+        )

@@ -31,8 +31,9 @@ LAYERS = (
     ("folder_output",),
     ("files", "folders", "helpers", "untrusted", "npz", "ranges", "image_bounds"),
     ("codec",),
-    ("errors", "specs", "places", "interrupts"),
+    ("specs", "places", "interrupts"),
     ("precisions",),
+    ("errors",),
     ("text",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -1,4 +1,4 @@
-"""How much memory the activations of an exported graph take, and that none is tokens x tokens.
+"""Sizes of an exported graph's tensors: what activations take, and that none is tokens x tokens.
 
 Read off the graph: shapes are inferred, and a tensor lives from the node that writes it to the last
 one that reads it, in the order of the nodes. Runtimes reuse memory in other ways and fuse nodes, so
@@ -8,16 +8,17 @@ this is what the graph needs, not what a runtime takes.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import onnx
+from onnx import NodeProto, TensorProto, helper
 
 from vim_deploy.artifact.metadata import inputs_of
 from vim_deploy.errors import VimDeployError
-from vim_deploy.graph.tensor_sizes import TensorSizes, tensor_sizes
-from vim_deploy.onnx_graph import inlined
+from vim_deploy.onnx_graph import inferred, inlined, without_weights
 from vim_deploy.recipe.model_config import ModelConfig
 
 #: Their output is their input under another shape.
@@ -32,6 +33,72 @@ _SPREADING = frozenset({"ConvTranspose", "Resize"})
 #: for both directions of a mixer side by side.
 _SIDE_BY_SIDE = 2
 _LISTED = 5
+
+
+@dataclass(frozen=True)
+class TensorSizes:
+    """Bytes, element type and shape of every tensor; elements of parameters; who reads what."""
+
+    bytes: dict[str, int]
+    types: dict[str, str]
+    shapes: dict[str, tuple[int, ...]]
+    parameters: dict[str, int]
+    readers: dict[str, list[NodeProto]]
+    outputs: frozenset[str]
+
+
+def tensor_sizes(model: onnx.ModelProto, batch: int) -> TensorSizes:
+    """The sizes, with the batch filled in and shapes inferred.
+
+    Args:
+        model: an exported graph; it is not changed.
+        batch: pictures at once; a graph with a fixed batch keeps its own.
+
+    Raises:
+        VimDeployError: VIM-409 when the shapes of the graph cannot be worked out.
+    """
+    copy = without_weights(model)
+    image = inputs_of(model)[0]
+    for value in copy.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        if value.name == image.name and dims and not dims[0].HasField("dim_value"):
+            dims[0].dim_value = batch
+    for value in copy.graph.output:
+        # A symbolic size would contradict the one filled in above.
+        value.type.tensor_type.ClearField("shape")
+    graph = inferred(copy, data_prop=True)
+    outputs = frozenset(value.name for value in model.graph.output)
+    sizes = TensorSizes({}, {}, {}, {}, {}, outputs)
+    for node in model.graph.node:
+        for name in node.input:
+            sizes.readers.setdefault(name, []).append(node)
+    for tensor in model.graph.initializer:
+        _note(sizes, tensor.name, tensor.data_type, tuple(tensor.dims))
+        sizes.parameters[tensor.name] = math.prod(tensor.dims)
+    for value in [*graph.input, *graph.value_info, *graph.output]:
+        kind = value.type.tensor_type
+        dims = tuple(int(dim.dim_value) for dim in kind.shape.dim)
+        known = kind.elem_type and kind.HasField("shape")
+        if known and all(dim.HasField("dim_value") for dim in kind.shape.dim):
+            _note(sizes, value.name, kind.elem_type, dims)
+    names = [value.name for value in model.graph.input]
+    names += [name for node in model.graph.node for name in node.output if name]
+    missing = [name for name in names if name not in sizes.bytes]
+    if missing:
+        raise VimDeployError(
+            "VIM-409",
+            "the shapes of the graph cannot be worked out",
+            why=f"unknown: {missing[0]} and {len(missing) - 1} more",
+            fix="export the file again with this version of vim-deploy",
+        )
+    return sizes
+
+
+def _note(sizes: TensorSizes, name: str, element: int, shape: tuple[int, ...]) -> None:
+    dtype = helper.tensor_dtype_to_np_dtype(element)
+    sizes.bytes[name] = dtype.itemsize * math.prod(shape)
+    sizes.types[name] = TensorProto.DataType.Name(element).lower()
+    sizes.shapes[name] = shape
 
 
 @dataclass(frozen=True)
@@ -232,12 +299,5 @@ def _too_many(
     return [
         f"{name} has {count} elements, more than {most}"
         for name in names
-        if (count := _elements(sizes.shapes[name])) > most
+        if (count := math.prod(sizes.shapes[name])) > most
     ]
-
-
-def _elements(shape: tuple[int, ...]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count

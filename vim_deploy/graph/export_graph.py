@@ -19,6 +19,7 @@ from vim_deploy.graph.trace import trace
 from vim_deploy.graph.verify import GraphSummary, check_graph, fused_mixers
 from vim_deploy.model.deployed import DeployedModel
 from vim_deploy.ops.functions import attach_functions
+from vim_deploy.precisions import TABLE, require_io_precision
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
 
@@ -79,8 +80,11 @@ def finish_graph(
         )
     convert_opset(model, info.opset)
     attach_functions(model, unrolled)
-    policy = info.precision_policy or PrecisionPolicy()
-    report = apply_precision(model, info.precision, policy, info.io_precision)
+    require_io_precision(info.precision, info.io_precision)
+    report = PrecisionReport(info.precision, info.io_precision, {}, 0, (), ())
+    if TABLE[info.precision].typed:
+        policy = info.precision_policy or PrecisionPolicy()
+        report = apply_precision(model, info.precision, policy, info.io_precision)
     _make_repeatable(model)
     metadata.attach(model, info)
     summary = check_graph(model, config, info.graph, info.scan_body)

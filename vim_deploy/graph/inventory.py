@@ -14,7 +14,7 @@ import onnx
 from onnx import NodeProto
 
 from vim_deploy.errors import VimDeployError
-from vim_deploy.graph.tensor_sizes import TensorSizes, tensor_sizes
+from vim_deploy.graph.activations import TensorSizes, tensor_sizes
 from vim_deploy.ops import BI_CAUSAL_CONV, BI_SELECTIVE_SCAN, SELECTIVE_SCAN, contract
 from vim_deploy.places import DECODE_HEAD, NECK, OUTSIDE, parse
 

@@ -32,7 +32,7 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.onnx_graph import drop_unused_initializers, opset_version
 from vim_deploy.ops import OPS, contract
 from vim_deploy.ops.functions import type_functions
-from vim_deploy.precisions import TABLE, Precision
+from vim_deploy.precisions import TABLE, Precision, require_io_precision
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
 
 FLOAT = TensorProto.FLOAT
@@ -71,17 +71,6 @@ class PrecisionReport:
 
 def _role_by_name(node: NodeProto) -> tuple[str | None, int | None]:
     return places.role_of(node.name)
-
-
-def require_io_precision(precision: Precision, io_precision: Precision) -> None:
-    """VIM-203 unless inputs and outputs are float32 or have the graph's own precision."""
-    if io_precision not in TABLE[precision].io:
-        raise VimDeployError(
-            "VIM-203",
-            f"--io-precision {io_precision} contradicts --precision {precision}",
-            why="inputs and outputs are float32 or have the graph's own precision",
-            fix=" or ".join(f"--io-precision {p}" for p in TABLE[precision].io),
-        )
 
 
 def apply_precision(

@@ -16,7 +16,7 @@ from vim_deploy.artifact import onnx_rules, wire
 from vim_deploy.artifact.metadata import inputs_of
 from vim_deploy.artifact.onnx_file import read_model
 from vim_deploy.errors import VimDeployError
-from vim_deploy.graph.tensor_sizes import tensor_sizes
+from vim_deploy.graph.activations import tensor_sizes
 from vim_deploy.ops.functions import op_flaws
 
 
