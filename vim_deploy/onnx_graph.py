@@ -25,12 +25,20 @@ from onnx import (
 )
 
 from vim_deploy.errors import VimDeployError
+from vim_deploy.precisions import NAMES, TABLE, TYPED, Precision, of_types
 
 #: The names of ONNX's own operators' domain.
 DEFAULT_DOMAINS = ("", "ai.onnx")
 #: Bytes from which a tensor is a weight. Smaller ones (axes, shapes, slice bounds) stay in the
 #: model: runtimes read them while they load the graph.
 WEIGHT_BYTES = 1024
+#: ONNX element type of each precision.
+ELEMENT_TYPES: dict[str, int] = {
+    name: TensorProto.DataType.Value(row.onnx) for name, row in TABLE.items()
+}
+#: Precision of each element type.
+PRECISIONS: dict[int, Precision] = {ELEMENT_TYPES[name]: name for name in NAMES}
+HALF_TYPES = frozenset(ELEMENT_TYPES[name] for name in TYPED)
 #: How onnx says that it cannot go on with a graph that contradicts itself, depending on which
 #: operator meets it first; the file may be anybody's.
 _REFUSALS = (
@@ -316,3 +324,37 @@ def node_of(
     node = helper.make_node(op_type, list(inputs), outputs, name=name, domain=domain)
     node.attribute.extend(helper.make_attribute(key, attributes[key]) for key in sorted(attributes))
     return node
+
+
+def element_types(model: ModelProto) -> dict[str, int]:
+    """ONNX element type of every tensor of the main graph whose type can be inferred.
+
+    Raises:
+        VimDeployError: VIM-409 when types or shapes contradict each other.
+    """
+    graph = inferred(model)
+    values = [*graph.input, *graph.value_info, *graph.output]
+    found = {value.name: value.type.tensor_type.elem_type for value in values}
+    found.update({tensor.name: tensor.data_type for tensor in model.graph.initializer})
+    return found
+
+
+def half_types(model: ModelProto) -> set[int]:
+    """The 16-bit float types that the graph casts to or stores weights in."""
+    found = {tensor.data_type for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Cast":
+            found |= {int(item.i) for item in node.attribute if item.name == "to"}
+    return found & HALF_TYPES
+
+
+def computed_precision(model: ModelProto) -> Precision:
+    """What weights and casts say that the graph computes in, whatever it says of itself."""
+    return of_types(TABLE[PRECISIONS[element]].onnx for element in half_types(model))
+
+
+def half_tensors(model: ModelProto) -> set[str]:
+    """Tensors of the main graph with a 16-bit float type."""
+    if not half_types(model):
+        return set()
+    return {name for name, element in element_types(model).items() if element in HALF_TYPES}

@@ -26,13 +26,13 @@ from tests.support.fake_tensorrt.onnx_engine import KIND
 from tests.support.fake_tensorrt.runtime import plan_bytes
 from tests.support.inner_engines import INNER, build
 from tests.support.trt_builds import VERSIONS, make_machine
-from vim_deploy.artifact.half_weights import element_types
 from vim_deploy.artifact.marked_tensors import DEBUG, OUTPUT, OWN_OUTPUT
 from vim_deploy.artifact.record import FileIdentity, record_path
 from vim_deploy.cli.main import run
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import write_json
+from vim_deploy.onnx_graph import element_types
 from vim_deploy.packaging.cpp import plan_cpp
 from vim_deploy.packaging.servable import read_servable
 from vim_deploy.runtimes.building.request import TrtOptions

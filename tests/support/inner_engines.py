@@ -19,10 +19,10 @@ from tests.support.fake_tensorrt.plan import decode_plan
 from tests.support.fake_tensorrt.runtime import plan_bytes, runtime_module
 from tests.support.trt_builds import make_machine
 from vim_deploy.artifact import Artifact
-from vim_deploy.artifact.half_weights import element_types
 from vim_deploy.artifact.profiles import ProfileOptions
 from vim_deploy.artifact.record import EngineRecord, FileIdentity, read_record, record_path
 from vim_deploy.files import write_json
+from vim_deploy.onnx_graph import element_types
 from vim_deploy.runtimes.building.graph import graph_of_precision, marked_model
 from vim_deploy.runtimes.building.request import TrtOptions
 from vim_deploy.runtimes.tensorrt import capability as trt

@@ -12,9 +12,8 @@ import numpy as np
 import onnx
 from onnx import NodeProto, helper, numpy_helper
 
-from vim_deploy.artifact.half_weights import element_types
 from vim_deploy.artifact.marked_tensors import InnerTensor
-from vim_deploy.onnx_graph import attribute_float, attribute_int
+from vim_deploy.onnx_graph import attribute_float, attribute_int, element_types
 from vim_deploy.ops import BI_SELECTIVE_SCAN, contract
 from vim_deploy.places import BEHIND_BLOCKS, DIRECTED, DIRECTIONS, Place, parse, place, stream_of
 

@@ -12,24 +12,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnx
-from onnx import NodeProto, TensorProto, defs, helper
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, defs, helper, numpy_helper
 
 from vim_deploy import places
-from vim_deploy.artifact.half_weights import (
+from vim_deploy.errors import VimDeployError
+from vim_deploy.onnx_graph import (
     ELEMENT_TYPES,
     PRECISIONS,
-    WeightRange,
+    drop_unused_initializers,
     element_types,
-    require_no_overflow,
-    to_half,
+    opset_version,
 )
-from vim_deploy.errors import VimDeployError
-from vim_deploy.onnx_graph import drop_unused_initializers, opset_version
 from vim_deploy.ops import OPS, contract
 from vim_deploy.ops.functions import type_functions
 from vim_deploy.precisions import TABLE, Precision, require_io_precision
@@ -43,6 +43,32 @@ TRANSPARENT = frozenset(
 )  # fmt: skip
 #: Role and block of a node; no role for what is always float32.
 RoleOf = Callable[[NodeProto], tuple[str | None, int | None]]
+
+
+@dataclass(frozen=True)
+class WeightRange:
+    """One initialiser in 16 bits.
+
+    Attributes:
+        name: of the float32 initialiser.
+        elements: how many values it holds.
+        overflowed: finite values that became infinite.
+        subnormal: values that lost bits because they are below the smallest normal number.
+        vanished: of those, values that became zero.
+        largest: largest magnitude in float32.
+    """
+
+    name: str
+    elements: int
+    overflowed: int
+    subnormal: int
+    vanished: int
+    largest: float
+
+    @property
+    def noteworthy(self) -> bool:
+        """Whether a value left the type's normal range."""
+        return bool(self.overflowed or self.subnormal)
 
 
 @dataclass(frozen=True)
@@ -274,3 +300,37 @@ def _takes(node: NodeProto, positions: Iterable[int], element: int, opset: int) 
     wanted = f"tensor({TensorProto.DataType.Name(element).lower()})"
     formal = [schema.inputs[min(position, len(schema.inputs) - 1)] for position in positions]
     return all(wanted in allowed.get(item.type_str, ()) for item in formal)
+
+
+def to_half(tensor: TensorProto, element: int, name: str) -> tuple[TensorProto, WeightRange]:
+    """``tensor`` (float32) under ``name`` in the 16-bit type ``element``, rounded to nearest."""
+    values: NDArray[Any] = numpy_helper.to_array(tensor)
+    with np.errstate(over="ignore"):
+        half = values.astype(helper.tensor_dtype_to_np_dtype(element))
+    widened = half.astype(np.float32)
+    magnitude = np.abs(values)
+    subnormal = (magnitude < TABLE[PRECISIONS[element]].smallest_normal) & (widened != values)
+    found = WeightRange(
+        name=tensor.name,
+        elements=int(values.size),
+        overflowed=int((np.isfinite(values) & ~np.isfinite(widened)).sum()),
+        subnormal=int(subnormal.sum()),
+        vanished=int(((widened == 0) & (values != 0)).sum()),
+        largest=float(magnitude.max(initial=0.0)),
+    )
+    return numpy_helper.from_array(half, name), found
+
+
+def require_no_overflow(weights: Sequence[WeightRange], precision: str) -> None:
+    """VIM-505 naming the weights that 16 bits cannot hold."""
+    lost = [weight for weight in weights if weight.overflowed]
+    if not lost:
+        return
+    shown = ", ".join(f"{w.name} ({w.overflowed} values, up to {w.largest:.3g})" for w in lost[:5])
+    more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
+    raise VimDeployError(
+        "VIM-505",
+        f"{len(lost)} weights do not fit into {precision}",
+        why=f"larger than its largest number: {shown}{more}",
+        fix="--precision bf16, or keep their roles in float32 with --precision-policy FILE",
+    )

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.engine_file import TENSORRT
-from vim_deploy.artifact.half_weights import computed_precision
 from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.artifact.record import EngineRecord, record_path
 from vim_deploy.errors import VimDeployError
+from vim_deploy.onnx_graph import computed_precision
 from vim_deploy.specs import TensorSpec
 
 #: Names of the artifact inside a package: those that Triton looks for by itself.

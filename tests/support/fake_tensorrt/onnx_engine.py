@@ -24,7 +24,7 @@ from tests.support.fake_tensorrt.runtime import (
     TensorIOMode,
     TensorLocation,
 )
-from vim_deploy.artifact.half_weights import element_types
+from vim_deploy.onnx_graph import element_types
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 
 #: ``kind`` of the plans, see ``runtime.State.engines``.

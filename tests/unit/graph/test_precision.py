@@ -9,12 +9,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.support.models import tiny_config
 from tests.unit.graph.test_export_graph import deployed
-from vim_deploy.artifact.half_weights import element_types, half_tensors, half_types, to_half
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.export_graph import export_graph
 from vim_deploy.graph.inventory import take_inventory
-from vim_deploy.graph.precision import PrecisionReport, apply_precision
+from vim_deploy.graph.precision import PrecisionReport, apply_precision, to_half
 from vim_deploy.graph.verify import check_graph
+from vim_deploy.onnx_graph import element_types, half_tensors, half_types
 from vim_deploy.ops import BI_SELECTIVE_SCAN, OPS, SELECTIVE_SCAN, contract
 from vim_deploy.ops.functions import type_functions
 from vim_deploy.places import role_of

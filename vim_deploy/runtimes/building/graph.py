@@ -21,13 +21,12 @@ import onnx
 from onnx import TensorProto, helper
 
 from vim_deploy.artifact import Artifact
-from vim_deploy.artifact.half_weights import computed_precision
 from vim_deploy.artifact.marked_tensors import DEBUG, OUTPUT, OWN_OUTPUT, InnerTensor, MarkedTensor
 from vim_deploy.artifact.metadata import ExportInfo, attach, inputs_of, outputs_of
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.graph.inner_tensors import with_inner_outputs
 from vim_deploy.graph.precision import apply_precision
-from vim_deploy.onnx_graph import inferred
+from vim_deploy.onnx_graph import computed_precision, inferred
 from vim_deploy.places import Place
 from vim_deploy.precisions import NAMES, Precision
 from vim_deploy.recipe.precision_policy import default_policy

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import onnx
 from onnx import NodeProto, TensorProto, helper
 
-from vim_deploy.artifact.half_weights import HALF_TYPES, element_types
+from vim_deploy.onnx_graph import HALF_TYPES, element_types
 from vim_deploy.ops import contract
 
 

@@ -12,12 +12,12 @@ import numpy as np
 import onnx
 
 from vim_deploy.artifact import Artifact
-from vim_deploy.artifact.half_weights import ELEMENT_TYPES, computed_precision, half_types
 from vim_deploy.artifact.marked_tensors import InnerTensor
 from vim_deploy.artifact.onnx_file import model_output
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file
 from vim_deploy.graph.inner_tensors import with_inner_outputs
+from vim_deploy.onnx_graph import ELEMENT_TYPES, computed_precision, half_types
 from vim_deploy.places import Place
 from vim_deploy.precisions import TABLE, TYPED
 from vim_deploy.runtimes.base import (
