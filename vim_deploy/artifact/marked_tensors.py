@@ -42,35 +42,24 @@ class InnerTensor:
         return picked if self.factor == 1 else picked / self.factor
 
 
-@dataclass(frozen=True)
-class MarkedTensor:
+@dataclass(frozen=True, kw_only=True)
+class MarkedTensor(InnerTensor):
     """An inner tensor of an engine; plain values, as the record stores them.
 
     Attributes:
-        block, part, direction: its place, see ``places.Place``.
-        name: of the tensor; several places may share one.
+        block, part, direction: its place, see ``places.Place``; several may share one tensor.
         how: ``DEBUG``, ``OUTPUT`` or ``OWN_OUTPUT``.
-        index, columns, factor: how to read the place off the tensor, see ``InnerTensor``.
     """
 
     block: int
     part: str
     direction: str
-    name: str
     how: str
-    index: int | None = None
-    columns: tuple[int, ...] | None = None
-    factor: float = 1.0
 
     @property
     def place(self) -> Place:
         """Where it is in the model."""
         return place(self.block, self.part, self.direction)
-
-    @property
-    def tensor(self) -> InnerTensor:
-        """How to read the place's value."""
-        return InnerTensor(self.name, self.index, self.columns, self.factor)
 
     def check(self) -> None:
         """What the types of a stored one cannot say.

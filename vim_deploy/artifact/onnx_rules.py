@@ -10,6 +10,7 @@ asks for much memory.
 
 from __future__ import annotations
 
+import graphlib
 import math
 import stat
 from collections import Counter
@@ -268,29 +269,20 @@ def _function_flaws(model: onnx.ModelProto) -> Iterator[str]:
     if len(bodies) != len(model.functions):
         yield "two of its functions have one name"
         return
+    calls = {key: _calls(item.node) for key, item in bodies.items()}
+    order = graphlib.TopologicalSorter(
+        {key: [name for name in called if name in bodies] for key, called in calls.items()}
+    )
     # Of each function: the nodes it stands for, once all it calls are known.
     stands: dict[tuple[str, str], int] = {}
-    waiting = {key: _calls(item.node) for key, item in bodies.items()}
-    callers: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    missing = {}
-    for key, called in waiting.items():
-        inner = [name for name in called if name in bodies]
-        missing[key] = len(inner)
-        for name in inner:
-            callers.setdefault(name, []).append(key)
-    ready = [key for key, count in missing.items() if count == 0]
-    while ready:
-        key = ready.pop()
-        stands[key] = sum(stands.get(name, 1) * count for name, count in waiting[key].items())
-        if stands[key] > _MAX_NODES:
-            yield f"its function {key[1]!r} stands for more than {_MAX_NODES} nodes"
-            return
-        for caller in callers.get(key, ()):
-            missing[caller] -= 1
-            if missing[caller] == 0:
-                ready.append(caller)
-    if len(stands) < len(bodies):
-        yield f"its function {min(set(bodies) - set(stands))[1]!r} calls itself"
+    try:
+        for key in order.static_order():
+            stands[key] = sum(stands.get(name, 1) * count for name, count in calls[key].items())
+            if stands[key] > _MAX_NODES:
+                yield f"its function {key[1]!r} stands for more than {_MAX_NODES} nodes"
+                return
+    except graphlib.CycleError as error:
+        yield f"its function {error.args[1][0][1]!r} calls itself"
         return
     total = sum(stands.get(name, 1) * count for name, count in _calls(model.graph.node).items())
     if total > _MAX_NODES:

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 import vim_deploy
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import write_json
-from vim_deploy.parity.blocks import BlockReport
+from vim_deploy.parity.blocks import BlockReport, compare_parts
 from vim_deploy.parity.cases import Case
 from vim_deploy.parity.metrics import Comparison, Tolerance, compare
 from vim_deploy.runtimes.base import Array, Runner, run_in_batches
@@ -168,3 +170,52 @@ def _expected(reference: Runner | None, case: Case) -> Mapping[str, Array]:
             fix="--against CHECKPOINT, ANOTHER.onnx or STORED.npz",
         )
     return run_in_batches(reference, case.images, reference.batch_within(_REFERENCE_BATCH))
+
+
+def worst_images(
+    cases: Sequence[Case], results: Sequence[CaseResult], fixed_batch: int | None = None
+) -> tuple[Array, str]:
+    """The batch that the worst comparison is about, as it was run, and its name in words.
+
+    Args:
+        cases: that ``results`` come from.
+        results: of ``compare_runners``.
+        fixed_batch: of the graph; the last image fills it up.
+    """
+    result, comparison = worst_of(results)
+    case = next(case for case in cases if case.name == result.case)
+    start = comparison.worst_row // result.batch * result.batch
+    images = case.images[start : start + result.batch]
+    name = f"{case.name}, image {comparison.worst_row + 1} of {len(case.images)}"
+    if len(images) > 1:
+        name += f" in a batch of {len(images)}"
+    if fixed_batch is not None and len(images) < fixed_batch:
+        fill = np.repeat(images[-1:], fixed_batch - len(images), axis=0)
+        images = np.concatenate([images, fill])
+    return images, name
+
+
+def check_parts(
+    reference: Runner,
+    candidate: Runner,
+    cases: Sequence[Case],
+    results: Sequence[CaseResult],
+    limit: float,
+) -> BlockReport:
+    """Both sides' inner tensors on the worst images.
+
+    Args:
+        reference, candidate: both give inner tensors out (``require_parts``).
+        cases, results: what was compared before, as a whole.
+        limit: largest relative L2 distance of a part.
+
+    Raises:
+        VimDeployError: VIM-422 when a graph does not show where its tensors are.
+    """
+    assert reference.parts is not None
+    assert candidate.parts is not None
+    images, name = worst_images(cases, results, candidate.fixed_batch)
+    # The candidate first: a graph that does not give its tensors out is found out sooner.
+    found = candidate.parts(images)
+    passed = worst_of(results)[1].passed
+    return compare_parts(reference.parts(images), found, limit, passed, name)

@@ -19,13 +19,12 @@ from vim_deploy.parity.blocks import BlockReport, part_limit
 from vim_deploy.parity.cases import Case
 from vim_deploy.parity.ladder import Ladder, Rung
 from vim_deploy.parity.metrics import Tolerance, adjusted, compare, tolerance_for
-from vim_deploy.parity.report import CaseResult, ParityReport, compare_runners
+from vim_deploy.parity.report import CaseResult, ParityReport, check_parts, compare_runners
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
 from vim_deploy.runtimes.base import Runner, run_in_batches
 from vim_deploy.runtimes.onnxruntime.runner import memory_runner
-from vim_deploy.stages.part_check import check_parts, require_parts
 from vim_deploy.stages.subjects import Subject, SubjectOptions, open_subject
-from vim_deploy.stages.verifying import VerifyOptions, live_cases
+from vim_deploy.stages.verifying import VerifyOptions, live_cases, require_parts
 
 if TYPE_CHECKING:
     import onnx

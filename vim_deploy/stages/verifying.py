@@ -16,14 +16,14 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.parity.blocks import part_limit
 from vim_deploy.parity.cases import Case, image_case, random_case, stored_case
 from vim_deploy.parity.metrics import Tolerance, adjusted, tolerance_for
-from vim_deploy.parity.report import ParityReport, compare_runners
+from vim_deploy.parity.report import ParityReport, check_parts, compare_runners
 from vim_deploy.ranges import BATCH, COUNT, RANDOM, require_all
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
 from vim_deploy.runtimes.base import Runner, RunnerOptions
+from vim_deploy.runtimes.onnxruntime.runner import TENSORRT
 from vim_deploy.specs import TensorSpec
 from vim_deploy.stages.exporting import require_torch
 from vim_deploy.stages.opening import Opened, opened
-from vim_deploy.stages.part_check import check_parts, refuse_stored, require_parts
 
 #: Batch sizes to run where the artifact takes any.
 DEFAULT_BATCHES = (1, 2, 5)
@@ -123,6 +123,38 @@ def verify(
                 *_not_given(runner, reference),
             ),
             blocks=blocks,
+        )
+
+
+def refuse_stored(against: str) -> None:
+    """VIM-422 for stored outputs, which have no parts."""
+    if named(against) == "stored":
+        raise VimDeployError(
+            "VIM-422",
+            f"{Path(against).name} holds outputs only",
+            why="a comparison part by part needs the inner tensors of both sides",
+            fix="--against CHECKPOINT or ANOTHER.onnx",
+        )
+
+
+def require_parts(file: Artifact, provider: str | None = None) -> None:
+    """VIM-422 for what can run but gives out no inner tensors."""
+    if file.is_engine and not (file.record and file.record.inner_tensors):
+        raise VimDeployError(
+            "VIM-422",
+            f"{file.name} is an engine that gives out no inner tensors",
+            why="its kernels were fused when it was built; what is inside is not kept"
+            + ("" if file.record else ", and there is no record that says otherwise"),
+            fix="build it for diagnosis: vim-deploy build-engine MODEL.onnx --inner-tensors; "
+            "or verify the ONNX file that it was built from with --per-block: when "
+            "that agrees and the engine does not, the difference arose in the build",
+        )
+    if not file.is_engine and provider == TENSORRT:
+        raise VimDeployError(
+            "VIM-422",
+            "TensorRT in ONNX Runtime gives out no inner tensors",
+            why="tensors that are given out are not fused, so another engine would be measured",
+            fix="leave out --per-block, or use --provider cpu or cuda",
         )
 
 

@@ -21,8 +21,10 @@ from vim_deploy.runtimes.building.request import BuildJob, TrtOptions
 from vim_deploy.runtimes.tensorrt import capability as trt
 from vim_deploy.runtimes.tensorrt_rtx.build import BUILDER
 
-PACKED = MarkedTensor(0, "x_proj", "bwd", "block_00/x", DEBUG, 1, (4, 5, 0, 1))
-SCAN = MarkedTensor(0, "scan", "fwd", "block_00/y_fwd", OUTPUT, factor=0.5)
+PACKED = MarkedTensor(
+    "block_00/x", 1, (4, 5, 0, 1), block=0, part="x_proj", direction="bwd", how=DEBUG
+)
+SCAN = MarkedTensor("block_00/y_fwd", factor=0.5, block=0, part="scan", direction="fwd", how=OUTPUT)
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def test_the_record_keeps_them(recorded: Path) -> None:
     assert record is not None
     assert record.inner_tensors == (PACKED, SCAN)
     assert record.inner_tensors[0].place == place(0, "x_proj", "bwd")
-    assert record.inner_tensors[0].tensor.columns == (4, 5, 0, 1)
+    assert record.inner_tensors[0].columns == (4, 5, 0, 1)
 
 
 @pytest.mark.parametrize(

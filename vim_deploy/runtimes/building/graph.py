@@ -147,14 +147,14 @@ def marked_model(typed: TypedModel, debug_tensors: bool) -> TypedModel:
     renamed = _give_out(model, {name: kind for name, kind in how.items() if kind != DEBUG})
     marked = tuple(
         MarkedTensor(
-            where.block,
-            where.part,
-            where.direction,
-            renamed.get(tensor.name, tensor.name),
-            how[tensor.name],
-            tensor.index,
-            tensor.columns,
-            tensor.factor,
+            name=renamed.get(tensor.name, tensor.name),
+            index=tensor.index,
+            columns=tensor.columns,
+            factor=tensor.factor,
+            block=where.block,
+            part=where.part,
+            direction=where.direction,
+            how=how[tensor.name],
         )
         for where, tensor in found.items()
     )

@@ -145,7 +145,7 @@ class TrtRunner(Runner):
         names = dict.fromkeys(item.name for item in self._inner if item.how == DEBUG)
         with self._lane(image.shape) as lane:
             values = lane.run_inner(image, tuple(names)) if names else lane.run(image)
-        return {item.place: item.tensor.read(values[item.name]) for item in self._inner}
+        return {item.place: item.read(values[item.name]) for item in self._inner}
 
     def run_device(
         self,

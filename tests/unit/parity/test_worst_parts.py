@@ -8,11 +8,10 @@ import pytest
 from vim_deploy.parity.blocks import compare_parts
 from vim_deploy.parity.cases import Case
 from vim_deploy.parity.metrics import Tolerance, compare
-from vim_deploy.parity.report import CaseResult
+from vim_deploy.parity.report import CaseResult, check_parts, worst_images
 from vim_deploy.places import Place, place
 from vim_deploy.runtimes.base import Array, PartSource, Runner
 from vim_deploy.specs import TensorSpec
-from vim_deploy.stages.part_check import check_parts, worst_images
 
 CASES = (
     Case("pictures", np.arange(5, dtype=np.float32).reshape(5, 1)),
