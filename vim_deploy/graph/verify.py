@@ -16,7 +16,6 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.onnx_graph import attribute_int, constants_of, half_tensors, without_weights
 from vim_deploy.ops import BI_CAUSAL_CONV, BI_SELECTIVE_SCAN, OPS, SELECTIVE_SCAN, contract
 from vim_deploy.ops.functions import nodes_of
-from vim_deploy.ops.own_nodes import nodes_of
 from vim_deploy.recipe.model_config import ModelConfig
 
 #: Standard operators that the trace of a VisionMamba may hold, preparation and heads included, and
