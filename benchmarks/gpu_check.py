@@ -73,7 +73,7 @@ def prepare(folder: Path, models: Sequence[str]) -> None:
 
 def _reference(path: Path, checkpoint: str | None) -> Any:  # noqa: ANN401 - a torch runner
     from vim_deploy.artifact.metadata import find, load_model
-    from vim_deploy.model.load import reference_model
+    from vim_deploy.model.reference import reference_model
     from vim_deploy.runtimes.torch.runner import TorchRunner
 
     info = find(load_model(path))

@@ -38,7 +38,7 @@ Call = Callable[[float], list[float]]
 def module_of(path: Path, device: str) -> torch.nn.Module:
     """The reference module of an exported file, with its own or seeded weights."""
     from vim_deploy.bench.subject import require_info, seeded
-    from vim_deploy.model.load import reference_model
+    from vim_deploy.model.reference import reference_model
 
     address, info = seeded(require_info(path))
     return reference_model(address, info).to(device)

@@ -25,7 +25,8 @@ from sklearn.model_selection import train_test_split
 import vim_deploy
 from vim_deploy.cli.output import configure_log
 from vim_deploy.errors import VimDeployError
-from vim_deploy.model.load import checkpoint_of, reference_model
+from vim_deploy.model.load import checkpoint_of
+from vim_deploy.model.reference import reference_model
 from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.runtimes.base import Runner, run_in_batches
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner

@@ -122,7 +122,7 @@ def open_runner(runner: str, source: dict[str, Any], threads: int) -> Runner:
 
 def _vim_module(path: Path, checkpoint: str | None, threads: int) -> Runner:
     """The reference module of an exported file, with its checkpoint's weights or seeded ones."""
-    from vim_deploy.model.load import reference_model
+    from vim_deploy.model.reference import reference_model
     from vim_deploy.runtimes.torch.runner import TorchRunner
 
     info = require_info(path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +19,8 @@ import torch
 from torch import Tensor
 
 from vim_deploy.errors import VimDeployError, missing_package, nearest
-from vim_deploy.files import sha256_of, sight
-from vim_deploy.model.checkpoint_file import find_checkpoint_file
+from vim_deploy.files import require_file, sha256_of, sight
+from vim_deploy.model.hub import CheckpointFile, locate
 from vim_deploy.model.unpickle import load_pickled, unreadable
 from vim_deploy.specs import CheckpointInfo
 from vim_deploy.text import storable
@@ -31,6 +32,8 @@ _EMA_KEYS = ("model_ema", "state_dict_ema")
 #: Prefixes that DistributedDataParallel and torch.compile put before every key.
 _WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 _LISTED = 10
+#: Suffixes of files that may hold weights.
+SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
 #: Of a stored whole number; more digits than any argument has cannot even be printed.
 _MAX_BITS = 64
 
@@ -72,7 +75,7 @@ def read_checkpoint(address: str | Path, *, part: str = "auto") -> Checkpoint:
     """
     if part not in PARTS:
         raise VimDeployError("VIM-202", f"unknown part {part!r}", fix=nearest(part, PARTS))
-    file = find_checkpoint_file(address)
+    file = _find_file(address)
     try:
         sighting = sight(file.path)
         digest = sha256_of(file.path)
@@ -94,6 +97,52 @@ def read_checkpoint(address: str | Path, *, part: str = "auto") -> Checkpoint:
         else {}
     )
     return Checkpoint(state_dict, info, _plain_args(loaded), tuple(notes), meta)
+
+
+def _find_file(address: str | Path) -> CheckpointFile:
+    """The file that ``address`` means.
+
+    Args:
+        address: a file, a folder that holds one checkpoint, or
+            ``hf://owner/name[@revision][/file]``.
+
+    Raises:
+        VimDeployError: VIM-202 (malformed hub address), VIM-301 and VIM-303 (hub), VIM-401
+            (nothing there, or several checkpoints to choose from).
+    """
+    text = str(address)
+    if text.startswith("hf:/"):
+        return locate(text, _only_checkpoint)
+    path = Path(address)
+    if not os.path.isdir(path):
+        return CheckpointFile(require_file(path, "checkpoint"))
+    names = [entry.name for entry in path.iterdir() if entry.is_file()]
+    name = _only_checkpoint(names, text, str(path) + "/")
+    return CheckpointFile(path / name, notes=(f"checkpoint {name}, the only one in {path}",))
+
+
+def _only_checkpoint(names: Sequence[str], place: str, prefix: str) -> str:
+    found = sorted(
+        name
+        for name in names
+        if name.endswith(SUFFIXES) and not name.rpartition("/")[2].startswith(".")
+    )
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise VimDeployError(
+            "VIM-401",
+            f"no checkpoint in {place}",
+            why="no file there ends in " + ", ".join(SUFFIXES),
+            fix="give the path of the checkpoint file itself",
+        )
+    shown = found[:10] + [f"and {len(found) - 10} more"] * (len(found) > 10)
+    raise VimDeployError(
+        "VIM-401",
+        f"{len(found)} checkpoints in {place}; which one is not clear",
+        why="found " + ", ".join(shown),
+        fix=f"name one of them: {prefix}{found[0]}",
+    )
 
 
 def _load(path: Path) -> Mapping[Any, Any]:

@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vim_deploy.errors import VimDeployError, missing_package
+from vim_deploy.errors import HubUnreachableError, VimDeployError, missing_package
+from vim_deploy.files import require_file
 
 _MODULE = "huggingface_hub"
 #: Seconds to wait for the hub's answer before it counts as unreachable.
 _TIMEOUT = 10.0
+
+
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+# Path() folds the two slashes of hf:// into one.
+_HUB = re.compile(rf"hf://?({_NAME}/{_NAME})(?:@([^/]+))?(?:/(.+))?")
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """A file on this machine, the hub address it came from (or ""), and what was chosen."""
+
+    path: Path
+    source: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def is_installed() -> bool:
@@ -73,6 +89,51 @@ def cached(repository: str, filename: str, revision: str | None = None) -> tuple
     path = Path(found)
     # The cache keeps a file as .../snapshots/COMMIT/FILE, and FILE may hold folders.
     return path, path.parts[-1 - len(PurePosixPath(filename).parts)]
+
+
+def locate(text: str, choose: Callable[[Sequence[str], str, str], str]) -> CheckpointFile:
+    """The local copy of what an address on the hub means.
+
+    Args:
+        text: ``hf://owner/name[@revision][/file]``.
+        choose: the one checkpoint among files, their place and how an address of one begins.
+
+    Raises:
+        VimDeployError: VIM-202 (malformed), VIM-301, VIM-303, VIM-401.
+    """
+    match = _HUB.fullmatch(text)
+    if match is None or ".." in PurePosixPath(match[3] or "").parts:
+        raise VimDeployError(
+            "VIM-202",
+            f"not a hub address: {text}",
+            fix="write hf://OWNER/NAME, hf://OWNER/NAME/FILE or hf://OWNER/NAME@REVISION/FILE",
+        )
+    repository, revision, name = match.groups()
+    try:
+        found = snapshot(repository, revision)
+    except HubUnreachableError as error:
+        if name is None:
+            raise
+        return _from_hub_cache(repository, revision, name, error)
+    pinned = f"hf://{repository}@{found.commit}/"
+    notes: tuple[str, ...] = ()
+    if name is None:
+        name = choose(found.files, text, pinned)
+        notes = (f"checkpoint {name}, the only one in {text}",)
+    path = download(repository, name, found.commit)
+    return CheckpointFile(require_file(path, "downloaded checkpoint"), pinned + name, notes)
+
+
+def _from_hub_cache(
+    repository: str, revision: str | None, name: str, unreachable: VimDeployError
+) -> CheckpointFile:
+    """A copy downloaded earlier, said to be one; without it, why the hub was not reached."""
+    found = cached(repository, name, revision)
+    if found is None:
+        raise unreachable
+    path, commit = found
+    note = f"hub not reached; using the copy of {name} downloaded earlier, commit {commit}"
+    return CheckpointFile(path, f"hf://{repository}@{commit}/{name}", (note,))
 
 
 @contextlib.contextmanager

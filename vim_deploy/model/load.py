@@ -2,29 +2,59 @@
 
 from __future__ import annotations
 
-import re
+import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 
-from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import VimDeployError
-from vim_deploy.heads import of_file
 from vim_deploy.model.checkpoint import Checkpoint, read_checkpoint
-from vim_deploy.model.dense.load import fill, load_dense, seeded_dense, wants_dense
-from vim_deploy.model.dense.weights import dense_weights, kind_of
-from vim_deploy.model.deployed import DeployedModel
+from vim_deploy.model.dense.load import load_dense, seeded_dense
+from vim_deploy.model.dense.weights import kind_of, name_of
 from vim_deploy.model.fit import config_for_image_size, load_into
 from vim_deploy.model.infer import infer_config
-from vim_deploy.model.loaded import LoadedModel, loaded_model
-from vim_deploy.model.network import Network, build_network
+from vim_deploy.model.network import Network
 from vim_deploy.model.seeding import seed_weights
 from vim_deploy.model.vim import VisionMamba
-from vim_deploy.recipe.catalog import find_dense_recipe, find_recipe, find_variant, names_recipe
+from vim_deploy.recipe.catalog import (
+    find_dense_recipe,
+    find_recipe,
+    find_variant,
+    model_name,
+    names_recipe,
+)
 from vim_deploy.recipe.dense_config import DenseConfig
-from vim_deploy.recipe.load import checkpoint_address
-from vim_deploy.recipe.model_config import ModelConfig, read_config
+from vim_deploy.recipe.load import checkpoint_address, read_labels
+from vim_deploy.recipe.model_config import ModelConfig, read_config, unread_note
+from vim_deploy.recipe.official_dense import is_dense
 from vim_deploy.recipe.request import AUTO, ModelRequest
-from vim_deploy.recipe.schema import Recipe
-from vim_deploy.specs import CheckpointInfo
+from vim_deploy.recipe.schema import Recipe, Tolerances
+from vim_deploy.specs import CheckpointInfo, ImagePreparation
+
+#: Mean and standard deviation for grey pictures without a recipe: values to [-1, 1].
+_GREY = (0.5,)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A module with weights and all that is known about it.
+
+    ``pos_embed`` is ``as stored``, or how it was interpolated. ``stem`` names outputs;
+    ``tolerances`` are the recipe's, when there is one.
+    """
+
+    module: Network
+    checkpoint: CheckpointInfo
+    image: ImagePreparation
+    labels: tuple[str, ...]
+    pos_embed: str
+    stem: str
+    notes: tuple[str, ...]
+    tolerances: Tolerances | None = None
+
+    @property
+    def name(self) -> str:
+        """Short name of the variant, or ``custom``."""
+        return model_name(self.module.config, self.module.dense)
 
 
 def load_model(request: ModelRequest) -> LoadedModel:
@@ -58,11 +88,11 @@ def load_model(request: ModelRequest) -> LoadedModel:
     checkpoint = read_checkpoint(address, part=wanted)
     notes = list(checkpoint.notes)
     stem = recipe.name if recipe and from_source else Path(checkpoint.info.name).stem
-    if wants_dense(request, recipe, checkpoint):
+    if _wants_dense(request, recipe, checkpoint):
         found = load_dense(request, recipe, checkpoint)
         notes += found.notes
         network, info, how = found.network, checkpoint.info, found.pos_embed
-        return loaded_model(request, recipe, network, info, how, stem, notes, found.labels)
+        return _loaded(request, recipe, network, info, how, stem, notes, found.labels)
     stored = _architecture(request, recipe, checkpoint, notes)
     config = _sized(stored, request.image_size)
     module = VisionMamba(config)
@@ -74,7 +104,7 @@ def load_model(request: ModelRequest) -> LoadedModel:
         stored_config=stored,
     )
     notes += report.notes
-    return loaded_model(request, recipe, module, checkpoint.info, report.pos_embed, stem, notes)
+    return _loaded(request, recipe, module, checkpoint.info, report.pos_embed, stem, notes)
 
 
 def checkpoint_of(request: ModelRequest) -> str:
@@ -82,76 +112,6 @@ def checkpoint_of(request: ModelRequest) -> str:
     if names_recipe(request.source):
         return checkpoint_address(find_recipe(request.source))
     return request.source
-
-
-def reference_model(address: str, info: ExportInfo) -> DeployedModel:
-    """The PyTorch module that an exported file has to agree with.
-
-    Args:
-        address: the checkpoint the file was made from, or ``seed:N`` for seeded weights.
-        info: what the file says about itself; architecture, preparation and head come from it.
-
-    Raises:
-        VimDeployError: VIM-404 when ``address`` is another checkpoint.
-    """
-    config, dense = info.model_config, info.dense
-    stored = info.checkpoint
-    module: Network
-    if stored.part == "seeded":
-        if address != stored.name:
-            raise _other_checkpoint(address, stored.name)
-        module = build_network(config, dense)
-        seed_weights(module, int(stored.name.removeprefix("seed:")))
-    else:
-        part = "model_ema" if stored.part == "model_ema" else "auto"
-        checkpoint = read_checkpoint(address, part=part)
-        if checkpoint.info.sha256 != stored.sha256:
-            raise _other_checkpoint(address, f"{stored.name}, sha256 {stored.sha256}")
-        module = _filled(config, dense, checkpoint, *_fitted_from(info, config))
-    head = of_file(info).fitted(config, dense)
-    return DeployedModel(module, info.image, info.preprocess, head)
-
-
-def _filled(
-    config: ModelConfig,
-    dense: DenseConfig | None,
-    checkpoint: Checkpoint,
-    mode: str,
-    stored: ModelConfig | None,
-) -> Network:
-    """The network with the weights of ``checkpoint``, fitted as an exported file says."""
-    if dense is not None:
-        kind = kind_of(checkpoint.state_dict) or "backbone"
-        return fill(config, dense, dense_weights(checkpoint.state_dict, kind), mode, stored)[0]
-    module = VisionMamba(config)
-    load_into(module, checkpoint.state_dict, config=config, pos_embed=mode, stored_config=stored)
-    return module
-
-
-#: ``ExportInfo.pos_embed`` of an interpolated embedding, as ``load_into`` reports it.
-_FITTED = re.compile(r"(grid|official) (\d+)x(\d+) to \d+x\d+")
-
-
-def _fitted_from(info: ExportInfo, config: ModelConfig) -> tuple[str, ModelConfig | None]:
-    """How the position embedding was fitted, and the config at the checkpoint's own size."""
-    fitted = _FITTED.fullmatch(info.pos_embed)
-    if fitted is None:
-        return "grid", None
-    grid = int(fitted.group(2)), int(fitted.group(3))
-    height, width = (
-        (count - 1) * config.stride + patch
-        for count, patch in zip(grid, config.patch_hw, strict=True)
-    )
-    return fitted.group(1), config.replace(img_size=height if height == width else (height, width))
-
-
-def _other_checkpoint(address: str, expected: str) -> VimDeployError:
-    return VimDeployError(
-        "VIM-404",
-        f"{address} is not the checkpoint this file was exported from",
-        why=f"the file names {expected}",
-        fix="compare with that checkpoint, or export this one",
-    )
 
 
 def _part(recipe: Recipe) -> str:
@@ -168,7 +128,7 @@ def _seeded(request: ModelRequest, recipe: Recipe | None) -> LoadedModel:
     assert seed is not None
     module: Network
     stem = recipe.name if recipe is not None else Path(request.source).stem
-    if wants_dense(request, recipe, None):
+    if _wants_dense(request, recipe, None):
         module = seeded_dense(request, recipe)
     else:
         if recipe is not None:
@@ -182,7 +142,7 @@ def _seeded(request: ModelRequest, recipe: Recipe | None) -> LoadedModel:
     seed_weights(module, seed)
     info = CheckpointInfo(name=f"seed:{seed}", sha256="", part="seeded")
     notes = [f"weights are random (seed {seed}): outputs mean nothing"]
-    return loaded_model(request, recipe, module, info, "as stored", stem, notes)
+    return _loaded(request, recipe, module, info, "as stored", stem, notes)
 
 
 def _architecture(
@@ -199,3 +159,122 @@ def _architecture(
     )
     notes += inferred.statements
     return inferred.config
+
+
+def _wants_dense(
+    request: ModelRequest, recipe: Recipe | None, checkpoint: Checkpoint | None
+) -> bool:
+    """Whether what is asked for, or what the checkpoint holds, is a dense model.
+
+    Raises:
+        VimDeployError: VIM-404 when a classifier is asked for and the checkpoint is none, VIM-201
+            for an unknown ``--model``.
+    """
+    if recipe is not None:
+        wanted, source = recipe.dense is not None, f"the recipe {recipe.name}"
+    elif request.config is not None:
+        wanted, source = is_dense(request.config), "--config"
+    elif request.model != AUTO:
+        find_variant(request.model)
+        wanted, source = False, f"--model {request.model}"
+    else:
+        return checkpoint is not None and kind_of(checkpoint.state_dict) is not None
+    if checkpoint is not None and not wanted and kind_of(checkpoint.state_dict) is not None:
+        raise VimDeployError(
+            "VIM-404",
+            f"{source} is a classifier, and this checkpoint is {name_of(checkpoint.state_dict)}",
+            fix="leave it out: the architecture is then read off the checkpoint; or name a dense "
+            "recipe (vim-deploy recipes list)",
+        )
+    return wanted
+
+
+def _loaded(
+    request: ModelRequest,
+    recipe: Recipe | None,
+    module: Network,
+    checkpoint: CheckpointInfo,
+    pos_embed: str,
+    stem: str,
+    notes: list[str],
+    stored_labels: tuple[str, ...] = (),
+) -> LoadedModel:
+    """The record of a loaded ``module``, with labels and preparation of pictures settled.
+
+    Args:
+        request: what was asked for; its labels and preparation come first.
+        recipe: when there is one, it comes second.
+        module: with weights.
+        checkpoint, pos_embed, stem: as in ``LoadedModel``.
+        notes: what was said so far; more may be added.
+        stored_labels: class names found in the checkpoint.
+
+    Raises:
+        VimDeployError: VIM-415 (labels that do not fit), VIM-202 (mean or std that do not).
+    """
+    labels = request.labels
+    if labels is None:
+        labels = (read_labels(recipe) if recipe else ()) or stored_labels
+    classes = module.config.num_classes if module.dense is None else module.dense.num_classes
+    if labels and len(labels) != classes:
+        raise VimDeployError(
+            "VIM-415",
+            f"{len(labels)} labels for {classes} classes",
+            fix="give one class name a line, in the order of the model's outputs",
+        )
+    unread = unread_note(module.config.unread_hw)
+    if unread:
+        notes.append(f"{unread}, as in the official code")
+    return LoadedModel(
+        module=module,
+        checkpoint=checkpoint,
+        image=_preparation(request, recipe, module, notes),
+        labels=labels,
+        pos_embed=pos_embed,
+        stem=stem,
+        notes=tuple(notes),
+        tolerances=recipe.tolerances if recipe else None,
+    )
+
+
+def _preparation(
+    request: ModelRequest, recipe: Recipe | None, module: Network, notes: list[str]
+) -> ImagePreparation:
+    config = module.config
+    image = _usual_preparation(request, recipe, config, module.dense, notes)
+    changes = {
+        key: value
+        for key in ("mean", "std", "crop_ratio")
+        if (value := getattr(request, key)) is not None
+    }
+    for key in ("mean", "std"):
+        if key in changes and len(changes[key]) != config.channels:
+            raise VimDeployError(
+                "VIM-202",
+                f"--{key} has {len(changes[key])} values for {config.channels} channels",
+                fix=f"--{key} with {config.channels} numbers joined by commas",
+            )
+    return dataclasses.replace(image, **changes)
+
+
+def _usual_preparation(
+    request: ModelRequest,
+    recipe: Recipe | None,
+    config: ModelConfig,
+    dense: DenseConfig | None,
+    notes: list[str],
+) -> ImagePreparation:
+    """What the recipe says, else the official evaluation's for such a model."""
+    height, width = config.image_hw
+    if recipe is not None:
+        return dataclasses.replace(recipe.image, height=height, width=width)
+    usual = ImagePreparation(height, width)
+    if dense is not None:
+        # Dense models see whole pictures, resized as mmsegmentation and detectron2 do.
+        usual = dataclasses.replace(usual, crop_ratio=1.0, interpolation="bilinear")
+    if config.channels == 3:
+        return usual
+    if request.mean is None or request.std is None:
+        notes.append("picture mean and std are assumed to be 0.5: set them with --mean, --std")
+    grey = _GREY * config.channels
+    return dataclasses.replace(usual, channels=config.channels, mean=grey, std=grey)

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     import onnx
 
     from vim_deploy.model.deployed import DeployedModel
-    from vim_deploy.model.loaded import LoadedModel
+    from vim_deploy.model.load import LoadedModel
 
 _log = logging.getLogger(__name__)
 

@@ -126,7 +126,7 @@ def _from_checkpoint(source: str, options: SubjectOptions) -> Subject:
 
 
 def _from_artifact(found: Opened, against: str, options: SubjectOptions) -> Subject:
-    from vim_deploy.model.load import reference_model
+    from vim_deploy.model.reference import reference_model
 
     info = found.artifact.require_info(
         "does not say which model it holds",

@@ -224,7 +224,7 @@ def _checkpoint_runner(against: str, info: ExportInfo | None, twin: bool) -> Run
         "beside it; or export the model with vim-deploy",
     )
     require_torch()
-    from vim_deploy.model.load import reference_model
+    from vim_deploy.model.reference import reference_model
     from vim_deploy.runtimes.torch.runner import TorchRunner
 
     module = reference_model(against, info)

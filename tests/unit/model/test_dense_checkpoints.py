@@ -14,8 +14,7 @@ from tests.support import reference
 from vim_deploy.errors import VimDeployError
 from vim_deploy.model.dense.weights import dense_weights, kind_of, name_of
 from vim_deploy.model.describe import describe_checkpoint
-from vim_deploy.model.load import load_model
-from vim_deploy.model.loaded import LoadedModel
+from vim_deploy.model.load import LoadedModel, load_model
 from vim_deploy.recipe.request import ModelRequest
 
 NAMES = ("wall", "floor", "sky", "tree", "door", "road", "sea")

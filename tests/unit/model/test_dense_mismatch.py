@@ -12,8 +12,7 @@ from torch import Tensor
 from tests.support import reference
 from tests.unit.model.test_dense_checkpoints import weights_of
 from vim_deploy.errors import VimDeployError
-from vim_deploy.model.load import load_model
-from vim_deploy.model.loaded import LoadedModel
+from vim_deploy.model.load import LoadedModel, load_model
 from vim_deploy.recipe import catalog
 from vim_deploy.recipe.request import ModelRequest
 

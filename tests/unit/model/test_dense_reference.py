@@ -19,8 +19,7 @@ from tests.support.reference import ReferenceCase
 from vim_deploy.errors import VimDeployError
 from vim_deploy.model.dense.layers import resized
 from vim_deploy.model.dense.segmentor import Segmentor
-from vim_deploy.model.load import load_model
-from vim_deploy.model.loaded import LoadedModel
+from vim_deploy.model.load import LoadedModel, load_model
 from vim_deploy.model.network import Network
 from vim_deploy.recipe.request import ModelRequest
 

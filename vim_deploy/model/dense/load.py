@@ -12,14 +12,13 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.model.checkpoint import Checkpoint
 from vim_deploy.model.dense.agreement import require_kind, require_sizes
 from vim_deploy.model.dense.infer import DenseArchitecture, described, inferred
-from vim_deploy.model.dense.weights import DenseWeights, dense_weights, kind_of, name_of
+from vim_deploy.model.dense.weights import DenseWeights, dense_weights, kind_of
 from vim_deploy.model.fit import check_keys, config_for_image_size, load_into
 from vim_deploy.model.network import Network, build_network
-from vim_deploy.recipe.catalog import find_variant
 from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.model_config import ModelConfig
-from vim_deploy.recipe.official_dense import is_dense, read_official
-from vim_deploy.recipe.request import AUTO, ModelRequest
+from vim_deploy.recipe.official_dense import read_official
+from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.recipe.schema import Recipe
 from vim_deploy.recipe.stored_config import read_assignments
 
@@ -35,34 +34,6 @@ class LoadedDense:
     pos_embed: str
     labels: tuple[str, ...]
     notes: tuple[str, ...]
-
-
-def wants_dense(
-    request: ModelRequest, recipe: Recipe | None, checkpoint: Checkpoint | None
-) -> bool:
-    """Whether what is asked for, or what the checkpoint holds, is a dense model.
-
-    Raises:
-        VimDeployError: VIM-404 when a classifier is asked for and the checkpoint is none, VIM-201
-            for an unknown ``--model``.
-    """
-    if recipe is not None:
-        wanted, source = recipe.dense is not None, f"the recipe {recipe.name}"
-    elif request.config is not None:
-        wanted, source = is_dense(request.config), "--config"
-    elif request.model != AUTO:
-        find_variant(request.model)
-        wanted, source = False, f"--model {request.model}"
-    else:
-        return checkpoint is not None and kind_of(checkpoint.state_dict) is not None
-    if checkpoint is not None and not wanted and kind_of(checkpoint.state_dict) is not None:
-        raise VimDeployError(
-            "VIM-404",
-            f"{source} is a classifier, and this checkpoint is {name_of(checkpoint.state_dict)}",
-            fix="leave it out: the architecture is then read off the checkpoint; or name a dense "
-            "recipe (vim-deploy recipes list)",
-        )
-    return wanted
 
 
 def load_dense(request: ModelRequest, recipe: Recipe | None, checkpoint: Checkpoint) -> LoadedDense:
