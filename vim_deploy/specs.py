@@ -13,10 +13,27 @@ GraphForm = Literal["base", "fused", "fused-low-rank"]
 #: ``unrolled``: ceil(log2 tokens) steps on all tokens at once, for runtimes without loops.
 ScanBody = Literal["scan", "unrolled"]
 
+#: What a note is about. ``loading``: what was chosen, converted or assumed on the way to a model;
+#: the others: what a reader of the result has to be told, too.
+NoteKind = Literal[
+    "loading", "random weights", "not fused", "kept in float32", "lost bits", "not checked"
+]
+
 #: Mean and standard deviation of ImageNet's RGB channels, as the official evaluation uses them
 #: (timm.data.constants IMAGENET_DEFAULT_MEAN and IMAGENET_DEFAULT_STD).
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Note:
+    """A sentence for the user; callers choose by its kind and never look into the text."""
+
+    kind: NoteKind
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True)

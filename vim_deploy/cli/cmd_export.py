@@ -21,24 +21,21 @@ from vim_deploy.codec import encode
 if TYPE_CHECKING:
     from vim_deploy.stages.exporting import ExportOptions, ExportResult
 
+#: Kinds of notes that are said at the end; others were said while they came up.
+_SAID = ("not fused", "kept in float32", "lost bits", "not checked")
+
 
 def take_export_options(options: dict[str, Any], force: bool = False) -> ExportOptions:
     """Take ``graph_options``'s values out of a command's keywords."""
     from vim_deploy.stages.exporting import ExportOptions
 
+    names = ("graph", "scan_body", "dump_passes", "precision", "precision_policy", "io_precision",
+             "opset", "preprocess", "head")  # fmt: skip
     return ExportOptions(
         batch=options.pop("batch") or None,
-        graph=options.pop("graph"),
-        scan_body=options.pop("scan_body"),
-        dump_passes=options.pop("dump_passes"),
-        precision=options.pop("precision"),
-        precision_policy=options.pop("precision_policy"),
-        io_precision=options.pop("io_precision"),
-        opset=options.pop("opset"),
-        preprocess=options.pop("preprocess"),
-        head=options.pop("head"),
         check=not options.pop("no_check"),
         force=force,
+        **{name: options.pop(name) for name in names},
     )
 
 
@@ -79,7 +76,7 @@ def as_dict(result: ExportResult) -> dict[str, Any]:
         "passes": [report.as_dict() for report in result.passes],
         "precision": result.precision.as_dict() if result.precision else None,
         "activations": result.activations.as_dict() if result.activations else None,
-        "notes": list(result.notes),
+        "notes": [note.text for note in result.notes],
         "seconds": round(result.seconds, 3),
         "parity": result.parity.as_dict() if result.parity else None,
         "export": encode(result.info),
@@ -104,13 +101,11 @@ def _report(result: ExportResult) -> None:
             f"wrote {path}: the weights, {path.stat().st_size:,} bytes; keep the two files together"
         )
     for note in result.notes:
-        if note.startswith(("not fused", "kept in float32")) or "weights hold" in note:
-            say(note)
+        if note.kind in _SAID:
+            say(note.text)
     if result.parity is not None:
         worst = result.parity.worst
         say(
             f"checked: {result.parity.candidate} against {result.parity.reference}, "
             + worst.in_words
         )
-    else:
-        say(result.notes[-1])

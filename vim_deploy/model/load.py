@@ -28,7 +28,7 @@ from vim_deploy.recipe.model_config import ModelConfig, read_config, unread_note
 from vim_deploy.recipe.official_dense import is_dense
 from vim_deploy.recipe.request import AUTO, ModelRequest
 from vim_deploy.recipe.schema import Recipe, Tolerances
-from vim_deploy.specs import CheckpointInfo, ImagePreparation
+from vim_deploy.specs import CheckpointInfo, ImagePreparation, Note
 
 #: Mean and standard deviation for grey pictures without a recipe: values to [-1, 1].
 _GREY = (0.5,)
@@ -48,7 +48,7 @@ class LoadedModel:
     labels: tuple[str, ...]
     pos_embed: str
     stem: str
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     tolerances: Tolerances | None = None
 
     @property
@@ -141,8 +141,9 @@ def _seeded(request: ModelRequest, recipe: Recipe | None) -> LoadedModel:
         module = VisionMamba(_sized(config, request.image_size))
     seed_weights(module, seed)
     info = CheckpointInfo(name=f"seed:{seed}", sha256="", part="seeded")
-    notes = [f"weights are random (seed {seed}): outputs mean nothing"]
-    return _loaded(request, recipe, module, info, "as stored", stem, notes)
+    found = _loaded(request, recipe, module, info, "as stored", stem, [])
+    random = Note("random weights", f"weights are random (seed {seed}): outputs mean nothing")
+    return dataclasses.replace(found, notes=(random, *found.notes))
 
 
 def _architecture(
@@ -232,7 +233,7 @@ def _loaded(
         labels=labels,
         pos_embed=pos_embed,
         stem=stem,
-        notes=tuple(notes),
+        notes=tuple(Note("loading", text) for text in notes),
         tolerances=recipe.tolerances if recipe else None,
     )
 

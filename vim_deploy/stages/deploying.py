@@ -51,7 +51,7 @@ class DeployResult:
             "folder": str(self.folder),
             "onnx": self.export.path.name,
             "export": encode(self.export.info),
-            "notes": list(self.export.notes),
+            "notes": [note.text for note in self.export.notes],
             "parity": self.parity.as_dict(),
             "engine": self.engine.as_dict() if self.engine else None,
             "seconds": {stage: round(value, 3) for stage, value in self.seconds.items()},

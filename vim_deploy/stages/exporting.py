@@ -38,7 +38,7 @@ from vim_deploy.recipe.precision_policy import PrecisionPolicy, default_policy, 
 from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.runtimes.onnxruntime import capability as ort
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
-from vim_deploy.specs import GraphForm, ScanBody
+from vim_deploy.specs import GraphForm, Note, ScanBody
 
 if TYPE_CHECKING:
     import onnx
@@ -96,7 +96,7 @@ class ExportResult:
     info: ExportInfo
     summary: GraphSummary
     parity: ParityReport | None
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     seconds: float
     up_to_date: bool = False
     passes: tuple[PassReport, ...] = ()
@@ -241,29 +241,30 @@ def _check_data_place(model: onnx.ModelProto, path: Path, options: ExportOptions
     )
 
 
-def _not_fused(passes: tuple[PassReport, ...]) -> tuple[str, ...]:
+def _not_fused(passes: tuple[PassReport, ...]) -> tuple[Note, ...]:
     """One sentence for each reason why something stayed as it was."""
     places: dict[str, set[str]] = {}
     for report in passes:
         for refusal in report.refused:
             places.setdefault(refusal.reason, set()).add(refusal.place)
     return tuple(
-        f"not fused: {reason} ({len(found)} places, first {min(found)})"
+        Note("not fused", f"not fused: {reason} ({len(found)} places, first {min(found)})")
         for reason, found in places.items()
     )
 
 
-def _on_weights(typed: PrecisionReport) -> tuple[str, ...]:
+def _on_weights(typed: PrecisionReport) -> tuple[Note, ...]:
     """What the precision did to the graph against the user's expectation."""
-    notes = [f"kept in float32: {what}" for what in typed.kept]
+    notes = [Note("kept in float32", f"kept in float32: {what}") for what in typed.kept]
     small = sorted(typed.weights, key=lambda weight: -weight.subnormal / weight.elements)
     if small:
         worst = small[0]
-        notes.append(
+        lost = (
             f"{len(small)} weights hold values that lost bits below {typed.precision}'s normal "
             f"range; most: {worst.name}, {worst.subnormal} of {worst.elements}, "
             f"{worst.vanished} became 0"
         )
+        notes.append(Note("lost bits", lost))
     return tuple(notes)
 
 
@@ -293,7 +294,7 @@ def export_info(loaded: LoadedModel, options: ExportOptions, preprocess: Any) ->
 
 
 def _existing_export(
-    path: Path, info: ExportInfo, notes: tuple[str, ...], started: float
+    path: Path, info: ExportInfo, notes: tuple[Note, ...], started: float
 ) -> ExportResult | None:
     """The file at ``path`` if it was made with these settings; VIM-204 if with others."""
     if not path.exists():
@@ -330,12 +331,13 @@ def _check_export(
     info: ExportInfo,
     options: ExportOptions,
     tolerance: Tolerance,
-) -> tuple[ParityReport | None, tuple[str, ...]]:
+) -> tuple[ParityReport | None, tuple[Note, ...]]:
     """Compare the written file with the module; the reason when that was not done."""
     if not options.check:
-        return None, ("not checked against PyTorch: --no-check",)
+        return None, (Note("not checked", "not checked against PyTorch: --no-check"),)
     if not ort.is_installed():
-        return None, ("not checked against PyTorch: onnxruntime is not installed",)
+        why = "not checked against PyTorch: onnxruntime is not installed"
+        return None, (Note("not checked", why),)
     from vim_deploy.runtimes.torch.runner import TorchRunner
 
     reference, candidate = TorchRunner(module, threads=1), OrtRunner(written)
