@@ -39,48 +39,11 @@ def timed(*arguments: str, folder: Path) -> tuple[float, float]:
     return seconds, usage.ru_maxrss * 1024 / 1e9
 
 
-<<<<<<< HEAD
 def compare_runtimes(folder: Path) -> dict[str, Any]:
     """What ``bench`` says of ONNX Runtime and PyTorch at batch 1 and 8, measured in turns."""
     timed("bench", "vim-tiny.onnx", "--baseline", "pytorch", "--batches", "1,8", folder=folder)
     found = json.loads((folder / "bench.json").read_text())
     return {name: found[name] for name in ("settings", "results", "ratios")}
-=======
-def compare_runtimes(path: Path) -> dict[str, Any]:
-    """Median seconds of PyTorch and ONNX Runtime at batch 1 and 8, measured in turns."""
-    import torch
-
-    from vim_deploy.artifact.metadata import find, load_model
-    from vim_deploy.model.reference import reference_model
-    from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
-    from vim_deploy.runtimes.torch.runner import TorchRunner
-
-    threads = os.cpu_count() or 1
-    torch.set_num_threads(threads)
-    info = find(load_model(path))
-    assert info is not None
-    runners = {
-        "pytorch": TorchRunner(reference_model("seed:0", info)),
-        "onnxruntime": OrtRunner(path, threads=threads),
-    }
-    results: dict[str, Any] = {"threads": threads, "rounds": ROUNDS}
-    for batch in (1, 8):
-        images = np.random.default_rng(0).standard_normal((batch, 3, 224, 224), dtype=np.float32)
-        times: dict[str, list[float]] = {name: [] for name in runners}
-        for runner in runners.values():
-            runner.run(images)
-        for _ in range(ROUNDS):
-            for name, runner in runners.items():
-                started = time.perf_counter()
-                runner.run(images)
-                times[name].append(time.perf_counter() - started)
-        medians = {name: statistics.median(values) for name, values in times.items()}
-        results[f"batch_{batch}"] = {
-            "seconds": {name: round(value, 4) for name, value in medians.items()},
-            "onnxruntime_is_faster_by": round(medians["pytorch"] / medians["onnxruntime"], 2),
-        }
-    return results
->>>>>>> e70feae (model: one file resolves and loads, one reads checkpoints; the reference of an exported file stands by itself)
 
 
 def about() -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.models import tiny_config
 from vim_deploy import heads
+from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.heads.base import Head, Kind, Output
 from vim_deploy.recipe.request import ModelRequest
@@ -37,7 +38,7 @@ class Sharp(Head):
 
 
 def request(**config: Any) -> ModelRequest:
-    values = tiny_config(num_classes=len(LABELS), **config).as_dict()
+    values = encode(tiny_config(num_classes=len(LABELS), **config))
     return ModelRequest("tiny", config=values, random_weights=3, labels=LABELS)
 
 
@@ -70,7 +71,7 @@ def test_a_model_without_classes_has_no_toy_head(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heads, "TABLE", (*heads.TABLE, Sharp))
-    values = tiny_config(num_classes=0).as_dict()
+    values = encode(tiny_config(num_classes=0))
     bare = ModelRequest("tiny", config=values, random_weights=3)
     with pytest.raises(VimDeployError, match="needs class scores") as caught:
         export(bare, tmp_path / "no.onnx", ExportOptions(head="sharp"))
