@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
+import operator
 import re
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePath
 from typing import Annotated, Any, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -50,50 +52,58 @@ _PLACE = re.compile(r"(.*?)(?: in `[^`]*`)? - at `\$\.?(.*)`", re.DOTALL)
 _EXPECTED = re.compile(r"Expected `([^`]*)`(?:, got `([^`]*)`)?")
 
 
-@dataclass(frozen=True)
-class _Form:
-    """How a class is stored where that is not its fields, see ``stored``."""
-
-    head: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    keys: tuple[str, ...] = ()
-    without: tuple[str, ...] = ()
-    sparse: tuple[str, ...] = ()
-    blank: tuple[str, ...] = ()
-    decimals: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    inner: str = ""
-
-
-_FORMS: dict[type, _Form] = {}
-_PLAIN = _Form()
-
-
-def stored(
-    *,
-    head: Mapping[str, Any] | None = None,
-    keys: tuple[str, ...] = (),
-    without: tuple[str, ...] = (),
-    sparse: tuple[str, ...] = (),
-    blank: tuple[str, ...] = (),
-    decimals: Mapping[str, int] | None = None,
-    inner: str = "",
-) -> Callable[[type[Record]], type[Record]]:
+@dataclass(frozen=True, kw_only=True)
+class stored:  # noqa: N801 - a decorator
     """Class decorator of a record whose stored form is not simply its fields.
 
     Args:
         head: constant entries in front, such as a format number; ``decode`` demands them.
         keys: names of fields and properties to store, in this order; ``decode`` reads the fields.
+            ``key=place.block`` stores an attribute's attribute, and all under another name;
+            ``*part`` stores the entries of a record in its place.
+        also: properties to store behind the fields; as in ``keys``.
         without: fields that are not stored.
         sparse: what is left out where it is None or empty.
         blank: fields that are stored as an empty table where they are None.
-        decimals: to which figures are rounded.
+        decimals: to which figures, or all of a mapping, are rounded.
         inner: the one field that is stored in the record's place, without its name.
+        infinite: stands for infinite figures, which JSON has not.
     """
 
-    def register(kind: type[Record]) -> type[Record]:
-        _FORMS[kind] = _Form(head or {}, keys, without, sparse, blank, decimals or {}, inner)
+    head: Mapping[str, Any] = field(default_factory=dict)
+    keys: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    sparse: tuple[str, ...] = ()
+    blank: tuple[str, ...] = ()
+    decimals: Mapping[str, int] = field(default_factory=dict)
+    inner: str = ""
+    infinite: float | None = math.inf
+
+    def __call__(self, kind: type[Record]) -> type[Record]:
+        """Note how ``kind`` is stored."""
+        _FORMS[kind] = self
         return kind
 
-    return register
+    def entries(self, record: Any) -> tuple[str, ...]:  # noqa: ANN401 - any of our dataclasses
+        """What is stored, as in ``keys``."""
+        return self.keys or (*(item.name for item in dataclasses.fields(record)), *self.also)
+
+    def figure(self, key: str, value: Any) -> Any:  # noqa: ANN401 - plain values
+        """``value`` as it stands under ``key``."""
+        if key in self.blank and value is None:
+            return {}
+        if isinstance(value, dict) and key in self.decimals:
+            return {name: round(item, self.decimals[key]) for name, item in value.items()}
+        if not isinstance(value, float):
+            return value
+        if math.isinf(value):
+            return self.infinite
+        return round(value, self.decimals[key]) if key in self.decimals else value
+
+
+_FORMS: dict[type, stored] = {}
+_AS_IT_IS = stored()
 
 
 def encode(record: Any) -> dict[str, Any]:  # noqa: ANN401 - any of our dataclasses
@@ -120,18 +130,19 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - any field of a record
 
 
 def _of_record(record: Any) -> Any:  # noqa: ANN401 - any of our dataclasses
-    form = _FORMS.get(type(record), _PLAIN)
+    form = _FORMS.get(type(record), _AS_IT_IS)
     if form.inner:
         return _plain(getattr(record, form.inner))
     found = dict(form.head)
-    for name in form.keys or [field.name for field in dataclasses.fields(record)]:
-        value = _plain(getattr(record, name))
-        if name in form.without or (name in form.sparse and value in (None, "", [], {})):
+    for entry in form.entries(record):
+        key, _, path = entry.partition("=")
+        if key in form.without:
             continue
-        if name in form.blank and value is None:
-            value = {}
-        places = form.decimals.get(name)
-        found[name] = value if places is None or value is None else round(value, places)
+        value = _plain(operator.attrgetter((path or key).removeprefix("*"))(record))
+        if key.startswith("*"):
+            found |= value
+        elif key not in form.sparse or value not in (None, "", [], {}):
+            found[key] = form.figure(key, value)
     return found
 
 
@@ -228,7 +239,7 @@ def _unfolded(value: Any, hint: Any, place: str, on_unknown: OnUnknown | None) -
 
 
 def _unfolded_record(value: Any, kind: type, place: str, on_unknown: OnUnknown | None) -> Any:  # noqa: ANN401
-    form, hints = _FORMS.get(kind, _PLAIN), _hints(kind)
+    form, hints = _FORMS.get(kind, _AS_IT_IS), _hints(kind)
     if form.inner:
         return {form.inner: _unfolded(value, hints[form.inner], place, on_unknown)}
     if not isinstance(value, Mapping):
@@ -237,7 +248,7 @@ def _unfolded_record(value: Any, kind: type, place: str, on_unknown: OnUnknown |
         if value.get(key) != expected:
             said = f"{key} =" if on_unknown else f"its {key} is"
             raise _OtherKindError(f"{said} {value.get(key)!r}, expected {expected!r}")
-    fields = {field.name for field in dataclasses.fields(kind)} - set(form.without)
+    fields = {item.name for item in dataclasses.fields(kind)} - set(form.without)
     known = fields | set(form.keys) | set(form.head)
     unknown = [key for key in value if key not in known]
     if unknown and on_unknown:

@@ -136,7 +136,7 @@ def test_the_right_engine_passes_part_by_part(
     assert report.blocks.passed
     assert report.blocks.missing == ()
     assert len(report.blocks.growth("out_proj")) == 2
-    outputs = report.as_dict()["results"][0]["outputs"]
+    outputs = encode(report)["results"][0]["outputs"]
     assert [entry["output"] for entry in outputs] == ["logits"]
 
 
@@ -283,7 +283,7 @@ def test_what_does_not_arrive_is_an_error(
         plan_bytes(built.record.runtime_version, outputs=outputs, lost=[lost], **data)
     )
     record = dataclasses.replace(built.record, plan=FileIdentity.of(built.plan))
-    write_json(record_path(built.plan), record.as_dict())
+    write_json(record_path(built.plan), encode(record))
     with pytest.raises(VimDeployError, match="VIM-904") as caught:
         verify(built.plan, str(files.checkpoint), PART_BY_PART)
     assert lost in caught.value.message

@@ -88,7 +88,7 @@ def test_verify_against_stored_outputs_and_checkpoint(digits: Path) -> None:
     assert {item.rows for result in stored.results for item in result.comparisons} == {360}
     live = verify(digits, str(case.checkpoint), VerifyOptions(random=3, batches=(1, 3)))
     assert live.passed
-    json.dumps(live.as_dict(), allow_nan=False)
+    json.dumps(encode(live), allow_nan=False)
 
 
 @pytest.mark.parametrize("name", ["A01_middle_cls", "A10_if_bidirectional", "A12_rope_residual"])

@@ -110,7 +110,7 @@ def test_ladder_of_a_float32_checkpoint_with_its_last_rung_part_by_part(folder: 
     ]  # fmt: skip
     assert report.blocks is not None
     assert report.blocks.passed
-    stored = report.as_dict()
+    stored = encode(report)
     assert stored["ladder"]["broken"] is None
     assert len(stored["blocks"]["growth"]["out_proj"]) == 3
 
@@ -153,7 +153,7 @@ def test_a_wrong_pass_breaks_the_fused_rung_and_ends_the_climb(
     assert ladder.broken is not None
     assert ladder.broken.name == "fused ONNX"
     assert ladder.left_out == ("bf16 ONNX",)
-    assert "block 2 conv fwd" in ladder.as_dict()["blocks"]["verdict"]
+    assert "block 2 conv fwd" in encode(ladder)["blocks"]["verdict"]
 
 
 def test_a_form_that_cannot_be_made_is_a_broken_rung(
@@ -290,7 +290,7 @@ def test_bisection_of_a_file_that_needs_nothing(folder: Path) -> None:
     report = bisect_precision("half.onnx", "tiny.pth", TWO_IMAGES)
     assert report.bisection.units == ()
     assert report.bisection.evaluations == 1
-    assert report.bisection.policy().keep_fp32 == ()
+    assert report.bisection.policy.keep_fp32 == ()
     assert report.precision == "fp16"
 
 

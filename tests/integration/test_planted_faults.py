@@ -88,7 +88,7 @@ def assert_named(report: ParityReport, place: str, role: str) -> None:
         report.require_passed()
     assert caught.value.code == "VIM-702"
     assert place in caught.value.message
-    stored = report.as_dict()["blocks"]
+    stored = encode(report)["blocks"]
     assert (stored["first"]["place"], stored["first"]["role"]) == (place, role)
     before = [part for part in report.blocks.parts if part.place < first.place]
     assert all(part.relative_l2 < 1e-5 for part in before)

@@ -10,6 +10,7 @@ from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.artifact.passport import is_version_compatible
 from vim_deploy.artifact.profiles import Profile, ShapeRange
 from vim_deploy.artifact.record import EngineRecord, FileIdentity, record_path
+from vim_deploy.codec import encode
 from vim_deploy.files import settings_hash, write_json
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.specs import CheckpointInfo, ImagePreparation, TensorSpec
@@ -102,7 +103,7 @@ class FakeEngine:
             export=self._export(),
         )
         record = replace(record, settings_hash=settings_hash(record.settings()))
-        write_json(record_path(path), record.as_dict())
+        write_json(record_path(path), encode(record))
         return path
 
 

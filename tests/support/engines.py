@@ -15,6 +15,7 @@ from tests.support.fake_tensorrt.runtime import plan_bytes
 from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.artifact.profiles import Profile, ShapeRange
 from vim_deploy.artifact.record import EngineRecord, FileIdentity, record_path
+from vim_deploy.codec import encode
 from vim_deploy.cuda import runtime as cudart
 from vim_deploy.files import settings_hash, write_json
 from vim_deploy.recipe.model_config import ModelConfig
@@ -99,4 +100,4 @@ def record_of(
 
 def write_record(path: Path, record: EngineRecord) -> None:
     """Put a record beside its engine."""
-    write_json(record_path(path), record.as_dict())
+    write_json(record_path(path), encode(record))

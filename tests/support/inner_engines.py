@@ -21,6 +21,7 @@ from tests.support.trt_builds import make_machine
 from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.profiles import ProfileOptions
 from vim_deploy.artifact.record import EngineRecord, FileIdentity, read_record, record_path
+from vim_deploy.codec import encode
 from vim_deploy.files import write_json
 from vim_deploy.onnx_graph import element_types
 from vim_deploy.runtimes.building.graph import graph_of_precision, marked_model
@@ -75,7 +76,7 @@ def build(
         plan_bytes(record.runtime_version, profiles=((1, 2, 4),), **content, **behaviour)
     )
     record = dataclasses.replace(record, plan=FileIdentity.of(plan))
-    write_json(record_path(plan), record.as_dict())
+    write_json(record_path(plan), encode(record))
     module = runtime_module(version, gpu)
     use_onnx_engines(module.state)
     monkeypatch.setattr(trt, "load", lambda: module)

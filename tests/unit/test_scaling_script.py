@@ -18,6 +18,7 @@ from tests.support.bench import bench_report, measured
 from tests.support.source import REPOSITORY
 from vim_deploy.bench import environment
 from vim_deploy.bench.environment import CpuTimes
+from vim_deploy.codec import encode
 
 MODELS = ("vim-tiny", "vim-small", "vim-base")
 SIZES = (224, 512, 1248)
@@ -58,7 +59,7 @@ def _bench(task: Any) -> str:
         measured("DeiT-Ti eager", task.tokens**2 / 1e3, **place),
         measured("vim-tiny", 900.0, runner="pytorch", **place),
     ]
-    return json.dumps(bench_report(*items).as_dict())
+    return json.dumps(encode(bench_report(*items)))
 
 
 def run_all(

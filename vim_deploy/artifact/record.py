@@ -201,10 +201,6 @@ class EngineRecord(EngineSettings):
     device_memory_bytes: int = 0
     up_to_date: bool = field(default=False, compare=False)
 
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able form, as stored; ``parse_record`` reads it."""
-        return encode(self)
-
 
 def record_path(plan_path: Path) -> Path:
     """Where the record of a plan stands: ``model.plan`` -> ``model.plan.json``."""
@@ -234,7 +230,7 @@ def read_record(plan_path: Path) -> EngineRecord | None:
 
 
 def parse_record(value: Any, on_error: OnError) -> EngineRecord:  # noqa: ANN401 - a parsed file
-    """The inverse of ``EngineRecord.as_dict`` after a JSON round trip.
+    """The record that ``encode`` made, after a JSON round trip.
 
     Keys that the record does not have are left out: a later version may write some.
 

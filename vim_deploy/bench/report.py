@@ -11,6 +11,7 @@ from typing import Any
 import vim_deploy
 from vim_deploy.bench import clock, environment, stats
 from vim_deploy.bench.measure import FAILED, Measurement, Timing
+from vim_deploy.codec import encode, stored
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import write_json
 from vim_deploy.runtimes.finite import not_finite
@@ -38,6 +39,13 @@ METHOD = {
 _FEWEST_SIZES = 3
 
 
+@stored(
+    head={"tool": f"vim-deploy {vim_deploy.__version__}", "schema": SCHEMA},
+    keys=(
+        "command", "settings", "method", "machine", "state=state_and_disturbance", "results",
+        "ratios", "scaling", "comparison", "notes",
+    ),
+)  # fmt: skip
 @dataclass(frozen=True)
 class BenchReport:
     """What was measured and on what.
@@ -62,26 +70,34 @@ class BenchReport:
     command: tuple[str, ...] = ()
     comparison: Mapping[str, Any] | None = field(default=None)
 
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able form, as in ``bench.json``."""
-        return {
-            "tool": f"vim-deploy {vim_deploy.__version__}",
-            "schema": SCHEMA,
-            "command": list(self.command),
-            "settings": dict(self.settings),
-            "method": {**METHOD, "clock_resolution_seconds": clock.resolution()},
-            "machine": dict(self.machine),
-            "state": {**self.state, "during": dict(self.disturbance)},
-            "results": [result_of(item) for item in self.measurements],
-            "ratios": list(ratios(self.measurements)),
-            "scaling": list(scaling(self.measurements)),
-            "comparison": None if self.comparison is None else dict(self.comparison),
-            "notes": list(self.notes),
-        }
+    @property
+    def method(self) -> dict[str, Any]:
+        """How the figures come about."""
+        return {**METHOD, "clock_resolution_seconds": clock.resolution()}
+
+    @property
+    def state_and_disturbance(self) -> dict[str, Any]:
+        """The machine's state before the run, and what happened during it."""
+        return {**self.state, "during": self.disturbance}
+
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        """Every measurement."""
+        return [result_of(item) for item in self.measurements]
+
+    @property
+    def ratios(self) -> list[dict[str, Any]]:
+        """See ``ratios``."""
+        return list(ratios(self.measurements))
+
+    @property
+    def scaling(self) -> list[dict[str, Any]]:
+        """See ``scaling``."""
+        return list(scaling(self.measurements))
 
     def write(self, path: Path) -> None:
-        """Write ``as_dict`` to ``path``, atomically."""
-        write_json(path, self.as_dict())
+        """Write it to ``path``, atomically."""
+        write_json(path, encode(self))
 
     def require_measured(self) -> None:
         """Raise what makes figures missing or worthless; what was skipped on purpose is not meant.
@@ -140,7 +156,7 @@ def result_of(item: Measurement) -> dict[str, Any]:
         "device_latency": (
             None if item.device_turns is None else stats.latency_summary(item.device_turns)
         ),
-        "images_per_second": stats.throughput(item.turns, subject.batch).as_dict(),
+        "images_per_second": encode(stats.throughput(item.turns, subject.batch)),
         "memory": {**item.memory, "model_bytes": model_bytes(item)},
     }
 
@@ -164,7 +180,7 @@ def ratios(measurements: Sequence[Measurement]) -> Iterator[dict[str, Any]]:
             "of_runner": other.subject.runtime,
             "to": first.subject.label,
             "to_runner": first.subject.runtime,
-            "time": time.as_dict(),
+            "time": encode(time),
             "model_memory": None if not mine or theirs is None else theirs / mine,
         }
 

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vim_deploy.codec import encode
+
 Floats = NDArray[np.float64]
 
 PERCENTILES = (50, 90, 95, 99)
@@ -31,15 +33,6 @@ class Estimate:
     value: float
     low: float
     high: float
-
-    def as_dict(self) -> dict[str, float]:
-        """JSON-able form."""
-        return {"value": self.value, "low": self.low, "high": self.high}
-
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> Estimate:
-        """The inverse of ``as_dict``; KeyError, TypeError or ValueError for anything else."""
-        return cls(*(float(value[key]) for key in ("value", "low", "high")))
 
 
 def percentile(samples: Floats, q: float) -> float | None:
@@ -93,8 +86,8 @@ def latency_summary(turns: Sequence[Floats]) -> dict[str, Any]:
     summary: dict[str, Any] = {}
     for q in PERCENTILES:
         enough = percentile(samples, q) is not None
-        summary[f"p{q}_ms"] = bootstrap(in_ms, _percentile_of(q)).as_dict() if enough else None
-    summary["mean_ms"] = bootstrap(in_ms, _mean).as_dict()
+        summary[f"p{q}_ms"] = encode(bootstrap(in_ms, _percentile_of(q))) if enough else None
+    summary["mean_ms"] = encode(bootstrap(in_ms, _mean))
     summary["min_ms"] = float(samples.min())
     summary["turn_medians_ms"] = [float(np.median(turn)) for turn in in_ms]
     return summary

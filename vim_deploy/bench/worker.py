@@ -17,7 +17,6 @@ empty code for an exception of the runtime.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import sys
@@ -28,6 +27,7 @@ from typing import IO, Any
 from vim_deploy.bench import memory
 from vim_deploy.bench.clock import Sample, timed_turn
 from vim_deploy.bench.subject import input_for, load_runtime, open_runner
+from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.runtimes.base import Array, Runner
 from vim_deploy.runtimes.finite import unfit
@@ -59,7 +59,7 @@ class _Loaded:
             "load_peak_bytes": self.load_peak_bytes,
             "run_peak_bytes": peak if self.peak_was_reset else None,
             "process_peak_bytes": max(known, default=None),
-            "device": None if device is None else dataclasses.asdict(device),
+            "device": None if device is None else encode(device),
         }
 
 

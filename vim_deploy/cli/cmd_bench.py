@@ -19,6 +19,7 @@ from vim_deploy.cli.options import (
     take_runner,
 )
 from vim_deploy.cli.output import command_line, print_json, print_table, result, say
+from vim_deploy.codec import encode
 from vim_deploy.ranges import BENCH_BATCH, DURATION, REGRESSION, SEED, THREADS, WARMUP
 
 
@@ -132,7 +133,7 @@ def command(artifacts: tuple[str, ...], as_json: bool, **options: Any) -> None: 
         **options,
     )
     report = benchmark(artifacts, chosen, command_line(), say)
-    value = report.as_dict()
+    value = encode(report)
     print_report(value)
     names = "bench.json, bench.md" + (", bench.html" if chosen.html else "")
     say(f"wrote {names} into {output or 'this folder'}")

@@ -11,6 +11,7 @@ import click
 from vim_deploy import precisions
 from vim_deploy.cli.options import WholeNumber, all_of, force_option, json_option, output_option
 from vim_deploy.cli.output import build_progress, command_line, print_json, print_table, say
+from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.ranges import BATCH, OPT_LEVEL, PROFILE, WORKSPACE_MIB
 from vim_deploy.runtimes import AUTO, builders
@@ -202,7 +203,7 @@ def command(
         record = build(request, progress)
     report(record)
     if as_json:
-        print_json({**record.as_dict(), "up_to_date": record.up_to_date})
+        print_json({**encode(record), "up_to_date": record.up_to_date})
 
 
 def report_plan(decided: dict[str, Any], as_json: bool) -> None:

@@ -13,6 +13,7 @@ from vim_deploy.cli.cmd_export import take_export_options
 from vim_deploy.cli.options import graph_options, json_option, model_options, take_request
 from vim_deploy.cli.output import build_progress, command_line, print_json, print_table
 from vim_deploy.cli.verify_tables import print_report
+from vim_deploy.codec import encode
 
 if TYPE_CHECKING:
     from vim_deploy.stages.deploying import DeployResult
@@ -72,7 +73,7 @@ def command(
         )
     _report(result)
     if as_json:
-        print_json(result.as_dict())
+        print_json(encode(result))
 
 
 def _report(result: DeployResult) -> None:

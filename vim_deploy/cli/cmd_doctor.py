@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import click
 
 from vim_deploy.cli.options import json_option
 from vim_deploy.cli.output import print_json, print_table
+from vim_deploy.codec import encode
 
 
 @click.command("doctor")
@@ -21,7 +20,7 @@ def command(as_json: bool) -> None:
 
     findings = diagnose()
     if as_json:
-        print_json({"findings": [dataclasses.asdict(item) for item in findings]})
+        print_json({"findings": [encode(item) for item in findings]})
         return
     rows = [("ok" if item.ok else "no", item.subject, item.detail, item.fix) for item in findings]
     print_table("this machine", ("", "what", "found", "fix"), rows)

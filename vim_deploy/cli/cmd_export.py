@@ -73,12 +73,12 @@ def as_dict(result: ExportResult) -> dict[str, Any]:
         "flips": result.summary.flips,
         "loops": result.summary.loops,
         "nodes": sum(result.summary.ops.values()),
-        "passes": [report.as_dict() for report in result.passes],
-        "precision": result.precision.as_dict() if result.precision else None,
-        "activations": result.activations.as_dict() if result.activations else None,
+        "passes": [encode(report) for report in result.passes],
+        "precision": encode(result.precision) if result.precision else None,
+        "activations": encode(result.activations) if result.activations else None,
         "notes": [note.text for note in result.notes],
         "seconds": round(result.seconds, 3),
-        "parity": result.parity.as_dict() if result.parity else None,
+        "parity": encode(result.parity) if result.parity else None,
         "export": encode(result.info),
     }
 

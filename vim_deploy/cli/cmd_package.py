@@ -10,6 +10,7 @@ from click.core import ParameterSource
 
 from vim_deploy.cli.options import WholeNumber, force_option, json_option
 from vim_deploy.cli.output import print_json, print_table, say
+from vim_deploy.codec import encode
 from vim_deploy.ranges import BATCH, INSTANCES, QUEUE_DELAY_US, SERVED_THREADS
 
 if TYPE_CHECKING:
@@ -121,13 +122,13 @@ def command(
         report = check_package(artifact)
         _print_checks(report)
         if as_json:
-            print_json(report.as_dict())
+            print_json(encode(report))
         return
     serving = ServingOptions(**{name: options.pop(name) for name in _SERVING})
     result = package(artifact, output, PackageOptions(serving, target=target, **options))
     _print_result(result)
     if as_json:
-        print_json(result.as_dict())
+        print_json(encode(result))
 
 
 def _refuse_others(context: click.Context) -> None:

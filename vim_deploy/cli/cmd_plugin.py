@@ -8,6 +8,7 @@ import click
 
 from vim_deploy.cli.options import WholeNumber, force_option, json_option, output_option
 from vim_deploy.cli.output import print_json, print_table, say
+from vim_deploy.codec import encode
 from vim_deploy.ranges import THREADS
 
 library_argument = click.argument(
@@ -62,7 +63,7 @@ def build(
     state = "up to date" if built.up_to_date else f"built in {built.seconds:.0f} s"
     say(f"{built.library}: {state}, for TensorRT {' and '.join(built.info.serves)}")
     if as_json:
-        print_json(built.as_dict())
+        print_json(encode(built))
 
 
 @command.command("info")
@@ -101,7 +102,7 @@ def test(library: Path | None, as_json: bool) -> None:
 
     report = check_plugin_on_gpu(library, say)
     if as_json:
-        print_json(report.as_dict())
+        print_json(encode(report))
     rows = [
         (line.op, line.dtype, str(line.cases), f"{line.worst:.2e}", f"{line.tolerance:.2e}")
         for line in report.summary()

@@ -6,6 +6,7 @@ import click
 
 from vim_deploy.cli.options import json_option
 from vim_deploy.cli.output import print_json, print_table
+from vim_deploy.codec import encode
 
 
 @click.group("recipes")
@@ -21,7 +22,7 @@ def list_recipes(as_json: bool) -> None:
 
     recipes = [find_recipe(name) for name in recipe_names()]
     if as_json:
-        print_json({"recipes": [recipe.as_dict() for recipe in recipes]})
+        print_json({"recipes": [encode(recipe) for recipe in recipes]})
         return
     rows = [
         (
@@ -43,7 +44,7 @@ def show(name: str, as_json: bool) -> None:
     from vim_deploy.cli.cmd_inspect import flat_rows
     from vim_deploy.recipe.catalog import find_recipe
 
-    recipe = find_recipe(name).as_dict()
+    recipe = encode(find_recipe(name))
     if as_json:
         print_json(recipe)
         return

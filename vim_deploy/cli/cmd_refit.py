@@ -8,6 +8,7 @@ import click
 
 from vim_deploy.cli.options import force_option, json_option
 from vim_deploy.cli.output import build_progress, command_line, print_json, say
+from vim_deploy.codec import encode
 
 
 @click.command("refit")
@@ -55,4 +56,4 @@ def command(
         )
     say(f"wrote {record.plan.name} and {record.plan.name}.json: weights of {source.name}")
     if as_json:
-        print_json(record.as_dict())
+        print_json(encode(record))

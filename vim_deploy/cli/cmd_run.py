@@ -19,6 +19,7 @@ from vim_deploy.cli.options import (
     take_runner,
 )
 from vim_deploy.cli.output import print_error, print_json, print_table, say
+from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.ranges import BATCH, COUNT, PIXELS, SHARE, shown
 
@@ -137,11 +138,11 @@ def command(
         if not as_json:
             raise
         # One JSON object on stdout: the results with the error, not the one after the other.
-        print_json({**result.as_dict(), "error": error.as_dict()})
+        print_json({**encode(result), "error": error.as_dict()})
         print_error(error, as_json=False)
         raise click.exceptions.Exit(int(error.exit_code)) from error
     if as_json:
-        print_json(result.as_dict())
+        print_json(encode(result))
 
 
 def _report(result: RunResult) -> None:

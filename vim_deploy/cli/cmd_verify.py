@@ -27,6 +27,7 @@ from vim_deploy.cli.verify_modes import (
     compare_outputs,
     mode_of,
 )
+from vim_deploy.codec import encode
 from vim_deploy.ranges import BATCH, COSINE, COUNT, RANDOM, RELATIVE, SHARE, TOLERANCE, TRIALS
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def command(
     else:
         compare = climb_ladder if mode == "ladder" else compare_outputs
         result, kind = compare(source, options), "parity"
-    value = {**result.as_dict(), **provenance(against)}
+    value = {**encode(result), **provenance(against)}
     written = write_run(kind, value, folder, pages=report_folder is not None)
     say(f"wrote {', '.join(map(str, written))}")
     if as_json:

@@ -93,7 +93,7 @@ def bisect_policy(source: str, options: dict[str, Any]) -> BisectReport:
         f"Found by vim-deploy verify --bisect for {result.subject} in {result.precision}:\n"
         f"{result.tolerance.limits()} against {result.reference}."
     )
-    write_bytes(path, result.bisection.policy().as_toml(comment).encode())
+    write_bytes(path, result.bisection.policy.as_toml(comment).encode())
     say(f"wrote {path}: vim-deploy export ... --precision {result.precision} "
         f"--precision-policy {path}")  # fmt: skip
     return result

@@ -7,16 +7,15 @@ this is what the graph needs, not what a runtime takes.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import onnx
 from onnx import NodeProto, TensorProto, helper
 
 from vim_deploy.artifact.metadata import inputs_of
+from vim_deploy.codec import stored
 from vim_deploy.errors import VimDeployError
 from vim_deploy.onnx_graph import inferred, inlined, without_weights
 from vim_deploy.recipe.model_config import ModelConfig
@@ -101,6 +100,7 @@ def _note(sizes: TensorSizes, name: str, element: int, shape: tuple[int, ...]) -
     sizes.shapes[name] = shape
 
 
+@stored(also=("bytes_per_token",), decimals={"bytes_per_token": 1})
 @dataclass(frozen=True)
 class Activations:
     """Sizes of the activations of one graph.
@@ -129,10 +129,6 @@ class Activations:
     def bytes_per_token(self) -> float:
         """Share of the peak of one token."""
         return self.peak_bytes / (self.batch * self.tokens)
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
-        return {**dataclasses.asdict(self), "bytes_per_token": round(self.bytes_per_token, 1)}
 
     def __str__(self) -> str:
         shape = "x".join(map(str, self.largest_shape))

@@ -10,7 +10,6 @@ pooling, image preparation, softmax, and the parameters of our own ops, whose st
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -89,10 +88,6 @@ class PrecisionReport:
     casts: int
     kept: tuple[str, ...]
     weights: tuple[WeightRange, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
-        return dataclasses.asdict(self)
 
 
 def _role_by_name(node: NodeProto) -> tuple[str | None, int | None]:

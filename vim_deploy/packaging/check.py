@@ -6,7 +6,6 @@ machine cannot check is said, so that a quiet result never means more than it do
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,10 +51,6 @@ class CheckReport:
     def unchecked(self) -> tuple[Check, ...]:
         """What could not be checked here."""
         return tuple(check for check in self.checks if not check.checked)
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
-        return dataclasses.asdict(self)
 
 
 def read_package(folder: Path) -> Manifest:

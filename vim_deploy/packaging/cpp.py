@@ -13,7 +13,6 @@ taken along. Equal input gives equal bytes: nothing of the time or the machine i
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
 import shutil
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from vim_deploy.artifact.engine_file import TENSORRT, describe_gpus
 from vim_deploy.artifact.metadata import ExportInfo, require_info
 from vim_deploy.artifact.passport import matching_library
 from vim_deploy.artifact.record import EngineRecord, PluginIdentity, record_path
+from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import output_errors, sha256_of
 from vim_deploy.packaging.about import CppAbout, read_about
@@ -262,14 +262,14 @@ def about(plan: CppPlan) -> dict[str, Any]:
             "source": plan.engine.name,
             "sha256": record.plan.sha256,
         },
-        "inputs": [dataclasses.asdict(spec) for spec in record.inputs],
-        "outputs": [dataclasses.asdict(spec) for spec in record.outputs],
+        "inputs": [encode(spec) for spec in record.inputs],
+        "outputs": [encode(spec) for spec in record.outputs],
         "preprocess": info.preprocess,
-        "image": dataclasses.asdict(info.image),
+        "image": encode(info.image),
         "head": info.head,
         "labels": list(info.labels),
         "model": info.model,
-        "checkpoint": dataclasses.asdict(info.checkpoint),
+        "checkpoint": encode(info.checkpoint),
         "tensorrt": record.runtime_version,
         "compute_capabilities": list(record.compute_capabilities),
         "plugin": f"{ENGINE_FOLDER}/{plugin}" if plugin else None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.images import batch_from_crops
 from vim_deploy.npz import opened_npz
@@ -92,7 +92,7 @@ def read_golden(path: Path) -> tuple[Array, dict[str, Array]]:
 
 def limits_for(precision: str) -> dict[str, Any]:
     """The tolerance of a precision, JSON-able, with its origin."""
-    return dataclasses.asdict(tolerance_for(precision))
+    return encode(tolerance_for(precision))
 
 
 def differences(

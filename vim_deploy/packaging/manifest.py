@@ -7,14 +7,13 @@ signature: whoever may write the folder may write a manifest that fits.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vim_deploy.codec import decode
+from vim_deploy.codec import decode, encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import settings_hash, sha256_of, write_json
 from vim_deploy.untrusted import read_json
@@ -61,7 +60,7 @@ class Manifest:
             "tool_version": self.tool_version,
             "settings_hash": self.settings_hash,
             "about": dict(self.about),
-            "files": {name: dataclasses.asdict(self.files[name]) for name in sorted(self.files)},
+            "files": {name: encode(self.files[name]) for name in sorted(self.files)},
         }
         return {**value, "manifest_sha256": settings_hash(value)}
 
@@ -117,7 +116,7 @@ def write_manifest(
         for name in paths_in(folder)
     }
     manifest = Manifest(target, tool_version, settings, about, files)
-    write_json(folder / MANIFEST_NAME, manifest.as_dict())
+    write_json(folder / MANIFEST_NAME, encode(manifest))
     return manifest
 
 

@@ -10,7 +10,6 @@ FOLDER/manifest.json                   what is here, with hashes
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import shutil
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vim_deploy.artifact.passport import matching_library
+from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import output_errors, sha256_of
 from vim_deploy.packaging.images import check_image
@@ -176,15 +176,15 @@ def about(plan: Plan, golden: dict[str, Any]) -> dict[str, Any]:
         },
         "companions": companions,
         "max_batch": plan.config["max_batch_size"],
-        "input": dataclasses.asdict(servable.input),
-        "outputs": [dataclasses.asdict(spec) for spec in servable.file.outputs],
+        "input": encode(servable.input),
+        "outputs": [encode(spec) for spec in servable.file.outputs],
         "precision": servable.precision,
         "preprocess": info.preprocess,
-        "image": dataclasses.asdict(info.image),
+        "image": encode(info.image),
         "head": info.head,
         "labels": list(info.labels),
         "model": info.model,
-        "checkpoint": dataclasses.asdict(info.checkpoint),
+        "checkpoint": encode(info.checkpoint),
         "tensorrt": record.runtime_version if record else None,
         "compute_capabilities": list(record.compute_capabilities) if record else [],
         "plugin": f"plugins/{plan.plugin.name}" if plan.plugin else None,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 import vim_deploy
+from vim_deploy.codec import encode, stored
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import write_json
 from vim_deploy.interrupts import check
@@ -46,6 +46,7 @@ class Limits:
         require_all(self, max_loss=SHARE, top1_agreement=SHARE)
 
 
+@stored(without=("images",), also=("top1_accuracy", "top5_accuracy"))
 @dataclass(frozen=True)
 class SideAccuracy:
     """One side: right answers as counts; ``top5`` None where five classes are not told apart.
@@ -58,8 +59,27 @@ class SideAccuracy:
     top1: int
     top5: int | None
     not_a_number: int
+    images: int
+
+    @property
+    def top1_accuracy(self) -> float:
+        """Share of right answers."""
+        return self.top1 / self.images
+
+    @property
+    def top5_accuracy(self) -> float | None:
+        """Share of images whose class is among the first five."""
+        return None if self.top5 is None else self.top5 / self.images
 
 
+@stored(
+    head={"tool": f"vim-deploy {vim_deploy.__version__}"},
+    keys=(
+        "passed", "failures", "artifact", "artifact_sha256", "dataset=about_dataset", "reference",
+        "candidate", "same_class", "top1", "top5", "method=METHOD", "limits",
+        "statement=sentences", "command",
+    ),
+)  # fmt: skip
 @dataclass(frozen=True)
 class AccuracyReport:
     """What was compared on which images, and how it came out.
@@ -71,6 +91,8 @@ class AccuracyReport:
         top1, top5: paired differences.
         classes_by: how the data set's classes became the model's.
     """
+
+    METHOD: ClassVar[str] = "exact McNemar test; 95 % score interval (Tango 1998)"
 
     artifact: str
     artifact_sha256: str
@@ -114,42 +136,25 @@ class AccuracyReport:
             failures.append(f"top-1 agreement {agreement:.4f} is below {wanted}")
         return tuple(failures)
 
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able form, as in ``accuracy.json``."""
-        return {
-            "tool": f"vim-deploy {vim_deploy.__version__}",
-            "passed": not self.failures,
-            "failures": list(self.failures),
-            "artifact": self.artifact,
-            "artifact_sha256": self.artifact_sha256,
-            "dataset": {
-                "name": self.dataset,
-                "classes_by": self.classes_by,
-                "images": self.images,
-                "unreadable": len(self.unreadable),
-                "unreadable_images": [{"name": name, "why": why} for name, why in self.unreadable],
-            },
-            "reference": self._side(self.reference),
-            "candidate": self._side(self.candidate),
-            "same_class": self.same_class,
-            "top1": _difference(self.top1),
-            "top5": None if self.top5 is None else _difference(self.top5),
-            "method": "exact McNemar test; 95 % score interval (Tango 1998)",
-            "limits": dataclasses.asdict(self.limits),
-            "statement": list(self.sentences),
-            "command": list(self.command),
-        }
+    @property
+    def passed(self) -> bool:
+        """Whether everything is met."""
+        return not self.failures
 
-    def _side(self, side: SideAccuracy) -> dict[str, Any]:
+    @property
+    def about_dataset(self) -> dict[str, Any]:
+        """The images, as stored."""
         return {
-            **dataclasses.asdict(side),
-            "top1_accuracy": side.top1 / self.images,
-            "top5_accuracy": None if side.top5 is None else side.top5 / self.images,
+            "name": self.dataset,
+            "classes_by": self.classes_by,
+            "images": self.images,
+            "unreadable": len(self.unreadable),
+            "unreadable_images": [{"name": name, "why": why} for name, why in self.unreadable],
         }
 
     def write(self, path: Path) -> None:
-        """Write ``as_dict`` to ``path``, atomically."""
-        write_json(path, self.as_dict())
+        """Write it to ``path``, atomically."""
+        write_json(path, encode(self))
 
     def require_passed(self) -> None:
         """VIM-701 when accuracy was lost or a limit is not met."""
@@ -241,9 +246,8 @@ class _Tally:
     def side(self, name: str) -> SideAccuracy:
         top1, top5 = self.right(1), self.right(_TOP)
         assert top1 is not None
-        return SideAccuracy(
-            name, int(top1.sum()), None if top5 is None else int(top5.sum()), self._invalid
-        )
+        right5 = None if top5 is None else int(top5.sum())
+        return SideAccuracy(name, int(top1.sum()), right5, self._invalid, len(top1))
 
 
 def rank_classes(outputs: Mapping[str, Array], runner: Runner) -> Array:
@@ -288,10 +292,6 @@ def _paired(reference: Array, candidate: Array) -> PairedDifference:
     losses = int((reference & ~candidate).sum())
     gains = int((candidate & ~reference).sum())
     return paired_difference(losses, gains, len(reference))
-
-
-def _difference(value: PairedDifference) -> dict[str, Any]:
-    return {**dataclasses.asdict(value), "detectable": value.detectable}
 
 
 def unreadable_lines(unreadable: Sequence[tuple[str, str]]) -> list[str]:

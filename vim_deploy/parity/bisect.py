@@ -8,7 +8,6 @@ parts, first over whole roles, then over the blocks of those that are left.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vim_deploy.codec import encode
+from vim_deploy.codec import encode, stored
 from vim_deploy.parity.metrics import Comparison, Tolerance
 from vim_deploy.recipe.precision_policy import ROLES, PrecisionPolicy, Rule, ranges_text
 
@@ -35,6 +34,7 @@ class Unit:
         return self.role if self.block is None else f"{self.role} of block {self.block}"
 
 
+@stored(infinite=None)
 @dataclass(frozen=True)
 class Evaluation:
     """How a model came out that keeps certain units in float32.
@@ -63,6 +63,12 @@ Evaluate = Callable[[frozenset[Unit]], Evaluation]
 Progress = Callable[[int, int, Evaluation], None]
 
 
+@stored(
+    keys=(
+        "units", "minimal", "evaluations", "parts", "nothing_kept=nothing", "kept=found",
+        "without=each_left_out", "policy",
+    )
+)  # fmt: skip
 @dataclass(frozen=True)
 class Bisection:
     """What a search found.
@@ -97,6 +103,7 @@ class Bisection:
         """What is kept of each role: block numbers and ranges, empty for roles in no block."""
         return {role: ranges_text(_ranges(blocks)) for role, blocks in self._blocks().items()}
 
+    @property
     def policy(self) -> PrecisionPolicy:
         """The units as rules: one for each set of blocks, with what happens without them."""
         blocks = self._blocks()
@@ -116,22 +123,20 @@ class Bisection:
         size = f"{largest:.2e}" if largest < float("inf") else "not finite"
         return f"without any one of these the relative L2 is up to {size}"
 
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
-        return {
-            "units": [_unit_dict(unit) for unit in self.units],
-            "minimal": self.minimal,
-            "evaluations": self.evaluations,
-            "parts": len(self.universe),
-            "nothing_kept": _evaluation_dict(self.nothing),
-            "kept": _evaluation_dict(self.found),
-            "without": [
-                {**_unit_dict(unit), **_evaluation_dict(item)} for unit, item in self.without
-            ],
-            "policy": encode(self.policy()),
-        }
+    @property
+    def parts(self) -> int:
+        """How many units the model has."""
+        return len(self.universe)
+
+    @property
+    def each_left_out(self) -> list[dict[str, Any]]:
+        """``without`` as stored: the unit and how it came out in one table."""
+        return [{**encode(unit), **encode(item)} for unit, item in self.without]
 
 
+@stored(
+    keys=("subject", "precision", "reference", "candidate", "tolerance", "*bisection", "command")
+)
 @dataclass(frozen=True)
 class BisectReport:
     """A bisection and what it was about."""
@@ -143,18 +148,6 @@ class BisectReport:
     tolerance: Tolerance
     bisection: Bisection
     command: tuple[str, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
-        return {
-            "subject": self.subject,
-            "precision": self.precision,
-            "reference": self.reference,
-            "candidate": self.candidate,
-            "tolerance": dataclasses.asdict(self.tolerance),
-            **self.bisection.as_dict(),
-            "command": list(self.command),
-        }
 
 
 def bisect(
@@ -267,16 +260,3 @@ def _ranges(blocks: Iterable[int | None]) -> tuple[tuple[int, int], ...]:
         else:
             runs.append((block, block))
     return tuple(runs)
-
-
-def _unit_dict(unit: Unit) -> dict[str, Any]:
-    return {"role": unit.role, "block": unit.block}
-
-
-def _evaluation_dict(item: Evaluation) -> dict[str, Any]:
-    finite = item.relative_l2 < float("inf")
-    return {
-        "passed": item.passed,
-        "relative_l2": item.relative_l2 if finite else None,
-        "why": item.why,
-    }

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from vim_deploy.codec import stored
 from vim_deploy.parity.metrics import Array
 from vim_deploy.places import Place
 from vim_deploy.precisions import TABLE
@@ -38,6 +38,13 @@ def part_limit(precision: str) -> float:
     return TABLE[precision].relative_l2
 
 
+@stored(
+    keys=(
+        "place=where", "block=place.block", "part=place.part", "role=place.role",
+        "direction=place.direction", "relative_l2", "max_abs",
+    ),
+    infinite=_LARGEST,
+)  # fmt: skip
 @dataclass(frozen=True)
 class PartError:
     """One part: its relative L2 distance and largest difference; infinite with NaN or Inf."""
@@ -52,19 +59,25 @@ class PartError:
         meaning = _MEANINGS.get(self.place.part, _ROLE_MEANINGS.get(self.place.role))
         return f"{self.place} ({meaning})" if meaning else str(self.place)
 
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able form; what is infinite becomes the largest number."""
-        return {
-            "place": str(self.place),
-            "block": self.place.block,
-            "part": self.place.part,
-            "role": self.place.role,
-            "direction": self.place.direction,
-            "relative_l2": min(self.relative_l2, _LARGEST),
-            "max_abs": min(self.max_abs, _LARGEST),
-        }
+    @property
+    def where(self) -> str:
+        """The place's name."""
+        return str(self.place)
 
 
+@stored(
+    keys=(
+        "passed",
+        "verdict",
+        "images",
+        "limit",
+        "first",
+        "rise",
+        "missing",
+        "growth=grown",
+        "parts",
+    )
+)
 @dataclass(frozen=True)
 class BlockReport:
     """The parts in order of computation, and what they may differ by.
@@ -123,32 +136,23 @@ class BlockReport:
         """Block number and relative L2 of the parts called ``part``, such as ``out_proj``."""
         return [(e.place.block, e.relative_l2) for e in self.parts if e.place.part == part]
 
+    @property
+    def grown(self) -> dict[str, list[dict[str, float]]]:
+        """``growth`` of the parts that stand in every block's stream, as stored."""
+        return {
+            name: [
+                {"block": block, "relative_l2": min(value, _LARGEST)}
+                for block, value in self.growth(name)
+            ]
+            for name in ("residual", "out_proj")
+        }
+
     def by_block(self) -> dict[int, list[PartError]]:
         """Parts by ``Place.block``, in order of computation."""
         groups: dict[int, list[PartError]] = {}
         for part in self.parts:
             groups.setdefault(part.place.block, []).append(part)
         return groups
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
-        return {
-            "passed": self.passed,
-            "verdict": self.verdict,
-            "images": self.images,
-            "limit": self.limit,
-            "first": self.first.as_dict() if self.first else None,
-            "rise": self.rise.as_dict() if self.rise else None,
-            "missing": list(self.missing),
-            "growth": {
-                name: [
-                    {"block": block, "relative_l2": min(value, _LARGEST)}
-                    for block, value in self.growth(name)
-                ]
-                for name in ("residual", "out_proj")
-            },
-            "parts": [part.as_dict() for part in self.parts],
-        }
 
 
 def compare_parts(

@@ -6,16 +6,16 @@ fusion passes, typing the graph, the file, or the engine.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
+from vim_deploy.codec import stored
 from vim_deploy.errors import VimDeployError
 from vim_deploy.parity.blocks import BlockReport
 from vim_deploy.parity.metrics import Tolerance
 from vim_deploy.parity.report import CaseResult, results_passed, worst_of
 
 
+@stored(keys=("name", "runner", "against", "passed", "tolerance", "results", "seconds", "error"))
 @dataclass(frozen=True)
 class Rung:
     """One form of the model and how far it is from the rung that it must equal.
@@ -42,20 +42,8 @@ class Rung:
         """Whether it equals the rung it was compared with; the first one does by definition."""
         return not self.against or results_passed(self.results)
 
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
-        return {
-            "name": self.name,
-            "runner": self.runner,
-            "against": self.against,
-            "passed": self.passed,
-            "tolerance": dataclasses.asdict(self.tolerance),
-            "results": [result.as_dict() for result in self.results],
-            "seconds": self.seconds,
-            "error": self.error,
-        }
 
-
+@stored(keys=("passed", "verdict", "broken=broken_name", "rungs", "left_out", "blocks", "note"))
 @dataclass(frozen=True)
 class Ladder:
     """The rungs in order, up to the first that is broken.
@@ -76,6 +64,11 @@ class Ladder:
     def broken(self) -> Rung | None:
         """The rung that does not hold."""
         return next((rung for rung in self.rungs if not rung.passed), None)
+
+    @property
+    def broken_name(self) -> str | None:
+        """Of the rung that does not hold."""
+        return None if self.broken is None else self.broken.name
 
     @property
     def passed(self) -> bool:
@@ -108,15 +101,3 @@ class Ladder:
             why=f"{worst.output!r}: {worst.explained(broken.tolerance.limits())}{where}",
             fix=fix,
         )
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
-        return {
-            "passed": self.passed,
-            "verdict": self.verdict,
-            "broken": None if self.broken is None else self.broken.name,
-            "rungs": [rung.as_dict() for rung in self.rungs],
-            "left_out": list(self.left_out),
-            "blocks": None if self.blocks is None else self.blocks.as_dict(),
-            "note": self.note,
-        }

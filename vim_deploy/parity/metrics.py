@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vim_deploy.codec import encode, stored
 from vim_deploy.parity.classes import (
     class_axis,
     is_label_map,
@@ -123,7 +124,7 @@ def tolerance_for(precision: str, tolerances: Tolerances | None = None) -> Toler
         )
     if tolerances is None:
         return Tolerance()
-    found = Tolerance(**dataclasses.asdict(tolerances), where_classes=True)
+    found = Tolerance(**encode(tolerances), where_classes=True)
     if found.top1_agreement is None:
         return found
     return dataclasses.replace(found, label_agreement=found.top1_agreement)
@@ -141,6 +142,7 @@ def adjusted(tolerance: Tolerance, limits: Mapping[str, float]) -> Tolerance:
     return dataclasses.replace(tolerance, **changes)
 
 
+@stored(also=("passed",))
 @dataclass(frozen=True)
 class Comparison:
     """Metrics of one output over all rows (images).
@@ -191,10 +193,6 @@ class Comparison:
             return found
         sizes = f"max abs {self.max_abs:.3g}, relative L2 {self.relative_l2:.3g}"
         return f"{found} ({sizes}; allowed: {limits})"
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
-        return {**dataclasses.asdict(self), "passed": self.passed}
 
 
 def compare(output: str, reference: Array, candidate: Array, tolerance: Tolerance) -> Comparison:

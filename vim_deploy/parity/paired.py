@@ -10,12 +10,15 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
+from vim_deploy.codec import stored
+
 #: Two-sided normal quantile of 95 %.
 _Z95 = 1.959963984540054
 SIGNIFICANCE = 0.05
 _BISECTIONS = 80
 
 
+@stored(also=("detectable",))
 @dataclass(frozen=True)
 class PairedDifference:
     """Accuracy lost from reference to candidate, as shares of all images.

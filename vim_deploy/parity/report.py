@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 import vim_deploy
+from vim_deploy.codec import encode, stored
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import write_json
 from vim_deploy.parity.blocks import BlockReport, compare_parts
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _REFERENCE_BATCH = 8
 
 
+@stored(keys=("case", "batch", "outputs=comparisons"))
 @dataclass(frozen=True)
 class CaseResult:
     """Comparisons of one case at one batch size, one per output."""
@@ -32,14 +33,6 @@ class CaseResult:
     case: str
     batch: int
     comparisons: tuple[Comparison, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
-        return {
-            "case": self.case,
-            "batch": self.batch,
-            "outputs": [item.as_dict() for item in self.comparisons],
-        }
 
 
 def results_passed(results: Sequence[CaseResult]) -> bool:
@@ -54,6 +47,13 @@ def worst_of(results: Sequence[CaseResult]) -> tuple[CaseResult, Comparison]:
     return max(found, key=lambda pair: (not pair[1].passed, pair[1].worst))
 
 
+@stored(
+    head={"tool": f"vim-deploy {vim_deploy.__version__}"},
+    keys=(
+        "passed", "artifact", "artifact_sha256", "reference", "candidate", "tolerance", "results",
+        "notes", "command", "blocks", "ladder",
+    ),
+)  # fmt: skip
 @dataclass(frozen=True)
 class ParityReport:
     """What was compared with what, and how it came out.
@@ -84,26 +84,9 @@ class ParityReport:
         """The comparison nearest to, or furthest beyond, its limit."""
         return worst_of(self.results)[1]
 
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able form, as in ``parity.json``."""
-        return {
-            "tool": f"vim-deploy {vim_deploy.__version__}",
-            "passed": self.passed,
-            "artifact": self.artifact,
-            "artifact_sha256": self.artifact_sha256,
-            "reference": self.reference,
-            "candidate": self.candidate,
-            "tolerance": dataclasses.asdict(self.tolerance),
-            "results": [result.as_dict() for result in self.results],
-            "notes": list(self.notes),
-            "command": list(self.command),
-            "blocks": None if self.blocks is None else self.blocks.as_dict(),
-            "ladder": None if self.ladder is None else self.ladder.as_dict(),
-        }
-
     def write(self, path: Path) -> None:
-        """Write ``as_dict`` to ``path``, atomically."""
-        write_json(path, self.as_dict())
+        """Write it to ``path``, atomically."""
+        write_json(path, encode(self))
 
     def require_passed(self) -> None:
         """Raise what is not met.

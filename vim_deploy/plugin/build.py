@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vim_deploy.codec import encode
+from vim_deploy.codec import stored
 from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import (
@@ -66,6 +66,13 @@ class PluginSettings:
         require_all(self, jobs=THREADS)
 
 
+@stored(
+    keys=(
+        "library", "up_to_date", "seconds", "nvcc=toolkit.nvcc", "cuda=toolkit.version",
+        "tensorrt_headers=headers.include", "tensorrt=headers.version", "left_out", "info",
+    ),
+    decimals={"seconds": 1},
+)  # fmt: skip
 @dataclass(frozen=True)
 class PluginBuild:
     """A built library.
@@ -86,20 +93,6 @@ class PluginBuild:
     toolkit: Toolkit
     headers: TensorRtHeaders
     left_out: tuple[str, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """As a JSON object."""
-        return {
-            "library": str(self.library),
-            "up_to_date": self.up_to_date,
-            "seconds": round(self.seconds, 1),
-            "nvcc": str(self.toolkit.nvcc),
-            "cuda": self.toolkit.version,
-            "tensorrt_headers": str(self.headers.include),
-            "tensorrt": self.headers.version,
-            "left_out": list(self.left_out),
-            "info": encode(self.info),
-        }
 
 
 def build_plugin(

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
+from vim_deploy.codec import stored
 from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.errors import VimDeployError
 from vim_deploy.plugin.cases import Case, cases, decode, encode
@@ -57,6 +58,7 @@ class Device(Protocol):
     def free(self) -> None: ...
 
 
+@stored(also=("ok",))
 @dataclass(frozen=True)
 class CheckResult:
     """One case with one tactic.
@@ -83,10 +85,6 @@ class CheckResult:
         """Whether the case passed."""
         return not self.fault and self.error is not None and self.error <= self.tolerance
 
-    def as_dict(self) -> dict[str, Any]:
-        """As a JSON object."""
-        return {**asdict(self), "ok": self.ok}
-
 
 @dataclass(frozen=True)
 class CheckLine:
@@ -99,6 +97,7 @@ class CheckLine:
     tolerance: float
 
 
+@stored(keys=("library", "gpu", "ok", "runs", "failures", "results"))
 @dataclass(frozen=True)
 class CheckReport:
     """Every result of one library on one GPU."""
@@ -128,20 +127,19 @@ class CheckReport:
             for (op, dtype), group in groups.items()
         ]
 
-    def as_dict(self) -> dict[str, Any]:
-        """As a JSON object."""
-        return {
-            "library": self.library,
-            "gpu": self.gpu,
-            "ok": not self.failures and bool(self.results),
-            "runs": len(self.results),
-            "failures": [result.as_dict() for result in self.failures],
-            "results": [result.as_dict() for result in self.results],
-        }
+    @property
+    def ok(self) -> bool:
+        """Whether something ran and nothing failed."""
+        return bool(self.results) and not self.failures
+
+    @property
+    def runs(self) -> int:
+        """How many runs there were."""
+        return len(self.results)
 
     def require_ok(self) -> None:
         """VIM-701 with the first failures, when there are any or nothing ran."""
-        if self.results and not self.failures:
+        if self.ok:
             return
         lines = [
             f"{r.op} {r.dtype} {r.case} tactic {r.tactic}: "

@@ -7,12 +7,11 @@ refuses to be without (``load.py``).
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vim_deploy.codec import encode
+from vim_deploy.codec import encode, stored
 from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.specs import ImagePreparation
@@ -98,6 +97,12 @@ class Tolerances:
     origin: str
 
 
+@stored(
+    keys=(
+        "name", "title", "task", "model", "labels", "checkpoint", "image", "published=reported",
+        "tolerances", "model_config", "dense",
+    )
+)  # fmt: skip
 @dataclass(frozen=True)
 class Recipe:
     """One checkpoint for one task.
@@ -135,20 +140,9 @@ class Recipe:
         """Classes of the model's output; 0 for a backbone."""
         return self.model_config.num_classes if self.dense is None else self.dense.num_classes
 
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able form with every value resolved; of the figures those of the task."""
+    @property
+    def reported(self) -> dict[str, Any]:
+        """What the authors report for its task, as stored: figures of other tasks are left out."""
         others = {name for names in FIGURES.values() for name in names} - {*FIGURES[self.task]}
-        published = dataclasses.asdict(self.published)
-        return {
-            "name": self.name,
-            "title": self.title,
-            "task": self.task,
-            "model": self.model,
-            "labels": self.labels,
-            "checkpoint": dataclasses.asdict(self.checkpoint),
-            "image": dataclasses.asdict(self.image),
-            "published": {key: value for key, value in published.items() if key not in others},
-            "tolerances": dataclasses.asdict(self.tolerances),
-            "model_config": encode(self.model_config),
-            "dense": None if self.dense is None else encode(self.dense),
-        }
+        published = encode(self.published)
+        return {key: value for key, value in published.items() if key not in others}

@@ -15,6 +15,7 @@ from vim_deploy.bench.compare import compared, read_baseline
 from vim_deploy.bench.measure import SKIPPED, Measurement, Timing, measure_group
 from vim_deploy.bench.report import BenchReport, busy_notes
 from vim_deploy.bench.subject import Subject, SubjectKey
+from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import output_errors, prepare_folder
 from vim_deploy.ranges import (
@@ -162,8 +163,8 @@ def benchmark(
         report = compared(report, baseline, options.compare.name, options.max_regress)
     if options.output is not None:
         report.write(options.output / "bench.json")
-        write_pages("bench", report.as_dict(), options.output, with_html=options.html)
-    if options.plot is not None and not draw(report.as_dict(), options.plot):
+        write_pages("bench", encode(report), options.output, with_html=options.html)
+    if options.plot is not None and not draw(encode(report), options.plot):
         progress(f"{options.plot} is not drawn: fewer than two image sizes were measured")
     return report
 

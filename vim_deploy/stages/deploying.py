@@ -7,12 +7,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import vim_deploy
 from vim_deploy.artifact.profiles import ProfileOptions
 from vim_deploy.artifact.record import EngineRecord
-from vim_deploy.codec import encode
+from vim_deploy.codec import encode, stored
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import output_errors
 from vim_deploy.parity.metrics import tolerance_for
@@ -33,6 +32,14 @@ WORK_FOLDER = Path("vim-deploy-work")
 _DIGITS = 3
 
 
+@stored(
+    head={"tool": f"vim-deploy {vim_deploy.__version__}"},
+    keys=(
+        "folder", "onnx", "export=export.info", "notes", "parity", "engine",
+        "seconds", "failure",
+    ),
+    decimals={"seconds": 3},
+)  # fmt: skip
 @dataclass(frozen=True)
 class DeployResult:
     """What a run made. ``engine`` is None when none was asked for, or ``failure`` came before."""
@@ -44,19 +51,15 @@ class DeployResult:
     seconds: dict[str, float]
     failure: VimDeployError | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able form, as in ``deploy.json``."""
-        return {
-            "tool": f"vim-deploy {vim_deploy.__version__}",
-            "folder": str(self.folder),
-            "onnx": self.export.path.name,
-            "export": encode(self.export.info),
-            "notes": [note.text for note in self.export.notes],
-            "parity": self.parity.as_dict(),
-            "engine": self.engine.as_dict() if self.engine else None,
-            "seconds": {stage: round(value, 3) for stage, value in self.seconds.items()},
-            "failure": self.failure.as_dict() if self.failure else None,
-        }
+    @property
+    def onnx(self) -> str:
+        """Name of the exported file."""
+        return self.export.path.name
+
+    @property
+    def notes(self) -> list[str]:
+        """What the export had to say."""
+        return [note.text for note in self.export.notes]
 
 
 def deploy(
@@ -138,7 +141,7 @@ def deploy(
 def _write(result: DeployResult, against: str, report: Path | None) -> None:
     """``deploy.json`` into the work folder, and all three files into the report's."""
     about = provenance(against)
-    value = {**result.as_dict(), "environment": about["environment"]}
+    value = {**encode(result), "environment": about["environment"]}
     value["parity"] = {**value["parity"], "against": about["against"]}
     write_run("deploy", value, result.folder, pages=False)
     if report is not None:

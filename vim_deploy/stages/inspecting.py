@@ -52,7 +52,7 @@ def inspect(path: Path, graph: GraphQuestion | None = None) -> dict[str, Any]:
     if artifact.kind == "package":
         return _package(path)
     if artifact.kind == "recipe":
-        description = find_recipe(str(path)).as_dict()
+        description = encode(find_recipe(str(path)))
     elif artifact.kind == "engine":
         description = _engine(artifact)
     elif artifact.kind == "checkpoint":
@@ -85,7 +85,7 @@ def _package(folder: Path) -> dict[str, Any]:
     return {
         "file": folder.name,
         "bytes": sum(entry.bytes for entry in manifest.files.values()),
-        **manifest.as_dict(),
+        **encode(manifest),
     }
 
 
@@ -104,7 +104,7 @@ def _engine(engine: Artifact) -> dict[str, Any]:
         "runtime_version": header.version,
         "compute_capabilities": list(capabilities),
         "later_gpus": later,
-        "record": None if record is None else record.as_dict(),
+        "record": None if record is None else encode(record),
     }
 
 
@@ -114,10 +114,10 @@ def _onnx(artifact: Artifact) -> dict[str, Any]:
     return {
         "ir_version": model.ir_version,
         "opset": opset_version(model),
-        "inputs": [dataclasses.asdict(spec) for spec in artifact.inputs],
-        "outputs": [dataclasses.asdict(spec) for spec in artifact.outputs],
+        "inputs": [encode(spec) for spec in artifact.inputs],
+        "outputs": [encode(spec) for spec in artifact.outputs],
         "parameters": sum(math.prod(map(int, item.dims)) for item in model.graph.initializer),
-        "graph": dataclasses.asdict(summarize(model, blocks)),
+        "graph": encode(summarize(model, blocks)),
         "activations": _activations(artifact),
         "functions": [f"{item.domain}::{item.name}" for item in model.functions],
         "runs_without_plugin": not missing_functions(model),
@@ -134,7 +134,7 @@ def _activations(artifact: Artifact) -> dict[str, Any] | None:
     if artifact.info is None:
         return None
     try:
-        return measure_activations(artifact.model, artifact.info.model_config).as_dict()
+        return encode(measure_activations(artifact.model, artifact.info.model_config))
     except VimDeployError as error:
         # A file that was changed by hand is described all the same.
         return {"not_measured": f"{error.code}: {error.message}: {error.why}"}
@@ -150,8 +150,8 @@ def _inventory(artifact: Artifact, question: GraphQuestion) -> dict[str, Any]:
         "batch": batch,
         "tokens": max(tokens, default=0),
         "launches": sum(block.launches for block in blocks),
-        "prediction": dataclasses.asdict(predict(blocks, gpu, batch)),
-        "blocks": [dataclasses.asdict(block) for block in blocks],
+        "prediction": encode(predict(blocks, gpu, batch)),
+        "blocks": [encode(block) for block in blocks],
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import stat
 from dataclasses import dataclass
@@ -67,10 +66,6 @@ class PackageResult:
     files: tuple[str, ...]
     notes: tuple[str, ...]
     up_to_date: bool = False
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
-        return {**dataclasses.asdict(self), "folder": str(self.folder)}
 
 
 def package(

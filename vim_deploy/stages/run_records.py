@@ -148,10 +148,6 @@ class RunResult:
     output: str | None = None
     notes: tuple[str, ...] = field(default_factory=tuple)
 
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
-        return dataclasses.asdict(self)
-
     def require_complete(self) -> None:
         """Raise an error that counts and names the pictures without a result.
 

@@ -18,6 +18,7 @@ from vim_deploy.artifact.record import (
     read_record,
     record_path,
 )
+from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import settings_hash
 from vim_deploy.recipe.model_config import ModelConfig
@@ -71,19 +72,19 @@ def parsed(value):
 
 
 def test_round_trip_through_json():
-    assert parsed(json.loads(json.dumps(RECORD.as_dict()))) == RECORD
+    assert parsed(json.loads(json.dumps(encode(RECORD)))) == RECORD
 
 
 def test_round_trip_without_export_info():
     bare = dataclasses.replace(RECORD, export=None)
-    assert parsed(json.loads(json.dumps(bare.as_dict()))) == bare
+    assert parsed(json.loads(json.dumps(encode(bare)))) == bare
 
 
 @pytest.mark.parametrize("path", OLD, ids=lambda path: path.name)
 def test_records_of_0_1_0_are_read_and_written_as_they_were(path):
     value = json.loads(path.read_text())
     record = parsed(value)
-    assert json.loads(json.dumps(record.as_dict())) == value
+    assert json.loads(json.dumps(encode(record))) == value
     assert settings_hash(record.settings()) == record.settings_hash
 
 
@@ -100,12 +101,12 @@ def test_a_name_that_is_no_text_is_stored_as_one(tmp_path):
     path.write_bytes(b"x")
     identity = FileIdentity.of(path)
     assert identity.name == "model-\\udcff.onnx"
-    value = dataclasses.replace(RECORD, source=identity).as_dict()
+    value = encode(dataclasses.replace(RECORD, source=identity))
     assert parsed(parse_json(json.dumps(value))).source == identity
 
 
 def test_what_a_later_version_adds_is_left_out():
-    value = json.loads(json.dumps(RECORD.as_dict()))
+    value = json.loads(json.dumps(encode(RECORD)))
     value |= {"surprise": 1, "up_to_date": True}
     value["export"]["surprise"] = {"deep": 1}
     assert parsed(value) == RECORD
@@ -113,7 +114,7 @@ def test_what_a_later_version_adds_is_left_out():
 
 
 def test_what_an_earlier_version_lacks_has_its_default():
-    value = json.loads(json.dumps(RECORD.as_dict()))
+    value = json.loads(json.dumps(encode(RECORD)))
     optional = {"command", "gpu", "plugin", "flags", "options", "lowering", "inner_tensors"}
     for key in (*optional, "weights_from", "precision", "layer_types"):
         del value[key]
@@ -124,7 +125,7 @@ def test_what_an_earlier_version_lacks_has_its_default():
 
 
 def changed(*keys, by):
-    value = json.loads(json.dumps(RECORD.as_dict()))
+    value = json.loads(json.dumps(encode(RECORD)))
     place = value
     for key in keys[:-1]:
         place = place[key]
@@ -172,7 +173,7 @@ def test_values_that_no_build_writes(keys, by, why):
 
 def test_no_field_is_left_out():
     fields = {field.name for field in dataclasses.fields(EngineRecord)} - {"up_to_date"}
-    assert set(RECORD.as_dict()) == fields | {"format"}
+    assert set(encode(RECORD)) == fields | {"format"}
 
 
 def test_name():
@@ -207,10 +208,10 @@ def test_settings_are_what_decides_the_engine(field, value, changes):
         '{"format": 2}',
         '{"format": 1, "plan": 3}',
         "\xff\xfe",
-        json.dumps(RECORD.as_dict())[:-1],
-        json.dumps(RECORD.as_dict() | {"build_seconds": float("nan")}),
+        json.dumps(encode(RECORD))[:-1],
+        json.dumps(encode(RECORD) | {"build_seconds": float("nan")}),
         "[" * 100_000,
-        json.dumps(RECORD.as_dict() | {"plan": {}}),
+        json.dumps(encode(RECORD) | {"plan": {}}),
     ],
 )
 def test_not_a_record(tmp_path, text):
@@ -228,13 +229,13 @@ def test_no_record(tmp_path):
 def test_record_of_another_engine(tmp_path):
     plan = tmp_path / "model.plan"
     plan.write_bytes(fake_rtx.plan_bytes())
-    record_path(plan).write_text(json.dumps(RECORD.as_dict()))
+    record_path(plan).write_text(json.dumps(encode(RECORD)))
     with pytest.raises(VimDeployError) as caught:
         inspect(plan)
     assert caught.value.code == "VIM-902"
     own = dataclasses.replace(RECORD, plan=FileIdentity.of(plan))
-    record_path(plan).write_text(json.dumps(own.as_dict()))
-    assert inspect(plan)["record"] == own.as_dict()
+    record_path(plan).write_text(json.dumps(encode(own)))
+    assert inspect(plan)["record"] == encode(own)
 
 
 @pytest.mark.parametrize("name", ["", ".", "/"])

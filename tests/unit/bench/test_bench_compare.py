@@ -11,6 +11,7 @@ import pytest
 from tests.support.bench import bench_report, measured, written
 from vim_deploy.bench.compare import compared, read_baseline, require_no_regression
 from vim_deploy.bench.report import BenchReport
+from vim_deploy.codec import encode
 from vim_deploy.errors import ExitCode, VimDeployError
 
 SETTINGS = {"threads": 2}
@@ -25,7 +26,7 @@ def compare(old: BenchReport, new: BenchReport, folder: Path, limit: float = 0.0
 def test_equal_runs_are_no_regression(tmp_path: Path) -> None:
     report = compare(bench_report(measured()), bench_report(measured()), tmp_path)
     require_no_regression(report)
-    assert [entry["verdict"] for entry in report.as_dict()["comparison"]["entries"]] == ["ok"] * 2
+    assert [entry["verdict"] for entry in encode(report)["comparison"]["entries"]] == ["ok"] * 2
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,7 @@ def test_small_differences_of_memory_are_noise(tmp_path: Path) -> None:
 def test_only_common_measurements_count(tmp_path: Path) -> None:
     old = bench_report(measured(), measured("gone"))
     new = bench_report(measured(), measured("new", 99.0))
-    comparison = compare(old, new, tmp_path).as_dict()["comparison"]
+    comparison = encode(compare(old, new, tmp_path))["comparison"]
     assert comparison["only_in_baseline"] == ["gone, onnxruntime, 224x224, batch 1"]
     assert comparison["only_here"] == ["new, onnxruntime, 224x224, batch 1"]
 

@@ -15,6 +15,7 @@ from tests.support.fake_cudart import FakeCudart
 from tests.support.fake_tensorrt.runtime import runtime_module
 from vim_deploy.bench.table import COLUMNS, result_rows
 from vim_deploy.bench.worker import answers
+from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.runtimes.base import RunnerOptions
 from vim_deploy.runtimes.tensorrt import capability as trt
@@ -122,5 +123,5 @@ def test_gpu_memory_stands_in_the_table() -> None:
     item = measured(runner="tensorrt")
     parts = {"engine": 20_000_000, "context": 3_000_000, "contexts": 2, "buffers": 4_000_000}
     item.memory["device"] = {**parts, "free": 1, "total": 2}
-    (row,) = result_rows(bench_report(item).as_dict())
+    (row,) = result_rows(encode(bench_report(item)))
     assert row[COLUMNS.index("memory MB")] == "105 + GPU 30"

@@ -11,6 +11,7 @@ import pytest
 from tests.support.bench import WORKER, bench_report, subject
 from vim_deploy.bench.measure import FAILED, Measurement, Timing, measure_group
 from vim_deploy.bench.process import SubjectFailedError, WorkerProcess
+from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 
 COMMAND = (sys.executable, "-c", WORKER)
@@ -77,7 +78,7 @@ def test_device_times_stay_apart(tmp_path: Path) -> None:
     found = run(tmp_path / "log", {"device": [0.0005, 0.0005]})
     assert found[0].device_turns is not None
     assert len(found[0].device_turns) == len(found[0].turns) == 10
-    value = bench_report(*found).as_dict()["results"][0]
+    value = encode(bench_report(*found))["results"][0]
     assert value["latency"]["p50_ms"]["value"] == pytest.approx(1.0)
     assert value["device_latency"]["p50_ms"]["value"] == pytest.approx(0.5)
 

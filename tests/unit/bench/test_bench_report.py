@@ -14,6 +14,7 @@ from vim_deploy.bench.environment import CpuTimes, disturbance
 from vim_deploy.bench.measure import FAILED, SKIPPED, Measurement
 from vim_deploy.bench.report import BenchReport, busy_notes
 from vim_deploy.bench.table import result_rows
+from vim_deploy.codec import encode
 
 
 def scaled() -> BenchReport:
@@ -29,7 +30,7 @@ def scaled() -> BenchReport:
 
 def test_ratios_refer_to_the_first_of_the_group() -> None:
     report = bench_report(measured("a", 10), measured("b", 25), measured("c", 5, group=1))
-    (ratio,) = report.as_dict()["ratios"]
+    (ratio,) = encode(report)["ratios"]
     assert (ratio["of"], ratio["to"]) == ("b", "a")
     assert ratio["time"]["value"] == pytest.approx(2.5)
     assert ratio["model_memory"] == pytest.approx(1.0)
@@ -37,28 +38,28 @@ def test_ratios_refer_to_the_first_of_the_group() -> None:
 
 def test_no_ratio_without_the_first() -> None:
     first = Measurement(subject("a"), 0, FAILED, "killed")
-    assert bench_report(first, measured("b"), measured("c")).as_dict()["ratios"] == []
+    assert bench_report(first, measured("b"), measured("c")).ratios == []
 
 
 def test_exponents() -> None:
-    found = {entry["label"]: entry for entry in scaled().as_dict()["scaling"]}
+    found = {entry["label"]: entry for entry in encode(scaled())["scaling"]}
     assert found["vim"]["exponent"] == pytest.approx(1.0)
     assert found["deit"]["exponent"] == pytest.approx(2.0)
     assert found["vim"]["tokens"] == [197, 1025, 6085]
 
 
 def test_two_sizes_show_no_curve() -> None:
-    assert bench_report(*scaled().measurements[:4]).as_dict()["scaling"] == []
+    assert encode(bench_report(*scaled().measurements[:4]))["scaling"] == []
 
 
 def test_skipped_and_failed_measurements_are_shown_with_their_reason(tmp_path: Path) -> None:
     skipped = Measurement(subject("big"), 0, SKIPPED, "needs about 90 GB")
     report = bench_report(measured(), skipped)
-    rows = list(result_rows(report.as_dict()))
+    rows = list(result_rows(encode(report)))
     assert rows[1][4] == "skipped: needs about 90 GB"
     report.require_measured()  # left out on purpose is not a failure
     report.write(tmp_path / "bench.json")
-    assert json.loads((tmp_path / "bench.json").read_text()) == report.as_dict()
+    assert json.loads((tmp_path / "bench.json").read_text()) == encode(report)
 
 
 def test_nan_outputs_and_a_busy_machine_are_said() -> None:

@@ -22,6 +22,7 @@ from tests.support.markdown import blocks, console_commands
 from tests.support.source import REPOSITORY
 from vim_deploy.artifact.record import PluginIdentity, read_record, record_path
 from vim_deploy.cli.main import cli
+from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import settings_hash, sha256_of, write_json
 from vim_deploy.ops import contract
@@ -57,7 +58,7 @@ def with_plugin(plan: Path, library: Path, **changes: Any) -> Path:
     )
     record = replace(record, plugin=replace(wanted, **changes))
     record = replace(record, settings_hash=settings_hash(record.settings()))
-    write_json(record_path(plan), record.as_dict())
+    write_json(record_path(plan), encode(record))
     return plan
 
 
@@ -169,7 +170,7 @@ def test_engines_that_do_not_fit(engine: Path, tmp_path: Path) -> None:
     refused("VIM-203", plain, replace(OPTIONS, plugin=library))
     record = read_record(plain)
     assert record is not None
-    write_json(record_path(plain), replace(record, stripped=True).as_dict())
+    write_json(record_path(plain), encode(replace(record, stripped=True)))
     assert "no weights" in refused("VIM-426", plain).why
     refused("VIM-413", with_plugin(plain, library, name="../libvim_plugins.so"))
 
@@ -205,7 +206,7 @@ def test_manifests_that_describe_no_engine(engine: Path) -> None:
     whole = read_manifest(folder)
     artifact = {"path": "engine/other.plan"}
     for about in ({}, {**whole.about, "artifact": artifact}, {**whole.about, "plugin": "/x.so"}):
-        write_json(folder / MANIFEST_NAME, replace(whole, about=about).as_dict())
+        write_json(folder / MANIFEST_NAME, encode(replace(whole, about=about)))
         with pytest.raises(VimDeployError) as caught:
             check_package(folder)
         assert caught.value.code == "VIM-427"

@@ -22,6 +22,7 @@ from tests.support.source import REPOSITORY
 from tests.support.trt_builds import make_machine
 from vim_deploy.artifact.profiles import ProfileOptions
 from vim_deploy.artifact.record import EngineRecord, FileIdentity, read_record, record_path
+from vim_deploy.codec import encode
 from vim_deploy.files import sha256_of, write_json
 from vim_deploy.runtimes.building.request import TrtOptions
 from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
@@ -52,7 +53,7 @@ def exchange(plan: Path, record: EngineRecord, *lines: str) -> EngineRecord:
     """Put a plan of the C++ stand-in in the engine's place; the record that goes with it."""
     plan.write_bytes(cpp.engine_of(record, *lines).plan())
     record = dataclasses.replace(record, plan=FileIdentity.of(plan))
-    write_json(record_path(plan), record.as_dict())
+    write_json(record_path(plan), encode(record))
     return record
 
 

@@ -16,6 +16,7 @@ from tests.support.packages import bytes_classifier, classifier, engine
 from tests.support.tiny_onnx import perceptron
 from tests.support.trt_builds import save
 from vim_deploy.artifact.record import FileIdentity
+from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import sha256_of
 from vim_deploy.packaging.golden import read_golden, write_golden
@@ -299,7 +300,7 @@ def test_what_is_not_checked_is_said(toy: Path, tmp_path: Path) -> None:
     made = package(toy, tmp_path / "made", PYTHON).folder
     report = check_package(made)
     assert [item.name for item in report.unchecked] == ["server"]
-    assert report.as_dict()["checks"][0]["name"] == "manifest"
+    assert encode(report)["checks"][0]["name"] == "manifest"
 
 
 def test_without_the_schema_the_configuration_is_not_checked(

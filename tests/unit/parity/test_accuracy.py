@@ -12,6 +12,7 @@ import PIL.Image
 import pytest
 
 from vim_deploy.artifact.metadata import ExportInfo
+from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.parity.accuracy import (
     AccuracyReport,
@@ -119,7 +120,7 @@ def test_a_corrupt_image_is_counted_and_named(tmp_path: Path) -> None:
     counts = compare_accuracy(Level(), Level(), open_dataset(root, info(), SPEC), 4)
     assert counts["images"] == 9
     assert [name for name, _ in counts["unreadable"]] == ["b/broken.png", "c/empty.jpg"]
-    value = report(counts).as_dict()["dataset"]
+    value = encode(report(counts))["dataset"]
     assert value["unreadable"] == 2
     assert value["unreadable_images"][1]["why"] == "the file is empty"
     assert any("b/broken.png" in line for line in unreadable_lines(counts["unreadable"]))
@@ -267,6 +268,6 @@ def test_an_image_with_nan_is_wrong_on_its_side_and_no_agreement(tmp_path: Path)
     assert counts["candidate"].not_a_number == 9
     report = AccuracyReport(artifact="a", artifact_sha256="", **counts)
     assert len([text for text in report.failures if "NaN or Inf for 9 of 9" in text]) == 2
-    assert not report.as_dict()["passed"]
+    assert not encode(report)["passed"]
     with pytest.raises(VimDeployError, match="VIM-701"):
         report.require_passed()

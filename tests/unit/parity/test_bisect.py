@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
+from vim_deploy.codec import encode
 from vim_deploy.parity.bisect import Bisection, Evaluation, Unit, bisect
 from vim_deploy.parity.metrics import Tolerance, compare
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
@@ -39,7 +40,7 @@ def test_nothing_is_needed() -> None:
     assert found is not None
     assert (found.units, found.minimal, found.evaluations) == ((), True, 1)
     assert trials == [0]
-    assert found.policy() == PrecisionPolicy(())
+    assert found.policy == PrecisionPolicy(())
 
 
 @pytest.mark.parametrize("unit", [Unit("x_proj", 7), Unit("head"), Unit("residual", 0)], ids=str)
@@ -63,26 +64,24 @@ def test_several_units_of_several_roles() -> None:
     assert found.minimal
     assert {unit for unit, item in found.without if not item.passed} == set(needed)
     assert len(trials) < 100
-    rules = {rule.roles: rule.ranges for rule in found.policy().keep_fp32}
+    rules = {rule.roles: rule.ranges for rule in found.policy.keep_fp32}
     assert rules == {
         ("patch_embed",): None, ("in_proj", "conv"): ((3, 3),), ("scan",): ((20, 22),)
     }  # fmt: skip
-    assert all("relative L2 is up to 1" in rule.reason for rule in found.policy().keep_fp32)
+    assert all("relative L2 is up to 1" in rule.reason for rule in found.policy.keep_fp32)
 
 
 def test_a_role_in_all_blocks_is_one_rule_without_blocks() -> None:
     found, _ = search([Unit("residual", block) for block in range(24)])
     assert found is not None
-    assert [(rule.roles, rule.ranges) for rule in found.policy().keep_fp32] == [
-        (("residual",), None)
-    ]
+    assert [(rule.roles, rule.ranges) for rule in found.policy.keep_fp32] == [(("residual",), None)]
 
 
 def test_policy_keeps_the_units_and_no_others() -> None:
     needed = {Unit("scan", 4), Unit("scan", 9), Unit("head")}
     found, _ = search(needed)
     assert found is not None
-    policy = found.policy()
+    policy = found.policy
     assert {unit for unit in UNITS if policy.keeps_fp32(unit.role, unit.block)} == needed
 
 
@@ -118,8 +117,8 @@ def test_json_form_has_no_infinite_number() -> None:
 
     found = bisect(UNITS, evaluate)
     assert found is not None
-    value = found.as_dict()
+    value = encode(found)
     assert value["units"] == [{"role": "conv", "block": 1}]
     assert value["without"][0]["relative_l2"] is None
     assert value["nothing_kept"]["passed"] is False
-    assert "not finite" in found.policy().keep_fp32[0].reason
+    assert "not finite" in found.policy.keep_fp32[0].reason

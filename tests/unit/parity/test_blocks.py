@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from vim_deploy.codec import encode
 from vim_deploy.parity.blocks import compare_parts, part_limit
 from vim_deploy.places import BEFORE_BLOCKS, BEHIND_BLOCKS, Place, place
 
@@ -77,7 +78,7 @@ def test_nan_and_inf_are_beyond_any_limit(stray: float) -> None:
     assert compare_parts(wrong, values(), 1e-4, True).first is not None
     # Nor do they agree with themselves.
     assert compare_parts(wrong, wrong, 1e-4, True).first is not None
-    stored = json.loads(json.dumps(report.as_dict(), allow_nan=False))
+    stored = json.loads(json.dumps(encode(report), allow_nan=False))
     assert stored["first"]["place"] == "block 0 out_proj"
 
 
@@ -90,7 +91,7 @@ def test_another_shape_is_beyond_any_limit() -> None:
 
 
 def test_json_form() -> None:
-    stored = compare_parts(values(), values(p3=2), 1e-4, False, "image 0").as_dict()
+    stored = encode(compare_parts(values(), values(p3=2), 1e-4, False, "image 0"))
     assert (stored["passed"], stored["limit"], stored["images"]) == (False, 1e-4, "image 0")
     assert stored["first"]["block"] == 0
     assert stored["first"]["direction"] == "bwd"

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from vim_deploy.codec import encode
 from vim_deploy.parity import classes, distances
 from vim_deploy.parity.classes import class_axis, largest_kl, mean_iou, same_best
 from vim_deploy.parity.metrics import (
@@ -153,7 +154,7 @@ def test_how_much_is_measured_at_once_changes_nothing(
     monkeypatch.setattr(distances, "_CHUNK", 1)
     monkeypatch.setattr(classes, "_KL_SCORES", 1)
     in_parts = _measured()
-    for name, value in whole.as_dict().items():
+    for name, value in encode(whole).items():
         found = getattr(in_parts, name)
         assert found == (pytest.approx(value, rel=1e-12) if isinstance(value, float) else value)
     assert whole.top5_agreement is not None

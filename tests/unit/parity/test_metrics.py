@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from vim_deploy.codec import encode
 from vim_deploy.parity.classes import largest_kl
 from vim_deploy.parity.metrics import (
     Comparison,
@@ -65,7 +66,7 @@ def test_nan_and_inf_agree_with_nothing_not_even_themselves(stray: float, dtype:
         assert "1 of 4 values of it are NaN or Inf" in found.failures[0]
         assert "1 of 4 values of the reference" in found.failures[0]
         assert found.worst_row == 1
-        json.dumps(found.as_dict(), allow_nan=False)
+        json.dumps(encode(found), allow_nan=False)
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (2, 0)])
@@ -195,7 +196,7 @@ def test_tolerance_says_what_the_user_set() -> None:
 def test_json_has_no_infinity() -> None:
     import json
 
-    json.dumps(compared([[1.0]], [[np.nan]]).as_dict(), allow_nan=False)
+    json.dumps(encode(compared([[1.0]], [[np.nan]])), allow_nan=False)
 
 
 def test_kl_against_a_plain_sum() -> None:

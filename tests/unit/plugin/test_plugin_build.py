@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import plugins
+from vim_deploy.codec import encode
 from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.errors import VimDeployError
 from vim_deploy.plugin import build as plugin_build
@@ -170,7 +171,7 @@ def test_second_build_is_taken_from_the_cache(
     assert again.info.sha256 == first.info.sha256
     assert any("nvcc" in line for line in said)
     assert any("TensorRT headers 10.14.1" in line for line in said)
-    json.dumps(again.as_dict())
+    json.dumps(encode(again))
     other = tmp_path / "other.so"
     other.write_bytes(b"precious")
     with pytest.raises(VimDeployError) as caught:

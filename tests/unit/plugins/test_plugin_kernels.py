@@ -150,7 +150,7 @@ def test_check_passes_on_good_kernels(library: ScanLibrary) -> None:
     }
     report = CheckReport("library", "CPU", results)
     assert report.failures == ()
-    assert report.as_dict()["ok"] is True
+    assert report.ok
     assert sum(line.cases for line in report.summary()) == len(results)
     report.require_ok()
 
@@ -202,7 +202,7 @@ def test_check_fails_on_spoiled_outputs(
     report = CheckReport("library", "CPU", results)
     assert results
     assert len(report.failures) == len(results)
-    assert report.as_dict()["ok"] is False
+    assert not report.ok
     with pytest.raises(VimDeployError) as caught:
         report.require_ok()
     assert caught.value.code == "VIM-701"
@@ -211,7 +211,7 @@ def test_check_fails_on_spoiled_outputs(
 
 def test_nothing_run_is_a_failure() -> None:
     report = CheckReport("library", "CPU", ())
-    assert report.as_dict()["ok"] is False
+    assert not report.ok
     with pytest.raises(VimDeployError):
         report.require_ok()
 

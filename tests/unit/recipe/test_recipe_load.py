@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.recipe import catalog
 from vim_deploy.recipe.load import MAX_BYTES, checkpoint_address, load_recipe, read_labels
@@ -39,7 +40,7 @@ def test_the_toy_recipe_in_full(tmp_path: Path) -> None:
     assert recipe.published.top1 == 96.1
     assert recipe.published.top5 is None
     assert recipe.tolerances.atol == 1e-4
-    json.dumps(recipe.as_dict(), allow_nan=False)
+    json.dumps(encode(recipe), allow_nan=False)
 
 
 # One change each: text to replace, its replacement, what the error has to say.

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.bench import bench_report, measured
 from vim_deploy.bench.report import BenchReport
+from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.report.plot import check_plot, draw, require_sizes
 
@@ -28,7 +29,7 @@ def scaled(*sizes: tuple[int, int]) -> BenchReport:
 def test_time_and_memory_of_every_model_at_every_size(tmp_path: Path) -> None:
     path = tmp_path / "figure.svg"
     report = scaled((224, 197), (738, 2117), (1248, 6085))
-    assert draw(report.as_dict(), path)
+    assert draw(encode(report), path)
     figure = ElementTree.parse(path).getroot()
     time, memory = figure.findall(f"{SVG}svg")
     assert time.findtext(f"{SVG}title") == "Time for one image"
@@ -44,7 +45,7 @@ def test_time_and_memory_of_every_model_at_every_size(tmp_path: Path) -> None:
 
 
 def test_the_gpus_memory_is_drawn_where_engines_ran(tmp_path: Path) -> None:
-    value = scaled((224, 197), (738, 2117)).as_dict()
+    value = encode(scaled((224, 197), (738, 2117)))
     for result in value["results"]:
         if result["label"] == "vim":
             size = result["tokens"] * 1000
@@ -64,7 +65,7 @@ def test_the_gpus_memory_is_drawn_where_engines_ran(tmp_path: Path) -> None:
 
 
 def test_nothing_is_drawn_from_one_size(tmp_path: Path) -> None:
-    assert not draw(scaled((224, 197)).as_dict(), tmp_path / "figure.svg")
+    assert not draw(encode(scaled((224, 197))), tmp_path / "figure.svg")
     assert list(tmp_path.iterdir()) == []
 
 

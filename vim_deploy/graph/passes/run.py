@@ -6,13 +6,13 @@ fuse is decided once, before the first pass, for whole mixers: none is ever left
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx
 
 from vim_deploy.artifact.onnx_file import model_output
+from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import output_errors, write_json
 from vim_deploy.graph.passes.admission import require_distinct_names, require_fusable
@@ -50,10 +50,6 @@ class PassReport:
     def as_expected(self) -> bool:
         """Whether the count is the promised one."""
         return self.expected is None or self.matched == self.expected
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able form."""
-        return asdict(self)
 
 
 def run_passes(
@@ -103,7 +99,7 @@ def run_passes(
         _check(reports[-1])
     require_distinct_names(model.graph)
     if dump is not None:
-        write_json(dump / "passes.json", {"passes": [report.as_dict() for report in reports]})
+        write_json(dump / "passes.json", {"passes": [encode(report) for report in reports]})
     return tuple(reports)
 
 

@@ -278,7 +278,7 @@ def make_engine(
         facts = run_worker(job(model_part, plan_part), progress)
         facts["seconds"] = round(time.monotonic() - began, 2)
         made = record(plan_part, facts)
-        write_json(record_part, made.as_dict())
+        write_json(record_part, encode(made))
     return made
 
 
