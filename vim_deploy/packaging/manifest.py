@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vim_deploy.codec import decode, encode
+from vim_deploy.codec import decode, encode, stored
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import settings_hash, sha256_of, write_json
 from vim_deploy.untrusted import read_json
@@ -33,6 +33,7 @@ class FileEntry:
     bytes: int
 
 
+@stored(head={"format": MANIFEST_FORMAT, "kind": "package"})
 @dataclass(frozen=True)
 class Manifest:
     """What a package says of itself.
@@ -51,18 +52,11 @@ class Manifest:
     about: Mapping[str, Any]
     files: Mapping[str, FileEntry]
 
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able form, as stored; files in the order of their paths."""
-        value = {
-            "format": MANIFEST_FORMAT,
-            "kind": "package",
-            "target": self.target,
-            "tool_version": self.tool_version,
-            "settings_hash": self.settings_hash,
-            "about": dict(self.about),
-            "files": {name: encode(self.files[name]) for name in sorted(self.files)},
-        }
-        return {**value, "manifest_sha256": settings_hash(value)}
+
+def sealed(manifest: Manifest) -> dict[str, Any]:
+    """The stored form, with the hash of itself."""
+    value = encode(manifest)
+    return {**value, "manifest_sha256": settings_hash(value)}
 
 
 @dataclass(frozen=True)
@@ -116,7 +110,7 @@ def write_manifest(
         for name in paths_in(folder)
     }
     manifest = Manifest(target, tool_version, settings, about, files)
-    write_json(folder / MANIFEST_NAME, encode(manifest))
+    write_json(folder / MANIFEST_NAME, sealed(manifest))
     return manifest
 
 
@@ -143,14 +137,10 @@ def read_manifest(folder: Path) -> Manifest:
     if not os.path.isfile(path) or os.path.islink(path):
         raise unreadable(f"it holds no {MANIFEST_NAME}")
     value = read_json(path, unreadable, max_bytes=_MAX_BYTES)
-    if not isinstance(value, dict):
-        raise unreadable(f"{MANIFEST_NAME} holds no JSON object")
-    if value.get("format") != MANIFEST_FORMAT or value.get("kind") != "package":
-        raise unreadable(f"format {value.get('format')!r}, expected {MANIFEST_FORMAT}")
+    manifest = decode(value, Manifest, unreadable)
     known = {key: item for key, item in value.items() if key != "manifest_sha256"}
     if settings_hash(known) != value.get("manifest_sha256"):
         raise unreadable("it was changed after it was written: its contents have another hash")
-    manifest = decode(value, Manifest, unreadable)
     outside = [name for name in manifest.files if not _is_inside(name)]
     if outside:
         raise unreadable(f"it names files outside the folder: {', '.join(outside)}")

@@ -15,7 +15,7 @@ from vim_deploy.graph.inventory import take_inventory
 from vim_deploy.graph.scan_bound import find_gpu, predict
 from vim_deploy.graph.verify import missing_functions, summarize
 from vim_deploy.onnx_graph import opset_version
-from vim_deploy.packaging.manifest import read_manifest, require_intact
+from vim_deploy.packaging.manifest import read_manifest, require_intact, sealed
 from vim_deploy.ranges import BATCH, require_all
 from vim_deploy.recipe.catalog import find_recipe
 
@@ -85,7 +85,7 @@ def _package(folder: Path) -> dict[str, Any]:
     return {
         "file": folder.name,
         "bytes": sum(entry.bytes for entry in manifest.files.values()),
-        **encode(manifest),
+        **sealed(manifest),
     }
 
 

@@ -27,7 +27,7 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.files import settings_hash, sha256_of, write_json
 from vim_deploy.ops import contract
 from vim_deploy.packaging.cpp import TARGET
-from vim_deploy.packaging.manifest import MANIFEST_NAME, read_manifest
+from vim_deploy.packaging.manifest import MANIFEST_NAME, read_manifest, sealed
 from vim_deploy.packaging.repository import ServingOptions
 from vim_deploy.stages import check_package, inspect, package
 from vim_deploy.stages.packaging import PackageOptions
@@ -206,7 +206,7 @@ def test_manifests_that_describe_no_engine(engine: Path) -> None:
     whole = read_manifest(folder)
     artifact = {"path": "engine/other.plan"}
     for about in ({}, {**whole.about, "artifact": artifact}, {**whole.about, "plugin": "/x.so"}):
-        write_json(folder / MANIFEST_NAME, encode(replace(whole, about=about)))
+        write_json(folder / MANIFEST_NAME, sealed(replace(whole, about=about)))
         with pytest.raises(VimDeployError) as caught:
             check_package(folder)
         assert caught.value.code == "VIM-427"

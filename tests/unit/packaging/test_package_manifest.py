@@ -75,8 +75,8 @@ def test_a_link_is_no_file(folder: Path, tmp_path: Path) -> None:
     [
         ({"about": {"name": "other"}}, "changed after it was written"),
         ({"files": {}}, "changed after it was written"),
-        ({"format": 2}, "format 2"),
-        ({"kind": "engine"}, "format"),
+        ({"format": 2}, "format is 2"),
+        ({"kind": "engine"}, "kind is 'engine'"),
         ({"manifest_sha256": "00"}, "changed after it was written"),
     ],
 )
