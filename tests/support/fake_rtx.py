@@ -12,7 +12,6 @@ CAPABILITIES = Capabilities(
     version="1.7.1.116",
     compute_capabilities=("7.5", "8.0", "8.6", "8.9", "12.0", "12.1"),
     default_compute_capabilities=("8.0", "8.6", "8.9", "12.0", "12.1"),
-    progress_monitor=True,
 )
 DEFAULT_WORD = 0x7E
 

@@ -45,23 +45,12 @@ class ILogger:
         raise NotImplementedError
 
 
-class Logger(ILogger):
-    """The logger that prints."""
-
-    def log(self, severity: Any, message: str) -> None:
-        print(severity, message)
-
-
 @only(since=_TEN)
 class IProgressMonitor:
     """Base of progress monitors."""
 
     def __init__(self) -> None:
         pass
-
-
-class IHostMemory(Base):
-    """A buffer; has the buffer protocol where it is asked for by ``memoryview(bytes)``."""
 
 
 class IOptimizationProfile(Base):
@@ -86,13 +75,6 @@ class ITimingCache(Base):
     def serialize(self) -> bytes:
         return CACHE_MAGIC + self.fake.version.encode() + b" " + self._content
 
-    def combine(self, other: Any, ignore_mismatch: bool) -> bool:
-        return True
-
-    def reset(self) -> bool:
-        self._content = b""
-        return True
-
 
 class IBuilderConfig(Base):
     """Settings of a build."""
@@ -101,14 +83,7 @@ class IBuilderConfig(Base):
     hardware_compatibility_level = attribute()
     plugins_to_serialize = attribute(())
     profiling_verbosity = attribute()
-    max_aux_streams = attribute(0)
     progress_monitor = attribute(None, since=_TEN)
-    runtime_platform = attribute(None, since=(10, 3))
-    max_num_tactics = attribute(-1, since=(10, 7))
-    tiling_optimization_level = attribute(None, since=(10, 8))
-    max_workspace_size = attribute(0, until=_TEN)
-    int8_calibrator = attribute(None, until=_ELEVEN)
-    algorithm_selector = attribute(None, until=_ELEVEN)
 
     def __init__(self) -> None:
         self._flags: set[Any] = set()
@@ -118,9 +93,6 @@ class IBuilderConfig(Base):
 
     def set_flag(self, flag: Any) -> None:
         self._flags.add(flag.name)
-
-    def get_flag(self, flag: Any) -> bool:
-        return flag.name in self._flags
 
     def clear_flag(self, flag: Any) -> None:
         self._flags.discard(flag.name)
@@ -159,10 +131,6 @@ class IBuilderConfig(Base):
 class Builder(Base):
     """Makes plans from networks, in the way ``fake.fail`` says."""
 
-    max_threads = attribute(1)
-    error_recorder = attribute()
-    max_batch_size = attribute(1, until=_TEN)
-
     def __init__(self, logger: Any) -> None:
         self._logger = logger
 
@@ -181,12 +149,6 @@ class Builder(Base):
 
     def create_optimization_profile(self) -> Any:
         return self.fake.module.IOptimizationProfile()
-
-    @property
-    def platform_has_fast_fp16(self) -> bool:
-        return True
-
-    platform_has_fast_fp16.fget.span = ((0, 0), _ELEVEN)  # type: ignore[attr-defined]
 
     def build_serialized_network(self, network: Any, config: Any) -> bytes | None:
         fault = self._fault_of(network, config)
@@ -307,6 +269,5 @@ def _tensor(tensor: Any) -> dict[str, Any]:
 
 
 CLASSES = (
-    ILogger, Logger, IProgressMonitor, IHostMemory, IOptimizationProfile, ITimingCache,
-    IBuilderConfig, Builder,
+    ILogger, IProgressMonitor, IOptimizationProfile, ITimingCache, IBuilderConfig, Builder,
 )  # fmt: skip

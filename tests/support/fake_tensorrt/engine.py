@@ -21,13 +21,9 @@ class Runtime(Base):
     """Turns plans into engines; None and a logged error where the real one does that."""
 
     engine_host_code_allowed = attribute(False)
-    max_threads = attribute(1)
 
     def __init__(self, logger: Any) -> None:
         self._logger = logger
-
-    def get_plugin_registry(self) -> Any:
-        return self.fake.module.get_plugin_registry()
 
     def deserialize_cuda_engine(self, plan: Any) -> Any:
         fault, described = "", {}
@@ -93,26 +89,12 @@ class ICudaEngine(Base):
         self._described = described
 
     @property
-    def num_layers(self) -> int:
-        return len(self._described["layers"])
-
-    @property
-    def num_io_tensors(self) -> int:
-        return len(self._tensors())
-
-    @property
-    def num_optimization_profiles(self) -> int:
-        return max(1, len(self._described["profiles"]))
-
-    @property
     def refittable(self) -> bool:
         return bool(self._described["refit"])
 
-    def _tensors(self) -> list[dict[str, Any]]:
-        return [*self._described["inputs"], *self._described["outputs"]]
-
     def _bytes(self) -> int:
-        return sum(_BYTES[tensor["dtype"]] for tensor in self._tensors()) << 20
+        tensors = [*self._described["inputs"], *self._described["outputs"]]
+        return sum(_BYTES[tensor["dtype"]] for tensor in tensors) << 20
 
     @property
     def device_memory_size(self) -> int:
@@ -143,8 +125,6 @@ class ICudaEngine(Base):
 
 class EngineInspector(Base):
     """Describes an engine; 11 calls the bindings I/O tensors."""
-
-    execution_context = attribute()
 
     def __init__(self, described: dict[str, Any]) -> None:
         self._described = described
@@ -178,15 +158,6 @@ class Refitter(Base):
 
     def get_missing_weights(self) -> list[str]:
         return list(self.fake.missing_weights)
-
-    @only(since=_TEN)
-    def get_weights_prototype(self, weights_name: str) -> Any:
-        known = self._engine._described["weights"].get(weights_name)
-        if known is None:
-            return type("Prototype", (), {"dtype": None, "size": -1})
-        kind, size, _ = known
-        prototype = {"dtype": getattr(self.fake.module.DataType, kind), "size": size}
-        return type("Prototype", (), prototype)
 
     def set_named_weights(self, name: str, weights: Any, location: Any = None) -> bool:
         kind, size, _ = self._engine._described["weights"].get(name, (None, -1, ""))

@@ -1,4 +1,4 @@
-"""Members of TensorRT's enums, by release."""
+"""Members of TensorRT's enums, by release; of flags those that builds ask for or look out for."""
 
 from __future__ import annotations
 
@@ -13,27 +13,13 @@ _TEN, _ELEVEN = (10, 0), (11, 0)
 _MEMBERS: dict[str, list[tuple[str, Release, Release]]] = {
     "BuilderFlag": [
         *((name, FIRST, _ELEVEN) for name in ("FP16", "INT8")),
-        *((name, FIRST, LAST) for name in ("DEBUG", "GPU_FALLBACK")),
         ("REFIT", FIRST, LAST),
-        ("DISABLE_TIMING_CACHE", FIRST, LAST),
         ("TF32", FIRST, LAST),
-        *((name, FIRST, LAST) for name in ("SPARSE_WEIGHTS", "SAFETY_SCOPE", "DIRECT_IO")),
         ("OBEY_PRECISION_CONSTRAINTS", FIRST, _ELEVEN),
-        ("PREFER_PRECISION_CONSTRAINTS", FIRST, _ELEVEN),
-        ("REJECT_EMPTY_ALGORITHMS", FIRST, _ELEVEN),
         ("VERSION_COMPATIBLE", FIRST, LAST),
-        ("EXCLUDE_LEAN_RUNTIME", FIRST, LAST),
-        ("FP8", FIRST, _ELEVEN),
         ("BF16", _TEN, _ELEVEN),
-        ("ERROR_ON_TIMING_CACHE_MISS", _TEN, LAST),
-        ("DISABLE_COMPILATION_CACHE", _TEN, LAST),
         ("STRIP_PLAN", _TEN, LAST),
-        ("WEIGHTLESS", _TEN, _ELEVEN),
         ("REFIT_IDENTICAL", _TEN, LAST),
-        ("WEIGHT_STREAMING", _TEN, LAST),
-        ("INT4", (10, 3), _ELEVEN),
-        ("REFIT_INDIVIDUAL", (10, 3), LAST),
-        ("EDITABLE_TIMING_CACHE", (10, 8), LAST),
     ],
     "NetworkDefinitionCreationFlag": [
         ("EXPLICIT_BATCH", FIRST, _ELEVEN),
@@ -77,11 +63,7 @@ _MEMBERS: dict[str, list[tuple[str, Release, Release]]] = {
     "TensorLocation": [(name, FIRST, LAST) for name in ("DEVICE", "HOST")],
     "SerializationFlag": [
         ("EXCLUDE_WEIGHTS", _TEN, LAST),
-        ("EXCLUDE_LEAN_RUNTIME", _TEN, LAST),
         ("INCLUDE_REFIT", (10, 14), LAST),
-    ],
-    "ExecutionContextAllocationStrategy": [
-        (name, _TEN, LAST) for name in ("STATIC", "ON_PROFILE_CHANGE", "USER_MANAGED")
     ],
 }  # fmt: skip
 
@@ -92,12 +74,10 @@ class _Member(enum.IntEnum):
 
 
 def enums_of(release: Release) -> dict[str, Any]:
-    """The enums of one release, and the shorthands ``float32`` and so on."""
+    """The enums of one release."""
     made: dict[str, Any] = {}
     for name, members in _MEMBERS.items():
         here = [member for member, since, until in members if since <= release < until]
         if here:
             made[name] = _Member(name, {member: value for value, member in enumerate(here)})
-    types = made["DataType"]
-    made["float32"], made["float16"] = types.FLOAT, types.HALF
     return made

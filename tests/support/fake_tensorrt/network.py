@@ -15,10 +15,6 @@ class ITensor(Base):
     name = attribute("")
     dtype = attribute()
     shape = attribute(())
-    is_shape_tensor = attribute(False)
-    is_network_input = attribute(False)
-    is_network_output = attribute(False)
-    dynamic_range = attribute(None, until=_ELEVEN)
 
     def __init__(self, name: str, dtype: Any, shape: tuple[int, ...]) -> None:
         put(self, name=name, dtype=dtype, shape=shape)
@@ -35,7 +31,6 @@ class ILayer(Base):
 
     name = attribute("")
     type = attribute()
-    metadata = attribute("")
     precision = attribute(None, until=_ELEVEN)
 
     def __init__(self, name: str, kind: Any, inputs: list[Any], outputs: list[Any]) -> None:
@@ -45,15 +40,8 @@ class ILayer(Base):
         self._op = ""
 
     @property
-    def num_inputs(self) -> int:
-        return len(self._inputs)
-
-    @property
     def num_outputs(self) -> int:
         return len(self._outputs)
-
-    def get_input(self, index: int) -> Any:
-        return self._inputs[index]
 
     def get_output(self, index: int) -> Any:
         return self._outputs[index]
@@ -65,8 +53,6 @@ class ILayer(Base):
 
 class INetworkDefinition(Base):
     """A network; weakly typed before 10, and in 10 without the flag."""
-
-    name = attribute("")
 
     def __init__(self, strongly_typed: bool) -> None:
         self._strongly_typed = strongly_typed
@@ -100,19 +86,9 @@ class INetworkDefinition(Base):
     @only(since=_TEN)
     def mark_debug(self, tensor: Any) -> bool:
         known = any(tensor is output for layer in self._layers for output in layer._outputs)
-        if known and not self.is_debug_tensor(tensor):
+        if known and not any(tensor is marked for marked in self._debug):
             self._debug.append(tensor)
         return known
-
-    @only(since=_TEN)
-    def is_debug_tensor(self, tensor: Any) -> bool:
-        return any(tensor is marked for marked in self._debug)
-
-    @property
-    def has_implicit_batch_dimension(self) -> bool:
-        return False
-
-    has_implicit_batch_dimension.fget.span = ((0, 0), _ELEVEN)  # type: ignore[attr-defined]
 
 
 CLASSES = (ITensor, ILayer, INetworkDefinition)

@@ -31,7 +31,6 @@ class Capabilities:
 
     Attributes:
         version: of the library, such as ``10.3.0``.
-        release: its first two numbers.
         generation: ``8.6``, ``10`` or ``11``: which plugin libraries and plans go together.
         plugin_interface: ``V2`` (IPluginV2DynamicExt) or ``V3`` (IPluginV3).
         strongly_typed: tensors have the types of the graph. Otherwise types are chosen by
@@ -48,13 +47,11 @@ class Capabilities:
         progress_monitor: the build reports its phases and can be cancelled between them.
         plugins_to_serialize: plugin libraries can be put into a version-compatible engine.
         device_memory_v2: an engine tells its memory as a 64-bit number, for each profile.
-        weights_prototype: a refitter tells type and size of the weights it wants.
         serialization_config: an engine can be serialised with chosen parts.
         debug_tensors: inner tensors can be marked, and reach a listener while an engine runs.
     """
 
     version: str
-    release: tuple[int, int]
     generation: Literal["8.6", "10", "11"]
     plugin_interface: Literal["V2", "V3"]
     strongly_typed: bool
@@ -68,7 +65,6 @@ class Capabilities:
     progress_monitor: bool
     plugins_to_serialize: bool
     device_memory_v2: bool
-    weights_prototype: bool
     serialization_config: bool
     debug_tensors: bool
 
@@ -130,7 +126,6 @@ def capabilities_of(module: ModuleType) -> Capabilities:
     engine = module.ICudaEngine
     return Capabilities(
         version=text,
-        release=release,
         generation=generation,
         plugin_interface="V2" if generation == "8.6" else "V3",
         strongly_typed="STRONGLY_TYPED" in creation or release >= (11, 0),
@@ -144,7 +139,6 @@ def capabilities_of(module: ModuleType) -> Capabilities:
         progress_monitor=hasattr(module, "IProgressMonitor"),
         plugins_to_serialize=hasattr(module.IBuilderConfig, "plugins_to_serialize"),
         device_memory_v2=hasattr(engine, "device_memory_size_v2"),
-        weights_prototype=hasattr(module.Refitter, "get_weights_prototype"),
         serialization_config=hasattr(engine, "serialize_with_config"),
         debug_tensors=hasattr(module, "IDebugListener"),
     )

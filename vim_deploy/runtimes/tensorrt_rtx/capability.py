@@ -28,13 +28,11 @@ class Capabilities:
         compute_capabilities: GPUs an engine can be built for, such as ``8.6``, ascending.
         default_compute_capabilities: those an engine runs on when none is named; GPUs newer than
             all of them are included as well.
-        progress_monitor: the build reports its phases and can be cancelled.
     """
 
     version: str
     compute_capabilities: tuple[str, ...]
     default_compute_capabilities: tuple[str, ...]
-    progress_monitor: bool
 
 
 def is_installed() -> bool:
@@ -83,5 +81,4 @@ def capabilities() -> Capabilities:
         version=str(module.__version__),
         compute_capabilities=named,
         default_compute_capabilities=tuple(cc for cc in named if cc not in _NOT_BY_DEFAULT),
-        progress_monitor=hasattr(module, "IProgressMonitor"),
     )
