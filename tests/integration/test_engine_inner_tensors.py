@@ -19,7 +19,7 @@ import pytest
 from onnx import TensorProto
 
 from tests.support import plant
-from tests.support.builds import build_engine_trt
+from tests.support.builds import build_engine_trt, install_only
 from tests.support.engines import use_fake_gpu
 from tests.support.fake_cudart import FakeCudart
 from tests.support.fake_tensorrt.onnx_engine import KIND
@@ -36,7 +36,6 @@ from vim_deploy.onnx_graph import element_types
 from vim_deploy.packaging.cpp import plan_cpp
 from vim_deploy.packaging.servable import read_servable
 from vim_deploy.runtimes.building.request import TrtOptions
-from vim_deploy.runtimes.tensorrt import capability as trt
 from vim_deploy.runtimes.tensorrt.runner import TrtRunner
 from vim_deploy.stages import verify
 from vim_deploy.stages.laddering import verify_ladder
@@ -341,7 +340,7 @@ def test_on_the_command_line(
     monkeypatch: pytest.MonkeyPatch, gpu: FakeCudart, tmp_path: Path, files: Files, capsys: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(trt, "is_installed", lambda: True)
+    install_only(monkeypatch, "tensorrt")
     make_machine(monkeypatch, tmp_path, "10.14")
     command = ["build-engine", str(files.fp32), "-o", "m.plan", "--runtime", "tensorrt"]
     assert run([*command, "--inner-tensors", "--plugin", "none"]) == 0

@@ -7,13 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from vim_deploy.artifact.profiles import ProfileOptions
 from vim_deploy.artifact.record import EngineRecord
+from vim_deploy.runtimes import Runtime
 from vim_deploy.runtimes.building.build import Work
 from vim_deploy.runtimes.building.process import ProgressCallback
 from vim_deploy.runtimes.building.request import BuildJob, BuildRequest, TrtOptions
 from vim_deploy.runtimes.tensorrt.build import BUILDER as TRT
 from vim_deploy.runtimes.tensorrt_rtx.build import BUILDER as RTX
+
+
+def install_only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Let these runtimes be installed, and no others."""
+    monkeypatch.setattr(Runtime, "is_installed", lambda row: row.name in names)
 
 
 def request_for(

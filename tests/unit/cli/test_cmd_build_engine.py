@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.support import fake_rtx, tiny_onnx
+from tests.support.builds import install_only
 from tests.support.trt_builds import half_scan_blocks, make_machine, save
 from vim_deploy.cli.main import run
 from vim_deploy.codec import encode
-from vim_deploy.runtimes.tensorrt import capability as trt
 from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
 
 
@@ -25,15 +25,14 @@ def folder(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def rtx(monkeypatch):
     """Only TensorRT-RTX is installed."""
-    monkeypatch.setattr(trt, "is_installed", lambda: False)
-    monkeypatch.setattr(trt_rtx, "is_installed", lambda: True)
+    install_only(monkeypatch, "tensorrt-rtx")
     monkeypatch.setattr(trt_rtx, "capabilities", lambda: fake_rtx.CAPABILITIES)
 
 
 @pytest.fixture
 def full(monkeypatch, tmp_path):
     """TensorRT 10.14 and a GPU are here."""
-    monkeypatch.setattr(trt, "is_installed", lambda: True)
+    install_only(monkeypatch, "tensorrt")
     return make_machine(monkeypatch, tmp_path, "10.14")
 
 
