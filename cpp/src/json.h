@@ -1,6 +1,7 @@
 //! \file json.h
 //! A strict JSON reader (RFC 8259) for files that are not trusted: bounded in depth and number of
-//! values, no duplicate keys, text must be UTF-8, nothing may follow the value.
+//! values, no duplicate keys, text must be UTF-8, nothing may follow the value. By hand, so that
+//! the library needs TensorRT and CUDA alone; fuzzed with the other readers (tests/fuzz/cpp).
 #pragma once
 
 #include <cstddef>

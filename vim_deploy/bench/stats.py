@@ -4,7 +4,7 @@ Calls of one turn share the state of the machine, so they are not independent; t
 Intervals therefore come from resampling whole turns (the cluster bootstrap: Davison and Hinkley,
 Bootstrap Methods and their Application, 1997, section 3.8), and are percentile intervals (Efron and
 Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13). The generator is seeded: the same
-samples give the same report.
+samples give the same report. By hand on NumPy: SciPy's bootstrap resamples no clusters.
 """
 
 from __future__ import annotations

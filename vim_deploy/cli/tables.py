@@ -2,7 +2,8 @@
 
 A file or pipe gets every row on one line, for ``grep`` and ``cut``. On a terminal the widest
 columns are folded first, and no number is: digits on two lines read as two numbers. Where that
-leaves too little room for a table, each row becomes lines of ``column: value``.
+leaves too little room for a table, each row becomes lines of ``column: value``. Widths are found by
+hand, since rich folds whatever is wide.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 Only images on which exactly one of the two is right say anything about the difference. ``losses``
 counts those on which only the reference is right, ``gains`` those on which only the candidate is.
+By hand: SciPy has no interval of a paired difference.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from fractions import Fraction
 from vim_deploy.codec import stored
 
 #: Two-sided normal quantile of 95 %.
-_Z95 = 1.959963984540054
+Z95 = 1.959963984540054
 SIGNIFICANCE = 0.05
 _BISECTIONS = 80
 
@@ -109,7 +110,7 @@ def score_interval(losses: int, gains: int, images: int) -> tuple[float, float]:
     def boundary(inside: float, outside: float, sign: float) -> float:
         for _ in range(_BISECTIONS):
             middle = (inside + outside) / 2
-            if sign * score_statistic(losses, gains, images, middle) < _Z95:
+            if sign * score_statistic(losses, gains, images, middle) < Z95:
                 inside = middle
             else:
                 outside = middle

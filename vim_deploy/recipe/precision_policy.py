@@ -98,6 +98,7 @@ class PrecisionPolicy:
 
     def as_toml(self, comment: str = "") -> str:
         """The policy as a file that ``load_policy`` reads; ``comment`` stands above it."""
+        # By hand: the standard library reads TOML and writes none.
         lines = [f"# {line}".rstrip() for line in comment.splitlines()]
         lines += [f"format = {FORMAT}"]
         for rule in self.keep_fp32:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from vim_deploy.parity.paired import Z95
 from vim_deploy.report import charts
 from vim_deploy.report.charts import Captions, Dot, DotRow, Limit, told
 from vim_deploy.report.document import (
@@ -24,8 +25,6 @@ from vim_deploy.report.document import (
     share,
 )
 
-#: Two-sided normal quantile of 95 %, as in ``parity.paired``.
-_Z95 = 1.959963984540054
 _SIDES = ("reference", "candidate")
 
 
@@ -52,9 +51,9 @@ def accuracy_document(value: Value) -> Document:
 
 def wilson(right: int, images: int) -> tuple[float, float]:
     """95 % score interval of a share (Wilson, J. Am. Stat. Assoc. 22, 1927, 209-212)."""
-    share_, square = right / images, _Z95**2 / images
+    share_, square = right / images, Z95**2 / images
     middle = (share_ + square / 2) / (1 + square)
-    half = _Z95 / (1 + square) * math.sqrt(share_ * (1 - share_) / images + square / images / 4)
+    half = Z95 / (1 + square) * math.sqrt(share_ * (1 - share_) / images + square / images / 4)
     return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
