@@ -30,7 +30,7 @@ from vim_deploy.files import output_errors, sha256_of
 from vim_deploy.packaging.about import CppAbout, read_about
 from vim_deploy.packaging.check import CPP_TARGET, Check
 from vim_deploy.packaging.manifest import Manifest
-from vim_deploy.packaging.scripts import fill, template, unchanged
+from vim_deploy.packaging.scripts import fill, template, unchanged, write_labels, write_text
 
 TARGET = CPP_TARGET
 ENGINE_FOLDER, SOURCES_FOLDER, LABELS_NAME = "engine", "vim_deploy", "labels.txt"
@@ -215,13 +215,10 @@ def write_cpp(folder: Path, plan: CppPlan) -> None:
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
-        if plan.info.labels:
-            # One line a class, whatever a label holds.
-            lines = [" ".join(label.split()) + "\n" for label in plan.info.labels]
-            _write(folder / LABELS_NAME, "".join(lines))
-        _write(folder / "main.cpp", unchanged("cpp_program/main.cpp"))
-        _write(folder / "CMakeLists.txt", unchanged("cpp_program/CMakeLists.txt"))
-        _write(folder / "README.md", _readme(plan))
+        write_labels(folder / LABELS_NAME, plan.info.labels)
+        write_text(folder / "main.cpp", unchanged("cpp_program/main.cpp"))
+        write_text(folder / "CMakeLists.txt", unchanged("cpp_program/CMakeLists.txt"))
+        write_text(folder / "README.md", _readme(plan))
 
 
 def _copies(plan: CppPlan) -> dict[str, Path]:
@@ -244,10 +241,6 @@ def _readme(plan: CppPlan) -> str:
         gpus=describe_gpus(record.compute_capabilities, record.later_gpus),
         model=plan.info.model,
     )
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def about(plan: CppPlan) -> dict[str, Any]:

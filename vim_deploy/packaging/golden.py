@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.images import batch_from_crops
 from vim_deploy.npz import opened_npz
 from vim_deploy.packaging.servable import Servable
-from vim_deploy.parity.metrics import Tolerance, compare, tolerance_for
+from vim_deploy.parity.metrics import Tolerance, compare
 from vim_deploy.runtimes.base import Array, Runner, run_padded
 from vim_deploy.runtimes.finite import require_fit
 
@@ -88,11 +87,6 @@ def read_golden(path: Path) -> tuple[Array, dict[str, Array]]:
         raise unreadable(f"it holds no {INPUT_KEY!r}")
     images = arrays.pop(INPUT_KEY)
     return images, {name.removeprefix(OUTPUT_PREFIX): arrays[name] for name in arrays}
-
-
-def limits_for(precision: str) -> dict[str, Any]:
-    """The tolerance of a precision, JSON-able, with its origin."""
-    return encode(tolerance_for(precision))
 
 
 def differences(

@@ -6,7 +6,9 @@ import hashlib
 import importlib.resources
 import json
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from vim_deploy.artifact.passport import is_version_compatible
 from vim_deploy.artifact.record import EngineRecord
@@ -67,6 +69,17 @@ def fill(text: str, **values: str) -> str:
             raise KeyError(mark)
         text = text.replace(mark, value)
     return text
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file of a package, which is the same on every system."""
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_labels(path: Path, labels: Sequence[str]) -> None:
+    """One line a class, whatever a label holds; no file where there are none."""
+    if labels:
+        write_text(path, "".join(" ".join(label.split()) + "\n" for label in labels))
 
 
 def scripts(around: Surroundings) -> dict[str, str]:

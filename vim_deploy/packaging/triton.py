@@ -30,7 +30,7 @@ from vim_deploy.packaging.repository import (
     model_config,
     render,
 )
-from vim_deploy.packaging.scripts import Surroundings, scripts, unchanged
+from vim_deploy.packaging.scripts import Surroundings, scripts, unchanged, write_labels, write_text
 from vim_deploy.packaging.servable import Servable
 from vim_deploy.text import storable
 
@@ -48,7 +48,6 @@ class Plan:
     Attributes:
         servable: the artifact.
         config: of the model.
-        runtime: Triton's backend.
         plugin: library to take along; None when there is none to take.
         around: what the scripts depend on.
         notes: sentences for the user.
@@ -56,7 +55,6 @@ class Plan:
 
     servable: Servable
     config: Mapping[str, Any]
-    runtime: str
     plugin: Path | None
     around: Surroundings
     notes: tuple[str, ...]
@@ -93,7 +91,7 @@ def plan_repository(
     around = Surroundings(
         runtime, image, "" if library is None else library.name, servable.file.record
     )
-    return Plan(servable, config, runtime, library, around, tuple(notes))
+    return Plan(servable, config, library, around, tuple(notes))
 
 
 def _library(servable: Servable, named: Path | None, notes: list[str]) -> Path | None:
@@ -137,27 +135,19 @@ def write_repository(folder: Path, plan: Plan) -> None:
             target = version / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
-        if plan.runtime == PYTHON:
-            _write(version / "model.py", unchanged("served/model.py"))
+        if plan.around.runtime == PYTHON:
+            write_text(version / "model.py", unchanged("served/model.py"))
             # The backend's interpreter takes no environment variables, and would keep compiled code
             # beside model.py, which nobody has hashed. A file of that name leaves it no place.
-            _write(version / "__pycache__", "")
-        _write(model / CONFIG_NAME, render(plan.config))
-        labels = plan.servable.info.labels
-        if labels:
-            # One line a class, whatever a label holds.
-            lines = [" ".join(label.split()) + "\n" for label in labels]
-            _write(model / LABELS_NAME, "".join(lines))
+            write_text(version / "__pycache__", "")
+        write_text(model / CONFIG_NAME, render(plan.config))
+        write_labels(model / LABELS_NAME, plan.servable.info.labels)
         if plan.plugin is not None:
             (folder / "plugins").mkdir()
             shutil.copyfile(plan.plugin, folder / "plugins" / plan.plugin.name)
         for name, text in scripts(plan.around).items():
-            _write(folder / name, text)
+            write_text(folder / name, text)
             (folder / name).chmod(0o755 if name in _PROGRAMS else 0o644)
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def about(plan: Plan, golden: dict[str, Any]) -> dict[str, Any]:
@@ -167,7 +157,7 @@ def about(plan: Plan, golden: dict[str, Any]) -> dict[str, Any]:
     artifact, *companions = [name for _, name in servable.files()]
     return {
         "name": plan.name,
-        "runtime": plan.runtime,
+        "runtime": plan.around.runtime,
         "folder": plan.model_folder,
         "artifact": {
             "path": f"{plan.model_folder}/{VERSION}/{artifact}",

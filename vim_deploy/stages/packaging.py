@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import vim_deploy
+from vim_deploy.codec import encode
 from vim_deploy.errors import ExitCode, OtherMachineError, VimDeployError
 from vim_deploy.files import changed, kind_of, output_errors, settings_hash, sight
 from vim_deploy.folder_output import atomic_folder
@@ -21,7 +22,6 @@ from vim_deploy.packaging.golden import (
     differences,
     golden_input,
     golden_outputs,
-    limits_for,
     read_golden,
     write_golden,
 )
@@ -29,6 +29,7 @@ from vim_deploy.packaging.manifest import compare, own_files, read_manifest, wri
 from vim_deploy.packaging.repository import TENSORRT, ServingOptions
 from vim_deploy.packaging.servable import Servable, read_servable
 from vim_deploy.packaging.triton import about, plan_repository, settings_of, write_repository
+from vim_deploy.parity.metrics import tolerance_for
 from vim_deploy.runtimes.base import Array, RunnerOptions
 from vim_deploy.stages.opening import opened
 
@@ -128,7 +129,7 @@ def package(
             raise changed(artifact)
     notes = [*plan.notes, *([golden["why"]] if golden["why"] else [])]
     return PackageResult(
-        folder, checks.TARGET, plan.name, plan.runtime, tuple(manifest.files), tuple(notes)
+        folder, checks.TARGET, plan.name, plan.around.runtime, tuple(manifest.files), tuple(notes)
     )
 
 
@@ -241,7 +242,7 @@ def _make_golden(
         "outputs": sorted(outputs),
         "made_by": by,
         "made_from": source.name if outputs else "",
-        "tolerance": limits_for(servable.precision),
+        "tolerance": encode(tolerance_for(servable.precision)),
         "why": why,
     }
 

@@ -15,8 +15,8 @@ from tests.support.packages import classifier
 from tests.support.sick_models import INFO, nan_classifier, overflowing_classifier
 from vim_deploy.cli.main import run
 from vim_deploy.errors import VimDeployError
-from vim_deploy.packaging.golden import differences, golden_outputs, limits_for
-from vim_deploy.parity.metrics import Tolerance
+from vim_deploy.packaging.golden import differences, golden_outputs
+from vim_deploy.parity.metrics import tolerance_for
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 
 pytest.importorskip("onnxruntime")
@@ -115,7 +115,7 @@ def test_stored_outputs_of_a_package_are_judged(tmp_path: Path) -> None:
     sick = OrtRunner(nan_classifier(tmp_path / "s.onnx"))
     with pytest.raises(VimDeployError, match="VIM-430"):
         golden_outputs(sick, images)
-    limits = Tolerance(**limits_for("fp32"))
+    limits = tolerance_for("fp32")
     values = {"logits": np.full((2, 4), np.nan, np.float32)}
     assert "NaN or Inf" in differences(values, values, limits)[0]
     assert differences({}, {}, limits)
