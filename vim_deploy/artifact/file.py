@@ -57,6 +57,12 @@ def is_exported(source: str | Path) -> bool:
     return named(source) in ("onnx", "engine")
 
 
+def is_engine(source: str) -> bool:
+    """Whether ``source`` is called as engines are, or is a file that begins as they do."""
+    path = Path(source)
+    return named(path) == "engine" or (path.is_file() and Artifact.open(path).is_engine)
+
+
 @dataclass(frozen=True)
 class Artifact:
     """A file, or the folder of a package.
@@ -149,6 +155,10 @@ class Artifact:
             VimDeployError: VIM-401, VIM-409 as ``read_onnx``, for an engine as well.
         """
         return self._onnx.model
+
+    def forget_model(self) -> None:
+        """Give the model's memory back; who asks for it again has it read again."""
+        self.__dict__.pop("_onnx", None)
 
     @cached_property
     def companions(self) -> tuple[FileIdentity, ...]:

@@ -117,7 +117,10 @@ def open_runner(runner: str, source: dict[str, Any], threads: int) -> Runner:
         as_stored=True,
         timed=True,
     )
-    return runtimes.runtime_named(runner).runner(artifact, options)
+    opened = runtimes.runtime_named(runner).runner(artifact, options)
+    # The runtime has its own; what is measured is its memory.
+    artifact.forget_model()
+    return opened
 
 
 def _vim_module(path: Path, checkpoint: str | None, threads: int) -> Runner:
@@ -125,7 +128,7 @@ def _vim_module(path: Path, checkpoint: str | None, threads: int) -> Runner:
     from vim_deploy.model.reference import reference_model
     from vim_deploy.runtimes.torch.runner import TorchRunner
 
-    info = require_info(path)
+    info = require_info(Artifact.open(path))
     if checkpoint is None:
         checkpoint, info = seeded(info)
     return TorchRunner(reference_model(checkpoint, info), threads=threads)
@@ -139,16 +142,12 @@ def seeded(info: ExportInfo) -> tuple[str, ExportInfo]:
     return stored.name, dataclasses.replace(info, checkpoint=stored)
 
 
-def require_info(path: Path) -> ExportInfo:
+def require_info(file: Artifact) -> ExportInfo:
     """What an exported file says about itself; VIM-410 when it says nothing."""
-    info = metadata.find(metadata.load_model(path))
-    if info is None:
-        raise VimDeployError(
-            "VIM-410",
-            f"{path} does not say which model it holds",
-            fix="export it with vim-deploy, or leave out --baseline",
-        )
-    return info
+    fix = "export it with vim-deploy, or leave out --baseline"
+    return metadata.require_info(
+        file.info, f"{file.path} does not say which model it holds", fix=fix
+    )
 
 
 def input_for(runner: Runner, batch: int, seed: int = 0) -> Array:

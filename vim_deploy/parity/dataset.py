@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from vim_deploy.artifact.metadata import ExportInfo
+from vim_deploy.artifact.metadata import ExportInfo, require_info
 from vim_deploy.errors import InputNotFoundError, UnreadableImageError, VimDeployError
 from vim_deploy.files import require_file
 from vim_deploy.heads import of_file
@@ -147,13 +147,12 @@ def open_dataset(
             why="it is neither a folder nor an .npz file",
             fix="name a folder that holds one folder of images for each class",
         )
-    if info is None or classes is None:
-        raise VimDeployError(
-            "VIM-410",
-            "the ONNX file does not say how pictures are prepared",
-            fix="export it with vim-deploy, or give an .npz with prepared images",
-        )
-    return _folder(path, info, classes, limit)
+    info = require_info(
+        info,
+        "the ONNX file does not say how pictures are prepared",
+        fix="export it with vim-deploy, or give an .npz with prepared images",
+    )
+    return _folder(path, info, _class_count(info), limit)
 
 
 def _class_count(info: ExportInfo) -> int:

@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from vim_deploy import heads
-from vim_deploy.artifact import metadata
-from vim_deploy.artifact.engine_file import ENGINE_SUFFIXES, is_engine, read_header
-from vim_deploy.artifact.marked_tensors import refuse_diagnosis
+from vim_deploy.artifact import Artifact
+from vim_deploy.artifact.file import is_engine, named
 from vim_deploy.artifact.metadata import ExportInfo
-from vim_deploy.artifact.record import EngineRecord, read_record, record_path
 from vim_deploy.bench.estimate import dense_size, vim_bytes
 from vim_deploy.bench.subject import ONNX_RUNTIME, PYTORCH, Subject, require_info
 from vim_deploy.errors import VimDeployError, nearest
-from vim_deploy.files import require_file, sha256_of, sight
+from vim_deploy.files import require_file
 from vim_deploy.recipe.model_config import unread_note
 from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.runtimes.base import RunnerOptions
@@ -73,6 +71,7 @@ class SubjectMaker:
         self._cuda_graph = cuda_graph
         self._progress = progress
         self._seen: set[tuple[Any, ...]] = set()
+        self._files: dict[Path, Artifact] = {}
         self.notes: list[str] = []
 
     def groups(self, artifacts: Sequence[str | Path]) -> list[list[Subject]]:
@@ -85,7 +84,7 @@ class SubjectMaker:
         names = list(dict.fromkeys(str(artifact) for artifact in artifacts))
         for name in names:
             self._check(name)
-        engines = [name for name in names if _is_engine(name)]
+        engines = [name for name in names if is_engine(name)]
         self._check_runner(names, engines)
         stems = [Path(name).stem for name in names]
         labels = [
@@ -122,8 +121,8 @@ class SubjectMaker:
         wanted = [name for name in self._baselines if name.startswith("deit")]
         if not wanted:
             return
-        infos = [require_info(path) for _, path, _ in models]
-        infos += [info for name in engines if (info := _export_of_engine(name)) is not None]
+        infos = [require_info(self._file(path)) for _, path, _ in models]
+        infos += [info for name in engines if (info := self._file(Path(name)).info) is not None]
         require_classifiers(wanted[0], infos)
         sizes = deit_sizes(wanted, [info.model_config.embed_dim for info in infos])
         # Not before: deit_sizes says what is missing where PyTorch is not installed.
@@ -140,7 +139,7 @@ class SubjectMaker:
                 members += maker.beside(own, size, image, batch, with_pytorch=with_pytorch)
 
     def _check(self, name: str) -> None:
-        made = Path(name).suffix == ".onnx" or _is_engine(name)
+        made = named(name) == "onnx" or is_engine(name)
         if made and (self._sizes or self._seed is not None):
             option = "--image-sizes" if self._sizes else "--random-weights"
             raise VimDeployError(
@@ -175,15 +174,14 @@ class SubjectMaker:
                 )
 
     def _engine(self, path: Path, label: str, batch: int) -> Subject:
-        record = read_record(path)
-        refuse_diagnosis(() if record is None else record.inner_tensors, path, "measured")
-        info = None if record is None else record.export
+        file = self._file(path)
+        file.refuse_diagnosis("measured")
+        record, info = file.record, file.info
         self._note_unread(label, info)
-        runtime = record.runtime if record is not None else read_header(path).runtime
         plugin = self._runner.plugin
         return Subject(
             label=label,
-            runner=runtime,
+            runner=file.header.runtime if record is None else record.runtime,
             source={
                 "path": str(path.resolve()),
                 "plugin": None if plugin is None else str(plugin.resolve()),
@@ -192,11 +190,11 @@ class SubjectMaker:
                 "max_batch": batch,
             },
             batch=batch,
-            image=_image_of_engine(record, path),
+            image=file.image_size,
             tokens=None if info is None else info.model_config.num_tokens,
             facts={
                 "file": path.name,
-                "sha256": sha256_of(path),
+                "sha256": file.sha256,
                 "precision": None if record is None else record.precision or None,
                 "cuda_graph": self._cuda_graph,
                 "weights": None if info is None else info.checkpoint.name,
@@ -205,7 +203,7 @@ class SubjectMaker:
 
     def _models(self, name: str, label: str) -> list[tuple[str, Path, str | None]]:
         """Label, file and checkpoint of what ``name`` means, one for each image size."""
-        if Path(name).suffix == ".onnx":
+        if named(name) == "onnx":
             return [(label, require_file(Path(name), "ONNX model").resolve(), None)]
         return [self._export(name, label, size) for size in self._sizes or (None,)]
 
@@ -225,20 +223,21 @@ class SubjectMaker:
         return label, path, None if self._seed is not None else checkpoint_of(request)
 
     def _exported(self, label: str, path: Path, checkpoint: str | None, batch: int) -> Subject:
-        sighting = sight(path)
-        model = metadata.load_model(path)
-        info = metadata.find(model)
+        file = self._file(path)
+        info = file.info
         self._note_unread(label, info)
+        image, sha256 = file.image_size, file.sha256
+        file.forget_model()
         return Subject(
             label=label,
             runner=ONNX_RUNTIME,
             source=self._onnx_source(path, batch),
             batch=batch,
-            image=_image_size(model, info, path),
+            image=image,
             tokens=None if info is None else info.model_config.num_tokens,
             facts={
                 "file": path.name,
-                "sha256": sighting.sha256(),
+                "sha256": sha256,
                 "graph": None if info is None else info.graph,
                 "precision": None if info is None else info.precision,
                 "weights": None if info is None else info.checkpoint.name,
@@ -263,7 +262,7 @@ class SubjectMaker:
     ) -> Subject | None:
         """The module of an exported file; None when an equal one is there already."""
         require_torch()
-        info = require_info(path)
+        info = require_info(self._file(path))
         config = info.model_config
         structure = str(info.model_config) + str(info.dense)
         same = (structure, info.head, info.preprocess, checkpoint, batch)
@@ -290,6 +289,10 @@ class SubjectMaker:
             estimated_bytes=_estimate(info, batch, PYTORCH),
         )
 
+    def _file(self, path: Path) -> Artifact:
+        """What is there, read once for all batches and baselines."""
+        return self._files.setdefault(path, Artifact.open(path))
+
     def _note_unread(self, label: str, info: ExportInfo | None) -> None:
         """Say which pixels of its images a model does not read."""
         unread = "" if info is None else unread_note(info.model_config.unread_hw)
@@ -306,48 +309,6 @@ def _estimate(info: ExportInfo, batch: int, runner: str) -> int:
     if info.dense:
         behind = dense_size(info.model_config, info.dense, heads.of_file(info))
     return vim_bytes(info.model_config, batch, runner, behind)
-
-
-def _image_size(model: Any, info: ExportInfo | None, path: Path) -> tuple[int, int]:  # noqa: ANN401
-    """Height and width of the input: from the metadata, else the last two of a NCHW input."""
-    if info is not None:
-        return info.image.height, info.image.width
-    inputs = metadata.inputs_of(model)
-    sizes = inputs[0].shape[-2:] if len(inputs) == 1 and len(inputs[0].shape) == 4 else ()
-    if len(sizes) != 2 or not all(isinstance(size, int) for size in sizes):
-        raise VimDeployError(
-            "VIM-415",
-            f"{path} has no image input of a fixed size",
-            why=", ".join(f"{spec.name} {list(spec.shape)}" for spec in inputs),
-            fix="give a model made by vim-deploy export",
-        )
-    return int(sizes[0]), int(sizes[1])
-
-
-def _is_engine(name: str) -> bool:
-    path = Path(name)
-    return path.suffix in ENGINE_SUFFIXES or (path.is_file() and is_engine(path))
-
-
-def _export_of_engine(name: str) -> ExportInfo | None:
-    record = read_record(Path(name))
-    return None if record is None else record.export
-
-
-def _image_of_engine(record: EngineRecord | None, path: Path) -> tuple[int, int]:
-    """Height and width as the record has them: of the export, else of the input's profile."""
-    if record is not None and record.export is not None:
-        return record.export.image.height, record.export.image.width
-    shape = record.inputs[0].shape if record is not None and len(record.inputs) == 1 else ()
-    sizes = [size for size in shape[-2:] if isinstance(size, int)]
-    if len(shape) != 4 or len(sizes) != 2:
-        raise VimDeployError(
-            "VIM-410",
-            f"nothing says which images {path.name} takes",
-            why="there is no record of it, or the record has no image of a fixed size",
-            fix=f"put its record {record_path(path).name} beside it",
-        )
-    return sizes[0], sizes[1]
 
 
 def _size_text(size: ImageSize) -> str:

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from vim_deploy.artifact.file import named
 from vim_deploy.artifact.record import EngineRecord, FileIdentity
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
@@ -34,7 +35,7 @@ def refit(
     Other arguments and errors as ``runtimes.tensorrt.refit.refit_engine``, and those of ``export``.
     """
     require_file(source, "file with the weights")
-    if source.suffix == ".onnx":
+    if named(source) == "onnx":
         if use_ema:
             raise VimDeployError(
                 "VIM-203", "--use-ema with an ONNX file", fix="it chooses weights of a checkpoint"

@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 from tests.support.engines import record_of, write_engine, write_record
+from vim_deploy.artifact import Artifact
 from vim_deploy.bench.subject import Subject
 from vim_deploy.errors import VimDeployError
 from vim_deploy.precisions import TABLE
@@ -124,7 +125,7 @@ def test_an_engine_alone_takes_deit_but_not_pytorch(
     path = write_engine(tmp_path)
     record = record_of(path, export=None, precision="fp16")
     write_record(path, record)
-    monkeypatch.setattr("vim_deploy.stages.bench_subjects._image_of_engine", lambda *_: _IMAGE)
+    monkeypatch.setattr(Artifact, "image_size", _IMAGE)
     ((own, *beside),) = subjects_of(path, tmp_path, "deit-tiny")
     assert own.label == path.stem
     assert [s.facts["precision"] for s in beside] == ["fp16", "fp16"]
@@ -140,7 +141,7 @@ def test_pixels_that_no_patch_of_deit_reaches_are_said(
     no_builds(monkeypatch)
     path = write_engine(tmp_path)
     write_record(path, record_of(path, export=None, precision="fp32"))
-    monkeypatch.setattr("vim_deploy.stages.bench_subjects._image_of_engine", lambda *_: (34, 48))
+    monkeypatch.setattr(Artifact, "image_size", (34, 48))
     made = maker_of(tmp_path, "deit-tiny")
     ((_, *beside),) = made.groups([path])
     assert [s.tokens for s in beside] == [2 * 3 + 1] * 2
