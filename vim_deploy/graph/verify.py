@@ -107,7 +107,7 @@ def fused_mixers(config: ModelConfig, graph: str) -> int:
 def missing_functions(model: onnx.ModelProto) -> list[str]:
     """Our ops that the graph holds, but not as local functions."""
     held = {(item.domain, item.name) for item in model.functions}
-    used = {node.op_type for node in model.graph.node if node.domain == contract.DOMAIN}
+    used = {node.op_type for node in nodes_of(model.graph)}
     return sorted(name for name in used if (contract.DOMAIN, name) not in held)
 
 
@@ -146,9 +146,7 @@ def check_graph(
         if found != expected_fused:
             problems.append(f"{found} {what} nodes instead of {expected_fused}")
     # One Scan in the function of each scan op, or none anywhere.
-    scan_ops = {SELECTIVE_SCAN.name, BI_SELECTIVE_SCAN.name} & {
-        node.op_type for node in model.graph.node if node.domain == contract.DOMAIN
-    }
+    scan_ops = [op for op in OPS.values() if op.loops and nodes_of(model.graph, op)]
     expected_loops = 0 if scan_body == "unrolled" else len(scan_ops)
     if summary.loops != expected_loops:
         problems.append(f"{summary.loops} loops instead of {expected_loops}")

@@ -25,27 +25,21 @@ from vim_deploy.onnx_graph import (
 from vim_deploy.ops import OPS, Op, contract
 from vim_deploy.ops.op import Facts, Kind
 
+#: How a node and how a schema name the type of an attribute.
 _TYPES = {
-    Kind.FLAG: AttributeProto.INT,
-    Kind.COLUMN: AttributeProto.INT,
-    Kind.NUMBER: AttributeProto.FLOAT,
-    Kind.DIRECTIONS: AttributeProto.INTS,
-}
-_SCHEMA_TYPES = {
-    Kind.FLAG: OpSchema.AttrType.INT,
-    Kind.COLUMN: OpSchema.AttrType.INT,
-    Kind.NUMBER: OpSchema.AttrType.FLOAT,
-    Kind.DIRECTIONS: OpSchema.AttrType.INTS,
+    Kind.FLAG: (AttributeProto.INT, OpSchema.AttrType.INT),
+    Kind.COLUMN: (AttributeProto.INT, OpSchema.AttrType.INT),
+    Kind.NUMBER: (AttributeProto.FLOAT, OpSchema.AttrType.FLOAT),
+    Kind.DIRECTIONS: (AttributeProto.INTS, OpSchema.AttrType.INTS),
 }
 #: Columns of a row: far above any model, far below what overflows a 32-bit number.
 _MOST_COLUMNS = 1 << 24
 
 
-def nodes_of(graph: GraphProto, op: Op) -> list[NodeProto]:
-    """The nodes of one of our own ops, in graph order."""
-    return [
-        node for node in graph.node if node.domain == contract.DOMAIN and node.op_type == op.name
-    ]
+def nodes_of(graph: GraphProto, op: Op | None = None) -> list[NodeProto]:
+    """The nodes of one of our own ops, or of any, in graph order."""
+    own = [node for node in graph.node if node.domain == contract.DOMAIN]
+    return own if op is None else [node for node in own if node.op_type == op.name]
 
 
 def attach_functions(
@@ -194,7 +188,7 @@ def op_flaws(node: NodeProto, ops: Mapping[str, Op] = OPS) -> Iterator[str]:
     given = {attribute.name: attribute for attribute in node.attribute}
     for name in op.plugin_attributes:
         kind = op.attributes[name]
-        if name not in given or given[name].type != _TYPES[kind]:
+        if name not in given or given[name].type != _TYPES[kind][0]:
             yield f"{what} does not say {name}"
         elif kind != Kind.NUMBER and not 0 <= given[name].i <= (
             1 if kind == Kind.FLAG else _MOST_COLUMNS
@@ -215,7 +209,7 @@ def schema(op: Op) -> OpSchema:
             ("T", ["tensor(float)", "tensor(float16)", "tensor(bfloat16)"], "activations")
         ],
         attributes=[
-            OpSchema.Attribute(name, _SCHEMA_TYPES[kind], required=True)
+            OpSchema.Attribute(name, _TYPES[kind][1], required=True)
             for name, kind in op.attributes.items()
         ],
     )

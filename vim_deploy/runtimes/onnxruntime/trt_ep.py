@@ -16,6 +16,7 @@ from onnx import ModelProto
 from vim_deploy.errors import VimDeployError
 from vim_deploy.onnx_graph import inferred
 from vim_deploy.ops import contract
+from vim_deploy.ops.functions import nodes_of
 
 #: Domain of TensorRT's plugins in ONNX Runtime.
 PLUGIN_DOMAIN = "trt.plugins"
@@ -33,7 +34,7 @@ def to_plugin_domain(model: ModelProto) -> ModelProto:
     typed = inferred(model, strict=False)
     lowered = ModelProto()
     lowered.CopyFrom(model)
-    custom = [node for node in lowered.graph.node if node.domain == contract.DOMAIN]
+    custom = nodes_of(lowered.graph)
     if not custom:
         return lowered
     known = {value.name: value for value in typed.value_info}

@@ -23,6 +23,7 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.opset import convert_opset
 from vim_deploy.onnx_graph import opset_version
 from vim_deploy.ops import contract
+from vim_deploy.ops.functions import nodes_of
 from vim_deploy.runtimes.tensorrt.capability import Capabilities
 
 #: Attributes by which TensorRT's ONNX parser finds a plugin.
@@ -54,7 +55,7 @@ class Lowered:
 
 def ops_of(model: onnx.ModelProto) -> frozenset[str]:
     """Our op types among the nodes of the graph."""
-    return frozenset(node.op_type for node in model.graph.node if node.domain == contract.DOMAIN)
+    return frozenset(node.op_type for node in nodes_of(model.graph))
 
 
 def lower(model: onnx.ModelProto, capabilities: Capabilities, *, use_plugin: bool) -> Lowered:
@@ -70,7 +71,7 @@ def lower(model: onnx.ModelProto, capabilities: Capabilities, *, use_plugin: boo
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     steps: list[str] = []
-    nodes = [node for node in copy.graph.node if node.domain == contract.DOMAIN]
+    nodes = nodes_of(copy.graph)
     if use_plugin:
         _drop_functions(copy, {node.op_type for node in nodes}, steps)
         _identify(nodes)
