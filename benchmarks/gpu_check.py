@@ -48,7 +48,7 @@ def prepare(folder: Path, models: Sequence[str]) -> None:
     import numpy as np
 
     from vim_deploy.model.load import checkpoint_of
-    from vim_deploy.parity.cases import random_case
+    from vim_deploy.parity.report import random_case
     from vim_deploy.recipe.request import ModelRequest
     from vim_deploy.stages.exporting import ExportOptions, export
 

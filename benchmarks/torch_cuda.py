@@ -132,7 +132,7 @@ def torch_turn(module: torch.nn.Module, image: Tensor, half: bool) -> Call:
 
 def measure(arguments: argparse.Namespace, batch: int, stack: contextlib.ExitStack) -> Any:  # noqa: ANN401
     """Median milliseconds of everything at one batch size, in turns, and ratios to the first."""
-    from vim_deploy.bench.process import WORKER_MODULE, WorkerProcess
+    from vim_deploy.bench.measure import WORKER_MODULE, WorkerProcess
 
     module = module_of(arguments.model, "cuda")
     shape = (batch, 3, *module.model.config.image_hw)  # type: ignore[union-attr]

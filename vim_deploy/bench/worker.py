@@ -11,26 +11,104 @@ one line on standard output; the end of the input ends the process::
     {"do": "end"}
         -> {"event": "end", "memory": {...}, "cpu_seconds": ...}
 
+The clock is the host's: what a caller waits. Where a runtime can say how long its device worked,
+that is kept beside it and never mixed with it. Memory is read from ``/proc`` and not by
+``getrusage``: on Linux its peak includes that of the process that *started* this one (kernel,
+``exec_mmap`` and ``setmax_mm_hiwater_rss``), so a small process started by a large one would look
+large. ``VmHWM`` belongs to the program's own memory, and can be set back.
+
 A failure is answered by ``{"event": "failed", ...}`` with the fields of a coded error, or with an
 empty code for an exception of the runtime.
 """
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
-from vim_deploy.bench import memory
-from vim_deploy.bench.clock import Sample, timed_turn
 from vim_deploy.bench.subject import input_for, load_runtime, open_runner
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.runtimes.base import Array, Runner
 from vim_deploy.runtimes.finite import unfit
+
+_STATUS = Path("/proc/self/status")
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+#: proc(5), clear_refs: "5" sets the peak resident size to the present one.
+_RESET_PEAK = "5"
+
+
+def resident_bytes() -> int | None:
+    """Resident memory now; None on systems without ``/proc``."""
+    return _field("VmRSS")
+
+
+def peak_bytes() -> int | None:
+    """Largest resident memory since the program began, or since ``reset_peak`` worked."""
+    return _field("VmHWM")
+
+
+def reset_peak() -> bool:
+    """Give freed memory back and begin a new peak; False where the system does not allow it."""
+    gc.collect()
+    _trim_heap()
+    try:
+        _CLEAR_REFS.write_text(_RESET_PEAK, encoding="ascii")
+    except OSError:
+        return False
+    return True
+
+
+def _trim_heap() -> None:
+    """What the C library keeps of freed memory goes back to the system, where it can (glibc)."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError, TypeError):
+        return
+
+
+def _field(name: str) -> int | None:
+    try:
+        text = _STATUS.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    for line in text.splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One timed call, in seconds; ``device`` is None where there is no device clock."""
+
+    host: float
+    device: float | None = None
+
+
+def timed_call(runner: Runner, image: Array) -> Sample:
+    """Run one batch and time it as ``report.METHOD`` says."""
+    started = time.perf_counter_ns()
+    runner.run(image)
+    host = (time.perf_counter_ns() - started) / 1e9
+    return Sample(host, runner.device_seconds())
+
+
+def timed_turn(runner: Runner, image: Array, seconds: float) -> list[Sample]:
+    """Calls back to back until ``seconds`` have passed, at least one."""
+    samples: list[Sample] = []
+    end = time.perf_counter() + seconds
+    while not samples or time.perf_counter() < end:
+        samples.append(timed_call(runner, image))
+    return samples
 
 
 class _Loaded:
@@ -38,20 +116,20 @@ class _Loaded:
 
     def __init__(self, job: Mapping[str, Any]) -> None:
         load_runtime(job["runner"])
-        self.runtime_bytes = memory.resident_bytes()
+        self.runtime_bytes = resident_bytes()
         started = time.perf_counter()
         self.runner: Runner = open_runner(job["runner"], job["source"], int(job["threads"]))
         self.load_seconds = time.perf_counter() - started
         self.image: Array = input_for(self.runner, int(job["batch"]))
-        self.load_peak_bytes = memory.peak_bytes()
-        self.peak_was_reset = memory.reset_peak()
+        self.load_peak_bytes = peak_bytes()
+        self.peak_was_reset = reset_peak()
 
     def memory(self) -> dict[str, Any]:
         """Bytes; ``run_peak`` is None where the load's peak could not be told from it.
 
         ``device`` is what the runner says it takes of a GPU's memory, None where it says nothing.
         """
-        peak = memory.peak_bytes()
+        peak = peak_bytes()
         device = self.runner.memory()
         known = [value for value in (peak, self.load_peak_bytes) if value is not None]
         return {

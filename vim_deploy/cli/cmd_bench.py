@@ -120,7 +120,6 @@ def command(artifacts: tuple[str, ...], as_json: bool, **options: Any) -> None: 
     has a process of its own; those of one image and batch size take turns, and ratios refer to
     the first ARTIFACT.
     """
-    from vim_deploy.bench.compare import require_no_regression
     from vim_deploy.stages import benchmark
     from vim_deploy.stages.benchmarking import BenchOptions
 
@@ -140,12 +139,15 @@ def command(artifacts: tuple[str, ...], as_json: bool, **options: Any) -> None: 
     if as_json:
         print_json(value)
     report.require_measured()
-    require_no_regression(report)
+    if report.comparison is not None:
+        from vim_deploy.bench.compare import require_no_regression
+
+        require_no_regression(report)
 
 
 def print_report(value: dict[str, Any]) -> None:
     """The table of results, the exponents and the notes."""
-    from vim_deploy.bench.table import COLUMNS, result_rows, scaling_text
+    from vim_deploy.bench.report import COLUMNS, result_rows, scaling_text
 
     print_table("benchmark", COLUMNS, result_rows(value))
     say(f"clock: {value['method']['clock']}")

@@ -16,14 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vim_deploy.codec import encode, stored
-from vim_deploy.parity.classes import (
+from vim_deploy.parity.distances import (
+    Distances,
+    chunks,
     class_axis,
     is_label_map,
     is_logits,
     is_per_pixel,
+    largest,
     mean_iou,
 )
-from vim_deploy.parity.distances import Distances, chunks, largest
 from vim_deploy.precisions import TABLE
 from vim_deploy.ranges import COSINE, RELATIVE, SHARE, TOLERANCE, require_all
 from vim_deploy.recipe.schema import Tolerances
@@ -149,11 +151,11 @@ class Comparison:
 
     ``max_abs``, ``mean_abs`` and ``relative_l2`` are over all elements; ``worst`` is the largest
     difference as a multiple of what is allowed, at most 1 when within tolerance. Agreement of top-1
-    and top-5 is None where an output has no classes (``classes.class_axis``); where each pixel has
-    one, shares are of pixels, and only then there is a ``mean_iou`` (``classes.mean_iou``). ``kl``
-    is ``classes.largest_kl``, for outputs with logits, else None. ``worst_row`` is the row furthest
-    from the reference. ``indices``: the output holds class indices, which have no distance:
-    ``relative_l2`` is 0 where all are equal and else 1, and ``cosine`` the other way round.
+    and top-5 is None where an output has no classes (``distances.class_axis``); where each pixel
+    has one, shares are of pixels, and only then there is a ``mean_iou`` (as ``distances`` has it).
+    ``kl`` is ``distances.largest_kl``, for outputs with logits, else None. ``worst_row`` is the row
+    furthest from the reference. ``indices``: the output holds class indices, which have no
+    distance: ``relative_l2`` is 0 where all are equal and else 1, and ``cosine`` the other way round.
     """
 
     output: str

@@ -12,7 +12,14 @@ from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.file import is_engine, named
 from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.bench.estimate import dense_size, vim_bytes
-from vim_deploy.bench.subject import ONNX_RUNTIME, PYTORCH, Subject, require_info
+from vim_deploy.bench.subject import (
+    ONNX_RUNTIME,
+    PYTORCH,
+    Subject,
+    dense_size,
+    require_info,
+    vim_bytes,
+)
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.files import require_file
 from vim_deploy.recipe.model_config import unread_note

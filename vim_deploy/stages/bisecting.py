@@ -19,9 +19,8 @@ from vim_deploy.parity.bisect import (
     Unit,
     bisect,
 )
-from vim_deploy.parity.cases import Case
 from vim_deploy.parity.metrics import Tolerance, adjusted, tolerance_for
-from vim_deploy.parity.report import compare_runners, worst_of
+from vim_deploy.parity.report import Case, compare_runners, worst_of
 from vim_deploy.places import role_of
 from vim_deploy.precisions import TYPED_IN_WORDS, Precision
 from vim_deploy.recipe.precision_policy import PrecisionPolicy, Rule

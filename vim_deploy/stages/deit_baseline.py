@@ -13,8 +13,7 @@ from vim_deploy.artifact import metadata
 from vim_deploy.artifact.engine_file import TENSORRT, TENSORRT_RTX
 from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.artifact.profiles import ProfileOptions
-from vim_deploy.bench.estimate import deit_bytes
-from vim_deploy.bench.subject import ONNX_RUNTIME, PYTORCH_DEIT, Subject
+from vim_deploy.bench.subject import ONNX_RUNTIME, PYTORCH_DEIT, Subject, deit_bytes
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import write_bytes
 from vim_deploy.precisions import Precision

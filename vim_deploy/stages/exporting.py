@@ -28,9 +28,8 @@ from vim_deploy.graph.passes.run import PassReport
 from vim_deploy.graph.precision import PrecisionReport
 from vim_deploy.graph.verify import GraphSummary, summarize
 from vim_deploy.heads import parse_head
-from vim_deploy.parity.cases import random_case
 from vim_deploy.parity.metrics import Tolerance, tolerance_for
-from vim_deploy.parity.report import ParityReport, compare_runners
+from vim_deploy.parity.report import ParityReport, compare_runners, random_case
 from vim_deploy.precisions import TABLE, TYPED_IN_WORDS, Precision, require_io_precision
 from vim_deploy.ranges import BATCH, OPSET, require_all
 from vim_deploy.recipe.model_config import ModelConfig

@@ -16,10 +16,9 @@ from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import ExitCode, NoInnerTensorsError, VimDeployError
 from vim_deploy.interrupts import check
 from vim_deploy.parity.blocks import BlockReport, part_limit
-from vim_deploy.parity.cases import Case
 from vim_deploy.parity.ladder import Ladder, Rung
 from vim_deploy.parity.metrics import Tolerance, adjusted, compare, tolerance_for
-from vim_deploy.parity.report import CaseResult, ParityReport, check_parts, compare_runners
+from vim_deploy.parity.report import Case, CaseResult, ParityReport, check_parts, compare_runners
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
 from vim_deploy.runtimes.base import Runner, run_in_batches
 from vim_deploy.runtimes.onnxruntime.runner import memory_runner

@@ -14,9 +14,16 @@ from vim_deploy.artifact.file import is_exported, named
 from vim_deploy.artifact.metadata import ExportInfo, require_info
 from vim_deploy.errors import VimDeployError
 from vim_deploy.parity.blocks import part_limit
-from vim_deploy.parity.cases import Case, image_case, random_case, stored_case
 from vim_deploy.parity.metrics import Tolerance, adjusted, tolerance_for
-from vim_deploy.parity.report import ParityReport, check_parts, compare_runners
+from vim_deploy.parity.report import (
+    Case,
+    ParityReport,
+    check_parts,
+    compare_runners,
+    image_case,
+    random_case,
+    stored_case,
+)
 from vim_deploy.ranges import BATCH, COUNT, RANDOM, require_all
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
 from vim_deploy.runtimes.base import Runner, RunnerOptions

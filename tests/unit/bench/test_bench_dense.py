@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.reference import SMALL
-from vim_deploy.bench.estimate import dense_size, vim_bytes
-from vim_deploy.bench.subject import ONNX_RUNTIME, PYTORCH
+from vim_deploy.bench.subject import ONNX_RUNTIME, PYTORCH, dense_size, vim_bytes
 from vim_deploy.errors import VimDeployError
 from vim_deploy.heads import find
 from vim_deploy.recipe.catalog import find_recipe

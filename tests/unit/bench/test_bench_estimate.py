@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.bench import subject
-from vim_deploy.bench.estimate import deit_bytes, vim_bytes
-from vim_deploy.bench.subject import ONNX_RUNTIME, PYTORCH, PYTORCH_DEIT
+from vim_deploy.bench.subject import ONNX_RUNTIME, PYTORCH, PYTORCH_DEIT, deit_bytes, vim_bytes
 from vim_deploy.recipe.catalog import find_variant
 from vim_deploy.stages.benchmarking import too_large
 

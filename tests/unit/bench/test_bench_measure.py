@@ -9,8 +9,14 @@ from typing import Any
 import pytest
 
 from tests.support.bench import WORKER, bench_report, subject
-from vim_deploy.bench.measure import FAILED, Measurement, Timing, measure_group
-from vim_deploy.bench.process import SubjectFailedError, WorkerProcess
+from vim_deploy.bench.measure import (
+    FAILED,
+    Measurement,
+    SubjectFailedError,
+    Timing,
+    WorkerProcess,
+    measure_group,
+)
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.bench import bench_report, measured, subject
-from vim_deploy.bench import environment, memory
+from vim_deploy.bench import environment, worker
 from vim_deploy.bench.environment import CpuTimes, disturbance
 from vim_deploy.bench.measure import FAILED, SKIPPED, Measurement
-from vim_deploy.bench.report import BenchReport, busy_notes
-from vim_deploy.bench.table import result_rows
+from vim_deploy.bench.report import BenchReport, busy_notes, result_rows
 from vim_deploy.codec import encode
 
 
@@ -93,15 +92,15 @@ def test_what_linux_says_about_itself() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 def test_the_peak_can_be_begun_anew() -> None:
-    if not memory.reset_peak():
+    if not worker.reset_peak():
         pytest.skip("this system does not let a process set its peak back")
-    small = memory.peak_bytes()
+    small = worker.peak_bytes()
     block = bytearray(64 << 20)
     block[::4096] = b"x" * len(block[::4096])
-    large = memory.peak_bytes()
+    large = worker.peak_bytes()
     del block
-    assert memory.reset_peak()
-    again = memory.peak_bytes()
+    assert worker.reset_peak()
+    again = worker.peak_bytes()
     assert small is not None
     assert large is not None
     assert again is not None

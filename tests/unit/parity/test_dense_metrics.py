@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from vim_deploy.codec import encode
-from vim_deploy.parity import classes, distances
-from vim_deploy.parity.classes import class_axis, largest_kl, mean_iou, same_best
+from vim_deploy.parity import distances
+from vim_deploy.parity.distances import class_axis, largest_kl, mean_iou, same_best
 from vim_deploy.parity.metrics import (
     LABEL_AGREEMENT,
     Comparison,
@@ -152,7 +152,7 @@ def test_how_much_is_measured_at_once_changes_nothing(
 ) -> None:
     whole = _measured()
     monkeypatch.setattr(distances, "_CHUNK", 1)
-    monkeypatch.setattr(classes, "_KL_SCORES", 1)
+    monkeypatch.setattr(distances, "_KL_SCORES", 1)
     in_parts = encode(_measured())
     for name, value in encode(whole).items():
         found = in_parts[name]

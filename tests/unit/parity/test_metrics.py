@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vim_deploy.codec import encode
-from vim_deploy.parity.classes import largest_kl
+from vim_deploy.parity.distances import largest_kl
 from vim_deploy.parity.metrics import (
     Comparison,
     Tolerance,

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from vim_deploy.parity.blocks import compare_parts
-from vim_deploy.parity.cases import Case
 from vim_deploy.parity.metrics import Tolerance, compare
-from vim_deploy.parity.report import CaseResult, check_parts, worst_images
+from vim_deploy.parity.report import Case, CaseResult, check_parts, worst_images
 from vim_deploy.places import Place, place
 from vim_deploy.runtimes.base import Array, PartSource, Runner
 from vim_deploy.specs import TensorSpec
