@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vim_deploy.recipe.request import ModelRequest
     from vim_deploy.runtimes.base import RunnerOptions
     from vim_deploy.runtimes.building.request import TrtOptions
+    from vim_deploy.scene.records import RunOptions, SceneOptions
     from vim_deploy.stages import (
         benchmark,
         bisect_precision,
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from vim_deploy.stages.benchmarking import BenchOptions
     from vim_deploy.stages.exporting import ExportOptions
     from vim_deploy.stages.packaging import PackageOptions
-    from vim_deploy.stages.run_records import RunOptions, SceneOptions
     from vim_deploy.stages.subjects import SubjectOptions
     from vim_deploy.stages.verifying import VerifyOptions
     from vim_deploy.stages.verifying_dataset import DatasetOptions
@@ -85,9 +85,9 @@ _HOMES = {
     "ModelRequest": "vim_deploy.recipe.request",
     "PackageOptions": "vim_deploy.stages.packaging",
     "ProfileOptions": "vim_deploy.artifact.profiles",
-    "RunOptions": "vim_deploy.stages.run_records",
+    "RunOptions": "vim_deploy.scene.records",
     "RunnerOptions": "vim_deploy.runtimes.base",
-    "SceneOptions": "vim_deploy.stages.run_records",
+    "SceneOptions": "vim_deploy.scene.records",
     "SubjectOptions": "vim_deploy.stages.subjects",
     "ServingOptions": "vim_deploy.packaging.repository",
     "Tolerance": "vim_deploy.parity.metrics",

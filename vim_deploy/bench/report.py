@@ -15,7 +15,7 @@ from vim_deploy.bench.measure import FAILED, Measurement, Timing
 from vim_deploy.codec import encode, stored
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import write_json
-from vim_deploy.runtimes.finite import not_finite
+from vim_deploy.runtimes.base import not_finite
 
 #: Raised whenever figures of the old and the new method may not be compared.
 SCHEMA = 1

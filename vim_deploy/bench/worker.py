@@ -37,8 +37,7 @@ from typing import IO, Any
 from vim_deploy.bench.subject import input_for, load_runtime, open_runner
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
-from vim_deploy.runtimes.base import Array, Runner
-from vim_deploy.runtimes.finite import unfit
+from vim_deploy.runtimes.base import Array, Runner, unfit
 
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")

@@ -24,7 +24,7 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.ranges import BATCH, COUNT, PIXELS, SHARE, shown
 
 if TYPE_CHECKING:
-    from vim_deploy.stages.run_records import (
+    from vim_deploy.scene.records import (
         RunResult,
         SceneOptions,
         SceneResult,
@@ -126,8 +126,8 @@ def command(
     segmentation model all classes with their areas. A picture that cannot be read is named, the
     others are still run, and the command leaves with exit code 4.
     """
+    from vim_deploy.scene.records import RunOptions
     from vim_deploy.stages import run
-    from vim_deploy.stages.run_records import RunOptions
 
     runner, scene = take_runner(options), _take_scene(options)
     result = run(artifact, images, RunOptions(runner=runner, scene=scene, **options))
@@ -147,7 +147,7 @@ def command(
 
 def _report(result: RunResult) -> None:
     """A table of classes, and what was written."""
-    from vim_deploy.stages.run_records import SegmentationResult
+    from vim_deploy.scene.records import SegmentationResult
 
     for note in result.notes:
         say(f"note: {note}")
@@ -232,7 +232,7 @@ def _how(result: SegmentationResult) -> str:
 
 def _take_scene(options: dict[str, Any]) -> SceneOptions:
     """Take the options' values out of a command's keywords."""
-    from vim_deploy.stages.run_records import SceneOptions
+    from vim_deploy.scene.records import SceneOptions
 
     names = ("mode", "pad", "scale", "overlay", "opacity", "save_labels")
     stride = options.pop("stride")

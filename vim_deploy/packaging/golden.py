@@ -14,8 +14,7 @@ from vim_deploy.images import batch_from_crops
 from vim_deploy.npz import opened_npz
 from vim_deploy.packaging.servable import Servable
 from vim_deploy.parity.metrics import Tolerance, compare
-from vim_deploy.runtimes.base import Array, Runner, run_padded
-from vim_deploy.runtimes.finite import require_fit
+from vim_deploy.runtimes.base import Array, Runner, require_fit, run_padded
 
 GOLDEN_NAME = "golden.npz"
 #: Pictures stored: enough that a mixed-up order of rows shows.

@@ -17,8 +17,7 @@ from vim_deploy.interrupts import check
 from vim_deploy.parity.dataset import Dataset, Unreadable
 from vim_deploy.parity.paired import PairedDifference, paired_difference
 from vim_deploy.ranges import SHARE, require_all
-from vim_deploy.runtimes.base import Array, Runner, run_in_batches, run_padded
-from vim_deploy.runtimes.finite import finite_rows
+from vim_deploy.runtimes.base import Array, Runner, finite_rows, run_in_batches, run_padded
 
 Progress = Callable[[int, int], None]
 

@@ -16,7 +16,7 @@ from vim_deploy.codec import stored
 from vim_deploy.parity.metrics import Array
 from vim_deploy.places import Place
 from vim_deploy.precisions import TABLE
-from vim_deploy.runtimes.finite import is_finite
+from vim_deploy.runtimes.base import is_finite
 
 #: Largest number that JSON holds for an infinite distance.
 _LARGEST = float(np.finfo(np.float64).max)

@@ -29,7 +29,7 @@ from vim_deploy.parity.distances import (
 from vim_deploy.precisions import TABLE
 from vim_deploy.ranges import COSINE, RELATIVE, SHARE, TOLERANCE, require_all
 from vim_deploy.recipe.schema import Tolerances
-from vim_deploy.runtimes.finite import is_finite, strays
+from vim_deploy.runtimes.base import is_finite, strays
 
 Array = NDArray[Any]
 

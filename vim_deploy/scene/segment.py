@@ -20,8 +20,7 @@ from vim_deploy.heads import of_file
 from vim_deploy.heads.base import Head
 from vim_deploy.images import batch_from_crops
 from vim_deploy.recipe.dense_config import DenseConfig
-from vim_deploy.runtimes.base import Array, Runner, run_padded
-from vim_deploy.runtimes.finite import is_finite, not_finite, strays
+from vim_deploy.runtimes.base import Array, Runner, is_finite, not_finite, run_padded, strays
 from vim_deploy.scene.accumulate import LabelRows, Sink, WindowMean
 from vim_deploy.scene.resize import resized_labels, resized_maps, resized_pixels
 from vim_deploy.scene.windows import (

@@ -7,9 +7,8 @@ resized to.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -189,17 +188,6 @@ def require_patch(size: Size, patch: Size) -> None:
 def shown(size: Size) -> str:
     """``height x width`` for a sentence."""
     return f"{size[0]} x {size[1]}"
-
-
-def settings_record(settings: SceneSettings) -> Mapping[str, Any]:
-    """JSON-able form."""
-    return {
-        "mode": settings.mode,
-        "window": list(settings.window),
-        "stride": list(settings.stride),
-        "scale": None if settings.scale is None else list(settings.scale),
-        "pad": settings.pad,
-    }
 
 
 def _starts(length: int, window: int, stride: int) -> tuple[int, ...]:

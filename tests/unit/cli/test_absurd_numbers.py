@@ -18,10 +18,10 @@ from vim_deploy.parity.metrics import Tolerance
 from vim_deploy.parity.report import random_case
 from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.runtimes.building.request import TrtOptions
+from vim_deploy.scene.records import RunOptions, SceneOptions
 from vim_deploy.specs import TensorSpec
 from vim_deploy.stages.benchmarking import BenchOptions
 from vim_deploy.stages.exporting import ExportOptions
-from vim_deploy.stages.run_records import RunOptions, SceneOptions
 from vim_deploy.stages.verifying import VerifyOptions
 from vim_deploy.stages.verifying_dataset import DatasetOptions
 

@@ -21,7 +21,7 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.heads import find
 from vim_deploy.images import load_batch
 from vim_deploy.packaging.manifest import read_manifest
-from vim_deploy.scene.top_k import top_predictions
+from vim_deploy.scene.classifying import top_predictions
 from vim_deploy.specs import ImagePreparation
 from vim_deploy.stages import package
 

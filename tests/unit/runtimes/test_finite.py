@@ -10,8 +10,16 @@ import numpy as np
 import pytest
 
 from vim_deploy.errors import VimDeployError
-from vim_deploy.runtimes.base import Array, Runner, run_padded
-from vim_deploy.runtimes.finite import finite_rows, is_finite, require_fit, strays, unfit
+from vim_deploy.runtimes.base import (
+    Array,
+    Runner,
+    finite_rows,
+    is_finite,
+    require_fit,
+    run_padded,
+    strays,
+    unfit,
+)
 from vim_deploy.specs import TensorSpec
 
 FLOATS = (np.float16, np.float32, np.float64, ml_dtypes.bfloat16)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,14 +12,14 @@ import pytest
 from tests.support.artifacts import told
 from tests.support.models import tiny_config
 from tests.support.scenes import ModelRunner, random_model
+from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import VimDeployError
 from vim_deploy.recipe.dense_config import read_dense
+from vim_deploy.scene.records import RunOptions, SceneOptions
 from vim_deploy.scene.resize import resized_pixels
 from vim_deploy.specs import CheckpointInfo, ImagePreparation
 from vim_deploy.stages import running
-from vim_deploy.stages.opening import Opened
-from vim_deploy.stages.run_records import RunOptions, SceneOptions
 
 IMAGE = ImagePreparation(16, 16)
 
@@ -82,12 +81,10 @@ def engine(monkeypatch):
     def make(function=None, info=None) -> EngineLike:
         runner = EngineLike(function or random_model(5), IMAGE)
 
-        @contextmanager
-        def opened(artifact, options):
-            said = told(artifact, info or description())
-            yield Opened(runner, said, ("a note of the engine",))
-
-        monkeypatch.setattr(running, "opened", opened)
+        runner.notes = ("a note of the engine",)
+        monkeypatch.setattr(running, "open_runner", lambda artifact, options: runner)
+        said = told(Path("scene.plan"), info or description())
+        monkeypatch.setattr(Artifact, "open", lambda path: said)
         return runner
 
     return make

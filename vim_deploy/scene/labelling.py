@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from vim_deploy.artifact.metadata import ExportInfo
+from vim_deploy.codec import encode
 from vim_deploy.errors import (
     InputMisfitError,
     PictureWindowError,
@@ -19,20 +20,19 @@ from vim_deploy.errors import (
 )
 from vim_deploy.files import atomic_output, output_errors, remove_leftovers, single_writer
 from vim_deploy.images import Pixels, picture_from_file, require_picture_channels
-from vim_deploy.runtimes.base import Array
+from vim_deploy.runtimes.base import Array, Runner
 from vim_deploy.scene.classes import ClassArea, class_areas, palette_of
 from vim_deploy.scene.overlay import DEFAULT_OPACITY, overlay, save_labels, save_picture
-from vim_deploy.scene.segment import Scene, SceneModel, run_scenes
-from vim_deploy.scene.windows import scene_settings, settings_record
-from vim_deploy.stages.opening import Opened
-from vim_deploy.stages.run_files import output_paths
-from vim_deploy.stages.run_records import (
+from vim_deploy.scene.pictures import output_paths
+from vim_deploy.scene.records import (
     FILES_KEY,
-    ImageFailure,
+    Job,
     RunOptions,
     SceneResult,
     SegmentationResult,
 )
+from vim_deploy.scene.segment import Scene, SceneModel, run_scenes
+from vim_deploy.scene.windows import scene_settings
 
 _log = logging.getLogger(__name__)
 
@@ -44,45 +44,28 @@ _BORDERS = (
 )
 
 
-def segment(
-    found: Opened,
-    info: ExportInfo,
-    files: Sequence[Path],
-    options: RunOptions,
-    batch: int,
-    artifact: str,
-) -> SegmentationResult:
-    """Run pictures through an opened segmentation model.
-
-    Args:
-        found: the artifact, opened.
-        info: what it says about itself; its head gives something for every pixel.
-        files: pictures.
-        options: of the run.
-        batch: windows at once.
-        artifact: name, for the result.
+class LabelsJob(Job):
+    """A run of a segmentation model over ``files``; writes overlays and labels as it goes.
 
     Raises:
         VimDeployError: VIM-202, VIM-203 (options), VIM-204 (an output exists), VIM-304, VIM-305,
             VIM-415 (the model does not take pictures); errors of the runner. A picture that cannot
             be read or run is in the result's ``failures``.
     """
-    job = _SceneJob(found, info, options, files)
-    with ExitStack() as stack:
-        job.run(batch, stack)
-    return job.result(artifact)
-
-
-class _SceneJob:
-    """One run over many pictures; collects results and failures, and writes as it goes."""
 
     def __init__(
-        self, found: Opened, info: ExportInfo, options: RunOptions, files: Sequence[Path]
+        self,
+        runner: Runner,
+        info: ExportInfo,
+        options: RunOptions,
+        batch: int,
+        files: Sequence[Path],
     ) -> None:
+        super().__init__(runner, info, options, batch)
+        self._files = files
         dense = info.dense
         assert dense is not None
         wanted = options.scene
-        self._found, self._info, self._options, self._files = found, info, options, files
         self._settings = scene_settings(
             dense,
             info.image,
@@ -99,7 +82,6 @@ class _SceneJob:
         self._overlays = self._places(wanted.overlay, "_overlay.png")
         self._labels = self._places(wanted.save_labels, "_labels.png")
         self._good: list[SceneResult] = []
-        self._failures: list[ImageFailure] = []
         self._colours: dict[int, tuple[int, int, int]] = {}
         self._coarse = False
         # Pictures that are being run; only those to be drawn over are kept.
@@ -108,18 +90,29 @@ class _SceneJob:
     def _places(self, folder: Path | None, ending: str) -> Mapping[Path, Path]:
         if folder is None:
             return {}
-        return output_paths(self._files, folder, ending, force=self._options.force)
+        return output_paths(self._files, folder, ending, force=self.options.force)
 
-    def run(self, batch: int, stack: ExitStack) -> None:
-        """Run everything; the .npz is put in place when ``stack`` is closed."""
+    def run(self, artifact: str) -> SegmentationResult:
+        """Run everything through what is called ``artifact``."""
+        with ExitStack() as stack:
+            self._run(stack)
+        coarse = self._coarse and self._model.head.kind == "label map"
+        return SegmentationResult(
+            **self.told(artifact, self._good, *([_BORDERS] if coarse else [])),
+            scene=encode(self._settings),
+            colours=dict(sorted(self._colours.items())),
+        )
+
+    def _run(self, stack: ExitStack) -> None:
+        """The .npz is put in place when ``stack`` is closed."""
         stored: _LabelFile | None = None
-        for scene in run_scenes(self._found.runner, self._scenes(), self._model, batch):
+        for scene in run_scenes(self.runner, self._scenes(), self._model, self.batch):
             picture = self._pictures.pop(scene.name, None)
             if scene.failure is not None:
-                self._fail(scene.name, scene.failure)
+                self.fail(scene.name, scene.failure)
                 continue
-            if self._options.output is not None:
-                stored = stored or _LabelFile(self._options.output, stack)
+            if self.options.output is not None:
+                stored = stored or _LabelFile(self.options.output, stack)
                 stored.add(scene.labels)
             self._good.append(self._finish(scene, picture))
         if stored is not None:
@@ -128,23 +121,20 @@ class _SceneJob:
     def _scenes(self) -> Iterator[Scene]:
         for file in self._files:
             try:
-                picture = picture_from_file(file, self._info.image.channels)
+                picture = picture_from_file(file, self.info.image.channels)
                 scene = Scene(str(file), picture, self._settings, self._model)
             except _OF_A_PICTURE as error:
-                self._fail(str(file), error)
+                self.fail(str(file), error)
                 continue
             if self._overlays:
                 self._pictures[scene.name] = picture
             _log.debug("%s: %d windows", file, len(scene.windows))
             yield scene
 
-    def _fail(self, file: str, error: VimDeployError) -> None:
-        self._failures.append(ImageFailure(file, error.code, error.message, error.why, error.fix))
-
     def _finish(self, scene: Scene, picture: Pixels | None) -> SceneResult:
         labels, layout = scene.labels, scene.layout
-        areas = class_areas(labels, self._info.labels, self._model.classes)
-        shown = areas[: self._options.top]
+        areas = class_areas(labels, self.info.labels, self._model.classes)
+        shown = areas[: self.options.top]
         self._colours |= {area.index: self._palette[area.index] for area in shown}
         self._coarse |= layout.run != layout.own
         drawn = self._draw(Path(scene.name), labels, areas, picture)
@@ -168,7 +158,7 @@ class _SceneJob:
         """Write what was asked for; the paths."""
         place, plain = self._overlays.get(file), self._labels.get(file)
         if place is not None and picture is not None:
-            opacity = self._options.scene.opacity
+            opacity = self.options.scene.opacity
             opacity = DEFAULT_OPACITY if opacity is None else opacity
             _make_folder(place.parent)
             save_picture(place, overlay(picture, labels, areas, self._palette, opacity))
@@ -178,22 +168,6 @@ class _SceneJob:
         return (
             None if place is None else str(place),
             None if plain is None else str(plain),
-        )
-
-    def result(self, artifact: str) -> SegmentationResult:
-        """What came out."""
-        written = self._options.output if self._good else None
-        coarse = (_BORDERS,) if self._coarse and self._model.head.kind == "label map" else ()
-        return SegmentationResult(
-            artifact=artifact,
-            runtime=self._found.runner.name,
-            head=self._info.head,
-            images=tuple(self._good),
-            failures=tuple(self._failures),
-            output=None if written is None else str(written),
-            notes=(*self._found.notes, *coarse),
-            scene=dict(settings_record(self._settings)),
-            colours=dict(sorted(self._colours.items())),
         )
 
 
@@ -242,8 +216,6 @@ def _require_sensible(options: RunOptions, classes: int) -> None:
             "--opacity is for overlays, and none is asked for",
             fix="add --overlay FOLDER, or leave --opacity away",
         )
-    if scene.opacity is not None and not 0 <= scene.opacity <= 1:
-        raise VimDeployError("VIM-202", f"opacity {scene.opacity} is not valid", fix="0 to 1")
     if options.top is not None and options.top > classes:
         raise VimDeployError(
             "VIM-202",

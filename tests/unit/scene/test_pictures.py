@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vim_deploy.errors import VimDeployError
-from vim_deploy.stages.run_files import output_names, output_paths, pictures
+from vim_deploy.scene.pictures import output_names, output_paths, pictures
 
 
 def names(*files: str) -> list[str]:

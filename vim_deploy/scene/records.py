@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import VimDeployError
 from vim_deploy.ranges import BATCH, COUNT, IMAGE_SIDE, PIXELS, SHARE, require_all
 from vim_deploy.runtimes.base import Runner, RunnerOptions
 from vim_deploy.scene.classes import ClassArea
-from vim_deploy.scene.top_k import Prediction
 
-#: Pictures, or windows of them, at once where the artifact leaves the choice.
-DEFAULT_BATCH = 8
 #: Key of the file names in a written .npz; outputs stand under their own names.
 FILES_KEY = "image_files"
 
@@ -94,6 +93,15 @@ class RunOptions:
 
 
 @dataclass(frozen=True)
+class Prediction:
+    """One class of an image: index, name (empty when the file has none), probability."""
+
+    index: int
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True)
 class ImageResult:
     """A picture's file and its best classes; none where the head gives no class scores."""
 
@@ -134,6 +142,11 @@ class ImageFailure:
     message: str
     why: str
     fix: str = ""
+
+    @classmethod
+    def of(cls, file: str, error: VimDeployError) -> ImageFailure:
+        """What ``error`` says of ``file``."""
+        return cls(file, error.code, error.message, error.why, error.fix)
 
 
 @dataclass(frozen=True)
@@ -187,16 +200,33 @@ def _named(item: ImageFailure) -> str:
     return f"{named}: {item.why}"
 
 
-def batch_size(runner: Runner, asked: int | None) -> int:
-    """Pictures at once: what was asked for, else the artifact's own fixed or tuned batch."""
-    fixed = runner.fixed_batch
-    if fixed is not None:
-        if asked not in (None, fixed):
-            raise VimDeployError(
-                "VIM-415",
-                f"batch size {asked} was asked for, but the artifact's batch is fixed",
-                why=f"it takes {fixed} pictures at once; fewer are filled up",
-                fix="leave --batch away, or export the model with --batch dynamic",
-            )
-        return fixed
-    return asked or runner.usual_batch or DEFAULT_BATCH
+class Job:
+    """One run over many pictures; collects what every result tells.
+
+    Args:
+        runner: of the artifact.
+        info: what it says about itself.
+        options: of the run.
+        batch: pictures, or windows of them, at once.
+    """
+
+    def __init__(self, runner: Runner, info: ExportInfo, options: RunOptions, batch: int) -> None:
+        self.runner, self.info, self.options, self.batch = runner, info, options, batch
+        self._failures: list[ImageFailure] = []
+
+    def fail(self, file: str, error: VimDeployError) -> None:
+        """Note that this picture gives no result, and go on with the others."""
+        self._failures.append(ImageFailure.of(file, error))
+
+    def told(self, artifact: str, images: Sequence[ImageResult], *notes: str) -> dict[str, Any]:
+        """The fields of ``RunResult``."""
+        written = self.options.output if images else None
+        return {
+            "artifact": artifact,
+            "runtime": self.runner.name,
+            "head": self.info.head,
+            "images": tuple(images),
+            "failures": tuple(self._failures),
+            "output": None if written is None else str(written),
+            "notes": (*self.runner.notes, *notes),
+        }
