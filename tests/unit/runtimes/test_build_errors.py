@@ -6,8 +6,7 @@ import pytest
 
 from tests.support.builds import job_for
 from vim_deploy.errors import VimDeployError
-from vim_deploy.runtimes.building.compiler import check_interface
-from vim_deploy.runtimes.building.errors import build_error, parse_error
+from vim_deploy.runtimes.building.compiler import build_error, check_interface, parse_error
 from vim_deploy.runtimes.building.process import error_from_death
 
 DRIVER_NOISE = (

@@ -17,6 +17,12 @@ from vim_deploy.ranges import OPT_LEVEL, WORKSPACE_MIB, require_all
 
 #: ``--runtime``, ``--plugin`` and ``--timing-cache`` besides names and paths.
 AUTO, NONE, ON, OFF = "auto", "none", "on", "off"
+#: ``--hardware-compat`` -> member of HardwareCompatibilityLevel.
+HARDWARE_LEVELS = {
+    "none": "NONE",
+    "ampere+": "AMPERE_PLUS",
+    "same-cc": "SAME_COMPUTE_CAPABILITY",
+}
 
 
 @dataclass(frozen=True)

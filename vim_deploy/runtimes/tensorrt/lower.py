@@ -13,7 +13,6 @@ Nodes that are to become plugins say the plugin's version and namespace themselv
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 import onnx
@@ -46,11 +45,6 @@ class Lowered:
     model: onnx.ModelProto
     steps: tuple[str, ...]
     plugin_nodes: dict[str, str]
-
-    @property
-    def plugin_counts(self) -> dict[str, int]:
-        """Plugin layers to expect, by op type."""
-        return dict(sorted(Counter(self.plugin_nodes.values()).items()))
 
 
 def ops_of(model: onnx.ModelProto) -> frozenset[str]:

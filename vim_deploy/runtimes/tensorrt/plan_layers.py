@@ -64,16 +64,6 @@ class EngineLayer:
 
 
 @dataclass(frozen=True)
-class Offender:
-    """A tensor of another type than the graph has."""
-
-    layer: str
-    tensor: str
-    asked: str
-    found: str
-
-
-@dataclass(frozen=True)
 class Findings:
     """What the inspector says.
 
@@ -82,14 +72,14 @@ class Findings:
         types: layers by the float type of their first output.
         plugins: plugin layers by op type.
         compared: tensors whose type was compared with the graph's.
-        offenders: those of another type.
+        offenders: those of another type, in words.
     """
 
     layers: int
     types: dict[str, int]
     plugins: dict[str, int]
     compared: int
-    offenders: tuple[Offender, ...]
+    offenders: tuple[str, ...]
 
 
 def read_layers(text: str) -> tuple[EngineLayer, ...]:
@@ -177,7 +167,9 @@ def findings(
                 continue
             compared += 1
             if tensor.dtype != asked:
-                offenders.append(Offender(layer.name, tensor.name, asked, tensor.dtype))
+                offenders.append(
+                    f"layer {layer.name!r}: {tensor.name} is {tensor.dtype}, asked {asked}"
+                )
     return Findings(
         layers=len(layers),
         types=dict(sorted(counted.items())),
@@ -220,10 +212,7 @@ def require_precision(found: Findings, precision: str) -> None:
         precision: ``fp32``, ``fp16`` or ``bf16``.
     """
     if found.offenders:
-        lines = [
-            f"layer {item.layer!r}: {item.tensor} is {item.found}, asked {item.asked}"
-            for item in found.offenders[:_SHOWN]
-        ]
+        lines = list(found.offenders[:_SHOWN])
         if len(found.offenders) > _SHOWN:
             lines.append(f"and {len(found.offenders) - _SHOWN} more")
         raise _other_precision(precision, "\n".join(lines))

@@ -16,11 +16,11 @@ from typing import Any
 from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.engine_file import TENSORRT
 from vim_deploy.artifact.metadata import ExportInfo
-from vim_deploy.artifact.record import EngineRecord, FileIdentity, read_record, record_path
+from vim_deploy.artifact.record import EngineRecord, FileIdentity
 from vim_deploy.codec import encode
 from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.errors import VimDeployError
-from vim_deploy.files import require_file, settings_hash, sha256_of
+from vim_deploy.files import settings_hash
 from vim_deploy.plugin.describe import PluginInfo
 from vim_deploy.runtimes.building.build import make_engine, one_output
 from vim_deploy.runtimes.building.graph import graph_of_precision
@@ -118,21 +118,16 @@ def refit_engine(
 
 def refittable_record(plan_path: Path) -> EngineRecord:
     """The record of an engine that can be refitted; VIM-401, VIM-413, VIM-902, VIM-607."""
-    require_file(plan_path, "engine")
-    record = read_record(plan_path)
+    engine = Artifact.engine(plan_path)
+    record = engine.record
     if record is None:
         raise VimDeployError(
             "VIM-902",
-            f"{plan_path} has no record {record_path(plan_path).name}",
+            f"{plan_path} has no record {engine.record_path.name}",
             why="without it nothing is known about its graph",
             fix="put the record back beside it, or build it again",
         )
-    if sha256_of(plan_path) != record.plan.sha256:
-        raise VimDeployError(
-            "VIM-902",
-            f"{record_path(plan_path)} is not the record of {plan_path}",
-            fix="put back the engine that the record describes",
-        )
+    engine.require_own_record(record)
     if record.runtime != TENSORRT or not record.refittable:
         raise _cannot(
             f"{plan_path} cannot be refitted",

@@ -21,8 +21,12 @@ from onnx import numpy_helper
 
 from vim_deploy.errors import VimDeployError
 from vim_deploy.plugin.describe import PluginInfo
-from vim_deploy.runtimes.building.compiler import make_logger, peak_memory_bytes, write_plan
-from vim_deploy.runtimes.building.errors import some
+from vim_deploy.runtimes.building.compiler import (
+    make_logger,
+    peak_memory_bytes,
+    some,
+    write_plan,
+)
 from vim_deploy.runtimes.building.request import Job
 from vim_deploy.runtimes.building.worker import Events, serve
 from vim_deploy.runtimes.tensorrt import capability as trt

@@ -17,10 +17,9 @@ from typing import Any
 
 from vim_deploy.errors import VimDeployError
 from vim_deploy.runtimes.building.compiler import Compiler
-from vim_deploy.runtimes.building.request import BuildJob
+from vim_deploy.runtimes.building.request import HARDWARE_LEVELS, BuildJob
 from vim_deploy.runtimes.building.worker import Events, serve
 from vim_deploy.runtimes.tensorrt import capability as trt
-from vim_deploy.runtimes.tensorrt.options import HARDWARE_LEVELS
 from vim_deploy.runtimes.tensorrt.plugins import load_plugins
 from vim_deploy.runtimes.tensorrt.timing_cache import read_cache, save_cache
 
