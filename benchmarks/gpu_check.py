@@ -72,11 +72,11 @@ def prepare(folder: Path, models: Sequence[str]) -> None:
 
 
 def _reference(path: Path, checkpoint: str | None) -> Any:  # noqa: ANN401 - a torch runner
-    from vim_deploy.artifact.metadata import find, load_model
+    from vim_deploy.artifact import Artifact
     from vim_deploy.model.reference import reference_model
     from vim_deploy.runtimes.torch.runner import TorchRunner
 
-    info = find(load_model(path))
+    info = Artifact.open(path).info
     assert info is not None
     return TorchRunner(reference_model(checkpoint or info.checkpoint.name, info), threads=1)
 

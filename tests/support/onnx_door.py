@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from vim_deploy.artifact.onnx_file import read_model
+from vim_deploy.artifact.onnx_file import read_onnx
 
 Change = Callable[[onnx.ModelProto], object]
 
@@ -40,4 +40,4 @@ def read(tmp_path: Path, change: Change | None = None) -> onnx.ModelProto:
         change(changed)
     path = tmp_path / "m.onnx"
     path.write_bytes(changed.SerializeToString())
-    return read_model(path)
+    return read_onnx(path).model

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.support.reference import dense_case
-from vim_deploy.artifact import metadata
+from vim_deploy.artifact import Artifact
 from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.runtimes.base import Runner
 from vim_deploy.scene.segment import SceneModel
@@ -104,7 +104,7 @@ def export_e01(folder: Path, name: str, **options: Any) -> Path:
 
 def opened_e01(path: Path, **overrides: Any) -> tuple[SceneModel, SceneSettings]:
     """What an export of E01 says about itself, and settings with the case's own stride of 43."""
-    info = metadata.find(metadata.load_model(path))
+    info = Artifact.open(path).info
     assert info is not None
     dense = info.dense
     patch = info.model_config.patch_hw

@@ -76,13 +76,6 @@ class PlanHeader:
     later_gpus: bool
 
 
-def is_engine(path: Path) -> bool:
-    """Whether a file is an engine, by its name or its first bytes; VIM-401 when it is missing."""
-    require_file(path, "artifact")
-    with path.open("rb") as stream:
-        return path.suffix in ENGINE_SUFFIXES or stream.read(4) in MAGIC
-
-
 def _not_an_engine(path: Path, why: str) -> VimDeployError:
     return VimDeployError(
         "VIM-413",

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import onnx
 
 from vim_deploy import heads
-from vim_deploy.artifact.onnx_file import read_model
 from vim_deploy.codec import OnError, decode, encode, stored
 from vim_deploy.errors import VimDeployError
 from vim_deploy.images import check_preparation
@@ -158,11 +156,6 @@ def require_info(info: ExportInfo | None, message: str, *, why: str = "", fix: s
     if info is None:
         raise undescribed(message, why=why, fix=fix)
     return info
-
-
-def load_model(path: Path) -> onnx.ModelProto:
-    """Parse an ONNX file, weights beside it included; errors as ``onnx_file.read_model``."""
-    return read_model(path)
 
 
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:

@@ -95,11 +95,6 @@ def read_onnx(path: Path, *, outside: bool = True) -> OnnxFile:
     return OnnxFile(model, beside)
 
 
-def read_model(path: Path, *, outside: bool = True) -> onnx.ModelProto:
-    """The model of ``read_onnx``."""
-    return read_onnx(path, outside=outside).model
-
-
 def _unsayable(path: Path) -> str | None:
     """Why weights beside ``path`` cannot be found by runtimes; None when they can.
 

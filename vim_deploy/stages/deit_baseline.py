@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import onnx
 
-from vim_deploy.artifact import metadata
+from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.engine_file import TENSORRT, TENSORRT_RTX
 from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.artifact.profiles import ProfileOptions
@@ -129,7 +129,7 @@ class DeitMaker:
         if path.exists():
             return path
         if precision != "fp32":
-            model = metadata.load_model(self._exported(size, image, attention))
+            model = Artifact.open(self._exported(size, image, attention)).model
             type_deit(model, cast(Precision, precision))
         else:
             from vim_deploy.graph.tidy import tidy

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import vim_deploy
-from vim_deploy.artifact import metadata
+from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.artifact.onnx_file import data_path, is_large, model_output, owned_data
 from vim_deploy.codec import encode
@@ -300,12 +300,12 @@ def _existing_export(
         return None
     why = "it is not a file that vim-deploy made"
     try:
-        model = metadata.load_model(path)
-        found = metadata.find(model)
+        file = Artifact.open(path)
+        found = file.info
     except VimDeployError as error:
         why, found = error.message, None
     if found is not None and found.settings_hash == info.settings_hash:
-        summary = summarize(model, found.model_config.layers_run)
+        summary = summarize(file.model, found.model_config.layers_run)
         seconds = time.perf_counter() - started
         return ExportResult(path, found, summary, None, notes, seconds, up_to_date=True)
     if found is not None:

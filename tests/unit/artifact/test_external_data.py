@@ -11,8 +11,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from tests.support.onnx_door import read
-from vim_deploy.artifact.onnx_file import read_model
-from vim_deploy.artifact.onnx_rules import names_of, tensors_of
+from vim_deploy.artifact.onnx_file import read_onnx
 from vim_deploy.errors import VimDeployError
 
 
@@ -81,7 +80,7 @@ def test_weights_beside_the_model(tmp_path: Path, entries: dict[str, str]) -> No
         numpy_helper.to_array(weight), np.arange(6, dtype=np.float32).reshape(3, 2)
     )
     path = tmp_path / "m.onnx"
-    assert names_of(tensors_of(read_model(path, outside=False))) == ["w.data"]
+    assert list(read_onnx(path, outside=False).beside) == ["w.data"]
     assert len(outside(tmp_path, copies=2).graph.initializer) == 3
 
 
@@ -117,5 +116,5 @@ def test_weights_beside_a_model_whose_name_is_no_text(tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"\xe9.onnx")
     (tmp_path / "m.onnx").rename(path)
     with pytest.raises(VimDeployError, match="rename it") as caught:
-        read_model(path)
+        read_onnx(path)
     assert caught.value.code == "VIM-409"

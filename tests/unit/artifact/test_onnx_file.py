@@ -14,7 +14,7 @@ from tests.support.onnx_door import Change, model, read
 from tests.support.tiny_onnx import scan_blocks
 from vim_deploy.artifact import onnx_rules, wire
 from vim_deploy.artifact.metadata import inputs_of
-from vim_deploy.artifact.onnx_file import read_model
+from vim_deploy.artifact.onnx_file import read_onnx
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.activations import tensor_sizes
 from vim_deploy.ops.functions import op_flaws
@@ -175,7 +175,7 @@ def test_scans_that_break_the_contract(
     path = tmp_path / "m.onnx"
     path.write_bytes(changed.SerializeToString())
     with pytest.raises(VimDeployError, match=why) as caught:
-        read_model(path)
+        read_onnx(path)
     assert caught.value.code == "VIM-409"
 
 
@@ -202,7 +202,7 @@ def test_a_text_that_is_no_utf8(tmp_path: Path, name: bytes) -> None:
     assert name in data
     (tmp_path / "m.onnx").write_bytes(data.replace(name, b"\xff" + name[1:]))
     with pytest.raises(VimDeployError, match="UTF-8") as caught:
-        read_model(tmp_path / "m.onnx")
+        read_onnx(tmp_path / "m.onnx")
     assert caught.value.code == "VIM-409"
 
 
@@ -239,7 +239,7 @@ def test_small_files_that_become_large_are_not_parsed(tmp_path: Path, name: str)
     with pytest.raises(ValueError, match=r"^it"):
         wire.require_modest(BOMBS[name], onnx.ModelProto.DESCRIPTOR)
     with pytest.raises(VimDeployError) as caught:
-        read_model(tmp_path / "m.onnx")
+        read_onnx(tmp_path / "m.onnx")
     assert caught.value.code == "VIM-409"
 
 
@@ -247,7 +247,7 @@ def test_small_files_that_become_large_are_not_parsed(tmp_path: Path, name: str)
 def test_what_is_no_message(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "m.onnx").write_bytes(content)
     with pytest.raises(VimDeployError) as caught:
-        read_model(tmp_path / "m.onnx")
+        read_onnx(tmp_path / "m.onnx")
     assert caught.value.code == "VIM-409"
 
 

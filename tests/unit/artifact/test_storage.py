@@ -12,7 +12,7 @@ import pytest
 from onnx import helper, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
-from vim_deploy.artifact import metadata, onnx_file
+from vim_deploy.artifact import onnx_file
 from vim_deploy.artifact.onnx_rules import names_of, tensors_of
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import remove_leftovers
@@ -82,7 +82,7 @@ def test_a_large_model_is_two_files_and_runs_in_place_and_before(tmp_path: Path)
     # Shapes stay in the model: runtimes read them while they load it.
     assert [uses_external_data(tensor) for tensor in raw.graph.initializer] == [True, False]
     assert names_of(tensors_of(raw)) == ["m.onnx.data"]
-    loaded = metadata.load_model(path)
+    loaded = onnx_file.read_onnx(path).model
     np.testing.assert_array_equal(numpy_helper.to_array(loaded.graph.initializer[0]), WEIGHTS)
     onnx.checker.check_model(str(path), full_check=True)
 
@@ -186,7 +186,7 @@ def test_a_model_without_its_weights_is_not_readable(tmp_path: Path, spoil: str)
     else:
         data.write_bytes(data.read_bytes()[:100])
     with pytest.raises(VimDeployError) as caught:
-        metadata.load_model(path)
+        onnx_file.read_onnx(path)
     assert caught.value.code == "VIM-409"
 
 
