@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from vim_deploy.ops.functions import attach_functions
 from vim_deploy.precisions import TABLE, require_io_precision
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
+from vim_deploy.specs import Note
 
 
 class ExportedGraph(NamedTuple):
@@ -32,6 +34,35 @@ class ExportedGraph(NamedTuple):
     passes: tuple[PassReport, ...]
     precision: PrecisionReport
     activations: Activations
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """What came out otherwise than asked for: by the passes, and by the precision."""
+        return (*self._not_fused(), *self._on_weights())
+
+    def _not_fused(self) -> Iterator[Note]:
+        """One sentence for each reason why something stayed as it was."""
+        places: dict[str, set[str]] = {}
+        for report in self.passes:
+            for refusal in report.refused:
+                places.setdefault(refusal.reason, set()).add(refusal.place)
+        for reason, found in places.items():
+            text = f"not fused: {reason} ({len(found)} places, first {min(found)})"
+            yield Note("not fused", text)
+
+    def _on_weights(self) -> Iterator[Note]:
+        typed = self.precision
+        for what in typed.kept:
+            yield Note("kept in float32", f"kept in float32: {what}")
+        small = sorted(typed.weights, key=lambda weight: -weight.subnormal / weight.elements)
+        if small:
+            worst = small[0]
+            yield Note(
+                "lost bits",
+                f"{len(small)} weights hold values that lost bits below {typed.precision}'s normal "
+                f"range; most: {worst.name}, {worst.subnormal} of {worst.elements}, "
+                f"{worst.vanished} became 0",
+            )
 
 
 def export_graph(

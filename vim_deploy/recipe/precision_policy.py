@@ -18,6 +18,7 @@ from vim_deploy.codec import decode, stored
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.files import require_file
 from vim_deploy.places import BLOCK_ROLES, MODEL_ROLES
+from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.untrusted import read_toml
 
 FORMAT: Final = 1
@@ -134,6 +135,17 @@ def load_policy(path: Path) -> PrecisionPolicy:
 
 
 @cache
+def chosen_policy(path: Path | None, config: ModelConfig) -> PrecisionPolicy:
+    """The policy in ``path``, or the shipped one for None, for a model of that many blocks.
+
+    Raises:
+        VimDeployError: as ``load_policy``; VIM-420 for a rule on blocks that are not there.
+    """
+    policy = default_policy() if path is None else load_policy(path)
+    policy.require_blocks(config.layers_run)
+    return policy
+
+
 def _read(path: Path) -> PrecisionPolicy:
     return _load(path)
 

@@ -32,8 +32,7 @@ from vim_deploy.parity.metrics import Tolerance, tolerance_for
 from vim_deploy.parity.report import ParityReport, compare_runners, random_case
 from vim_deploy.precisions import TABLE, TYPED_IN_WORDS, Precision, require_io_precision
 from vim_deploy.ranges import BATCH, OPSET, require_all
-from vim_deploy.recipe.model_config import ModelConfig
-from vim_deploy.recipe.precision_policy import PrecisionPolicy, default_policy, load_policy
+from vim_deploy.recipe.precision_policy import chosen_policy
 from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.runtimes.onnxruntime import capability as ort
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
@@ -134,7 +133,7 @@ def export(
     started = time.perf_counter()
     loaded = load_model(request)
     for note in loaded.notes:
-        _log.info("%s", note)
+        _log.info("%s", note.text)
     path = output or Path(f"{loaded.stem}.onnx")
     with single_writer(path):
         remove_leftovers(path)
@@ -158,16 +157,6 @@ def _check_options(options: ExportOptions) -> None:
             why="it says what stays in float32 in a half-precision graph",
             fix=f"add --precision {TYPED_IN_WORDS}",
         )
-
-
-def _policy_of(options: ExportOptions, config: ModelConfig) -> PrecisionPolicy | None:
-    """The precision policy; None for fp32."""
-    if not TABLE[options.precision].typed:
-        return None
-    path = options.precision_policy
-    policy = default_policy() if path is None else load_policy(path)
-    policy.require_blocks(config.layers_run)
-    return policy
 
 
 def require_torch() -> None:
@@ -212,7 +201,7 @@ def _export_loaded(
         parity, notes = _check_export(temporary, path, module, info, options, tolerance)
     if parity is not None:
         parity = replace(parity, artifact_sha256=sha256_of(path))
-    notes = (*loaded.notes, *_not_fused(passes), *_on_weights(typed), *notes)
+    notes = (*loaded.notes, *exported.notes, *notes)
     seconds = time.perf_counter() - started
     return ExportResult(
         path,
@@ -240,56 +229,30 @@ def _check_data_place(model: onnx.ModelProto, path: Path, options: ExportOptions
     )
 
 
-def _not_fused(passes: tuple[PassReport, ...]) -> tuple[Note, ...]:
-    """One sentence for each reason why something stayed as it was."""
-    places: dict[str, set[str]] = {}
-    for report in passes:
-        for refusal in report.refused:
-            places.setdefault(refusal.reason, set()).add(refusal.place)
-    return tuple(
-        Note("not fused", f"not fused: {reason} ({len(found)} places, first {min(found)})")
-        for reason, found in places.items()
-    )
-
-
-def _on_weights(typed: PrecisionReport) -> tuple[Note, ...]:
-    """What the precision did to the graph against the user's expectation."""
-    notes = [Note("kept in float32", f"kept in float32: {what}") for what in typed.kept]
-    small = sorted(typed.weights, key=lambda weight: -weight.subnormal / weight.elements)
-    if small:
-        worst = small[0]
-        lost = (
-            f"{len(small)} weights hold values that lost bits below {typed.precision}'s normal "
-            f"range; most: {worst.name}, {worst.subnormal} of {worst.elements}, "
-            f"{worst.vanished} became 0"
-        )
-        notes.append(Note("lost bits", lost))
-    return tuple(notes)
-
-
 def export_info(loaded: LoadedModel, options: ExportOptions, preprocess: Any) -> ExportInfo:  # noqa: ANN401
     """The file's own description; its hash covers everything that decides the bytes."""
-    values: dict[str, Any] = {
-        "model": loaded.name,
-        "model_config": loaded.module.config,
-        "checkpoint": loaded.checkpoint,
-        "image": loaded.image,
-        "preprocess": preprocess,
-        "head": options.head,
-        "graph": options.graph,
-        "precision": options.precision,
-        "io_precision": options.io_precision,
-        "precision_policy": _policy_of(options, loaded.module.config),
-        "opset": options.opset,
-        "pos_embed": loaded.pos_embed,
-        "tool_version": vim_deploy.__version__,
-        "labels": loaded.labels,
-        "scan_body": options.scan_body,
-        "dense": loaded.module.dense,
-    }
-    info = ExportInfo(**values, settings_hash="")
-    digest = settings_hash({**encode(info), "batch": options.batch})
-    return ExportInfo(**values, settings_hash=digest)
+    typed = TABLE[options.precision].typed
+    config = loaded.module.config
+    info = ExportInfo(
+        model=loaded.name,
+        model_config=config,
+        checkpoint=loaded.checkpoint,
+        image=loaded.image,
+        preprocess=preprocess,
+        head=options.head or "",
+        graph=options.graph,
+        precision=options.precision,
+        io_precision=options.io_precision,
+        precision_policy=chosen_policy(options.precision_policy, config) if typed else None,
+        opset=options.opset,
+        pos_embed=loaded.pos_embed,
+        tool_version=vim_deploy.__version__,
+        labels=loaded.labels,
+        scan_body=options.scan_body,
+        dense=loaded.module.dense,
+        settings_hash="",
+    )
+    return replace(info, settings_hash=settings_hash({**encode(info), "batch": options.batch}))
 
 
 def _existing_export(

@@ -14,7 +14,7 @@ from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import VimDeployError
 from vim_deploy.heads import parse_head
 from vim_deploy.precisions import TYPED_IN_WORDS, Precision
-from vim_deploy.recipe.precision_policy import default_policy, load_policy
+from vim_deploy.recipe.precision_policy import chosen_policy
 from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.recipe.schema import Tolerances
 from vim_deploy.runtimes.base import RunnerOptions
@@ -140,8 +140,6 @@ def _from_artifact(found: Opened, against: str, options: SubjectOptions) -> Subj
             info, precision=options.precision, io_precision="fp32", precision_policy=None
         )
     if info.precision != "fp32" and (options.precision_policy or not info.precision_policy):
-        chosen = options.precision_policy
-        policy = default_policy() if chosen is None else load_policy(chosen)
-        policy.require_blocks(module.model.config.layers_run)
+        policy = chosen_policy(options.precision_policy, module.model.config)
         info = replace(info, precision_policy=policy)
     return Subject(found.artifact.name, module, info, found)
