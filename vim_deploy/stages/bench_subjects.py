@@ -11,7 +11,6 @@ from vim_deploy import heads
 from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.file import is_engine, named
 from vim_deploy.artifact.metadata import ExportInfo
-from vim_deploy.bench.estimate import dense_size, vim_bytes
 from vim_deploy.bench.subject import (
     ONNX_RUNTIME,
     PYTORCH,
