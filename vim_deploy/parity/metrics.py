@@ -155,7 +155,8 @@ class Comparison:
     has one, shares are of pixels, and only then there is a ``mean_iou`` (as ``distances`` has it).
     ``kl`` is ``distances.largest_kl``, for outputs with logits, else None. ``worst_row`` is the row
     furthest from the reference. ``indices``: the output holds class indices, which have no
-    distance: ``relative_l2`` is 0 where all are equal and else 1, and ``cosine`` the other way round.
+    distance: ``relative_l2`` is 0 where all are equal and else 1, and ``cosine`` the other way
+    round.
     """
 
     output: str
