@@ -108,8 +108,8 @@ def test_a_deployment_that_stops_is_reported(monkeypatch: pytest.MonkeyPatch) ->
     def refuse(*_: object, **__: object) -> None:
         raise VimDeployError("VIM-603", "the builder refused <this>", why="w", fix="f")
 
-    monkeypatch.setattr(deploying, "checked_runtime", lambda *_: None)
-    monkeypatch.setattr(deploying, "build_engine", refuse)
+    monkeypatch.setattr(deploying, "builder_for", lambda *_: None)
+    monkeypatch.setattr(deploying, "build", refuse)
     assert run(["-q", *DEPLOY, "--report", "out"]) == 6
     text = page_of("out", "deploy")
     assert "Stopped by VIM-603: the builder refused <this>." in text
