@@ -21,7 +21,6 @@ from vim_deploy.artifact.passport import matching_library
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import output_errors, sha256_of
-from vim_deploy.packaging.images import check_image
 from vim_deploy.packaging.repository import (
     LABELS_NAME,
     PYTHON,
@@ -30,7 +29,14 @@ from vim_deploy.packaging.repository import (
     model_config,
     render,
 )
-from vim_deploy.packaging.scripts import Surroundings, scripts, unchanged, write_labels, write_text
+from vim_deploy.packaging.scripts import (
+    Surroundings,
+    check_image,
+    scripts,
+    unchanged,
+    write_labels,
+    write_text,
+)
 from vim_deploy.packaging.servable import Servable
 from vim_deploy.text import storable
 

@@ -20,9 +20,9 @@ from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import sha256_of
 from vim_deploy.packaging.golden import read_golden, write_golden
-from vim_deploy.packaging.images import check_image, tensorrt_of
 from vim_deploy.packaging.manifest import MANIFEST_NAME, paths_in, read_manifest
 from vim_deploy.packaging.repository import ServingOptions
+from vim_deploy.packaging.scripts import check_image, tensorrt_of
 from vim_deploy.packaging.servable import read_servable
 from vim_deploy.runtimes.tensorrt import capability as trt
 from vim_deploy.stages import check_package, inspect, package
