@@ -49,6 +49,7 @@ _KINDS = {
     "object": "a table",
 }
 _PLACE = re.compile(r"(.*?)(?: in `[^`]*`)? - at `\$\.?(.*)`", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `([^`]*)`")
 _EXPECTED = re.compile(r"Expected `([^`]*)`(?:, got `([^`]*)`)?")
 
 
@@ -199,6 +200,9 @@ def _told(text: str) -> str:
     found = _PLACE.fullmatch(text)
     said, place = (found[1], found[2]) if found else (text, "")
     expected = _EXPECTED.match(said)
+    missing = _MISSING.match(said)
+    if missing:
+        return f"missing: {_below(place, missing[1])}"
     wanted = expected[1].removesuffix(" | null") if expected else ""
     if expected and wanted in _KINDS:
         kinds = [_KINDS.get(name, name) for name in (wanted, expected[2]) if name]

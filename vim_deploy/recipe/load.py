@@ -7,14 +7,16 @@ key and the nearest valid name. Before: a ``.toml`` file. After: a ``schema.Reci
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vim_deploy.codec import Number, decode, sentence
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.files import require_file
 from vim_deploy.images import INTERPOLATIONS, check_preparation
-from vim_deploy.recipe.dense_config import DenseConfig, read_dense
-from vim_deploy.recipe.model_config import ModelConfig, read_config
+from vim_deploy.recipe.dense_config import DenseConfig
+from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.schema import (
     CHECKPOINT_PARTS,
     FIGURES,
@@ -33,40 +35,37 @@ MAX_BYTES = 1 << 20
 #: Bytes of one name and of a whole path that file systems take (Linux: 255 and 4096, of which some
 #: are the folder's).
 _LONGEST_STEP, _LONGEST_PATH = 255, 1024
+#: Figures of all tasks.
+_FIGURES = tuple(name for names in FIGURES.values() for name in names)
 #: Address prefix of a model hub.
 HUB_PREFIX = "hf://"
 
-_Kind = tuple[type, ...]
-_TEXT: _Kind = (str,)
-_NUMBER: _Kind = (int, float)
-_LIST: _Kind = (list,)
-_TABLE: _Kind = (dict,)
-#: A percentage, or the word ``none``.
-_FIGURE: _Kind = (int, float, str)
 
-_TOP = {
-    "name": _TEXT,
-    "title": _TEXT,
-    "task": _TEXT,
-    "model": _TEXT,
-    "labels": _TEXT,
-    "checkpoint": _TABLE,
-    "image": _TABLE,
-    "published": _TABLE,
-    "tolerances": _TABLE,
-    "model_config": _TABLE,
-}
-_CHECKPOINT = {"address": _TEXT, "part": _TEXT}
-_IMAGE = {"mean": _LIST, "std": _LIST, "crop_ratio": _NUMBER, "interpolation": _TEXT}
-_PUBLISHED = {"dataset": _TEXT, "source": _TEXT, "paper": _TEXT}
-_TOLERANCES = {
-    "atol": _NUMBER,
-    "rtol": _NUMBER,
-    "cosine": _NUMBER,
-    "top1_agreement": _FIGURE,
-    "origin": _TEXT,
-}
-_KIND_NAMES = {str: "text", int: "a number", float: "a number", list: "a list", dict: "a table"}
+@dataclass(frozen=True)
+class _Image:
+    """``[image]``: size and channels are those of the model."""
+
+    mean: tuple[Number, ...]
+    std: tuple[Number, ...]
+    crop_ratio: Number
+    interpolation: str
+
+
+@dataclass(frozen=True)
+class _File:
+    """A recipe file; the records say what belongs into its tables."""
+
+    name: str
+    title: str
+    task: str
+    model: str
+    labels: str
+    checkpoint: CheckpointSource
+    image: _Image
+    published: Published
+    tolerances: Tolerances
+    model_config: ModelConfig
+    dense: DenseConfig | None = None
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -136,29 +135,10 @@ def _invalid(path: Path, why: str, fix: str = "") -> VimDeployError:
         "VIM-412",
         f"{path} is not a valid recipe" if path.suffix == ".toml" else f"{path} is not valid",
         why=why,
-        fix=fix or "compare it with a shipped one: vim-deploy recipes show vim-tiny",
+        fix=fix
+        or "recipes are complete, there are no defaults: compare it with a shipped one: vim-deploy "
+        "recipes show vim-tiny",
     )
-
-
-def _checked(
-    path: Path, where: str, table: Mapping[str, Any], keys: Mapping[str, _Kind]
-) -> Mapping[str, Any]:
-    """``table`` when it holds exactly ``keys``, each of its kind."""
-    for key, value in table.items():
-        if key not in keys:
-            raise _invalid(path, f"unknown key {where}{key!r}", nearest(key, keys))
-        # bool is an int to Python, and not a number to anybody else.
-        if not isinstance(value, keys[key]) or isinstance(value, bool):
-            wanted = " or ".join(dict.fromkeys(_KIND_NAMES[kind] for kind in keys[key]))
-            raise _invalid(path, f"{where}{key} = {value!r}: expected {wanted}")
-    missing = [key for key in keys if key not in table]
-    if missing:
-        raise _invalid(
-            path,
-            "missing: " + ", ".join(where + key for key in missing),
-            "recipes are complete: write every key, there are no defaults",
-        )
-    return table
 
 
 def _one_of(path: Path, key: str, value: str, valid: tuple[str, ...]) -> str:
@@ -176,46 +156,73 @@ def _path(path: Path, key: str, value: str) -> str:
 
 
 def _recipe(table: Mapping[str, Any], path: Path) -> Recipe:
-    is_dense = table.get("task") in ("segmentation", "detection")
-    top = _checked(path, "", table, {**_TOP, "dense": _TABLE} if is_dense else _TOP)
-    if top["name"] != path.stem:
+    found = decode(
+        _plain_table(table, path),
+        _File,
+        lambda why: _invalid(path, why),
+        on_unknown=lambda key, fix: _invalid(path, f"unknown key {key!r}", fix),
+        on_own=lambda error: _invalid(path, sentence(error), error.fix),
+    )
+    if found.name != path.stem:
         raise _invalid(
             path,
-            f"name = {top['name']!r} in a file called {path.name}",
+            f"name = {found.name!r} in a file called {path.name}",
             "give the recipe the name of its file",
         )
-    try:
-        config = read_config(top["model_config"])
-    except VimDeployError as error:
-        raise _invalid(path, f"[model_config] {error.message}: {error.why}", error.fix) from error
+    _check_checkpoint(found.checkpoint, path)
+    _path(path, "labels", found.labels)
+    _check_figures(found.published, found.task, path)
+    _check_tolerances(found.tolerances, path)
+    if found.dense is not None:
+        try:
+            found.dense.require_backbone(found.model_config)
+        except VimDeployError as error:
+            raise _invalid(path, f"[dense] {sentence(error)}", error.fix) from error
     return Recipe(
-        name=top["name"],
-        title=top["title"],
-        task=_one_of(path, "task", top["task"], TASKS),
-        model=top["model"],
-        model_config=config,
-        checkpoint=_checkpoint(top["checkpoint"], path),
-        image=_image(top["image"], config, path),
-        labels=_path(path, "labels", top["labels"]),
-        published=_published(top["published"], top["task"], path),
-        tolerances=_tolerances(top["tolerances"], path),
+        name=found.name,
+        title=found.title,
+        task=found.task,
+        model=found.model,
+        model_config=found.model_config,
+        checkpoint=found.checkpoint,
+        image=_image(found.image, found.model_config, path),
+        labels=found.labels,
+        published=found.published,
+        tolerances=found.tolerances,
         path=path,
-        dense=_dense(top, config, path) if is_dense else None,
+        dense=found.dense,
     )
 
 
-def _dense(top: Mapping[str, Any], config: ModelConfig, path: Path) -> DenseConfig:
-    try:
-        dense = read_dense({"task": top["task"], **top["dense"]})
-        dense.require_backbone(config)
-    except VimDeployError as error:
-        raise _invalid(path, f"[dense] {error.message}: {error.why}", error.fix) from error
-    return dense
+def _plain_table(table: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """``table`` as ``_File`` has it: the words ``none`` gone, every key of its task there."""
+    task = table.get("task")
+    if isinstance(task, str):
+        _one_of(path, "task", task, TASKS)
+    known = {**table}
+    for name, keys in (("published", _FIGURES), ("tolerances", ("top1_agreement",))):
+        if isinstance(known.get(name), Mapping):
+            part = known[name]
+            known[name] = {k: None if k in keys and v == NONE else v for k, v in part.items()}
+    if task in FIGURES and isinstance(known.get("published"), Mapping):
+        figures = FIGURES[task]
+        for key in (*figures, *known["published"]):
+            if key not in known["published"]:
+                raise _invalid(path, f"missing: published.{key}")
+            if key in _FIGURES and key not in figures:
+                raise _invalid(path, f"unknown key 'published.{key}'", nearest(key, figures))
+        known["published"] = {"top1": None, "top5": None, **known["published"]}
+    if task in ("segmentation", "detection"):
+        if not isinstance(known.get("dense"), Mapping):
+            raise _invalid(path, "missing: dense")
+        known["dense"] = {"task": task, **known["dense"]}
+    elif "dense" in known:
+        raise _invalid(path, f"unknown key 'dense' for the task {task!r}")
+    return known
 
 
-def _checkpoint(table: Mapping[str, Any], path: Path) -> CheckpointSource:
-    values = _checked(path, "checkpoint.", table, _CHECKPOINT)
-    address = _path(path, "checkpoint.address", values["address"])
+def _check_checkpoint(found: CheckpointSource, path: Path) -> None:
+    address = _path(path, "checkpoint.address", found.address)
     if address.startswith(HUB_PREFIX):
         parts = address.removeprefix(HUB_PREFIX).split("/")
         if len(parts) < 2 or not all(parts):
@@ -226,30 +233,27 @@ def _checkpoint(table: Mapping[str, Any], path: Path) -> CheckpointSource:
             )
     elif not address or "://" in address:
         raise _invalid(path, f"checkpoint.address = {address!r}", "write hf://... or a path")
-    part = _one_of(path, "checkpoint.part", values["part"], CHECKPOINT_PARTS)
-    return CheckpointSource(address, part)
+    _one_of(path, "checkpoint.part", found.part, CHECKPOINT_PARTS)
 
 
-def _image(table: Mapping[str, Any], config: ModelConfig, path: Path) -> ImagePreparation:
-    values = _checked(path, "image.", table, _IMAGE)
-    for key in ("mean", "std"):
-        numbers = values[key]
-        good = all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers)
-        if not good or len(numbers) != config.channels:
-            raise _invalid(path, f"image.{key} = {numbers!r}: expected {config.channels} numbers")
-    if min(values["std"]) <= 0:
-        raise _invalid(path, f"image.std = {values['std']!r}: expected positive numbers")
-    if not 0 < values["crop_ratio"] <= 1:
-        raise _invalid(path, f"image.crop_ratio = {values['crop_ratio']!r}: expected 0 to 1")
+def _image(found: _Image, config: ModelConfig, path: Path) -> ImagePreparation:
+    for key, numbers in (("mean", found.mean), ("std", found.std)):
+        if len(numbers) != config.channels:
+            said = f"image.{key} = {list(numbers)}: expected {config.channels} numbers"
+            raise _invalid(path, said)
+    if min(found.std) <= 0:
+        raise _invalid(path, f"image.std = {list(found.std)}: expected positive numbers")
+    if not 0 < found.crop_ratio <= 1:
+        raise _invalid(path, f"image.crop_ratio = {found.crop_ratio!r}: expected 0 to 1")
     height, width = config.image_hw
     image = ImagePreparation(
         height=height,
         width=width,
         channels=config.channels,
-        mean=tuple(float(n) for n in values["mean"]),
-        std=tuple(float(n) for n in values["std"]),
-        crop_ratio=float(values["crop_ratio"]),
-        interpolation=_one_of(path, "image.interpolation", values["interpolation"], INTERPOLATIONS),
+        mean=tuple(map(float, found.mean)),
+        std=tuple(map(float, found.std)),
+        crop_ratio=float(found.crop_ratio),
+        interpolation=_one_of(path, "image.interpolation", found.interpolation, INTERPOLATIONS),
     )
     try:
         check_preparation(image)
@@ -258,30 +262,19 @@ def _image(table: Mapping[str, Any], config: ModelConfig, path: Path) -> ImagePr
     return image
 
 
-def _published(table: Mapping[str, Any], task: str, path: Path) -> Published:
-    figures = FIGURES.get(task, ())
-    keys = {**dict.fromkeys(figures, _FIGURE), **_PUBLISHED}
-    values = {"top1": None, "top5": None, **_checked(path, "published.", table, keys)}
-    for key in figures:
-        value = values[key]
-        if value == NONE:
-            values[key] = None
-        elif isinstance(value, str) or not 0 <= value <= 100:
+def _check_figures(found: Published, task: str, path: Path) -> None:
+    for key in FIGURES[task]:
+        value = getattr(found, key)
+        if value is not None and not 0 <= value <= 100:
             raise _invalid(path, f"published.{key} = {value!r}: expected a percentage or 'none'")
-    return Published(**values)
 
 
-def _tolerances(table: Mapping[str, Any], path: Path) -> Tolerances:
-    values = dict(_checked(path, "tolerances.", table, _TOLERANCES))
-    for key in ("atol", "rtol"):
-        if not 0 <= values[key] < 1:
-            raise _invalid(path, f"tolerances.{key} = {values[key]!r}: expected 0 to below 1")
-    if values["top1_agreement"] == NONE:
-        values["top1_agreement"] = None
-    for key in ("cosine", "top1_agreement"):
-        value = values[key]
-        if value is not None and (isinstance(value, str) or not 0 < value <= 1):
-            raise _invalid(path, f"tolerances.{key} = {values[key]!r}: expected above 0, up to 1")
-    if not values["origin"].strip():
+def _check_tolerances(found: Tolerances, path: Path) -> None:
+    for key, value in (("atol", found.atol), ("rtol", found.rtol)):
+        if not 0 <= value < 1:
+            raise _invalid(path, f"tolerances.{key} = {value!r}: expected 0 to below 1")
+    for key, share in (("cosine", found.cosine), ("top1_agreement", found.top1_agreement)):
+        if share is not None and not 0 < share <= 1:
+            raise _invalid(path, f"tolerances.{key} = {share!r}: expected above 0, up to 1")
+    if not found.origin.strip():
         raise _invalid(path, "tolerances.origin is empty", "say where the values come from")
-    return Tolerances(**values)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vim_deploy.codec import encode, stored
+from vim_deploy.codec import Number, encode, stored
 from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.specs import ImagePreparation
@@ -59,14 +59,14 @@ class Published:
         paper: the paper that describes the model.
     """
 
-    top1: float | None
-    top5: float | None
+    top1: Number | None
+    top5: Number | None
     dataset: str
     source: str
     paper: str
-    miou: float | None = None
-    box_ap: float | None = None
-    mask_ap: float | None = None
+    miou: Number | None = None
+    box_ap: Number | None = None
+    mask_ap: Number | None = None
 
     @property
     def figures(self) -> str:
@@ -90,10 +90,10 @@ class Tolerances:
         origin: where these values come from.
     """
 
-    atol: float
-    rtol: float
-    cosine: float
-    top1_agreement: float | None
+    atol: Number
+    rtol: Number
+    cosine: Number
+    top1_agreement: Number | None
     origin: str
 
 
