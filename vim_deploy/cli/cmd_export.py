@@ -58,29 +58,7 @@ def command(output: Path | None, force: bool, as_json: bool, **options: Any) -> 
     result = export(request, output, take_export_options(options, force))
     _report(result)
     if as_json:
-        print_json(as_dict(result))
-
-
-def as_dict(result: ExportResult) -> dict[str, Any]:
-    """The result as a JSON object."""
-    return {
-        "path": str(result.path),
-        "files": [str(path) for path in result.files],
-        "up_to_date": result.up_to_date,
-        "scans": result.summary.scans,
-        "fused_scans": result.summary.fused_scans,
-        "fused_convolutions": result.summary.fused_convolutions,
-        "flips": result.summary.flips,
-        "loops": result.summary.loops,
-        "nodes": sum(result.summary.ops.values()),
-        "passes": [encode(report) for report in result.passes],
-        "precision": encode(result.precision) if result.precision else None,
-        "activations": encode(result.activations) if result.activations else None,
-        "notes": [note.text for note in result.notes],
-        "seconds": round(result.seconds, 3),
-        "parity": encode(result.parity) if result.parity else None,
-        "export": encode(result.info),
-    }
+        print_json(encode(result))
 
 
 def _report(result: ExportResult) -> None:

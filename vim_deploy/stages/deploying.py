@@ -35,7 +35,7 @@ _DIGITS = 3
 @stored(
     head={"tool": f"vim-deploy {vim_deploy.__version__}"},
     keys=(
-        "folder", "onnx", "export=export.info", "notes", "parity", "engine",
+        "folder", "onnx", "export=export.info", "notes=export.sentences", "parity", "engine",
         "seconds", "failure",
     ),
     decimals={"seconds": 3},
@@ -55,11 +55,6 @@ class DeployResult:
     def onnx(self) -> str:
         """Name of the exported file."""
         return self.export.path.name
-
-    @property
-    def notes(self) -> list[str]:
-        """What the export had to say."""
-        return [note.text for note in self.export.notes]
 
 
 def deploy(

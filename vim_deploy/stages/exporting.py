@@ -15,7 +15,7 @@ import vim_deploy
 from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.artifact.onnx_file import data_path, is_large, model_output, owned_data
-from vim_deploy.codec import encode
+from vim_deploy.codec import encode, stored
 from vim_deploy.errors import VimDeployError, missing_package
 from vim_deploy.files import (
     remove_leftovers,
@@ -81,6 +81,15 @@ class ExportOptions:
         require_all(self, batch=BATCH, opset=OPSET)
 
 
+@stored(
+    keys=(
+        "path", "files", "up_to_date", "scans=summary.scans", "fused_scans=summary.fused_scans",
+        "fused_convolutions=summary.fused_convolutions", "flips=summary.flips",
+        "loops=summary.loops", "nodes", "passes", "precision", "activations", "notes=sentences",
+        "seconds", "parity", "export=info",
+    ),
+    decimals={"seconds": 3},
+)  # fmt: skip
 @dataclass(frozen=True)
 class ExportResult:
     """An exported file.
@@ -100,6 +109,16 @@ class ExportResult:
     passes: tuple[PassReport, ...] = ()
     precision: PrecisionReport | None = None
     activations: Activations | None = None
+
+    @property
+    def nodes(self) -> int:
+        """Nodes of the graph, those of its functions left out."""
+        return sum(self.summary.ops.values())
+
+    @property
+    def sentences(self) -> list[str]:
+        """The notes' texts."""
+        return [note.text for note in self.notes]
 
     @property
     def files(self) -> tuple[Path, ...]:
