@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -278,6 +278,11 @@ def _expected(reference: Runner | None, case: Case) -> Mapping[str, Array]:
             fix="--against CHECKPOINT, ANOTHER.onnx or STORED.npz",
         )
     return run_in_batches(reference, case.images, reference.batch_within(_REFERENCE_BATCH))
+
+
+def answered(runner: Runner, cases: Sequence[Case], batch: int) -> list[Case]:
+    """``cases`` with what ``runner`` gives for them, run in batches of ``batch``."""
+    return [replace(case, stored=run_in_batches(runner, case.images, batch)) for case in cases]
 
 
 def worst_images(

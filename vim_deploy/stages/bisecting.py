@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 from collections.abc import Sequence
-from typing import Any
 
 import onnx
 
@@ -20,11 +19,11 @@ from vim_deploy.parity.bisect import (
     bisect,
 )
 from vim_deploy.parity.metrics import Tolerance, adjusted, tolerance_for
-from vim_deploy.parity.report import Case, compare_runners, worst_of
+from vim_deploy.parity.report import answered, compare_runners, worst_of
 from vim_deploy.places import role_of
 from vim_deploy.precisions import TYPED_IN_WORDS, Precision
 from vim_deploy.recipe.precision_policy import PrecisionPolicy, Rule
-from vim_deploy.runtimes.base import RunnerOptions, run_in_batches
+from vim_deploy.runtimes.base import RunnerOptions
 from vim_deploy.runtimes.onnxruntime.runner import memory_runner
 from vim_deploy.stages.subjects import Subject, SubjectOptions, open_subject
 from vim_deploy.stages.verifying import VerifyOptions, live_cases
@@ -122,7 +121,6 @@ class _Trial:
     def __init__(
         self, subject: Subject, precision: Precision, options: VerifyOptions, tolerance: Tolerance
     ) -> None:
-        from vim_deploy.graph.export_graph import finish_graph, named_trace
         from vim_deploy.runtimes.torch.runner import TorchRunner
 
         self.name, self.precision, self.tolerance = subject.name, precision, tolerance
@@ -131,38 +129,25 @@ class _Trial:
         runner = TorchRunner(subject.module, threads=1)
         self.reference, self.candidate = runner.name, ""
         cases = live_cases(runner.input, subject.info, options, stored=False)
-        self.cases: list[Case] = [
-            dataclasses.replace(case, stored=run_in_batches(runner, case.images, _BATCH))
-            for case in cases
-        ]
-        plain: dict[str, Any] = {
-            "precision": "fp32", "io_precision": "fp32", "precision_policy": None
-        }  # fmt: skip
-        info = dataclasses.replace(subject.info, **plain)
-        traced = named_trace(subject.module, None)
-        self.plain = finish_graph(traced, subject.module.model.config, info).model
+        self.cases = answered(runner, cases, _BATCH)
+        self.plain = subject.graph(subject.plain)
         self.units = units_of(self.plain)
 
     def evaluate(self, kept: frozenset[Unit]) -> Evaluation:
         """The model that keeps these units, compared with the module."""
         check()
-        model = self._copy()
+        model = copy.deepcopy(self.plain)
         try:
             apply_precision(model, self.precision, policy_of(kept), self.io_precision)
         except WeightsOverflowError as error:
             return Evaluation(False, float("inf"), f"{error.message}: {error.why}")
         except OptionsContradictError:
             # Nothing is left to type: that is the float32 graph.
-            model = self._copy()
+            model = copy.deepcopy(self.plain)
         with memory_runner(model, "typed.onnx") as runner:
             self.candidate = runner.name
             results = compare_runners(None, runner, self.cases, (_BATCH,), self.tolerance)
         return Evaluation.of(worst_of(results)[1])
-
-    def _copy(self) -> onnx.ModelProto:
-        model = onnx.ModelProto()
-        model.CopyFrom(self.plain)
-        return model
 
 
 def units_of(model: onnx.ModelProto) -> tuple[Unit, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.file import is_exported
@@ -18,16 +18,21 @@ from vim_deploy.interrupts import check
 from vim_deploy.parity.blocks import BlockReport, part_limit
 from vim_deploy.parity.ladder import Ladder, Rung
 from vim_deploy.parity.metrics import Tolerance, adjusted, compare, tolerance_for
-from vim_deploy.parity.report import Case, CaseResult, ParityReport, check_parts, compare_runners
+from vim_deploy.parity.report import (
+    Case,
+    CaseResult,
+    ParityReport,
+    answered,
+    check_parts,
+    compare_runners,
+)
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
-from vim_deploy.runtimes.base import Runner, run_in_batches
+from vim_deploy.runtimes.base import Runner
 from vim_deploy.runtimes.onnxruntime.runner import memory_runner
 from vim_deploy.stages.subjects import Subject, SubjectOptions, open_subject
 from vim_deploy.stages.verifying import VerifyOptions, live_cases, require_parts
 
 if TYPE_CHECKING:
-    import onnx
-
     from vim_deploy.runtimes.torch.runner import TorchRunner
 
 #: Batch sizes that the rungs run: one, and one more where there are pictures for it.
@@ -125,10 +130,8 @@ class _Climb:
         self.info = subject.info
         self.done = done or (lambda rung: None)
         self.typed = self.info.precision != "fp32"
-        self.config = subject.module.model.config
         self.references: dict[str, TorchRunner] = {}
         self.cases: dict[str, list[Case]] = {}
-        self.traced: onnx.ModelProto | None = None
 
     def run(self) -> tuple[Ladder, BlockReport | None]:
         """Try every rung in turn; the parts of the last one, when asked for and all is well."""
@@ -163,22 +166,17 @@ class _Climb:
     def _refer(self, name: str, runner: TorchRunner, cases: Sequence[Case]) -> None:
         """Keep ``runner``'s outputs as what others are compared with."""
         self.references[name] = runner
-        self.cases[name] = [
-            dataclasses.replace(case, stored=run_in_batches(runner, case.images, REFERENCE_BATCH))
-            for case in cases
-        ]
+        self.cases[name] = answered(runner, cases, REFERENCE_BATCH)
 
     def _steps(self) -> Iterator[_Step]:
         precision, goal = self.info.precision, FP32_MODULE
         if self.typed:
             goal = f"PyTorch {precision} twin"
             yield _Step(goal, FP32_MODULE, precision, lambda _: self._twin(goal))
-        plain: dict[str, Any] = {
-            "precision": "fp32", "io_precision": "fp32", "precision_policy": None
-        }  # fmt: skip
-        forms = [("base ONNX", dataclasses.replace(self.info, graph="base", **plain))]
-        if self.info.graph != "base":
-            forms.append((f"{self.info.graph} ONNX", dataclasses.replace(self.info, **plain)))
+        plain = self.subject.plain
+        forms = [("base ONNX", dataclasses.replace(plain, graph="base"))]
+        if plain.graph != "base":
+            forms.append((f"{plain.graph} ONNX", plain))
         for name, info in forms:
             yield self._graph_step(name, info, FP32_MODULE, "fp32")
         if self.typed:
@@ -189,21 +187,9 @@ class _Climb:
 
     def _graph_step(self, name: str, info: ExportInfo, against: str, precision: str) -> _Step:
         def run(stack: ExitStack) -> Runner:
-            return stack.enter_context(memory_runner(self._graph(info), name))
+            return stack.enter_context(memory_runner(self.subject.graph(info), name))
 
         return _Step(name, against, precision, run)
-
-    def _graph(self, info: ExportInfo) -> onnx.ModelProto:
-        """The form that ``info`` describes, made as an export makes it, from one trace for all."""
-        import onnx
-
-        from vim_deploy.graph.export_graph import finish_graph, named_trace
-
-        if self.traced is None:
-            self.traced = named_trace(self.subject.module, None)
-        model = onnx.ModelProto()
-        model.CopyFrom(self.traced)
-        return finish_graph(model, self.config, info).model
 
     def _twin(self, name: str) -> Runner:
         from vim_deploy.model.precision import typed_twin

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,8 @@ from vim_deploy.stages.exporting import ExportOptions, export_info, require_torc
 from vim_deploy.stages.opening import Opened, opened
 
 if TYPE_CHECKING:
+    import onnx
+
     from vim_deploy.model.deployed import DeployedModel
 
 
@@ -49,6 +53,24 @@ class Subject:
     info: ExportInfo
     artifact: Opened | None
     tolerances: Tolerances | None = None
+
+    @property
+    def plain(self) -> ExportInfo:
+        """The same export in float32."""
+        return replace(self.info, precision="fp32", io_precision="fp32", precision_policy=None)
+
+    @cached_property
+    def _traced(self) -> onnx.ModelProto:
+        from vim_deploy.graph.export_graph import named_trace
+
+        return named_trace(self.module, None)
+
+    def graph(self, info: ExportInfo) -> onnx.ModelProto:
+        """The form that ``info`` describes, made as an export makes it, from one trace for all."""
+        from vim_deploy.graph.export_graph import finish_graph
+
+        model = copy.deepcopy(self._traced)
+        return finish_graph(model, self.module.model.config, info).model
 
 
 @contextmanager
