@@ -8,9 +8,8 @@ differently, how much memory a context takes, is asked in ``context_bytes``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -198,7 +197,18 @@ class LoadedEngine:
         ]
         if fitting:
             return min(fitting)[2]
-        raise outside_profiles(self.name, shape, self.profiles)
+        asked = "x".join(map(str, shape))
+        ranges = "; ".join(
+            f"{'x'.join(map(str, item.min))} to {'x'.join(map(str, item.max))}"
+            for item in self.profiles
+        )
+        raise VimDeployError(
+            "VIM-905",
+            f"{self.name} was not built for the shape {asked}",
+            why=f"its profiles take {ranges}",
+            fix="give a batch within a profile, or build it again with --max-batch "
+            f"{shape[0] if shape else 1} or more",
+        )
 
     def create_context(self) -> Any:  # noqa: ANN401 - a TensorRT object
         """A new execution context; VIM-906 when the GPU's memory does not suffice."""
@@ -253,28 +263,3 @@ def context_bytes(engine: Any) -> int:  # noqa: ANN401 - a TensorRT object
         if hasattr(engine, name):
             return int(getattr(engine, name))
     return 0
-
-
-def outside_profiles(name: str, shape: Shape, profiles: Sequence[ShapeRange]) -> VimDeployError:
-    """VIM-905."""
-    asked = "x".join(map(str, shape))
-    ranges = "; ".join(
-        f"{'x'.join(map(str, item.min))} to {'x'.join(map(str, item.max))}" for item in profiles
-    )
-    return VimDeployError(
-        "VIM-905",
-        f"{name} was not built for the shape {asked}",
-        why=f"its profiles take {ranges}",
-        fix="give a batch within a profile, or build it again with --max-batch "
-        f"{shape[0] if shape else 1} or more",
-    )
-
-
-def plan_bytes(path: Path) -> bytes:
-    """The plan, whole; VIM-413 when it cannot be read."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise VimDeployError(
-            "VIM-413", f"{path} is not a readable engine", why=str(error), fix="check the file"
-        ) from error

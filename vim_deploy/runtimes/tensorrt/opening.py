@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.engine_file import TENSORRT_RTX, TITLES, describe_gpus
-from vim_deploy.artifact.marked_tensors import MarkedTensor
-from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.artifact.passport import (
     Machine,
     Passport,
@@ -20,44 +17,18 @@ from vim_deploy.cuda.runtime import Cuda
 from vim_deploy.errors import VimDeployError
 from vim_deploy.plugin.describe import describe_plugin
 from vim_deploy.runtimes.tensorrt import capability as trt
-from vim_deploy.runtimes.tensorrt.engine import LoadedEngine, plan_bytes
+from vim_deploy.runtimes.tensorrt.engine import LoadedEngine
 from vim_deploy.runtimes.tensorrt.plugins import load_plugins
 from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
 
 
-@dataclass(frozen=True)
-class OpenOptions:
-    """How an engine is opened; fields as of ``trt_runner.TrtRunner``."""
-
-    plugin: Path | None = None
-    allow_plan_code: bool = False
-    batch: int | None = None
-    module: ModuleType | None = None
-
-
-@dataclass(frozen=True)
-class OpenedEngine:
-    """The engine, what its record says about the model and its precision, notes, the runtime.
-
-    ``inner`` are the inner tensors that it was built to give out; usually none.
-    """
-
-    loaded: LoadedEngine
-    info: ExportInfo | None
-    precision: str
-    notes: tuple[str, ...]
-    runtime: str
-    inner: tuple[MarkedTensor, ...] = ()
-
-
-def cuda_for(path: Path) -> Cuda:
+def cuda_for(engine: Artifact) -> Cuda:
     """The GPU to run the engine on.
 
     Raises:
-        VimDeployError: VIM-401 (no such file); VIM-301 (no bindings), VIM-302 (no GPU), which
-            say for an engine of TensorRT-RTX which GPUs it is for.
+        VimDeployError: VIM-301 (no bindings), VIM-302 (no GPU), which say for an engine of
+            TensorRT-RTX which GPUs it is for.
     """
-    engine = Artifact.engine(path)
     try:
         return Cuda()
     except VimDeployError as error:
@@ -66,41 +37,56 @@ def cuda_for(path: Path) -> Cuda:
         gpus = describe_gpus(*engine.gpus)
         raise VimDeployError(
             error.code,
-            f"{path.name} is an engine of TensorRT-RTX, which runs on RTX GPUs only"
+            f"{engine.name} is an engine of TensorRT-RTX, which runs on RTX GPUs only"
             + (f" ({gpus})" if engine.gpus[0] else ""),
             why=f"{error.message}: {error.why}".rstrip(": "),
             fix=error.fix,
         ) from error
 
 
-def open_engine(path: Path, cuda: Cuda, options: OpenOptions) -> OpenedEngine:
+def open_engine(
+    engine: Artifact,
+    cuda: Cuda,
+    plugin: Path | None,
+    *,
+    allow_plan_code: bool,
+    batch: int | None,
+    module: ModuleType | None,
+) -> tuple[LoadedEngine, str, tuple[str, ...]]:
     """Check the engine against the machine, load its plugins, then deserialise it.
+
+    Args:
+        engine, cuda: what runs, and where.
+        plugin, allow_plan_code, batch, module: as for ``TrtRunner``.
+
+    Returns:
+        The engine, the runtime's name for people, and what is to be said about either.
 
     Raises:
         VimDeployError: as ``passport.check_passport``, ``plugins.load_plugins`` and
             ``LoadedEngine``; VIM-203 for code in the plan that was not allowed, or that is not
             there.
     """
-    engine = Artifact.engine(path)
     runtime = engine.runtime
-    module = options.module or _load(runtime)
+    module = module or _load(runtime)
     gpu = cuda.info()
     machine = Machine(runtime, str(module.__version__), gpu.compute_capability, gpu.name)
-    passport = check_passport(engine, machine, plugin=options.plugin, batch=options.batch)
-    _check_plan_code(engine, passport, options.allow_plan_code)
+    passport = check_passport(engine, machine, plugin=plugin, batch=batch)
+    _check_plan_code(engine, passport, allow_plan_code)
     if passport.plugin is not None:
         _load_library(module, runtime, passport.plugin)
-    loaded = LoadedEngine(
-        module, plan_bytes(path), path.name, allow_plan_code=options.allow_plan_code
-    )
-    return OpenedEngine(
-        loaded,
-        engine.info,
-        engine.precision,
-        (*passport.notes, *loaded.notes),
-        f"{TITLES[runtime]} {module.__version__} {gpu.name}",
-        () if engine.record is None else engine.record.inner_tensors,
-    )
+    try:
+        data = engine.path.read_bytes()
+    except OSError as error:
+        raise VimDeployError(
+            "VIM-413",
+            f"{engine.path} is not a readable engine",
+            why=str(error),
+            fix="check the file",
+        ) from error
+    loaded = LoadedEngine(module, data, engine.name, allow_plan_code=allow_plan_code)
+    name = f"{TITLES[runtime]} {module.__version__} {gpu.name}"
+    return loaded, name, (*passport.notes, *loaded.notes)
 
 
 def _load(runtime: str) -> ModuleType:

@@ -16,8 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from vim_deploy.artifact import Artifact
-from vim_deploy.artifact.marked_tensors import DEBUG, OUTPUT, refuse_diagnosis
-from vim_deploy.artifact.metadata import ExportInfo
+from vim_deploy.artifact.marked_tensors import DEBUG, OUTPUT
 from vim_deploy.artifact.profiles import Shape
 from vim_deploy.cuda.buffers import DeviceArray
 from vim_deploy.cuda.device_view import DeviceView, view_of
@@ -35,7 +34,7 @@ from vim_deploy.runtimes.base import (
 )
 from vim_deploy.runtimes.tensorrt.engine import LoadedEngine, context_bytes
 from vim_deploy.runtimes.tensorrt.lane import Lane
-from vim_deploy.runtimes.tensorrt.opening import OpenOptions, cuda_for, open_engine
+from vim_deploy.runtimes.tensorrt.opening import cuda_for, open_engine
 from vim_deploy.specs import TensorSpec
 
 _log = logging.getLogger(__name__)
@@ -45,7 +44,7 @@ class TrtRunner(Runner):
     """Runs an engine.
 
     Args:
-        path: the plan; its record ``NAME.plan.json`` is read when it is there.
+        engine: the plan, or its path; its record ``NAME.plan.json`` is read when it is there.
         plugin: plugin library; by default the one the record names.
         contexts: calls that may run at the same time. Each takes memory of its own.
         cuda_graph: replay captured CUDA graphs; worth it where launches take longer than kernels.
@@ -62,7 +61,7 @@ class TrtRunner(Runner):
 
     def __init__(
         self,
-        path: Path,
+        engine: Path | Artifact,
         *,
         plugin: Path | None = None,
         contexts: int = 1,
@@ -79,29 +78,33 @@ class TrtRunner(Runner):
         self._condition = threading.Condition()
         self._closed = False
         self._loaded: LoadedEngine | None = None
-        self._path = path
-        self._cuda = cuda_for(path)
+        artifact = Artifact.engine(engine) if isinstance(engine, Path) else engine
+        self._artifact = artifact
+        self._cuda = cuda_for(artifact)
         before = self._cuda.memory()[0]
-        options = OpenOptions(plugin, allow_plan_code, batch, module)
-        opened = open_engine(path, self._cuda, options)
-        self._loaded = opened.loaded
+        loaded, self.name, self.notes = open_engine(
+            artifact,
+            self._cuda,
+            plugin,
+            allow_plan_code=allow_plan_code,
+            batch=batch,
+            module=module,
+        )
+        self._loaded = loaded
         try:
             self._engine_bytes = max(before - self._cuda.memory()[0], 0)
-            self.info: ExportInfo | None = opened.info
-            self.precision = opened.precision
-            self.notes = opened.notes
-            self.name = opened.runtime
-            self._inner = opened.inner
-            self.input = opened.loaded.spec
+            self.info = artifact.info
+            self.input = loaded.spec
+            self._inner = artifact.record.inner_tensors if artifact.record else ()
             # Inner tensors that the engine gives out are no outputs of the model.
-            inner = {item.name for item in opened.inner if item.how == OUTPUT}
-            names = (item.name for item in opened.loaded.outputs)
+            inner = {item.name for item in self._inner if item.how == OUTPUT}
+            names = (item.name for item in loaded.outputs)
             self.outputs = tuple(name for name in names if name not in inner)
             if cuda_graph:
-                refuse_diagnosis(self._inner, path, "captured in a CUDA graph")
-            _require_shareable(opened.loaded, contexts)
+                artifact.refuse_diagnosis("captured in a CUDA graph")
+            _require_shareable(loaded, contexts)
             for _ in range(contexts):
-                self._lanes.append(Lane(self._cuda, opened.loaded, cuda_graph, timed))
+                self._lanes.append(Lane(self._cuda, loaded, cuda_graph, timed))
         except BaseException:
             self._release()
             raise
@@ -170,7 +173,7 @@ class TrtRunner(Runner):
         Raises:
             VimDeployError: as ``run``; VIM-415 also for an output that does not fit.
         """
-        refuse_diagnosis(self._inner, self._path, "run on arrays of the GPU")
+        self._artifact.refuse_diagnosis("run on arrays of the GPU")
         self._cuda.use()
         with self._lane(_shape_of(image)) as lane:
             ours = lane.stream if stream is None else stream
@@ -275,7 +278,7 @@ def open_runner(artifact: Artifact, options: RunnerOptions) -> TrtRunner:
     if options.provider is not None:
         raise for_others("--provider", "ONNX files, in ONNX Runtime", artifact.name)
     return TrtRunner(
-        artifact.path,
+        artifact,
         plugin=options.plugin,
         cuda_graph=options.cuda_graph,
         allow_plan_code=options.allow_plan_code,
