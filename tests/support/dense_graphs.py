@@ -12,7 +12,6 @@ import onnx
 
 from tests.support.reference import Array, ReferenceCase, dense_case
 from vim_deploy.artifact.metadata import ExportInfo
-from vim_deploy.codec import encode
 from vim_deploy.graph.export_graph import ExportedGraph, finish_graph, named_trace
 from vim_deploy.heads import parse_head
 from vim_deploy.model.deployed import DeployedModel
@@ -37,7 +36,7 @@ class Traced:
         """The graph with fields of its description changed: form, precision, opset, body."""
         precision = changes.get("precision", "fp32")
         if precision != "fp32":
-            changes["precision_policy"] = encode(default_policy())
+            changes["precision_policy"] = default_policy()
         copy = onnx.ModelProto()
         copy.CopyFrom(self.model)
         info = dataclasses.replace(self.info, **changes)

@@ -241,19 +241,20 @@ def _written(model: onnx.ModelProto, weights: set[str]) -> list[str]:
     ]
 
 
-def _per_token(name: str) -> bool:
-    return name.rpartition(".")[2] in _PER_TOKEN_WEIGHTS
+def _widths(model: onnx.ModelProto) -> set[int]:
+    """Lengths of the axes of all weights but those with a row for each token."""
+    return {
+        int(dim)
+        for tensor in model.graph.initializer
+        if tensor.name.rpartition(".")[2] not in _PER_TOKEN_WEIGHTS
+        for dim in tensor.dims
+    }
 
 
 def _square_told(model: onnx.ModelProto, config: ModelConfig, batch: int) -> bool:
     """Whether neither the batch, a width nor a side of the image is a multiple of the tokens."""
-    widths = {
-        int(dim)
-        for tensor in model.graph.initializer
-        if not _per_token(tensor.name)
-        for dim in tensor.dims
-    }
-    return not any(_follows_tokens(size, config) for size in (batch, *widths, *config.image_hw))
+    sizes = (batch, *_widths(model), *config.image_hw)
+    return not any(_follows_tokens(size, config) for size in sizes)
 
 
 def _follows_tokens(size: int, config: ModelConfig) -> bool:
@@ -285,13 +286,9 @@ def _too_many(
     height, width = config.image_hw
     spreads = any(node.op_type in _SPREADING for node in model.graph.node)
     positions = height * width if spreads else config.num_tokens
-    axes = [
-        int(dim)
-        for tensor in model.graph.initializer
-        if not _per_token(tensor.name)
-        for dim in tensor.dims
-    ]
-    most = batch * max(_SIDE_BY_SIDE * max(axes) * positions, config.channels * height * width)
+    most = batch * max(
+        _SIDE_BY_SIDE * max(_widths(model)) * positions, config.channels * height * width
+    )
     return [
         f"{name} has {count} elements, more than {most}"
         for name in names

@@ -130,26 +130,21 @@ def check_graph(
         VimDeployError: VIM-502 with every deviation.
     """
     summary = summarize(model, config.layers_run)
-    problems = []
-    expected_scans = config.layers_run * config.scans_per_layer
-    if summary.scans != expected_scans:
-        problems.append(f"{summary.scans} scan nodes instead of {expected_scans}")
-    if config.scans_per_layer == 2 and summary.forward_scans != summary.backward_scans:
-        problems.append(
-            f"{summary.forward_scans} forward and {summary.backward_scans} backward scans"
-        )
-    expected_fused = fused_mixers(config, graph)
-    for what, found in (
-        ("fused scan", summary.fused_scans),
-        ("fused convolution", summary.fused_convolutions),
-    ):
-        if found != expected_fused:
-            problems.append(f"{found} {what} nodes instead of {expected_fused}")
-    # One Scan in the function of each scan op, or none anywhere.
-    scan_ops = [op for op in OPS.values() if op.loops and nodes_of(model.graph, op)]
-    expected_loops = 0 if scan_body == "unrolled" else len(scan_ops)
-    if summary.loops != expected_loops:
-        problems.append(f"{summary.loops} loops instead of {expected_loops}")
+    fused = fused_mixers(config, graph)
+    loops = [op for op in OPS.values() if op.loops and nodes_of(model.graph, op)]
+    counts = (
+        ("scan nodes", summary.scans, config.layers_run * config.scans_per_layer),
+        ("fused scan nodes", summary.fused_scans, fused),
+        ("fused convolution nodes", summary.fused_convolutions, fused),
+        # One Scan in the function of each scan op, or none anywhere.
+        ("loops", summary.loops, 0 if scan_body == "unrolled" else len(loops)),
+    )
+    problems = [
+        f"{found} {what} instead of {wanted}" for what, found, wanted in counts if found != wanted
+    ]
+    forward, backward = summary.forward_scans, summary.backward_scans
+    if config.scans_per_layer == 2 and forward != backward:
+        problems.append(f"{forward} forward and {backward} backward scans")
     # Only flip_img_sequences_ratio asks for a flipped sequence.
     if summary.flips and not config.flips_sequence:
         problems.append(f"{summary.flips} flips")
