@@ -8,10 +8,10 @@ from typing import Any
 
 from vim_deploy.artifact.profiles import ProfileOptions
 from vim_deploy.artifact.record import EngineRecord
-from vim_deploy.runtimes import choose_runtime, named
+from vim_deploy.runtimes import AUTO, choose_runtime, named
 from vim_deploy.runtimes.building.build import Builder
 from vim_deploy.runtimes.building.process import ProgressCallback
-from vim_deploy.runtimes.building.request import AUTO, BuildRequest, TrtOptions
+from vim_deploy.runtimes.building.request import BuildRequest, TrtOptions
 
 
 def build_engine(

@@ -18,8 +18,9 @@ from vim_deploy.parity.metrics import tolerance_for
 from vim_deploy.parity.report import ParityReport
 from vim_deploy.recipe.catalog import find_recipe, names_recipe
 from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.runtimes import AUTO
 from vim_deploy.runtimes.building.process import ProgressCallback
-from vim_deploy.runtimes.building.request import AUTO, BuildRequest, TrtOptions
+from vim_deploy.runtimes.building.request import BuildRequest, TrtOptions
 from vim_deploy.stages.building import build, builder_for
 from vim_deploy.stages.exporting import ExportOptions, ExportResult, export, require_torch
 from vim_deploy.stages.reporting import prepare_report, provenance, write_run

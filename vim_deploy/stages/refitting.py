@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from vim_deploy.artifact.file import named
@@ -12,8 +13,8 @@ from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file
 from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.runtimes import AUTO
 from vim_deploy.runtimes.building.process import ProgressCallback
-from vim_deploy.runtimes.building.request import AUTO
 from vim_deploy.runtimes.tensorrt.refit import refit_engine, refittable_record
 from vim_deploy.stages.exporting import ExportOptions, export
 
@@ -35,27 +36,25 @@ def refit(
     Other arguments and errors as ``runtimes.tensorrt.refit.refit_engine``, and those of ``export``.
     """
     require_file(source, "file with the weights")
+    exchange = partial(
+        refit_engine,
+        engine,
+        output=output,
+        plugin=plugin,
+        progress=progress,
+        force=force,
+        command=command,
+    )
     if named(source) == "onnx":
         if use_ema:
             raise VimDeployError(
                 "VIM-203", "--use-ema with an ONNX file", fix="it chooses weights of a checkpoint"
             )
-        return refit_engine(
-            engine, source, output, plugin=plugin, progress=progress, force=force, command=command
-        )
+        return exchange(weights=source)
     record = refittable_record(engine)
     with tempfile.TemporaryDirectory(prefix="vim-deploy-refit-") as folder:
         exported = _export_like(record, source, use_ema, Path(folder) / "weights.onnx")
-        return refit_engine(
-            engine,
-            exported,
-            output,
-            plugin=plugin,
-            weights_from=FileIdentity.of(source),
-            progress=progress,
-            force=force,
-            command=command,
-        )
+        return exchange(weights=exported, weights_from=FileIdentity.of(source))
 
 
 def _export_like(record: EngineRecord, source: Path, use_ema: bool, path: Path) -> Path:

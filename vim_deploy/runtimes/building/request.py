@@ -14,9 +14,10 @@ from vim_deploy.codec import decode, encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.plugin.describe import PluginInfo
 from vim_deploy.ranges import OPT_LEVEL, WORKSPACE_MIB, require_all
+from vim_deploy.runtimes import AUTO
 
-#: ``--runtime``, ``--plugin`` and ``--timing-cache`` besides names and paths.
-AUTO, NONE, ON, OFF = "auto", "none", "on", "off"
+#: ``--plugin`` and ``--timing-cache`` besides AUTO and paths.
+NONE, ON, OFF = "none", "on", "off"
 #: ``--hardware-compat`` -> member of HardwareCompatibilityLevel.
 HARDWARE_LEVELS = {
     "none": "NONE",

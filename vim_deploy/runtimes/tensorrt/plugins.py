@@ -22,7 +22,7 @@ from vim_deploy.plugin.describe import (
     describe_plugin,
     find_plugin_library,
 )
-from vim_deploy.runtimes.building.request import AUTO
+from vim_deploy.runtimes import AUTO
 from vim_deploy.runtimes.tensorrt.capability import Capabilities, generation_of
 
 _log = logging.getLogger(__name__)

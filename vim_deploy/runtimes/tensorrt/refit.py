@@ -22,10 +22,10 @@ from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import settings_hash
 from vim_deploy.plugin.describe import PluginInfo
+from vim_deploy.runtimes import AUTO
 from vim_deploy.runtimes.building.build import make_engine, one_output
 from vim_deploy.runtimes.building.graph import graph_of_precision
 from vim_deploy.runtimes.building.process import ProgressCallback
-from vim_deploy.runtimes.building.request import AUTO
 from vim_deploy.runtimes.tensorrt import capability as trt
 from vim_deploy.runtimes.tensorrt.lower import lower
 from vim_deploy.runtimes.tensorrt.plugins import choose_plugin
