@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import pytest
 import torch
 
 from tests.support import plant
-from tests.support.artifacts import told
 from tests.support.models import perturbed, save_training_file, tiny_config
 from vim_deploy.artifact import Artifact, metadata, onnx_file
 from vim_deploy.cli.main import run
@@ -27,10 +25,10 @@ from vim_deploy.model.vim import VisionMamba
 from vim_deploy.parity.bisect import Unit
 from vim_deploy.recipe.precision_policy import load_policy
 from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.runtimes.base import Runner
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.stages import bisect_precision, subjects, verify, verify_ladder
 from vim_deploy.stages.exporting import ExportOptions, export
-from vim_deploy.stages.opening import Opened
 from vim_deploy.stages.subjects import SubjectOptions
 from vim_deploy.stages.verifying import VerifyOptions
 from vim_deploy.untrusted import read_bytes
@@ -205,6 +203,8 @@ def test_a_file_that_is_held_to_itself_part_by_part_is_read_once(
 class _EngineLike(OrtRunner):
     """Gives out no inner tensors."""
 
+    notes = ("a note",)
+
     @property
     def parts(self) -> None:
         return None
@@ -219,13 +219,12 @@ def test_a_broken_engine_is_named_and_says_why_it_is_not_looked_into(
     plant.change_weight(graph, "layers.0.mixer.in_proj.weight_t", lambda values: values * 1.5)
     onnx.save(graph, "engine_like.onnx")
 
-    @contextmanager
-    def opened(file: Artifact, _options: object) -> Iterator[Opened]:
+    def opened(file: Artifact, _options: object) -> Runner:
         assert file.name == "half.plan"
-        runner = _EngineLike(Path("engine_like.onnx"), threads=1)
-        yield Opened(runner, told(file.path, info), ("a note",))
+        return _EngineLike(Path("engine_like.onnx"), threads=1)
 
-    monkeypatch.setattr(subjects, "opened", opened)
+    monkeypatch.setattr(subjects, "open_runner", opened)
+    monkeypatch.setattr(Artifact, "info", info)
     Path("half.plan").write_bytes(b"a plan")
     report = verify_ladder("half.plan", "tiny.pth", TWO_IMAGES)
     assert report.ladder is not None

@@ -93,7 +93,7 @@ def verify_ladder(
             tolerance=last.tolerance,
             results=last.results,
             command=tuple(command),
-            notes=found.artifact.notes if found.artifact else (),
+            notes=found.runner.notes if found.runner else (),
             blocks=blocks,
             ladder=ladder,
         )
@@ -101,9 +101,9 @@ def verify_ladder(
 
 def _check(subject: Subject, chosen: SubjectOptions) -> None:
     """Refuse what would compare a file with forms of another precision."""
-    if subject.artifact is None or subject.artifact.info is None:
+    if subject.file is None or subject.file.info is None:
         return
-    stored = subject.artifact.info.precision
+    stored = subject.file.info.precision
     if chosen.precision not in (None, stored) or chosen.precision_policy is not None:
         raise VimDeployError(
             "VIM-203",
@@ -181,9 +181,9 @@ class _Climb:
             yield self._graph_step(name, info, FP32_MODULE, "fp32")
         if self.typed:
             yield self._graph_step(f"{precision} ONNX", self.info, goal, precision)
-        artifact = self.subject.artifact
-        if artifact is not None:
-            yield _Step(self.subject.name, goal, precision, lambda _: artifact.runner)
+        file = self.subject.runner
+        if file is not None:
+            yield _Step(self.subject.name, goal, precision, lambda _: file)
 
     def _graph_step(self, name: str, info: ExportInfo, against: str, precision: str) -> _Step:
         def run(stack: ExitStack) -> Runner:

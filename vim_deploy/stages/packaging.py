@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import vim_deploy
+from vim_deploy.artifact import Artifact
 from vim_deploy.codec import encode
 from vim_deploy.errors import ExitCode, OtherMachineError, VimDeployError
 from vim_deploy.files import changed, kind_of, output_errors, settings_hash, sight
@@ -30,8 +31,8 @@ from vim_deploy.packaging.repository import TENSORRT, ServingOptions
 from vim_deploy.packaging.servable import Servable, read_servable
 from vim_deploy.packaging.triton import about, plan_repository, settings_of, write_repository
 from vim_deploy.parity.metrics import tolerance_for
+from vim_deploy.runtimes import open_runner
 from vim_deploy.runtimes.base import Array, RunnerOptions
-from vim_deploy.stages.opening import opened
 
 
 @dataclass(frozen=True)
@@ -225,12 +226,12 @@ def _make_golden(
     outputs: dict[str, Array] = {}
     by, why = "", ""
     own = options.golden_from in (None, servable.file.path)
-    source = options.golden_from if options.golden_from and not own else servable.file
+    source = servable.file if own or not options.golden_from else Artifact.open(options.golden_from)
     runner_options = RunnerOptions(plugin=options.plugin if own else None)
     try:
-        with opened(source, runner_options) as found:
-            outputs = golden_outputs(found.runner, images)
-            by = found.runner.name
+        with open_runner(source, runner_options) as runner:
+            outputs = golden_outputs(runner, images)
+            by = runner.name
     except VimDeployError as error:
         if not _is_elsewhere(error):
             raise
@@ -279,9 +280,10 @@ def _check_golden(folder: Path, about: TritonAbout) -> Check:
     images, wanted = read_golden(folder / stored.file)
     plugin = None if about.plugin is None else folder / about.plugin
     try:
-        with opened(folder / about.artifact.path, RunnerOptions(plugin=plugin)) as runner:
-            outputs = golden_outputs(runner.runner, images)
-            by = runner.runner.name
+        file = Artifact.open(folder / about.artifact.path)
+        with open_runner(file, RunnerOptions(plugin=plugin)) as runner:
+            outputs = golden_outputs(runner, images)
+            by = runner.name
     except VimDeployError as error:
         if not _is_elsewhere(error):
             raise

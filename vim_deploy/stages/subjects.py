@@ -19,9 +19,9 @@ from vim_deploy.precisions import TYPED_IN_WORDS, Precision
 from vim_deploy.recipe.precision_policy import chosen_policy
 from vim_deploy.recipe.request import ModelRequest
 from vim_deploy.recipe.schema import Tolerances
-from vim_deploy.runtimes.base import RunnerOptions
+from vim_deploy.runtimes import open_runner
+from vim_deploy.runtimes.base import Runner, RunnerOptions
 from vim_deploy.stages.exporting import ExportOptions, export_info, require_torch
-from vim_deploy.stages.opening import Opened, opened
 
 if TYPE_CHECKING:
     import onnx
@@ -46,12 +46,13 @@ class SubjectOptions:
 
 @dataclass(frozen=True)
 class Subject:
-    """A module with weights, the export that is spoken of, and the artifact when there is one."""
+    """A module with weights, the export that is spoken of, and its file with a runner, if any."""
 
     name: str
     module: DeployedModel
     info: ExportInfo
-    artifact: Opened | None
+    file: Artifact | None
+    runner: Runner | None
     tolerances: Tolerances | None = None
 
     @property
@@ -119,8 +120,8 @@ def open_subject(
             f"{file.name} says itself which model it holds",
             fix="leave out --model, --config, --image-size and the like",
         )
-    with opened(file, runner) as artifact:
-        yield _from_artifact(artifact, against, options)
+    with open_runner(file, runner) as candidate:
+        yield _from_artifact(file, candidate, against, options)
 
 
 def _from_checkpoint(source: str, options: SubjectOptions) -> Subject:
@@ -144,13 +145,15 @@ def _from_checkpoint(source: str, options: SubjectOptions) -> Subject:
         head=head.text,
     )
     info = export_info(loaded, chosen, module.preprocess)
-    return Subject(loaded.stem, module, info, None, loaded.tolerances)
+    return Subject(loaded.stem, module, info, None, None, loaded.tolerances)
 
 
-def _from_artifact(found: Opened, against: str, options: SubjectOptions) -> Subject:
+def _from_artifact(
+    file: Artifact, runner: Runner, against: str, options: SubjectOptions
+) -> Subject:
     from vim_deploy.model.reference import reference_model
 
-    info = found.artifact.require_info(
+    info = file.require_info(
         "does not say which model it holds",
         why="",
         fix="export it with vim-deploy export; an engine needs its record NAME.plan.json beside it",
@@ -164,4 +167,4 @@ def _from_artifact(found: Opened, against: str, options: SubjectOptions) -> Subj
     if info.precision != "fp32" and (options.precision_policy or not info.precision_policy):
         policy = chosen_policy(options.precision_policy, module.model.config)
         info = replace(info, precision_policy=policy)
-    return Subject(found.artifact.name, module, info, found)
+    return Subject(file.name, module, info, file, runner)

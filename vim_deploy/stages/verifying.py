@@ -26,11 +26,11 @@ from vim_deploy.parity.report import (
 )
 from vim_deploy.ranges import BATCH, COUNT, RANDOM, require_all
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
+from vim_deploy.runtimes import open_runner
 from vim_deploy.runtimes.base import Runner, RunnerOptions
 from vim_deploy.runtimes.onnxruntime.runner import TENSORRT
 from vim_deploy.specs import TensorSpec
 from vim_deploy.stages.exporting import require_torch
-from vim_deploy.stages.opening import Opened, opened
 
 #: Batch sizes to run where the artifact takes any.
 DEFAULT_BATCHES = (1, 2, 5)
@@ -104,10 +104,9 @@ def verify(
     largest = None if options.batches is None else max(options.batches)
     settings = dataclasses.replace(options.runner, max_batch=largest)
     with (
-        opened(file, settings) as candidate,
-        open_reference(other or against, candidate, options.twin) as (reference, stored),
+        open_runner(file, settings) as runner,
+        open_reference(other or against, file, runner, options.twin) as (reference, stored),
     ):
-        runner = candidate.runner
         tolerance = adjusted(options.tolerance or tolerance_for(file.precision), options.limits)
         cases = stored + live_cases(runner.input, file.info, options, stored=bool(stored))
         batches = batches_to_run(runner, options.batches)
@@ -125,7 +124,7 @@ def verify(
             results=results,
             command=tuple(command),
             notes=(
-                *candidate.notes,
+                *runner.notes,
                 *_not_stored(runner, stored, Path(against)),
                 *_not_given(runner, reference),
             ),
@@ -201,7 +200,7 @@ def reference_file(against: str, file: Artifact) -> Artifact | None:
 
 @contextmanager
 def open_reference(
-    against: str | Artifact, candidate: Opened, twin: bool
+    against: str | Artifact, file: Artifact, runner: Runner, twin: bool
 ) -> Iterator[tuple[Runner | None, list[Case]]]:
     """The runner to compare with, or the stored case that replaces one."""
     kind = named(against) if isinstance(against, str) else against.kind
@@ -213,14 +212,13 @@ def open_reference(
             fix="--against CHECKPOINT, or leave out --twin",
         )
     if isinstance(against, Artifact):
-        with opened(against) as reference:
-            yield reference.runner, []
+        with open_runner(against, RunnerOptions()) as reference:
+            yield reference, []
     elif kind == "stored":
-        head = heads.of_file(candidate.info) if candidate.info else None
-        runner = candidate.runner
+        head = heads.of_file(file.info) if file.info else None
         yield None, [stored_case(Path(against), runner.input, runner.outputs, head)]
     else:
-        yield _checkpoint_runner(against, candidate.info, twin), []
+        yield _checkpoint_runner(against, file.info, twin), []
 
 
 def _checkpoint_runner(against: str, info: ExportInfo | None, twin: bool) -> Runner:

@@ -14,8 +14,8 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.parity.accuracy import AccuracyReport, Limits, Progress, compare_accuracy
 from vim_deploy.parity.dataset import open_dataset
 from vim_deploy.ranges import BATCH, COUNT, require_all
+from vim_deploy.runtimes import open_runner
 from vim_deploy.runtimes.base import RunnerOptions
-from vim_deploy.stages.opening import opened
 from vim_deploy.stages.verifying import open_reference, reference_file
 
 #: Images in memory at once.
@@ -82,12 +82,12 @@ def verify_dataset(
         )
     settings = dataclasses.replace(options.runner, max_batch=options.batch)
     other = reference_file(against, file) or against
-    with opened(file, settings) as candidate:
-        _require_classifier(artifact, candidate.info)
-        found = open_dataset(dataset, candidate.info, candidate.runner.input, options.limit)
-        with open_reference(other, candidate, options.twin) as (reference, _):
+    with open_runner(file, settings) as runner:
+        _require_classifier(artifact, file.info)
+        found = open_dataset(dataset, file.info, runner.input, options.limit)
+        with open_reference(other, file, runner, options.twin) as (reference, _):
             assert reference is not None
-            counts = compare_accuracy(reference, candidate.runner, found, options.batch, progress)
+            counts = compare_accuracy(reference, runner, found, options.batch, progress)
     return AccuracyReport(
         artifact=artifact.name,
         artifact_sha256=file.sha256,
