@@ -18,8 +18,7 @@ from vim_deploy import interrupts
 from vim_deploy.errors import VimDeployError
 from vim_deploy.model.deployed import DeployedModel, example_input
 from vim_deploy.ops import SELECTIVE_SCAN, contract
-from vim_deploy.ops.functions import schema
-from vim_deploy.ops.selective_scan import direction_attributes
+from vim_deploy.ops.functions import direction_attributes, schema
 
 #: Opset that PyTorch's exporter is written against; other opsets are made from it (opset.py).
 TRACE_OPSET = 18

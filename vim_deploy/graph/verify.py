@@ -15,7 +15,7 @@ from vim_deploy.artifact.onnx_file import is_large
 from vim_deploy.errors import VimDeployError
 from vim_deploy.onnx_graph import attribute_int, constants_of, half_tensors, without_weights
 from vim_deploy.ops import BI_CAUSAL_CONV, BI_SELECTIVE_SCAN, OPS, SELECTIVE_SCAN, contract
-from vim_deploy.ops.functions import nodes_of
+from vim_deploy.ops.functions import loops, nodes_of
 from vim_deploy.recipe.model_config import ModelConfig
 
 #: Standard operators that the trace of a VisionMamba may hold, preparation and heads included, and
@@ -131,13 +131,13 @@ def check_graph(
     """
     summary = summarize(model, config.layers_run)
     fused = fused_mixers(config, graph)
-    loops = [op for op in OPS.values() if op.loops and nodes_of(model.graph, op)]
+    looped = [op for op in OPS.values() if loops(op) and nodes_of(model.graph, op)]
     counts = (
         ("scan nodes", summary.scans, config.layers_run * config.scans_per_layer),
         ("fused scan nodes", summary.fused_scans, fused),
         ("fused convolution nodes", summary.fused_convolutions, fused),
         # One Scan in the function of each scan op, or none anywhere.
-        ("loops", summary.loops, 0 if scan_body == "unrolled" else len(loops)),
+        ("loops", summary.loops, 0 if scan_body == "unrolled" else len(looped)),
     )
     problems = [
         f"{found} {what} instead of {wanted}" for what, found, wanted in counts if found != wanted

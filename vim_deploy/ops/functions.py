@@ -23,7 +23,8 @@ from vim_deploy.onnx_graph import (
     subgraphs_of,
 )
 from vim_deploy.ops import OPS, Op, contract
-from vim_deploy.ops.op import Facts, Kind
+from vim_deploy.ops.op import LOOP, Facts, Kind
+from vim_deploy.ops.selective_scan import SCAN_INPUT_DIRECTIONS, SCAN_OUTPUT_DIRECTIONS
 
 #: How a node and how a schema name the type of an attribute.
 _TYPES = {
@@ -40,6 +41,21 @@ def nodes_of(graph: GraphProto, op: Op | None = None) -> list[NodeProto]:
     """The nodes of one of our own ops, or of any, in graph order."""
     own = [node for node in graph.node if node.domain == contract.DOMAIN]
     return own if op is None else [node for node in own if node.op_type == op.name]
+
+
+def plugin_attributes(op: Op) -> tuple[str, ...]:
+    """Attributes of ``op`` that a plugin reads."""
+    return tuple(name for name, kind in op.attributes.items() if kind != Kind.DIRECTIONS)
+
+
+def loops(op: Op) -> bool:
+    """Whether the body of ``op`` has a form with an ONNX Scan, and one without."""
+    return any(part.when == LOOP for part in op.body)
+
+
+def direction_attributes(reverse: bool) -> dict[str, list[int]]:
+    """The lists that ``Scan`` wants, for a node of the given direction."""
+    return {SCAN_INPUT_DIRECTIONS: [int(reverse)] * 4, SCAN_OUTPUT_DIRECTIONS: [int(reverse)]}
 
 
 def attach_functions(
@@ -186,7 +202,7 @@ def op_flaws(node: NodeProto, ops: Mapping[str, Op] = OPS) -> Iterator[str]:
     if not most - len(op.optional) <= len(node.input) <= most or len(node.output) != outputs:
         yield f"{what} has {len(node.input)} inputs and {len(node.output)} outputs"
     given = {attribute.name: attribute for attribute in node.attribute}
-    for name in op.plugin_attributes:
+    for name in plugin_attributes(op):
         kind = op.attributes[name]
         if name not in given or given[name].type != _TYPES[kind][0]:
             yield f"{what} does not say {name}"

@@ -82,16 +82,6 @@ class Op:
     blocks: Mapping[str, str] = field(default_factory=dict)
     derived: Callable[[Facts], dict[str, object]] | None = None
 
-    @property
-    def plugin_attributes(self) -> tuple[str, ...]:
-        """Attributes that a plugin reads."""
-        return tuple(name for name, kind in self.attributes.items() if kind != Kind.DIRECTIONS)
-
-    @property
-    def loops(self) -> bool:
-        """Whether a body has a form with an ONNX Scan, and one without."""
-        return any(part.when == LOOP for part in self.body)
-
 
 def columns(source: str, block: str, name: str, axis: int) -> str:
     """``name`` = ``source`` at [``block``_off, ``block``_end) of ``axis``."""

@@ -116,11 +116,6 @@ _BODY = (
 )
 
 
-def direction_attributes(reverse: bool) -> dict[str, list[int]]:
-    """The lists that ``Scan`` wants, for a node of the given direction."""
-    return {SCAN_INPUT_DIRECTIONS: [int(reverse)] * 4, SCAN_OUTPUT_DIRECTIONS: [int(reverse)]}
-
-
 def silu(x: Array) -> Array:
     """x / (1 + exp(-x)), without overflow."""
     return x * np.exp(-np.logaddexp(0.0, -x))

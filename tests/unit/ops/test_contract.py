@@ -9,6 +9,7 @@ import pytest
 
 from vim_deploy import ops
 from vim_deploy.ops import OPS, Op, contract
+from vim_deploy.ops.functions import plugin_attributes
 from vim_deploy.ops.op import Kind
 
 HEADER = Path(__file__).parents[3] / "plugins" / "include" / "vim_plugins" / "contract.h"
@@ -48,7 +49,7 @@ def python_constants() -> dict[str, object]:
         found[f"{constant}_INPUTS"] = op.inputs
         found[f"{constant}_OUTPUTS"] = op.outputs
         found[f"{constant}_ATTRIBUTES"] = tuple(
-            name for name in op.plugin_attributes if name not in numbers
+            name for name in plugin_attributes(op) if name not in numbers
         )
         if numbers:
             found[f"{constant}_FLOAT_ATTRIBUTES"] = numbers

@@ -12,8 +12,7 @@ from onnx import helper
 from vim_deploy.errors import VimDeployError
 from vim_deploy.model.scan import selective_scan
 from vim_deploy.ops import SELECTIVE_SCAN, contract
-from vim_deploy.ops.functions import attach_functions
-from vim_deploy.ops.selective_scan import direction_attributes
+from vim_deploy.ops.functions import attach_functions, direction_attributes
 
 #: Two float32 evaluations of sums of at most 16 terms over 33 steps; measured 3e-7.
 RELATIVE_L2 = 2e-6

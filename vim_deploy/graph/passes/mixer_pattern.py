@@ -19,11 +19,11 @@ from onnx import GraphProto, NodeProto
 from vim_deploy.graph.passes.branch_pattern import Branch, NoMatch, Refusal, Sizes, find_branch
 from vim_deploy.onnx_graph import DEFAULT_DOMAINS, GraphIndex, attribute_int
 from vim_deploy.ops import BI_CAUSAL_CONV, SELECTIVE_SCAN, contract
-from vim_deploy.ops.functions import nodes_of
+from vim_deploy.ops.functions import nodes_of, plugin_attributes
 from vim_deploy.places import DIRECTED, parse
 
 _Z = SELECTIVE_SCAN.inputs.index("z")
-_SHARED = tuple(name for name in SELECTIVE_SCAN.plugin_attributes if name != "reverse")
+_SHARED = tuple(name for name in plugin_attributes(SELECTIVE_SCAN) if name != "reverse")
 
 Value = TypeVar("Value", str, int)
 
@@ -193,7 +193,7 @@ def _mixer(
 
 def _check_scan(scan: NodeProto) -> None:
     """The node has what the contract says, so that looking it up cannot fail."""
-    missing = set(SELECTIVE_SCAN.plugin_attributes) - {item.name for item in scan.attribute}
+    missing = set(plugin_attributes(SELECTIVE_SCAN)) - {item.name for item in scan.attribute}
     if missing:
         raise NoMatch(f"a scan has no attribute {min(missing)}")
     if len(scan.input) != len(SELECTIVE_SCAN.inputs):
