@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import logging
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from vim_deploy.errors import VimDeployError, missing_package, nearest
@@ -65,14 +66,15 @@ class Runtime:
         """VIM-301."""
         return missing_package(self.package, self.extra, self.purpose)
 
-    def load(self) -> None:
-        """Import all that opens files: the memory of a process before it has a model.
+    def load(self) -> ModuleType:
+        """Its package and all that opens files: the memory of a process before it has a model.
 
         Raises:
             VimDeployError: VIM-301.
         """
-        named(f"{self.capability}:load")()
+        package: ModuleType = named(f"{self.capability}:load")()
         named(self.open)
+        return package
 
     def found(self) -> str:
         """What is here, in words; VIM-301 and VIM-309 when it is not to be had."""

@@ -10,7 +10,6 @@ import numpy as np
 import onnx
 
 from vim_deploy.artifact import Artifact
-from vim_deploy.artifact.engine_file import TENSORRT, TENSORRT_RTX
 from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.artifact.profiles import ProfileOptions
 from vim_deploy.bench.subject import ONNX_RUNTIME, PYTORCH_DEIT, Subject, deit_bytes
@@ -18,6 +17,7 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.files import write_bytes
 from vim_deploy.precisions import Precision
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
+from vim_deploy.runtimes import runtime_named
 from vim_deploy.stages.building import build_engine
 from vim_deploy.stages.exporting import require_torch
 
@@ -100,7 +100,7 @@ class DeitMaker:
         """DeiT with each attention in every runtime of ``members``, engines in their precision."""
         from vim_deploy.model.deit import ATTENTIONS
 
-        engines = [member for member in members if member.runner in (TENSORRT, TENSORRT_RTX)]
+        engines = [member for member in members if runtime_named(member.runner).builder]
         kinds = {(m.runner, m.facts.get("precision") or "fp32"): m for m in engines}
         subjects = []
         for attention in ATTENTIONS:

@@ -6,6 +6,7 @@ import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,8 @@ from vim_deploy.stages.verifying import VerifyOptions
 # What a runtime's folder has: what is here, a runner with its opening, and a builder.
 
 
-def load() -> None:
-    """The package is onnx itself."""
+def load() -> ModuleType:
+    return onnx
 
 
 def describe() -> str:

@@ -16,10 +16,9 @@ from vim_deploy.artifact.passport import (
 from vim_deploy.cuda.runtime import Cuda
 from vim_deploy.errors import VimDeployError
 from vim_deploy.plugin.describe import describe_plugin
-from vim_deploy.runtimes.tensorrt import capability as trt
+from vim_deploy.runtimes import runtime_named
 from vim_deploy.runtimes.tensorrt.engine import LoadedEngine
 from vim_deploy.runtimes.tensorrt.plugins import load_plugins
-from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
 
 
 def cuda_for(engine: Artifact) -> Cuda:
@@ -68,7 +67,7 @@ def open_engine(
             there.
     """
     runtime = engine.runtime
-    module = module or _load(runtime)
+    module = module or runtime_named(runtime).load()
     gpu = cuda.info()
     machine = Machine(runtime, str(module.__version__), gpu.compute_capability, gpu.name)
     passport = check_passport(engine, machine, plugin=plugin, batch=batch)
@@ -87,10 +86,6 @@ def open_engine(
     loaded = LoadedEngine(module, data, engine.name, allow_plan_code=allow_plan_code)
     name = f"{TITLES[runtime]} {module.__version__} {gpu.name}"
     return loaded, name, (*passport.notes, *loaded.notes)
-
-
-def _load(runtime: str) -> ModuleType:
-    return trt_rtx.load() if runtime == TENSORRT_RTX else trt.load()
 
 
 def _load_library(module: ModuleType, runtime: str, path: Path) -> None:
