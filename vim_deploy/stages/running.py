@@ -49,6 +49,9 @@ def run(
     settings = dataclasses.replace(options.runner, max_batch=options.batch)
     with open_runner(file, settings) as runner:
         info = file.require_info()
+        if file is not artifact:
+            # The runtime has its own, and a run may take hours.
+            file.forget_model()
         batch = batch_size(runner, options.batch)
         if of_file(info).kind in ("pixel scores", "label map"):
             result: RunResult = LabelsJob(runner, info, options, batch, files).run(file.name)

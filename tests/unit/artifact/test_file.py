@@ -84,6 +84,11 @@ def test_everything_about_a_model_is_read_once(
     assert (artifact.info, artifact.record, artifact.companions) == (None, None, ())
     assert artifact.precision == "fp32"
     assert len(loads) == 1
+    artifact.forget_model()
+    assert artifact.inputs[0].name == "image"
+    assert len(loads) == 1
+    assert artifact.model.graph.node
+    assert len(loads) == 2
 
 
 def test_the_hash_is_of_the_file_that_was_opened(tmp_path: Path) -> None:
