@@ -45,7 +45,7 @@ def gpu_build(monkeypatch: pytest.MonkeyPatch) -> None:
         SessionOptions=SimpleNamespace,
         InferenceSession=Session,
     )
-    monkeypatch.setattr(ort, "_load", lambda: runtime)
+    monkeypatch.setattr(ort, "load", lambda: runtime)
     monkeypatch.setattr(Session, "starts", True)
 
 
