@@ -49,7 +49,7 @@ def prepare(folder: Path, models: Sequence[str]) -> None:
 
     from vim_deploy.model.load import checkpoint_of
     from vim_deploy.parity.report import random_case
-    from vim_deploy.recipe.request import ModelRequest
+    from vim_deploy.recipe.schema import ModelRequest
     from vim_deploy.stages.exporting import ExportOptions, export
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -79,7 +79,7 @@ def command_of(task: Task, folder: Path, options: argparse.Namespace, smallest: 
 def export_with_clock(model: str, size: int, path: Path) -> dict[str, float]:
     """Export seeded weights; seconds of the whole and of the fusion passes inside."""
     from vim_deploy.graph import export_graph
-    from vim_deploy.recipe.request import ModelRequest
+    from vim_deploy.recipe.schema import ModelRequest
     from vim_deploy.stages.exporting import ExportOptions, export
 
     inner = export_graph.run_passes

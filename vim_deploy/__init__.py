@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vim_deploy.errors import VimDeployError
     from vim_deploy.packaging.repository import ServingOptions
     from vim_deploy.parity.metrics import Tolerance
-    from vim_deploy.recipe.request import ModelRequest
+    from vim_deploy.recipe.schema import ModelRequest
     from vim_deploy.runtimes.base import RunnerOptions
     from vim_deploy.runtimes.building.request import TrtOptions
     from vim_deploy.scene.records import RunOptions, SceneOptions
@@ -82,7 +82,7 @@ _HOMES = {
     "BenchOptions": "vim_deploy.stages.benchmarking",
     "DatasetOptions": "vim_deploy.stages.verifying_dataset",
     "ExportOptions": "vim_deploy.stages.exporting",
-    "ModelRequest": "vim_deploy.recipe.request",
+    "ModelRequest": "vim_deploy.recipe.schema",
     "PackageOptions": "vim_deploy.stages.packaging",
     "ProfileOptions": "vim_deploy.artifact.profiles",
     "RunOptions": "vim_deploy.scene.records",

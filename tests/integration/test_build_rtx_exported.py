@@ -33,7 +33,7 @@ def test_inner_tensors_are_in_the_network_of_nvidias_parser(tmp_path, precision)
     """Every one is found by name and marked; running such an engine needs a GPU of TensorRT-RTX."""
     from tests.support.models import perturbed, save_training_file, tiny_config
     from vim_deploy.model.vim import VisionMamba
-    from vim_deploy.recipe.request import ModelRequest
+    from vim_deploy.recipe.schema import ModelRequest
     from vim_deploy.stages.exporting import ExportOptions, export
 
     config = tiny_config()
@@ -114,7 +114,7 @@ def test_exported_model_becomes_an_engine(tmp_path, batch, head, graph, scan_bod
 def test_a_float32_file_is_typed_in_memory(tmp_path):
     from tests.support.models import perturbed, save_training_file, tiny_config
     from vim_deploy.model.vim import VisionMamba
-    from vim_deploy.recipe.request import ModelRequest
+    from vim_deploy.recipe.schema import ModelRequest
     from vim_deploy.stages.exporting import ExportOptions, export
 
     config = tiny_config()

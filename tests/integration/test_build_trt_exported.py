@@ -21,7 +21,7 @@ def files(tmp_path_factory) -> dict[str, Path]:
     """A two-layer model, exported as float32, float16 and bfloat16."""
     from tests.support.models import perturbed, save_training_file, tiny_config
     from vim_deploy.model.vim import VisionMamba
-    from vim_deploy.recipe.request import ModelRequest
+    from vim_deploy.recipe.schema import ModelRequest
     from vim_deploy.stages.exporting import ExportOptions, export
 
     folder = tmp_path_factory.mktemp("exported")

@@ -24,7 +24,7 @@ from tests.support.dense_graphs import (
 from vim_deploy.errors import VimDeployError
 from vim_deploy.model.load import load_model
 from vim_deploy.model.reference import reference_model
-from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
 from vim_deploy.stages.exporting import ExportOptions, export

@@ -60,7 +60,7 @@ class Files(NamedTuple):
 def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     from tests.support.models import perturbed, save_training_file, tiny_config
     from vim_deploy.model.vim import VisionMamba
-    from vim_deploy.recipe.request import ModelRequest
+    from vim_deploy.recipe.schema import ModelRequest
     from vim_deploy.stages.exporting import ExportOptions, export
 
     folder = tmp_path_factory.mktemp("exported")

@@ -28,7 +28,7 @@ from vim_deploy.model.precision import typed_twin
 from vim_deploy.ops.functions import attach_functions
 from vim_deploy.precisions import TABLE, Precision
 from vim_deploy.recipe.precision_policy import default_policy
-from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.base import run_in_batches
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.runtimes.torch.runner import TorchRunner

@@ -14,7 +14,7 @@ import pytest
 from tests.support import reference
 from tests.support.models import config_of
 from vim_deploy.codec import encode
-from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.base import run_in_batches
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.specs import GraphForm

@@ -19,7 +19,7 @@ from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.model.reference import reference_model
 from vim_deploy.model.vim import VisionMamba
-from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.stages.exporting import ExportOptions, export
 

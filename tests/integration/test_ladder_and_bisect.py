@@ -24,7 +24,7 @@ from vim_deploy.model.deployed import DeployedModel
 from vim_deploy.model.vim import VisionMamba
 from vim_deploy.parity.bisect import Unit
 from vim_deploy.recipe.precision_policy import load_policy
-from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.base import Runner
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.stages import bisect_precision, subjects, verify, verify_ladder

@@ -26,7 +26,7 @@ from vim_deploy.model.vim import VisionMamba
 from vim_deploy.ops import BI_SELECTIVE_SCAN, SELECTIVE_SCAN
 from vim_deploy.ops.functions import attach_functions
 from vim_deploy.parity.report import ParityReport
-from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.stages import verify
 from vim_deploy.stages.exporting import ExportOptions, export
 from vim_deploy.stages.verifying import VerifyOptions

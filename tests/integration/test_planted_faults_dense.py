@@ -15,7 +15,7 @@ from tests.support import plant
 from tests.support.reference import SMALL
 from vim_deploy.errors import VimDeployError
 from vim_deploy.parity.report import ParityReport
-from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.stages import verify
 from vim_deploy.stages.exporting import ExportOptions, export
 from vim_deploy.stages.verifying import VerifyOptions

@@ -21,7 +21,7 @@ import pytest
 from tests.support.triton import Server, command_of, environment_of, prepare, served, start_alone
 from vim_deploy.codec import encode
 from vim_deploy.packaging.repository import ServingOptions
-from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.stages import export, package
 from vim_deploy.stages.exporting import ExportOptions

@@ -17,7 +17,7 @@ from vim_deploy.heads import parse_head
 from vim_deploy.model.deployed import DeployedModel
 from vim_deploy.model.load import load_model
 from vim_deploy.recipe.precision_policy import default_policy
-from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.stages.exporting import ExportOptions, export_info
 

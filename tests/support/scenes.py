@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from tests.support.reference import dense_case
 from vim_deploy.artifact import Artifact
-from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.base import Runner
 from vim_deploy.scene.segment import SceneModel
 from vim_deploy.scene.windows import SceneSettings, scene_settings

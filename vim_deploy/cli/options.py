@@ -29,7 +29,7 @@ from vim_deploy.ranges import (
     Whole,
     shown,
 )
-from vim_deploy.recipe.request import AUTO, ModelRequest
+from vim_deploy.recipe.schema import AUTO, ModelRequest
 from vim_deploy.untrusted import read_json, read_text
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from vim_deploy.cli.verify_tables import (
     say_trial,
 )
 from vim_deploy.errors import VimDeployError
-from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.recipe.schema import ModelRequest
 
 if TYPE_CHECKING:
     from vim_deploy.parity.accuracy import AccuracyReport

@@ -26,8 +26,7 @@ from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.load import checkpoint_address, read_labels
 from vim_deploy.recipe.model_config import ModelConfig, read_config, unread_note
 from vim_deploy.recipe.official_dense import is_dense
-from vim_deploy.recipe.request import AUTO, ModelRequest
-from vim_deploy.recipe.schema import Recipe, Tolerances
+from vim_deploy.recipe.schema import AUTO, ModelRequest, Recipe, Tolerances
 from vim_deploy.specs import CheckpointInfo, ImagePreparation, Note
 
 #: Mean and standard deviation for grey pictures without a recipe: values to [-1, 1].

@@ -1,21 +1,26 @@
-"""What a recipe says: which checkpoint becomes which file, and how well it has to agree.
+"""What is asked for: by a user (``ModelRequest``), and by a recipe.
 
-A recipe is one flat TOML file in ``export/``; the records here are its parsed form. Nothing is
+A recipe says which checkpoint becomes which file, and how well it has to agree. It is one
+flat TOML file in ``export/``; the records here are its parsed form. Nothing is
 inherited from another recipe and no value has a hidden default: what the file does not say, it
 refuses to be without (``load.py``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vim_deploy.codec import Number, encode, stored
+from vim_deploy.ranges import CROP_RATIO, IMAGE_SIDE, MEAN, SEED, STD, require_all
 from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.specs import ImagePreparation
 
+#: Infer the architecture from the checkpoint.
+AUTO = "auto"
 #: Tasks a recipe can name.
 TASKS = ("classification", "segmentation", "detection")
 #: Published figures of each task, attributes of ``Published``.
@@ -30,6 +35,46 @@ CHECKPOINT_PARTS = ("auto", "model", "model_ema")
 NONE = "none"
 #: ``model`` of a recipe whose architecture is not one of the named variants.
 CUSTOM = "custom"
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """What to load.
+
+    Attributes:
+        source: checkpoint file or folder, ``hf://owner/name[/file]``, recipe name or ``.toml``.
+        model: ``auto`` or a named variant.
+        config: the official constructor's keywords; excludes a named variant.
+        image_size: another input size than the checkpoint's, square or (height, width).
+        use_ema: take ``model_ema`` of a training file.
+        pos_embed: how the position embedding is fitted to ``image_size``: ``grid``, ``official``.
+        random_weights: seed for weights that mean nothing, instead of a checkpoint.
+        mean, std, crop_ratio: picture preparation, instead of the recipe's or ImageNet's.
+        labels: class names, instead of the recipe's.
+    """
+
+    source: str
+    model: str = AUTO
+    config: Mapping[str, Any] | None = None
+    image_size: int | tuple[int, int] | None = None
+    use_ema: bool = False
+    pos_embed: str = "grid"
+    random_weights: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    crop_ratio: float | None = None
+    labels: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """VIM-202 for a number that nobody can mean."""
+        require_all(
+            self,
+            image_size=IMAGE_SIDE,
+            random_weights=SEED,
+            mean=MEAN,
+            std=STD,
+            crop_ratio=CROP_RATIO,
+        )
 
 
 @dataclass(frozen=True)

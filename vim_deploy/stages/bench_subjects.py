@@ -22,7 +22,7 @@ from vim_deploy.bench.subject import (
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.files import require_file
 from vim_deploy.recipe.model_config import unread_note
-from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.base import RunnerOptions
 from vim_deploy.runtimes.onnxruntime.runner import CPU
 from vim_deploy.runtimes.onnxruntime.runner import TENSORRT as ONNX_TENSORRT

@@ -17,7 +17,7 @@ from vim_deploy.files import output_errors
 from vim_deploy.parity.metrics import tolerance_for
 from vim_deploy.parity.report import ParityReport
 from vim_deploy.recipe.catalog import find_recipe, names_recipe
-from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes import AUTO
 from vim_deploy.runtimes.building.process import ProgressCallback
 from vim_deploy.runtimes.building.request import BuildRequest, TrtOptions

@@ -33,7 +33,7 @@ from vim_deploy.parity.report import ParityReport, compare_runners, random_case
 from vim_deploy.precisions import TABLE, TYPED_IN_WORDS, Precision, require_io_precision
 from vim_deploy.ranges import BATCH, OPSET, require_all
 from vim_deploy.recipe.precision_policy import chosen_policy
-from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.onnxruntime import capability as ort
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.specs import GraphForm, Note, ScanBody

@@ -12,7 +12,7 @@ from vim_deploy.artifact.record import EngineRecord, FileIdentity
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file
-from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes import AUTO
 from vim_deploy.runtimes.building.process import ProgressCallback
 from vim_deploy.runtimes.tensorrt.refit import refit_engine, refittable_record

@@ -17,8 +17,7 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.heads import parse_head
 from vim_deploy.precisions import TYPED_IN_WORDS, Precision
 from vim_deploy.recipe.precision_policy import chosen_policy
-from vim_deploy.recipe.request import ModelRequest
-from vim_deploy.recipe.schema import Tolerances
+from vim_deploy.recipe.schema import ModelRequest, Tolerances
 from vim_deploy.runtimes import open_runner
 from vim_deploy.runtimes.base import Runner, RunnerOptions
 from vim_deploy.stages.exporting import ExportOptions, export_info, require_torch

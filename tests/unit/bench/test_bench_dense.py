@@ -11,7 +11,7 @@ from vim_deploy.bench.subject import ONNX_RUNTIME, PYTORCH, dense_size, vim_byte
 from vim_deploy.errors import VimDeployError
 from vim_deploy.heads import find
 from vim_deploy.recipe.catalog import find_recipe
-from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.stages.benchmarking import BenchOptions, benchmark
 from vim_deploy.stages.exporting import ExportOptions, export
 

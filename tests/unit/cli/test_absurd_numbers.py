@@ -16,7 +16,7 @@ from vim_deploy.packaging.repository import ServingOptions
 from vim_deploy.parity.accuracy import Limits
 from vim_deploy.parity.metrics import Tolerance
 from vim_deploy.parity.report import random_case
-from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.building.request import TrtOptions
 from vim_deploy.scene.records import RunOptions, SceneOptions
 from vim_deploy.specs import TensorSpec

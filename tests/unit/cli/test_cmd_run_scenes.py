@@ -16,7 +16,7 @@ from tests.support.scenes import export_e01, opened_e01
 from vim_deploy import RunOptions, SceneOptions
 from vim_deploy.cli.main import run
 from vim_deploy.images import picture_from_file
-from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.scene.resize import resized_maps, resized_pixels
 from vim_deploy.scene.segment import scene_logits

@@ -14,7 +14,7 @@ from tests.support.models import perturbed, save_training_file, tiny_config
 from vim_deploy.cli.main import run
 from vim_deploy.codec import encode
 from vim_deploy.model.vim import VisionMamba
-from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.stages.exporting import ExportOptions, export
 
 

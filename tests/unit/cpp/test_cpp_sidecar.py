@@ -34,7 +34,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The published digits recipe, exported."""
-    from vim_deploy.recipe.request import ModelRequest
+    from vim_deploy.recipe.schema import ModelRequest
     from vim_deploy.stages.exporting import ExportOptions, export
 
     output = tmp_path_factory.mktemp("exported") / "digits.onnx"

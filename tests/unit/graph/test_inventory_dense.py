@@ -9,7 +9,7 @@ from vim_deploy.heads import parse_head
 from vim_deploy.model.deployed import DeployedModel
 from vim_deploy.model.load import load_model
 from vim_deploy.ops.functions import attach_functions
-from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.recipe.schema import ModelRequest
 
 
 def inventory(case: str, head: str) -> dict[str, BlockInventory]:

@@ -15,7 +15,7 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.model.dense.weights import dense_weights, kind_of, name_of
 from vim_deploy.model.describe import describe_checkpoint
 from vim_deploy.model.load import LoadedModel, load_model
-from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.recipe.schema import ModelRequest
 
 NAMES = ("wall", "floor", "sky", "tree", "door", "road", "sea")
 COLOURS = [[10 * index, 20, 30] for index in range(7)]

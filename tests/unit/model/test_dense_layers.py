@@ -21,7 +21,7 @@ from vim_deploy.model.dense.layers import (
 from vim_deploy.model.dense.segmentor import Segmentor, UperHead
 from vim_deploy.model.load import load_model
 from vim_deploy.recipe.dense_config import UperHeadConfig
-from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.recipe.schema import ModelRequest
 
 #: Sums of a few hundred float64 products.
 CLOSE = 1e-12

@@ -14,7 +14,7 @@ from tests.unit.model.test_dense_checkpoints import weights_of
 from vim_deploy.errors import VimDeployError
 from vim_deploy.model.load import LoadedModel, load_model
 from vim_deploy.recipe import catalog
-from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.recipe.schema import ModelRequest
 
 E01, D01, D08 = (dict(reference.dense_case(short).kwargs) for short in ("E01", "D01", "D08"))
 CLASSIFIER = dict(reference.load_case("A04_nocls_pool_mean").kwargs)

@@ -21,7 +21,7 @@ from vim_deploy.model.dense.layers import resized
 from vim_deploy.model.dense.segmentor import Segmentor
 from vim_deploy.model.load import LoadedModel, load_model
 from vim_deploy.model.network import Network
-from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.recipe.schema import ModelRequest
 
 BOUND = 5e-6
 #: Cases whose architecture the weights tell, as far as they tell it at all.

@@ -11,7 +11,7 @@ import vim_deploy
 from tests.support.tiny_onnx import perceptron, scan_blocks
 from vim_deploy.errors import VimDeployError
 from vim_deploy.ops import SELECTIVE_SCAN, contract
-from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.onnxruntime import capability as ort
 from vim_deploy.runtimes.onnxruntime.trt_ep import PLUGIN_DOMAIN, to_plugin_domain
 from vim_deploy.stages.exporting import ExportOptions

@@ -18,8 +18,7 @@ from vim_deploy.model.network import Network, build_network
 from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.official_dense import read_official
-from vim_deploy.recipe.request import ModelRequest
-from vim_deploy.recipe.schema import Recipe
+from vim_deploy.recipe.schema import ModelRequest, Recipe
 from vim_deploy.recipe.stored_config import read_assignments
 
 #: Class names longer than this, or more of them, are no class names.
