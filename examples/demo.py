@@ -27,7 +27,7 @@ from vim_deploy.cli.output import configure_log
 from vim_deploy.errors import VimDeployError
 from vim_deploy.model.load import checkpoint_of
 from vim_deploy.model.reference import reference_model
-from vim_deploy.recipe.request import ModelRequest
+from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.base import Runner, run_in_batches
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.runtimes.torch.runner import TorchRunner

@@ -1,9 +1,8 @@
 """What is asked for: by a user (``ModelRequest``), and by a recipe.
 
-A recipe says which checkpoint becomes which file, and how well it has to agree. It is one
-flat TOML file in ``export/``; the records here are its parsed form. Nothing is
-inherited from another recipe and no value has a hidden default: what the file does not say, it
-refuses to be without (``load.py``).
+A recipe says which checkpoint becomes which file, and how well it has to agree. It is one flat TOML
+file in ``export/``; the records here are its parsed form. Nothing is inherited from another recipe
+and no value has a hidden default: what the file does not say, it refuses to be without (``load``).
 """
 
 from __future__ import annotations

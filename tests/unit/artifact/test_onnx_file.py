@@ -12,7 +12,7 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from tests.support.onnx_door import Change, model, read
 from tests.support.tiny_onnx import scan_blocks
-from vim_deploy.artifact import onnx_rules, wire
+from vim_deploy.artifact import onnx_file, onnx_rules
 from vim_deploy.artifact.metadata import inputs_of
 from vim_deploy.artifact.onnx_file import read_onnx
 from vim_deploy.errors import VimDeployError
@@ -223,8 +223,8 @@ def levels(count: int) -> bytes:
 
 
 BOMBS = {
-    "nodes": field(7, b"\x0a\x00" * (wire.MAX_MESSAGES + 1)),
-    "names": field(7, field(1, b"\x0a\x00" * (wire.MAX_FIELDS + 1))),
+    "nodes": field(7, b"\x0a\x00" * (onnx_file.MAX_MESSAGES + 1)),
+    "names": field(7, field(1, b"\x0a\x00" * (onnx_file.MAX_FIELDS + 1))),
     "numbers": field(7, field(5, field(1, b"\x01" * (1 << 25)))),
     "levels": levels(40),
     "cut off": b"\x3a\x7f\x00",
@@ -237,7 +237,7 @@ BOMBS = {
 def test_small_files_that_become_large_are_not_parsed(tmp_path: Path, name: str) -> None:
     (tmp_path / "m.onnx").write_bytes(BOMBS[name])
     with pytest.raises(ValueError, match=r"^it"):
-        wire.require_modest(BOMBS[name], onnx.ModelProto.DESCRIPTOR)
+        onnx_file.require_modest(BOMBS[name], onnx.ModelProto.DESCRIPTOR)
     with pytest.raises(VimDeployError) as caught:
         read_onnx(tmp_path / "m.onnx")
     assert caught.value.code == "VIM-409"
