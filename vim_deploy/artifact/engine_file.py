@@ -27,6 +27,7 @@ from typing import Final
 
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file
+from vim_deploy.precisions import TABLE
 from vim_deploy.ranges import shown
 
 #: What an engine's file is called.
@@ -35,6 +36,10 @@ ENGINE_SUFFIXES = (".plan", ".engine")
 TENSORRT: Final = "tensorrt"
 TENSORRT_RTX: Final = "tensorrt-rtx"
 TITLES: Final = {TENSORRT: "TensorRT", TENSORRT_RTX: "TensorRT-RTX"}
+#: Their types of tensors (``DataType``), and what NumPy calls them; it has no bfloat16.
+DATA_TYPES: Final = {row.tensorrt: row.dtype for row in TABLE.values()} | {
+    name: name.lower() for name in ("INT8", "INT32", "INT64", "UINT8", "BOOL")
+}
 
 #: First bytes of an engine, and what built it.
 MAGIC = {b"ftrt": TENSORRT, b"vtrt": TENSORRT_RTX}

@@ -30,14 +30,18 @@ from vim_deploy.files import (
 )
 from vim_deploy.helpers import kill_helper
 from vim_deploy.plugin import toolchain as cuda_toolkit
-from vim_deploy.plugin.describe import LIBRARY_NAME, PluginInfo, cache_folder, describe_plugin
+from vim_deploy.plugin.describe import (
+    INTERFACES,
+    LIBRARY_NAME,
+    PluginInfo,
+    cache_folder,
+    describe_plugin,
+)
 from vim_deploy.plugin.toolchain import BuildTools, TensorRtHeaders, Toolkit
 from vim_deploy.ranges import THREADS, require_all, shown
 
 #: GPUs of ``--arch all``: every family from Turing on, and the machines of Jetson Orin (87).
 ALL_ARCHITECTURES = ("75", "80", "86", "87", "89", "90", "100", "120")
-#: TensorRT releases a library can be built for, and the plugin interface each takes.
-INTERFACES = {"8.6": "V2", "10": "V3", "11": "V3"}
 
 #: Folders and file types that make a build; tests and benchmarks do not change it.
 _SOURCE_FOLDERS = ("include", "kernels", "adapters", "cmake")

@@ -21,6 +21,9 @@ from vim_deploy.untrusted import parse_json
 #: Environment variable that names a library to use.
 LIBRARY_VARIABLE = "VIM_DEPLOY_PLUGIN"
 LIBRARY_NAME = "libvim_plugins.so"
+#: Releases of TensorRT that vim-deploy builds and runs with, and the plugin interface each takes:
+#: ``V2`` (IPluginV2DynamicExt) or ``V3`` (IPluginV3).
+INTERFACES = {"8.6": "V2", "10": "V3", "11": "V3"}
 
 _ELF_MAGIC = b"\x7fELF"
 #: A fatbin: magic, version, header size, size of what follows (NVIDIA's fatbinary_section.h).

@@ -70,18 +70,18 @@ def test_not_installed(monkeypatch, module, ask):
 
 
 @pytest.mark.parametrize(
-    ("version", "generation", "interface", "typed", "flag", "functions", "opset"),
+    ("version", "generation", "typed", "flags", "functions", "opset"),
     [
-        ("8.6", "8.6", "V2", False, False, "none", 17),
-        ("10.3", "10", "V3", True, True, "function-first", None),
-        ("10.14", "10", "V3", True, True, "plugin-first", None),
-        ("11", "11", "V3", True, False, "plugin-first", None),
+        ("8.6", "8.6", False, ("EXPLICIT_BATCH",), False, 17),
+        ("10.3", "10", True, ("STRONGLY_TYPED",), True, None),
+        ("10.14", "10", True, ("STRONGLY_TYPED",), True, None),
+        ("11", "11", True, (), True, None),
     ],
 )
-def test_full_tensorrt_capabilities(version, generation, interface, typed, flag, functions, opset):
+def test_full_tensorrt_capabilities(version, generation, typed, flags, functions, opset):
     found = trt.capabilities_of(personality(version))
-    assert (found.generation, found.plugin_interface) == (generation, interface)
-    assert (found.strongly_typed, found.typing_flag) == (typed, flag)
+    assert found.generation == generation
+    assert (found.strongly_typed, found.network_flags) == (typed, flags)
     assert (found.local_functions, found.max_opset) == (functions, opset)
     assert ("FP16" in found.builder_flags) == (version != "11")
     assert ("SAME_COMPUTE_CAPABILITY" in found.hardware_levels) == (version in ("10.14", "11"))

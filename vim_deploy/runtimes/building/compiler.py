@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
+from vim_deploy.artifact.engine_file import DATA_TYPES
 from vim_deploy.errors import VimDeployError
 from vim_deploy.runtimes.building.request import BuildJob, Job
 from vim_deploy.runtimes.building.worker import CancelledError, Events, WriteError
@@ -40,17 +41,6 @@ _BUILD_REMEDIES = (
 
 #: The builder's words when memory ran out; texts of TensorRT 8.6 to 11.
 _OUT_OF_MEMORY = ("OutOfMemory", "out of memory", "Out of memory", "std::bad_alloc")
-
-_NUMPY_NAMES = {
-    "FLOAT": "float32",
-    "HALF": "float16",
-    "BF16": "bfloat16",
-    "INT8": "int8",
-    "INT32": "int32",
-    "INT64": "int64",
-    "BOOL": "bool",
-    "UINT8": "uint8",
-}
 
 
 def _without_driver_noise(text: str) -> str:
@@ -192,7 +182,7 @@ def tensor_facts(tensor: Any) -> dict[str, Any]:  # noqa: ANN401
     name = tensor.dtype.name
     return {
         "name": tensor.name,
-        "dtype": _NUMPY_NAMES.get(name, name.lower()),
+        "dtype": DATA_TYPES.get(name, name.lower()),
         "shape": [int(size) for size in tensor.shape],
     }
 

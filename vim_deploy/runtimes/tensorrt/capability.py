@@ -11,16 +11,12 @@ import importlib.util
 import re
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
 from vim_deploy.errors import VimDeployError, missing_package
+from vim_deploy.plugin.describe import INTERFACES
 
 _MODULE = "tensorrt"
-#: Releases that vim-deploy builds and runs with, as the plugin library names them.
-GENERATIONS = ("8.6", "10", "11")
-#: From here on the ONNX parser prefers a registered plugin to a local function of the same name
-#: (TensorRT's changelog, 10.7); from 10.0 on it was the other way round.
-_PLUGIN_FIRST = (10, 7)
 #: Opset of the operators that TensorRT 8.6's parser knows (onnx-tensorrt, release 8.6).
 _OPSET_OF_8_6 = 17
 
@@ -32,13 +28,10 @@ class Capabilities:
     Attributes:
         version: of the library, such as ``10.3.0``.
         generation: ``8.6``, ``10`` or ``11``: which plugin libraries and plans go together.
-        plugin_interface: ``V2`` (IPluginV2DynamicExt) or ``V3`` (IPluginV3).
         strongly_typed: tensors have the types of the graph. Otherwise types are chosen by
             builder flags and per-layer precisions.
-        typing_flag: a network is strongly typed only when it is created with that flag.
-        explicit_batch_flag: a network must be created with that flag.
-        local_functions: what the parser does with them: ``none`` (it knows none),
-            ``function-first`` (a function hides a plugin of its name) or ``plugin-first``.
+        network_flags: NetworkDefinitionCreationFlag members that a network must be created with.
+        local_functions: its parser knows the model's own functions.
         max_opset: newest ONNX opset whose operators the parser takes; None when it takes all that
             vim-deploy writes.
         builder_flags: names of the BuilderFlag members.
@@ -46,25 +39,21 @@ class Capabilities:
         bfloat16: it has that type.
         progress_monitor: the build reports its phases and can be cancelled between them.
         plugins_to_serialize: plugin libraries can be put into a version-compatible engine.
-        device_memory_v2: an engine tells its memory as a 64-bit number, for each profile.
         serialization_config: an engine can be serialised with chosen parts.
         debug_tensors: inner tensors can be marked, and reach a listener while an engine runs.
     """
 
     version: str
     generation: Literal["8.6", "10", "11"]
-    plugin_interface: Literal["V2", "V3"]
     strongly_typed: bool
-    typing_flag: bool
-    explicit_batch_flag: bool
-    local_functions: Literal["none", "function-first", "plugin-first"]
+    network_flags: tuple[str, ...]
+    local_functions: bool
     max_opset: int | None
     builder_flags: frozenset[str]
     hardware_levels: frozenset[str]
     bfloat16: bool
     progress_monitor: bool
     plugins_to_serialize: bool
-    device_memory_v2: bool
     serialization_config: bool
     debug_tensors: bool
 
@@ -111,9 +100,8 @@ def describe() -> str:
     """How it builds, in words; errors as for ``capabilities``."""
     found = capabilities()
     typing = "strongly typed" if found.strongly_typed else "typed by flags"
-    return (
-        f"{found.version}, {typing}, plugins {found.plugin_interface}; builds for the GPU at hand"
-    )
+    interface = INTERFACES[found.generation]
+    return f"{found.version}, {typing}, plugins {interface}; builds for the GPU at hand"
 
 
 def capabilities_of(module: ModuleType) -> Capabilities:
@@ -122,24 +110,21 @@ def capabilities_of(module: ModuleType) -> Capabilities:
     release = _release(text)
     generation = generation_of(text)
     creation = module.NetworkDefinitionCreationFlag.__members__
-    typing_flag = "STRONGLY_TYPED" in creation and release < (11, 0)
-    engine = module.ICudaEngine
+    # 8.6 knows only explicit batches of the two, 10 only typing, and 11 has neither to say.
+    flag = "EXPLICIT_BATCH" if release < (10, 0) else "STRONGLY_TYPED"
     return Capabilities(
         version=text,
         generation=generation,
-        plugin_interface="V2" if generation == "8.6" else "V3",
         strongly_typed="STRONGLY_TYPED" in creation or release >= (11, 0),
-        typing_flag=typing_flag,
-        explicit_batch_flag="EXPLICIT_BATCH" in creation and release < (10, 0),
-        local_functions=_local_functions(release),
+        network_flags=(flag,) if flag in creation and release < (11, 0) else (),
+        local_functions=release >= (10, 0),
         max_opset=_OPSET_OF_8_6 if generation == "8.6" else None,
         builder_flags=frozenset(module.BuilderFlag.__members__),
         hardware_levels=frozenset(module.HardwareCompatibilityLevel.__members__),
         bfloat16="BF16" in module.DataType.__members__,
         progress_monitor=hasattr(module, "IProgressMonitor"),
         plugins_to_serialize=hasattr(module.IBuilderConfig, "plugins_to_serialize"),
-        device_memory_v2=hasattr(engine, "device_memory_size_v2"),
-        serialization_config=hasattr(engine, "serialize_with_config"),
+        serialization_config=hasattr(module.ICudaEngine, "serialize_with_config"),
         debug_tensors=hasattr(module, "IDebugListener"),
     )
 
@@ -161,14 +146,17 @@ def generation_of(text: str) -> Literal["8.6", "10", "11"]:
     raise VimDeployError(
         "VIM-309",
         f"TensorRT {text} is not supported",
-        why=f"vim-deploy builds and runs with TensorRT {', '.join(GENERATIONS)}",
+        why=f"vim-deploy builds and runs with TensorRT {', '.join(INTERFACES)}",
         fix="install one of these, or use --runtime tensorrt-rtx",
     )
 
 
-def _local_functions(
-    release: tuple[int, int],
-) -> Literal["none", "function-first", "plugin-first"]:
-    if release < (10, 0):
-        return "none"
-    return "plugin-first" if release >= _PLUGIN_FIRST else "function-first"
+def context_bytes(engine: Any) -> int:  # noqa: ANN401 - a TensorRT object
+    """Device memory that one execution context takes, for the largest profile.
+
+    The 64-bit queries came with 10.3, those without V2 went with 11.
+    """
+    for name in ("device_memory_size_v2", "device_memory_size"):
+        if hasattr(engine, name):
+            return int(getattr(engine, name))
+    return 0

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from vim_deploy.artifact.engine_file import DATA_TYPES
 from vim_deploy.cuda.runtime import Cuda
 from vim_deploy.errors import VimDeployError
 from vim_deploy.runtimes.base import Array
-from vim_deploy.runtimes.tensorrt.engine import NUMPY_TYPES, LoadedEngine
+from vim_deploy.runtimes.tensorrt.engine import LoadedEngine
 
-_BFLOAT16 = "BF16"
 #: Names an error lists before it only counts.
 _LISTED = 3
 
@@ -72,8 +72,9 @@ class DebugReader:
         """Keep a copy; False when that failed, and the reason for ``reading`` to raise."""
         try:
             sizes = tuple(int(size) for size in shape)
-            half = kind.name == _BFLOAT16
-            raw = np.empty(sizes, np.dtype(np.uint16 if half else NUMPY_TYPES[kind.name]))
+            dtype = DATA_TYPES[kind.name]
+            half = dtype == "bfloat16"
+            raw = np.empty(sizes, np.dtype(np.uint16 if half else dtype))
             if location.name == "HOST":
                 ctypes.memmove(raw.ctypes.data, pointer_of(address), raw.nbytes)
             else:

@@ -1,8 +1,7 @@
 """A deserialised engine: loaded, described, and released in the order TensorRT wants.
 
 Works on the module ``tensorrt`` of the releases 8.6, 10 and 11, and on ``tensorrt_rtx``, which has
-the shape of 11. Only names that all of them have are used; the one question they answer
-differently, how much memory a context takes, is asked in ``context_bytes``.
+the shape of 11. Only names that all of them have are used.
 """
 
 from __future__ import annotations
@@ -15,23 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from vim_deploy.artifact.engine_file import DATA_TYPES
 from vim_deploy.artifact.profiles import Shape, ShapeRange
 from vim_deploy.errors import VimDeployError
 from vim_deploy.runtimes.tensorrt.errors import explain, notes_in
 from vim_deploy.specs import TensorSpec
 
 _log = logging.getLogger(__name__)
-
-#: TensorRT's data type -> NumPy's.
-NUMPY_TYPES = {
-    "FLOAT": "float32",
-    "HALF": "float16",
-    "INT8": "int8",
-    "INT32": "int32",
-    "INT64": "int64",
-    "UINT8": "uint8",
-    "BOOL": "bool",
-}
 
 
 class TrtLog:
@@ -159,8 +148,8 @@ class LoadedEngine:
 
     def _tensor(self, name: str) -> IoTensor:
         kind = self.engine.get_tensor_dtype(name)
-        dtype = NUMPY_TYPES.get(kind.name)
-        if dtype is None:
+        dtype = DATA_TYPES.get(kind.name)
+        if dtype in (None, "bfloat16"):
             raise VimDeployError(
                 "VIM-415",
                 f"{self.name}: NumPy has no type for {name!r}, which is {kind.name}",
@@ -252,14 +241,3 @@ class LoadedEngine:
         """Give engine and runtime back, in this order; contexts have to be gone."""
         self.engine = None
         self.runtime = None
-
-
-def context_bytes(engine: Any) -> int:  # noqa: ANN401 - a TensorRT object
-    """Device memory that one execution context takes, for the largest profile.
-
-    The 64-bit queries came with 10.3, those without V2 went with 11.
-    """
-    for name in ("device_memory_size_v2", "device_memory_size"):
-        if hasattr(engine, name):
-            return int(getattr(engine, name))
-    return 0

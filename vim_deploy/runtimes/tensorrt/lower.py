@@ -8,7 +8,8 @@ TensorRT         with the plugin                              with ``--plugin no
 8.6              functions dropped, others inlined; opset 17  all functions inlined; opset 17
 ===============  ===========================================  ==================================
 
-Nodes that are to become plugins say the plugin's version and namespace themselves.
+A parser of 10.7 and later prefers a registered plugin to a function of its name (TensorRT's
+changelog). Nodes that are to become plugins say the plugin's version and namespace themselves.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def lower(model: onnx.ModelProto, capabilities: Capabilities, *, use_plugin: boo
     plugin_nodes = _named(nodes) if use_plugin else {}
     if not use_plugin:
         _require_functions(copy, nodes)
-    if capabilities.local_functions == "none" and copy.functions:
+    if copy.functions and not capabilities.local_functions:
         names = ", ".join(sorted(function.name for function in copy.functions))
         copy = inliner.inline_local_functions(copy)
         # The inliner leaves a function of another opset than the model's alone, without a word.

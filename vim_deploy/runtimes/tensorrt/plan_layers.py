@@ -21,12 +21,12 @@ from vim_deploy.onnx_graph import inferred
 from vim_deploy.precisions import TABLE
 from vim_deploy.untrusted import parse_json
 
-#: Words of the inspector for float types, as they stand in its sentences.
-_WORDS = (
-    ("bfloat16", ("BFloat16", "BF16")),
-    ("float16", ("FP16", "Half")),
-    ("float32", ("FP32", "Float")),
-)
+#: Words of the inspector for float types, as they stand in its sentences in any case; the longer
+#: come first, for ``float16`` stands in ``bfloat16``.
+_WORDS = {
+    row.dtype: tuple(name.lower() for name in (row.name, row.onnx, row.tensorrt))
+    for row in reversed(TABLE.values())
+}
 _ONNX_TYPES = {onnx.TensorProto.DataType.Value(row.onnx): row.dtype for row in TABLE.values()}
 _SHOWN = 12
 
@@ -114,8 +114,8 @@ def _outputs(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _tensor(value: Mapping[str, Any]) -> LayerTensor:
     said = str(value.get("Datatype") or value.get("Format/Datatype") or "")
-    for dtype, words in _WORDS:
-        if any(word.lower() in said.lower() for word in words):
+    for dtype, words in _WORDS.items():
+        if any(word in said.lower() for word in words):
             return LayerTensor(str(value.get("Name", "")), dtype)
     return LayerTensor(str(value.get("Name", "")), "")
 

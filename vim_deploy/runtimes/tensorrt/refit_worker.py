@@ -19,6 +19,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from vim_deploy.artifact.engine_file import DATA_TYPES
 from vim_deploy.errors import VimDeployError
 from vim_deploy.plugin.describe import PluginInfo
 from vim_deploy.runtimes.building.compiler import (
@@ -32,8 +33,8 @@ from vim_deploy.runtimes.building.worker import Events, serve
 from vim_deploy.runtimes.tensorrt import capability as trt
 from vim_deploy.runtimes.tensorrt.plugins import load_plugins
 
-_TYPES = {"float32": "FLOAT", "float16": "HALF", "bfloat16": "BF16", "int32": "INT32",
-          "int64": "INT64", "int8": "INT8", "bool": "BOOL"}  # fmt: skip
+#: NumPy's types -> TensorRT's.
+_TYPES = {dtype: name for name, dtype in DATA_TYPES.items()}
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,8 @@ from vim_deploy.runtimes.base import (
     fits,
     for_others,
 )
-from vim_deploy.runtimes.tensorrt.engine import LoadedEngine, context_bytes
+from vim_deploy.runtimes.tensorrt.capability import context_bytes
+from vim_deploy.runtimes.tensorrt.engine import LoadedEngine
 from vim_deploy.runtimes.tensorrt.lane import Lane
 from vim_deploy.runtimes.tensorrt.opening import cuda_for, open_engine
 from vim_deploy.specs import TensorSpec

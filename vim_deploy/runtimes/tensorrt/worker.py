@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from vim_deploy.errors import VimDeployError
+from vim_deploy.precisions import TABLE
 from vim_deploy.runtimes.building.compiler import Compiler
 from vim_deploy.runtimes.building.request import HARDWARE_LEVELS, BuildJob
 from vim_deploy.runtimes.building.worker import Events, serve
@@ -30,7 +31,8 @@ _WITHOUT_PRECISION = frozenset(
     {"CONSTANT", "CAST", "IDENTITY", "SHAPE", "TRIP_LIMIT", "RECURRENCE", "ITERATOR",
      "LOOP_OUTPUT", "CONDITION", "CONDITIONAL_INPUT", "CONDITIONAL_OUTPUT", *_PLUGIN_LAYERS}
 )  # fmt: skip
-_FLOAT_TYPES = ("FLOAT", "HALF")
+#: Types of weakly typed networks, NumPy's -> TensorRT's: what the flags of 8.6 know.
+_FLOAT_TYPES = {TABLE[name].dtype: TABLE[name].tensorrt for name in ("fp32", "fp16")}
 
 
 class TrtCompiler(Compiler):
@@ -47,12 +49,7 @@ class TrtCompiler(Compiler):
     def network_flags(self) -> int:
         """Explicit batch for 8.6, strongly typed for 10; 11 knows nothing else."""
         creation = self.module.NetworkDefinitionCreationFlag
-        flags = 0
-        if self.capabilities.explicit_batch_flag:
-            flags |= 1 << int(creation.EXPLICIT_BATCH)
-        if self.capabilities.typing_flag:
-            flags |= 1 << int(creation.STRONGLY_TYPED)
-        return flags
+        return sum(1 << int(getattr(creation, name)) for name in self.capabilities.network_flags)
 
     def check(self, network: Any) -> None:  # noqa: ANN401
         """VIM-606 when the parser did not take the plugin for our nodes; types where needed."""
@@ -131,12 +128,10 @@ class TrtCompiler(Compiler):
                 fix="report this with the version of TensorRT; nothing was written",
             )
         inspector = engine.create_engine_inspector()
-        v2 = self.capabilities.device_memory_v2
-        size = engine.device_memory_size_v2 if v2 else engine.device_memory_size
         form = self.module.LayerInformationFormat.JSON
         return {
             "inspection": inspector.get_engine_information(form),
-            "device_memory_bytes": int(size),
+            "device_memory_bytes": trt.context_bytes(engine),
             "refittable": bool(engine.refittable),
         }
 
@@ -164,14 +159,14 @@ def constrain_types(module: ModuleType, network: Any, types: Mapping[str, str]) 
     A layer computes in half precision only when all of its float outputs are half in the graph, so
     the graph's fp32 islands stay what they are.
     """
-    members = {"float32": module.DataType.FLOAT, "float16": module.DataType.HALF}
+    members = {dtype: getattr(module.DataType, name) for dtype, name in _FLOAT_TYPES.items()}
     constrained = 0
     for index in range(network.num_layers):
         layer = network.get_layer(index)
         if layer.type.name in _WITHOUT_PRECISION:
             continue
         outputs = [layer.get_output(i) for i in range(layer.num_outputs)]
-        if any(tensor.dtype.name not in _FLOAT_TYPES for tensor in outputs):
+        if any(tensor.dtype.name not in _FLOAT_TYPES.values() for tensor in outputs):
             continue
         asked = [types.get(tensor.name, "") for tensor in outputs]
         if not outputs or any(dtype not in members for dtype in asked):
