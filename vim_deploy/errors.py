@@ -7,8 +7,10 @@ is the complete list; ``docs/errors.md`` has one entry for each, and a test comp
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Iterable
 from enum import IntEnum
+from types import ModuleType
 from typing import ClassVar
 
 
@@ -256,6 +258,19 @@ def missing_package(package: str, extra: str, purpose: str) -> VimDeployError:
         f"{purpose} needs the Python package {package!r}, which is not installed",
         fix=f"pip install 'vim-deploy[{extra}]'",
     )
+
+
+def import_package(module: str, title: str, fix: str) -> ModuleType:
+    """An optional package that is installed; VIM-301 when it or its libraries do not load."""
+    try:
+        return importlib.import_module(module)
+    except (ImportError, OSError) as error:
+        raise VimDeployError(
+            "VIM-301",
+            f"{title} is installed, but does not load",
+            why=f"{type(error).__name__}: {error}",
+            fix=fix,
+        ) from error
 
 
 def says_no_memory(error: Exception) -> bool:

@@ -47,8 +47,6 @@ _HEADER_BYTES = 36
 #: Versions whose word at byte 32 is known.
 _RTX_GPU_WORD_VERSIONS = ((1, 7),)
 
-TURING = "7.5"
-
 #: GPUs people ask for and TensorRT-RTX refuses.
 _NEVER = {
     "8.7": "Jetson Orin",

@@ -64,14 +64,10 @@ class ProfileOptions:
         require_all(self, min_batch=BATCH, opt_batch=BATCH, max_batch=BATCH, indices=PROFILE)
 
     @property
-    def batches_given(self) -> bool:
-        """Whether any batch size was given."""
-        return any(size is not None for size in (self.min_batch, self.opt_batch, self.max_batch))
-
-    @property
-    def shapes_given(self) -> bool:
-        """Whether any shape was given."""
-        return bool(self.min_shapes or self.opt_shapes or self.max_shapes)
+    def batches(self) -> tuple[int, ...]:
+        """The batch sizes that were given."""
+        sizes = (self.min_batch, self.opt_batch, self.max_batch)
+        return tuple(size for size in sizes if size is not None)
 
 
 def check_profiles(profiles: Sequence[Profile], inputs: Sequence[TensorSpec]) -> None:
@@ -109,15 +105,11 @@ def parse_shapes(text: str, option: str = "--optShapes") -> dict[str, Shape]:
             raise _grammar_error(option, part, "a name, a colon and sizes were expected")
         if name in shapes:
             raise _grammar_error(option, part, f"{name!r} is given twice")
-        shapes[name] = tuple(_parse_size(size, option, part) for size in sizes.split("x"))
+        try:
+            shapes[name] = tuple(map(SIZE.parse, sizes.split("x")))
+        except ValueError as error:
+            raise _grammar_error(option, part, str(error)) from error
     return shapes
-
-
-def _parse_size(text: str, option: str, part: str) -> int:
-    try:
-        return SIZE.parse(text)
-    except ValueError as error:
-        raise _grammar_error(option, part, str(error)) from error
 
 
 def _grammar_error(option: str, part: str, why: str) -> VimDeployError:
@@ -143,14 +135,15 @@ def resolve_profiles(
             VIM-415 (a shape does not fit the model).
     """
     options = options or ProfileOptions()
-    if options.batches_given and options.shapes_given:
+    shapes_given = options.min_shapes or options.opt_shapes or options.max_shapes
+    if options.batches and shapes_given:
         raise VimDeployError(
             "VIM-203",
             "batch sizes and shapes were both given",
             why="each of them sets the whole profile",
             fix="use --min-batch/--opt-batch/--max-batch, or --minShapes/--optShapes/--maxShapes",
         )
-    if options.shapes_given:
+    if shapes_given:
         texts = _shape_texts(options)
         profiles = tuple(_profile_from_shapes(inputs, *group) for group in texts)
     else:
@@ -298,10 +291,8 @@ def _profile_from_batches(inputs: Sequence[TensorSpec], options: ProfileOptions)
 
 def _batches(options: ProfileOptions) -> tuple[int, int, int]:
     """Given sizes as they are; a default gives way to them."""
-    given = (options.min_batch, options.opt_batch, options.max_batch)
-    known = [size for size in given if size is not None]
-    minimum = options.min_batch or min([DEFAULT_MIN_BATCH, *known])
-    maximum = options.max_batch or max([DEFAULT_MAX_BATCH, *known])
+    minimum = options.min_batch or min([DEFAULT_MIN_BATCH, *options.batches])
+    maximum = options.max_batch or max([DEFAULT_MAX_BATCH, *options.batches])
     usual = options.opt_batch or min(max(DEFAULT_OPT_BATCH, minimum), maximum)
     if not minimum <= usual <= maximum:
         raise VimDeployError(
@@ -315,9 +306,9 @@ def _batches(options: ProfileOptions) -> tuple[int, int, int]:
 
 def _check_fixed_batch(inputs: Sequence[TensorSpec], options: ProfileOptions) -> None:
     """A file with a fixed batch has one profile; asking for another is not passed over."""
-    for size in (options.min_batch, options.opt_batch, options.max_batch):
+    for size in options.batches:
         for spec in inputs:
-            if size is not None and spec.shape and spec.shape[0] != size:
+            if spec.shape and spec.shape[0] != size:
                 raise VimDeployError(
                     "VIM-415",
                     f"batch size {size} was asked for, but the model's batch is fixed",

@@ -6,13 +6,12 @@ The bindings import without a driver; the first call finds out that there is non
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from vim_deploy.errors import VimDeployError, missing_package
+from vim_deploy.errors import VimDeployError, import_package, missing_package
 
 _MODULE = "cuda.bindings.runtime"
 
@@ -56,15 +55,7 @@ def load() -> ModuleType:
     """
     if not is_installed():
         raise missing_package("cuda-bindings", "trt-run", "running an engine")
-    try:
-        return importlib.import_module(_MODULE)
-    except (ImportError, OSError) as error:
-        raise VimDeployError(
-            "VIM-301",
-            "cuda-bindings is installed, but does not load",
-            why=f"{type(error).__name__}: {error}",
-            fix="pip install --force-reinstall cuda-bindings",
-        ) from error
+    return import_package(_MODULE, "cuda-bindings", "pip install --force-reinstall cuda-bindings")
 
 
 class Cuda:

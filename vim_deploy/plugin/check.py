@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -37,25 +36,6 @@ _ALL_TACTICS = 1
 _GUARD = 256
 #: Every byte 0xFF is a NaN in fp32, fp16 and bf16 alike.
 _POISON = 0xFF
-
-
-class Device(Protocol):
-    """Memory, streams and graphs of a GPU; ``vim_deploy.cuda.driver.Device`` is one."""
-
-    @property
-    def streams(self) -> tuple[int, int]: ...
-
-    def allocate(self, size: int) -> int: ...
-
-    def write(self, pointer: int, data: bytes) -> None: ...
-
-    def read(self, pointer: int, size: int) -> bytes: ...
-
-    def synchronize(self) -> None: ...
-
-    def capture(self, enqueue: Callable[[int], None]) -> Callable[[], None]: ...
-
-    def free(self) -> None: ...
 
 
 @stored(also=("ok",))
@@ -182,7 +162,7 @@ def check_plugin_on_gpu(path: Path | None, say: Callable[[str], None]) -> CheckR
 
 def check_library(
     library: ScanLibrary,
-    device: Device,
+    device: cuda_driver.Device,
     chosen: Iterable[Case] | None = None,
 ) -> Iterator[CheckResult]:
     """Run the cases; yields a result for each case and tactic as it is done.
@@ -200,7 +180,7 @@ def check_library(
                 device.free()
 
 
-def _run(library: ScanLibrary, device: Device, case: Case, tactic: int) -> CheckResult:
+def _run(library: ScanLibrary, device: cuda_driver.Device, case: Case, tactic: int) -> CheckResult:
     pointers = {}
     for name, values in case.inputs.items():
         dtype = case.dtype if name in case.activations else DataType.FP32
@@ -251,7 +231,7 @@ class _Launch:
     def __init__(
         self,
         library: ScanLibrary,
-        device: Device,
+        device: cuda_driver.Device,
         case: Case,
         tactic: int,
         pointers: dict[str, int],

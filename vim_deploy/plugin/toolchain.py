@@ -112,9 +112,15 @@ def _pypi_folders() -> list[Path]:
     return sorted(folders, key=lambda folder: int(re.sub(r"\D", "", folder.name)), reverse=True)
 
 
-def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    return done.stdout
+def _run(nvcc: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(nvcc), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        stdin=subprocess.DEVNULL,
+    )
 
 
 def _ask(nvcc: Path, source: str) -> Toolkit | str:
@@ -122,17 +128,10 @@ def _ask(nvcc: Path, source: str) -> Toolkit | str:
     if not nvcc.is_file():
         return f"no file {nvcc}"
     try:
-        version = re.search(r"release (\d+\.\d+)", _run([str(nvcc), "--version"]))
-        codes = re.findall(r"^sm_(\d+)$", _run([str(nvcc), "--list-gpu-code"]), re.MULTILINE)
+        version = re.search(r"release (\d+\.\d+)", _run(nvcc, "--version").stdout)
+        codes = re.findall(r"^sm_(\d+)$", _run(nvcc, "--list-gpu-code").stdout, re.MULTILINE)
         # The compiler may be a script that starts the real one elsewhere: ask where its files are.
-        plan = subprocess.run(
-            [str(nvcc), "--dryrun", "-x", "cu", "-c", "-", "-o", os.devnull],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-            stdin=subprocess.DEVNULL,
-        ).stderr
+        plan = _run(nvcc, "--dryrun", "-x", "cu", "-c", "-", "-o", os.devnull).stderr
     except (OSError, subprocess.SubprocessError) as error:
         return f"{nvcc} does not run: {error}"
     top = re.search(r"^#\$ TOP=(.+)$", plan, re.MULTILINE)

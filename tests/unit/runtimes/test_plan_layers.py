@@ -12,7 +12,6 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.runtimes.tensorrt.plan_layers import (
     EngineLayer,
     Findings,
-    LayerTensor,
     findings,
     float_types,
     read_layers,
@@ -49,7 +48,7 @@ def layer_text(**tensor: str) -> str:
 def test_words_for_types(tensor, dtype):
     (layer,) = read_layers(layer_text(**tensor))
     assert layer.is_plugin
-    assert layer.outputs == (LayerTensor("t", dtype),)
+    assert layer.outputs == (("t", dtype),)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +77,7 @@ def test_types_of_the_graph():
 
 
 def layer(name: str, dtype: str, tensor: str = "", kind: str = "Gemm", **more: str) -> EngineLayer:
-    outputs = (LayerTensor(tensor or name, dtype),)
+    outputs = ((tensor or name, dtype),)
     return EngineLayer(name, kind, more.get("plugin", ""), more.get("origin", ""), outputs)
 
 

@@ -6,14 +6,13 @@ asked here, once, of the module itself; everything else reads the answer as a ca
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import re
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal
 
-from vim_deploy.errors import VimDeployError, missing_package
+from vim_deploy.errors import VimDeployError, import_package, missing_package
 from vim_deploy.plugin.describe import INTERFACES
 
 _MODULE = "tensorrt"
@@ -71,15 +70,9 @@ def load() -> ModuleType:
     """
     if not is_installed():
         raise missing_package(_MODULE, "trt", "working with full TensorRT")
-    try:
-        return importlib.import_module(_MODULE)
-    except (ImportError, OSError) as error:
-        raise VimDeployError(
-            "VIM-301",
-            "TensorRT is installed, but does not load",
-            why=f"{type(error).__name__}: {error}",
-            fix="install TensorRT again so that it fits this machine's CUDA version",
-        ) from error
+    return import_package(
+        _MODULE, "TensorRT", "install TensorRT again so that it fits this machine's CUDA version"
+    )
 
 
 def capabilities() -> Capabilities:

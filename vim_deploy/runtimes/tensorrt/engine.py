@@ -102,19 +102,23 @@ class LoadedEngine:
             f"TensorRT {self.module.__version__} does not load {self.name}",
             fix="run it again with -v to see TensorRT's whole log, or build the engine again",
         )
+        self.runtime = self._made(refused, self.module.Runtime, self.log.logger)
+        if allow_plan_code:
+            self.runtime.engine_host_code_allowed = True
+        self.engine = self._made(refused, self.runtime.deserialize_cuda_engine, data)
+
+    def _made(self, refused: VimDeployError, make: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
+        """What ``make`` gives; ``refused``, or what TensorRT's messages mean, for None."""
         try:
-            self.runtime = self.module.Runtime(self.log.logger)
-            if self.runtime is not None and allow_plan_code:
-                self.runtime.engine_host_code_allowed = True
-            if self.runtime is not None:
-                self.engine = self.runtime.deserialize_cuda_engine(data)
+            made = make(*arguments)
         # pybind11 turns any C++ exception of TensorRT into a RuntimeError or another of the
-        # built-in errors; all of them mean that there is no engine.
+        # built-in errors; all of them mean that nothing was made.
         except Exception as error:
             texts = [*self.log.take_errors(), str(error)]
             raise explain(texts, self.name, refused) from error
-        if self.engine is None:
+        if made is None:
             raise explain(self.log.take_errors(), self.name, refused)
+        return made
 
     def _describe(self) -> None:
         names = [self.engine.get_tensor_name(i) for i in range(self.engine.num_io_tensors)]
@@ -206,14 +210,7 @@ class LoadedEngine:
             f"TensorRT makes no execution context for {self.name}",
             fix="run it again with -v to see TensorRT's whole log",
         )
-        try:
-            context = self.engine.create_execution_context()
-        except Exception as error:
-            texts = [*self.log.take_errors(), str(error)]
-            raise explain(texts, self.name, refused) from error
-        if context is None:
-            raise explain(self.log.take_errors(), self.name, refused)
-        return context
+        return self._made(refused, self.engine.create_execution_context)
 
     def refused(self, what: str, said: str = "") -> VimDeployError:
         """The coded error for a call that TensorRT did not accept; ``said`` of an exception."""

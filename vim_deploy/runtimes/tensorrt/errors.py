@@ -33,95 +33,91 @@ _LINES_SHOWN = 6
 class _Known:
     """A text of TensorRT's, and what it means. Groups of the pattern fill ``message``."""
 
-    pattern: re.Pattern[str]
+    pattern: str
     code: str
     message: str
     fix: str
 
 
-def _known(pattern: str, code: str, message: str, fix: str) -> _Known:
-    return _Known(re.compile(pattern, re.DOTALL), code, message, fix)
-
-
 #: The first that matches counts, so the more special come first.
 _TEXTS = (
-    _known(
+    _Known(
         r"cudaError 35|CUDA driver version is insufficient|no CUDA-capable device",
         "VIM-302",
         "no usable GPU for {subject}",
         "run this on a machine with an NVIDIA GPU and a driver for this CUDA version",
     ),
-    _known(
+    _Known(
         r"not compatible with this version of TensorRT, expecting library version (\S+) got "
         r"([\d.]+)",
         "VIM-901",
         "{subject} was built by TensorRT {1}, this is TensorRT {0}",
         _OTHER_VERSION,
     ),
-    _known(
+    _Known(
         r"Version tag does not match\. Note: Current Version: (\d+), Serialized Engine Version: "
         r"(\d+)",
         "VIM-901",
         "{subject} was built by another version of TensorRT (serialisation {1}, here {0})",
         _OTHER_VERSION,
     ),
-    _known(
+    _Known(
         r"incompatible serialization version",
         "VIM-901",
         "{subject} was built by another version of TensorRT, or for another operating system",
         _OTHER_VERSION,
     ),
-    _known(
+    _Known(
         r"generated on an incompatible device, expecting compute (\S+) got compute ([\d.]+)",
         "VIM-901",
         "{subject} was built for compute capability {1}, this GPU has {0}",
         _OTHER_GPU,
     ),
-    _known(
+    _Known(
         r"not compatible with this hardware-compatible engine\. Expected compute capability >= "
         r"([\d.]+\d)",
         "VIM-901",
         "{subject} needs compute capability {0} or later, which this GPU has not",
         _OTHER_GPU,
     ),
-    _known(
+    _Known(
         r"cannot run on this GPU, which has compute capability ([\d.]+\d)",
         "VIM-901",
         "{subject} does not run on this GPU of compute capability {0}",
         "use full TensorRT on this GPU: vim-deploy build-engine MODEL.onnx --runtime tensorrt",
     ),
-    _known(
+    _Known(
         r"getEngineHostCodeAllowed\(\) is false|leanStubs",
         "VIM-203",
         "{subject} holds code of its own, and running that was not allowed",
         "--allow-plan-code, if you trust whoever made the file",
     ),
-    _known(
+    _Known(
         r"(?:could not find plugin:? |Cannot find plugin: )(\w+)",
         "VIM-903",
         "{subject} needs the plugin {0}, which is not loaded",
         _NAME_PLUGIN,
     ),
-    _known(
+    _Known(
         r"IPluginCreator(?:Interface)? not found in Plugin Registry|Plugin not found, are the "
         r"plugin name, version, and namespace correct",
         "VIM-903",
         "{subject} needs a plugin that is not loaded",
         _NAME_PLUGIN,
     ),
-    _known(
+    _Known(
         r"plan\.header\.size == blobSize|bufferSize >= minBufferSize|empty memory buffer",
         "VIM-413",
         "{subject} is truncated",
         "copy it again and compare its SHA-256 with the one in its .plan.json, or build it again",
     ),
-    _known(
+    _Known(
         r"does not satisfy any optimization profiles|profile.{0,40}(?:minimum|maximum|range)",
         "VIM-905",
         "{subject} was not built for this shape",
         "give a batch within the engine's profiles (vim-deploy inspect shows them)",
     ),
-    _known(
+    _Known(
         r"[Oo]ut ?[Oo]f ?[Mm]emory|bad_alloc|cudaErrorMemoryAllocation|"
         r"Requested amount of GPU memory|Cuda Runtime \(out of memory\)",
         "VIM-906",
@@ -151,7 +147,7 @@ def explain(texts: Sequence[str], subject: str, otherwise: VimDeployError) -> Vi
     said = "\n".join(text.strip() for text in texts)
     why = "\n".join(said.splitlines()[-_LINES_SHOWN:])
     for known in _TEXTS:
-        match = known.pattern.search(said)
+        match = re.search(known.pattern, said, re.DOTALL)
         if match is not None:
             message = known.message.format(*match.groups(), subject=subject)
             return VimDeployError(known.code, message, why=f"TensorRT: {why}", fix=known.fix)

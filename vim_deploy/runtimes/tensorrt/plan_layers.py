@@ -32,14 +32,6 @@ _SHOWN = 12
 
 
 @dataclass(frozen=True)
-class LayerTensor:
-    """A tensor of an engine layer: name and float type ("" for any other type)."""
-
-    name: str
-    dtype: str
-
-
-@dataclass(frozen=True)
 class EngineLayer:
     """A layer of an engine.
 
@@ -48,14 +40,14 @@ class EngineLayer:
         kind: ``LayerType``.
         plugin_type: op type of a plugin, where the inspector tells it.
         origin: ONNX nodes it came from, in TensorRT's own words; may be empty.
-        outputs: its output tensors.
+        outputs: names and float types of its output tensors; "" for any other type.
     """
 
     name: str
     kind: str
     plugin_type: str
     origin: str
-    outputs: tuple[LayerTensor, ...]
+    outputs: tuple[tuple[str, str], ...]
 
     @property
     def is_plugin(self) -> bool:
@@ -101,7 +93,7 @@ def _layer(value: Mapping[str, Any]) -> EngineLayer:
         kind=str(value.get("LayerType", "")),
         plugin_type=str(value.get("PluginType", "")),
         origin=str(value.get("Metadata", "")),
-        outputs=tuple(_tensor(item) for item in _outputs(value)),
+        outputs=tuple((str(item.get("Name", "")), _dtype(item)) for item in _outputs(value)),
     )
 
 
@@ -112,12 +104,10 @@ def _outputs(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return found
 
 
-def _tensor(value: Mapping[str, Any]) -> LayerTensor:
-    said = str(value.get("Datatype") or value.get("Format/Datatype") or "")
-    for dtype, words in _WORDS.items():
-        if any(word in said.lower() for word in words):
-            return LayerTensor(str(value.get("Name", "")), dtype)
-    return LayerTensor(str(value.get("Name", "")), "")
+def _dtype(tensor: Mapping[str, Any]) -> str:
+    said = str(tensor.get("Datatype") or tensor.get("Format/Datatype") or "").lower()
+    found = (dtype for dtype, words in _WORDS.items() if any(word in said for word in words))
+    return next(found, "")
 
 
 def float_types(model: onnx.ModelProto) -> dict[str, str]:
@@ -159,17 +149,14 @@ def findings(
     for layer in layers:
         if layer.is_plugin:
             plugins[_op_of(layer, plugin_nodes)] += 1
-        if layer.outputs and layer.outputs[0].dtype:
-            counted[layer.outputs[0].dtype] += 1
-        for tensor in layer.outputs:
-            asked = types.get(tensor.name)
-            if asked is None or not tensor.dtype:
+        counted.update(dtype for _, dtype in layer.outputs[:1] if dtype)
+        for name, dtype in layer.outputs:
+            asked = types.get(name)
+            if asked is None or not dtype:
                 continue
             compared += 1
-            if tensor.dtype != asked:
-                offenders.append(
-                    f"layer {layer.name!r}: {tensor.name} is {tensor.dtype}, asked {asked}"
-                )
+            if dtype != asked:
+                offenders.append(f"layer {layer.name!r}: {name} is {dtype}, asked {asked}")
     return Findings(
         layers=len(layers),
         types=dict(sorted(counted.items())),

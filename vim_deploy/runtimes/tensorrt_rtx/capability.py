@@ -6,12 +6,11 @@ shared libraries, so nothing here imports it before it is asked for.
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 from dataclasses import dataclass
 from types import ModuleType
 
-from vim_deploy.errors import VimDeployError, missing_package
+from vim_deploy.errors import import_package, missing_package
 
 _MODULE = "tensorrt_rtx"
 #: Turing: an engine runs there only when it is named, by NVIDIA's page "CPU-Only AOT and
@@ -48,15 +47,9 @@ def load() -> ModuleType:
     """
     if not is_installed():
         raise missing_package(_MODULE, "rtx", "building an engine with TensorRT-RTX")
-    try:
-        return importlib.import_module(_MODULE)
-    except (ImportError, OSError) as error:
-        raise VimDeployError(
-            "VIM-301",
-            "TensorRT-RTX is installed, but does not load",
-            why=f"{type(error).__name__}: {error}",
-            fix="pip install --force-reinstall 'vim-deploy[rtx]'",
-        ) from error
+    return import_package(
+        _MODULE, "TensorRT-RTX", "pip install --force-reinstall 'vim-deploy[rtx]'"
+    )
 
 
 def describe() -> str:
