@@ -9,17 +9,27 @@
 #include <string>
 
 #include "vim_plugins/contract.h"
+#include "vim_plugins/params.h"
 
 namespace vim_plugins::adapters {
 namespace {
+
+std::string quoted_ops() {
+    std::string text;
+#define VIM_PLUGINS_QUOTE(Name, c_name) \
+    text += text.empty() ? "" : ", ";   \
+    text += std::string("\"") + k##Name + "\"";
+    VIM_PLUGINS_OPS(VIM_PLUGINS_QUOTE)
+#undef VIM_PLUGINS_QUOTE
+    return text;
+}
 
 std::string make_build_info() {
     std::ostringstream text;
     text << "{\"name\": \"vim_plugins\", \"version\": \"" << VIM_PLUGINS_VERSION
          << "\", \"contract_version\": " << kContractVersion << ", \"plugin_version\": \""
-         << kPluginVersion << "\", \"plugin_namespace\": \"" << kPluginNamespace
-         << "\", \"ops\": [\"" << kSelectiveScan << "\", \"" << kBiCausalConv << "\", \""
-         << kBiSelectiveScan << "\"], \"interface\": \"" << VIM_PLUGINS_INTERFACE
+         << kPluginVersion << "\", \"plugin_namespace\": \"" << kPluginNamespace << "\", \"ops\": ["
+         << quoted_ops() << "], \"interface\": \"" << VIM_PLUGINS_INTERFACE
          << "\", \"tensorrt\": \"" << NV_TENSORRT_MAJOR << '.' << NV_TENSORRT_MINOR << '.'
          << NV_TENSORRT_PATCH << "\", \"cuda\": \"" << CUDART_VERSION / 1000 << '.'
          << CUDART_VERSION % 1000 / 10 << "\", \"architectures\": \"" << VIM_PLUGINS_ARCHITECTURES

@@ -60,25 +60,20 @@ struct OpDescription {
     std::vector<OutputDimension> output;
 };
 
-OpDescription const& describe(SelectiveScanParams const& params);
-OpDescription const& describe(BiCausalConvParams const& params);
-OpDescription const& describe(BiSelectiveScanParams const& params);
-
-//! Number of inputs of a node with these attributes.
-std::int32_t input_count(SelectiveScanParams const& params) noexcept;
-std::int32_t input_count(BiCausalConvParams const& params) noexcept;
-std::int32_t input_count(BiSelectiveScanParams const& params) noexcept;
-
-//! Fills the sizes from the shapes of the inputs, `input_count()` of them.
-//! \throws std::invalid_argument naming the input when ranks or sizes do not fit together.
-void set_sizes(SelectiveScanParams& params, Shape const* inputs);
-void set_sizes(BiCausalConvParams& params, Shape const* inputs);
-void set_sizes(BiSelectiveScanParams& params, Shape const* inputs);
-
-//! Fills the device pointers.
-void set_buffers(SelectiveScanParams& params, void const* const* inputs, void* output) noexcept;
-void set_buffers(BiCausalConvParams& params, void const* const* inputs, void* output) noexcept;
-void set_buffers(BiSelectiveScanParams& params, void const* const* inputs, void* output) noexcept;
+#define VIM_PLUGINS_DECLARE_MODEL(Name, c_name)                                                    \
+    OpDescription const& describe(Name##Params const& params);                                     \
+                                                                                                   \
+    /*! Number of inputs of a node with these attributes. */                                       \
+    std::int32_t input_count(Name##Params const& params) noexcept;                                 \
+                                                                                                   \
+    /*! Fills the sizes from the shapes of the inputs, `input_count()` of them.                    \
+        \throws std::invalid_argument naming the input when ranks or sizes do not fit together. */ \
+    void set_sizes(Name##Params& params, Shape const* inputs);                                     \
+                                                                                                   \
+    /*! Fills the device pointers. */                                                              \
+    void set_buffers(Name##Params& params, void const* const* inputs, void* output) noexcept;
+VIM_PLUGINS_OPS(VIM_PLUGINS_DECLARE_MODEL)
+#undef VIM_PLUGINS_DECLARE_MODEL
 
 //! Shape of the output for inputs of these shapes.
 Shape output_shape(OpDescription const& op, Shape const* inputs) noexcept;

@@ -237,8 +237,8 @@ std::string OpNode<Params>::timing_key() const {
     return attribute_text(op(), &attributes_) + ";kernels=" + kernel_version();
 }
 
-template class OpNode<SelectiveScanParams>;
-template class OpNode<BiCausalConvParams>;
-template class OpNode<BiSelectiveScanParams>;
+#define VIM_PLUGINS_INSTANTIATE(Name, c_name) template class OpNode<Name##Params>;
+VIM_PLUGINS_OPS(VIM_PLUGINS_INSTANTIATE)
+#undef VIM_PLUGINS_INSTANTIATE
 
 }  // namespace vim_plugins::adapters

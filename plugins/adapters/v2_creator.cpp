@@ -48,29 +48,26 @@ void V2Creator<Params>::setPluginNamespace(char const* pluginNamespace) noexcept
     });
 }
 
-template class V2Creator<SelectiveScanParams>;
-template class V2Creator<BiCausalConvParams>;
-template class V2Creator<BiSelectiveScanParams>;
+#define VIM_PLUGINS_INSTANTIATE(Name, c_name) template class V2Creator<Name##Params>;
+VIM_PLUGINS_OPS(VIM_PLUGINS_INSTANTIATE)
+#undef VIM_PLUGINS_INSTANTIATE
 
 namespace {
 
-struct Creators {
-    V2Creator<SelectiveScanParams> scan;
-    V2Creator<BiCausalConvParams> conv;
-    V2Creator<BiSelectiveScanParams> bi_scan;
-    std::array<nvinfer1::IPluginCreator*, 3> list{&scan, &conv, &bi_scan};
-};
+using CreatorList = std::vector<nvinfer1::IPluginCreator*>;
 
 // Never destroyed: a registry may hold the creators until the process ends.
-Creators& creators() {
-    static auto* instance = new Creators;
-    return *instance;
+CreatorList const& creators() {
+#define VIM_PLUGINS_CREATOR(Name, c_name) new V2Creator<Name##Params>,
+    static auto const* list = new CreatorList{VIM_PLUGINS_OPS(VIM_PLUGINS_CREATOR)};
+#undef VIM_PLUGINS_CREATOR
+    return *list;
 }
 
 }  // namespace
 
 std::vector<void*> creator_objects() {
-    auto const& list = creators().list;
+    CreatorList const& list = creators();
     return {list.begin(), list.end()};
 }
 
@@ -81,7 +78,7 @@ extern "C" nvinfer1::IPluginCreator* const* getPluginCreators(std::int32_t& nbCr
     using namespace vim_plugins::adapters;
     void const* caller = __builtin_return_address(0);
     return guarded<nvinfer1::IPluginCreator* const*>("getPluginCreators", nullptr, [&] {
-        auto const& list = creators().list;
+        CreatorList const& list = creators();
         hand_over_to(caller);
         nbCreators = static_cast<std::int32_t>(list.size());
         return list.data();

@@ -148,8 +148,8 @@ char const* V2Plugin<Params>::getPluginNamespace() const noexcept {
     return namespace_.c_str();
 }
 
-template class V2Plugin<SelectiveScanParams>;
-template class V2Plugin<BiCausalConvParams>;
-template class V2Plugin<BiSelectiveScanParams>;
+#define VIM_PLUGINS_INSTANTIATE(Name, c_name) template class V2Plugin<Name##Params>;
+VIM_PLUGINS_OPS(VIM_PLUGINS_INSTANTIATE)
+#undef VIM_PLUGINS_INSTANTIATE
 
 }  // namespace vim_plugins::adapters

@@ -23,29 +23,26 @@ nvinfer1::IPluginV3* V3Creator<Params>::createPlugin(char const*,
         "createPlugin", nullptr, [fields] { return new V3Plugin<Params>(OpNode<Params>(fields)); });
 }
 
-template class V3Creator<SelectiveScanParams>;
-template class V3Creator<BiCausalConvParams>;
-template class V3Creator<BiSelectiveScanParams>;
+#define VIM_PLUGINS_INSTANTIATE(Name, c_name) template class V3Creator<Name##Params>;
+VIM_PLUGINS_OPS(VIM_PLUGINS_INSTANTIATE)
+#undef VIM_PLUGINS_INSTANTIATE
 
 namespace {
 
-struct Creators {
-    V3Creator<SelectiveScanParams> scan;
-    V3Creator<BiCausalConvParams> conv;
-    V3Creator<BiSelectiveScanParams> bi_scan;
-    std::array<nvinfer1::IPluginCreatorInterface*, 3> list{&scan, &conv, &bi_scan};
-};
+using CreatorList = std::vector<nvinfer1::IPluginCreatorInterface*>;
 
 // Never destroyed: a registry may hold the creators until the process ends.
-Creators& creators() {
-    static auto* instance = new Creators;
-    return *instance;
+CreatorList const& creators() {
+#define VIM_PLUGINS_CREATOR(Name, c_name) new V3Creator<Name##Params>,
+    static auto const* list = new CreatorList{VIM_PLUGINS_OPS(VIM_PLUGINS_CREATOR)};
+#undef VIM_PLUGINS_CREATOR
+    return *list;
 }
 
 }  // namespace
 
 std::vector<void*> creator_objects() {
-    auto const& list = creators().list;
+    CreatorList const& list = creators();
     return {list.begin(), list.end()};
 }
 
@@ -57,7 +54,7 @@ extern "C" nvinfer1::IPluginCreatorInterface* const* getCreators(
     using namespace vim_plugins::adapters;
     void const* caller = __builtin_return_address(0);
     return guarded<nvinfer1::IPluginCreatorInterface* const*>("getCreators", nullptr, [&] {
-        auto const& list = creators().list;
+        CreatorList const& list = creators();
         hand_over_to(caller);
         nbCreators = static_cast<std::int32_t>(list.size());
         return list.data();

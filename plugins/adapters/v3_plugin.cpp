@@ -247,8 +247,8 @@ nvinfer1::PluginFieldCollection const* V3Plugin<Params>::getFieldsToSerialize() 
     });
 }
 
-template class V3Plugin<SelectiveScanParams>;
-template class V3Plugin<BiCausalConvParams>;
-template class V3Plugin<BiSelectiveScanParams>;
+#define VIM_PLUGINS_INSTANTIATE(Name, c_name) template class V3Plugin<Name##Params>;
+VIM_PLUGINS_OPS(VIM_PLUGINS_INSTANTIATE)
+#undef VIM_PLUGINS_INSTANTIATE
 
 }  // namespace vim_plugins::adapters

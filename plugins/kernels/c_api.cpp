@@ -57,95 +57,32 @@ std::int32_t vim_plugins_contract_version() noexcept {
     return vim_plugins::kContractVersion;
 }
 
-const char* vim_selective_scan_validate(const vim_plugins::SelectiveScanParams* params) noexcept {
-    return vim_plugins::c_validate(params);
-}
-
-std::int32_t vim_selective_scan_tactics(const vim_plugins::SelectiveScanParams* params,
-                                        std::int32_t sm_count, std::int32_t* out,
-                                        std::int32_t capacity) noexcept {
-    return vim_plugins::c_tactics(params, sm_count, out, capacity);
-}
-
-std::int32_t vim_selective_scan_default_tactic(const vim_plugins::SelectiveScanParams* params,
-                                               std::int32_t sm_count) noexcept {
-    return vim_plugins::c_default_tactic(params, sm_count);
-}
-
-std::int64_t vim_selective_scan_workspace_bytes(const vim_plugins::SelectiveScanParams* params,
-                                                std::int32_t tactic) noexcept {
-    return vim_plugins::c_workspace_bytes(params, tactic);
-}
-
-std::int32_t vim_selective_scan_launch(const vim_plugins::SelectiveScanParams* params,
-                                       std::int32_t tactic, void* workspace,
-                                       void* stream) noexcept {
-    return vim_plugins::c_launch(params, tactic, workspace, stream);
-}
-
-std::int32_t vim_selective_scan_params_size() noexcept {
-    return static_cast<std::int32_t>(sizeof(vim_plugins::SelectiveScanParams));
-}
-
-const char* vim_bi_causal_conv_validate(const vim_plugins::BiCausalConvParams* params) noexcept {
-    return vim_plugins::c_validate(params);
-}
-
-std::int32_t vim_bi_causal_conv_tactics(const vim_plugins::BiCausalConvParams* params,
-                                        std::int32_t sm_count, std::int32_t* out,
-                                        std::int32_t capacity) noexcept {
-    return vim_plugins::c_tactics(params, sm_count, out, capacity);
-}
-
-std::int32_t vim_bi_causal_conv_default_tactic(const vim_plugins::BiCausalConvParams* params,
-                                               std::int32_t sm_count) noexcept {
-    return vim_plugins::c_default_tactic(params, sm_count);
-}
-
-std::int64_t vim_bi_causal_conv_workspace_bytes(const vim_plugins::BiCausalConvParams* params,
-                                                std::int32_t tactic) noexcept {
-    return vim_plugins::c_workspace_bytes(params, tactic);
-}
-
-std::int32_t vim_bi_causal_conv_launch(const vim_plugins::BiCausalConvParams* params,
-                                       std::int32_t tactic, void* workspace,
-                                       void* stream) noexcept {
-    return vim_plugins::c_launch(params, tactic, workspace, stream);
-}
-
-std::int32_t vim_bi_causal_conv_params_size() noexcept {
-    return static_cast<std::int32_t>(sizeof(vim_plugins::BiCausalConvParams));
-}
-
-const char* vim_bi_selective_scan_validate(
-    const vim_plugins::BiSelectiveScanParams* params) noexcept {
-    return vim_plugins::c_validate(params);
-}
-
-std::int32_t vim_bi_selective_scan_tactics(const vim_plugins::BiSelectiveScanParams* params,
-                                           std::int32_t sm_count, std::int32_t* out,
-                                           std::int32_t capacity) noexcept {
-    return vim_plugins::c_tactics(params, sm_count, out, capacity);
-}
-
-std::int32_t vim_bi_selective_scan_default_tactic(const vim_plugins::BiSelectiveScanParams* params,
-                                                  std::int32_t sm_count) noexcept {
-    return vim_plugins::c_default_tactic(params, sm_count);
-}
-
-std::int64_t vim_bi_selective_scan_workspace_bytes(const vim_plugins::BiSelectiveScanParams* params,
-                                                   std::int32_t tactic) noexcept {
-    return vim_plugins::c_workspace_bytes(params, tactic);
-}
-
-std::int32_t vim_bi_selective_scan_launch(const vim_plugins::BiSelectiveScanParams* params,
-                                          std::int32_t tactic, void* workspace,
-                                          void* stream) noexcept {
-    return vim_plugins::c_launch(params, tactic, workspace, stream);
-}
-
-std::int32_t vim_bi_selective_scan_params_size() noexcept {
-    return static_cast<std::int32_t>(sizeof(vim_plugins::BiSelectiveScanParams));
-}
+#define VIM_PLUGINS_DEFINE_C(Name, c_name)                                                  \
+    const char* vim_##c_name##_validate(const vim_plugins::Name##Params* params) noexcept { \
+        return vim_plugins::c_validate(params);                                             \
+    }                                                                                       \
+    std::int32_t vim_##c_name##_tactics(const vim_plugins::Name##Params* params,            \
+                                        std::int32_t sm_count, std::int32_t* out,           \
+                                        std::int32_t capacity) noexcept {                   \
+        return vim_plugins::c_tactics(params, sm_count, out, capacity);                     \
+    }                                                                                       \
+    std::int32_t vim_##c_name##_default_tactic(const vim_plugins::Name##Params* params,     \
+                                               std::int32_t sm_count) noexcept {            \
+        return vim_plugins::c_default_tactic(params, sm_count);                             \
+    }                                                                                       \
+    std::int64_t vim_##c_name##_workspace_bytes(const vim_plugins::Name##Params* params,    \
+                                                std::int32_t tactic) noexcept {             \
+        return vim_plugins::c_workspace_bytes(params, tactic);                              \
+    }                                                                                       \
+    std::int32_t vim_##c_name##_launch(const vim_plugins::Name##Params* params,             \
+                                       std::int32_t tactic, void* workspace,                \
+                                       void* stream) noexcept {                             \
+        return vim_plugins::c_launch(params, tactic, workspace, stream);                    \
+    }                                                                                       \
+    std::int32_t vim_##c_name##_params_size() noexcept {                                    \
+        return static_cast<std::int32_t>(sizeof(vim_plugins::Name##Params));                \
+    }
+VIM_PLUGINS_OPS(VIM_PLUGINS_DEFINE_C)
+#undef VIM_PLUGINS_DEFINE_C
 
 }  // extern "C"

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vim_deploy.ops import BI_CAUSAL_CONV, BI_SELECTIVE_SCAN, SELECTIVE_SCAN, Op
 from vim_deploy.plugin.kernels import (
     BiCausalConvParams,
     BiSelectiveScanParams,
@@ -91,7 +90,6 @@ def _random(seed: int) -> Callable[..., Array]:
 
 
 def _case(
-    op: Op,
     params: type[Params],
     dtype: DataType,
     label: str,
@@ -99,20 +97,19 @@ def _case(
     sizes: Mapping[str, int],
     **attributes: float,
 ) -> Case:
-    """A case of ``op``: ``inputs`` in the contract's order, from the start, in any precision."""
+    """A case of an op: ``inputs`` in the contract's order, from the start, in any precision."""
+    op = params.op
     fixed = {name for name in inputs if name in op.fp32}
     held = {
         name: rounded(values, DataType.FP32 if name in fixed else dtype)
         for name, values in inputs.items()
     }
-    # The kernels' parameters begin with the same tensors, under names of their own.
-    pointers = {name: field[0] for name, field in zip(held, params._fields_, strict=False)}
     return Case(
         op.name,
         label,
         dtype,
-        {pointers[name]: values for name, values in held.items()},
-        frozenset(pointers[name] for name in held if name not in fixed),
+        held,
+        frozenset(held.keys() - fixed),
         lambda: params(**sizes, **attributes, type=int(dtype)),
         op.outputs[0],
         op.reference(*held.values(), **attributes),
@@ -159,7 +156,6 @@ def _scan_case(
     if gated:
         inputs["z"] = draw(batch, length, 2 * channels)
     return _case(
-        SELECTIVE_SCAN,
         SelectiveScanParams,
         dtype,
         f"B={batch} L={length} D={channels} N={states} reverse={int(reverse)} gate={int(gated)}"
@@ -186,7 +182,6 @@ def _scan_case(
 def _conv_case(dtype: DataType, batch: int, length: int, channels: int, width: int) -> Case:
     draw = _random(length * 1000 + channels + 1)
     return _case(
-        BI_CAUSAL_CONV,
         BiCausalConvParams,
         dtype,
         f"B={batch} L={length} D={channels} W={width}",
@@ -222,7 +217,6 @@ def _bi_scan_case(
     columns = 2 * states + rank + 2
     step = draw(2, channels, rank) * 0.3 if low_rank else draw(2, batch, length, channels) - 2.0
     return _case(
-        BI_SELECTIVE_SCAN,
         BiSelectiveScanParams,
         dtype,
         f"B={batch} L={length} D={channels} N={states} low_rank={int(low_rank)} scale={scale:g}"

@@ -1,20 +1,23 @@
 """The kernels of the plugin library called directly, without TensorRT: a ctypes binding.
 
 Everything is passed as integers: device pointers (``tensor.data_ptr()``) and a stream handle. The
-structs mirror ``plugins/include/vim_plugins/params.h`` field by field; loading compares their
-sizes with the library's own. Launching neither allocates nor waits, so it can be captured in a
-CUDA graph.
+structs follow from the ops and have the layout of ``plugins/include/vim_plugins/params.h``;
+loading compares their sizes with the library's own. Launching neither allocates nor waits, so it
+can be captured in a CUDA graph.
 """
 
 from __future__ import annotations
 
 import ctypes
 import enum
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from vim_deploy.errors import VimDeployError
+from vim_deploy.ops import BI_CAUSAL_CONV, BI_SELECTIVE_SCAN, SELECTIVE_SCAN, Op
+from vim_deploy.ops.op import Kind
 from vim_deploy.plugin.describe import open_library
 
 #: Largest number of tactics the library lists for one shape (``vim_plugins::kMaxTactics``).
@@ -33,48 +36,49 @@ class DataType(enum.IntEnum):
 DEFAULT_TACTIC = 0
 
 
-def _fields(pointers: str, floats: str, integers: str) -> list[tuple[str, Any]]:
-    fields: list[tuple[str, Any]] = [(name, ctypes.c_void_p) for name in pointers.split()]
-    fields += [(name, ctypes.c_float) for name in floats.split()]
-    fields += [(name, ctypes.c_int32) for name in integers.split()]
-    return fields
+def _fields(op: Op, sizes: str) -> list[tuple[str, Any]]:
+    """The layout of an op's struct, of which only the sizes are not facts of the op.
+
+    Tensors come first under the contract's names, inputs before outputs; numbers, sizes, columns,
+    flags and the element type follow.
+    """
+
+    def of_kind(kind: Kind) -> list[str]:
+        return [name for name, given in op.attributes.items() if given is kind]
+
+    integers = [*sizes.split(), *of_kind(Kind.COLUMN), *of_kind(Kind.FLAG), "type"]
+    return [
+        *((name, ctypes.c_void_p) for name in (*op.inputs, *op.outputs)),
+        *((name, ctypes.c_float) for name in of_kind(Kind.NUMBER)),
+        *((name, ctypes.c_int32) for name in integers),
+    ]
 
 
-class SelectiveScanParams(ctypes.Structure):
+class Params(ctypes.Structure):
+    """What the kernels of one op read; every op has a subclass, which the library binds."""
+
+    op: ClassVar[Op]
+
+
+class SelectiveScanParams(Params):
     """One scan direction: ``vim_plugins::SelectiveScanParams``."""
 
-    _fields_ = _fields(
-        "u dt A bc d_skip dt_bias z y",
-        "",
-        "batch length channels states bc_columns z_columns b_off c_off z_off reverse "
-        "delta_softplus has_z type",
-    )
+    op = SELECTIVE_SCAN
+    _fields_ = _fields(op, "batch length channels states bc_columns z_columns")
 
 
-class BiCausalConvParams(ctypes.Structure):
+class BiCausalConvParams(Params):
     """Both convolutions: ``vim_plugins::BiCausalConvParams``."""
 
-    _fields_ = _fields("xz w bias u2", "", "batch length channels width xz_columns x_off type")
+    op = BI_CAUSAL_CONV
+    _fields_ = _fields(op, "batch length channels width xz_columns")
 
 
-class BiSelectiveScanParams(ctypes.Structure):
+class BiSelectiveScanParams(Params):
     """Both scans, the gate and the sum: ``vim_plugins::BiSelectiveScanParams``."""
 
-    _fields_ = _fields(
-        "u2 dt xdbl A d_skip dt_bias xz y",
-        "scale",
-        "batch length channels states xdbl_columns xz_columns rank b_off c_off dt_off z_off "
-        "delta_softplus low_rank type",
-    )
-
-
-Params = SelectiveScanParams | BiCausalConvParams | BiSelectiveScanParams
-
-_PREFIXES: dict[type[Any], str] = {
-    SelectiveScanParams: "vim_selective_scan",
-    BiCausalConvParams: "vim_bi_causal_conv",
-    BiSelectiveScanParams: "vim_bi_selective_scan",
-}
+    op = BI_SELECTIVE_SCAN
+    _fields_ = _fields(op, "batch length channels states xdbl_columns xz_columns rank")
 
 
 class DeviceTensor(Protocol):
@@ -112,10 +116,10 @@ class ScanLibrary:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._handle = open_library(path)
-        self._functions = {kind: self._bind(kind) for kind in _PREFIXES}
+        self._functions = {kind: self._bind(kind) for kind in Params.__subclasses__()}
 
-    def _bind(self, kind: type[Any]) -> _Functions:
-        prefix = _PREFIXES[kind]
+    def _bind(self, kind: type[Params]) -> _Functions:
+        prefix = re.sub("(?<=.)(?=[A-Z])", "_", kind.op.name).lower()
         size = getattr(self._handle, f"{prefix}_params_size")()
         if size != ctypes.sizeof(kind):
             raise VimDeployError(
@@ -244,7 +248,7 @@ def selective_scan_params(
         dt=_pointer("dt", dt, (*rows, channels), t),
         A=_pointer("A", a, (states, channels), f),
         bc=_pointer("bc", bc, (*rows, columns), t),
-        d_skip=_pointer("Dskip", d_skip, (channels,), f),
+        Dskip=_pointer("Dskip", d_skip, (channels,), f),
         dt_bias=_pointer("dt_bias", dt_bias, (channels,), f),
         z=None if z is None else _pointer("z", z, (*rows, z_columns), t),
         y=_pointer("y", y, (*rows, channels), t),

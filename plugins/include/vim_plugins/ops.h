@@ -15,52 +15,38 @@
 
 namespace vim_plugins {
 
-//! What is wrong with the sizes, offsets and type alone (pointers are not looked at), or nullptr.
-//! For use at build time, when there are shapes and no buffers yet.
-const char* validate_shape(const SelectiveScanParams& params) noexcept;
-const char* validate_shape(const BiCausalConvParams& params) noexcept;
-const char* validate_shape(const BiSelectiveScanParams& params) noexcept;
-
-//! nullptr when the parameters can be launched; otherwise a static message that names the fault.
-const char* validate(const SelectiveScanParams& params) noexcept;
-const char* validate(const BiCausalConvParams& params) noexcept;
-const char* validate(const BiSelectiveScanParams& params) noexcept;
-
-//! Writes at most `capacity` tactics valid for this shape, best guess first, and returns how many
-//! were written; 0 when validate_shape() refuses. Pointers are not looked at.
-std::int32_t tactics(const SelectiveScanParams& params, std::int32_t sm_count, Tactic* out,
-                     std::int32_t capacity) noexcept;
-std::int32_t tactics(const BiCausalConvParams& params, std::int32_t sm_count, Tactic* out,
-                     std::int32_t capacity) noexcept;
-std::int32_t tactics(const BiSelectiveScanParams& params, std::int32_t sm_count, Tactic* out,
-                     std::int32_t capacity) noexcept;
-
-//! Whether launch() accepts this tactic for this shape (kDefault: always).
-bool supports(const SelectiveScanParams& params, Tactic tactic) noexcept;
-bool supports(const BiCausalConvParams& params, Tactic tactic) noexcept;
-bool supports(const BiSelectiveScanParams& params, Tactic tactic) noexcept;
-
-//! The tactic to take without timing, from the shape and the number of multiprocessors.
-Tactic default_tactic(const SelectiveScanParams& params, std::int32_t sm_count) noexcept;
-Tactic default_tactic(const BiCausalConvParams& params, std::int32_t sm_count) noexcept;
-Tactic default_tactic(const BiSelectiveScanParams& params, std::int32_t sm_count) noexcept;
-
-//! Bytes of device workspace (16-byte aligned) that launch() needs with this tactic. It grows with
-//! batch and length, so the value at the largest shape serves every smaller one. kDefault gives
-//! the largest need of any tactic valid for the shape.
-std::size_t workspace_bytes(const SelectiveScanParams& params, Tactic tactic) noexcept;
-std::size_t workspace_bytes(const BiCausalConvParams& params, Tactic tactic) noexcept;
-std::size_t workspace_bytes(const BiSelectiveScanParams& params, Tactic tactic) noexcept;
-
-//! Enqueues the op. cudaErrorInvalidValue for parameters validate() refuses, an unsupported tactic
-//! or a missing workspace; otherwise what the launch itself says. `workspace` may be nullptr when
-//! workspace_bytes() is 0.
-cudaError_t launch(const SelectiveScanParams& params, Tactic tactic, void* workspace,
-                   cudaStream_t stream) noexcept;
-cudaError_t launch(const BiCausalConvParams& params, Tactic tactic, void* workspace,
-                   cudaStream_t stream) noexcept;
-cudaError_t launch(const BiSelectiveScanParams& params, Tactic tactic, void* workspace,
-                   cudaStream_t stream) noexcept;
+#define VIM_PLUGINS_DECLARE(Name, c_name)                                                         \
+    /*! What is wrong with the sizes, offsets and type alone (pointers are not looked at), or     \
+        nullptr. For use at build time, when there are shapes and no buffers yet. */              \
+    const char* validate_shape(const Name##Params& params) noexcept;                              \
+                                                                                                  \
+    /*! nullptr when the parameters can be launched; otherwise a static message that names the    \
+        fault. */                                                                                 \
+    const char* validate(const Name##Params& params) noexcept;                                    \
+                                                                                                  \
+    /*! Writes at most `capacity` tactics valid for this shape, best guess first, and returns how \
+        many were written; 0 when validate_shape() refuses. Pointers are not looked at. */        \
+    std::int32_t tactics(const Name##Params& params, std::int32_t sm_count, Tactic* out,          \
+                         std::int32_t capacity) noexcept;                                         \
+                                                                                                  \
+    /*! Whether launch() accepts this tactic for this shape (kDefault: always). */                \
+    bool supports(const Name##Params& params, Tactic tactic) noexcept;                            \
+                                                                                                  \
+    /*! The tactic to take without timing, from the shape and the number of multiprocessors. */   \
+    Tactic default_tactic(const Name##Params& params, std::int32_t sm_count) noexcept;            \
+                                                                                                  \
+    /*! Bytes of device workspace (16-byte aligned) that launch() needs with this tactic. It      \
+        grows with batch and length, so the value at the largest shape serves every smaller one.  \
+        kDefault gives the largest need of any tactic valid for the shape. */                     \
+    std::size_t workspace_bytes(const Name##Params& params, Tactic tactic) noexcept;              \
+                                                                                                  \
+    /*! Enqueues the op. cudaErrorInvalidValue for parameters validate() refuses, an unsupported  \
+        tactic or a missing workspace; otherwise what the launch itself says. `workspace` may be  \
+        nullptr when workspace_bytes() is 0. */                                                   \
+    cudaError_t launch(const Name##Params& params, Tactic tactic, void* workspace,                \
+                       cudaStream_t stream) noexcept;
+VIM_PLUGINS_OPS(VIM_PLUGINS_DECLARE)
+#undef VIM_PLUGINS_DECLARE
 
 }  // namespace vim_plugins
 
@@ -69,41 +55,19 @@ cudaError_t launch(const BiSelectiveScanParams& params, Tactic tactic, void* wor
 extern "C" {
 std::int32_t vim_plugins_contract_version() noexcept;
 
-const char* vim_selective_scan_validate(const vim_plugins::SelectiveScanParams* params) noexcept;
-std::int32_t vim_selective_scan_tactics(const vim_plugins::SelectiveScanParams* params,
-                                        std::int32_t sm_count, std::int32_t* out,
-                                        std::int32_t capacity) noexcept;
-std::int32_t vim_selective_scan_default_tactic(const vim_plugins::SelectiveScanParams* params,
-                                               std::int32_t sm_count) noexcept;
-std::int64_t vim_selective_scan_workspace_bytes(const vim_plugins::SelectiveScanParams* params,
-                                                std::int32_t tactic) noexcept;
-std::int32_t vim_selective_scan_launch(const vim_plugins::SelectiveScanParams* params,
-                                       std::int32_t tactic, void* workspace, void* stream) noexcept;
-std::int32_t vim_selective_scan_params_size() noexcept;
-
-const char* vim_bi_causal_conv_validate(const vim_plugins::BiCausalConvParams* params) noexcept;
-std::int32_t vim_bi_causal_conv_tactics(const vim_plugins::BiCausalConvParams* params,
-                                        std::int32_t sm_count, std::int32_t* out,
-                                        std::int32_t capacity) noexcept;
-std::int32_t vim_bi_causal_conv_default_tactic(const vim_plugins::BiCausalConvParams* params,
-                                               std::int32_t sm_count) noexcept;
-std::int64_t vim_bi_causal_conv_workspace_bytes(const vim_plugins::BiCausalConvParams* params,
-                                                std::int32_t tactic) noexcept;
-std::int32_t vim_bi_causal_conv_launch(const vim_plugins::BiCausalConvParams* params,
-                                       std::int32_t tactic, void* workspace, void* stream) noexcept;
-std::int32_t vim_bi_causal_conv_params_size() noexcept;
-
-const char* vim_bi_selective_scan_validate(
-    const vim_plugins::BiSelectiveScanParams* params) noexcept;
-std::int32_t vim_bi_selective_scan_tactics(const vim_plugins::BiSelectiveScanParams* params,
-                                           std::int32_t sm_count, std::int32_t* out,
-                                           std::int32_t capacity) noexcept;
-std::int32_t vim_bi_selective_scan_default_tactic(const vim_plugins::BiSelectiveScanParams* params,
-                                                  std::int32_t sm_count) noexcept;
-std::int64_t vim_bi_selective_scan_workspace_bytes(const vim_plugins::BiSelectiveScanParams* params,
-                                                   std::int32_t tactic) noexcept;
-std::int32_t vim_bi_selective_scan_launch(const vim_plugins::BiSelectiveScanParams* params,
-                                          std::int32_t tactic, void* workspace,
-                                          void* stream) noexcept;
-std::int32_t vim_bi_selective_scan_params_size() noexcept;
+#define VIM_PLUGINS_DECLARE_C(Name, c_name)                                                \
+    const char* vim_##c_name##_validate(const vim_plugins::Name##Params* params) noexcept; \
+    std::int32_t vim_##c_name##_tactics(const vim_plugins::Name##Params* params,           \
+                                        std::int32_t sm_count, std::int32_t* out,          \
+                                        std::int32_t capacity) noexcept;                   \
+    std::int32_t vim_##c_name##_default_tactic(const vim_plugins::Name##Params* params,    \
+                                               std::int32_t sm_count) noexcept;            \
+    std::int64_t vim_##c_name##_workspace_bytes(const vim_plugins::Name##Params* params,   \
+                                                std::int32_t tactic) noexcept;             \
+    std::int32_t vim_##c_name##_launch(const vim_plugins::Name##Params* params,            \
+                                       std::int32_t tactic, void* workspace,               \
+                                       void* stream) noexcept;                             \
+    std::int32_t vim_##c_name##_params_size() noexcept;
+VIM_PLUGINS_OPS(VIM_PLUGINS_DECLARE_C)
+#undef VIM_PLUGINS_DECLARE_C
 }

@@ -1,8 +1,10 @@
 //! Plain parameter structs of the kernels: device pointers, sizes, column offsets, flags.
 //!
 //! All tensors are dense, row-major and channels-last; T below is `type`, f is fp32. The structs
-//! are standard-layout with fixed-width fields, so that ctypes can mirror them field by field.
-//! Nothing here needs CUDA: any C++17 compiler reads it.
+//! are standard-layout with fixed-width fields, so that ctypes can mirror them. The order is fixed
+//! as well, since vim_deploy/plugin/kernels.py works it out: the contract's inputs and outputs,
+//! float attributes, sizes, column offsets, flags, the type. Any C++17 compiler reads this, without
+//! CUDA.
 #pragma once
 
 #include <cstddef>
@@ -96,8 +98,17 @@ struct BiSelectiveScanParams {
     DataType type = DataType::kFloat32;
 };
 
-static_assert(std::is_standard_layout_v<SelectiveScanParams>);
-static_assert(std::is_standard_layout_v<BiCausalConvParams>);
-static_assert(std::is_standard_layout_v<BiSelectiveScanParams>);
-
 }  // namespace vim_plugins
+
+//! Every op, once: X(Name, c_name) for NameParams, the op kName of contract.h and the C functions
+//! vim_c_name_*. What must be said of each op (declarations, instantiations, creators) loops over
+//! this list, in the order in which the library names its ops.
+#define VIM_PLUGINS_OPS(X)           \
+    X(SelectiveScan, selective_scan) \
+    X(BiCausalConv, bi_causal_conv)  \
+    X(BiSelectiveScan, bi_selective_scan)
+
+#define VIM_PLUGINS_ASSERT(Name, c_name) \
+    static_assert(std::is_standard_layout_v<vim_plugins::Name##Params>);
+VIM_PLUGINS_OPS(VIM_PLUGINS_ASSERT)
+#undef VIM_PLUGINS_ASSERT

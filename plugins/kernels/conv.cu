@@ -2,8 +2,6 @@
 //!
 //! flip(causal(flip(x))) is the anti-causal convolution with the same taps, so one pass over x
 //! gives both outputs and nothing is ever flipped. Memory-bound: x is read once, u2 written once.
-#pragma once
-
 #include "kernel_args.h"
 #include "launch.cuh"
 #include "numeric_types.cuh"
@@ -151,6 +149,18 @@ cudaError_t launch_conv(const ConvArgs& args, Tactic tactic, cudaStream_t stream
     }
     const dim3 grid(static_cast<unsigned>((threads + kConvThreads - 1) / kConvThreads));
     return launch_kernel<ConvArgs>(kernel, grid, dim3(kConvThreads), 0, args, stream);
+}
+
+cudaError_t launch_conv_fp32(const ConvArgs& args, Tactic tactic, cudaStream_t stream) {
+    return launch_conv<float>(args, tactic, stream);
+}
+
+cudaError_t launch_conv_fp16(const ConvArgs& args, Tactic tactic, cudaStream_t stream) {
+    return launch_conv<__half>(args, tactic, stream);
+}
+
+cudaError_t launch_conv_bf16(const ConvArgs& args, Tactic tactic, cudaStream_t stream) {
+    return launch_conv<__nv_bfloat16>(args, tactic, stream);
 }
 
 }  // namespace vim_plugins
