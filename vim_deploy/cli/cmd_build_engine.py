@@ -21,14 +21,12 @@ if TYPE_CHECKING:
     from vim_deploy.artifact.record import EngineRecord
     from vim_deploy.runtimes.building.request import TrtOptions
 
-_RUNTIME_OPTIONS = (
-    click.option(
-        "--runtime",
-        type=click.Choice([AUTO, *(row.name for row in builders())]),
-        default=AUTO,
-        show_default=True,
-        help="What builds the engine.",
-    ),
+_RUNTIME = click.option(
+    "--runtime",
+    type=click.Choice([AUTO, *(row.name for row in builders())]),
+    default=AUTO,
+    show_default=True,
+    help="What builds the engine.",
 )
 
 _PRECISION_OPTIONS = (
@@ -127,7 +125,7 @@ _TENSORRT_OPTIONS = (
 )
 
 _BUILD = (*_PROFILE_OPTIONS, _COMPUTE_CAPABILITY, *_TENSORRT_OPTIONS)
-engine_options = all_of((*_RUNTIME_OPTIONS, *_BUILD))
+engine_options = all_of((_RUNTIME, *_BUILD))
 
 
 def take_engine_options(options: dict[str, Any]) -> tuple[ProfileOptions, TrtOptions]:
@@ -161,7 +159,7 @@ def _take_precision(options: dict[str, Any]) -> str:
 
 @click.command("build-engine")
 @click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
-@all_of((*_RUNTIME_OPTIONS, *_PRECISION_OPTIONS, *_BUILD))
+@all_of((_RUNTIME, *_PRECISION_OPTIONS, *_BUILD))
 @click.option("--dry-run", is_flag=True, help="Say what would be built, and build nothing.")
 @output_option
 @force_option

@@ -114,7 +114,6 @@ class Device:
 
     def __init__(self) -> None:
         self._driver = _load()
-        self.gpu = gpu()
         self._ordinal = _first_device(self._driver)
         self._memory: list[ctypes.c_uint64] = []
         self._graphs: list[ctypes.c_void_p] = []

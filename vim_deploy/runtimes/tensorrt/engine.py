@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -56,15 +55,6 @@ class TrtLog:
     def warnings(self) -> tuple[str, ...]:
         """All warnings so far."""
         return tuple(self._warnings)
-
-
-@dataclass(frozen=True)
-class IoTensor:
-    """An input or output: name, NumPy dtype, shape with -1 for sizes known at run time."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
 
 
 class LoadedEngine:
@@ -137,8 +127,8 @@ class LoadedEngine:
 
     def _profiles(self) -> tuple[ShapeRange, ...]:
         """Shapes of the input in each profile; of an engine without dynamic sizes, its one."""
-        fixed = self.input.shape
-        if all(size >= 0 for size in fixed):
+        fixed = tuple(size for size in self.input.shape if isinstance(size, int))
+        if len(fixed) == len(self.input.shape):
             return (ShapeRange(fixed, fixed, fixed),)
         return tuple(
             ShapeRange(
@@ -150,7 +140,8 @@ class LoadedEngine:
             for index in range(self.engine.num_optimization_profiles)
         )
 
-    def _tensor(self, name: str) -> IoTensor:
+    def _tensor(self, name: str) -> TensorSpec:
+        """An input or output; sizes known at run time are named."""
         kind = self.engine.get_tensor_dtype(name)
         dtype = DATA_TYPES.get(kind.name)
         if dtype in (None, "bfloat16"):
@@ -159,18 +150,11 @@ class LoadedEngine:
                 f"{self.name}: NumPy has no type for {name!r}, which is {kind.name}",
                 fix="export the model with inputs and outputs of float32, as vim-deploy does",
             )
-        return IoTensor(
-            name, dtype, tuple(int(size) for size in self.engine.get_tensor_shape(name))
-        )
-
-    @property
-    def spec(self) -> TensorSpec:
-        """The image input; sizes known at run time are named."""
         shape = tuple(
-            size if size >= 0 else ("batch" if axis == 0 else f"size_{axis}")
-            for axis, size in enumerate(self.input.shape)
+            int(size) if size >= 0 else ("batch" if axis == 0 else f"size_{axis}")
+            for axis, size in enumerate(self.engine.get_tensor_shape(name))
         )
-        return TensorSpec(self.input.name, self.input.dtype, shape)
+        return TensorSpec(name, dtype, shape)
 
     def choose_profile(self, shape: Shape) -> int:
         """Number of the profile to run ``shape`` with.

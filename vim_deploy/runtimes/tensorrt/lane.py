@@ -246,14 +246,7 @@ class Lane:
             self._drop_context,
             lambda: self._cuda.destroy_stream(self.stream),
         ]
-        first: BaseException | None = None
-        for step in steps:
-            try:
-                step()
-            except VimDeployError as error:
-                first = first or error
-        if first is not None:
-            raise first
+        run_all(steps)
 
     def _drop_timers(self) -> None:
         timers, self._timers = self._timers, ()
@@ -265,6 +258,18 @@ class Lane:
         if reader is not None:
             reader.close()
         self._context = None
+
+
+def run_all(steps: Sequence[Callable[[], None]]) -> None:
+    """Run every step, also after one has failed; raises the first error at the end."""
+    first: VimDeployError | None = None
+    for step in steps:
+        try:
+            step()
+        except VimDeployError as error:
+            first = first or error
+    if first is not None:
+        raise first
 
 
 class _Finished:

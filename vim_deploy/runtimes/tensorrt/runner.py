@@ -34,7 +34,7 @@ from vim_deploy.runtimes.base import (
 )
 from vim_deploy.runtimes.tensorrt.capability import context_bytes
 from vim_deploy.runtimes.tensorrt.engine import LoadedEngine
-from vim_deploy.runtimes.tensorrt.lane import Lane
+from vim_deploy.runtimes.tensorrt.lane import Lane, run_all
 from vim_deploy.runtimes.tensorrt.opening import cuda_for, open_engine
 from vim_deploy.specs import TensorSpec
 
@@ -95,7 +95,7 @@ class TrtRunner(Runner):
         try:
             self._engine_bytes = max(before - self._cuda.memory()[0], 0)
             self.info = artifact.info
-            self.input = loaded.spec
+            self.input = loaded.input
             self._inner = artifact.record.inner_tensors if artifact.record else ()
             # Inner tensors that the engine gives out are no outputs of the model.
             inner = {item.name for item in self._inner if item.how == OUTPUT}
@@ -261,17 +261,9 @@ class TrtRunner(Runner):
     def _release(self) -> None:
         self._closed = True
         lanes, self._lanes, self._free = self._lanes, [], []
-        first: VimDeployError | None = None
-        for lane in lanes:
-            try:
-                lane.close()
-            except VimDeployError as error:
-                first = first or error
         loaded, self._loaded = self._loaded, None
-        if loaded is not None:
-            loaded.close()
-        if first is not None:
-            raise first
+        steps = [lane.close for lane in lanes]
+        run_all(steps if loaded is None else [*steps, loaded.close])
 
 
 def open_runner(artifact: Artifact, options: RunnerOptions) -> TrtRunner:

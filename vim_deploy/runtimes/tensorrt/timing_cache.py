@@ -19,15 +19,10 @@ from vim_deploy.runtimes.building.request import OFF, ON
 MAX_CACHE_BYTES = 1 << 30
 
 
-def cache_root() -> Path:
-    """Folder of the timing caches: ``vim-deploy/timing`` in the user's cache folder."""
-    return user_cache() / "timing"
-
-
 def cache_path(
     choice: str, *, gpu: str, compute_capability: str, version: str, plugin_sha256: str
 ) -> Path | None:
-    """The file to use; None when the cache is off.
+    """The file to use, by default one in the user's cache; None when the cache is off.
 
     Args:
         choice: ``on``, ``off`` or the path of a file.
@@ -42,7 +37,8 @@ def cache_path(
         return Path(choice)
     name = re.sub(r"[^A-Za-z0-9]+", "-", gpu).strip("-").lower() or "gpu"
     plugin = plugin_sha256[:12] or "no-plugin"
-    return cache_root() / f"{name}-cc{compute_capability}-trt{version}-{plugin}.cache"
+    file = f"{name}-cc{compute_capability}-trt{version}-{plugin}.cache"
+    return user_cache() / "timing" / file
 
 
 def read_cache(path: Path) -> tuple[bytes, str]:
