@@ -7,7 +7,7 @@ here with the flags of its own setup.py; nothing of it is copied. The library is
 interface, for example::
 
     nvcc -std=c++17 -O3 -arch=native --shared -Xcompiler -fPIC -Iinclude \\
-        $(sed 's,^,kernels/,' kernels/sources.txt) -o libvim_kernels.so
+        kernels/*.cpp kernels/*.cu -o libvim_kernels.so
 
 Rows per shape, all from CUDA-graph replays of the same fp16 values in the layout each side wants:
     scan    their forward with z, two launches (one a direction), against our VimBiSelectiveScan

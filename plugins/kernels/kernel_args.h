@@ -1,6 +1,6 @@
 //! What the kernels read: one struct for the scans of one or both directions, one for the
-//! convolution. dispatch.cpp fills them from the public parameters; column offsets of the gate and
-//! of x are already added to the pointers.
+//! convolution. scan.cpp and conv.cpp fill them from the public parameters; column offsets of the
+//! gate and of x are already added to the pointers.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -41,8 +41,9 @@ _SHARED = (
     "adapters/registration.cpp",
     "adapters/tensorrt_lookup.cpp",
     "kernels/c_api.cpp",
-    "kernels/dispatch.cpp",
-    "kernels/validate.cpp",
+    "kernels/conv.cpp",
+    "kernels/scan.cpp",
+    "kernels/scan_validate.cpp",
     "tests/host/adapters_fake_cuda.cpp",
 )
 _INTERFACES = {

@@ -75,4 +75,5 @@ BI_CAUSAL_CONV = Op(
         "before": facts["width"] - 1,
         "taps_from_right": ", ".join(map(str, reversed(range(facts["width"])))),
     },
+    kernel_sizes=("batch", "length", "channels", "width", "xz_columns"),
 )

@@ -159,4 +159,5 @@ BI_SELECTIVE_SCAN = Op(
     fp32=("A", "Dskip", "dt_bias"),
     sizes={"A": ("", "states", "channels"), "dt": ("", "", "rank")},
     blocks={"b_off": "states", "c_off": "states", "dt_off": "rank", "z_off": "channels"},
+    kernel_sizes=("batch", "length", "channels", "states", "xdbl_columns", "xz_columns", "rank"),
 )

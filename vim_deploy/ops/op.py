@@ -67,6 +67,7 @@ class Op:
         blocks: attributes ``x_off`` with the size of the block of columns that starts there; the
             fact ``x_end`` is where it ends.
         derived: more facts, worked out from the others.
+        kernel_sizes: the sizes in the parameter struct of the op's kernels, in order.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Op:
     sizes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     blocks: Mapping[str, str] = field(default_factory=dict)
     derived: Callable[[Facts], dict[str, object]] | None = None
+    kernel_sizes: tuple[str, ...] = ()
 
 
 def columns(source: str, block: str, name: str, axis: int) -> str:

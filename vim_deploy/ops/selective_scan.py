@@ -175,4 +175,5 @@ SELECTIVE_SCAN = Op(
     per_node=("reverse", SCAN_INPUT_DIRECTIONS, SCAN_OUTPUT_DIRECTIONS),
     sizes={"A": ("states", "channels")},
     blocks={"b_off": "states", "c_off": "states", "z_off": "channels"},
+    kernel_sizes=("batch", "length", "channels", "states", "bc_columns", "z_columns"),
 )

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vim_deploy.ops import BI_CAUSAL_CONV, BI_SELECTIVE_SCAN, SELECTIVE_SCAN, Op
 from vim_deploy.plugin.kernels import (
-    BiCausalConvParams,
-    BiSelectiveScanParams,
+    PARAMS,
     DataType,
     Params,
-    SelectiveScanParams,
 )
 
 Array = NDArray[np.float64]
@@ -90,15 +89,14 @@ def _random(seed: int) -> Callable[..., Array]:
 
 
 def _case(
-    params: type[Params],
+    op: Op,
     dtype: DataType,
     label: str,
     inputs: Mapping[str, Array],
     sizes: Mapping[str, int],
     **attributes: float,
 ) -> Case:
-    """A case of an op: ``inputs`` in the contract's order, from the start, in any precision."""
-    op = params.op
+    """A case of ``op``: ``inputs`` in the contract's order, from the start, in any precision."""
     fixed = {name for name in inputs if name in op.fp32}
     held = {
         name: rounded(values, DataType.FP32 if name in fixed else dtype)
@@ -110,7 +108,7 @@ def _case(
         dtype,
         held,
         frozenset(held.keys() - fixed),
-        lambda: params(**sizes, **attributes, type=int(dtype)),
+        lambda: PARAMS[op.name](**sizes, **attributes, type=int(dtype)),
         op.outputs[0],
         op.reference(*held.values(), **attributes),
     )
@@ -156,7 +154,7 @@ def _scan_case(
     if gated:
         inputs["z"] = draw(batch, length, 2 * channels)
     return _case(
-        SelectiveScanParams,
+        SELECTIVE_SCAN,
         dtype,
         f"B={batch} L={length} D={channels} N={states} reverse={int(reverse)} gate={int(gated)}"
         + (" extreme" if extreme else "")
@@ -182,7 +180,7 @@ def _scan_case(
 def _conv_case(dtype: DataType, batch: int, length: int, channels: int, width: int) -> Case:
     draw = _random(length * 1000 + channels + 1)
     return _case(
-        BiCausalConvParams,
+        BI_CAUSAL_CONV,
         dtype,
         f"B={batch} L={length} D={channels} W={width}",
         {
@@ -217,7 +215,7 @@ def _bi_scan_case(
     columns = 2 * states + rank + 2
     step = draw(2, channels, rank) * 0.3 if low_rank else draw(2, batch, length, channels) - 2.0
     return _case(
-        BiSelectiveScanParams,
+        BI_SELECTIVE_SCAN,
         dtype,
         f"B={batch} L={length} D={channels} N={states} low_rank={int(low_rank)} scale={scale:g}"
         + (" extreme" if extreme else ""),

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from vim_deploy.errors import VimDeployError
-from vim_deploy.ops import BI_CAUSAL_CONV, BI_SELECTIVE_SCAN, SELECTIVE_SCAN, Op
+from vim_deploy.ops import OPS, SELECTIVE_SCAN, Op
 from vim_deploy.ops.op import Kind
 from vim_deploy.plugin.describe import open_library
 
@@ -36,8 +36,14 @@ class DataType(enum.IntEnum):
 DEFAULT_TACTIC = 0
 
 
-def _fields(op: Op, sizes: str) -> list[tuple[str, Any]]:
-    """The layout of an op's struct, of which only the sizes are not facts of the op.
+class Params(ctypes.Structure):
+    """What the kernels of one op read; each op's struct is a subclass."""
+
+    op: ClassVar[Op]
+
+
+def _struct(op: Op) -> type[Params]:
+    """The struct of an op's kernels.
 
     Tensors come first under the contract's names, inputs before outputs; numbers, sizes, columns,
     flags and the element type follow.
@@ -46,39 +52,18 @@ def _fields(op: Op, sizes: str) -> list[tuple[str, Any]]:
     def of_kind(kind: Kind) -> list[str]:
         return [name for name, given in op.attributes.items() if given is kind]
 
-    integers = [*sizes.split(), *of_kind(Kind.COLUMN), *of_kind(Kind.FLAG), "type"]
-    return [
+    integers = [*op.kernel_sizes, *of_kind(Kind.COLUMN), *of_kind(Kind.FLAG), "type"]
+    fields: list[tuple[str, Any]] = [
         *((name, ctypes.c_void_p) for name in (*op.inputs, *op.outputs)),
         *((name, ctypes.c_float) for name in of_kind(Kind.NUMBER)),
         *((name, ctypes.c_int32) for name in integers),
     ]
+    name = f"{op.name.removeprefix('Vim')}Params"
+    return type(name, (Params,), {"op": op, "_fields_": fields})
 
 
-class Params(ctypes.Structure):
-    """What the kernels of one op read; every op has a subclass, which the library binds."""
-
-    op: ClassVar[Op]
-
-
-class SelectiveScanParams(Params):
-    """One scan direction: ``vim_plugins::SelectiveScanParams``."""
-
-    op = SELECTIVE_SCAN
-    _fields_ = _fields(op, "batch length channels states bc_columns z_columns")
-
-
-class BiCausalConvParams(Params):
-    """Both convolutions: ``vim_plugins::BiCausalConvParams``."""
-
-    op = BI_CAUSAL_CONV
-    _fields_ = _fields(op, "batch length channels width xz_columns")
-
-
-class BiSelectiveScanParams(Params):
-    """Both scans, the gate and the sum: ``vim_plugins::BiSelectiveScanParams``."""
-
-    op = BI_SELECTIVE_SCAN
-    _fields_ = _fields(op, "batch length channels states xdbl_columns xz_columns rank")
+#: The struct of every op, by the op's name.
+PARAMS = {op.name: _struct(op) for op in OPS.values()}
 
 
 class DeviceTensor(Protocol):
@@ -116,7 +101,7 @@ class ScanLibrary:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._handle = open_library(path)
-        self._functions = {kind: self._bind(kind) for kind in Params.__subclasses__()}
+        self._functions = {kind: self._bind(kind) for kind in PARAMS.values()}
 
     def _bind(self, kind: type[Params]) -> _Functions:
         prefix = re.sub("(?<=.)(?=[A-Z])", "_", kind.op.name).lower()
@@ -229,7 +214,7 @@ def selective_scan_params(
     b_off: int,
     c_off: int,
     z_off: int,
-) -> SelectiveScanParams:
+) -> Params:
     """Parameters of ``VimSelectiveScan`` from tensors on one device.
 
     As in ``vim_deploy.ops.selective_scan``: u, dt, y T[B,L,D]; a f[N,D]; bc T[B,L,K];
@@ -243,7 +228,7 @@ def selective_scan_params(
     t, f = data_type(u), DataType.FP32
     rows = (batch, length)
     z_columns = 0 if z is None else int(z.shape[-1])
-    return SelectiveScanParams(
+    return PARAMS[SELECTIVE_SCAN.name](
         u=_pointer("u", u, (*rows, channels), t),
         dt=_pointer("dt", dt, (*rows, channels), t),
         A=_pointer("A", a, (states, channels), f),

@@ -134,8 +134,7 @@ def compile_one(nvcc: Path, source: Path, arch: str, cubin: Path) -> dict[str, C
 def measure(nvcc: Path, architectures: list[str], jobs: int = 2) -> dict[str, dict[str, Counts]]:
     """Counts by architecture and kernel; the SASS ones only where cuobjdump is found."""
     cuobjdump = find_cuobjdump(nvcc)
-    names = (PLUGINS / "kernels" / "sources.txt").read_text(encoding="utf-8").split()
-    sources = [PLUGINS / "kernels" / name for name in names if name.endswith(".cu")]
+    sources = sorted((PLUGINS / "kernels").glob("*.cu"))
     with tempfile.TemporaryDirectory(prefix="vim-budget-") as folder:
 
         def one(arch: str, source: Path) -> dict[str, Counts]:

@@ -18,9 +18,9 @@ compile() {
         -o "$folder/$(basename "$1").o"
 }
 objects=
-for name in $(cat "$here/kernels/sources.txt"); do
-    compile "$here/kernels/$name"
-    objects="$objects $folder/$name.o"
+for source in "$here"/kernels/*.cpp "$here"/kernels/*.cu; do
+    compile "$source"
+    objects="$objects $folder/$(basename "$source").o"
 done
 compile "$here/tests/common/problem.cpp"
 compile "$here/tests/gpu/gpu_check.cu"

@@ -137,9 +137,8 @@ class KernelLibrary:
 
 
 def kernel_sources() -> list[Path]:
-    """Sources of the kernel library in the order of kernels/sources.txt."""
-    names = (PLUGINS / "kernels" / "sources.txt").read_text(encoding="utf-8").split()
-    return [PLUGINS / "kernels" / name for name in names]
+    """Sources of the kernel library."""
+    return sorted(path for end in ("cpp", "cu") for path in (PLUGINS / "kernels").glob(f"*.{end}"))
 
 
 def compile_host(

@@ -14,15 +14,14 @@ import pytest
 from tests.support import plugins
 from tests.support.host_device import HostDevice
 from vim_deploy.errors import VimDeployError
-from vim_deploy.ops import SELECTIVE_SCAN
+from vim_deploy.ops import BI_CAUSAL_CONV, OPS, SELECTIVE_SCAN
 from vim_deploy.plugin import check as plugin_check
 from vim_deploy.plugin.cases import cases, decode, encode
 from vim_deploy.plugin.check import CheckReport, CheckResult, check_library
 from vim_deploy.plugin.kernels import (
-    BiCausalConvParams,
+    PARAMS,
     DataType,
     ScanLibrary,
-    SelectiveScanParams,
     selective_scan_params,
 )
 
@@ -109,7 +108,7 @@ def test_tensor_that_is_not_contiguous() -> None:
 
 
 def test_refused_parameters(library: ScanLibrary) -> None:
-    for params in (SelectiveScanParams(), BiCausalConvParams()):
+    for params in (PARAMS[op.name]() for op in (SELECTIVE_SCAN, BI_CAUSAL_CONV)):
         assert library.fault(params)
         assert library.tactics(params, 132) == ()
         with pytest.raises(VimDeployError) as caught:
@@ -143,11 +142,7 @@ def test_check_passes_on_good_kernels(library: ScanLibrary) -> None:
     results = tuple(check_library(library, HostDevice(), small_cases()))
     tactics = {result.tactic for result in results if result.op == "VimSelectiveScan"}
     assert len(tactics) > 1
-    assert {result.op for result in results} == {
-        "VimSelectiveScan",
-        "VimBiSelectiveScan",
-        "VimBiCausalConv",
-    }
+    assert {result.op for result in results} == set(OPS)
     report = CheckReport("library", "CPU", results)
     assert report.failures == ()
     assert report.ok
@@ -171,19 +166,19 @@ class Spoiled:
 
 def write_byte(offset: int) -> Callable[..., None]:
     def spoil(params) -> None:
-        output = params.u2 if isinstance(params, BiCausalConvParams) else params.y
+        output = params.u2 if params.op is BI_CAUSAL_CONV else params.y
         HostDevice().write(output + offset, b"\x01")
 
     return spoil
 
 
 def wrong_value(params) -> None:
-    output = params.u2 if isinstance(params, BiCausalConvParams) else params.y
+    output = params.u2 if params.op is BI_CAUSAL_CONV else params.y
     HostDevice().write(output, np.float32(1e3).tobytes())
 
 
 def left_out_value(params) -> None:
-    output = params.u2 if isinstance(params, BiCausalConvParams) else params.y
+    output = params.u2 if params.op is BI_CAUSAL_CONV else params.y
     HostDevice().write(output, b"\xff" * 4)
 
 

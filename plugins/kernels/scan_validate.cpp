@@ -1,64 +1,13 @@
-//! What the kernels refuse, and the words for it.
+//! What the scans refuse, and the words for it.
 #include <cmath>
 #include <cstdint>
-#include <initializer_list>
 
+#include "checks.h"
 #include "vim_plugins/contract.h"
 #include "vim_plugins/ops.h"
 
 namespace vim_plugins {
 namespace {
-
-//! Alignment of every tensor: the widest load. TensorRT and every CUDA allocator give more.
-constexpr std::uintptr_t kAlignment = 16;
-
-//! A grid has at most 2^31 - 1 blocks; the smallest blocks cover four channels of one sequence.
-constexpr std::int64_t kMaxElements = std::int64_t{1} << 32;
-
-struct Tensor {
-    const void* pointer;
-    const char* missing;
-    const char* misaligned;
-};
-
-const char* check_pointers(std::initializer_list<Tensor> tensors) {
-    for (const Tensor& tensor : tensors) {
-        if (tensor.pointer == nullptr) {
-            return tensor.missing;
-        }
-        if (reinterpret_cast<std::uintptr_t>(tensor.pointer) % kAlignment != 0) {
-            return tensor.misaligned;
-        }
-    }
-    return nullptr;
-}
-
-const char* check_sizes(std::int32_t batch, std::int32_t length, std::int32_t channels,
-                        DataType type) {
-    if (type != DataType::kFloat32 && type != DataType::kFloat16 && type != DataType::kBFloat16) {
-        return "type is not fp32, fp16 or bf16";
-    }
-    if (batch < 1) {
-        return "batch B is below 1";
-    }
-    if (length < 1) {
-        return "sequence length L is below 1";
-    }
-    if (channels < 1) {
-        return "number of channels D is below 1";
-    }
-    // Two steps, so that the product itself cannot overflow.
-    const std::int64_t rows = std::int64_t{batch} * length;
-    if (rows > kMaxElements / channels) {
-        return "B * L * D is larger than a grid can cover";
-    }
-    return nullptr;
-}
-
-//! Whether columns [offset, offset + count) lie inside a row.
-bool columns_fit(std::int32_t offset, std::int32_t count, std::int32_t columns) {
-    return offset >= 0 && columns > 0 && std::int64_t{offset} + count <= columns;
-}
 
 bool is_flag(std::int32_t value) {
     return value == 0 || value == 1;
@@ -91,22 +40,6 @@ const char* validate_shape(const SelectiveScanParams& p) noexcept {
     }
     if (p.has_z == 1 && !columns_fit(p.z_off, p.channels, p.z_columns)) {
         return "columns [z_off, z_off + D) lie outside the rows of z";
-    }
-    return nullptr;
-}
-
-const char* validate_shape(const BiCausalConvParams& p) noexcept {
-    if (const char* fault = check_sizes(p.batch, p.length, p.channels, p.type)) {
-        return fault;
-    }
-    if (p.width < 1) {
-        return "convolution width W is below 1";
-    }
-    if (p.width > kMaxConvWidth) {
-        return "convolution width W is above 16";
-    }
-    if (!columns_fit(p.x_off, p.channels, p.xz_columns)) {
-        return "columns [x_off, x_off + D) lie outside the rows of xz";
     }
     return nullptr;
 }
@@ -159,18 +92,6 @@ const char* validate(const SelectiveScanParams& p) noexcept {
         fault = check_pointers({{p.z, "z is a null pointer", "z is not 16-byte aligned"}});
     }
     return fault;
-}
-
-const char* validate(const BiCausalConvParams& p) noexcept {
-    if (const char* fault = validate_shape(p)) {
-        return fault;
-    }
-    return check_pointers({
-        {p.xz, "xz is a null pointer", "xz is not 16-byte aligned"},
-        {p.w, "w is a null pointer", "w is not 16-byte aligned"},
-        {p.bias, "b is a null pointer", "b is not 16-byte aligned"},
-        {p.u2, "u2 is a null pointer", "u2 is not 16-byte aligned"},
-    });
 }
 
 const char* validate(const BiSelectiveScanParams& p) noexcept {

@@ -1,9 +1,10 @@
-//! Which tactic runs which shape, how much workspace it wants, and the launch itself.
+//! The scans: which tactic runs which shape, how much workspace it wants, and the launch itself.
 #include <algorithm>
 #include <array>
 #include <cstdint>
 #include <limits>
 
+#include "checks.h"
 #include "kernel_args.h"
 #include "vim_plugins/ops.h"
 
@@ -128,25 +129,6 @@ Tactic default_scan(const ScanShape& s, std::int32_t sm_count) {
 constexpr std::array<Tactic, 4> kFastScans = {Tactic::kSerial, Tactic::kChunked16,
                                               Tactic::kChunked8, Tactic::kChunked4};
 
-//! Writes `first` and then the other candidates that run the shape.
-template <typename Supports, std::size_t kCount>
-std::int32_t list_tactics(Tactic first, const std::array<Tactic, kCount>& others, Supports&& runs,
-                          Tactic* out, std::int32_t capacity) {
-    std::int32_t count = 0;
-    const auto add = [&](Tactic tactic) {
-        if (count < capacity && out != nullptr) {
-            out[count++] = tactic;
-        }
-    };
-    add(first);
-    for (const Tactic tactic : others) {
-        if (tactic != first && runs(tactic)) {
-            add(tactic);
-        }
-    }
-    return count;
-}
-
 //! Thread blocks of a fast tactic's grid.
 std::int64_t grid_blocks(const ScanShape& s, Tactic tactic) {
     // A serial block owns 64 channels in two directions, or 128 in one.
@@ -175,12 +157,6 @@ std::size_t scan_workspace(const ScanShape& s, Tactic tactic) {
                               static_cast<std::size_t>(s.length) *
                               static_cast<std::size_t>(s.channels);
     return (bytes + kWorkspaceAlignment - 1) / kWorkspaceAlignment * kWorkspaceAlignment;
-}
-
-//! A pointer moved by `columns` elements of the type.
-const void* at_column(const void* pointer, std::int32_t columns, DataType type) {
-    const std::size_t size = type == DataType::kFloat32 ? 4 : 2;
-    return static_cast<const unsigned char*>(pointer) + size * static_cast<std::size_t>(columns);
 }
 
 ScanArgs args_of(const SelectiveScanParams& p) {
@@ -269,10 +245,6 @@ std::int32_t current_sm_count() {
     return count;
 }
 
-bool conv_vector(const BiCausalConvParams& p) {
-    return p.width == 4 && p.channels % 8 == 0 && p.xz_columns % 8 == 0 && p.x_off % 8 == 0;
-}
-
 }  // namespace
 
 bool supports(const SelectiveScanParams& params, Tactic tactic) noexcept {
@@ -281,12 +253,6 @@ bool supports(const SelectiveScanParams& params, Tactic tactic) noexcept {
 
 bool supports(const BiSelectiveScanParams& params, Tactic tactic) noexcept {
     return validate_shape(params) == nullptr && supports_scan(shape_of(params), tactic);
-}
-
-bool supports(const BiCausalConvParams& params, Tactic tactic) noexcept {
-    return validate_shape(params) == nullptr &&
-           (tactic == Tactic::kDefault || tactic == Tactic::kGeneric ||
-            (tactic == Tactic::kVector && conv_vector(params)));
 }
 
 std::int32_t tactics(const SelectiveScanParams& params, std::int32_t sm_count, Tactic* out,
@@ -303,16 +269,6 @@ std::int32_t tactics(const BiSelectiveScanParams& params, std::int32_t sm_count,
                : scan_tactics(shape_of(params), sm_count, out, capacity);
 }
 
-std::int32_t tactics(const BiCausalConvParams& params, std::int32_t sm_count, Tactic* out,
-                     std::int32_t capacity) noexcept {
-    if (validate_shape(params) != nullptr) {
-        return 0;
-    }
-    return list_tactics(
-        default_tactic(params, sm_count), std::array<Tactic, 0>{}, [](Tactic) { return false; },
-        out, capacity);
-}
-
 Tactic default_tactic(const SelectiveScanParams& params, std::int32_t sm_count) noexcept {
     return validate_shape(params) != nullptr ? Tactic::kGeneric
                                              : default_scan(shape_of(params), sm_count);
@@ -323,15 +279,7 @@ Tactic default_tactic(const BiSelectiveScanParams& params, std::int32_t sm_count
                                              : default_scan(shape_of(params), sm_count);
 }
 
-Tactic default_tactic(const BiCausalConvParams& params, std::int32_t) noexcept {
-    return conv_vector(params) ? Tactic::kVector : Tactic::kGeneric;
-}
-
 std::size_t workspace_bytes(const SelectiveScanParams&, Tactic) noexcept {
-    return 0;
-}
-
-std::size_t workspace_bytes(const BiCausalConvParams&, Tactic) noexcept {
     return 0;
 }
 
@@ -364,33 +312,6 @@ cudaError_t launch(const BiSelectiveScanParams& params, Tactic tactic, void* wor
         return cudaErrorInvalidValue;
     }
     return launch_scan(args_of(params, needed ? workspace : nullptr), params.type, tactic, stream);
-}
-
-cudaError_t launch(const BiCausalConvParams& params, Tactic tactic, void*,
-                   cudaStream_t stream) noexcept {
-    if (validate(params) != nullptr || !supports(params, tactic)) {
-        return cudaErrorInvalidValue;
-    }
-    if (tactic == Tactic::kDefault) {
-        tactic = default_tactic(params, 0);
-    }
-    const ConvArgs args{at_column(params.xz, params.x_off, params.type),
-                        params.w,
-                        params.bias,
-                        params.u2,
-                        params.batch,
-                        params.length,
-                        params.channels,
-                        params.width,
-                        params.xz_columns};
-    switch (params.type) {
-        case DataType::kFloat32:
-            return launch_conv_fp32(args, tactic, stream);
-        case DataType::kFloat16:
-            return launch_conv_fp16(args, tactic, stream);
-        default:
-            return launch_conv_bf16(args, tactic, stream);
-    }
 }
 
 }  // namespace vim_plugins
