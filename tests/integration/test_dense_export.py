@@ -21,6 +21,7 @@ from tests.support.dense_graphs import (
     runner_of,
     traced,
 )
+from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.model.load import load_model
 from vim_deploy.model.reference import reference_model
@@ -230,7 +231,7 @@ def test_an_exported_file_says_what_it_is(tmp_path):
     assert result.parity is not None
     assert result.parity.passed
     assert result.info.labels == tuple("abcdefg")
-    assert result.info.dense["test"]["crop"] == [64, 64]
+    assert encode(result.info)["dense"]["test"]["crop"] == [64, 64]
     module = reference_model(str(case.checkpoint), result.info)
     found = OrtRunner(result.path, threads=1).run(case.image)["labels"]
     assert (found == torch_outputs(module, case.image)[0]).mean() > 0.999
@@ -257,4 +258,5 @@ def test_a_dense_file_becomes_an_engine(short, head, tmp_path):
         traced(short, head).module.head.output_names
     )
     assert record.export is not None
-    assert record.export.dense["task"] == ("segmentation" if short == "E01" else "detection")
+    task = encode(record.export)["dense"]["task"]
+    assert task == ("segmentation" if short == "E01" else "detection")

@@ -238,7 +238,7 @@ def test_a_slow_model_is_not_taken_for_one_that_stands_still(
     shutil.copytree(toy[0], slow)
     code = slow / "models" / "toy" / "1" / "model.py"
     text = code.read_text()
-    assert "    def execute(self, requests):\n" in text
+    assert "        taken = [self.read(request) for request in requests]\n" in text
     code.write_text(
         text.replace(
             '        taken = [self.read(request) for request in requests]\n',
