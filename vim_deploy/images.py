@@ -92,9 +92,6 @@ def crop_from_file(path: Path, preparation: ImagePreparation) -> Pixels:
         VimDeployError: VIM-401 (no such file), VIM-411 (not an image, truncated, too large, more
             than 8 bits a channel).
     """
-    require_file(path, "image")
-    if path.stat().st_size == 0:
-        raise _unreadable(path, "the file is empty")
     return _crop(_decoded(path, preparation.channels), preparation)
 
 
@@ -104,9 +101,6 @@ def picture_from_file(path: Path, channels: int) -> Pixels:
     Raises:
         VimDeployError: as ``crop_from_file``; VIM-415 for a model that takes no image files.
     """
-    require_file(path, "image")
-    if path.stat().st_size == 0:
-        raise _unreadable(path, "the file is empty")
     image = _decoded(path, channels, upright=True)
     return np.array(image, dtype=np.uint8).reshape(image.height, image.width, channels)
 
@@ -272,6 +266,9 @@ def _decoded(path: Path, channels: int, *, upright: bool = False) -> PIL.Image.I
     import PIL.Image
     import PIL.ImageOps
 
+    require_file(path, "image")
+    if path.stat().st_size == 0:
+        raise _unreadable(path, "the file is empty")
     data = read_bytes(path, lambda why: _unreadable(path, why), max_bytes=MAX_FILE_BYTES)
     mode = _pil_mode(channels)
     if (flaw := flaw_of_bytes(data)) is not None:

@@ -71,7 +71,6 @@ def build(
 @json_option
 def info(library: Path | None, as_json: bool) -> None:
     """Ops, versions and GPU architectures of LIBRARY (the one built last by default)."""
-    from vim_deploy.codec import encode
     from vim_deploy.plugin.describe import describe_plugin, find_plugin_library
 
     found = describe_plugin(find_plugin_library(library))

@@ -25,12 +25,7 @@ def list_recipes(as_json: bool) -> None:
         print_json({"recipes": [encode(recipe) for recipe in recipes]})
         return
     rows = [
-        (
-            recipe.name,
-            recipe.title,
-            recipe.published.figures,
-            recipe.checkpoint.address,
-        )
+        (recipe.name, recipe.title, recipe.published.figures, recipe.checkpoint.address)
         for recipe in recipes
     ]
     print_table("recipes", ("name", "what", "published", "checkpoint"), rows)

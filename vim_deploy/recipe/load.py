@@ -178,20 +178,8 @@ def _recipe(table: Mapping[str, Any], path: Path) -> Recipe:
             found.dense.require_backbone(found.model_config)
         except VimDeployError as error:
             raise _invalid(path, f"[dense] {sentence(error)}", error.fix) from error
-    return Recipe(
-        name=found.name,
-        title=found.title,
-        task=found.task,
-        model=found.model,
-        model_config=found.model_config,
-        checkpoint=found.checkpoint,
-        image=_image(found.image, found.model_config, path),
-        labels=found.labels,
-        published=found.published,
-        tolerances=found.tolerances,
-        path=path,
-        dense=found.dense,
-    )
+    image = _image(found.image, found.model_config, path)
+    return Recipe(**{**vars(found), "image": image, "path": path})
 
 
 def _plain_table(table: Mapping[str, Any], path: Path) -> dict[str, Any]:

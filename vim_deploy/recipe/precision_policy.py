@@ -122,7 +122,7 @@ class PrecisionPolicy:
 
 def default_policy() -> PrecisionPolicy:
     """The shipped policy."""
-    return _read(_DEFAULT)
+    return _load(_DEFAULT)
 
 
 def load_policy(path: Path) -> PrecisionPolicy:
@@ -144,10 +144,6 @@ def chosen_policy(path: Path | None, config: ModelConfig) -> PrecisionPolicy:
     policy = default_policy() if path is None else load_policy(path)
     policy.require_blocks(config.layers_run)
     return policy
-
-
-def _read(path: Path) -> PrecisionPolicy:
-    return _load(path)
 
 
 def _load(path: Path) -> PrecisionPolicy:

@@ -57,19 +57,13 @@ def top_predictions(
     order = np.argsort(-probabilities, axis=-1, kind="stable")[:, : count or DEFAULT_TOP]
     return [
         tuple(
-            Prediction(
-                int(classes[row, column]),
-                _label(labels, int(classes[row, column])),
-                float(probabilities[row, column]),
+            Prediction(index, labels[index] if 0 <= index < len(labels) else "", float(share))
+            for index, share in zip(
+                map(int, classes[row, columns]), probabilities[row, columns], strict=True
             )
-            for column in columns
         )
         for row, columns in enumerate(order)
     ]
-
-
-def _label(labels: Sequence[str], index: int) -> str:
-    return labels[index] if 0 <= index < len(labels) else ""
 
 
 class ClassesJob(Job):

@@ -143,10 +143,9 @@ class ImageFailure:
     why: str
     fix: str = ""
 
-    @classmethod
-    def of(cls, file: str, error: VimDeployError) -> ImageFailure:
-        """What ``error`` says of ``file``."""
-        return cls(file, error.code, error.message, error.why, error.fix)
+    def __str__(self) -> str:
+        named = self.message if self.file in self.message else f"{self.file}: {self.message}"
+        return f"{named}: {self.why}"
 
 
 @dataclass(frozen=True)
@@ -175,7 +174,7 @@ class RunResult:
             codes.pop() if len(codes) == 1 else "VIM-411",
             f"{len(self.failures)} of {total} pictures could not be {what}; "
             "the results of the others are complete",
-            why="\n".join(_named(item) for item in self.failures),
+            why="\n".join(map(str, self.failures)),
             fix="; ".join(dict.fromkeys(item.fix for item in self.failures if item.fix)),
         )
 
@@ -194,12 +193,6 @@ class SegmentationResult(RunResult):
     colours: dict[int, tuple[int, int, int]] = field(default_factory=dict)
 
 
-def _named(item: ImageFailure) -> str:
-    """One line that names the picture."""
-    named = item.message if item.file in item.message else f"{item.file}: {item.message}"
-    return f"{named}: {item.why}"
-
-
 class Job:
     """One run over many pictures; collects what every result tells.
 
@@ -216,7 +209,8 @@ class Job:
 
     def fail(self, file: str, error: VimDeployError) -> None:
         """Note that this picture gives no result, and go on with the others."""
-        self._failures.append(ImageFailure.of(file, error))
+        failure = ImageFailure(file, error.code, error.message, error.why, error.fix)
+        self._failures.append(failure)
 
     def told(self, artifact: str, images: Sequence[ImageResult], *notes: str) -> dict[str, Any]:
         """The fields of ``RunResult``."""
