@@ -18,7 +18,7 @@ from vim_deploy.cli.options import (
     runner_options,
     take_runner,
 )
-from vim_deploy.cli.output import command_line, print_json, print_table, result, say
+from vim_deploy.cli.output import command_line, print_json, print_table, result, say, say_notes
 from vim_deploy.codec import encode
 from vim_deploy.ranges import BENCH_BATCH, DURATION, REGRESSION, SEED, THREADS, WARMUP
 
@@ -157,5 +157,4 @@ def print_report(value: dict[str, Any]) -> None:
     for entry in (value["comparison"] or {"entries": []})["entries"]:
         change = 100 * (entry["ratio"] - 1)
         result(f"{entry['what']}: {entry['figure']} {change:+.1f} % ({entry['verdict']})")
-    for note in value["notes"]:
-        say(f"note: {note}")
+    say_notes(value["notes"])

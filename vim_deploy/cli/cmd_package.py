@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from vim_deploy.cli.options import WholeNumber, force_option, json_option
-from vim_deploy.cli.output import print_json, print_table, say
+from vim_deploy.cli.output import print_json, print_table, say, say_notes
 from vim_deploy.codec import encode
 from vim_deploy.ranges import BATCH, INSTANCES, QUEUE_DELAY_US, SERVED_THREADS
 
@@ -153,8 +153,7 @@ def _print_checks(report: CheckReport) -> None:
 
 
 def _print_result(result: PackageResult) -> None:
-    for note in result.notes:
-        say(f"note: {note}")
+    say_notes(result.notes)
     if result.up_to_date:
         say(f"{result.folder} is up to date")
         return

@@ -18,7 +18,7 @@ from vim_deploy.cli.options import (
     runner_options,
     take_runner,
 )
-from vim_deploy.cli.output import print_error, print_json, print_table, say
+from vim_deploy.cli.output import print_error, print_json, print_table, say, say_notes
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.ranges import BATCH, COUNT, PIXELS, SHARE, shown
@@ -149,8 +149,7 @@ def _report(result: RunResult) -> None:
     """A table of classes, and what was written."""
     from vim_deploy.scene.records import SegmentationResult
 
-    for note in result.notes:
-        say(f"note: {note}")
+    say_notes(result.notes)
     if isinstance(result, SegmentationResult):
         _print_segmentation(result)
     else:

@@ -222,6 +222,12 @@ def say(text: str) -> None:
         note(text)
 
 
+def say_notes(notes: Iterable[object]) -> None:
+    """What a reader of the result has to know, a line each."""
+    for each in notes:
+        say(f"note: {each}")
+
+
 def result(text: str) -> None:
     """Lines of the result, on standard output; with --json as a note."""
     if _gives_json():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from vim_deploy.cli.output import print_table, say
+from vim_deploy.cli.output import print_table, say, say_notes
 from vim_deploy.cli.output import result as print_result
 
 if TYPE_CHECKING:
@@ -61,8 +61,7 @@ def print_report(result: ParityReport) -> None:
     shares = ("pixels top-1", "top-5", "mean IoU") if per_pixel else ("top-1", "top-5")
     columns = ("case", "batch", "output", "max abs", "rel L2", "cosine", *shares, "KL", "")
     print_table(f"{result.candidate} against {result.reference}", columns, rows)
-    for note in result.notes:
-        say(f"note: {note}")
+    say_notes(result.notes)
     if result.blocks is not None:
         print_blocks(result.blocks)
 
@@ -94,7 +93,7 @@ def print_blocks(blocks: BlockReport) -> None:
         rows,
     )
     if blocks.missing:
-        say(f"note: only one side has {', '.join(blocks.missing)}")
+        say_notes([f"only one side has {', '.join(blocks.missing)}"])
     print_result(blocks.verdict)
 
 
@@ -145,8 +144,7 @@ def _figures(item: Comparison) -> Iterator[str]:
 def print_ladder(result: ParityReport) -> None:
     """What the ladder says, the rungs themselves having been said one by one."""
     assert result.ladder is not None
-    for note in result.notes:
-        say(f"note: {note}")
+    say_notes(result.notes)
     for blocks in (result.ladder.blocks, result.blocks):
         if blocks is not None:
             print_blocks(blocks)
