@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 
 from tests.support import tiny_onnx
 from tests.support.builds import build_engine_rtx, job_for
+from tests.support.source import REPOSITORY
 from vim_deploy.artifact.engine_file import read_header
 from vim_deploy.artifact.profiles import ProfileOptions
 from vim_deploy.artifact.record import read_record
@@ -217,8 +218,7 @@ def test_ctrl_c_keeps_the_engine_that_was_there(slow_model, tmp_path, tmp_path_f
         "    sys.exit(130)\n"
     )
     arguments = [sys.executable, "-c", script, str(slow_model), str(tmp_path / "m.plan")]
-    root = Path(build_process.__file__).parents[2]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=root) as process:
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if line.strip() == COMPILING:

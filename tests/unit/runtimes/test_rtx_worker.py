@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.builds import job_for
+from tests.support.source import REPOSITORY
 from vim_deploy.errors import VimDeployError
 from vim_deploy.runtimes.building import worker
 from vim_deploy.runtimes.building.compiler import check_interface, peak_memory_bytes, write_plan
@@ -124,7 +125,7 @@ def test_a_worker_whose_parent_is_gone_ends_and_tidies_up(tmp_path, monkeypatch)
         input=job_for(output=output).encoded(),
         capture_output=True,
         timeout=30,
-        cwd=Path(worker.__file__).parents[2],
+        cwd=REPOSITORY,
     )
     assert done.returncode == worker.CANCELLED_STATUS
     assert not output.exists()
