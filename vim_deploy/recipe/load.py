@@ -192,7 +192,7 @@ def _plain_table(table: Mapping[str, Any], path: Path) -> dict[str, Any]:
         if isinstance(known.get(name), Mapping):
             part = known[name]
             known[name] = {k: None if k in keys and v == NONE else v for k, v in part.items()}
-    if task in FIGURES and isinstance(known.get("published"), Mapping):
+    if isinstance(task, str) and isinstance(known.get("published"), Mapping):
         figures = FIGURES[task]
         for key in (*figures, *known["published"]):
             if key not in known["published"]:

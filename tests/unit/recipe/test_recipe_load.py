@@ -99,6 +99,13 @@ def test_one_wrong_thing_is_refused(tmp_path: Path, change: str) -> None:
     assert said in f"{error.why} {error.fix}"
 
 
+@pytest.mark.parametrize("task", ["{}", "[]", "3", "[['a']]"])
+def test_a_task_that_is_no_text_is_refused(tmp_path: Path, task: str) -> None:
+    changed = TOY.replace('task = "classification"', f"task = {task}")
+    assert changed != TOY
+    assert "task" in refusal(write(tmp_path, changed)).why
+
+
 def test_files_that_are_no_recipe(tmp_path: Path) -> None:
     binary = tmp_path / "binary.toml"
     binary.write_bytes(b"\x80\x02\xff" * 20)
