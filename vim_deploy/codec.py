@@ -28,7 +28,8 @@ Record = TypeVar("Record")
 #: Makes the caller's coded error of a sentence that says what was found.
 OnError = Callable[[str], VimDeployError]
 #: The same for a key that the record does not have: its path (``image.mena``), and the nearest.
-OnUnknown = Callable[[str, str], VimDeployError]
+#: None leaves the key out.
+OnUnknown = Callable[[str, str], VimDeployError | None]
 #: Makes the caller's error of the coded one that a record's ``__post_init__`` raised.
 OnOwn = Callable[[VimDeployError], VimDeployError]
 #: A number as it was written: ``float`` would make 1.0 of 1, and another file of it.
@@ -69,6 +70,8 @@ class stored:  # noqa: N801 - a decorator
         decimals: to which figures, or all of a mapping, are rounded.
         inner: the one field that is stored in the record's place, without its name.
         infinite: stands for infinite figures, which JSON has not.
+        unread: a field that is not stored: where a later version's keys may be left out, the paths
+            of those in the records below, for whoever needs the whole of one.
     """
 
     head: Mapping[str, Any] = field(default_factory=dict)
@@ -80,6 +83,7 @@ class stored:  # noqa: N801 - a decorator
     decimals: Mapping[str, int] = field(default_factory=dict)
     inner: str = ""
     infinite: float | None = math.inf
+    unread: str = ""
 
     def __call__(self, kind: type[Record]) -> type[Record]:
         """Note how ``kind`` is stored."""
@@ -137,7 +141,7 @@ def _of_record(record: Any) -> Any:  # noqa: ANN401 - any of our dataclasses
     found = dict(form.head)
     for entry in form.entries(record):
         key, _, path = entry.partition("=")
-        if key in form.without:
+        if key in (*form.without, form.unread):
             continue
         value = _plain(operator.attrgetter((path or key).removeprefix("*"))(record))
         if key.startswith("*"):
@@ -252,16 +256,30 @@ def _unfolded_record(value: Any, kind: type, place: str, on_unknown: OnUnknown |
         if value.get(key) != expected:
             said = f"{key} =" if on_unknown else f"its {key} is"
             raise _OtherKindError(f"{said} {value.get(key)!r}, expected {expected!r}")
-    fields = {item.name for item in dataclasses.fields(kind)} - set(form.without)
+    fields = {item.name for item in dataclasses.fields(kind)} - {*form.without, form.unread}
     known = fields | set(form.keys) | set(form.head)
     unknown = [key for key in value if key not in known]
-    if unknown and on_unknown:
-        raise on_unknown(_below(place, unknown[0]), nearest(str(unknown[0]), known))
-    return {
+    if on_unknown:
+        for key in unknown:
+            refusal = on_unknown(_below(place, key), nearest(str(key), known))
+            if refusal is not None:
+                raise refusal
+    unread: list[str] = []
+    if form.unread and on_unknown is None:
+        on_unknown = _noting(unread)
+    found = {
         key: _unfolded(item, hints[key], _below(place, key), on_unknown)
         for key, item in value.items()
         if key in fields and not (key in form.blank and item == {})
     }
+    return {**found, form.unread: unread} if unread else found
+
+
+def _noting(unread: list[str]) -> OnUnknown:
+    def note(path: str, _: str) -> None:
+        unread.append(path)
+
+    return note
 
 
 def _below(place: str, key: str) -> str:

@@ -39,7 +39,7 @@ METADATA_KEY = "vim_deploy"
 _UNNAMED = "?"
 
 
-@stored(blank=("precision_policy", "dense"))
+@stored(blank=("precision_policy", "dense"), unread="unread")
 @dataclass(frozen=True)
 class ExportInfo:
     """What an exported file says about itself (stored in the ONNX metadata).
@@ -65,6 +65,8 @@ class ExportInfo:
         settings_hash: of everything else; equal hash, equal file.
         scan_body: ``scan`` or ``unrolled``: form of the scan ops' local functions.
         dense: what stands behind a dense model's backbone; None for others.
+        unread: what a later version says of these that this one does not know, by path
+            (``model_config.if_hydra``); not stored.
     """
 
     model: str
@@ -85,6 +87,7 @@ class ExportInfo:
     # Files from before the choice hold Scans and do not say so.
     scan_body: ScanBody = "scan"
     dense: DenseConfig | None = None
+    unread: tuple[str, ...] = ()
 
 
 def read_export(value: Any, on_error: OnError) -> ExportInfo:  # noqa: ANN401 - a parsed file

@@ -30,8 +30,17 @@ def reference_model(address: str, info: ExportInfo) -> DeployedModel:
         info: what the file says about itself; architecture, preparation and head come from it.
 
     Raises:
-        VimDeployError: VIM-404 when ``address`` is another checkpoint.
+        VimDeployError: VIM-404 when ``address`` is another checkpoint, VIM-201 for an architecture
+            with options that this version does not know.
     """
+    unknown = [path for path in info.unread if path.startswith(("model_config.", "dense."))]
+    if unknown:
+        raise VimDeployError(
+            "VIM-201",
+            f"the file's architecture has options unknown here: {', '.join(unknown)}",
+            why=f"vim-deploy {info.tool_version} made it; without them it would be another model",
+            fix="use that version, or a later one",
+        )
     config, dense = info.model_config, info.dense
     stored = info.checkpoint
     module: Network

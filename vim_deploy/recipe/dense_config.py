@@ -15,7 +15,6 @@ from vim_deploy.codec import Byte, Number, Size, decode, encode
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.recipe.model_config import ModelConfig
 
-DENSE_TASKS = ("segmentation", "detection")
 LAST_LAYER_PROCESSES = ("none", "add", "add & norm")
 PYRAMID_NORMS = ("LN", "BN")
 #: Scales of detectron2's SimpleFeaturePyramid, in its order; others it does not build.

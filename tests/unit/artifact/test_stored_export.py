@@ -17,6 +17,7 @@ from vim_deploy.cli.main import run
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.heads import find
+from vim_deploy.model.reference import reference_model
 
 PICTURES = str(REPOSITORY / "tests" / "data" / "digits")
 
@@ -41,6 +42,18 @@ def changed(*keys: Any, by: Any) -> str:
 def test_round_trip(tmp_path: Path) -> None:
     model = model_with(tmp_path, changed("later", by={"more": [1]}))
     assert metadata.find(model) == EXPORT
+
+
+def test_an_architecture_of_a_later_version_is_no_reference(tmp_path: Path) -> None:
+    """The file still runs; only the PyTorch model that it came from cannot be made here."""
+    info = metadata.find(model_with(tmp_path, changed("model_config", "if_hydra", by=True)))
+    assert info is not None
+    assert info.unread == ("model_config.if_hydra",)
+    assert encode(info) == encode(EXPORT)
+    with pytest.raises(VimDeployError) as caught:
+        reference_model("seed:0", info)
+    assert caught.value.code == "VIM-201"
+    assert "model_config.if_hydra" in caught.value.message
 
 
 @pytest.mark.parametrize(

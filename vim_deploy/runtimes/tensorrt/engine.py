@@ -92,9 +92,14 @@ class LoadedEngine:
             f"TensorRT {self.module.__version__} does not load {self.name}",
             fix="run it again with -v to see TensorRT's whole log, or build the engine again",
         )
-        self.runtime = self._made(refused, self.module.Runtime, self.log.logger)
-        if allow_plan_code:
-            self.runtime.engine_host_code_allowed = True
+
+        def runtime() -> Any:  # noqa: ANN401 - trt.Runtime
+            made = self.module.Runtime(self.log.logger)
+            if made is not None and allow_plan_code:
+                made.engine_host_code_allowed = True
+            return made
+
+        self.runtime = self._made(refused, runtime)
         self.engine = self._made(refused, self.runtime.deserialize_cuda_engine, data)
 
     def _made(self, refused: VimDeployError, make: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
