@@ -36,6 +36,8 @@ OnOwn = Callable[[VimDeployError], VimDeployError]
 Number: TypeAlias = int | float
 #: A size, a count or a width: above 2^16 it is a mistake, not a model.
 Size: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
+#: A number of bytes or things.
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 #: A value of one colour channel.
 Byte: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=255)]
 
@@ -62,7 +64,8 @@ class stored:  # noqa: N801 - a decorator
         head: constant entries in front, such as a format number; ``decode`` demands them.
         keys: names of fields and properties to store, in this order; ``decode`` reads the fields.
             ``key=place.block`` stores an attribute's attribute, and all under another name;
-            ``*part`` stores the entries of a record in its place.
+            ``*part`` stores the entries of a record in its place, none where it is None;
+            ``decode`` gathers those that are its fields.
         also: properties to store behind the fields; as in ``keys``.
         without: fields that are not stored.
         sparse: what is left out where it is None or empty.
@@ -145,7 +148,7 @@ def _of_record(record: Any) -> Any:  # noqa: ANN401 - any of our dataclasses
             continue
         value = _plain(operator.attrgetter((path or key).removeprefix("*"))(record))
         if key.startswith("*"):
-            found |= value
+            found |= value or {}
         elif key not in form.sparse or value not in (None, "", [], {}):
             found[key] = form.figure(key, value)
     return found
@@ -256,8 +259,8 @@ def _unfolded_record(value: Any, kind: type, place: str, on_unknown: OnUnknown |
         if value.get(key) != expected:
             said = f"{key} =" if on_unknown else f"its {key} is"
             raise _OtherKindError(f"{said} {value.get(key)!r}, expected {expected!r}")
-    fields = {item.name for item in dataclasses.fields(kind)} - {*form.without, form.unread}
-    known = fields | set(form.keys) | set(form.head)
+    fields, parts = _fields(kind), _parts(kind)
+    known = fields.union(form.keys, form.head, *parts.values())
     unknown = [key for key in value if key not in known]
     if on_unknown:
         for key in unknown:
@@ -272,6 +275,9 @@ def _unfolded_record(value: Any, kind: type, place: str, on_unknown: OnUnknown |
         for key, item in value.items()
         if key in fields and not (key in form.blank and item == {})
     }
+    for part, keys in parts.items():
+        inner = {key: item for key, item in value.items() if key in keys}
+        found[part] = _unfolded(inner or None, hints[part], place, on_unknown)
     return {**found, form.unread: unread} if unread else found
 
 
@@ -280,6 +286,25 @@ def _noting(unread: list[str]) -> OnUnknown:
         unread.append(path)
 
     return note
+
+
+def _fields(kind: type) -> set[str]:
+    """What of ``kind`` is stored under its own name."""
+    form = _FORMS.get(kind, _AS_IT_IS)
+    return {item.name for item in dataclasses.fields(kind)}.difference(form.without, (form.unread,))
+
+
+@cache
+def _parts(kind: type) -> dict[str, set[str]]:
+    """The fields of ``kind`` whose entries are stored in its place (``*part``), and their keys."""
+    form, hints = _FORMS.get(kind, _AS_IT_IS), _hints(kind)
+    found = {}
+    for name in (entry[1:] for entry in (*form.keys, *form.also) if entry.startswith("*")):
+        hint = hints.get(name)
+        for record in (hint, *get_args(hint)):
+            if isinstance(record, type) and dataclasses.is_dataclass(record):
+                found[name] = _fields(record)
+    return found
 
 
 def _below(place: str, key: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
@@ -180,3 +180,24 @@ def test_what_is_stored_otherwise_is_read_back() -> None:
         with pytest.raises(VimDeployError, match=r"format is|Expected `object`"):
             decode(other, Read, bad)
     assert encode(Read(found=True)) == {"format": 2, "ranges": []}
+
+
+@stored(keys=("title", "*part", "*sizes"))
+@dataclass(frozen=True)
+class Folded:
+    title: str
+    part: Part | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+
+def test_a_part_that_is_stored_in_its_owners_place_is_read_back() -> None:
+    whole = Folded("t", Part("n", 2), {"more": 1})
+    value = {"title": "t", "name": "n", "count": 2, "more": 1}
+    assert encode(whole) == value
+    assert decode(value, Folded, bad) == Folded("t", Part("n", 2))
+    assert encode(Folded("t")) == {"title": "t"}
+    assert decode({"title": "t"}, Folded, bad) == Folded("t")
+    with pytest.raises(VimDeployError, match="count"):
+        decode({"title": "t", "name": "n"}, Folded, bad)
+    with pytest.raises(VimDeployError, match="unknown more"):
+        decode(value, Folded, bad, on_unknown=unknown)

@@ -8,14 +8,14 @@ turns in one run do (the reason why speed is claimed as ratios from one run only
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vim_deploy.bench import environment
-from vim_deploy.bench.measure import OK, Measurement
-from vim_deploy.bench.report import SCHEMA, BenchReport, result_of
+from vim_deploy.bench.measure import OK
+from vim_deploy.bench.report import SCHEMA, BenchReport, ComparedFigure, Comparison, Result
 from vim_deploy.codec import decode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file
@@ -28,63 +28,10 @@ _MAX_BYTES = 64 << 20
 #: Differences of memory below this are noise: the kernel counts resident pages in batches for each
 #: thread, and what the C library keeps of freed memory varies from run to run.
 _MEMORY_NOISE = 8 << 20
+#: The verdict on a figure that became worse by more than the limit.
+REGRESSION = "regression"
 #: A nanosecond, which is what clocks count, and a year.
 _SHORTEST_MS, _LONGEST_MS = 1e-6, 3.2e10
-
-
-@dataclass(frozen=True)
-class _Interval:
-    """A figure in milliseconds and its interval of confidence."""
-
-    value: float
-    low: float
-    high: float
-
-    def __post_init__(self) -> None:
-        # Outside, a ratio of two figures may be no number; no clock tells such times either.
-        if not _SHORTEST_MS <= self.value <= _LONGEST_MS:
-            raise ValueError(f"{self.value!r} ms is no time that was measured")
-
-
-@dataclass(frozen=True)
-class _Latency:
-    """The median is None where there were too few calls for one."""
-
-    p50_ms: _Interval | None
-    mean_ms: _Interval
-
-    @property
-    def usual(self) -> _Interval:
-        """What stands for the measurement."""
-        return self.p50_ms or self.mean_ms
-
-
-@dataclass(frozen=True)
-class _Memory:
-    """``bench.report.model_bytes``."""
-
-    model_bytes: int | None
-
-    def __post_init__(self) -> None:
-        if self.model_bytes is not None and self.model_bytes < 0:
-            raise ValueError(f"model_bytes is {self.model_bytes}")
-
-
-@dataclass(frozen=True)
-class _Result:
-    """What is compared of one measurement, as ``bench.report.result_of`` stores it."""
-
-    label: str
-    runner: str
-    batch: int
-    image: tuple[int, int]
-    status: str
-    latency: _Latency | None = None
-    memory: _Memory | None = None
-
-    def __post_init__(self) -> None:
-        if self.status == OK and (self.latency is None or self.memory is None):
-            raise ValueError(f"{self.label!r} was measured and has no figures")
 
 
 @dataclass(frozen=True)
@@ -98,10 +45,17 @@ class _State:
 class Baseline:
     """An earlier ``bench.json``, as far as runs are compared."""
 
-    results: tuple[_Result, ...]
+    results: tuple[Result, ...]
     machine: Mapping[str, Any]
     settings: Mapping[str, Any]
     state: _State = _State()
+
+    def __post_init__(self) -> None:
+        """ValueError for times whose ratio may be no number; no clock tells such times either."""
+        for latency in (item.figures.latency for item in self.results if item.figures):
+            for time in (latency.usual.value, latency.mean_ms.value):
+                if not _SHORTEST_MS <= time <= _LONGEST_MS:
+                    raise ValueError(f"{time!r} ms is no time that was measured")
 
 
 def read_baseline(path: Path, machine: Mapping[str, Any], settings: Mapping[str, Any]) -> Baseline:
@@ -154,7 +108,7 @@ def compared(report: BenchReport, baseline: Baseline, name: str, max_regress: fl
         VimDeployError: VIM-418 when the two have no measurement in common.
     """
     old = _figures_by_key(baseline.results)
-    new = _figures_by_key([_result(item) for item in report.measurements])
+    new = _figures_by_key(report.results)
     common = [key for key in new if key in old]
     if not common:
         raise VimDeployError(
@@ -164,30 +118,31 @@ def compared(report: BenchReport, baseline: Baseline, name: str, max_regress: fl
             f"here: {', '.join(sorted({key[0] for key in new})) or 'nothing'}",
             fix="measure files of the same names, runtimes, batches and image sizes",
         )
-    entries = [entry for key in common for entry in _entries(key, old[key], new[key], max_regress)]
-    comparison = {
-        "baseline": name,
-        "baseline_date": baseline.state.date,
-        "max_regress": max_regress,
-        "entries": entries,
-        "only_in_baseline": [_what(key) for key in old if key not in new],
-        "only_here": [_what(key) for key in new if key not in old],
-    }
+    comparison = Comparison(
+        baseline=name,
+        baseline_date=baseline.state.date,
+        max_regress=max_regress,
+        entries=tuple(
+            entry for key in common for entry in _entries(key, old[key], new[key], max_regress)
+        ),
+        only_in_baseline=tuple(_what(key) for key in old if key not in new),
+        only_here=tuple(_what(key) for key in new if key not in old),
+    )
     return dataclasses.replace(report, comparison=comparison)
 
 
 def require_no_regression(report: BenchReport) -> None:
     """VIM-1001 listing what became worse by more than the limit."""
-    comparison = report.comparison or {"entries": []}
-    worse = [entry for entry in comparison["entries"] if entry["verdict"] == "regression"]
-    if worse:
+    found = report.comparison
+    worse = [entry for entry in found.entries if entry.verdict == REGRESSION] if found else []
+    if found and worse:
         raise VimDeployError(
             "VIM-1001",
-            f"{len(worse)} of {len(comparison['entries'])} figures are worse than in "
-            f"{comparison['baseline']} by more than {comparison['max_regress']:.1%}",
+            f"{len(worse)} of {len(found.entries)} figures are worse than in {found.baseline} by "
+            f"more than {found.max_regress:.1%}",
             why="\n".join(
-                f"{entry['what']}: {entry['figure']} {entry['old']} -> {entry['new']} "
-                f"({100 * (entry['ratio'] - 1):+.1f} %)"
+                f"{entry.what}: {entry.figure} {entry.old} -> {entry.new} "
+                f"({100 * (entry.ratio - 1):+.1f} %)"
                 for entry in worse
             ),
             fix="find the change that did it, or measure again on a quiet machine",
@@ -198,27 +153,15 @@ _Key = tuple[str, str, int, tuple[int, int]]
 _Figures = dict[str, tuple[float, str]]
 
 
-def _result(item: Measurement) -> _Result:
-    """A measurement of this run, by way of what would be stored of it."""
-    return decode(
-        result_of(item),
-        _Result,
-        lambda text: VimDeployError(
-            "VIM-418", f"{item.subject.label} cannot be compared", why=text, fix="measure it again"
-        ),
-    )
-
-
-def _figures_by_key(results: Iterable[_Result]) -> dict[_Key, _Figures]:
+def _figures_by_key(results: Iterable[Result]) -> dict[_Key, _Figures]:
     """Value and text of each compared figure, for every measurement that succeeded."""
     found: dict[_Key, _Figures] = {}
     for result in results:
-        if result.status != OK or result.latency is None or result.memory is None:
+        if result.status != OK or result.figures is None:
             continue
-        time = result.latency.usual
+        time, size = result.figures.latency.usual, result.figures.memory.model_bytes
         text = f"{time.value:.4g} ms ({time.low:.4g} to {time.high:.4g})"
         figures = {"latency": (time.value, text)}
-        size = result.memory.model_bytes
         if size:
             figures["memory"] = (float(size), f"{size / 1e6:.1f} MB")
         found[(result.label, result.runner, result.batch, result.image)] = figures
@@ -231,22 +174,13 @@ def _is_worse(figure: str, old: float, new: float, max_regress: float) -> bool:
     return new > old * (1 + max_regress)
 
 
-def _entries(key: _Key, old: _Figures, new: _Figures, max_regress: float) -> list[dict[str, Any]]:
-    entries = []
-    for figure in old.keys() & new.keys():
-        before, now = old[figure][0], new[figure][0]
-        worse = _is_worse(figure, before, now, max_regress)
-        entries.append(
-            {
-                "what": _what(key),
-                "figure": figure,
-                "old": old[figure][1],
-                "new": new[figure][1],
-                "ratio": now / before,
-                "verdict": "regression" if worse else "ok",
-            }
-        )
-    return sorted(entries, key=lambda entry: str(entry["figure"]))
+def _entries(
+    key: _Key, old: _Figures, new: _Figures, max_regress: float
+) -> Iterator[ComparedFigure]:
+    for figure in sorted(old.keys() & new.keys()):
+        (before, old_text), (now, new_text) = old[figure], new[figure]
+        verdict = REGRESSION if _is_worse(figure, before, now, max_regress) else "ok"
+        yield ComparedFigure(_what(key), figure, old_text, new_text, now / before, verdict)
 
 
 def _what(key: _Key) -> str:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+import numpy as np
 
 import vim_deploy
 from vim_deploy.bench import environment, stats
-from vim_deploy.bench.measure import FAILED, Measurement, Timing
-from vim_deploy.codec import encode, stored
+from vim_deploy.bench.measure import FAILED, OK, Measurement, Timing
+from vim_deploy.codec import Count, encode, stored
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import write_json
 from vim_deploy.runtimes.base import not_finite
@@ -40,6 +42,151 @@ METHOD = {
 }
 #: Fewer points than this do not show a curve.
 _FEWEST_SIZES = 3
+
+
+@stored(keys=("*sizes", "model_bytes"))
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a measurement took.
+
+    Attributes:
+        model_bytes: peak while running less what the runtime had before the model; None when not
+            known.
+        sizes: of ``bench.worker``, stored beside it.
+    """
+
+    model_bytes: Count | None
+    sizes: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, sizes: Mapping[str, Any]) -> Memory:
+        """From what the worker has read."""
+        peak, runtime = sizes.get("run_peak_bytes"), sizes.get("runtime_bytes")
+        return cls(None if peak is None or runtime is None else max(peak - runtime, 0), sizes)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What was measured, where it could be; see ``METHOD``."""
+
+    calls: int
+    turns: int
+    outputs_finite: bool
+    load_seconds: float | None
+    latency: stats.Latency
+    device_latency: stats.Latency | None
+    images_per_second: stats.Estimate
+    memory: Memory
+
+
+@stored(without=("figures",), also=("*figures",))
+@dataclass(frozen=True)
+class Result:
+    """One measurement as it is stored: what it is of, how it ended, and its figures.
+
+    Attributes:
+        group, label, runner, batch, image, tokens, facts, estimated_bytes: see ``bench.subject``.
+        runtime: name and version of the runtime; empty where it was not measured.
+        status, reason: see ``bench.measure.Measurement``.
+        figures: where there are any.
+    """
+
+    group: int
+    label: str
+    runner: str
+    runtime: str
+    batch: int
+    image: tuple[int, int]
+    tokens: int | None
+    facts: Mapping[str, Any]
+    status: str
+    reason: str
+    estimated_bytes: int | None
+    figures: Figures | None = None
+
+    def __post_init__(self) -> None:
+        """ValueError for a measurement that was made and says nothing."""
+        if self.status == OK and self.figures is None:
+            raise ValueError(f"{self.label!r} was measured and has no figures")
+
+    @classmethod
+    def of(cls, item: Measurement) -> Result:
+        """With the intervals of its figures, which takes a moment."""
+        subject, device = item.subject, item.device_turns
+        figures = Figures(
+            calls=sum(len(turn) for turn in item.turns),
+            turns=len(item.turns),
+            outputs_finite=item.finite,
+            load_seconds=item.load_seconds,
+            latency=stats.latency_summary(item.turns),
+            device_latency=None if device is None else stats.latency_summary(device),
+            images_per_second=stats.throughput(item.turns, subject.batch),
+            memory=Memory.of(item.memory),
+        ) if item.ok else None  # fmt: skip
+        return cls(
+            *(item.group, subject.label, subject.runtime, item.runtime, subject.batch),
+            *(subject.image, subject.tokens, subject.facts, item.status, item.reason),
+            *(subject.estimated_bytes, figures),
+        )
+
+
+@stored(
+    keys=(
+        "group=base.group", "batch=base.batch", "image=base.image", "of=other.label",
+        "of_runner=other.runner", "to=base.label", "to_runner=base.runner", "time", "model_memory",
+    )
+)  # fmt: skip
+@dataclass(frozen=True)
+class Ratio:
+    """Time and memory of ``other`` over those of ``base``, the first of its group."""
+
+    base: Result
+    other: Result
+    time: stats.Estimate
+    model_memory: float | None
+
+
+@stored(
+    keys=(
+        "label", "runner", "batch", "tokens", "exponent=fit.exponent",
+        "exponent_standard_error=fit.standard_error", "r_squared=fit.r_squared", "method=METHOD",
+    )
+)  # fmt: skip
+@dataclass(frozen=True)
+class Scaling:
+    """How the median time of one model grows with its tokens."""
+
+    METHOD: ClassVar[str] = "least squares on log(median seconds) against log(tokens)"
+
+    label: str
+    runner: str
+    batch: int
+    tokens: tuple[int, ...]
+    fit: stats.PowerLaw
+
+
+@dataclass(frozen=True)
+class ComparedFigure:
+    """A figure of this run and of an earlier one, in words, and whether it is a regression."""
+
+    what: str
+    figure: str
+    old: str
+    new: str
+    ratio: float
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """This run against an earlier one; see ``bench.compare``."""
+
+    baseline: str
+    baseline_date: str | None
+    max_regress: float
+    entries: tuple[ComparedFigure, ...]
+    only_in_baseline: tuple[str, ...]
+    only_here: tuple[str, ...]
 
 
 @stored(
@@ -71,7 +218,7 @@ class BenchReport:
     settings: Mapping[str, Any]
     notes: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
-    comparison: Mapping[str, Any] | None = field(default=None)
+    comparison: Comparison | None = None
 
     @property
     def method(self) -> dict[str, Any]:
@@ -86,20 +233,43 @@ class BenchReport:
         """The machine's state before the run, and what happened during it."""
         return {**self.state, "during": self.disturbance}
 
-    @property
-    def results(self) -> list[dict[str, Any]]:
-        """Every measurement."""
-        return [result_of(item) for item in self.measurements]
+    @cached_property
+    def results(self) -> tuple[Result, ...]:
+        """Every measurement; their intervals are computed once."""
+        return tuple(map(Result.of, self.measurements))
+
+    @cached_property
+    def ratios(self) -> tuple[Ratio, ...]:
+        """Of every measurement to the first of its group."""
+        return tuple(self._ratios())
+
+    def _ratios(self) -> Iterator[Ratio]:
+        firsts: dict[int, tuple[Measurement, Result]] = {}
+        for item, other in zip(self.measurements, self.results, strict=True):
+            first, base = firsts.setdefault(item.group, (item, other))
+            # Without the first there is nothing to refer to; another one would be another ratio.
+            if other is base or base.figures is None or other.figures is None:
+                continue
+            time = stats.ratio_of_medians(item.turns, first.turns)
+            mine, theirs = base.figures.memory.model_bytes, other.figures.memory.model_bytes
+            yield Ratio(base, other, time, None if not mine or theirs is None else theirs / mine)
 
     @property
-    def ratios(self) -> list[dict[str, Any]]:
-        """See ``ratios``."""
-        return list(ratios(self.measurements))
-
-    @property
-    def scaling(self) -> list[dict[str, Any]]:
-        """See ``scaling``."""
-        return list(scaling(self.measurements))
+    def scaling(self) -> tuple[Scaling, ...]:
+        """Of each model with three sizes or more."""
+        curves: dict[tuple[str, str, int], dict[int, float]] = {}
+        for item in self.measurements:
+            subject = item.subject
+            if item.ok and subject.tokens is not None:
+                curve = curves.setdefault((subject.label, subject.runtime, subject.batch), {})
+                curve[subject.tokens] = float(np.median(np.concatenate(item.turns)))
+        return tuple(
+            Scaling(
+                *names, tuple(sorted(curve)), stats.fit_power_law(list(curve), [*curve.values()])
+            )
+            for names, curve in curves.items()
+            if len(curve) >= _FEWEST_SIZES
+        )
 
     def write(self, path: Path) -> None:
         """Write it to ``path``, atomically."""
@@ -132,103 +302,6 @@ def describe(item: Measurement) -> str:
     subject = item.subject
     height, width = subject.image
     return f"{subject.label}, {subject.runtime}, {height}x{width}, batch {subject.batch}"
-
-
-def result_of(item: Measurement) -> dict[str, Any]:
-    """One measurement as JSON: identity, status and, when there are any, figures."""
-    subject = item.subject
-    value: dict[str, Any] = {
-        "group": item.group,
-        "label": subject.label,
-        "runner": subject.runtime,
-        "runtime": item.runtime,
-        "batch": subject.batch,
-        "image": list(subject.image),
-        "tokens": subject.tokens,
-        "facts": dict(subject.facts),
-        "status": item.status,
-        "reason": item.reason,
-        "estimated_bytes": subject.estimated_bytes,
-    }
-    if not item.ok:
-        return value
-    return {
-        **value,
-        "calls": sum(len(turn) for turn in item.turns),
-        "turns": len(item.turns),
-        "outputs_finite": item.finite,
-        "load_seconds": item.load_seconds,
-        "latency": stats.latency_summary(item.turns),
-        "device_latency": (
-            None if item.device_turns is None else stats.latency_summary(item.device_turns)
-        ),
-        "images_per_second": encode(stats.throughput(item.turns, subject.batch)),
-        "memory": {**item.memory, "model_bytes": model_bytes(item)},
-    }
-
-
-def model_bytes(item: Measurement) -> int | None:
-    """Peak while running less what the runtime had before the model; None when not known."""
-    peak, runtime = item.memory.get("run_peak_bytes"), item.memory.get("runtime_bytes")
-    return None if peak is None or runtime is None else max(int(peak) - int(runtime), 0)
-
-
-def ratios(measurements: Sequence[Measurement]) -> Iterator[dict[str, Any]]:
-    """Time and memory of every measurement over the first of its group."""
-    for first, other in _pairs(measurements):
-        time = stats.ratio_of_medians(other.turns, first.turns)
-        mine, theirs = model_bytes(first), model_bytes(other)
-        yield {
-            "group": first.group,
-            "batch": first.subject.batch,
-            "image": list(first.subject.image),
-            "of": other.subject.label,
-            "of_runner": other.subject.runtime,
-            "to": first.subject.label,
-            "to_runner": first.subject.runtime,
-            "time": encode(time),
-            "model_memory": None if not mine or theirs is None else theirs / mine,
-        }
-
-
-def _pairs(measurements: Sequence[Measurement]) -> Iterator[tuple[Measurement, Measurement]]:
-    for group in sorted({item.group for item in measurements}):
-        members = [item for item in measurements if item.group == group]
-        # Without the first there is nothing to refer to; another one would not be the same ratio.
-        if members[0].ok:
-            yield from ((members[0], item) for item in members[1:] if item.ok)
-
-
-def scaling(measurements: Sequence[Measurement]) -> Iterator[dict[str, Any]]:
-    """Exponent of the median time against tokens, for each model with three sizes or more."""
-    curves: dict[tuple[str, str, int], dict[int, float]] = {}
-    for item in measurements:
-        subject = item.subject
-        if item.ok and subject.tokens is not None:
-            curve = curves.setdefault((subject.label, subject.runtime, subject.batch), {})
-            curve[subject.tokens] = _median_seconds(item)
-    for (label, runner, batch), curve in curves.items():
-        if len(curve) < _FEWEST_SIZES:
-            continue
-        fit = stats.fit_power_law(list(curve), list(curve.values()))
-        yield {
-            "label": label,
-            "runner": runner,
-            "batch": batch,
-            "tokens": sorted(curve),
-            "exponent": fit.exponent,
-            "exponent_standard_error": fit.standard_error,
-            "r_squared": fit.r_squared,
-            "method": "least squares on log(median seconds) against log(tokens)",
-        }
-
-
-def _median_seconds(item: Measurement) -> float:
-    samples = sorted(float(value) for turn in item.turns for value in turn)
-    middle = len(samples) // 2
-    if len(samples) % 2:
-        return samples[middle]
-    return math.fsum(samples[middle - 1 : middle + 1]) / 2
 
 
 def busy_notes(

@@ -11,16 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vim_deploy.codec import encode
-
 Floats = NDArray[np.float64]
 
-PERCENTILES = (50, 90, 95, 99)
 CONFIDENCE = 0.95
 _RESAMPLES = 1000
 _SEED = 0
@@ -79,31 +75,44 @@ def _interval(values: Sequence[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def latency_summary(turns: Sequence[Floats]) -> dict[str, Any]:
-    """Milliseconds: ``p50`` to ``p99`` with intervals (None: too few calls), mean, smallest."""
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds: percentiles with intervals (None: too few calls), mean, smallest."""
+
+    p50_ms: Estimate | None
+    p90_ms: Estimate | None
+    p95_ms: Estimate | None
+    p99_ms: Estimate | None
+    mean_ms: Estimate
+    min_ms: float
+    turn_medians_ms: tuple[float, ...]
+
+    @property
+    def usual(self) -> Estimate:
+        """What stands for the measurement: the median, or the mean where there is none."""
+        return self.p50_ms or self.mean_ms
+
+
+def latency_summary(turns: Sequence[Floats]) -> Latency:
+    """What is said of the time of one call, from the seconds of all calls of each turn."""
     samples = np.concatenate(list(turns)) * 1e3
     in_ms = [turn * 1e3 for turn in turns]
-    summary: dict[str, Any] = {}
-    for q in PERCENTILES:
+
+    def estimate(q: float) -> Estimate | None:
         enough = percentile(samples, q) is not None
-        summary[f"p{q}_ms"] = encode(bootstrap(in_ms, _percentile_of(q))) if enough else None
-    summary["mean_ms"] = encode(bootstrap(in_ms, _mean))
-    summary["min_ms"] = float(samples.min())
-    summary["turn_medians_ms"] = [float(np.median(turn)) for turn in in_ms]
-    return summary
+        return bootstrap(in_ms, lambda some: float(np.percentile(some, q))) if enough else None
+
+    return Latency(
+        *(estimate(50), estimate(90), estimate(95), estimate(99)),
+        mean_ms=bootstrap(in_ms, lambda some: float(some.mean())),
+        min_ms=float(samples.min()),
+        turn_medians_ms=tuple(float(np.median(turn)) for turn in in_ms),
+    )
 
 
 def throughput(turns: Sequence[Floats], batch: int) -> Estimate:
     """Images per second of calls one after another: images over the time inside the clock."""
     return bootstrap(turns, lambda samples: float(batch * len(samples) / samples.sum()))
-
-
-def _percentile_of(q: float) -> Callable[[Floats], float]:
-    return lambda samples: float(np.percentile(samples, q))
-
-
-def _mean(samples: Floats) -> float:
-    return float(samples.mean())
 
 
 @dataclass(frozen=True)

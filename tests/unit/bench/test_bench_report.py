@@ -37,7 +37,7 @@ def test_ratios_refer_to_the_first_of_the_group() -> None:
 
 def test_no_ratio_without_the_first() -> None:
     first = Measurement(subject("a"), 0, FAILED, "killed")
-    assert bench_report(first, measured("b"), measured("c")).ratios == []
+    assert bench_report(first, measured("b"), measured("c")).ratios == ()
 
 
 def test_exponents() -> None:

@@ -14,6 +14,7 @@ from vim_deploy.bench.stats import (
     ratio_of_medians,
     throughput,
 )
+from vim_deploy.codec import encode
 
 
 def turns(*values: list[float]) -> list[np.ndarray]:
@@ -36,7 +37,7 @@ def test_a_percentile_needs_samples_beyond_it(count: int, q: float, known: bool)
 
 
 def test_percentiles_of_known_samples() -> None:
-    summary = latency_summary(turns(list(np.arange(101) / 1e3)))
+    summary = encode(latency_summary(turns(list(np.arange(101) / 1e3))))
     assert summary["p50_ms"]["value"] == pytest.approx(50)
     assert summary["p99_ms"]["value"] == pytest.approx(99)
     assert summary["min_ms"] == 0
@@ -44,7 +45,7 @@ def test_percentiles_of_known_samples() -> None:
 
 
 def test_missing_percentiles_are_none_and_not_the_largest_value() -> None:
-    summary = latency_summary(turns([1.0, 2.0, 3.0]))
+    summary = encode(latency_summary(turns([1.0, 2.0, 3.0])))
     assert summary["p90_ms"] is None
     assert summary["p99_ms"] is None
     assert summary["p50_ms"]["value"] == pytest.approx(2000)
