@@ -207,10 +207,12 @@ def check_preparation(preparation: ImagePreparation) -> None:
         raise ValueError(f"image with {channels} channels")
     for name, numbers in (("mean", preparation.mean), ("std", preparation.std)):
         if len(numbers) != channels:
-            raise ValueError(f"image {name} has {len(numbers)} values for {channels} channels")
+            raise ValueError(f"image {name} has {len(numbers)} numbers for {channels} channels")
     for mean, std in zip(preparation.mean, preparation.std, strict=True):
         # Written so that NaN fails; the quotient is that of a white pixel.
-        held = 0 < std <= _FLOAT32_MAX and abs(mean) <= _FLOAT32_MAX
+        if not std > 0:
+            raise ValueError(f"image std has {std}, expected positive numbers")
+        held = std <= _FLOAT32_MAX and abs(mean) <= _FLOAT32_MAX
         if not (held and (1 + abs(mean)) / std <= _FLOAT32_MAX):
             raise ValueError(f"pixels less {mean} over {std} (image mean and std) are no numbers")
     ratio = preparation.crop_ratio

@@ -8,10 +8,22 @@ from typing import Literal
 PreprocessMode = Literal["none", "normalize", "uint8"]
 #: ``base``: one node for each scan direction. ``fused``: both directions of a mixer in one
 #: convolution and one scan. ``fused-low-rank``: the scan computes dt from its low-rank weight, too.
-GraphForm = Literal["base", "fused", "fused-low-rank"]
+GraphForm = Literal["fused", "fused-low-rank", "base"]
 #: What the scan ops' local functions are made of: ``scan``: an ONNX Scan over the tokens;
 #: ``unrolled``: ceil(log2 tokens) steps on all tokens at once, for runtimes without loops.
 ScanBody = Literal["scan", "unrolled"]
+#: How a stored position embedding is fitted to another size (docs/resolutions.md).
+PosEmbedMode = Literal["grid", "official"]
+#: How a dense model goes through a picture: windows that overlap, or resized to one input.
+SceneMode = Literal["slide", "whole"]
+#: What ``bench`` measures beside a model.
+Baseline = Literal["pytorch", "deit", "deit-tiny", "deit-small", "deit-base"]
+#: Releases of TensorRT whose plugin libraries and plans go together.
+Generation = Literal["8.6", "10", "11"]
+#: GPUs that an engine of full TensorRT runs on besides the one it was built on.
+HardwareCompat = Literal["none", "ampere+", "same-cc"]
+#: Triton's backends that models are packaged for.
+Backend = Literal["tensorrt", "onnxruntime", "python"]
 
 #: What a note is about. ``loading``: what was chosen, converted or assumed on the way to a model;
 #: the others: what a reader of the result has to be told, too.

@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tests.support import tiny_onnx
-from tests.support.builds import build_engine_rtx, job_for
+from tests.support.builds import build_engine_rtx, job_for, needs_rtx
 from tests.support.source import REPOSITORY
 from vim_deploy.artifact.engine_file import read_header
 from vim_deploy.artifact.profiles import ProfileOptions
@@ -29,9 +29,7 @@ from vim_deploy.stages.inspecting import inspect
 
 pytestmark = [
     pytest.mark.rtx,
-    pytest.mark.skipif(
-        not trt_rtx.is_installed(), reason="not checked here: tensorrt_rtx is not installed"
-    ),
+    needs_rtx,
 ]
 
 #: The phase in which the compiler works, nearly all of a build's time, without taking a step.

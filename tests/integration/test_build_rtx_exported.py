@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 import pytest
 
-from tests.support.builds import build_engine_rtx
+from tests.support.builds import build_engine_rtx, needs_rtx
 from vim_deploy.artifact.marked_tensors import DEBUG, OUTPUT
 from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.artifact.profiles import ProfileOptions
@@ -14,7 +14,6 @@ from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.runtimes.building.request import TrtOptions
-from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
 from vim_deploy.specs import CheckpointInfo, ImagePreparation
 from vim_deploy.stages.inspecting import inspect
 
@@ -22,9 +21,7 @@ torch = pytest.importorskip("torch", reason="not checked here: torch is not inst
 
 pytestmark = [
     pytest.mark.rtx,
-    pytest.mark.skipif(
-        not trt_rtx.is_installed(), reason="not checked here: tensorrt_rtx is not installed"
-    ),
+    needs_rtx,
 ]
 
 

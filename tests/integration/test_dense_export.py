@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tests.support import reference
+from tests.support.builds import needs_rtx
 from tests.support.dense_graphs import (
     ImageSize,
     expected_outputs,
@@ -27,7 +28,6 @@ from vim_deploy.model.load import load_model
 from vim_deploy.model.reference import reference_model
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
-from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
 from vim_deploy.stages.exporting import ExportOptions, export
 
 BOUND = 1e-5
@@ -240,9 +240,7 @@ def test_an_exported_file_says_what_it_is(tmp_path):
 
 
 @pytest.mark.rtx
-@pytest.mark.skipif(
-    not trt_rtx.is_installed(), reason="not checked here: tensorrt_rtx is not installed"
-)
+@needs_rtx
 @pytest.mark.parametrize(("short", "head"), [("E01", "labels"), ("D08", "features")])
 def test_a_dense_file_becomes_an_engine(short, head, tmp_path):
     import onnx

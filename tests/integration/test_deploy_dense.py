@@ -7,15 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.builds import needs_rtx
 from tests.support.reference import SMALL
 from vim_deploy.cli.main import run
-from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
 
 pytestmark = [
     pytest.mark.rtx,
-    pytest.mark.skipif(
-        not trt_rtx.is_installed(), reason="not checked here: tensorrt_rtx is not installed"
-    ),
+    needs_rtx,
 ]
 
 

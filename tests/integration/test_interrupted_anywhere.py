@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.builds import RTX_IS_INSTALLED
 from tests.support.source import REPOSITORY
-from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
 
 pytestmark = [
     pytest.mark.slow,
@@ -65,7 +65,7 @@ def seconds(given: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     """How long each command takes when nobody interrupts it."""
     found = {}
     for name, arguments in COMMANDS.items():
-        if name in ("build-engine", "deploy") and not trt_rtx.is_installed():
+        if name in ("build-engine", "deploy") and not RTX_IS_INSTALLED:
             continue
         folder = tmp_path_factory.mktemp(name)
         shutil.copytree(given, folder, dirs_exist_ok=True)

@@ -16,9 +16,10 @@ from vim_deploy.artifact.record import record_path
 from vim_deploy.cuda import runtime as cudart
 from vim_deploy.cuda.buffers import StagingBuffer
 from vim_deploy.errors import VimDeployError
+from vim_deploy.runtimes import runtime_named
 from vim_deploy.runtimes.base import Array, run_in_batches
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
-from vim_deploy.runtimes.tensorrt import capability as trt
+from vim_deploy.runtimes.tensorrt.capability import capabilities
 from vim_deploy.runtimes.tensorrt.runner import TrtRunner
 
 pytestmark = [pytest.mark.trt, pytest.mark.gpu]
@@ -37,9 +38,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def engine(model: Path) -> Path:
     """Its engine for batches 1 to 4."""
-    for package in (trt, cudart):
-        if not package.is_installed():
-            pytest.skip(f"{package.__name__.rpartition('.')[2]}: its package is not installed")
+    if not runtime_named("tensorrt").is_installed():
+        pytest.skip("full TensorRT is not installed")
+    if not cudart.is_installed():
+        pytest.skip("cuda-bindings is not installed")
     try:
         cudart.Cuda()
     except VimDeployError as error:
@@ -73,7 +75,7 @@ def test_results(engine: Path, images: Array, wanted: Array, cuda_graph: bool) -
 
 def test_threads(engine: Path, images: Array, wanted: Array) -> None:
     distances: list[float] = []
-    contexts = 1 if trt.capabilities().generation == "8.6" else 2
+    contexts = 1 if capabilities().generation == "8.6" else 2
 
     def work(runner: TrtRunner, batch: int) -> None:
         for _ in range(20):

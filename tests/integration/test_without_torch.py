@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import reference
-from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
+from tests.support.builds import needs_rtx
 from vim_deploy.stages.exporting import export
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -75,7 +75,7 @@ def test_verify_against_stored_outputs(folder: Path) -> None:
 
 
 @pytest.mark.rtx
-@pytest.mark.skipif(not trt_rtx.is_installed(), reason="tensorrt-rtx-cu13 is not installed")
+@needs_rtx
 def test_build_engine(folder: Path) -> None:
     done = run("build-engine", "digits.onnx", "--max-batch", "2", "--opt-batch", "1", folder=folder)
     assert done.returncode == 0, done.stderr

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.builds import RTX_IS_INSTALLED
 from tests.support.markdown import PROGRAM, Block, blocks, console_commands
 from tests.support.source import REPOSITORY
-from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
 
 README = REPOSITORY / "README.md"
 #: Commands that need TensorRT-RTX, an optional package.
@@ -62,7 +62,7 @@ def test_readme_commands_run(checkout: Path) -> None:
         for words in console_commands(block):
             line = f"README.md:{block.first_line}: {' '.join(words)}"
             assert words[0] == PROGRAM, f"{line}: only {PROGRAM} runs; else say why it is not run"
-            if words[1] in NEED_RTX and not trt_rtx.is_installed():
+            if words[1] in NEED_RTX and not RTX_IS_INSTALLED:
                 left_out.append(line)
                 continue
             done = run(words, checkout)

@@ -11,12 +11,18 @@ import pytest
 
 from vim_deploy.artifact.profiles import ProfileOptions
 from vim_deploy.artifact.record import EngineRecord
-from vim_deploy.runtimes import Runtime
+from vim_deploy.runtimes import Runtime, runtime_named
 from vim_deploy.runtimes.building.build import Work
 from vim_deploy.runtimes.building.process import ProgressCallback
 from vim_deploy.runtimes.building.request import BuildJob, BuildRequest, TrtOptions
 from vim_deploy.runtimes.tensorrt.build import BUILDER as TRT
 from vim_deploy.runtimes.tensorrt_rtx.build import BUILDER as RTX
+
+RTX_IS_INSTALLED = runtime_named("tensorrt-rtx").is_installed()
+#: Leaves a test out, and says so, where TensorRT-RTX is not installed.
+needs_rtx = pytest.mark.skipif(
+    not RTX_IS_INSTALLED, reason="not checked here: tensorrt-rtx-cu13 is not installed"
+)
 
 
 def install_only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:

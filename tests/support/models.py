@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from tests.support.reference import ReferenceCase
 from vim_deploy.model.checkpoint import read_checkpoint
@@ -26,6 +27,23 @@ def model_of(case: ReferenceCase, part: str = "auto") -> VisionMamba:
     model = VisionMamba(config_of(case))
     model.load_state_dict(read_checkpoint(str(case.checkpoint), part=part).state_dict, strict=True)
     return model
+
+
+def block_outputs(model: VisionMamba, image: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """(hidden, residual) of every layer that runs, each T[B, L, embed_dim].
+
+    Tokens stand as in the official module: the mirrored layers of two-layer mode, which work in
+    natural order here, are flipped to compare.
+    """
+    found: list[tuple[Tensor, Tensor]] = []
+    for layer in model.layers:
+        layer.register_forward_hook(lambda _module, _inputs, output: found.append(output))
+    with torch.inference_mode():
+        model(image)
+    return [
+        (hidden.flip(1), residual.flip(1)) if model.config.mirrored(index) else (hidden, residual)
+        for index, (hidden, residual) in enumerate(found)
+    ]
 
 
 def tiny_config(**changes: object) -> ModelConfig:

@@ -14,7 +14,7 @@ from tests.support.reference import dense_case
 from vim_deploy.artifact import Artifact
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.base import Runner
-from vim_deploy.scene.segment import SceneModel
+from vim_deploy.scene.segment import Picture, Scene, SceneModel, run_scenes
 from vim_deploy.scene.windows import SceneSettings, scene_settings
 from vim_deploy.specs import ImagePreparation, TensorSpec
 from vim_deploy.stages.exporting import ExportOptions, export
@@ -111,3 +111,21 @@ def opened_e01(path: Path, **overrides: Any) -> tuple[SceneModel, SceneSettings]
     if overrides.get("mode") != "whole":
         overrides.setdefault("stride", (43, 43))
     return SceneModel.of(info, dense, patch), scene_settings(dense, info.image, **overrides)
+
+
+def scene_logits(
+    runner: Runner, picture: Picture, settings: SceneSettings, model: SceneModel, batch: int = 1
+) -> Array:
+    """The averaged logits [classes, rows, columns] of the size the picture is run at.
+
+    Needs memory for all of them; labels do not.
+
+    Raises:
+        VimDeployError: as ``Scene`` and ``run_scenes``; VIM-430.
+    """
+    parts: list[Array] = []
+    scene = Scene("the picture", picture, settings, model, lambda rows: parts.append(rows.copy()))
+    for done in run_scenes(runner, [scene], model, batch):
+        if done.failure is not None:
+            raise done.failure
+    return np.ascontiguousarray(np.concatenate(parts).transpose(2, 0, 1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -21,6 +21,7 @@ from vim_deploy.cli.options import (
 from vim_deploy.cli.output import command_line, print_json, print_table, result, say, say_notes
 from vim_deploy.codec import encode
 from vim_deploy.ranges import BENCH_BATCH, DURATION, REGRESSION, SEED, THREADS, WARMUP
+from vim_deploy.specs import Baseline, GraphForm
 
 
 @click.command("bench")
@@ -41,7 +42,7 @@ from vim_deploy.ranges import BENCH_BATCH, DURATION, REGRESSION, SEED, THREADS, 
     "--baseline",
     "baselines",
     multiple=True,
-    type=click.Choice(["pytorch", "deit", "deit-tiny", "deit-small", "deit-base"]),
+    type=click.Choice(get_args(Baseline)),
     help="Measure this beside each model; may be given several times. deit: the DeiT of the "
     "same width; with pytorch as well, in PyTorch too.",
 )
@@ -53,7 +54,7 @@ from vim_deploy.ranges import BENCH_BATCH, DURATION, REGRESSION, SEED, THREADS, 
 )
 @click.option(
     "--graph",
-    type=click.Choice(["fused", "fused-low-rank", "base"]),
+    type=click.Choice(get_args(GraphForm)),
     default="fused",
     show_default=True,
     help="Form of what is exported here.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -15,6 +15,7 @@ from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.ranges import BATCH, OPT_LEVEL, PROFILE, WORKSPACE_MIB
 from vim_deploy.runtimes import AUTO, builders
+from vim_deploy.specs import HardwareCompat
 
 if TYPE_CHECKING:
     from vim_deploy.artifact.profiles import ProfileOptions
@@ -87,7 +88,7 @@ _TENSORRT_OPTIONS = (
     ),
     click.option(
         "--hardware-compat",
-        type=click.Choice(["none", "ampere+", "same-cc"]),
+        type=click.Choice(get_args(HardwareCompat)),
         default="none",
         show_default=True,
         help="GPUs the engine runs on besides this one.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 from click.core import ParameterSource
@@ -12,6 +12,7 @@ from vim_deploy.cli.options import WholeNumber, force_option, json_option
 from vim_deploy.cli.output import print_json, print_table, say, say_notes
 from vim_deploy.codec import encode
 from vim_deploy.ranges import BATCH, INSTANCES, QUEUE_DELAY_US, SERVED_THREADS
+from vim_deploy.specs import Backend
 
 if TYPE_CHECKING:
     from vim_deploy.packaging.check import CheckReport
@@ -46,7 +47,7 @@ _SERVING = (
 @click.option("--check", is_flag=True, help="Check the package in FOLDER instead of making one.")
 @click.option(
     "--runtime",
-    type=click.Choice(["tensorrt", "onnxruntime", "python"]),
+    type=click.Choice(get_args(Backend)),
     help="Triton's backend; python runs an ONNX file on a CPU, also without a container.  "
     "[default: tensorrt for an engine, onnxruntime for an ONNX file]",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import click
 
@@ -10,6 +11,7 @@ from vim_deploy.cli.options import WholeNumber, force_option, json_option, outpu
 from vim_deploy.cli.output import print_json, print_table, say
 from vim_deploy.codec import encode
 from vim_deploy.ranges import THREADS
+from vim_deploy.specs import Generation
 
 library_argument = click.argument(
     "library", type=click.Path(path_type=Path), required=False, default=None
@@ -30,7 +32,7 @@ def command() -> None:
 )
 @click.option(
     "--tensorrt",
-    type=click.Choice(["8.6", "10", "11"]),
+    type=click.Choice(get_args(Generation)),
     default="10",
     show_default=True,
     help="TensorRT release; a library for 10 serves 11 and the other way round.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import click
 
@@ -22,6 +22,7 @@ from vim_deploy.cli.output import print_error, print_json, print_table, say, say
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.ranges import BATCH, COUNT, PIXELS, SHARE, shown
+from vim_deploy.specs import SceneMode
 
 if TYPE_CHECKING:
     from vim_deploy.scene.records import (
@@ -49,7 +50,7 @@ class Scale(Parsed):
 _SCENE_OPTIONS = (
     click.option(
         "--mode",
-        type=click.Choice(["slide", "whole"]),
+        type=click.Choice(get_args(SceneMode)),
         help="Segmentation: windows that overlap, or the picture resized to the model's input.  "
         "[default: the model's own test mode]",
     ),

@@ -9,7 +9,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 
@@ -30,6 +30,8 @@ from vim_deploy.ranges import (
     shown,
 )
 from vim_deploy.recipe.schema import AUTO, ModelRequest
+from vim_deploy.runtimes.onnxruntime.capability import PROVIDERS
+from vim_deploy.specs import GraphForm, PosEmbedMode, PreprocessMode, ScanBody
 from vim_deploy.untrusted import read_json, read_text
 
 if TYPE_CHECKING:
@@ -174,7 +176,7 @@ _MODEL_OPTIONS = (
     click.option("--image-size", type=ImageSize(), help="Another size than the checkpoint's."),
     click.option(
         "--pos-embed",
-        type=click.Choice(["grid", "official"]),
+        type=click.Choice(get_args(PosEmbedMode)),
         default="grid",
         show_default=True,
         help="How the position embedding is fitted to another size (docs/resolutions.md).",
@@ -207,7 +209,7 @@ _GRAPH_OPTIONS = (
     click.option("--batch", type=Batch(), default="dynamic", show_default=True, help="Batch size."),
     click.option(
         "--graph",
-        type=click.Choice(["fused", "fused-low-rank", "base"]),
+        type=click.Choice(get_args(GraphForm)),
         default="fused",
         show_default=True,
         help="Both directions of a mixer in one convolution and one scan (low-rank: the scan "
@@ -215,7 +217,7 @@ _GRAPH_OPTIONS = (
     ),
     click.option(
         "--scan-body",
-        type=click.Choice(["scan", "unrolled"]),
+        type=click.Choice(get_args(ScanBody)),
         default="scan",
         show_default=True,
         help="What runtimes without the plugin run: an ONNX Scan, or log2(tokens) steps on all "
@@ -259,7 +261,7 @@ _GRAPH_OPTIONS = (
     ),
     click.option(
         "--preprocess",
-        type=click.Choice(["none", "normalize", "uint8"]),
+        type=click.Choice(get_args(PreprocessMode)),
         default="none",
         show_default=True,
         help="What the graph does itself: nothing, (x - mean) / std, or that from NHWC bytes.",
@@ -276,7 +278,7 @@ _GRAPH_OPTIONS = (
 _RUNNER_OPTIONS = (
     click.option(
         "--provider",
-        type=click.Choice(["cpu", "cuda", "tensorrt"]),
+        type=click.Choice(tuple(PROVIDERS)),
         help="Where ONNX Runtime runs an ONNX file.  [default: cpu]",
     ),
     click.option(

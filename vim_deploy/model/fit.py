@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import get_args
 
 from torch import Tensor, nn
 
@@ -20,9 +21,9 @@ from vim_deploy.model.shapes import rope_agrees
 from vim_deploy.recipe.catalog import short_name
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.schema import CUSTOM
+from vim_deploy.specs import PosEmbedMode
 
 #: Ways of fitting a position embedding to another grid.
-POS_EMBED_MODES = ("grid", "official")
 #: ``KeyReport.pos_embed`` when nothing had to be fitted.
 AS_STORED = "as stored"
 _POS_EMBED = "pos_embed"
@@ -128,8 +129,8 @@ def load_into(
             misshapen; rope tables of another formula), VIM-406 (no way from the old grid to the
             new one).
     """
-    if pos_embed not in POS_EMBED_MODES:
-        fix = nearest(pos_embed, POS_EMBED_MODES)
+    if pos_embed not in get_args(PosEmbedMode):
+        fix = nearest(pos_embed, get_args(PosEmbedMode))
         raise VimDeployError("VIM-202", f"unknown way to fit pos_embed: {pos_embed!r}", fix=fix)
     prefix = f"{vim_path}." if vim_path else ""
     expected = model.state_dict()

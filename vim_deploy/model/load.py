@@ -251,7 +251,7 @@ def _preparation(
         if key in changes and len(changes[key]) != config.channels:
             raise VimDeployError(
                 "VIM-202",
-                f"--{key} has {len(changes[key])} values for {config.channels} channels",
+                f"--{key} has {len(changes[key])} numbers for {config.channels} channels",
                 fix=f"--{key} with {config.channels} numbers joined by commas",
             )
     return dataclasses.replace(image, **changes)

@@ -117,29 +117,6 @@ class VisionMamba(nn.Module):
         """Every token behind the last norm, T[B, L, embed_dim]."""
         return self._final_norm(*self._mix(self._tokens(image)))
 
-    def block_outputs(self, image: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """(hidden, residual) of every layer that runs, each T[B, L, embed_dim].
-
-        Tokens stand as in the official module: the mirrored layers of two-layer mode, which work
-        in natural order here, are flipped to compare.
-        """
-        outputs: list[tuple[Tensor, Tensor]] = []
-        handles = [
-            layer.register_forward_hook(lambda _m, _i, output: outputs.append(output))
-            for layer in self.layers
-        ]
-        try:
-            self(image)
-        finally:
-            for handle in handles:
-                handle.remove()
-        return [
-            (hidden.flip(1), residual.flip(1))
-            if self.config.mirrored(index)
-            else (hidden, residual)
-            for index, (hidden, residual) in enumerate(outputs)
-        ]
-
     def _tokens(self, image: Tensor) -> Tensor:
         config = self.config
         if image.shape[1:] != (config.channels, *config.image_hw):

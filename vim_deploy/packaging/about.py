@@ -16,7 +16,7 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.packaging.manifest import Manifest
 from vim_deploy.packaging.triton import CONFIG_NAME
 from vim_deploy.parity.metrics import Tolerance
-from vim_deploy.specs import TensorSpec
+from vim_deploy.specs import Backend, TensorSpec
 
 About = TypeVar("About", "TritonAbout", "CppAbout")
 
@@ -75,7 +75,7 @@ class TritonAbout:
     """
 
     name: str
-    runtime: Literal["tensorrt", "onnxruntime", "python"]
+    runtime: Backend
     folder: str
     artifact: PackedArtifact
     max_batch: int

@@ -47,11 +47,6 @@ class CheckReport:
     runtime: str
     checks: tuple[Check, ...]
 
-    @property
-    def unchecked(self) -> tuple[Check, ...]:
-        """What could not be checked here."""
-        return tuple(check for check in self.checks if not check.checked)
-
 
 def read_package(folder: Path) -> Manifest:
     """The manifest of an intact package for a known target.

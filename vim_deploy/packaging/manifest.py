@@ -78,11 +78,6 @@ class Findings:
         return [f"{kind}: {', '.join(names)}" for kind, names in pairs if names]
 
 
-def is_package(folder: Path) -> bool:
-    """Whether ``folder`` is a folder with a manifest."""
-    return (folder / MANIFEST_NAME).is_file()
-
-
 def paths_in(folder: Path) -> Iterator[str]:
     """Every file of a folder but the manifest, relative, with forward slashes, sorted.
 

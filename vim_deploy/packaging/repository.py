@@ -30,7 +30,6 @@ from vim_deploy.specs import TensorSpec
 
 LABELS_NAME = "labels.txt"
 TENSORRT, ONNXRUNTIME, PYTHON = "tensorrt", "onnxruntime", "python"
-RUNTIMES = (TENSORRT, ONNXRUNTIME, PYTHON)
 #: How long the server waits for more requests to join a batch, in microseconds: well below the
 #: time of one picture on a CPU, and about that of a small model on a GPU.
 DEFAULT_QUEUE_DELAY_US = 500

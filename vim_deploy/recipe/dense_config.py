@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from vim_deploy.codec import Byte, Number, Size, decode, encode
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.recipe.model_config import ModelConfig
+from vim_deploy.specs import SceneMode
 
 LAST_LAYER_PROCESSES = ("none", "add", "add & norm")
 PYRAMID_NORMS = ("LN", "BN")
 #: Scales of detectron2's SimpleFeaturePyramid, in its order; others it does not build.
 PYRAMID_SCALES = (4.0, 2.0, 1.0, 0.5)
-TEST_MODES = ("slide", "whole")
 #: Feature maps that the segmentation heads take.
 LEVELS = 4
 #: Pooling branches and convolutions in a row; the official heads have four and one.
@@ -244,8 +244,8 @@ def _check_segmentation(config: DenseConfig) -> None:
     if auxiliary is not None and auxiliary.kernel_size % 2 == 0:
         raise _refuse(f"auxiliary_head.kernel_size = {auxiliary.kernel_size}", "odd")
     test = config.test
-    if test is not None and test.mode not in TEST_MODES:
-        raise _refuse(f"test.mode = {test.mode!r}", nearest(test.mode, TEST_MODES))
+    if test is not None and test.mode not in get_args(SceneMode):
+        raise _refuse(f"test.mode = {test.mode!r}", nearest(test.mode, get_args(SceneMode)))
     if test is not None and any(s > c for s, c in zip(test.stride, test.crop, strict=True)):
         raise _refuse(
             f"test.stride {list(test.stride)} leaves gaps between windows of {list(test.crop)}",

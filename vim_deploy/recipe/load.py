@@ -14,7 +14,7 @@ from typing import Any
 from vim_deploy.codec import Number, decode, sentence
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.files import require_file
-from vim_deploy.images import INTERPOLATIONS, check_preparation
+from vim_deploy.images import check_preparation
 from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.schema import (
@@ -225,14 +225,6 @@ def _check_checkpoint(found: CheckpointSource, path: Path) -> None:
 
 
 def _image(found: _Image, config: ModelConfig, path: Path) -> ImagePreparation:
-    for key, numbers in (("mean", found.mean), ("std", found.std)):
-        if len(numbers) != config.channels:
-            said = f"image.{key} = {list(numbers)}: expected {config.channels} numbers"
-            raise _invalid(path, said)
-    if min(found.std) <= 0:
-        raise _invalid(path, f"image.std = {list(found.std)}: expected positive numbers")
-    if not 0 < found.crop_ratio <= 1:
-        raise _invalid(path, f"image.crop_ratio = {found.crop_ratio!r}: expected 0 to 1")
     height, width = config.image_hw
     image = ImagePreparation(
         height=height,
@@ -241,7 +233,7 @@ def _image(found: _Image, config: ModelConfig, path: Path) -> ImagePreparation:
         mean=tuple(map(float, found.mean)),
         std=tuple(map(float, found.std)),
         crop_ratio=float(found.crop_ratio),
-        interpolation=_one_of(path, "image.interpolation", found.interpolation, INTERPOLATIONS),
+        interpolation=found.interpolation,
     )
     try:
         check_preparation(image)

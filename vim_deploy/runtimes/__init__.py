@@ -62,9 +62,10 @@ class Runtime:
         """Whether its package can be found; says nothing about whether that loads."""
         return importlib.util.find_spec(self.package) is not None
 
-    def not_installed(self) -> VimDeployError:
-        """VIM-301."""
-        return missing_package(self.package, self.extra, self.purpose)
+    def require_installed(self) -> None:
+        """VIM-301 when its package cannot be found."""
+        if not self.is_installed():
+            raise missing_package(self.package, self.extra, self.purpose)
 
     def load(self) -> ModuleType:
         """Its package and all that opens files: the memory of a process before it has a model.
@@ -217,8 +218,10 @@ def choose_runtime(requested: str = AUTO) -> Runtime:
 
 def _lack(row: Runtime) -> tuple[str, VimDeployError | None, str]:
     """Version of a builder, and what keeps it from building here, as an error and in words."""
-    if not row.is_installed():
-        return "", row.not_installed(), f"{row.title} is not installed"
+    try:
+        row.require_installed()
+    except VimDeployError as error:
+        return "", error, f"{row.title} is not installed"
     if not row.needs_gpu:
         return "", None, ""
     try:

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import VimDeployError
@@ -270,24 +269,6 @@ def window_batch(
             fill = mean[:, None, None] if preprocess == "normalize" else np.float32(0)
             row[:, height:] = row[:, :, width:] = fill
     return batch
-
-
-def scene_logits(
-    runner: Runner, picture: Picture, settings: SceneSettings, model: SceneModel, batch: int = 1
-) -> NDArray[np.float32]:
-    """The averaged logits [classes, rows, columns] of the size the picture is run at.
-
-    Needs memory for all of them; labels do not.
-
-    Raises:
-        VimDeployError: as ``Scene`` and ``run_scenes``; VIM-430.
-    """
-    parts: list[NDArray[np.float32]] = []
-    scene = Scene("the picture", picture, settings, model, lambda rows: parts.append(rows.copy()))
-    for done in run_scenes(runner, [scene], model, batch):
-        if done.failure is not None:
-            raise done.failure
-    return np.ascontiguousarray(np.concatenate(parts).transpose(2, 0, 1))
 
 
 def _require_as_it_is(layout: Layout, model: SceneModel) -> None:

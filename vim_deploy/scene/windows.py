@@ -8,18 +8,17 @@ resized to.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.image_bounds import MAX_PIXELS
-from vim_deploy.recipe.dense_config import TEST_MODES, DenseConfig, SceneTest
+from vim_deploy.recipe.dense_config import DenseConfig, SceneTest
 from vim_deploy.scene.resize import Size, size_within
-from vim_deploy.specs import ImagePreparation
+from vim_deploy.specs import ImagePreparation, SceneMode
 
-SceneMode = Literal["slide", "whole"]
 #: Bytes that the sums of one row of windows may take: its height, the picture's width, float32 for
 #: every class.
 MAX_BAND_BYTES = 1 << 32
@@ -100,8 +99,10 @@ def scene_settings(
             VIM-203 (what belongs to ``slide``, with ``whole``), VIM-415 (windows that are not the
             model's input).
     """
-    if mode is not None and mode not in TEST_MODES:
-        raise VimDeployError("VIM-202", f"unknown mode {mode!r}", fix=nearest(mode, TEST_MODES))
+    if mode is not None and mode not in get_args(SceneMode):
+        raise VimDeployError(
+            "VIM-202", f"unknown mode {mode!r}", fix=nearest(mode, get_args(SceneMode))
+        )
     for name, sizes in (("stride", stride), ("scale", scale)):
         if isinstance(sizes, tuple) and min(sizes) < 1:
             raise VimDeployError("VIM-202", f"{name} {sizes} is not valid", fix="1 and more")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from vim_deploy import heads
 from vim_deploy.artifact import Artifact
@@ -26,12 +26,11 @@ from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.base import RunnerOptions
 from vim_deploy.runtimes.onnxruntime.runner import CPU
 from vim_deploy.runtimes.onnxruntime.runner import TENSORRT as ONNX_TENSORRT
-from vim_deploy.specs import GraphForm
+from vim_deploy.specs import Baseline, GraphForm
 from vim_deploy.stages.deit_baseline import DeitMaker, deit_sizes, require_classifiers
 from vim_deploy.stages.exporting import ExportOptions, export, require_torch
 
 #: ``deit`` is the DeiT of the model's own width.
-BASELINES = ("pytorch", "deit", "deit-tiny", "deit-small", "deit-base")
 
 ImageSize = int | tuple[int, int]
 
@@ -63,9 +62,9 @@ class SubjectMaker:
         progress: Callable[[str], None],
     ) -> None:
         for name in baselines:
-            if name not in BASELINES:
+            if name not in get_args(Baseline):
                 raise VimDeployError(
-                    "VIM-202", f"unknown baseline {name!r}", fix=nearest(name, BASELINES)
+                    "VIM-202", f"unknown baseline {name!r}", fix=nearest(name, get_args(Baseline))
                 )
         self._folder = folder
         self._sizes = tuple(image_sizes)

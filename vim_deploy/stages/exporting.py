@@ -34,7 +34,7 @@ from vim_deploy.precisions import TABLE, TYPED_IN_WORDS, Precision, require_io_p
 from vim_deploy.ranges import BATCH, OPSET, require_all
 from vim_deploy.recipe.precision_policy import chosen_policy
 from vim_deploy.recipe.schema import ModelRequest
-from vim_deploy.runtimes.onnxruntime import capability as ort
+from vim_deploy.runtimes import runtime_named
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.specs import GraphForm, Note, ScanBody
 
@@ -316,7 +316,7 @@ def _check_export(
     """Compare the written file with the module; the reason when that was not done."""
     if not options.check:
         return None, (Note("not checked", "not checked against PyTorch: --no-check"),)
-    if not ort.is_installed():
+    if not runtime_named("onnxruntime").is_installed():
         why = "not checked against PyTorch: onnxruntime is not installed"
         return None, (Note("not checked", why),)
     from vim_deploy.runtimes.torch.runner import TorchRunner

@@ -12,14 +12,13 @@ import pytest
 
 import vim_deploy
 from tests.support.reference import dense_case
-from tests.support.scenes import export_e01, opened_e01
+from tests.support.scenes import export_e01, opened_e01, scene_logits
 from vim_deploy import RunOptions, SceneOptions
 from vim_deploy.cli.main import run
 from vim_deploy.images import picture_from_file
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.scene.resize import resized_maps, resized_pixels
-from vim_deploy.scene.segment import scene_logits
 from vim_deploy.stages.exporting import ExportOptions
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.support.builds import needs_rtx
 from tests.support.engines import EXPORT
 from tests.support.packages import classifier
 from vim_deploy.cli.main import run
-from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
 from vim_deploy.text import json_text
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
@@ -77,7 +77,7 @@ def test_a_benchmark_of_it_is_known_again(model: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not trt_rtx.is_installed(), reason="TensorRT-RTX is not installed")
+@needs_rtx
 def test_an_engine_of_it(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     plan = os.fsdecode(b"caf\xe9.plan")
     assert run(["build-engine", model, "--runtime", "tensorrt-rtx", "-o", plan]) == 0

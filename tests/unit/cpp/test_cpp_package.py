@@ -103,7 +103,7 @@ def test_contents_and_manifest(engine: Path) -> None:
     assert manifest["about"]["plugin"] == "engine/libvim_plugins.so"
     assert inspect(result.folder)["target"] == TARGET
     report = check_package(result.folder)
-    assert [item.name for item in report.unchecked] == ["program"]
+    assert [item.name for item in report.checks if not item.checked] == ["program"]
 
 
 def test_same_input_same_bytes(engine: Path, tmp_path: Path) -> None:

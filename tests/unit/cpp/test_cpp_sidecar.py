@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from tests.support import cpp, cpp_builds
-from tests.support.builds import build_engine_rtx, build_engine_trt
+from tests.support.builds import build_engine_rtx, build_engine_trt, needs_rtx
 from tests.support.source import REPOSITORY
 from tests.support.trt_builds import make_machine
 from vim_deploy.artifact.profiles import ProfileOptions
@@ -25,7 +25,6 @@ from vim_deploy.artifact.record import EngineRecord, FileIdentity, read_record, 
 from vim_deploy.codec import encode
 from vim_deploy.files import sha256_of, write_json
 from vim_deploy.runtimes.building.request import TrtOptions
-from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
 
 torch = pytest.importorskip("torch", reason="not checked here: torch is not installed")
 pytestmark = pytest.mark.slow
@@ -116,9 +115,7 @@ def test_record_with_every_flag(
 
 
 @pytest.mark.rtx
-@pytest.mark.skipif(
-    not trt_rtx.is_installed(), reason="not checked here: tensorrt_rtx is not installed"
-)
+@needs_rtx
 def test_record_of_tensorrt_rtx(model: Path, picture: Path, tmp_path: Path) -> None:
     cpp_builds.need_fakes()
     plan = tmp_path / "digits.plan"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.support.models import perturbed, tiny_config
+from tests.support.models import block_outputs, perturbed, tiny_config
 from vim_deploy.model.seeding import seed_weights
 from vim_deploy.model.vim import VisionMamba
 from vim_deploy.recipe.catalog import find_variant
@@ -41,7 +41,7 @@ def test_depth_zero_and_one_run(depth: int) -> None:
 
 def test_two_layer_mode_of_depth_one_runs_no_layer() -> None:
     model = VisionMamba(tiny_config(depth=1, if_bidirectional=True))
-    assert model.block_outputs(torch.zeros(1, 3, 16, 16)) == []
+    assert block_outputs(model, torch.zeros(1, 3, 16, 16)) == []
 
 
 def test_batches_are_independent() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.support import reference
-from tests.support.models import model_of
+from tests.support.models import block_outputs, model_of
 from tests.support.reference import ReferenceCase
 
 MODULE_BOUND = 2e-5
@@ -50,8 +50,7 @@ def test_features(name: str) -> None:
 )
 def test_block_outputs(name: str) -> None:
     case = reference.load_case(name)
-    with torch.inference_mode():
-        outputs = model_of(case).block_outputs(torch.tensor(case.image))
+    outputs = block_outputs(model_of(case), torch.tensor(case.image))
     assert case.blocks
     for block in case.blocks:
         for kind, value in zip(("hidden", "residual"), outputs[block], strict=True):

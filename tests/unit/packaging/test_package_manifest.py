@@ -12,7 +12,6 @@ from vim_deploy.files import settings_hash
 from vim_deploy.packaging.manifest import (
     MANIFEST_NAME,
     compare,
-    is_package,
     read_manifest,
     require_intact,
     write_manifest,
@@ -33,7 +32,6 @@ def test_round_trip(folder: Path) -> None:
     manifest = read_manifest(folder)
     assert sorted(manifest.files) == ["a.txt", "deep/er/b.bin"]
     assert manifest.about == {"name": "m"}
-    assert is_package(folder)
     assert compare(folder, manifest).intact
     require_intact(folder, manifest)
 

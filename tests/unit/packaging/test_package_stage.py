@@ -299,7 +299,7 @@ def test_a_configuration_that_does_not_fit_is_noticed(toy: Path, tmp_path: Path)
 def test_what_is_not_checked_is_said(toy: Path, tmp_path: Path) -> None:
     made = package(toy, tmp_path / "made", PYTHON).folder
     report = check_package(made)
-    assert [item.name for item in report.unchecked] == ["server"]
+    assert [item.name for item in report.checks if not item.checked] == ["server"]
     assert encode(report)["checks"][0]["name"] == "manifest"
 
 
@@ -308,7 +308,7 @@ def test_without_the_schema_the_configuration_is_not_checked(
 ) -> None:
     made = package(toy, tmp_path / "made", PYTHON).folder
     monkeypatch.setattr("vim_deploy.packaging.check.has_schema", lambda: False)
-    unchecked = {item.name: item.detail for item in check_package(made).unchecked}
+    unchecked = {item.name: item.detail for item in check_package(made).checks if not item.checked}
     assert "vim-deploy[triton]" in unchecked["configuration"]
 
 

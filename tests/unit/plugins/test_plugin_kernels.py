@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -216,18 +218,45 @@ def test_error_above_the_tolerance_fails() -> None:
     assert not result.ok
 
 
-def test_scan_of_torch_tensors(library: ScanLibrary) -> None:
+def torch_case() -> tuple[list[Any], dict[str, Any]]:
+    """The tensors u to z of one scan, and its attributes."""
     torch = pytest.importorskip("torch")
-    from vim_deploy.model import scan
-    from vim_deploy.runtimes.torch.runner import launch_scan
-
     torch.manual_seed(0)
     u, dt, z = torch.randn(3, 2, 9, 16).unbind()
     a, bc = -torch.rand(16, 16), torch.randn(2, 9, 36)
     d_skip, dt_bias = torch.randn(2, 16).unbind()
-    settings = {**SETTINGS, "reverse": False, "c_off": 20}
     # The kernels want 16-byte aligned tensors, as every GPU allocator gives them.
     given = [one.clone() for one in (u, dt, a, bc, d_skip, dt_bias, z)]
+    return given, {**SETTINGS, "reverse": False, "c_off": 20}
+
+
+def test_scan_of_torch_tensors(library: ScanLibrary) -> None:
+    given, settings = torch_case()
+    from vim_deploy.model import scan
+    from vim_deploy.runtimes.torch.runner import launch_scan
+
     y = launch_scan(library, *given, **settings)
     expected = scan.selective_scan(*given, **settings)
     assert (y - expected).norm() / expected.norm() < 1e-6
+
+
+@pytest.mark.parametrize("gated", [True, False])
+def test_the_operator_on_the_kernels(
+    library: ScanLibrary, monkeypatch: pytest.MonkeyPatch, gated: bool
+) -> None:
+    # What is registered for CUDA, called as PyTorch calls it, on the library's emulated device.
+    given, settings = torch_case()
+    import torch
+
+    from vim_deploy.model import scan
+    from vim_deploy.runtimes.torch.runner import use_scan_kernels
+
+    registered: list[Any] = []
+    monkeypatch.setattr(scan.selective_scan_op, "register_kernel", lambda device: registered.append)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=0))
+    use_scan_kernels(library)
+    order = ("reverse", "delta_softplus", "b_off", "c_off", "z_off")
+    arguments = (*given, *(settings[name] for name in order), gated)
+    expected = scan.selective_scan_op(*arguments)
+    assert (registered[0](*arguments) - expected).norm() / expected.norm() < 1e-6

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.support import fake_rtx
+from tests.support.builds import needs_rtx
 from tests.support.engines import images, record_of, use_fake_gpu, write_engine, write_record
 from tests.support.fake_cudart import FakeCudart
 from tests.support.fake_tensorrt import VERSIONS
@@ -170,10 +171,9 @@ def test_rtx_engine_takes_no_library(
     assert not any(call.startswith("load") for call in module.state.calls)
 
 
+@needs_rtx
 def test_the_real_rtx_module_has_every_name_the_runner_uses() -> None:
     """TensorRT-RTX has the shape of TensorRT 11; what is used of 11 has to be there."""
-    if not trt_rtx.is_installed():
-        pytest.skip("tensorrt-rtx-cu13 is not installed")
     module = trt_rtx.load()
     used = {
         "Runtime": "deserialize_cuda_engine engine_host_code_allowed get_plugin_registry",
@@ -201,9 +201,8 @@ def test_the_real_rtx_module_has_every_name_the_runner_uses() -> None:
 
 
 @pytest.mark.rtx
+@needs_rtx
 def test_the_real_rtx_module_says_that_there_is_no_gpu() -> None:
-    if not trt_rtx.is_installed():
-        pytest.skip("tensorrt-rtx-cu13 is not installed")
     if shutil.which("nvidia-smi") is not None:
         pytest.skip("this machine has an NVIDIA driver")
     with pytest.raises(VimDeployError) as caught:

@@ -1,4 +1,4 @@
-"""The two modules that import TensorRT, with stand-ins for what is or is not installed."""
+"""The modules that import a runtime, with stand-ins for what is or is not installed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from types import ModuleType
 
 import pytest
 
+from tests.support.builds import install_only
 from tests.support.fake_tensorrt import personality
 from vim_deploy.errors import VimDeployError
+from vim_deploy.runtimes.onnxruntime import capability as ort
 from vim_deploy.runtimes.tensorrt import capability as trt
 from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
 
@@ -47,22 +49,20 @@ def test_rtx_capabilities(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("module", "name", "ask"),
-    [(trt_rtx, "tensorrt_rtx", trt_rtx.load), (trt, "tensorrt", trt.capabilities)],
+    ("name", "ask"),
+    [("tensorrt_rtx", trt_rtx.load), ("tensorrt", trt.capabilities)],
 )
-def test_libraries_that_do_not_load(package, module, name, ask):
+def test_libraries_that_do_not_load(package, name, ask):
     package(name, "raise ImportError('libsomething.so: cannot open shared object file')")
-    assert module.is_installed()
     with pytest.raises(VimDeployError) as caught:
         ask()
     assert caught.value.code == "VIM-301"
     assert "libsomething.so" in caught.value.why
 
 
-@pytest.mark.parametrize(("module", "ask"), [(trt_rtx, trt_rtx.load), (trt, trt.capabilities)])
-def test_not_installed(monkeypatch, module, ask):
-    monkeypatch.setattr(module, "_MODULE", "no_such_module_anywhere")
-    assert not module.is_installed()
+@pytest.mark.parametrize("ask", [ort.load, trt_rtx.load, trt.capabilities])
+def test_not_installed(monkeypatch, ask):
+    install_only(monkeypatch)
     with pytest.raises(VimDeployError) as caught:
         ask()
     assert caught.value.code == "VIM-301"

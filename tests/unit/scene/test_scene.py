@@ -15,6 +15,7 @@ from tests.support.scenes import (
     export_e01,
     opened_e01,
     random_model,
+    scene_logits,
     sliding_by_definition,
 )
 from vim_deploy.errors import VimDeployError
@@ -24,7 +25,7 @@ from vim_deploy.precisions import TABLE
 from vim_deploy.recipe.dense_config import read_dense
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.scene.resize import resized_maps, resized_pixels
-from vim_deploy.scene.segment import Scene, SceneModel, run_scenes, scene_logits, window_batch
+from vim_deploy.scene.segment import Scene, SceneModel, run_scenes, window_batch
 from vim_deploy.scene.windows import SceneSettings, lay_out, require_band, scene_settings
 from vim_deploy.specs import ImagePreparation
 

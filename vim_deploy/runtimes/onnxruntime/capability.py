@@ -6,7 +6,6 @@ line. ``create_session`` looks at what the session really got, and refuses that.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,10 +13,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from vim_deploy.errors import VimDeployError, missing_package, nearest, says_no_memory
+from vim_deploy.errors import VimDeployError, nearest, says_no_memory
+from vim_deploy.runtimes import runtime_named
 from vim_deploy.text import storable
 
-_MODULE = "onnxruntime"
 #: Severity 3: errors only. Warnings speak about optimisations a user cannot act on.
 _LOG_ERRORS_ONLY = 3
 _LOG_FATAL = 4
@@ -64,15 +63,9 @@ class SessionSettings:
     threads: int = 0
 
 
-def is_installed() -> bool:
-    """Whether the package can be found; says nothing about whether it loads."""
-    return importlib.util.find_spec(_MODULE) is not None
-
-
 def load() -> Any:  # noqa: ANN401 - an untyped module
     """The module ``onnxruntime``, which sends nothing home; VIM-301 when it is not installed."""
-    if not is_installed():
-        raise missing_package(_MODULE, "ort", "running an ONNX model")
+    runtime_named("onnxruntime").require_installed()
     # Only before the import: it reads the variable once, and starts what sends.
     os.environ.setdefault(*NO_TELEMETRY)
     import onnxruntime

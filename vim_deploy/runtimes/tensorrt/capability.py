@@ -6,16 +6,16 @@ asked here, once, of the module itself; everything else reads the answer as a ca
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
-from vim_deploy.errors import VimDeployError, import_package, missing_package
+from vim_deploy.errors import VimDeployError, import_package
 from vim_deploy.plugin.describe import INTERFACES
+from vim_deploy.runtimes import runtime_named
+from vim_deploy.specs import Generation
 
-_MODULE = "tensorrt"
 #: Opset of the operators that TensorRT 8.6's parser knows (onnx-tensorrt, release 8.6).
 _OPSET_OF_8_6 = 17
 
@@ -43,7 +43,7 @@ class Capabilities:
     """
 
     version: str
-    generation: Literal["8.6", "10", "11"]
+    generation: Generation
     strongly_typed: bool
     network_flags: tuple[str, ...]
     local_functions: bool
@@ -57,21 +57,15 @@ class Capabilities:
     debug_tensors: bool
 
 
-def is_installed() -> bool:
-    """Whether the package is there; says nothing about whether its libraries load."""
-    return importlib.util.find_spec(_MODULE) is not None
-
-
 def load() -> ModuleType:
     """The module ``tensorrt``.
 
     Raises:
         VimDeployError: VIM-301 when it is not installed or its libraries do not load.
     """
-    if not is_installed():
-        raise missing_package(_MODULE, "trt", "working with full TensorRT")
+    runtime_named("tensorrt").require_installed()
     return import_package(
-        _MODULE, "TensorRT", "install TensorRT again so that it fits this machine's CUDA version"
+        "tensorrt", "TensorRT", "install TensorRT again so that it fits this machine's CUDA version"
     )
 
 
@@ -127,7 +121,7 @@ def _release(text: str) -> tuple[int, int]:
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
-def generation_of(text: str) -> Literal["8.6", "10", "11"]:
+def generation_of(text: str) -> Generation:
     """The generation of a version of TensorRT; VIM-309 for a release that is not supported."""
     release = _release(text)
     if release == (8, 6):

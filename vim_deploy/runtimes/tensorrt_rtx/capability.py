@@ -6,13 +6,12 @@ shared libraries, so nothing here imports it before it is asked for.
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
 from types import ModuleType
 
-from vim_deploy.errors import import_package, missing_package
+from vim_deploy.errors import import_package
+from vim_deploy.runtimes import runtime_named
 
-_MODULE = "tensorrt_rtx"
 #: Turing: an engine runs there only when it is named, by NVIDIA's page "CPU-Only AOT and
 #: TensorRT-RTX Engines" (docs.nvidia.com/deeplearning/tensorrt-rtx).
 _NOT_BY_DEFAULT = frozenset({"7.5"})
@@ -34,21 +33,15 @@ class Capabilities:
     default_compute_capabilities: tuple[str, ...]
 
 
-def is_installed() -> bool:
-    """Whether the package is there; says nothing about whether its libraries load."""
-    return importlib.util.find_spec(_MODULE) is not None
-
-
 def load() -> ModuleType:
     """The module ``tensorrt_rtx``.
 
     Raises:
         VimDeployError: VIM-301 when it is not installed or its libraries do not load.
     """
-    if not is_installed():
-        raise missing_package(_MODULE, "rtx", "building an engine with TensorRT-RTX")
+    runtime_named("tensorrt-rtx").require_installed()
     return import_package(
-        _MODULE, "TensorRT-RTX", "pip install --force-reinstall 'vim-deploy[rtx]'"
+        "tensorrt_rtx", "TensorRT-RTX", "pip install --force-reinstall 'vim-deploy[rtx]'"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from vim_deploy.model.deployed import DeployedModel, example_input
 from vim_deploy.model.inner_outputs import inner_outputs
 from vim_deploy.model.scan import selective_scan_op
+from vim_deploy.ops import SELECTIVE_SCAN
+from vim_deploy.ops.functions import plugin_attributes
 from vim_deploy.places import Place
 from vim_deploy.plugin.kernels import ScanLibrary, selective_scan_params
 from vim_deploy.precisions import Precision
@@ -94,26 +97,17 @@ def _threads(count: int | None) -> Iterator[None]:
 
 def launch_scan(
     kernels: ScanLibrary,
-    u: Tensor,
-    dt: Tensor,
-    a: Tensor,
-    bc: Tensor,
-    d_skip: Tensor,
-    dt_bias: Tensor,
-    z: Tensor | None,
-    *,
-    reverse: bool,
-    delta_softplus: bool,
-    b_off: int,
-    c_off: int,
-    z_off: int,
+    *tensors: Tensor | None,
     stream: int = 0,
+    **attributes: bool | int,
 ) -> Tensor:
-    """One scan direction by the plugin library's kernel; meaning as in ``scan.selective_scan``.
+    """One scan direction by the plugin library's kernel.
 
     Args:
         kernels: the library.
+        tensors: u to z, in the order of ``scan.selective_scan``.
         stream: CUDA stream to enqueue on; the result is there when the stream gets to it.
+        attributes: the keyword arguments of ``scan.selective_scan``.
 
     Returns:
         y T[B,L,D], on the device of ``u``.
@@ -121,24 +115,13 @@ def launch_scan(
     Raises:
         VimDeployError: VIM-415 (a tensor does not fit), VIM-904 (CUDA refused).
     """
-    y = torch.empty_like(u, memory_format=torch.contiguous_format)
-    params = selective_scan_params(
-        u := u.contiguous(),
-        dt := dt.contiguous(),
-        a := a.contiguous(),
-        bc := bc.contiguous(),
-        d_skip := d_skip.contiguous(),
-        dt_bias := dt_bias.contiguous(),
-        z := None if z is None else z.contiguous(),
-        y,
-        reverse=reverse,
-        delta_softplus=delta_softplus,
-        b_off=b_off,
-        c_off=c_off,
-        z_off=z_off,
-    )
+    # Held until the launch is enqueued; its parameters are addresses.
+    given = [None if tensor is None else tensor.contiguous() for tensor in tensors]
+    assert given[0] is not None
+    y = torch.empty_like(given[0], memory_format=torch.contiguous_format)
+    params = selective_scan_params(*given, y, **attributes)  # type: ignore[arg-type, call-arg]
     size = kernels.workspace_bytes(params)
-    workspace = torch.empty(size, dtype=torch.uint8, device=u.device)
+    workspace = torch.empty(size, dtype=torch.uint8, device=y.device)
     kernels.launch(params, workspace=workspace.data_ptr() if size else 0, stream=stream)
     return y
 
@@ -149,37 +132,15 @@ def use_scan_kernels(kernels: ScanLibrary) -> None:
     The module itself does not change: its scan operator gets an implementation for CUDA. PyTorch's
     allocator reuses the copies made here only in stream order, so they need not be kept.
     """
+    last, attributes = len(SELECTIVE_SCAN.inputs) - 1, plugin_attributes(SELECTIVE_SCAN)
 
     @selective_scan_op.register_kernel("cuda")
-    def _(
-        u: Tensor,
-        dt: Tensor,
-        a: Tensor,
-        bc: Tensor,
-        d_skip: Tensor,
-        dt_bias: Tensor,
-        z: Tensor,
-        reverse: bool,
-        delta_softplus: bool,
-        b_off: int,
-        c_off: int,
-        z_off: int,
-        has_z: bool,
-    ) -> Tensor:
-        with torch.cuda.device(u.device):
+    def _(*given: Any) -> Tensor:  # noqa: ANN401 - what the operator's schema says
+        tensors, gate = given[:last], given[last]
+        settings = dict(zip(attributes, given[last + 1 :], strict=True))
+        has_gate = settings.pop("has_z")
+        with torch.cuda.device(gate.device):
+            stream = torch.cuda.current_stream(gate.device).cuda_stream
             return launch_scan(
-                kernels,
-                u,
-                dt,
-                a,
-                bc,
-                d_skip,
-                dt_bias,
-                z if has_z else None,
-                reverse=reverse,
-                delta_softplus=delta_softplus,
-                b_off=b_off,
-                c_off=c_off,
-                z_off=z_off,
-                stream=torch.cuda.current_stream(u.device).cuda_stream,
+                kernels, *tensors, gate if has_gate else None, stream=stream, **settings
             )
