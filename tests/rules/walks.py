@@ -25,8 +25,8 @@ from tests.support.source import PACKAGE, REPOSITORY
 #: The most files a command may walk through: what it does today. A command that needs another file
 #: has one fact in two rooms, or the limit is raised here by somebody who says why.
 LIMITS = {
-    "export": 55,
-    "build-engine": 33,
+    "export": 56,
+    "build-engine": 32,
     "verify": 48,
     "bench": 37,
     "run": 32,

@@ -14,11 +14,18 @@ from vim_deploy.cli.options import (
     RealNumber,
     WholeNumber,
     force_option,
-    json_option,
     runner_options,
     take_runner,
 )
-from vim_deploy.cli.output import command_line, print_json, print_table, result, say, say_notes
+from vim_deploy.cli.output import (
+    command_line,
+    json_option,
+    print_json,
+    print_table,
+    result,
+    say,
+    say_notes,
+)
 from vim_deploy.codec import encode
 from vim_deploy.ranges import BENCH_BATCH, DURATION, REGRESSION, SEED, THREADS, WARMUP
 from vim_deploy.specs import Baseline, GraphForm

@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from vim_deploy import precisions
-from vim_deploy.cli.options import WholeNumber, all_of, force_option, json_option, output_option
-from vim_deploy.cli.output import build_progress, command_line, print_json, print_table, say
+from vim_deploy.cli.options import WholeNumber, all_of, force_option, output_option
+from vim_deploy.cli.output import (
+    build_progress,
+    command_line,
+    json_option,
+    print_json,
+    print_table,
+    say,
+)
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.ranges import BATCH, OPT_LEVEL, PROFILE, WORKSPACE_MIB

@@ -10,8 +10,8 @@ import click
 from vim_deploy.cli.cmd_build_engine import engine_options, take_engine_options
 from vim_deploy.cli.cmd_build_engine import report as report_engine
 from vim_deploy.cli.cmd_export import take_export_options
-from vim_deploy.cli.options import graph_options, json_option, model_options, take_request
-from vim_deploy.cli.output import build_progress, command_line, print_json, print_table
+from vim_deploy.cli.options import graph_options, model_options, take_request
+from vim_deploy.cli.output import build_progress, command_line, json_option, print_json, print_table
 from vim_deploy.cli.verify_tables import print_report
 from vim_deploy.codec import encode
 

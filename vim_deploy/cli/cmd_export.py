@@ -10,12 +10,11 @@ import click
 from vim_deploy.cli.options import (
     force_option,
     graph_options,
-    json_option,
     model_options,
     output_option,
     take_request,
 )
-from vim_deploy.cli.output import print_json, say
+from vim_deploy.cli.output import json_option, print_json, say
 from vim_deploy.codec import encode
 
 if TYPE_CHECKING:

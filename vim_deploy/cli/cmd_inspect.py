@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from vim_deploy.cli.options import WholeNumber, json_option
-from vim_deploy.cli.output import print_json, print_table, result
+from vim_deploy.cli.options import WholeNumber
+from vim_deploy.cli.output import json_option, print_json, print_table, result
 from vim_deploy.ranges import BATCH
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 from click.core import ParameterSource
 
-from vim_deploy.cli.options import WholeNumber, force_option, json_option
-from vim_deploy.cli.output import print_json, print_table, say, say_notes
+from vim_deploy.cli.options import WholeNumber, force_option
+from vim_deploy.cli.output import json_option, print_json, print_table, say, say_notes
 from vim_deploy.codec import encode
 from vim_deploy.ranges import BATCH, INSTANCES, QUEUE_DELAY_US, SERVED_THREADS
 from vim_deploy.specs import Backend

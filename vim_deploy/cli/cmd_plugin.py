@@ -7,8 +7,8 @@ from typing import get_args
 
 import click
 
-from vim_deploy.cli.options import WholeNumber, force_option, json_option, output_option
-from vim_deploy.cli.output import print_json, print_table, say
+from vim_deploy.cli.options import WholeNumber, force_option, output_option
+from vim_deploy.cli.output import json_option, print_json, print_table, say
 from vim_deploy.codec import encode
 from vim_deploy.ranges import THREADS
 from vim_deploy.specs import Generation

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from vim_deploy.cli.options import json_option
-from vim_deploy.cli.output import print_json, print_table
+from vim_deploy.cli.output import json_option, print_json, print_table
 from vim_deploy.codec import encode
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from vim_deploy.cli.options import force_option, json_option
-from vim_deploy.cli.output import build_progress, command_line, print_json, say
+from vim_deploy.cli.options import force_option
+from vim_deploy.cli.output import build_progress, command_line, json_option, print_json, say
 from vim_deploy.codec import encode
 
 

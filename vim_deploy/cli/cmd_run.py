@@ -14,11 +14,10 @@ from vim_deploy.cli.options import (
     WholeNumber,
     all_of,
     force_option,
-    json_option,
     runner_options,
     take_runner,
 )
-from vim_deploy.cli.output import print_error, print_json, print_table, say, say_notes
+from vim_deploy.cli.output import json_option, print_error, print_json, print_table, say, say_notes
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.ranges import BATCH, COUNT, PIXELS, SHARE, shown

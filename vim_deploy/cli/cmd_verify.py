@@ -16,10 +16,9 @@ from vim_deploy.cli.options import (
     WholeNumber,
     checkpoint_options,
     force_option,
-    json_option,
     runner_options,
 )
-from vim_deploy.cli.output import print_json, say
+from vim_deploy.cli.output import json_option, print_json, say
 from vim_deploy.cli.verify_modes import (
     bisect_policy,
     climb_ladder,

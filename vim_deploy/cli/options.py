@@ -139,25 +139,10 @@ class Batch(Parsed):
         return 0 if text == "dynamic" else BATCH.parse(text)
 
 
-def _remember_json(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
-    """The form of a later error: it is printed where the options are no longer known."""
-    if value:
-        ctx.ensure_object(dict)["as_json"] = True
-    return value
-
-
 def _listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
-json_option = click.option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    is_eager=True,
-    callback=_remember_json,
-    help="Print one JSON object.",
-)
 force_option = click.option("--force", is_flag=True, help="Replace an output of other settings.")
 output_option = click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="File to write; derived by default."

@@ -211,6 +211,23 @@ def _is_quiet() -> bool:
     return context is not None and bool(context.find_root().params.get("quiet"))
 
 
+def _remember_json(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
+    """The form of a later error: it is printed where the options are no longer known."""
+    if value:
+        ctx.ensure_object(dict)["as_json"] = True
+    return value
+
+
+json_option = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    is_eager=True,
+    callback=_remember_json,
+    help="Print one JSON object.",
+)
+
+
 def _gives_json() -> bool:
     context = click.get_current_context(silent=True)
     return context is not None and bool(context.params.get("as_json"))
