@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import IntEnum
+from functools import partial
 from types import ModuleType
 from typing import ClassVar
 
@@ -168,6 +169,13 @@ class VimDeployError(Exception):
         self.message = message
         self.why = why
         self.fix = fix
+
+    def __reduce__(
+        self,
+    ) -> tuple[Callable[..., VimDeployError], tuple[str, str], dict[str, object]]:
+        """How pickle and copy make it again: by its texts, and with what was noted on it."""
+        again = partial(VimDeployError, why=self.why, fix=self.fix)
+        return again, (self.code, self.message), self.__dict__
 
     @property
     def exit_code(self) -> ExitCode:

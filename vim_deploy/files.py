@@ -13,6 +13,7 @@ import os
 import re
 import stat
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.text import json_text
 
 _CHUNK = 1 << 20
+_UMASK = threading.Lock()
 
 
 def sha256_of(path: Path) -> str:
@@ -298,8 +300,7 @@ def atomic_output(path: Path) -> Iterator[Path]:
             yield temporary
             with output_errors(path):
                 # mkstemp makes 0600; an output is as readable as any file the user makes.
-                umask = os.umask(0)
-                os.umask(umask)
+                umask = current_umask()
                 with temporary.open("r+b") as stream:
                     os.fsync(stream.fileno())
                 # Last: the mask may take every right, the owner's included.
@@ -311,6 +312,17 @@ def atomic_output(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def current_umask() -> int:
+    """The rights that the user keeps from new files; it can be read only by setting it.
+
+    By one thread at a time: another would find the value that is there meanwhile, and leave it.
+    """
+    with _UMASK:
+        umask = os.umask(0o077)
+        os.umask(umask)
+    return umask
 
 
 def is_part(entry: Path, path: Path) -> bool:

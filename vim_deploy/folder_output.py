@@ -17,7 +17,7 @@ from pathlib import Path
 
 from vim_deploy import interrupts
 from vim_deploy.errors import VimDeployError
-from vim_deploy.files import is_part, kind_of, lock_held, output_error, output_errors
+from vim_deploy.files import current_umask, is_part, kind_of, lock_held, output_error, output_errors
 
 #: Name of the old folder within the hidden one.
 _OLD = "old"
@@ -93,7 +93,7 @@ def _own_rights() -> Iterator[int]:
     The mask of new files belongs to the process; one that takes rights from the owner himself is
     rare enough that two threads do not meet here.
     """
-    umask = os.umask(0)
+    umask = current_umask()
     os.umask(umask & ~stat.S_IRWXU)
     try:
         yield umask

@@ -49,6 +49,21 @@ def flaw_of_bytes(data: bytes) -> str | None:
     return None
 
 
+def flaw_of_pixels(image: PIL.Image.Image) -> str | None:
+    """Why an opened picture of whatever origin is not taken; None when it may be."""
+    pixels = image.width * image.height
+    if pixels > MAX_PIXELS:
+        return (
+            f"{image.width} x {image.height} pixels; at most {MAX_PIXELS} are decoded, because a "
+            "small file can unpack to more than the memory"
+        )
+    if not pixels:
+        return f"{image.width} x {image.height} pixels"
+    if image.mode == "F" or image.mode.startswith("I") or _narrows(image):
+        return f"more than 8 bits a channel (Pillow mode {image.mode})"
+    return None
+
+
 def flaw_of_header(
     image: PIL.Image.Image, data: bytes, mode: str, *, upright: bool = False
 ) -> str | None:
@@ -60,15 +75,9 @@ def flaw_of_header(
         mode: Pillow's, that the pixels are wanted in.
         upright: whether it is turned, which makes another picture.
     """
-    size = len(data)
-    pixels = image.width * image.height
-    if pixels > MAX_PIXELS:
-        return (
-            f"{image.width} x {image.height} pixels; at most {MAX_PIXELS} are decoded, because a "
-            "small file can unpack to more than the memory"
-        )
-    if image.mode == "F" or image.mode.startswith("I") or _narrows(image):
-        return f"more than 8 bits a channel (Pillow mode {image.mode})"
+    if (flaw := flaw_of_pixels(image)) is not None:
+        return flaw
+    size, pixels = len(data), image.width * image.height
     turned = pixels * _bytes(image.mode) if upright else 0
     needed, free = _needed(image, data, mode) + turned, FREE_BYTES + _FREE_TIMES * size
     if needed > free:

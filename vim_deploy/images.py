@@ -7,7 +7,7 @@ resize the short side to ``int(size / crop_ratio)`` with PIL's filter, crop the 
 8-bit crop is the same, bit for bit.
 
 EXIF orientation is not applied, because the official evaluation does not apply it either: a turned
-photograph stays turned. Where whole pictures are wanted (``picture_from_file``, for segmentation),
+photograph stays turned. Where whole pictures are wanted (``picture_from``, for segmentation),
 it is applied: mmsegmentation reads them with OpenCV, which turns them upright. Images with more
 than 8 bits a channel are refused, since Pillow would clip them silently.
 
@@ -19,25 +19,34 @@ from __future__ import annotations
 
 import io
 import os
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.files import require_file
-from vim_deploy.image_bounds import MAX_FILE_BYTES, MAX_PIXELS, flaw_of_bytes, flaw_of_header
+from vim_deploy.image_bounds import (
+    MAX_FILE_BYTES,
+    MAX_PIXELS,
+    flaw_of_bytes,
+    flaw_of_header,
+    flaw_of_pixels,
+)
 from vim_deploy.ranges import CROP_RATIO
 from vim_deploy.specs import ImagePreparation, PreprocessMode
+from vim_deploy.threads import no_warnings
 from vim_deploy.untrusted import read_bytes
 
 if TYPE_CHECKING:
     import PIL.Image
 
 Pixels = npt.NDArray[np.uint8]
+#: A picture as a run takes it: a file, pixels [height, width], [height, width, 1] or
+#: [height, width, 3], or an image of Pillow, which is prepared as if it came from a file.
+Source: TypeAlias = "Path | Pixels | PIL.Image.Image"
 
 #: What is looked for in a folder. Only these decoders are opened: others, such as PostScript,
 #: would hand the file to an external program.
@@ -85,53 +94,46 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def crop_from_file(path: Path, preparation: ImagePreparation) -> Pixels:
-    """Decode an image file, resize it and crop its centre: uint8 [height, width, channels].
+def crop_from(source: Source, preparation: ImagePreparation) -> Pixels:
+    """Decode a picture, resize it and crop its centre: uint8 [height, width, channels].
 
     Raises:
         VimDeployError: VIM-401 (no such file), VIM-411 (not an image, truncated, too large, more
-            than 8 bits a channel).
+            than 8 bits a channel), VIM-415 (an array of another dtype or shape).
     """
-    return _crop(_decoded(path, preparation.channels), preparation)
+    return _crop(_opened(source, preparation.channels), preparation)
 
 
-def picture_from_file(path: Path, channels: int) -> Pixels:
-    """Decode a whole image file, upright by its EXIF orientation: uint8 [height, width, channels].
+def crop_from_file(path: Path, preparation: ImagePreparation) -> Pixels:
+    """``crop_from`` an image file."""
+    return crop_from(path, preparation)
+
+
+def picture_from(source: Source, channels: int) -> Pixels:
+    """Decode a whole picture, upright by its EXIF orientation: uint8 [height, width, channels].
 
     Raises:
-        VimDeployError: as ``crop_from_file``; VIM-415 for a model that takes no image files.
+        VimDeployError: as ``crop_from``; VIM-415 for a model that takes no image files.
     """
-    image = _decoded(path, channels, upright=True)
+    image = _opened(source, channels, upright=True)
     return np.array(image, dtype=np.uint8).reshape(image.height, image.width, channels)
 
 
 def crop_from_array(pixels: Pixels, preparation: ImagePreparation) -> Pixels:
-    """Resize a picture that is already decoded and crop its centre.
+    """``crop_from`` pixels."""
+    return crop_from(pixels, preparation)
 
-    Args:
-        pixels: uint8, [height, width], [height, width, 1] or [height, width, 3].
-        preparation: size, channels, crop ratio and filter.
 
-    Returns:
-        uint8 [preparation.height, preparation.width, preparation.channels].
-
-    Raises:
-        VimDeployError: VIM-415 for another dtype or shape, or a picture without pixels.
-    """
-    if pixels.ndim == 3 and pixels.shape[2] == 1:
-        pixels = pixels[:, :, 0]
-    fits = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
+def require_pixels(pixels: npt.NDArray[Any], name: str = "the picture") -> None:
+    """VIM-415 for an array that is no picture, which is called ``name``."""
+    fits = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in _PIL_MODES)
     if pixels.dtype != np.uint8 or not fits or 0 in pixels.shape:
         raise VimDeployError(
             "VIM-415",
-            "the picture is not an 8-bit grey or RGB array",
+            f"{name} is not an 8-bit grey or RGB array",
             why=f"dtype {pixels.dtype}, shape {list(pixels.shape)}",
-            fix="give uint8 pixels of shape [height, width] or [height, width, 3]",
+            fix="give uint8 pixels, 0 to 255, of shape [height, width] or [height, width, 3]",
         )
-    import PIL.Image
-
-    image = PIL.Image.fromarray(np.ascontiguousarray(pixels))
-    return _crop(image.convert(_pil_mode(preparation.channels)), preparation)
 
 
 def batch_from_crops(
@@ -264,6 +266,32 @@ def _crop(image: PIL.Image.Image, preparation: ImagePreparation) -> Pixels:
     return pixels.reshape(preparation.height, preparation.width, preparation.channels)
 
 
+def _opened(source: Source, channels: int, *, upright: bool = False) -> PIL.Image.Image:
+    """A picture in the mode of its channels."""
+    if isinstance(source, Path):
+        return _decoded(source, channels, upright=upright)
+    import PIL.Image
+    import PIL.ImageOps
+
+    if isinstance(source, np.ndarray):
+        require_pixels(source)
+        grey = source[:, :, 0] if source.shape[2:] == (1,) else source
+        source = PIL.Image.fromarray(np.ascontiguousarray(grey))
+    mode = _pil_mode(channels)
+    if (flaw := flaw_of_pixels(source)) is not None:
+        raise _unreadable("the picture", flaw)
+    try:
+        with no_warnings():
+            # Whoever gave it keeps it as it is.
+            image = PIL.ImageOps.exif_transpose(source) if upright else source
+            return image.convert(mode)
+    except MemoryError:
+        raise
+    # It may still have to be read from a file, as in ``_decoded``, which may be closed by now.
+    except Exception as error:
+        raise _unreadable("the picture", f"{type(error).__name__}: {error}") from error
+
+
 def _decoded(path: Path, channels: int, *, upright: bool = False) -> PIL.Image.Image:
     import PIL.Image
     import PIL.ImageOps
@@ -276,19 +304,16 @@ def _decoded(path: Path, channels: int, *, upright: bool = False) -> PIL.Image.I
     if (flaw := flaw_of_bytes(data)) is not None:
         raise _unreadable(path, flaw)
     try:
-        with warnings.catch_warnings():
-            # Our own size check below answers for the first; the second is about transparency,
-            # which the conversion drops as the official evaluation does.
-            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
-            warnings.simplefilter("ignore", UserWarning)
-            with PIL.Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                if (flaw := flaw_of_header(image, data, mode, upright=upright)) is not None:
-                    raise _unreadable(path, flaw)
-                image.load()
-                if upright:
-                    PIL.ImageOps.exif_transpose(image, in_place=True)
-                # A conversion to what it is already would be a copy.
-                return image if image.mode == mode else image.convert(mode)
+        # Of sizes, for which our own check below answers, and of transparency, which the conversion
+        # drops as the official evaluation does.
+        with no_warnings(), PIL.Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            if (flaw := flaw_of_header(image, data, mode, upright=upright)) is not None:
+                raise _unreadable(path, flaw)
+            image.load()
+            if upright:
+                PIL.ImageOps.exif_transpose(image, in_place=True)
+            # A conversion to what it is already would be a copy.
+            return image if image.mode == mode else image.convert(mode)
     except (VimDeployError, MemoryError):
         raise
     except PIL.UnidentifiedImageError as error:
@@ -299,7 +324,7 @@ def _decoded(path: Path, channels: int, *, upright: bool = False) -> PIL.Image.I
         raise _unreadable(path, f"{type(error).__name__}: {error}") from error
 
 
-def _unreadable(path: Path, why: str) -> VimDeployError:
+def _unreadable(path: Path | str, why: str) -> VimDeployError:
     return VimDeployError(
         "VIM-411",
         f"{path} is not a readable image",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 
 import pytest
 
@@ -92,3 +94,18 @@ def test_missing_package_says_what_to_install() -> None:
     assert error.code == "VIM-301"
     assert "'torch'" in error.message
     assert "vim-deploy[torch]" in error.fix
+
+
+@pytest.mark.parametrize("code", CATALOG)
+def test_errors_survive_pickling_and_copying(code: str) -> None:
+    error = VimDeployError(code, "what {} %s", why="because\nof", fix="do")
+    vars(error)["noted"] = "as add_note does from Python 3.11 on"
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        again = pickle.loads(pickle.dumps(error, protocol))
+        assert type(again) is type(error)
+        assert (again.as_dict(), str(again), vars(again)) == (
+            error.as_dict(),
+            str(error),
+            vars(error),
+        )
+    assert copy.copy(error).as_dict() == copy.deepcopy(error).as_dict() == error.as_dict()

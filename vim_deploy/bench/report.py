@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +16,7 @@ from vim_deploy.bench.measure import FAILED, OK, Measurement, Timing
 from vim_deploy.codec import Count, encode, stored
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import write_json
+from vim_deploy.paths import StrPath, as_path
 from vim_deploy.runtimes.base import not_finite
 
 #: Raised whenever figures of the old and the new method may not be compared.
@@ -271,9 +271,9 @@ class BenchReport:
             if len(curve) >= _FEWEST_SIZES
         )
 
-    def write(self, path: Path) -> None:
+    def write(self, path: StrPath) -> None:
         """Write it to ``path``, atomically."""
-        write_json(path, encode(self))
+        write_json(as_path(path, "path"), encode(self))
 
     def require_measured(self) -> None:
         """Raise what makes figures missing or worthless; what was skipped on purpose is not meant.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +18,7 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.model.deployed import DeployedModel, example_input
 from vim_deploy.ops import SELECTIVE_SCAN, contract
 from vim_deploy.ops.functions import direction_attributes, schema
+from vim_deploy.threads import TORCH, no_warnings
 
 #: Opset that PyTorch's exporter is written against; other opsets are made from it (opset.py).
 TRACE_OPSET = 18
@@ -73,9 +73,8 @@ def _quiet_exporter() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            # torch.export warns about its own deprecated internals; nothing a user could act on.
-            warnings.simplefilter("ignore")
+        # torch.export warns about its own deprecated internals; nothing a user could act on.
+        with no_warnings():
             yield
     finally:
         logger.setLevel(level)
@@ -121,7 +120,7 @@ def _export(
     shapes = {0: torch.export.Dim("batch")} if dynamic else {}
     try:
         # FakeTensorMode aborts the process when an exception comes out of its dispatch.
-        with interrupts.deferred(), _quiet_exporter(), torch.no_grad():
+        with TORCH, interrupts.deferred(), _quiet_exporter(), torch.no_grad():
             program = torch.onnx.export(
                 module,
                 (example,),

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from vim_deploy.errors import VimDeployError, missing_package, nearest
+from vim_deploy.threads import TORCH
 
 #: Embedding width and attention heads; patch 16, 12 layers and a four times wider MLP in all of
 #: them (Touvron et al., arXiv 2012.12877, table 1).
@@ -88,7 +89,7 @@ def build_deit(size: str, image: tuple[int, int], attention: str) -> nn.Module:
         num_labels=_CLASSES,
         attn_implementation=attention,
     )
-    with torch.random.fork_rng(devices=[]):
+    with TORCH, torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         return _Logits(library.ViTForImageClassification(config)).eval()
 

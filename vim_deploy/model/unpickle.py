@@ -13,7 +13,7 @@ import pickle
 import pickletools
 import re
 import tarfile
-import warnings
+import threading
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import IO, Any
 import torch
 
 from vim_deploy.errors import VimDeployError
+from vim_deploy.threads import no_warnings
 
 _STORAGES = (
     "BFloat16", "Bool", "Byte", "Char", "Double", "Float", "Half", "Int", "Long", "Short",
@@ -29,6 +30,10 @@ _STORAGES = (
 _DTYPES = (
     "bfloat16", "bool", "float16", "float32", "float64", "int16", "int32", "int64", "int8", "uint8",
 )  # fmt: skip
+
+#: PyTorch's list of names that it may make is one for the process, and every reading puts its own
+#: state of it back.
+_LOADING = threading.Lock()
 
 #: Every name a checkpoint may import: what ``torch.save`` writes for tensors and plain containers,
 #: and the Namespace in which the official training script keeps its arguments.
@@ -89,9 +94,8 @@ def load_pickled(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
 
 def _load(path: Path, stream: IO[bytes]) -> Any:  # noqa: ANN401
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
-            # torch warns of pickle protocols it then refuses; the error below says so.
-            warnings.simplefilter("ignore")
+        # torch warns of pickle protocols it then refuses; the error below says so.
+        with _LOADING, no_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "Unsupported operand" in str(error):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +15,7 @@ from vim_deploy.files import write_json
 from vim_deploy.interrupts import check
 from vim_deploy.parity.dataset import Dataset, Unreadable
 from vim_deploy.parity.paired import PairedDifference, paired_difference
+from vim_deploy.paths import StrPath, as_path
 from vim_deploy.ranges import SHARE, require_all
 from vim_deploy.runtimes.base import Array, Runner, finite_rows, run_in_batches, run_padded
 
@@ -151,9 +151,9 @@ class AccuracyReport:
             "unreadable_images": [{"name": name, "why": why} for name, why in self.unreadable],
         }
 
-    def write(self, path: Path) -> None:
+    def write(self, path: StrPath) -> None:
         """Write it to ``path``, atomically."""
-        write_json(path, encode(self))
+        write_json(as_path(path, "path"), encode(self))
 
     def require_passed(self) -> None:
         """VIM-701 when accuracy was lost or a limit is not met."""

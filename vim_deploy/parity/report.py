@@ -21,6 +21,7 @@ from vim_deploy.images import find_images, load_batch
 from vim_deploy.npz import opened_npz
 from vim_deploy.parity.blocks import BlockReport, compare_parts
 from vim_deploy.parity.metrics import Comparison, Tolerance, compare
+from vim_deploy.paths import StrPath, as_path
 from vim_deploy.runtimes.base import Array, Runner, check_input, run_in_batches
 from vim_deploy.specs import TensorSpec
 
@@ -209,9 +210,9 @@ class ParityReport:
         """The comparison nearest to, or furthest beyond, its limit."""
         return worst_of(self.results)[1]
 
-    def write(self, path: Path) -> None:
+    def write(self, path: StrPath) -> None:
         """Write it to ``path``, atomically."""
-        write_json(path, encode(self))
+        write_json(as_path(path, "path"), encode(self))
 
     def require_passed(self) -> None:
         """Raise what is not met.

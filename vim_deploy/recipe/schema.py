@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vim_deploy.codec import Number, encode, stored
+from vim_deploy.paths import StrPath, as_text
 from vim_deploy.ranges import CROP_RATIO, IMAGE_SIDE, MEAN, SEED, STD, require_all
 from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.model_config import ModelConfig
@@ -41,7 +42,8 @@ class ModelRequest:
     """What to load.
 
     Attributes:
-        source: checkpoint file or folder, ``hf://owner/name[/file]``, recipe name or ``.toml``.
+        source: checkpoint file or folder, ``hf://owner/name[/file]``, recipe name or ``.toml``; a
+            path is taken as its text.
         model: ``auto`` or a named variant.
         config: the official constructor's keywords; excludes a named variant.
         image_size: another input size than the checkpoint's, square or (height, width).
@@ -65,7 +67,8 @@ class ModelRequest:
     labels: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        """VIM-202 for a number that nobody can mean."""
+        """VIM-202 for a source that is no path, or a number that nobody can mean."""
+        object.__setattr__(self, "source", as_text(self.source, "source"))
         require_all(
             self,
             image_size=IMAGE_SIDE,
@@ -74,6 +77,11 @@ class ModelRequest:
             std=STD,
             crop_ratio=CROP_RATIO,
         )
+
+    @classmethod
+    def of(cls, request: ModelRequest | StrPath) -> ModelRequest:
+        """``request``, or one for its ``source`` alone."""
+        return request if isinstance(request, cls) else cls(as_text(request, "source"))
 
 
 @dataclass(frozen=True)

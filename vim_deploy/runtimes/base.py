@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vim_deploy.errors import VimDeployError
+from vim_deploy.paths import OptionalPath
 from vim_deploy.places import Place
 from vim_deploy.specs import TensorSpec
 
@@ -41,7 +41,7 @@ class RunnerOptions:
     """
 
     provider: str | None = None
-    plugin: Path | None = None
+    plugin: OptionalPath = OptionalPath()
     allow_plan_code: bool = False
     max_batch: int | None = None
     threads: int = 0

@@ -13,7 +13,7 @@ from vim_deploy.errors import PictureWindowError, UnreadableImageError, VimDeplo
 from vim_deploy.files import atomic_output, single_writer
 from vim_deploy.heads import of_file
 from vim_deploy.heads.base import Head
-from vim_deploy.images import Pixels, batch_from_crops, crop_from_file, picture_from_file
+from vim_deploy.images import Pixels, Source, batch_from_crops, crop_from, picture_from
 from vim_deploy.runtimes.base import Array, Runner, finite_rows, not_finite, run_padded, unfit
 from vim_deploy.scene.records import (
     FILES_KEY,
@@ -78,8 +78,8 @@ class ClassesJob(Job):
         self._good: list[ImageResult] = []
         self._raw: list[dict[str, Array]] = []
 
-    def run(self, files: Sequence[Path], artifact: str) -> RunResult:
-        """Run ``files`` through what is called ``artifact``."""
+    def run(self, files: Mapping[str, Source], artifact: str) -> RunResult:
+        """Run ``files``, by their names, through what is called ``artifact``."""
         for names, crops in self._batches(files):
             pixels = batch_from_crops(crops, self.info.image, self.info.preprocess)
             self._take(names, run_padded(self.runner, pixels))
@@ -87,14 +87,14 @@ class ClassesJob(Job):
             _write(self.options.output, [item.file for item in self._good], self._raw)
         return RunResult(**self.told(artifact, self._good))
 
-    def _batches(self, files: Sequence[Path]) -> Iterator[tuple[list[str], list[Pixels]]]:
+    def _batches(self, files: Mapping[str, Source]) -> Iterator[tuple[list[str], list[Pixels]]]:
         names: list[str] = []
         crops: list[Pixels] = []
-        for file in files:
-            crop = self._crop(file)
+        for name, file in files.items():
+            crop = self._crop(name, file)
             if crop is None:
                 continue
-            names.append(str(file))
+            names.append(name)
             crops.append(crop)
             if len(crops) == self.batch:
                 yield names, crops
@@ -102,17 +102,17 @@ class ClassesJob(Job):
         if crops:
             yield names, crops
 
-    def _crop(self, file: Path) -> Pixels | None:
+    def _crop(self, name: str, file: Source) -> Pixels | None:
         """The picture as the model's input, or None after noting that it cannot be read."""
         image = self.info.image
         try:
             if not self.info.dense:
-                return crop_from_file(file, image)
-            picture = picture_from_file(file, image.channels)
+                return crop_from(file, image)
+            picture = picture_from(file, image.channels)
             require_patch((picture.shape[0], picture.shape[1]), self.info.model_config.patch_hw)
             return resized_pixels(picture, (image.height, image.width))
         except (UnreadableImageError, PictureWindowError) as error:
-            self.fail(str(file), error)
+            self.fail(name, error)
             return None
 
     def _take(self, names: list[str], outputs: dict[str, Array]) -> None:

@@ -19,7 +19,7 @@ from vim_deploy.errors import (
     VimDeployError,
 )
 from vim_deploy.files import atomic_output, output_errors, remove_leftovers, single_writer
-from vim_deploy.images import Pixels, picture_from_file, require_picture_channels
+from vim_deploy.images import Pixels, Source, picture_from, require_picture_channels
 from vim_deploy.runtimes.base import Array, Runner
 from vim_deploy.scene.classes import ClassArea, class_areas, palette_of
 from vim_deploy.scene.overlay import DEFAULT_OPACITY, overlay, save_labels, save_picture
@@ -45,7 +45,7 @@ _BORDERS = (
 
 
 class LabelsJob(Job):
-    """A run of a segmentation model over ``files``; writes overlays and labels as it goes.
+    """A run of a segmentation model over ``files``, by name; writes what is drawn as it goes.
 
     Raises:
         VimDeployError: VIM-202, VIM-203 (options), VIM-204 (an output exists), VIM-304, VIM-305,
@@ -59,7 +59,7 @@ class LabelsJob(Job):
         info: ExportInfo,
         options: RunOptions,
         batch: int,
-        files: Sequence[Path],
+        files: Mapping[str, Source],
     ) -> None:
         super().__init__(runner, info, options, batch)
         self._files = files
@@ -90,7 +90,7 @@ class LabelsJob(Job):
     def _places(self, folder: Path | None, ending: str) -> Mapping[Path, Path]:
         if folder is None:
             return {}
-        return output_paths(self._files, folder, ending, force=self.options.force)
+        return output_paths([*map(Path, self._files)], folder, ending, force=self.options.force)
 
     def run(self, artifact: str) -> SegmentationResult:
         """Run everything through what is called ``artifact``."""
@@ -119,16 +119,16 @@ class LabelsJob(Job):
             stored.add_names([item.file for item in self._good])
 
     def _scenes(self) -> Iterator[Scene]:
-        for file in self._files:
+        for name, file in self._files.items():
             try:
-                picture = picture_from_file(file, self.info.image.channels)
-                scene = Scene(str(file), picture, self._settings, self._model)
+                picture = picture_from(file, self.info.image.channels)
+                scene = Scene(name, picture, self._settings, self._model)
             except _OF_A_PICTURE as error:
-                self.fail(str(file), error)
+                self.fail(name, error)
                 continue
             if self._overlays:
                 self._pictures[scene.name] = picture
-            _log.debug("%s: %d windows", file, len(scene.windows))
+            _log.debug("%s: %d windows", name, len(scene.windows))
             yield scene
 
     def _finish(self, scene: Scene, picture: Pixels | None) -> SceneResult:

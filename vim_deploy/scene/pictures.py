@@ -4,43 +4,86 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import PIL.Image
 
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_writable_place
-from vim_deploy.images import find_images
+from vim_deploy.images import Pixels, Source, find_images, require_pixels
+from vim_deploy.paths import StrPath, as_path, several
+
+#: A file or a folder of them; uint8 pixels [height, width], [height, width, 1] or
+#: [height, width, 3]; an image of Pillow.
+Picture: TypeAlias = StrPath | Pixels | PIL.Image.Image
+#: One of them, or several: a list, an iterator, uint8 pixels [pictures, height, width, channels].
+Pictures: TypeAlias = Picture | Iterable[Picture]
 
 #: Bytes of a picture's name that an output's name takes over; file systems end at 255.
 _LONGEST = 150
 
 
-def pictures(images: Sequence[Path], folders: Sequence[Path]) -> tuple[list[Path], int]:
-    """Every picture once, in the order given, and how many were passed over.
+def pictures(images: Pictures, folders: Sequence[Path]) -> tuple[dict[str, Source], int]:
+    """Every picture by its name, in the order given, and how many were passed over.
+
+    A file is named by its path, and taken once; what is no file is ``picture-N``, with its place
+    among what was given, from 0.
 
     Args:
-        images: files and folders of pictures.
+        images: one or several; iterators are gone through before anything is run.
         folders: where outputs go. What lies there is not found in a folder that is searched,
             unless it is named itself: it would be what an earlier run made.
 
     Raises:
-        VimDeployError: VIM-202 (none given), VIM-203 (outputs would be mixed with the pictures),
-            VIM-401.
+        VimDeployError: VIM-202 (none given, or something else), VIM-203 (outputs would be mixed
+            with the pictures), VIM-401, VIM-415 (an array of another dtype or shape).
     """
-    if not images:
+    one = isinstance(images, np.ndarray) and images.ndim < 4
+    given = [images] if one else several(images)
+    if not given:
         raise VimDeployError("VIM-202", "no pictures given", fix="name files or folders")
     made = [folder.resolve() for folder in folders]
-    found: dict[Path, None] = {}
+    found: dict[str, Source] = {}
     passed_over = 0
-    for path in images:
+    for index, picture in enumerate(given):
+        if not isinstance(picture, str | os.PathLike):
+            found[_name(index)] = _decoded(picture, index)
+            continue
+        path = as_path(picture, f"picture {index}")
         files = find_images(path)
         if path.is_dir():
             _require_apart(path, made)
             own = [file for file in files if not any(f in file.resolve().parents for f in made)]
             passed_over += len(files) - len(own)
             files = tuple(own)
-        found.update(dict.fromkeys(files))
-    return list(found), passed_over
+        found.update({str(file): file for file in files})
+    return found, passed_over
+
+
+def _name(index: int) -> str:
+    name = f"picture-{index}"
+    while os.path.lexists(name):
+        # A file that may be among the pictures.
+        name += "_"
+    return name
+
+
+def _decoded(picture: object, index: int) -> Source:
+    """``picture`` if it is decoded already; VIM-202, VIM-415."""
+    if isinstance(picture, np.ndarray):
+        require_pixels(picture, f"picture {index}")
+        return picture
+    if isinstance(picture, PIL.Image.Image):
+        return picture
+    raise VimDeployError(
+        "VIM-202",
+        f"picture {index} is none",
+        why=f"found {type(picture).__name__}",
+        fix="give a path, an image of Pillow, or uint8 pixels [height, width, 3] as a NumPy array",
+    )
 
 
 def _require_apart(path: Path, made: Sequence[Path]) -> None:

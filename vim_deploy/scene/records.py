@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import VimDeployError
+from vim_deploy.paths import OptionalPath
 from vim_deploy.ranges import BATCH, COUNT, IMAGE_SIDE, PIXELS, SHARE, require_all
 from vim_deploy.runtimes.base import Runner, RunnerOptions
 from vim_deploy.scene.classes import ClassArea
@@ -37,9 +38,9 @@ class SceneOptions:
     stride: tuple[int, int] | None = None
     pad: bool = False
     scale: tuple[int, int] | Literal["none"] | None = None
-    overlay: Path | None = None
+    overlay: OptionalPath = OptionalPath()
     opacity: float | None = None
-    save_labels: Path | None = None
+    save_labels: OptionalPath = OptionalPath()
 
     def __post_init__(self) -> None:
         """VIM-202 for a number that nobody can mean."""
@@ -82,7 +83,7 @@ class RunOptions:
 
     top: int | None = None
     batch: int | None = None
-    output: Path | None = None
+    output: OptionalPath = OptionalPath()
     force: bool = False
     runner: RunnerOptions = RunnerOptions()  # noqa: RUF009 - frozen
     scene: SceneOptions = SceneOptions()

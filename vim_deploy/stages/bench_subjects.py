@@ -79,14 +79,14 @@ class SubjectMaker:
         self._files: dict[Path, Artifact] = {}
         self.notes: list[str] = []
 
-    def groups(self, artifacts: Sequence[str | Path]) -> list[list[Subject]]:
+    def groups(self, artifacts: Sequence[str]) -> list[list[Subject]]:
         """Subjects of one image size and batch size each, to be measured in turns.
 
         Raises:
             VimDeployError: VIM-202, VIM-203 (an artifact and the options do not fit), and what
                 reading and exporting raise.
         """
-        names = list(dict.fromkeys(str(artifact) for artifact in artifacts))
+        names = list(dict.fromkeys(artifacts))
         for name in names:
             self._check(name)
         engines = [name for name in names if is_engine(name)]

@@ -18,6 +18,7 @@ from vim_deploy.bench.subject import Subject, SubjectKey
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import output_errors, prepare_folder
+from vim_deploy.paths import OptionalPath, StrPath, as_text, several
 from vim_deploy.ranges import (
     BENCH_BATCH,
     DURATION,
@@ -75,13 +76,13 @@ class BenchOptions:
     graph: GraphForm = "fused"
     runner: RunnerOptions = RunnerOptions()  # noqa: RUF009 - frozen
     cuda_graph: bool = False
-    export_dir: Path | None = None
-    compare: Path | None = None
+    export_dir: OptionalPath = OptionalPath()
+    compare: OptionalPath = OptionalPath()
     max_regress: float = 0.05
-    output: Path | None = None
+    output: OptionalPath = OptionalPath()
     html: bool = False
     force: bool = False
-    plot: Path | None = None
+    plot: OptionalPath = OptionalPath()
 
     def __post_init__(self) -> None:
         """VIM-202 for a number that nobody can mean."""
@@ -98,7 +99,7 @@ class BenchOptions:
 
 
 def benchmark(
-    artifacts: Sequence[str | Path],
+    artifacts: StrPath | Sequence[StrPath],
     options: BenchOptions | None = None,
     command: Sequence[str] = (),
     progress: Progress = lambda _: None,
@@ -120,13 +121,14 @@ def benchmark(
         VimDeployError: VIM-202, VIM-203, VIM-204 (options, output), VIM-301, VIM-4xx (artifacts),
             VIM-418 (baseline file from another machine).
     """
+    names = [as_text(artifact, "artifacts") for artifact in several(artifacts)]
     options = options or BenchOptions()
     timing = Timing(
         options.warmup, options.duration, options.threads or environment.available_cpus()
     )
-    settings = _settings(artifacts, options, timing)
+    settings = _settings(names, options, timing)
     machine = environment.machine()
-    _check_options(artifacts, options)
+    _check_options(names, options)
     _check_output(options, settings)
     if options.html:
         require_html()
@@ -145,7 +147,7 @@ def benchmark(
             cuda_graph=options.cuda_graph,
             progress=progress,
         )
-        groups = maker.groups(artifacts)
+        groups = maker.groups(names)
         if options.plot is not None:
             require_sizes(len({group[0].image for group in groups}))
         state, times, own = environment.state(), environment.cpu_times(), _own_cpu_seconds()
@@ -169,11 +171,9 @@ def benchmark(
     return report
 
 
-def _settings(
-    artifacts: Sequence[str | Path], options: BenchOptions, timing: Timing
-) -> dict[str, Any]:
+def _settings(artifacts: Sequence[str], options: BenchOptions, timing: Timing) -> dict[str, Any]:
     return {
-        "artifacts": [storable(str(artifact)) for artifact in artifacts],
+        "artifacts": [storable(artifact) for artifact in artifacts],
         "batches": list(options.batches),
         "image_sizes": [
             list(size) if isinstance(size, tuple) else size for size in options.image_sizes
@@ -189,7 +189,7 @@ def _settings(
     }
 
 
-def _check_options(artifacts: Sequence[str | Path], options: BenchOptions) -> None:
+def _check_options(artifacts: Sequence[str], options: BenchOptions) -> None:
     if not artifacts:
         raise VimDeployError("VIM-202", "nothing to measure", fix="name a model")
     if not options.batches:

@@ -20,6 +20,7 @@ from vim_deploy.parity.bisect import (
 )
 from vim_deploy.parity.metrics import Tolerance, adjusted, tolerance_for
 from vim_deploy.parity.report import answered, compare_runners, worst_of
+from vim_deploy.paths import StrPath, as_text
 from vim_deploy.places import role_of
 from vim_deploy.precisions import TYPED_IN_WORDS, Precision
 from vim_deploy.recipe.precision_policy import PrecisionPolicy, Rule
@@ -33,8 +34,8 @@ _BATCH = 4
 
 
 def bisect_precision(
-    source: str,
-    against: str | None = None,
+    source: StrPath,
+    against: StrPath | None = None,
     options: VerifyOptions | None = None,
     subject: SubjectOptions | None = None,
     most: int = MOST_EVALUATIONS,
@@ -59,6 +60,8 @@ def bisect_precision(
         VimDeployError: VIM-203 (nothing to bisect in float32, options without effect), VIM-704
             (not even float32 meets the tolerance), as ``open_subject``.
     """
+    source = as_text(source, "source")
+    against = None if against is None else as_text(against, "against")
     options, chosen = options or VerifyOptions(), subject or SubjectOptions()
     _check(options, chosen)
     with open_subject(source, against, chosen, RunnerOptions()) as found:

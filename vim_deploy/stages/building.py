@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from vim_deploy.artifact.profiles import ProfileOptions
 from vim_deploy.artifact.record import EngineRecord
+from vim_deploy.paths import StrPath, as_path, optional_path
 from vim_deploy.runtimes import AUTO, choose_runtime, named
 from vim_deploy.runtimes.building.build import Builder
 from vim_deploy.runtimes.building.process import ProgressCallback
@@ -15,8 +15,8 @@ from vim_deploy.runtimes.building.request import BuildRequest, TrtOptions
 
 
 def build_engine(
-    model: Path,
-    output: Path | None = None,
+    model: StrPath,
+    output: StrPath | None = None,
     *,
     runtime: str = AUTO,
     profiles: ProfileOptions | None = None,
@@ -37,8 +37,8 @@ def build_engine(
     those of ``runtimes.building.build.Builder.build``.
     """
     request = BuildRequest(
-        model,
-        output,
+        as_path(model, "model"),
+        optional_path(output, "output"),
         runtime,
         profiles or ProfileOptions(),
         tuple(compute_capabilities),

@@ -16,6 +16,7 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.files import output_errors
 from vim_deploy.parity.metrics import tolerance_for
 from vim_deploy.parity.report import ParityReport
+from vim_deploy.paths import StrPath, as_path, optional_path
 from vim_deploy.recipe.catalog import find_recipe, names_recipe
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes import AUTO
@@ -59,24 +60,24 @@ class DeployResult:
 
 
 def deploy(
-    request: ModelRequest | str,
-    work: Path = WORK_FOLDER,
+    request: ModelRequest | StrPath,
+    work: StrPath = WORK_FOLDER,
     *,
     options: ExportOptions | None = None,
-    images: Path | None = None,
+    images: StrPath | None = None,
     engine: bool = True,
     runtime: str = AUTO,
     profiles: ProfileOptions | None = None,
     compute_capabilities: Sequence[str] = (),
     trt_options: TrtOptions | None = None,
     progress: ProgressCallback | None = None,
-    report: Path | None = None,
+    report: StrPath | None = None,
     command: Sequence[str] = (),
 ) -> DeployResult:
     """Export, verify against PyTorch and build, stopping at the first stage that fails.
 
     Args:
-        request: what to load; a str is its ``source``.
+        request: what to load; a str or path is its ``source``.
         work: folder in which a new numbered one is made.
         images: pictures to verify on, instead of random ones.
         options, runtime, profiles, compute_capabilities, trt_options, progress: as in the stages.
@@ -90,6 +91,9 @@ def deploy(
     """
     # What is missing is better known before the minutes of the first stages.
     require_torch()
+    request, work = ModelRequest.of(request), as_path(work, "work")
+    report = optional_path(report, "report")
+    verifying = VerifyOptions(images=images)
     if report is not None:
         prepare_report(report)
     wanted = BuildRequest(
@@ -102,8 +106,6 @@ def deploy(
     )
     if engine:
         builder_for(wanted)
-    if isinstance(request, str):
-        request = ModelRequest(request)
     folder = _new_folder(work, Path(request.source).stem)
     _log.info("working in %s", folder)
     seconds: dict[str, float] = {}
@@ -113,7 +115,7 @@ def deploy(
 
     clock = time.perf_counter()
     against = _reference_of(request, exported)
-    parity = verify(exported.path, against, _verify_options(request, exported, images), command)
+    parity = verify(exported.path, against, _verify_options(request, exported, verifying), command)
     parity.write(folder / "parity.json")
     seconds["verify"] = time.perf_counter() - clock
 
@@ -145,12 +147,12 @@ def _write(result: DeployResult, against: str, report: Path | None) -> None:
 
 
 def _verify_options(
-    request: ModelRequest, exported: ExportResult, images: Path | None
+    request: ModelRequest, exported: ExportResult, options: VerifyOptions
 ) -> VerifyOptions:
     """Pictures or random images, and the tolerance of the recipe or the precision."""
     recipe = find_recipe(request.source) if names_recipe(request.source) else None
     tolerance = tolerance_for(exported.info.precision, recipe.tolerances if recipe else None)
-    return VerifyOptions(images=images, tolerance=tolerance)
+    return replace(options, tolerance=tolerance)
 
 
 def _reference_of(request: ModelRequest, exported: ExportResult) -> str:

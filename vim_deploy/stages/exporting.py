@@ -17,12 +17,7 @@ from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.artifact.onnx_file import data_path, is_large, model_output, owned_data
 from vim_deploy.codec import encode, stored
 from vim_deploy.errors import VimDeployError, missing_package
-from vim_deploy.files import (
-    remove_leftovers,
-    settings_hash,
-    sha256_of,
-    single_writer,
-)
+from vim_deploy.files import remove_leftovers, settings_hash, sha256_of, single_writer
 from vim_deploy.graph.activations import Activations
 from vim_deploy.graph.passes.run import PassReport
 from vim_deploy.graph.precision import PrecisionReport
@@ -30,6 +25,7 @@ from vim_deploy.graph.verify import GraphSummary, summarize
 from vim_deploy.heads import parse_head
 from vim_deploy.parity.metrics import Tolerance, tolerance_for
 from vim_deploy.parity.report import ParityReport, compare_runners, random_case
+from vim_deploy.paths import OptionalPath, StrPath, optional_path
 from vim_deploy.precisions import TABLE, TYPED_IN_WORDS, Precision, require_io_precision
 from vim_deploy.ranges import BATCH, OPSET, require_all
 from vim_deploy.recipe.precision_policy import chosen_policy
@@ -66,9 +62,9 @@ class ExportOptions:
     batch: int | None = None
     graph: GraphForm = "fused"
     scan_body: ScanBody = "scan"
-    dump_passes: Path | None = None
+    dump_passes: OptionalPath = OptionalPath()
     precision: Precision = "fp32"
-    precision_policy: Path | None = None
+    precision_policy: OptionalPath = OptionalPath()
     io_precision: Precision = "fp32"
     opset: int = 18
     preprocess: str = "none"
@@ -128,14 +124,14 @@ class ExportResult:
 
 
 def export(
-    request: ModelRequest | str,
-    output: Path | None = None,
+    request: ModelRequest | StrPath,
+    output: StrPath | None = None,
     options: ExportOptions | None = None,
 ) -> ExportResult:
     """Export a checkpoint, hub address or recipe to one ONNX file.
 
     Args:
-        request: what to load; a str is its ``source``.
+        request: what to load; a str or path is its ``source``.
         output: file to write; by default the source's name with ``.onnx``, in this folder.
         options: form of the graph.
 
@@ -147,13 +143,13 @@ def export(
     require_torch()
     from vim_deploy.model.load import load_model
 
-    if isinstance(request, str):
-        request = ModelRequest(request)
+    request = ModelRequest.of(request)
+    path = optional_path(output, "output")
     started = time.perf_counter()
     loaded = load_model(request)
     for note in loaded.notes:
         _log.info("%s", note.text)
-    path = output or Path(f"{loaded.stem}.onnx")
+    path = path or Path(f"{loaded.stem}.onnx")
     with single_writer(path):
         remove_leftovers(path)
         remove_leftovers(data_path(path))

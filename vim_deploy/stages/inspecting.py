@@ -16,6 +16,7 @@ from vim_deploy.graph.scan_bound import find_gpu, predict
 from vim_deploy.graph.verify import missing_functions, summarize
 from vim_deploy.onnx_graph import opset_version
 from vim_deploy.packaging.manifest import read_manifest, require_intact, sealed
+from vim_deploy.paths import StrPath, as_path
 from vim_deploy.ranges import BATCH, require_all
 from vim_deploy.recipe.catalog import find_recipe
 
@@ -32,7 +33,7 @@ class GraphQuestion:
         require_all(self, batch=BATCH)
 
 
-def inspect(path: Path, graph: GraphQuestion | None = None) -> dict[str, Any]:
+def inspect(path: StrPath, graph: GraphQuestion | None = None) -> dict[str, Any]:
     """Describe an ONNX file, engine, checkpoint, recipe or package as a JSON-able mapping.
 
     Every description has ``kind``, ``file``, ``bytes`` and ``sha256``; that of a package, a folder,
@@ -46,6 +47,7 @@ def inspect(path: Path, graph: GraphQuestion | None = None) -> dict[str, Any]:
             file is not what it seems to be; VIM-425 (files of a package are damaged, missing or
             extra) and VIM-427 (a folder that is no package).
     """
+    path = as_path(path, "path")
     artifact = Artifact.open(path, "file", folders=True)
     if graph is not None:
         _require_onnx(artifact)

@@ -26,6 +26,7 @@ from vim_deploy.parity.report import (
     check_parts,
     compare_runners,
 )
+from vim_deploy.paths import StrPath, as_text
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
 from vim_deploy.runtimes.base import Runner
 from vim_deploy.runtimes.onnxruntime.runner import memory_runner
@@ -45,8 +46,8 @@ RungDone = Callable[[Rung], None]
 
 
 def verify_ladder(
-    source: str,
-    against: str | None = None,
+    source: StrPath,
+    against: StrPath | None = None,
     options: VerifyOptions | None = None,
     subject: SubjectOptions | None = None,
     command: Sequence[str] = (),
@@ -72,6 +73,8 @@ def verify_ladder(
     Raises:
         VimDeployError: VIM-203, VIM-301, and VIM-4xx for a source that cannot be read.
     """
+    source = as_text(source, "source")
+    against = None if against is None else as_text(against, "against")
     options = options or VerifyOptions()
     if options.twin:
         raise VimDeployError(

@@ -31,6 +31,7 @@ from vim_deploy.packaging.repository import TENSORRT, ServingOptions
 from vim_deploy.packaging.servable import Servable, read_servable
 from vim_deploy.packaging.triton import about, plan_repository, settings_of, write_repository
 from vim_deploy.parity.metrics import tolerance_for
+from vim_deploy.paths import OptionalPath, StrPath, as_path, optional_path
 from vim_deploy.runtimes import open_runner
 from vim_deploy.runtimes.base import Array, RunnerOptions
 
@@ -51,8 +52,8 @@ class PackageOptions:
 
     serving: ServingOptions = ServingOptions()  # noqa: RUF009 - frozen
     image: str | None = None
-    plugin: Path | None = None
-    golden_from: Path | None = None
+    plugin: OptionalPath = OptionalPath()
+    golden_from: OptionalPath = OptionalPath()
     force: bool = False
     target: str = checks.TARGET
 
@@ -71,7 +72,7 @@ class PackageResult:
 
 
 def package(
-    artifact: Path, output: Path | None = None, options: PackageOptions | None = None
+    artifact: StrPath, output: StrPath | None = None, options: PackageOptions | None = None
 ) -> PackageResult:
     """Make a model repository for Triton from an ONNX file or engine, or a C++ project.
 
@@ -87,7 +88,8 @@ def package(
             artifact fails in it. For C++ VIM-203 (an option for Triton), and errors of
             ``plan_cpp``.
     """
-    options = options or PackageOptions()
+    options, artifact = options or PackageOptions(), as_path(artifact, "artifact")
+    output = optional_path(output, "output")
     if options.target == cpp.TARGET:
         return _package_cpp(artifact, output, options)
     if options.target != checks.TARGET:
@@ -253,7 +255,7 @@ def _is_elsewhere(error: VimDeployError) -> bool:
     return error.exit_code == ExitCode.ENVIRONMENT or isinstance(error, OtherMachineError)
 
 
-def check_package(folder: Path) -> CheckReport:
+def check_package(folder: StrPath) -> CheckReport:
     """Check a package as far as this machine can; every check that was not made is in the report.
 
     Raises:
@@ -261,6 +263,7 @@ def check_package(folder: Path) -> CheckReport:
             (configuration), VIM-430 (NaN or Inf), VIM-701 (other outputs than the stored ones),
             VIM-901 to VIM-903 (engine and plugin).
     """
+    folder = as_path(folder, "folder")
     manifest = read_package(folder)
     if manifest.target == cpp.TARGET:
         made = tuple(cpp.check_cpp(folder, manifest))

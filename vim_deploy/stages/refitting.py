@@ -12,6 +12,7 @@ from vim_deploy.artifact.record import EngineRecord, FileIdentity
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file
+from vim_deploy.paths import StrPath, as_path, as_text, optional_path
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes import AUTO
 from vim_deploy.runtimes.building.process import ProgressCallback
@@ -20,11 +21,11 @@ from vim_deploy.stages.exporting import ExportOptions, export
 
 
 def refit(
-    engine: Path,
-    source: Path,
-    output: Path | None = None,
+    engine: StrPath,
+    source: StrPath,
+    output: StrPath | None = None,
     *,
-    plugin: str = AUTO,
+    plugin: StrPath = AUTO,
     use_ema: bool = False,
     progress: ProgressCallback | None = None,
     force: bool = False,
@@ -35,12 +36,13 @@ def refit(
     A checkpoint is exported with the options in the engine's record first, in a temporary folder.
     Other arguments and errors as ``runtimes.tensorrt.refit.refit_engine``, and those of ``export``.
     """
-    require_file(source, "file with the weights")
+    engine = as_path(engine, "engine")
+    source = require_file(as_path(source, "source"), "file with the weights")
     exchange = partial(
         refit_engine,
         engine,
-        output=output,
-        plugin=plugin,
+        output=optional_path(output, "output"),
+        plugin=as_text(plugin, "plugin"),
         progress=progress,
         force=force,
         command=command,

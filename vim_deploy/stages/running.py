@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping
 
 from vim_deploy.artifact import Artifact
+from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import VimDeployError
 from vim_deploy.heads import of_file
+from vim_deploy.images import Source
+from vim_deploy.paths import StrPath, as_path
 from vim_deploy.runtimes import open_runner
 from vim_deploy.runtimes.base import Runner
 from vim_deploy.scene.classifying import ClassesJob
 from vim_deploy.scene.labelling import LabelsJob
-from vim_deploy.scene.pictures import pictures, require_free
+from vim_deploy.scene.pictures import Pictures, pictures, require_free
 from vim_deploy.scene.records import RunOptions, RunResult
 
 #: Pictures, or windows of them, at once where the artifact leaves the choice.
@@ -21,13 +23,16 @@ DEFAULT_BATCH = 8
 
 
 def run(
-    artifact: Path | Artifact, images: Path | Sequence[Path], options: RunOptions | None = None
+    artifact: StrPath | Artifact, images: Pictures, options: RunOptions | None = None
 ) -> RunResult:
     """Run pictures through an exported file or engine.
 
     Args:
         artifact: made by ``export`` or ``build_engine``; says how pictures are prepared.
-        images: files and folders of pictures.
+        images: one picture or several: files and folders; uint8 arrays [height, width],
+            [height, width, 1] or [height, width, 3] (RGB); images of Pillow. Several are a list,
+            an iterator (which is gone through first) or uint8 [pictures, height, width, channels].
+            What is no file is called ``picture-N`` in the result, with its place from 0.
         options: what to give, and where to run.
 
     Returns:
@@ -39,29 +44,49 @@ def run(
         VimDeployError: VIM-202 (more classes wanted than there are), VIM-203 (the head gives no
             class scores and no output file is named; options of another kind of model), VIM-204
             (an output exists), VIM-401 (no such picture), VIM-410 (the artifact does not say how
-            pictures are prepared), VIM-415; errors of the runner.
+            pictures are prepared), VIM-415 (an array of another dtype or shape; what the model
+            does not take); errors of the runner.
     """
     options = options or RunOptions()
-    given = [images] if isinstance(images, Path) else images
-    files, passed_over = pictures(given, options.scene.folders)
+    found = pictures(images, options.scene.folders)
     require_free(options.output, ".npz", force=options.force)
-    file = Artifact.open(artifact) if isinstance(artifact, Path) else artifact
+    if isinstance(artifact, Artifact):
+        file = artifact
+    else:
+        file = Artifact.open(as_path(artifact, "artifact"))
     settings = dataclasses.replace(options.runner, max_batch=options.batch)
     with open_runner(file, settings) as runner:
         info = file.require_info()
         if file is not artifact:
             # The runtime has its own, and a run may take hours.
             file.forget_model()
-        batch = batch_size(runner, options.batch)
-        if of_file(info).kind in ("pixel scores", "label map"):
-            result: RunResult = LabelsJob(runner, info, options, batch, files).run(file.name)
-        else:
-            options.scene.require_unused(
-                f"the head {info.head} gives feature maps, and no labels"
-                if info.dense
-                else f"{file.name} is a classification model"
-            )
-            result = ClassesJob(runner, info, options, batch).run(files, file.name)
+        return run_through(runner, info, file.name, found, options)
+
+
+def run_through(
+    runner: Runner,
+    info: ExportInfo,
+    name: str,
+    found: tuple[Mapping[str, Source], int],
+    options: RunOptions,
+) -> RunResult:
+    """``run`` with an artifact that is open: its runner, what it says and is called.
+
+    Args:
+        found: as ``scene.pictures.pictures`` gives it.
+        options: of the run; its ``runner`` was for opening.
+    """
+    files, passed_over = found
+    batch = batch_size(runner, options.batch)
+    if of_file(info).kind in ("pixel scores", "label map"):
+        result: RunResult = LabelsJob(runner, info, options, batch, files).run(name)
+    else:
+        options.scene.require_unused(
+            f"the head {info.head} gives feature maps, and no labels"
+            if info.dense
+            else f"{name} is a classification model"
+        )
+        result = ClassesJob(runner, info, options, batch).run(files, name)
     if not passed_over:
         return result
     note = f"{passed_over} pictures in the folders of the outputs were passed over"

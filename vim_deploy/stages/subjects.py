@@ -15,6 +15,7 @@ from vim_deploy.artifact.file import is_exported, named
 from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import VimDeployError
 from vim_deploy.heads import parse_head
+from vim_deploy.paths import OptionalPath
 from vim_deploy.precisions import TYPED_IN_WORDS, Precision
 from vim_deploy.recipe.precision_policy import chosen_policy
 from vim_deploy.recipe.schema import ModelRequest, Tolerances
@@ -39,7 +40,7 @@ class SubjectOptions:
     """
 
     precision: Precision | None = None
-    precision_policy: Path | None = None
+    precision_policy: OptionalPath = OptionalPath()
     request: ModelRequest = field(default_factory=lambda: ModelRequest(""))
 
 

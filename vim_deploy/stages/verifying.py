@@ -24,6 +24,7 @@ from vim_deploy.parity.report import (
     random_case,
     stored_case,
 )
+from vim_deploy.paths import OptionalPath, StrPath, as_path, as_text
 from vim_deploy.ranges import BATCH, COUNT, RANDOM, require_all
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
 from vim_deploy.runtimes import open_runner
@@ -52,7 +53,7 @@ class VerifyOptions:
         runner: where the artifact runs.
     """
 
-    images: Path | None = None
+    images: OptionalPath = OptionalPath()
     image_limit: int = 64
     random: int | None = None
     batches: tuple[int, ...] | None = None
@@ -70,8 +71,8 @@ class VerifyOptions:
 
 
 def verify(
-    artifact: Path,
-    against: str,
+    artifact: StrPath,
+    against: StrPath,
     options: VerifyOptions | None = None,
     command: Sequence[str] = (),
 ) -> ParityReport:
@@ -93,8 +94,8 @@ def verify(
             VIM-422 when inner tensors are asked for and a side does not show them; VIM-901 when
             the engine does not run on this machine.
     """
-    options = options or VerifyOptions()
-    file = Artifact.open(artifact)
+    options, against = options or VerifyOptions(), as_text(against, "against")
+    file = Artifact.open(as_path(artifact, "artifact"))
     other = reference_file(against, file)
     if options.per_block:
         require_parts(file, options.runner.provider)

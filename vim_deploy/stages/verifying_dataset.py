@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.file import named
@@ -13,6 +12,7 @@ from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import VimDeployError
 from vim_deploy.parity.accuracy import AccuracyReport, Limits, Progress, compare_accuracy
 from vim_deploy.parity.dataset import open_dataset
+from vim_deploy.paths import StrPath, as_path, as_text
 from vim_deploy.ranges import BATCH, COUNT, require_all
 from vim_deploy.runtimes import open_runner
 from vim_deploy.runtimes.base import RunnerOptions
@@ -46,9 +46,9 @@ class DatasetOptions:
 
 
 def verify_dataset(
-    artifact: Path,
-    against: str,
-    dataset: Path,
+    artifact: StrPath,
+    against: StrPath,
+    dataset: StrPath,
     options: DatasetOptions | None = None,
     command: Sequence[str] = (),
     progress: Progress = lambda done, of: None,
@@ -73,7 +73,8 @@ def verify_dataset(
             (VIM-401, VIM-414, VIM-419) and the models, as ``verify``.
     """
     options = options or DatasetOptions()
-    file = Artifact.open(artifact)
+    against, dataset = as_text(against, "against"), as_path(dataset, "dataset")
+    file = Artifact.open(as_path(artifact, "artifact"))
     if named(against) == "stored":
         raise VimDeployError(
             "VIM-203",
@@ -83,13 +84,13 @@ def verify_dataset(
     settings = dataclasses.replace(options.runner, max_batch=options.batch)
     other = reference_file(against, file) or against
     with open_runner(file, settings) as runner:
-        _require_classifier(artifact, file.info)
+        _require_classifier(file.name, file.info)
         found = open_dataset(dataset, file.info, runner.input, options.limit)
         with open_reference(other, file, runner, options.twin) as (reference, _):
             assert reference is not None
             counts = compare_accuracy(reference, runner, found, options.batch, progress)
     return AccuracyReport(
-        artifact=artifact.name,
+        artifact=file.name,
         artifact_sha256=file.sha256,
         limits=options.limits,
         command=tuple(command),
@@ -97,11 +98,11 @@ def verify_dataset(
     )
 
 
-def _require_classifier(artifact: Path, info: ExportInfo | None) -> None:
+def _require_classifier(artifact: str, info: ExportInfo | None) -> None:
     if info is not None and info.dense:
         raise VimDeployError(
             "VIM-431",
-            f"--dataset counts classes of whole pictures, and {artifact.name} gives none",
+            f"--dataset counts classes of whole pictures, and {artifact} gives none",
             why=f"it is a dense model ({info.dense.task}, head {info.head}); its accuracy (mean "
             "IoU, box AP) is measured against annotated pixels or boxes, by the framework that "
             "trained it",

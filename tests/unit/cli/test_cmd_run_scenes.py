@@ -15,7 +15,7 @@ from tests.support.reference import dense_case
 from tests.support.scenes import export_e01, opened_e01, scene_logits
 from vim_deploy import RunOptions, SceneOptions
 from vim_deploy.cli.main import run
-from vim_deploy.images import picture_from_file
+from vim_deploy.images import picture_from
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.scene.resize import resized_maps, resized_pixels
@@ -85,7 +85,7 @@ def test_classes_and_areas(capsys, models, photo):
     assert (image["height"], image["width"], image["windows"]) == (100, 120, 2 * 3)
     kind, settings = opened_e01(Path(models["logits"]))
     runner = OrtRunner(Path(models["logits"]), threads=1)
-    logits = scene_logits(runner, picture_from_file(photo, 3), settings, kind, 8)
+    logits = scene_logits(runner, picture_from(photo, 3), settings, kind, 8)
     indices, counts = np.unique(logits.argmax(0), return_counts=True)
     expected = sorted(zip(indices, counts, strict=True), key=lambda pair: -pair[1])
     assert len(expected) > 1
@@ -118,7 +118,7 @@ def test_whole_pictures(capsys, models, photo, tmp_path):
     assert (value["images"][0]["windows"], value["images"][0]["run_height"]) == (1, 64)
     kind, settings = opened_e01(Path(models["logits"]), mode="whole")
     runner = OrtRunner(Path(models["logits"]), threads=1)
-    logits = scene_logits(runner, picture_from_file(photo, 3), settings, kind)
+    logits = scene_logits(runner, picture_from(photo, 3), settings, kind)
     expected = resized_maps(logits.transpose(1, 2, 0), (100, 120)).argmax(-1)
     with np.load(tmp_path / "o.npz") as stored:
         np.testing.assert_array_equal(stored["labels_0"], expected)

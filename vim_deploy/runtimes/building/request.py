@@ -12,6 +12,7 @@ from vim_deploy.artifact.engine_file import TITLES
 from vim_deploy.artifact.profiles import Profile, ProfileOptions
 from vim_deploy.codec import decode, encode
 from vim_deploy.errors import VimDeployError
+from vim_deploy.paths import as_path, as_text
 from vim_deploy.plugin.describe import PluginInfo
 from vim_deploy.ranges import OPT_LEVEL, WORKSPACE_MIB, require_all
 from vim_deploy.runtimes import AUTO
@@ -62,8 +63,13 @@ class TrtOptions:
     inner_tensors: bool = False
 
     def __post_init__(self) -> None:
-        """VIM-202 for a number that nobody can mean."""
+        """VIM-202 for a number that nobody can mean; paths may be given as any kind of path."""
         require_all(self, opt_level=OPT_LEVEL, workspace_mib=WORKSPACE_MIB)
+        for name in ("plugin", "timing_cache"):
+            object.__setattr__(self, name, as_text(getattr(self, name), name))
+        if self.export_layers is not None:
+            # No OptionalPath: the codec reads the annotations of what goes to the build process.
+            object.__setattr__(self, "export_layers", as_path(self.export_layers, "export_layers"))
 
     def given(self) -> tuple[str, ...]:
         """Options that differ from their defaults, as the command line names them."""

@@ -19,6 +19,7 @@ from vim_deploy.plugin.kernels import ScanLibrary, selective_scan_params
 from vim_deploy.precisions import Precision
 from vim_deploy.runtimes.base import Array, PartSource, Runner, check_input
 from vim_deploy.specs import TensorSpec
+from vim_deploy.threads import TORCH
 
 
 class ModuleRunner(Runner):
@@ -87,12 +88,13 @@ class TorchRunner(ModuleRunner):
 @contextmanager
 def _threads(count: int | None) -> Iterator[None]:
     """PyTorch's threads inside one operator; None leaves them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    with TORCH:
+        before = torch.get_num_threads()
+        torch.set_num_threads(count or before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 def launch_scan(
