@@ -36,6 +36,8 @@ _ONE_BYTE = ("1", "L", "P")
 _BESIDE = {"TIFF": 4, "WEBP": 12}
 #: libjpeg keeps a whole picture that comes in parts as 16-bit coefficients until its last scan.
 _COEFFICIENT_BYTES = 2
+#: The TIFF tag with the bits of each channel.
+_BITS_PER_SAMPLE = 258
 
 
 def flaw_of_bytes(data: bytes) -> str | None:
@@ -59,9 +61,7 @@ def flaw_of_pixels(image: PIL.Image.Image) -> str | None:
         )
     if not pixels:
         return f"{image.width} x {image.height} pixels"
-    if image.mode == "F" or image.mode.startswith("I") or _narrows(image):
-        return f"more than 8 bits a channel (Pillow mode {image.mode})"
-    return None
+    return _depth_flaw(image)
 
 
 def flaw_of_header(
@@ -116,16 +116,30 @@ def _bytes(mode: str) -> int:
     return 1 if mode in _ONE_BYTE else 4
 
 
-def _narrows(image: PIL.Image.Image) -> bool:
-    """Whether Pillow drops bits of the file's channels while it decodes them.
+def _depth_flaw(image: PIL.Image.Image) -> str | None:
+    """Why a picture of more than 8 bits a channel is refused: it would lose some on the way.
 
-    That is told by the layout it decodes from, such as ``RGB;16B``, and in PPM by the largest
-    value.
+    What counts is the file's header. Pillow decodes many such files to 8 bits without a word, and
+    takes a TIFF whose channels are apart for one of 8 bits.
     """
+    depth = _depth(image)
+    if depth > 8 or image.mode == "F" or image.mode.startswith("I"):
+        return f"more than 8 bits a channel (Pillow mode {image.mode}): convert it to 8 first"
+    return None
+
+
+def _depth(image: PIL.Image.Image) -> int:
+    """Bits of a channel as the file's header has them, 8 for fewer."""
+    if image.format == "BMP":
+        # 8 at most: its layouts of 16 bits hold three channels.
+        return 8
+    stored = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, ())
+    depths = [bits for bits in stored if isinstance(bits, int)]
+    # The layout that Pillow decodes from, such as RGB;16B, and of a PPM the largest value.
     for decoder, _, _, given in getattr(image, "tile", ()):
         parts = given if isinstance(given, tuple) else (given,)
         if any(isinstance(part, str) and ";16" in part for part in parts):
-            return True
-        if decoder in ("ppm", "ppm_plain") and isinstance(parts[-1], int) and parts[-1] > 255:
-            return True
-    return False
+            depths.append(16)
+        if decoder in ("ppm", "ppm_plain") and isinstance(parts[-1], int):
+            depths.append(parts[-1].bit_length())
+    return max(depths, default=8)

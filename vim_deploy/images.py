@@ -6,10 +6,12 @@ resize the short side to ``int(size / crop_ratio)`` with PIL's filter, crop the 
 (``Resize``: the long side is truncated; ``CenterCrop``: the offset is rounded half to even), so the
 8-bit crop is the same, bit for bit.
 
-EXIF orientation is not applied, because the official evaluation does not apply it either: a turned
-photograph stays turned. Where whole pictures are wanted (``picture_from``, for segmentation),
-it is applied: mmsegmentation reads them with OpenCV, which turns them upright. Images with more
-than 8 bits a channel are refused, since Pillow would clip them silently.
+A file is decoded as torchvision's ``ImageFolder`` does it (``PIL.Image.convert("RGB")``): of
+several frames the first is taken, transparency and colour profiles are dropped, CMYK is converted
+as Pillow does, and EXIF orientation is not applied: a turned photograph stays turned. Where whole
+pictures are wanted (``picture_from``, for segmentation), it is applied: mmsegmentation reads
+them with OpenCV, which turns them upright. Images with more than 8 bits a channel are refused,
+since Pillow would clip them silently.
 
 The part before the crop's last step (8-bit, height x width x channels) is always done here; which
 of the rest is left to the exported graph is the preprocess mode (``specs.ExportInfo.preprocess``).
@@ -18,7 +20,6 @@ of the rest is left to the exported graph is the preprocess mode (``specs.Export
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, get_args
@@ -48,9 +49,9 @@ Pixels = npt.NDArray[np.uint8]
 #: [height, width, 3], or an image of Pillow, which is prepared as if it came from a file.
 Source: TypeAlias = "Path | Pixels | PIL.Image.Image"
 
-#: What is looked for in a folder. Only these decoders are opened: others, such as PostScript,
-#: would hand the file to an external program.
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+#: What is looked for in a folder: what torchvision's ImageFolder reads, and ``.gif``. Only these
+#: decoders are opened: others, such as PostScript, would hand the file to an external program.
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 #: Names of the resize filters, as in ``PIL.Image.Resampling``.
 INTERPOLATIONS = ("bicubic", "bilinear", "box", "hamming", "lanczos", "nearest")
@@ -59,39 +60,6 @@ _PIL_MODES = {1: "L", 3: "RGB"}
 #: Longest side and most channels of an input; above them a number is a mistake, not a model.
 _MAX_SIDE = 1 << 16
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
-
-
-def find_images(path: Path) -> tuple[Path, ...]:
-    """Image files under ``path``, sorted by relative path; ``path`` itself when it is a file.
-
-    Sub-folders are searched, hidden entries and links to folders are not.
-
-    Raises:
-        VimDeployError: VIM-401 when ``path`` does not exist or the folder holds no image.
-    """
-    if not os.path.isdir(path):
-        return (require_file(path, "image"),)
-    found = []
-    for folder, subfolders, files in os.walk(path, onerror=_raise):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        found += [
-            Path(folder, name)
-            for name in files
-            if not name.startswith(".") and name.lower().endswith(SUFFIXES)
-        ]
-    if not found:
-        raise VimDeployError(
-            "VIM-401",
-            f"no images in {path}",
-            why="looked for files ending in " + ", ".join(SUFFIXES),
-            fix="name a folder that holds images, or one image file",
-        )
-    return tuple(sorted(found, key=lambda file: file.relative_to(path).as_posix()))
-
-
-def _raise(error: OSError) -> None:
-    """A folder that may not be entered is not an empty one."""
-    raise error
 
 
 def crop_from(source: Source, preparation: ImagePreparation) -> Pixels:
@@ -317,7 +285,8 @@ def _decoded(path: Path, channels: int, *, upright: bool = False) -> PIL.Image.I
     except (VimDeployError, MemoryError):
         raise
     except PIL.UnidentifiedImageError as error:
-        raise _unreadable(path, f"it is none of {', '.join(_FORMATS)}") from error
+        why = f"it is none of {', '.join(_FORMATS)}, or has more than 8 bits a channel"
+        raise _unreadable(path, why) from error
     # A malformed file makes Pillow's decoders raise almost anything (OSError, SyntaxError,
     # struct.error, zlib.error, IndexError, ...); all of it means that this is not an image.
     except Exception as error:
@@ -329,7 +298,7 @@ def _unreadable(path: Path | str, why: str) -> VimDeployError:
         "VIM-411",
         f"{path} is not a readable image",
         why=why,
-        fix="give a complete 8-bit image file, or take it out of the folder",
+        fix="give a complete image file of 8 bits a channel, or take it out of the folder",
     )
 
 

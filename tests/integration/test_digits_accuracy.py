@@ -9,6 +9,7 @@ import PIL.Image
 import pytest
 
 from tests.support.reference import DIGITS, SMALL, load_case
+from vim_deploy.errors import VimDeployError
 from vim_deploy.stages import export, verify_dataset
 from vim_deploy.stages.exporting import ExportOptions
 from vim_deploy.stages.verifying_dataset import DatasetOptions
@@ -54,6 +55,8 @@ def test_digits_as_pictures(exported: Path, digits_checkpoint: Path, tmp_path: P
     assert found.images == found.same_class == 90
     assert abs(found.candidate.top1 - right) <= 2
     assert found.reference.top1 == found.candidate.top1
-    found.require_passed()
+    assert found.passed
+    with pytest.raises(VimDeployError, match="VIM-411: 1 images"):
+        found.require_passed()
     assert found.classes_by == "folders are class names"
     assert [name for name, _ in found.unreadable] == ["three/torn.png"]

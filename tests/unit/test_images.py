@@ -269,22 +269,6 @@ def test_wrong_crops_modes_and_filters_are_refused() -> None:
         images.crop_from_array(good[0], ImagePreparation(8, 8, channels=4))
 
 
-def test_folder_is_searched_in_a_stable_order(tmp_path: Path) -> None:
-    for name in ("b/2.JPEG", "b/10.png", "a.jpg", ".hidden.png", ".git/x.png", "notes.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    found = [path.relative_to(tmp_path).as_posix() for path in images.find_images(tmp_path)]
-    assert found == ["a.jpg", "b/10.png", "b/2.JPEG"]
-    assert images.find_images(tmp_path / "a.jpg") == (tmp_path / "a.jpg",)
-
-
-def test_missing_or_empty_folder_is_named(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(VimDeployError, match=str(path)) as caught:
-            images.find_images(path)
-        assert caught.value.code == "VIM-401"
-
-
 @pytest.mark.parametrize(
     ("mode", "form", "options", "size", "allowed"),
     [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -20,7 +20,7 @@ from vim_deploy.cli.options import (
 from vim_deploy.cli.output import (
     command_line,
     json_option,
-    print_json,
+    print_outcome,
     print_table,
     result,
     say,
@@ -29,6 +29,9 @@ from vim_deploy.cli.output import (
 from vim_deploy.codec import encode
 from vim_deploy.ranges import BENCH_BATCH, DURATION, REGRESSION, SEED, THREADS, WARMUP
 from vim_deploy.specs import Baseline, GraphForm
+
+if TYPE_CHECKING:
+    from vim_deploy.bench.report import BenchReport
 
 
 @click.command("bench")
@@ -144,8 +147,10 @@ def command(artifacts: tuple[str, ...], as_json: bool, **options: Any) -> None: 
     print_report(value)
     names = "bench.json, bench.md" + (", bench.html" if chosen.html else "")
     say(f"wrote {names} into {output or 'this folder'}")
-    if as_json:
-        print_json(value)
+    print_outcome(value, lambda: _require_good(report), as_json=as_json)
+
+
+def _require_good(report: BenchReport) -> None:
     report.require_measured()
     if report.comparison is not None:
         from vim_deploy.bench.compare import require_no_regression

@@ -8,7 +8,7 @@ from typing import get_args
 import click
 
 from vim_deploy.cli.options import WholeNumber, force_option, output_option
-from vim_deploy.cli.output import json_option, print_json, print_table, say
+from vim_deploy.cli.output import json_option, print_json, print_outcome, print_table, say
 from vim_deploy.codec import encode
 from vim_deploy.ranges import THREADS
 from vim_deploy.specs import Generation
@@ -102,8 +102,6 @@ def test(library: Path | None, as_json: bool) -> None:
     from vim_deploy.plugin.check import check_plugin_on_gpu
 
     report = check_plugin_on_gpu(library, say)
-    if as_json:
-        print_json(encode(report))
     rows = [
         (line.op, line.dtype, str(line.cases), f"{line.worst:.2e}", f"{line.tolerance:.2e}")
         for line in report.summary()
@@ -113,4 +111,4 @@ def test(library: Path | None, as_json: bool) -> None:
         ("op", "dtype", "runs", "worst relative L2", "allowed"),
         rows,
     )
-    report.require_ok()
+    print_outcome(encode(report), report.require_ok, as_json=as_json)

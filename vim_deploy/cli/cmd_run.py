@@ -17,9 +17,8 @@ from vim_deploy.cli.options import (
     runner_options,
     take_runner,
 )
-from vim_deploy.cli.output import json_option, print_error, print_json, print_table, say, say_notes
+from vim_deploy.cli.output import json_option, print_outcome, print_table, say, say_notes
 from vim_deploy.codec import encode
-from vim_deploy.errors import VimDeployError
 from vim_deploy.ranges import BATCH, COUNT, PIXELS, SHARE, shown
 from vim_deploy.specs import SceneMode
 
@@ -132,17 +131,7 @@ def command(
     runner, scene = take_runner(options), _take_scene(options)
     result = run(artifact, images, RunOptions(runner=runner, scene=scene, **options))
     _report(result)
-    try:
-        result.require_complete()
-    except VimDeployError as error:
-        if not as_json:
-            raise
-        # One JSON object on stdout: the results with the error, not the one after the other.
-        print_json({**encode(result), "error": error.as_dict()})
-        print_error(error, as_json=False)
-        raise click.exceptions.Exit(int(error.exit_code)) from error
-    if as_json:
-        print_json(encode(result))
+    print_outcome(encode(result), result.require_complete, as_json=as_json)
 
 
 def _report(result: RunResult) -> None:

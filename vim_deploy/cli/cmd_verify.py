@@ -18,7 +18,7 @@ from vim_deploy.cli.options import (
     force_option,
     runner_options,
 )
-from vim_deploy.cli.output import json_option, print_json, say
+from vim_deploy.cli.output import json_option, print_outcome, say
 from vim_deploy.cli.verify_modes import (
     bisect_policy,
     climb_ladder,
@@ -166,7 +166,5 @@ def command(
     value = {**encode(result), **provenance(against)}
     written = write_run(kind, value, folder, pages=report_folder is not None)
     say(f"wrote {', '.join(map(str, written))}")
-    if as_json:
-        print_json(value)
-    if not isinstance(result, BisectReport):
-        result.require_passed()
+    require = (lambda: None) if isinstance(result, BisectReport) else result.require_passed
+    print_outcome(value, require, as_json=as_json)

@@ -206,6 +206,23 @@ def print_json(value: Mapping[str, Any]) -> None:
     write_result(json_text(value))
 
 
+def print_outcome(value: Mapping[str, Any], require: Callable[[], None], *, as_json: bool) -> None:
+    """What came out, where JSON is wanted, and the error that ``require`` raises for it.
+
+    One JSON object: the results with the error, not the one after the other.
+    """
+    try:
+        require()
+    except VimDeployError as error:
+        if not as_json:
+            raise
+        print_json({**value, "error": error.as_dict()})
+        print_error(error, as_json=False)
+        raise click.exceptions.Exit(int(error.exit_code)) from error
+    if as_json:
+        print_json(value)
+
+
 def _is_quiet() -> bool:
     context = click.get_current_context(silent=True)
     return context is not None and bool(context.find_root().params.get("quiet"))

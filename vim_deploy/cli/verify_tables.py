@@ -35,7 +35,7 @@ def print_accuracy(result: AccuracyReport) -> None:
     )
     print_result(f"classes: {result.classes_by}")
     print_result(f"same class on both sides: {result.same_class} of {result.images}")
-    for line in (*result.sentences, *unreadable_lines(result.unreadable)):
+    for line in (*result.sentences, *result.left_out, *unreadable_lines(result.unreadable)):
         print_result(line)
 
 

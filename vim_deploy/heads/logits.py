@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from vim_deploy.heads.base import Array
 
 
+#: A model with one logit tells two classes apart: class 1 is more likely where it is positive.
+CLASSES_OF_ONE_LOGIT = 2
+
+
 @dataclass(frozen=True)
 class Logits(Head):
     """The scores as they are; a reader takes the softmax."""
@@ -29,9 +33,22 @@ class Logits(Head):
         return network(image)
 
     def probabilities(self, outputs: Mapping[str, Array]) -> tuple[Array, NDArray[np.integer[Any]]]:
-        """The softmax, in float64."""
-        found, classes = super().probabilities(outputs)
+        """The softmax, in float64; of one logit the sigmoid, and what is left for class 0."""
+        scores = class_scores(outputs[self.gives[0].name])
+        found, classes = super().probabilities({self.gives[0].name: scores})
         return softmax(found), classes
+
+
+def class_scores(logits: Array) -> Array:
+    """Logits [B, C] with a column for each class: one logit is that of class 1 against class 0.
+
+    The logit of class 0 is 0 then: sigmoid(x) is the second part of softmax(0, x).
+    """
+    import numpy as np
+
+    if logits.shape[-1] != 1:
+        return logits
+    return np.concatenate([np.zeros_like(logits), logits], axis=-1)
 
 
 def softmax(logits: Array) -> NDArray[np.float64]:

@@ -12,8 +12,10 @@ import vim_deploy
 from vim_deploy.codec import encode, stored
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import write_json
+from vim_deploy.heads.logits import CLASSES_OF_ONE_LOGIT, class_scores
 from vim_deploy.interrupts import check
-from vim_deploy.parity.dataset import Dataset, Unreadable
+from vim_deploy.parity.dataset import Dataset, LabelledBatch, Unreadable
+from vim_deploy.parity.distances import is_logits
 from vim_deploy.parity.paired import PairedDifference, paired_difference
 from vim_deploy.paths import StrPath, as_path
 from vim_deploy.ranges import SHARE, require_all
@@ -22,6 +24,8 @@ from vim_deploy.runtimes.base import Array, Runner, finite_rows, run_in_batches,
 Progress = Callable[[int, int], None]
 
 _TOP = 5
+#: Of scores: batch and classes.
+_CLASS_AXES = 2
 #: Names of unreadable images that an error message lists; the report has all.
 _NAMED = 5
 #: Stands for "no class": of an image for which a runner gave NaN or Inf.
@@ -45,20 +49,25 @@ class Limits:
         require_all(self, max_loss=SHARE, top1_agreement=SHARE)
 
 
-@stored(without=("images",), also=("top1_accuracy", "top5_accuracy"))
+@stored(without=("images",), also=("not_a_number", "top1_accuracy", "top5_accuracy"))
 @dataclass(frozen=True)
 class SideAccuracy:
     """One side: right answers as counts; ``top5`` None where five classes are not told apart.
 
-    ``not_a_number`` counts images with NaN or Inf among the scores. They are wrong answers, and the
+    ``unanswered`` names images with NaN or Inf among the scores. They are wrong answers, and the
     comparison fails: two sides that give none lose nothing to each other.
     """
 
     name: str
     top1: int
     top5: int | None
-    not_a_number: int
+    unanswered: tuple[str, ...]
     images: int
+
+    @property
+    def not_a_number(self) -> int:
+        """How many images have NaN or Inf among the scores."""
+        return len(self.unanswered)
 
     @property
     def top1_accuracy(self) -> float:
@@ -89,6 +98,7 @@ class AccuracyReport:
         same_class: images with the same first class on both sides.
         top1, top5: paired differences.
         classes_by: how the data set's classes became the model's.
+        left_out: what lies in the data set and is no image of it, in words.
     """
 
     METHOD: ClassVar[str] = "exact McNemar test; 95 % score interval (Tango 1998)"
@@ -106,6 +116,7 @@ class AccuracyReport:
     top5: PairedDifference | None
     limits: Limits = Limits()
     command: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -119,7 +130,9 @@ class AccuracyReport:
     def failures(self) -> tuple[str, ...]:
         """What is not met, as sentences."""
         failures = [
-            f"{side.name} gives NaN or Inf for {side.not_a_number} of {self.images} images"
+            f"{side.name} gives NaN or Inf for {side.not_a_number} of {self.images} images: "
+            + ", ".join(side.unanswered[:_NAMED])
+            + (", ..." if side.unanswered[_NAMED:] else "")
             for side in (self.reference, self.candidate)
             if side.not_a_number
         ]
@@ -147,6 +160,7 @@ class AccuracyReport:
             "name": self.dataset,
             "classes_by": self.classes_by,
             "images": self.images,
+            "left_out": list(self.left_out),
             "unreadable": len(self.unreadable),
             "unreadable_images": [{"name": name, "why": why} for name, why in self.unreadable],
         }
@@ -156,7 +170,7 @@ class AccuracyReport:
         write_json(as_path(path, "path"), encode(self))
 
     def require_passed(self) -> None:
-        """VIM-701 when accuracy was lost or a limit is not met."""
+        """VIM-701 when accuracy was lost or a limit is not met, else VIM-411 for missing images."""
         if self.failures:
             raise VimDeployError(
                 "VIM-701",
@@ -165,6 +179,14 @@ class AccuracyReport:
                 why="\n".join(self.failures),
                 fix="check that both sides have the same weights and preparation; more images "
                 "make the bound narrower",
+            )
+        if self.unreadable:
+            raise VimDeployError(
+                "VIM-411",
+                f"{len(self.unreadable)} images of {self.dataset} could not be read; the accuracy "
+                f"is that of the other {self.images}",
+                why="\n".join(_first(self.unreadable)),
+                fix="give complete image files of 8 bits a channel, or take them out",
             )
 
 
@@ -194,7 +216,7 @@ def compare_accuracy(
         firsts = []
         for runner, tally in zip((reference, candidate), tallies, strict=True):
             ranking = rank_classes(_run(runner, part.images), runner)
-            tally.add(ranking, part.labels)
+            tally.add(ranking, part)
             firsts.append(ranking[:, 0])
         same += int(((firsts[0] == firsts[1]) & (firsts[0] != _NO_CLASS)).sum())
         done += len(part.labels)
@@ -205,8 +227,8 @@ def compare_accuracy(
         raise VimDeployError(
             "VIM-419",
             f"no image of {dataset.name} could be read",
-            why="\n".join(f"{name}: {why}" for name, why in unreadable.entries[:_NAMED]),
-            fix="give complete 8-bit image files",
+            why="\n".join(_first(unreadable.entries)),
+            fix="give complete image files of 8 bits a channel",
         )
     (ref1, ref5), (cand1, cand5) = ((tally.right(1), tally.right(_TOP)) for tally in tallies)
     assert ref1 is not None
@@ -214,6 +236,7 @@ def compare_accuracy(
     return {
         "dataset": dataset.name,
         "classes_by": dataset.classes_by,
+        "left_out": dataset.left_out,
         "images": done,
         "unreadable": tuple(unreadable.entries),
         "reference": tallies[0].side(reference.name),
@@ -230,13 +253,14 @@ class _Tally:
     def __init__(self) -> None:
         self._places: list[Array] = []
         self._ranked = _TOP
-        self._invalid = 0
+        self._unanswered: list[str] = []
 
-    def add(self, ranking: Array, labels: Array) -> None:
-        hits = ranking == labels[:, None]
+    def add(self, ranking: Array, batch: LabelledBatch) -> None:
+        hits = ranking == batch.labels[:, None]
         self._places.append(np.where(hits.any(axis=1), hits.argmax(axis=1), _TOP))
         self._ranked = min(self._ranked, ranking.shape[1])
-        self._invalid += int((ranking[:, 0] == _NO_CLASS).sum())
+        unanswered = np.flatnonzero(ranking[:, 0] == _NO_CLASS)
+        self._unanswered += [batch.names[row] for row in unanswered]
 
     def right(self, count: int) -> Array | None:
         """Whether the true class is among the first ``count``; None when fewer are ranked."""
@@ -246,11 +270,11 @@ class _Tally:
         top1, top5 = self.right(1), self.right(_TOP)
         assert top1 is not None
         right5 = None if top5 is None else int(top5.sum())
-        return SideAccuracy(name, int(top1.sum()), right5, self._invalid, len(top1))
+        return SideAccuracy(name, int(top1.sum()), right5, tuple(self._unanswered), len(top1))
 
 
 def rank_classes(outputs: Mapping[str, Array], runner: Runner) -> Array:
-    """The first classes of each image, best first: int64 [batch, at most 5].
+    """The first classes of each image, best first: int64 [batch, at most 5]; of one logit both.
 
     Scores are ranked as they are (a softmax does not change the order), equal ones by class
     number; an image with NaN or Inf among them gets no class. The head ``topk`` ranks by itself.
@@ -264,7 +288,9 @@ def rank_classes(outputs: Mapping[str, Array], runner: Runner) -> Array:
             ranked[~finite_rows(other)] = _NO_CLASS
         return ranked
     scores = outputs[runner.outputs[0]]
-    if scores.ndim != 2 or scores.shape[1] < 2:
+    if is_logits(runner.outputs[0]) and scores.ndim == _CLASS_AXES:
+        scores = class_scores(scores)
+    if scores.ndim != _CLASS_AXES or scores.shape[1] < CLASSES_OF_ONE_LOGIT:
         raise VimDeployError(
             "VIM-415",
             f"output {runner.outputs[0]!r} of {runner.name} has no class scores",
@@ -297,8 +323,14 @@ def unreadable_lines(unreadable: Sequence[tuple[str, str]]) -> list[str]:
     """How many images could not be read, and the first of them by name."""
     if not unreadable:
         return []
-    lines = [f"{len(unreadable)} images could not be read and were left out:"]
-    lines += [f"  {name}: {why}" for name, why in unreadable[:_NAMED]]
+    return [
+        f"{len(unreadable)} images could not be read and were left out:",
+        *(f"  {line}" for line in _first(unreadable)),
+    ]
+
+
+def _first(unreadable: Sequence[tuple[str, str]]) -> list[str]:
+    lines = [f"{name}: {why}" for name, why in unreadable[:_NAMED]]
     if len(unreadable) > _NAMED:
-        lines.append(f"  and {len(unreadable) - _NAMED} more, named in the report")
+        lines.append(f"and {len(unreadable) - _NAMED} more, named in the report")
     return lines

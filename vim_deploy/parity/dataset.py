@@ -1,12 +1,13 @@
 """Labelled images: a folder with one sub-folder for each class, or stored arrays.
 
-The folder layout and its order are those of torchvision's ``ImageFolder``, which the official
-evaluation uses: the classes are the sub-folders, sorted by name as text.
+The folder layout is that of torchvision's ``ImageFolder``, which the official evaluation uses;
+``class_folders`` tells which class a folder is.
 """
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,21 +19,27 @@ from vim_deploy.artifact.metadata import ExportInfo, require_info
 from vim_deploy.errors import InputNotFoundError, UnreadableImageError, VimDeployError
 from vim_deploy.files import require_file
 from vim_deploy.heads import of_file
-from vim_deploy.images import batch_from_crops, crop_from_file, find_images
+from vim_deploy.heads.logits import CLASSES_OF_ONE_LOGIT
+from vim_deploy.images import batch_from_crops, crop_from_file
 from vim_deploy.npz import opened_npz
-from vim_deploy.runtimes.base import Array, check_input
+from vim_deploy.parity.class_folders import class_numbers, misfit
+from vim_deploy.runtimes.base import Array, check_input, finite_rows
+from vim_deploy.scene.pictures import class_folders, in_words, search_images
 from vim_deploy.specs import TensorSpec
 
 #: Largest stored data set that is read whole, in elements: 2 GiB as float32.
 _MAX_ELEMENTS = 1 << 29
+#: Rows of a stored data set that an error message lists.
+_ROWS_NAMED = 5
 
 
 @dataclass(frozen=True)
 class LabelledBatch:
-    """Inputs in the graph's own format and the class of each, int64."""
+    """Inputs in the graph's own format, the class of each, int64, and its name."""
 
     images: Array
     labels: Array
+    names: tuple[str, ...]
 
 
 @dataclass
@@ -53,6 +60,10 @@ class Dataset(Protocol):
     def classes_by(self) -> str:
         """How classes got their numbers, as a sentence."""
 
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What lies beside the images and is none of them, in words."""
+
     def __len__(self) -> int:
         """Number of images, unreadable ones included."""
 
@@ -68,6 +79,7 @@ class FolderDataset:
     files: tuple[tuple[Path, int], ...]
     classes_by: str
     info: ExportInfo
+    left_out: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -78,35 +90,40 @@ class FolderDataset:
 
     def batches(self, size: int, unreadable: Unreadable) -> Iterator[LabelledBatch]:
         """See ``Dataset``; a file that is no image is noted and left out."""
-        crops, labels = [], []
+        crops, labels, names = [], [], []
         for path, label in self.files:
+            name = path.relative_to(self.root).as_posix()
             try:
                 crops.append(crop_from_file(path, self.info.image))
             except (InputNotFoundError, UnreadableImageError) as error:
                 # Anything else than this one image (missing Pillow mode, options) concerns all.
-                name = path.relative_to(self.root).as_posix()
                 unreadable.entries.append((name, error.why or error.message))
                 continue
             labels.append(label)
+            names.append(name)
             if len(crops) == size:
-                yield self._batch(crops, labels)
-                crops, labels = [], []
+                yield self._batch(crops, labels, names)
+                crops, labels, names = [], [], []
         if crops:
-            yield self._batch(crops, labels)
+            yield self._batch(crops, labels, names)
 
-    def _batch(self, crops: Sequence[Array], labels: Sequence[int]) -> LabelledBatch:
+    def _batch(
+        self, crops: Sequence[Array], labels: Sequence[int], names: Sequence[str]
+    ) -> LabelledBatch:
         images = batch_from_crops(crops, self.info.image, self.info.preprocess)
-        return LabelledBatch(images, np.asarray(labels, np.int64))
+        return LabelledBatch(images, np.asarray(labels, np.int64), tuple(names))
 
 
 @dataclass(frozen=True)
 class StoredDataset:
-    """Arrays of an ``.npz`` file."""
+    """Arrays of an ``.npz`` file; ``rows`` are the images' places in it."""
 
     path: Path
     images: Array
     labels: Array
+    rows: Array
     classes_by: str = "class numbers stored in the file"
+    left_out: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -118,8 +135,9 @@ class StoredDataset:
     def batches(self, size: int, unreadable: Unreadable) -> Iterator[LabelledBatch]:
         """See ``Dataset``; stored arrays are always readable."""
         for start in range(0, len(self.images), size):
-            end = start + size
-            yield LabelledBatch(self.images[start:end], self.labels[start:end])
+            part = slice(start, start + size)
+            names = tuple(f"image {row}" for row in self.rows[part])
+            yield LabelledBatch(self.images[part], self.labels[part], names)
 
 
 def open_dataset(
@@ -138,7 +156,7 @@ def open_dataset(
             classes that are not the model's).
     """
     classes = None if info is None else _class_count(info)
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz" and not os.path.isdir(path):
         return _stored(path, spec, classes, limit)
     if not os.path.isdir(path):
         raise VimDeployError(
@@ -156,7 +174,7 @@ def open_dataset(
 
 
 def _class_count(info: ExportInfo) -> int:
-    """Classes of the model; VIM-419 when it has none."""
+    """Classes that the model tells apart; VIM-419 when it has none."""
     count = info.model_config.num_classes
     if count == 0 or of_file(info).kind != "classes":
         raise VimDeployError(
@@ -165,62 +183,25 @@ def _class_count(info: ExportInfo) -> int:
             why=f"num_classes {count}, head {info.head}",
             fix="export it with --head logits",
         )
-    return count
+    return max(count, CLASSES_OF_ONE_LOGIT)
 
 
 def _folder(path: Path, info: ExportInfo, classes: int, limit: int | None) -> FolderDataset:
-    names = sorted(
-        entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")
-    )
+    left_out: Counter[str] = Counter()
+    names = class_folders(path, left_out)
     if not names:
-        raise _misfit(path, "it holds no class folders")
+        raise misfit(path, "; ".join(("it holds no class folders", *in_words(left_out))))
     numbers, how = class_numbers(names, info.labels, classes, path)
-    files = [(file, numbers[name]) for name in names for file in _images_below(path / name)]
+    found = {name: search_images(path / name, left_out) for name in names}
+    files = [(file, numbers[name]) for name in names for file in found[name]]
     if not files:
-        raise _misfit(path, f"its {len(names)} class folders hold no images")
-    return FolderDataset(path, tuple(_evenly(files, limit)), how, info)
-
-
-def _images_below(folder: Path) -> tuple[Path, ...]:
-    """Image files of a class; an empty class is not an error of the data set."""
-    try:
-        return find_images(folder)
-    except InputNotFoundError:
-        return ()
-
-
-def class_numbers(
-    names: Sequence[str], labels: Sequence[str], classes: int, path: Path
-) -> tuple[dict[str, int], str]:
-    """The model's class of each folder name, and how that was decided.
-
-    Folders that carry the file's class names are taken by name; then some may be missing.
-    Otherwise there have to be as many folders as classes, and they are taken in sorted order.
-
-    Raises:
-        VimDeployError: VIM-419 when some folders are class names and others are not, when a name
-            stands for two classes, or when the number of folders is another one.
-    """
-    known = [name for name in names if name in labels]
-    if known:
-        unknown = [name for name in names if name not in labels]
-        if unknown:
-            raise _misfit(
-                path,
-                f"{len(known)} folders are class names of the model and {len(unknown)} are not: "
-                + ", ".join(unknown[:5]),
-            )
-        twice = [name for name in known if list(labels).count(name) > 1]
-        if not twice:
-            return {name: labels.index(name) for name in names}, "folders are class names"
-        if len(names) != classes:
-            raise _misfit(path, f"class name {twice[0]!r} stands for more than one class")
-    if len(names) != classes:
-        raise _misfit(path, f"it has {len(names)} class folders, the model {classes} classes")
-    how = "folders in sorted order, as torchvision's ImageFolder"
-    if all(name.isdecimal() for name in names) and names != sorted(names, key=int):
-        how += "; their names are numbers, and sorted as text they are not in numeric order"
-    return {name: number for number, name in enumerate(names)}, how
+        why = f"its {len(names)} class folders hold no images"
+        raise misfit(path, "; ".join((why, *in_words(left_out))))
+    empty = [name for name in names if not found[name]]
+    notes = in_words(left_out)
+    if empty:
+        notes.append(f"class folders without an image: {', '.join(empty)}")
+    return FolderDataset(path, tuple(_evenly(files, limit)), how, info, tuple(notes))
 
 
 def _stored(path: Path, spec: TensorSpec, classes: int | None, limit: int | None) -> StoredDataset:
@@ -235,19 +216,40 @@ def _stored(path: Path, spec: TensorSpec, classes: int | None, limit: int | None
         raise _not_stored(path, f"found {found}; wanted {keys[0]!r} and 'labels'")
     if images.size > _MAX_ELEMENTS:
         raise _not_stored(path, "it is too large to be read whole: use image files")
-    if len(images) == 0:
-        raise _misfit(path, "it holds no images")
-    if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
-        raise _not_stored(
-            path, f"labels are {labels.dtype} {list(labels.shape)} for {len(images)} images"
-        )
-    if labels.min() < 0 or (classes is not None and labels.max() >= classes):
-        raise _misfit(path, f"classes {labels.min()} to {labels.max()}, the model has {classes}")
-    rows = np.asarray(_evenly(list(range(len(images))), limit))
-    dataset = StoredDataset(path, images[rows], labels[rows].astype(np.int64))
+    _require_labels(path, images, labels, classes)
     fixed = spec.shape[0] if isinstance(spec.shape[0], int) else 1
-    check_input(spec, np.repeat(dataset.images[:1], fixed, axis=0))
-    return dataset
+    check_input(spec, np.repeat(images[:1], fixed, axis=0))
+    bad = np.flatnonzero(~finite_rows(images))
+    if bad.size:
+        raise _not_stored(path, f"{bad.size} images of {key!r} hold NaN or Inf: {_rows(bad)}")
+    rows = np.asarray(_evenly(list(range(len(images))), limit))
+    return StoredDataset(path, images[rows], labels[rows].astype(np.int64), rows)
+
+
+def _require_labels(path: Path, images: Array, labels: Array, classes: int | None) -> None:
+    """VIM-414 for labels that are no class numbers, VIM-419 for other classes than the model's."""
+    if images.ndim == 0 or labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+        raise _not_stored(
+            path,
+            f"labels are {labels.dtype} {list(labels.shape)} for images {images.dtype} "
+            f"{list(images.shape)}; expected whole numbers, one for each image",
+        )
+    if len(images) == 0:
+        raise misfit(path, "it holds no images")
+    other = np.flatnonzero((labels < 0) | (classes is not None and labels >= classes))
+    if other.size:
+        known = "" if classes is None else f", and the model's classes are 0 to {classes - 1}"
+        raise misfit(
+            path,
+            f"{other.size} of {len(labels)} labels are no class: {labels[other[0]]} at "
+            f"{_rows(other)}{known}",
+            "store the class of each image as a number from 0, in the order of the model's outputs",
+        )
+
+
+def _rows(rows: Array) -> str:
+    shown = ", ".join(map(str, rows[:_ROWS_NAMED]))
+    return f"[{shown}{', ...' if len(rows) > _ROWS_NAMED else ''}]"
 
 
 def _evenly(items: list[Any], limit: int | None) -> list[Any]:
@@ -263,14 +265,4 @@ def _not_stored(path: Path, why: str) -> VimDeployError:
         f"{path} is not a stored data set",
         why=why,
         fix="store arrays with numpy.savez(path, image=..., labels=...)",
-    )
-
-
-def _misfit(path: Path, why: str) -> VimDeployError:
-    return VimDeployError(
-        "VIM-419",
-        f"data set {path} does not fit the model",
-        why=why,
-        fix="one folder of images for each class, named like the model's labels or sorted in "
-        "the order of its outputs",
     )

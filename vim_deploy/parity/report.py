@@ -17,12 +17,13 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file, write_json
 from vim_deploy.heads import outputs_called
 from vim_deploy.heads.base import Head
-from vim_deploy.images import find_images, load_batch
+from vim_deploy.images import load_batch
 from vim_deploy.npz import opened_npz
 from vim_deploy.parity.blocks import BlockReport, compare_parts
 from vim_deploy.parity.metrics import Comparison, Tolerance, compare
 from vim_deploy.paths import StrPath, as_path
 from vim_deploy.runtimes.base import Array, Runner, check_input, run_in_batches
+from vim_deploy.scene.pictures import find_images
 from vim_deploy.specs import TensorSpec
 
 #: Rows of a stored file are one input each; more than this is a data set, not a parity case.

@@ -72,6 +72,8 @@ def _facts(value: Value) -> Iterator[tuple[str, str]]:
     yield "classes", str(dataset["classes_by"])
     yield "images", str(dataset["images"])
     yield "images left out", str(dataset["unreadable"])
+    for line in dataset.get("left_out", ()):
+        yield "beside the images", str(line)
     yield "same class on both sides", f"{value['same_class']} of {dataset['images']}"
     for name, limit in value["limits"].items():
         if limit is not None:

@@ -9,7 +9,12 @@ from typing import Any
 import numpy as np
 
 from vim_deploy.artifact.metadata import ExportInfo
-from vim_deploy.errors import PictureWindowError, UnreadableImageError, VimDeployError
+from vim_deploy.errors import (
+    InputNotFoundError,
+    PictureWindowError,
+    UnreadableImageError,
+    VimDeployError,
+)
 from vim_deploy.files import atomic_output, single_writer
 from vim_deploy.heads import of_file
 from vim_deploy.heads.base import Head
@@ -111,7 +116,7 @@ class ClassesJob(Job):
             picture = picture_from(file, image.channels)
             require_patch((picture.shape[0], picture.shape[1]), self.info.model_config.patch_hw)
             return resized_pixels(picture, (image.height, image.width))
-        except (UnreadableImageError, PictureWindowError) as error:
+        except (InputNotFoundError, UnreadableImageError, PictureWindowError) as error:
             self.fail(name, error)
             return None
 

@@ -14,6 +14,7 @@ from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.codec import encode
 from vim_deploy.errors import (
     InputMisfitError,
+    InputNotFoundError,
     PictureWindowError,
     UnreadableImageError,
     VimDeployError,
@@ -37,7 +38,7 @@ from vim_deploy.scene.windows import scene_settings
 _log = logging.getLogger(__name__)
 
 #: What is wrong with one picture, and not with the run.
-_OF_A_PICTURE = (UnreadableImageError, InputMisfitError, PictureWindowError)
+_OF_A_PICTURE = (InputNotFoundError, UnreadableImageError, InputMisfitError, PictureWindowError)
 _BORDERS = (
     "the head labels gives classes of the model's input: at another size each pixel has the class "
     "of the nearest, and borders are coarser than with --head logits"

@@ -1,4 +1,4 @@
-"""Which pictures a run takes, and where what it makes of them goes."""
+"""Which pictures a folder holds, which of them a run takes, and where its outputs go."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 import PIL.Image
 
 from vim_deploy.errors import VimDeployError
-from vim_deploy.files import require_writable_place
-from vim_deploy.images import Pixels, Source, find_images, require_pixels
+from vim_deploy.files import require_file, require_writable_place
+from vim_deploy.images import SUFFIXES, Pixels, Source, require_pixels
 from vim_deploy.paths import StrPath, as_path, several
 
 #: A file or a folder of them; uint8 pixels [height, width], [height, width, 1] or
@@ -24,10 +24,107 @@ Pictures: TypeAlias = Picture | Iterable[Picture]
 
 #: Bytes of a picture's name that an output's name takes over; file systems end at 255.
 _LONGEST = 150
+#: What a folder holds beside files of other suffixes, and how many of these a sentence names.
+_HIDDEN, _BESIDE = "as hidden", "as files beside the class folders"
+_TWICE = "as links in a circle, or to folders that were searched already"
+_SUFFIXES_NAMED = 5
 
 
-def pictures(images: Pictures, folders: Sequence[Path]) -> tuple[dict[str, Source], int]:
-    """Every picture by its name, in the order given, and how many were passed over.
+def find_images(path: Path, left_out: Counter[str] | None = None) -> tuple[Path, ...]:
+    """Image files under ``path``, as ``search_images`` finds them; itself when it is a file.
+
+    Raises:
+        VimDeployError: VIM-401 when ``path`` does not exist or the folder holds no image.
+    """
+    if not os.path.isdir(path):
+        return (require_file(path, "image"),)
+    passed_over: Counter[str] = Counter()
+    found = search_images(path, passed_over)
+    if not found:
+        looked_for = f"looked for files ending in {', '.join(SUFFIXES)}"
+        raise VimDeployError(
+            "VIM-401",
+            f"no images in {path}",
+            why="; ".join((looked_for, *in_words(passed_over))),
+            fix="name a folder that holds images, or one image file",
+        )
+    if left_out is not None:
+        left_out.update(passed_over)
+    return found
+
+
+def search_images(folder: Path, left_out: Counter[str]) -> tuple[Path, ...]:
+    """Image files under ``folder``, sorted by relative path; none is no error.
+
+    Sub-folders are searched, links to folders as well, hidden entries not. Every folder is searched
+    once and none above this one, so that links in a circle end.
+
+    Args:
+        folder: one that is there.
+        left_out: takes up what else lies there: how many of each suffix or kind.
+
+    Raises:
+        VimDeployError: VIM-401 for a folder that may not be entered: it is not an empty one.
+    """
+    found: list[Path] = []
+    above = {*folder.absolute().parents, *folder.resolve().parents}
+    searched = {_identity(place) for place in above}
+    for place, subfolders, files in os.walk(folder, onerror=_not_searched, followlinks=True):
+        if (identity := _identity(place)) in searched:
+            left_out[_TWICE] += 1
+            subfolders.clear()
+            continue
+        searched.add(identity)
+        left_out[_HIDDEN] += sum(name.startswith(".") for name in (*subfolders, *files))
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in files:
+            suffix = os.path.splitext(name)[1].lower()
+            if name.startswith("."):
+                continue
+            if suffix in SUFFIXES:
+                found.append(Path(place, name))
+            else:
+                left_out[suffix] += 1
+    return tuple(sorted(found, key=lambda file: file.relative_to(folder).as_posix()))
+
+
+def class_folders(folder: Path, left_out: Counter[str]) -> list[str]:
+    """Names of the sub-folders of a data set, sorted as text, hidden ones apart.
+
+    Args and errors as of ``search_images``.
+    """
+    _, names, files = next(os.walk(folder, onerror=_not_searched))
+    left_out[_BESIDE] += sum(not name.startswith(".") for name in files)
+    left_out[_HIDDEN] += sum(name.startswith(".") for name in (*names, *files))
+    return sorted(name for name in names if not name.startswith("."))
+
+
+def in_words(left_out: Counter[str]) -> list[str]:
+    """What was left out of folders of pictures, a sentence for each kind."""
+    counts = {kind: left_out[kind] for kind in (_HIDDEN, _BESIDE, _TWICE)}
+    suffixes = sorted(kind or "none" for kind in left_out if kind not in counts)
+    shown = ", ".join(suffixes[:_SUFFIXES_NAMED]) + (", ..." if suffixes[_SUFFIXES_NAMED:] else "")
+    counts[f"for another suffix ({shown})"] = left_out.total() - sum(counts.values())
+    return [f"left out {reason}: {count}" for reason, count in counts.items() if count]
+
+
+def _identity(folder: str | Path) -> tuple[int, int]:
+    """What is the same of a folder and of links to it."""
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
+def _not_searched(error: OSError) -> None:
+    raise VimDeployError(
+        "VIM-401",
+        f"cannot search the folder {error.filename}",
+        why=error.strerror or str(error),
+        fix="check its rights, or take it out",
+    ) from error
+
+
+def pictures(images: Pictures, folders: Sequence[Path]) -> tuple[dict[str, Source], list[str]]:
+    """Every picture by its name, in the order given, and notes on what was passed over.
 
     A file is named by its path, and taken once; what is no file is ``picture-N``, with its place
     among what was given, from 0.
@@ -48,19 +145,23 @@ def pictures(images: Pictures, folders: Sequence[Path]) -> tuple[dict[str, Sourc
     made = [folder.resolve() for folder in folders]
     found: dict[str, Source] = {}
     passed_over = 0
+    left_out: Counter[str] = Counter()
     for index, picture in enumerate(given):
         if not isinstance(picture, str | os.PathLike):
             found[_name(index)] = _decoded(picture, index)
             continue
         path = as_path(picture, f"picture {index}")
-        files = find_images(path)
+        files = find_images(path, left_out)
         if path.is_dir():
             _require_apart(path, made)
             own = [file for file in files if not any(f in file.resolve().parents for f in made)]
             passed_over += len(files) - len(own)
             files = tuple(own)
         found.update({str(file): file for file in files})
-    return found, passed_over
+    notes = in_words(left_out)
+    if passed_over:
+        notes.append(f"{passed_over} pictures in the folders of the outputs were passed over")
+    return found, notes
 
 
 def _name(index: int) -> str:

@@ -170,7 +170,7 @@ class RunResult:
             return
         codes = {item.code for item in self.failures}
         total = len(self.images) + len(self.failures)
-        what = "read" if codes == {"VIM-411"} else "run"
+        what = "read" if codes <= {"VIM-401", "VIM-411"} else "run"
         raise VimDeployError(
             codes.pop() if len(codes) == 1 else "VIM-411",
             f"{len(self.failures)} of {total} pictures could not be {what}; "

@@ -67,7 +67,7 @@ def run_through(
     runner: Runner,
     info: ExportInfo,
     name: str,
-    found: tuple[Mapping[str, Source], int],
+    found: tuple[Mapping[str, Source], list[str]],
     options: RunOptions,
 ) -> RunResult:
     """``run`` with an artifact that is open: its runner, what it says and is called.
@@ -76,7 +76,7 @@ def run_through(
         found: as ``scene.pictures.pictures`` gives it.
         options: of the run; its ``runner`` was for opening.
     """
-    files, passed_over = found
+    files, notes = found
     batch = batch_size(runner, options.batch)
     if of_file(info).kind in ("pixel scores", "label map"):
         result: RunResult = LabelsJob(runner, info, options, batch, files).run(name)
@@ -87,10 +87,7 @@ def run_through(
             else f"{name} is a classification model"
         )
         result = ClassesJob(runner, info, options, batch).run(files, name)
-    if not passed_over:
-        return result
-    note = f"{passed_over} pictures in the folders of the outputs were passed over"
-    return dataclasses.replace(result, notes=(*result.notes, note))
+    return dataclasses.replace(result, notes=(*result.notes, *notes))
 
 
 def batch_size(runner: Runner, asked: int | None) -> int:

@@ -198,12 +198,16 @@ def pictures(root: Path) -> Path:
 def test_dataset_of_pictures(capsys: Any, tmp_path: Path) -> None:
     root = pictures(tmp_path / "set")
     arguments = ("verify", "tiny.onnx", "--against", "tiny.pth", "--dataset", str(root))
-    value = answer(capsys, *arguments, "--report", str(tmp_path), "--batches", "3")
+    assert run([*arguments, "--report", str(tmp_path), "--batches", "3", "--json"]) == 4
+    value = json.loads(capsys.readouterr().out)
+    assert value.pop("error")["code"] == "VIM-411"
     assert value["dataset"]["images"] == value["same_class"] == 14
     assert value["dataset"]["unreadable_images"][0]["name"] == "c/broken.jpg"
     assert value["passed"] is True
     assert value["statement"][0].startswith("no detectable loss of top-1 accuracy, upper bound")
     assert json.loads((tmp_path / "accuracy.json").read_text()) == value
+    (root / "c" / "broken.jpg").unlink()
+    assert "error" not in answer(capsys, *arguments)
     # Fourteen images can bound the loss by no less than about a fifth.
     fails(capsys, "VIM-701", *arguments, "--max-loss", "1%")
 

@@ -88,7 +88,9 @@ def test_verify_against_itself_another_and_stored_outputs(capsys: Any, tmp_path:
         value = json.loads((tmp_path / "r/parity.json").read_text(), parse_constant=no_constant)
         assert not value["passed"]
         assert "NaN or Inf" in str(value["results"][0]["outputs"][0]["failures"])
-        capsys.readouterr()
+        answer = json.loads(capsys.readouterr().out, parse_constant=no_constant)
+        assert answer.pop("error")["code"] == "VIM-701"
+        assert answer == value
 
 
 def test_verify_on_a_data_set_finds_no_agreement_of_nan(capsys: Any, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from vim_deploy.parity.accuracy import (
     rank_classes,
     unreadable_lines,
 )
-from vim_deploy.parity.dataset import Unreadable, class_numbers, open_dataset
+from vim_deploy.parity.dataset import Unreadable, open_dataset
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.runtimes.base import Runner
 from vim_deploy.specs import CheckpointInfo, ImagePreparation, TensorSpec
@@ -124,6 +124,11 @@ def test_a_corrupt_image_is_counted_and_named(tmp_path: Path) -> None:
     assert value["unreadable"] == 2
     assert value["unreadable_images"][1]["why"] == "the file is empty"
     assert any("b/broken.png" in line for line in unreadable_lines(counts["unreadable"]))
+    assert report(counts).passed
+    with pytest.raises(VimDeployError, match=r"2 images of set could not be read") as caught:
+        report(counts).require_passed()
+    assert caught.value.code == "VIM-411"
+    assert "c/empty.jpg: the file is empty" in caught.value.why
 
 
 def test_only_corrupt_images(tmp_path: Path) -> None:
@@ -153,35 +158,48 @@ def test_missing_folder(tmp_path: Path) -> None:
         open_dataset(tmp_path / "none", info(), SPEC)
 
 
-def test_folders_named_like_labels_are_taken_by_name(tmp_path: Path) -> None:
-    labels = ("zebra", "ant", "cat")
-    numbers, how = class_numbers(["ant", "zebra"], labels, 3, tmp_path)
-    assert numbers == {"ant": 1, "zebra": 0}
-    assert how == "folders are class names"
+def test_what_lies_beside_the_images_is_said(tmp_path: Path) -> None:
+    root = folder(tmp_path / "set")
+    (tmp_path / "far").mkdir()
+    PIL.Image.new("L", (4, 4), 20).save(tmp_path / "far" / "x.pgm")
+    (root / "c" / "more").symlink_to(tmp_path / "far")
+    (root / "c" / "up").symlink_to(root)
+    (root / "linked").symlink_to(tmp_path / "far")
+    (root / "d").mkdir()
+    for name in ("readme.txt", "stray.png", ".DS_Store", "a/notes.xml", "b/.0.png"):
+        (root / name).touch()
+    (root / ".cache").mkdir()
+    dataset = open_dataset(root, info(5), SPEC)
+    assert len(dataset) == 11
+    assert dataset.left_out == (
+        "left out as hidden: 3",
+        "left out as files beside the class folders: 2",
+        "left out as links in a circle, or to folders that were searched already: 1",
+        "left out for another suffix (.xml): 1",
+        "class folders without an image: d",
+    )
+    found = report(compare_accuracy(Level(5), Level(5), dataset, 4))
+    assert encode(found)["dataset"]["left_out"] == list(dataset.left_out)
+    assert found.images == 11
 
 
-def test_other_folders_are_taken_in_sorted_order(tmp_path: Path) -> None:
-    numbers, how = class_numbers(["n01", "n02"], ("fish", "bird"), 2, tmp_path)
-    assert numbers == {"n01": 0, "n02": 1}
-    assert "sorted order" in how
-    names = sorted(str(number) for number in range(11))
-    numbers, how = class_numbers(names, (), 11, tmp_path)
-    assert numbers["10"] == 2  # as ImageFolder does it
-    assert "not in numeric order" in how
+def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    root = folder(tmp_path / "set")
+    (root / "a" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    counts = compare_accuracy(Level(), Level(), open_dataset(root, info(), SPEC), 4)
+    assert counts["unreadable"] == (("a/gone.png", "there is no such file"),)
 
 
-@pytest.mark.parametrize(
-    ("names", "labels", "reason"),
-    [
-        (["ant", "bee"], ("ant", "cat"), "1 folders are class names .* bee"),
-        (["crane"], ("crane", "cat", "crane"), "more than one class"),
-    ],
-)
-def test_names_that_cannot_be_mapped(
-    tmp_path: Path, names: list[str], labels: tuple[str, ...], reason: str
-) -> None:
-    with pytest.raises(VimDeployError, match=f"VIM-419(.|\n)*{reason}"):
-        class_numbers(names, labels, len(labels), tmp_path)
+def test_one_logit_tells_two_classes_apart(tmp_path: Path) -> None:
+    class Binary(Level):
+        def run(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
+            return {"logits": np.where(image[:, :1, 0, 0] > 5 / 255, 3, -3).astype(np.float32)}
+
+    dataset = open_dataset(folder(tmp_path / "set", ("no", "yes")), info(1, ("no", "yes")), SPEC)
+    found = report(compare_accuracy(Binary(), Binary(), dataset, 4))
+    assert (found.images, found.candidate.top1, found.top5) == (6, 6, None)
+    ranking = rank_classes({"logits": np.array([[0.1], [0.0], [-2], [np.nan]])}, Binary())
+    assert ranking.tolist() == [[1, 0], [0, 1], [0, 1], [-1, -1]]
 
 
 def test_a_model_without_classes(tmp_path: Path) -> None:
@@ -221,21 +239,36 @@ def test_stored_arrays(tmp_path: Path) -> None:
     assert (counts["images"], counts["candidate"].top1) == (3, 2)
 
 
+IMAGES = np.zeros((2, 1, 4, 4), np.float32)
+SOME_NAN = np.where(np.arange(2).reshape(2, 1, 1, 1) == 1, np.nan, IMAGES)
+
+
 @pytest.mark.parametrize(
-    ("arrays", "code"),
+    ("arrays", "code", "why"),
     [
-        ({"image": np.zeros((2, 1, 4, 4), np.float32)}, "VIM-414"),
-        ({"image": np.zeros((2, 1, 4, 4), np.float32), "labels": np.zeros(3, int)}, "VIM-414"),
-        ({"image": np.zeros((2, 1, 4, 4), np.float32), "labels": np.zeros(2)}, "VIM-414"),
-        ({"image": np.zeros((2, 1, 4, 4), np.float32), "labels": np.array([0, 3])}, "VIM-419"),
-        ({"image": np.zeros((0, 1, 4, 4), np.float32), "labels": np.zeros(0, int)}, "VIM-419"),
-        ({"image": np.zeros((2, 1, 5, 4), np.float32), "labels": np.zeros(2, int)}, "VIM-415"),
-        ({"image": np.array([{}]), "labels": np.zeros(1, int)}, "VIM-414"),
+        ({"image": IMAGES}, "VIM-414", r"found \['image'\]; wanted 'image' and 'labels'"),
+        ({"image": IMAGES, "labels": np.zeros(3, int)}, "VIM-414",
+         r"int64 \[3\] for images float32 \[2, 1, 4, 4\]"),
+        ({"image": IMAGES, "labels": np.zeros(2)}, "VIM-414", r"labels are float64 \[2\]"),
+        ({"image": IMAGES, "labels": np.eye(2, 3, dtype=int)}, "VIM-414", r"int64 \[2, 3\]"),
+        ({"image": IMAGES, "labels": np.array(["a", "b"])}, "VIM-414", "not numbers"),
+        ({"image": np.float32(3), "labels": np.zeros(1, int)}, "VIM-414", r"images float32 \[\]"),
+        ({"image": IMAGES, "labels": np.array([0, 3])}, "VIM-419",
+         r"1 of 2 labels are no class: 3 at \[1\], and the model's classes are 0 to 2"),
+        ({"image": IMAGES, "labels": np.array([-1, 0])}, "VIM-419", r"-1 at \[0\]"),
+        ({"image": IMAGES[:0], "labels": np.zeros(0, int)}, "VIM-419", "no images"),
+        ({"image": IMAGES[:, :, :3], "labels": np.zeros(2, int)}, "VIM-415",
+         r"float32 \[1, 1, 3, 4\], expected float32"),
+        ({"image": IMAGES.astype(np.float64), "labels": np.zeros(2, int)}, "VIM-415", "float64"),
+        ({"image": SOME_NAN.astype(np.float32), "labels": np.zeros(2, int)}, "VIM-414",
+         r"1 images of 'image' hold NaN or Inf: \[1\]"),
+        ({"image": np.array([{}]), "labels": np.zeros(1, int)}, "VIM-414", "object"),
     ],
-)
-def test_bad_stored_arrays(tmp_path: Path, arrays: dict[str, Any], code: str) -> None:
-    with pytest.raises(VimDeployError, match=code):
+)  # fmt: skip
+def test_bad_stored_arrays(tmp_path: Path, arrays: dict[str, Any], code: str, why: str) -> None:
+    with pytest.raises(VimDeployError, match=why) as caught:
         open_dataset(stored(tmp_path / "set.npz", **arrays), info(), SPEC)
+    assert caught.value.code == code
 
 
 def test_a_file_that_is_no_archive(tmp_path: Path) -> None:
@@ -267,7 +300,9 @@ def test_an_image_with_nan_is_wrong_on_its_side_and_no_agreement(tmp_path: Path)
     assert counts["candidate"].top1 == counts["same_class"] == 0
     assert counts["candidate"].not_a_number == 9
     report = AccuracyReport(artifact="a", artifact_sha256="", **counts)
-    assert len([text for text in report.failures if "NaN or Inf for 9 of 9" in text]) == 2
+    named = "NaN or Inf for 9 of 9 images: a/0.png, a/1.png, a/2.png, b/0.png, b/1.png, ..."
+    assert len([text for text in report.failures if text.endswith(named)]) == 2
+    assert encode(report)["reference"]["unanswered"][-1] == "c/2.png"
     assert not encode(report)["passed"]
     with pytest.raises(VimDeployError, match="VIM-701"):
         report.require_passed()

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from vim_deploy.errors import VimDeployError
-from vim_deploy.scene.pictures import output_names, output_paths, pictures
+from vim_deploy.scene.pictures import (
+    find_images,
+    in_words,
+    output_names,
+    output_paths,
+    pictures,
+    search_images,
+)
 
 
 def names(*files: str) -> list[str]:
@@ -46,9 +56,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_outputs_are_not_taken_for_pictures(folder):
-    files, passed_over = pictures([folder], [folder / "out"])
+    files, notes = pictures([folder], [folder / "out"])
     assert [file.name for file in files.values()] == ["a.png", "b.png"]
-    assert passed_over == 1
+    assert notes == ["1 pictures in the folders of the outputs were passed over"]
     made = folder / "out" / "a_overlay.png"
     assert [*pictures([folder, made], [folder / "out"])[0]] == [*files, str(made)]
     assert len(pictures([folder, folder], [])[0]) == 3
@@ -81,3 +91,74 @@ def test_existing_outputs_need_force(folder):
 def test_nothing_to_run():
     with pytest.raises(VimDeployError, match="no pictures given"):
         pictures([], [])
+
+
+def touch(*files: Path) -> None:
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+
+
+def test_folder_is_searched_in_a_stable_order(tmp_path):
+    names = ("b/2.JPEG", "b/10.pgm", "a.jpg", ".hidden.png", ".git/x.png", "notes.txt", "LICENSE")
+    touch(*(tmp_path / name for name in names))
+    left_out = Counter()
+    found = [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path, left_out)]
+    assert found == ["a.jpg", "b/10.pgm", "b/2.JPEG"]
+    assert in_words(left_out) == [
+        "left out as hidden: 2",
+        "left out for another suffix (.txt, none): 2",
+    ]
+    assert pictures([tmp_path], [])[1] == in_words(left_out)
+    assert find_images(tmp_path / "a.jpg") == (tmp_path / "a.jpg",)
+
+
+@pytest.mark.parametrize(
+    "suffix", [".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"]
+)
+def test_what_torchvision_reads_is_found(tmp_path, suffix):
+    """IMG_EXTENSIONS of torchvision.datasets.folder, in any case."""
+    touch(tmp_path / f"a{suffix}", tmp_path / f"b{suffix.upper()}")
+    assert len(find_images(tmp_path)) == 2
+
+
+def test_links_are_followed_and_circles_end(tmp_path):
+    touch(
+        tmp_path / "far" / "sub" / "1.png", tmp_path / "far" / "2.png", tmp_path / "set" / "3.png"
+    )
+    (tmp_path / "set" / "more").symlink_to(tmp_path / "far")
+    (tmp_path / "set" / "up").symlink_to(tmp_path)
+    (tmp_path / "far" / "back").symlink_to(tmp_path / "set")
+    (tmp_path / "set" / "4.png").symlink_to(tmp_path / "far" / "2.png")
+    left_out = Counter()
+    found = search_images(tmp_path / "set", left_out)
+    names = [path.relative_to(tmp_path / "set").as_posix() for path in found]
+    assert names == ["3.png", "4.png", "more/2.png", "more/sub/1.png"]
+    assert in_words(left_out) == [
+        "left out as links in a circle, or to folders that were searched already: 2"
+    ]
+
+
+def test_missing_or_empty_folder_is_named(tmp_path):
+    touch(tmp_path / "in" / "only.txt")
+    for path in (tmp_path / "in", tmp_path / "absent"):
+        with pytest.raises(VimDeployError, match=str(path)) as caught:
+            find_images(path)
+        assert caught.value.code == "VIM-401"
+    with pytest.raises(VimDeployError, match=r"another suffix \(\.txt\): 1"):
+        find_images(tmp_path / "in")
+
+
+def test_a_folder_that_may_not_be_entered_is_not_empty(tmp_path, monkeypatch):
+    touch(tmp_path / "a.png", tmp_path / "shut" / "b.png")
+    scandir = os.scandir
+
+    def guarded(place):
+        if Path(place).name == "shut":
+            raise PermissionError(errno.EACCES, "Permission denied", place)
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    with pytest.raises(VimDeployError, match="shut") as caught:
+        find_images(tmp_path)
+    assert caught.value.code == "VIM-401"
