@@ -4,8 +4,9 @@ The stages are functions of the same names as the commands: ``export``, ``build_
 ``refit``, ``verify``, ``run``, ``inspect``, ``package`` and ``deploy``, and ``benchmark`` for the
 command ``bench``, whose name the package of its parts has; ``verify_dataset``, ``verify_ladder``
 and ``bisect_precision`` are ``verify --dataset``, ``--ladder`` and ``--bisect``, ``check_package``
-is ``package --check``; the records they take are here too. Everything is resolved on first use, so
-that importing the package needs nothing but the standard library.
+is ``package --check``; ``load`` gives an exported file as a function of pictures. The records they
+take are here too. Everything is resolved on first use, so that importing the package needs nothing
+but the standard library.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         deploy,
         export,
         inspect,
+        load,
         package,
         refit,
         run,
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     )
     from vim_deploy.stages.benchmarking import BenchOptions
     from vim_deploy.stages.exporting import ExportOptions
+    from vim_deploy.stages.loading import Model
     from vim_deploy.stages.packaging import PackageOptions
     from vim_deploy.stages.subjects import SubjectOptions
     from vim_deploy.stages.verifying import VerifyOptions
@@ -49,6 +52,7 @@ __all__ = [
     "BenchOptions",
     "DatasetOptions",
     "ExportOptions",
+    "Model",
     "ModelRequest",
     "PackageOptions",
     "ProfileOptions",
@@ -69,6 +73,7 @@ __all__ = [
     "deploy",
     "export",
     "inspect",
+    "load",
     "package",
     "refit",
     "run",
@@ -82,6 +87,7 @@ _HOMES = {
     "BenchOptions": "vim_deploy.stages.benchmarking",
     "DatasetOptions": "vim_deploy.stages.verifying_dataset",
     "ExportOptions": "vim_deploy.stages.exporting",
+    "Model": "vim_deploy.stages.loading",
     "ModelRequest": "vim_deploy.recipe.schema",
     "PackageOptions": "vim_deploy.stages.packaging",
     "ProfileOptions": "vim_deploy.artifact.profiles",
@@ -101,6 +107,7 @@ _HOMES = {
     "deploy": "vim_deploy.stages",
     "export": "vim_deploy.stages",
     "inspect": "vim_deploy.stages",
+    "load": "vim_deploy.stages",
     "package": "vim_deploy.stages",
     "refit": "vim_deploy.stages",
     "run": "vim_deploy.stages",
@@ -114,3 +121,7 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - functions and records
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'vim_deploy' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

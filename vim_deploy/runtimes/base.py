@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vim_deploy.errors import VimDeployError
 from vim_deploy.paths import OptionalPath
 from vim_deploy.places import Place
+from vim_deploy.ranges import BATCH, SERVED_THREADS, require_all
 from vim_deploy.specs import TensorSpec
 
 if TYPE_CHECKING:
@@ -48,6 +49,10 @@ class RunnerOptions:
     as_stored: bool = False
     cuda_graph: bool = False
     timed: bool = False
+
+    def __post_init__(self) -> None:
+        """VIM-202 for a number that nobody can mean."""
+        require_all(self, max_batch=BATCH, threads=SERVED_THREADS)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from vim_deploy.stages.deploying import deploy
 from vim_deploy.stages.exporting import export
 from vim_deploy.stages.inspecting import inspect
 from vim_deploy.stages.laddering import verify_ladder
+from vim_deploy.stages.loading import load
 from vim_deploy.stages.packaging import check_package, package
 from vim_deploy.stages.refitting import refit
 from vim_deploy.stages.running import run
@@ -25,6 +26,7 @@ __all__ = [
     "deploy",
     "export",
     "inspect",
+    "load",
     "package",
     "refit",
     "run",

@@ -169,3 +169,29 @@ def test_five_channels_are_refused_before_any_picture(engine, pictures):
     with pytest.raises(VimDeployError, match="5 channels") as caught:
         running.run(Path("scene.plan"), pictures)
     assert caught.value.code == "VIM-415"
+
+
+def test_pictures_that_are_no_files(engine, pictures, tmp_path):
+    engine()
+    options = RunOptions(scene=SceneOptions(overlay=str(tmp_path / "drawn")))
+    wanted = running.run("scene.plan", pictures).images
+    arrays = [np.asarray(PIL.Image.open(file)) for file in pictures]
+    result = running.run("scene.plan", [arrays[0], PIL.Image.open(pictures[1]), arrays[2]], options)
+    assert [image.areas for image in result.images] == [image.areas for image in wanted]
+    assert [image.file for image in result.images] == ["picture-0", "picture-1", "picture-2"]
+    assert sorted(file.name for file in (tmp_path / "drawn").iterdir()) == [
+        f"picture-{number}_overlay.png" for number in range(3)
+    ]
+
+
+def test_a_turned_image_of_pillow_is_taken_upright_and_left_as_it_is(engine, pictures, tmp_path):
+    engine()
+    turned = PIL.Image.open(pictures[0])
+    turned.getexif()[0x0112] = 6  # Exif's Orientation: to be turned by 90 degrees
+    turned.save(tmp_path / "turned.jpg", quality=100, exif=turned.getexif())
+    opened = PIL.Image.open(tmp_path / "turned.jpg")
+    (wanted,) = running.run("scene.plan", tmp_path / "turned.jpg").images
+    (found,) = running.run("scene.plan", opened).images
+    assert (found.height, found.width) == (wanted.height, wanted.width) == (20, 30)
+    assert found.areas == wanted.areas
+    assert opened.size == (20, 30)
