@@ -4,7 +4,7 @@
    digits measured through PyTorch, ONNX Runtime and a graph that takes bytes.
 2. Vim-Ti at 224 x 224 with seeded weights: deployed and verified on a real photograph.
 
-Everything goes to a numbered folder under ``demo-out``.
+Everything goes to a numbered folder under ``work``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from vim_deploy.runtimes.torch.runner import TorchRunner
 from vim_deploy.stages.deploying import DeployResult, deploy
 from vim_deploy.stages.exporting import ExportOptions, export
 
-OUT = Path("demo-out")
+OUT = Path("work")
 BATCH = 32
 console = Console()
 if not console.is_terminal:

@@ -1,4 +1,4 @@
-"""The newcomer's five commands of docs/triton.md, run as they stand there."""
+"""The newcomer's commands of docs/triton.md, run as they stand there."""
 
 from __future__ import annotations
 
@@ -40,10 +40,9 @@ def test_from_a_checkpoint_to_a_running_server(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     pytest.importorskip("torch")
-    first = next(block for block in blocks(PAGE) if block.language == "console")
-    commands = console_commands(first)
-    assert len(commands) == 5
-    assert [words[-1] == "&" for words in commands] == [False, False, False, True, False]
+    first, second = [block for block in blocks(PAGE) if block.language == "console"][:2]
+    commands = console_commands(first) + console_commands(second)
+    assert [words[-1] == "&" for words in commands] == [False, False, False, False, True, False]
 
     (tmp_path / "tests").symlink_to(REPOSITORY / "tests")
     kept = {name: value for name, value in os.environ.items() if not name.startswith("VIM_")}
@@ -60,7 +59,7 @@ def test_from_a_checkpoint_to_a_running_server(
     *before, serve, ask = commands
     for words in before:
         run(words, tmp_path, variables)
-    prepare(tmp_path / "served", environment)
+    prepare(tmp_path / "work" / "triton", environment)
     server = start(serve[:-1], tmp_path, variables)
     try:
         await_ready(int(ports["HTTP"]))

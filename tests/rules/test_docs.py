@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import pytest
 
+from tests.rules.test_commands import ALL
+from tests.support.commands import mistakes, named_in, options
 from tests.support.markdown import anchors, links, markdown_files, quoted_commands
-from tests.support.source import REPOSITORY, files, modules
-from vim_deploy.cli.main import cli
+from tests.support.source import REPOSITORY, SERVED, files, modules
 from vim_deploy.errors import CATALOG
 
 ERRORS = REPOSITORY / "docs" / "errors.md"
 _CODE = re.compile(r"VIM-\d{3,4}")
-#: Words that stand for a value in an explanation, and metavariables.
-_PLACEHOLDER = re.compile(r"^(\.\.\.|[A-Z][A-Z-]*)$")
+#: Options of pip, Triton, trtexec and a package's run.sh, and those of the program itself.
+FOREIGN = {
+    "--backend-config",
+    "--dynamicPlugins",
+    "--force-reinstall",
+    "--log-format",
+    "--no-deps",
+    "--prepare",
+    "--quiet",
+    "--user",
+    "--verbose",
+}
 
 
 def test_there_are_documents() -> None:
@@ -41,56 +52,53 @@ def test_links_resolve() -> None:
     assert broken == []
 
 
-def find(words: list[str]) -> tuple[click.Command, list[str]]:
-    """The command that ``words`` begin with, and what follows it; KeyError for an unknown one."""
-    command: click.Command = cli
-    rest = [word for word in words if word]
-    while isinstance(command, click.Group) and rest:
-        if rest[0].startswith("-") or _PLACEHOLDER.match(rest[0]):
-            break
-        context = click.Context(command)
-        found = command.get_command(context, rest[0])
-        if found is None:
-            raise KeyError(rest[0])
-        command, rest = found, rest[1:]
-    return command, rest
-
-
-def option_names(command: click.Command) -> set[str]:
-    """Every option a command takes, with the help options."""
-    return {"-h", "--help"} | {
-        name
-        for option in command.params
-        if isinstance(option, click.Option)
-        for name in (*option.opts, *option.secondary_opts)
-    }
-
-
 @pytest.mark.parametrize(
     "path", markdown_files(), ids=lambda path: path.relative_to(REPOSITORY).as_posix()
 )
 def test_quoted_commands_exist(path: Path) -> None:
     for line, words in quoted_commands(path):
-        where = f"{path.name}:{line}: vim-deploy {' '.join(words)}"
-        try:
-            command, rest = find(words)
-        except KeyError as error:
-            pytest.fail(f"{where}: no command {error}")
-        known = option_names(command)
-        for word in rest:
-            if not re.match(r"--?[A-Za-z]", word):
-                continue
-            name = word.partition("=")[0].rstrip(",.;:")
-            assert name in known, f"{where}: no option {name}"
+        assert not list(mistakes(words)), f"{path.name}:{line}: vim-deploy {' '.join(words)}"
+
+
+def said(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and text of every string of a module, ``X`` for what is put into it."""
+    parts: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            parts |= {id(part) for part in node.values}
+            texts = (part.value if isinstance(part, ast.Constant) else "X" for part in node.values)
+            yield node.lineno, "".join(map(str, texts))
+        elif isinstance(node, ast.Constant) and id(node) not in parts:
+            yield node.lineno, str(node.value)
+
+
+def test_commands_and_options_that_messages_name_exist() -> None:
+    ours = set().union(*map(options, ALL.values())) | FOREIGN
+    for module in modules():
+        for line, text in said(module.tree):
+            where = f"{module.name}:{line}: "
+            for words in named_in(text):
+                assert not list(mistakes(words)), f"{where}vim-deploy {' '.join(words)}"
+            if " " in text and not module.name.startswith(SERVED):
+                unknown = set(re.findall(r"(?<![\w-])--[a-z][\w-]+", text)) - ours
+                assert not unknown, f"{where}no command takes {sorted(unknown)}"
+
+
+def test_documents_that_code_names_exist() -> None:
+    for path in files(".py", ".h", ".cpp", ".cu", ".toml", ".txt", ".sh"):
+        for name in re.findall(r"(?<![\w/.])docs/[\w./-]+\.md", path.read_text(encoding="utf-8")):
+            assert (REPOSITORY / name).is_file(), f"{path.relative_to(REPOSITORY)}: {name}"
 
 
 def test_the_command_check_can_fail() -> None:
-    with pytest.raises(KeyError):
-        find(["exprot", "x.pth"])
-    command, rest = find(["export", "x.pth", "--opzet", "18"])
-    assert rest == ["x.pth", "--opzet", "18"]
-    assert "--opzet" not in option_names(command)
-    assert "--opset" in option_names(command)
+    assert list(mistakes(["exprot", "x.pth"])) == ["no command 'exprot'"]
+    assert list(mistakes(["export", "x.pth", "--opzet", "18"])) == ["no option --opzet"]
+    assert list(mistakes(["export", "x.pth", "--precision", "fp17"])) != []
+    assert list(mistakes(["export", "--opset", "18", "--precision", "PRECISION"])) == []
+    sentence = (
+        "vim-deploy made it; make it again: vim-deploy exprot CHECKPOINT, or vim-deploy x --y."
+    )
+    assert list(named_in(sentence)) == [["exprot", "CHECKPOINT"], ["x", "--y"]]
 
 
 def test_error_catalogue_is_documented_entry_by_entry() -> None:

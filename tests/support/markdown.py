@@ -12,19 +12,38 @@ from tests.support.source import files
 
 PROGRAM = "vim-deploy"
 _FENCE = re.compile(r"^(`{3,}|~{3,})\s*(\w*)")
-_NOT_RUN = re.compile(r"<!--\s*not run:\s*(\S.*?)\s*-->")
+#: First line of a block that cannot run everywhere; what follows is what it takes.
+_NEEDS = "# needs "
 _LINK = re.compile(r"(?<!\!)\[[^\]]*\]\(([^)\s]+)[^)]*\)|!\[[^\]]*\]\(([^)\s]+)[^)]*\)")
 _HEADING = re.compile(r"^#{1,6}\s+(.*?)\s*#*\s*$")
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, its lines, where it begins, and why it is not run (or "")."""
+    """A fenced block: its language, its lines, and the line of its fence."""
 
     language: str
     lines: tuple[str, ...]
     first_line: int
-    not_run: str
+
+    @property
+    def needs(self) -> str:
+        """What its commands need that not every machine has; "" for those that run anywhere."""
+        first = self.lines[0] if self.lines else ""
+        return first.removeprefix(_NEEDS) if first.startswith(_NEEDS) else ""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command line of a ``console`` block, and what the page shows of its answer."""
+
+    text: str
+    said: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> list[str]:
+        """As a shell splits it."""
+        return shlex.split(self.text, comments=True)
 
 
 def markdown_files() -> tuple[Path, ...]:
@@ -37,21 +56,18 @@ def _split(text: str) -> tuple[list[Block], list[tuple[int, str]]]:
     blocks: list[Block] = []
     prose: list[tuple[int, str]] = []
     fence, language, start, inside = "", "", 0, []
-    before = ""
     for number, line in enumerate(text.splitlines(), 1):
         match = _FENCE.match(line.strip())
         if fence:
             if match and match[1].startswith(fence) and not match[2]:
-                reason = _NOT_RUN.search(before)
-                blocks.append(Block(language, tuple(inside), start, reason[1] if reason else ""))
-                fence, before = "", ""
+                blocks.append(Block(language, tuple(inside), start))
+                fence = ""
             else:
                 inside.append(line)
         elif match:
             fence, language, start, inside = match[1], match[2], number, []
         else:
             prose.append((number, line))
-            before = line if line.strip() else before
     assert not fence, f"a block that begins in line {start} is not closed"
     return blocks, prose
 
@@ -90,10 +106,21 @@ def _joined(lines: tuple[str, ...]) -> Iterator[str]:
         yield whole
 
 
+def commands(block: Block) -> list[Command]:
+    """Commands of a ``console`` block: lines that begin with ``$``, then lines of the answer."""
+    found: list[Command] = []
+    for line in _joined(block.lines):
+        if line.startswith("$ "):
+            found.append(Command(line[2:]))
+        elif found and line.strip():
+            last = found.pop()
+            found.append(Command(last.text, (*last.said, line)))
+    return found
+
+
 def console_commands(block: Block) -> list[list[str]]:
-    """Command lines of a ``console`` block: those that begin with ``$``, split as a shell does."""
-    lines = [line.strip() for line in _joined(block.lines)]
-    return [shlex.split(line[1:], comments=True) for line in lines if line.startswith("$ ")]
+    """Words of every command of a ``console`` block."""
+    return [command.words for command in commands(block)]
 
 
 def quoted_commands(path: Path) -> Iterator[tuple[int, list[str]]]:

@@ -14,7 +14,7 @@ PACKAGE = REPOSITORY / "vim_deploy"
 #: environment or of a client, so they import nothing of it and are imported by nothing in it.
 SERVED = "vim_deploy.packaging.served."
 #: Folders that hold something else than the project's source: hidden ones, environments, outputs.
-_SKIPPED = ("build", "dist", "demo-out", "vim-deploy-work", "node_modules", "reference")
+_SKIPPED = ("build", "dist", "work", "vim-deploy-work", "node_modules", "reference")
 
 
 @dataclass(frozen=True)

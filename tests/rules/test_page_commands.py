@@ -1,0 +1,204 @@
+"""The pages' commands run as they stand there, in the order of the page, in a fresh clone.
+
+Commands stand in ``console`` blocks on lines that begin with ``$``; other lines are what a command
+answers, ``...`` where machines differ. A block that not every machine can run begins with
+``# needs``, and its commands are read by the command line, no more. Programs in ``python`` blocks
+run as well. What is made goes to the folder ``work``, so that a reader can delete it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+import pytest
+
+from tests.support.builds import RTX_IS_INSTALLED
+from tests.support.commands import parse
+from tests.support.markdown import PROGRAM, Block, Command, blocks, commands, markdown_files
+from tests.support.source import REPOSITORY
+
+WORK = "work"
+#: What commands of the pages read of the repository.
+READ = ("export", "tests/data")
+#: Programs that every machine has.
+PROGRAMS = (PROGRAM, "mkdir")
+#: Commands and functions that need TensorRT-RTX, an optional package.
+NEED_RTX = re.compile(r"\bbuild-engine\b|\bdeploy \w|\bbuild_engine\(|\.plan\b")
+#: Options that name what is written.
+WRITE = (
+    "-o",
+    "--output",
+    "--dump-passes",
+    "--export-dir",
+    "--overlay",
+    "--plot",
+    "--report",
+    "--save-labels",
+)
+#: Seconds; an engine build for the toy takes a few.
+TIMEOUT = 240
+
+
+def relative(page: Path) -> str:
+    """A page's name in the repository."""
+    return page.relative_to(REPOSITORY).as_posix()
+
+
+def code_of(page: Path) -> list[Block]:
+    """A page's blocks of commands and Python."""
+    return [block for block in blocks(page) if block.language in ("console", "python")]
+
+
+#: The README first: it is what is read first.
+PAGES = sorted(
+    filter(code_of, markdown_files()), key=lambda page: (page.parent != REPOSITORY, page)
+)
+
+
+def console() -> Iterator[tuple[str, Block, Command]]:
+    """Where it stands, block and command of every command of every page."""
+    for page in PAGES:
+        for block in code_of(page):
+            for command in commands(block) if block.language == "console" else ():
+                yield f"{relative(page)}:{block.first_line}: {command.text}", block, command
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What commands read of a fresh clone, and a folder of programs as an installation makes it."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in READ:
+        shutil.copytree(REPOSITORY / name, folder / name)
+    program = folder.parent / "bin" / PROGRAM
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m vim_deploy "$@"\n', "utf-8")
+    program.chmod(0o755)
+    return folder
+
+
+def run(command: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run one command in the clone; both streams come as one."""
+    variables = {name: v for name, v in os.environ.items() if not name.startswith("VIM_DEPLOY_")}
+    variables["PYTHONPATH"] = str(REPOSITORY)
+    variables["PATH"] = f"{folder.parent / 'bin'}:{variables['PATH']}"
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+
+
+def steps(block: Block) -> list[tuple[list[str], Command]]:
+    """What is started for a block, and the command as the page has it."""
+    if block.language == "python":
+        text = "\n".join(block.lines)
+        return [([sys.executable, "-c", text], Command(text))]
+    return [(["bash", "-c", command.text], command) for command in commands(block)]
+
+
+def not_answered(said: Sequence[str], answer: str) -> list[str]:
+    """Lines of a page that a command does not answer, in their order."""
+    lines = iter([" ".join(line.split()) for line in answer.splitlines()])
+    missing = []
+    for line in said:
+        parts = [re.escape(part) for part in " ".join(line.split()).split("...")]
+        if line.strip() != "..." and not any(re.fullmatch(".*".join(parts), x) for x in lines):
+            missing.append(line)
+    return missing
+
+
+@pytest.mark.slow
+@pytest.mark.rtx
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_page_runs(page: Path, clone: Path) -> None:
+    before = set(clone.rglob("*"))
+    left_out = []
+    for block in code_of(page):
+        for step, command in steps(block) if not block.needs else ():
+            line = f"{relative(page)}:{block.first_line}: {command.text}"
+            if NEED_RTX.search(command.text) and not RTX_IS_INSTALLED:
+                left_out.append(line)
+                continue
+            done = run(step, clone)
+            assert done.returncode == 0, f"{line}\n{done.stdout}"
+            missing = not_answered(command.said, done.stdout)
+            assert not missing, f"{line}\n{done.stdout}\ndoes not answer {missing}"
+    made = {path.relative_to(clone).parts[0] for path in set(clone.rglob("*")) - before}
+    assert made <= {WORK}
+    if left_out:
+        pytest.skip("not run, tensorrt-rtx-cu13 is not installed: " + "; ".join(left_out))
+
+
+def test_what_pages_make_is_ignored_by_git() -> None:
+    assert f"/{WORK}/" in (REPOSITORY / ".gitignore").read_text(encoding="utf-8").splitlines()
+
+
+def test_a_block_that_needs_nothing_runs_programs_that_every_machine_has() -> None:
+    for where, block, command in console():
+        assert block.needs or command.words[0] in PROGRAMS, f"{where}: say what it '# needs'"
+
+
+def test_every_command_can_be_read() -> None:
+    for where, _, command in console():
+        if command.words[0] != PROGRAM:
+            continue
+        try:
+            parse(command.words[1:])
+        except (click.ClickException, KeyError) as error:
+            pytest.fail(f"{where}: {error!r}")
+
+
+def test_no_block_is_without_commands_and_no_command_without_a_block() -> None:
+    for page in PAGES:
+        for block in code_of(page):
+            assert block.language == "python" or commands(block), f"{page}:{block.first_line}"
+    for page in markdown_files():
+        for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
+            assert not re.match(rf" {{4,}}({PROGRAM}|pip|python|make|\$) ", line), (
+                f"{page}:{number}"
+            )
+
+
+def test_a_page_reads_what_it_has_made_and_two_never_make_the_same_otherwise() -> None:
+    """So one page works without the others, and after them."""
+    makers: dict[str, str] = {}
+    for page in PAGES:
+        made: set[str] = set()
+        for block in code_of(page):
+            for command in commands(block) if block.language == "console" else ():
+                words = [word for word in command.words if word != "&"]
+                for before, word in itertools.pairwise(words):
+                    where = f"{relative(page)}: {command.text}"
+                    if before in WRITE and not block.needs:
+                        assert makers.setdefault(word, command.text) == command.text, where
+                    if before in WRITE:
+                        made.add(word)
+                    elif word.startswith(f"{WORK}/"):
+                        known = any(word == item or word.startswith(f"{item}/") for item in made)
+                        assert known, f"{where}: {word} is not made on this page"
+
+
+def test_a_wrong_page_is_noticed(clone: Path) -> None:
+    done = run(["bash", "-c", f"{PROGRAM} export missing.pth -o m.onnx"], clone)
+    assert done.returncode == 4
+    assert "VIM-401" in done.stdout
+    answer = "a  1 s\nb: 2\nc"
+    assert not_answered(["a ... s", "...", "c"], answer) == []
+    assert not_answered(["b: 3", "c"], answer) == ["b: 3", "c"]
+    with pytest.raises(click.ClickException):
+        parse(["export", "x.pth", "--opset", "fifteen"])
+    with pytest.raises(click.ClickException):
+        parse(["export", "x.pth", "--opzet", "18"])
