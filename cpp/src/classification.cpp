@@ -118,12 +118,16 @@ Result<Scores> from_top_k(std::vector<Tensor> const& outputs, ExportInfo const& 
 }
 
 Result<Scores> from_all(Tensor const& output, ExportInfo const& exported) {
-    auto const rows = rows_of(output);
+    auto rows = rows_of(output);
     if (!rows) {
         return rows.error();
     }
     Scores scores;
-    for (auto const& row : *rows) {
+    for (auto& row : *rows) {
+        if (row.size() == 1 && exported.head == "logits") {
+            // One logit is that of class 1 against class 0, whose logit is 0.
+            row.insert(row.begin(), 0);
+        }
         std::vector<double> const probabilities =
             exported.head == "softmax" ? std::vector<double>(row.begin(), row.end()) : softmax(row);
         scores.emplace_back();

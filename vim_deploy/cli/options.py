@@ -32,7 +32,7 @@ from vim_deploy.ranges import (
 from vim_deploy.recipe.schema import AUTO, ModelRequest
 from vim_deploy.runtimes.onnxruntime.capability import PROVIDERS
 from vim_deploy.specs import GraphForm, PosEmbedMode, PreprocessMode, ScanBody
-from vim_deploy.untrusted import read_json, read_text
+from vim_deploy.untrusted import read_json
 
 if TYPE_CHECKING:
     from vim_deploy.runtimes.base import RunnerOptions
@@ -186,7 +186,7 @@ _MODEL_OPTIONS = (
         "--labels",
         "labels_file",
         type=click.Path(path_type=Path),
-        help="Text file with one class name a line.",
+        help='Class names: a file with one a line, or JSON such as {"0": "tench"}.',
     ),
 )
 
@@ -334,10 +334,10 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _read_labels(path: Path) -> tuple[str, ...]:
-    text = read_text(
-        require_file(path, "label file"),
-        lambda why: VimDeployError(
-            "VIM-416", f"{path} is not a file of labels", why=why, fix="one class name a line"
-        ),
+    from vim_deploy.recipe.load import labels_of
+
+    fix = "one class name a line, or JSON with the name of each number"
+    return labels_of(
+        path,
+        lambda why: VimDeployError("VIM-416", f"{path} is no file of labels", why=why, fix=fix),
     )
-    return tuple(line.strip() for line in text.splitlines() if line.strip())

@@ -76,7 +76,7 @@ class Head:
     gives: ClassVar[tuple[Output, ...]]
     #: Whether it resizes logits of pixels to the input's size.
     full_size: ClassVar[bool] = False
-    #: Whether it needs class scores for each picture.
+    #: Whether it needs a score of each class for each picture.
     needs_scores: ClassVar[bool] = False
 
     @classmethod
@@ -99,12 +99,13 @@ class Head:
             VimDeployError: VIM-202, VIM-203 when the model does not have what it gives.
         """
         if self.needs_scores and (
-            config.num_classes == 0 or (config.if_cls_token and config.final_pool_type == "max")
+            config.num_classes < 2 or (config.if_cls_token and config.final_pool_type == "max")
         ):
             raise VimDeployError(
                 "VIM-203",
                 f"--head {self.text} needs class scores, and this model's output has none",
-                why="it has no head (num_classes 0) or takes a maximum over the classes",
+                why="it has no head (num_classes 0), one logit for two classes, or takes a maximum "
+                "over the classes",
                 fix="--head logits or --head features",
             )
         return self

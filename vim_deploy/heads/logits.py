@@ -15,10 +15,6 @@ if TYPE_CHECKING:
     from vim_deploy.heads.base import Array
 
 
-#: A model with one logit tells two classes apart: class 1 is more likely where it is positive.
-CLASSES_OF_ONE_LOGIT = 2
-
-
 @dataclass(frozen=True)
 class Logits(Head):
     """The scores as they are; a reader takes the softmax."""

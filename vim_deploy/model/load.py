@@ -215,12 +215,17 @@ def _loaded(
     labels = request.labels
     if labels is None:
         labels = (read_labels(recipe) if recipe else ()) or stored_labels
-    classes = module.config.num_classes if module.dense is None else module.dense.num_classes
+    classes = module.config.classes if module.dense is None else module.dense.num_classes
+    if len(labels) == module.config.num_classes == 1:
+        labels = (f"not {labels[0]}", labels[0])
     if labels and len(labels) != classes:
         raise VimDeployError(
             "VIM-415",
             f"{len(labels)} labels for {classes} classes",
-            fix="give one class name a line, in the order of the model's outputs",
+            fix="give a name for each class, in the order of the model's outputs"
+            + (
+                "; of one logit the second is the positive class" * (module.config.num_classes == 1)
+            ),
         )
     unread = unread_note(module.config.unread_hw)
     if unread:

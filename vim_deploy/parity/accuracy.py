@@ -12,7 +12,7 @@ import vim_deploy
 from vim_deploy.codec import encode, stored
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import write_json
-from vim_deploy.heads.logits import CLASSES_OF_ONE_LOGIT, class_scores
+from vim_deploy.heads.logits import class_scores
 from vim_deploy.interrupts import check
 from vim_deploy.parity.dataset import Dataset, LabelledBatch, Unreadable
 from vim_deploy.parity.distances import is_logits
@@ -24,8 +24,6 @@ from vim_deploy.runtimes.base import Array, Runner, finite_rows, run_in_batches,
 Progress = Callable[[int, int], None]
 
 _TOP = 5
-#: Of scores: batch and classes.
-_CLASS_AXES = 2
 #: Names of unreadable images that an error message lists; the report has all.
 _NAMED = 5
 #: Stands for "no class": of an image for which a runner gave NaN or Inf.
@@ -288,9 +286,9 @@ def rank_classes(outputs: Mapping[str, Array], runner: Runner) -> Array:
             ranked[~finite_rows(other)] = _NO_CLASS
         return ranked
     scores = outputs[runner.outputs[0]]
-    if is_logits(runner.outputs[0]) and scores.ndim == _CLASS_AXES:
+    if is_logits(runner.outputs[0]) and scores.ndim == 2:
         scores = class_scores(scores)
-    if scores.ndim != _CLASS_AXES or scores.shape[1] < CLASSES_OF_ONE_LOGIT:
+    if scores.ndim != 2 or scores.shape[1] < 2:
         raise VimDeployError(
             "VIM-415",
             f"output {runner.outputs[0]!r} of {runner.name} has no class scores",

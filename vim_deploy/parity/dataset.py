@@ -19,7 +19,6 @@ from vim_deploy.artifact.metadata import ExportInfo, require_info
 from vim_deploy.errors import InputNotFoundError, UnreadableImageError, VimDeployError
 from vim_deploy.files import require_file
 from vim_deploy.heads import of_file
-from vim_deploy.heads.logits import CLASSES_OF_ONE_LOGIT
 from vim_deploy.images import batch_from_crops, crop_from_file
 from vim_deploy.npz import opened_npz
 from vim_deploy.parity.class_folders import class_numbers, misfit
@@ -175,7 +174,7 @@ def open_dataset(
 
 def _class_count(info: ExportInfo) -> int:
     """Classes that the model tells apart; VIM-419 when it has none."""
-    count = info.model_config.num_classes
+    count = info.model_config.classes
     if count == 0 or of_file(info).kind != "classes":
         raise VimDeployError(
             "VIM-419",
@@ -183,7 +182,7 @@ def _class_count(info: ExportInfo) -> int:
             why=f"num_classes {count}, head {info.head}",
             fix="export it with --head logits",
         )
-    return max(count, CLASSES_OF_ONE_LOGIT)
+    return count
 
 
 def _folder(path: Path, info: ExportInfo, classes: int, limit: int | None) -> FolderDataset:

@@ -6,12 +6,13 @@ key and the nearest valid name. Before: a ``.toml`` file. After: a ``schema.Reci
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vim_deploy.codec import Number, decode, sentence
+from vim_deploy.codec import Number, OnError, decode, sentence
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.files import require_file
 from vim_deploy.images import check_preparation
@@ -28,13 +29,21 @@ from vim_deploy.recipe.schema import (
     Tolerances,
 )
 from vim_deploy.specs import ImagePreparation
-from vim_deploy.untrusted import read_text, read_toml
+from vim_deploy.untrusted import parse_json, read_text, read_toml
 
 #: A recipe is a page of text; anything larger is another kind of file.
 MAX_BYTES = 1 << 20
 #: Bytes of one name and of a whole path that file systems take (Linux: 255 and 4096, of which some
 #: are the folder's).
 _LONGEST_STEP, _LONGEST_PATH = 255, 1024
+#: Names of ImageNet's 21,841 classes take one; so many names stay small in memory.
+_MAX_LABELS_BYTES = 4 << 20
+_ONE_NAME_A_LINE = "write one class name on each line, in the order of the model's outputs"
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_NUMBER_FIRST = re.compile(r"(?P<number>\d{1,9})[\s.:,;=)]+(?P<name>[^\s.:,;=)].*)")
+_NUMBER_LAST = re.compile(r"(?P<name>.*[^\s:,;=])[\s:,;=]+(?P<number>\d{1,9})")
+#: Where JSON that says more than the names keeps them.
+_LABEL_KEYS = ("id2label", "label2id", "class_to_idx", "label_names")
 #: Figures of all tasks.
 _FIGURES = tuple(name for names in FIGURES.values() for name in names)
 #: Address prefix of a model hub.
@@ -83,23 +92,80 @@ def read_labels(recipe: Recipe) -> tuple[str, ...]:
     """The class names a recipe's ``labels`` file holds, in order; empty for ``none``.
 
     Raises:
-        VimDeployError: VIM-401 when the file is missing, VIM-412 when it is not text or does not
-            have one line for each class.
+        VimDeployError: VIM-401 when the file is missing, VIM-412 when it is not as ``labels_of``
+            reads it or does not have a name for each class.
     """
     if recipe.labels == NONE:
         return ()
-    path = require_file(recipe.path.parent / recipe.labels, "label file")
-    text = read_text(path, lambda why: _invalid(path, why))
-    lines = tuple(line.strip() for line in text.splitlines())
-    classes = recipe.num_classes
-    if len(lines) != classes or not all(lines):
-        raise _invalid(
-            path,
-            f"{len(lines)} lines, {sum(map(bool, lines))} of them with a name, "
-            f"for {classes} classes",
-            "write one class name on each line, in the order of the model's outputs",
-        )
-    return lines
+    path = recipe.path.parent / recipe.labels
+    found = labels_of(path, lambda why: _invalid(path, why, _ONE_NAME_A_LINE))
+    if len(found) != recipe.num_classes:
+        why = f"{len(found)} names for {recipe.num_classes} classes"
+        raise _invalid(path, why, _ONE_NAME_A_LINE)
+    return found
+
+
+def labels_of(path: Path, on_error: OnError) -> tuple[str, ...]:
+    """The class names of a file, in the order of the model's outputs.
+
+    Text has one name a line, or all lines a number as well, before the name (from 0 or 1) or behind
+    it (from 0); JSON a list, names by their numbers, numbers by their names, or an object that has
+    one of these as ``id2label``, ``label2id``, ``class_to_idx`` or ``label_names``.
+
+    Raises:
+        VimDeployError: VIM-401 when there is no such file; what ``on_error`` makes of a sentence
+            for one without names, with an empty line between them, or with numbers left out.
+    """
+    text = read_text(require_file(path, "label file"), on_error, max_bytes=_MAX_LABELS_BYTES)
+    text = text.removeprefix("\ufeff").strip()
+    if text[:1] in ("{", "["):
+        try:
+            return _json_labels(parse_json(text), on_error)
+        except ValueError as error:
+            # A label may begin with a bracket, but a brace is that of an object.
+            if text[0] == "{" or path.suffix.lower() == ".json":
+                raise on_error(str(error)) from error
+    lines = [line.strip() for line in _LINE_END.split(text)]
+    if not all(lines):
+        before = lines[lines.index("") - 1]
+        raise on_error(f"an empty line follows {before!r}" if before else "it holds no names")
+    return _numbered_lines(lines) or tuple(lines)
+
+
+def _numbered_lines(lines: Sequence[str]) -> tuple[str, ...]:
+    """Names by the numbers beside them; none where the numbers are part of the names."""
+    for pattern, firsts in ((_NUMBER_FIRST, (0, 1)), (_NUMBER_LAST, (0,))):
+        matches = [pattern.fullmatch(line) for line in lines]
+        found = {int(match["number"]): match["name"] for match in matches if match}
+        names = set(found.values())
+        for first in firsts:
+            # Of "1 year", "2 years", "3 years" the names would be few.
+            most = len(names) > 0.9 * len(lines) and (first == 0 or len(lines) > 2)
+            if most and sorted(found) == list(range(first, first + len(lines))):
+                return tuple(found[number] for number in sorted(found))
+    return ()
+
+
+def _json_labels(value: Any, on_error: OnError) -> tuple[str, ...]:  # noqa: ANN401 - JSON
+    """The names by their numbers from 0."""
+    if isinstance(value, dict):
+        inner = (value[key] for key in _LABEL_KEYS if isinstance(value.get(key), dict | list))
+        if (nested := next(inner, None)) is not None:
+            return _json_labels(nested, on_error)
+        wanted = [str(number) for number in range(len(value))]
+        if all(isinstance(number, int) for number in value.values()):
+            value = {str(number): name for name, number in value.items()}
+        if missing := [number for number in wanted if number not in value]:
+            raise on_error(f"of {len(wanted)} names none has the number {missing[0]}")
+        value = [value[number] for number in wanted]
+    if not isinstance(value, list) or not value:
+        raise on_error("it holds no names")
+    # ImageNet's class index has a WordNet number and a name for each class.
+    names = [" ".join(map(str, name)) if isinstance(name, list) else name for name in value]
+    for number, name in enumerate(names):
+        if not isinstance(name, str) or not name.strip():
+            raise on_error(f"the name of class {number} is {name!r}")
+    return tuple(name.strip() for name in names)
 
 
 def checkpoint_address(recipe: Recipe) -> str:

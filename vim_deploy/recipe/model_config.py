@@ -108,6 +108,11 @@ class ModelConfig:
         return _as_pair(self.img_size)
 
     @property
+    def classes(self) -> int:
+        """Classes that the outputs tell apart: one logit is positive for the second of two."""
+        return 2 if self.num_classes == 1 else self.num_classes
+
+    @property
     def patch_hw(self) -> tuple[int, int]:
         """Patch height and width in pixels."""
         return _as_pair(self.patch_size)

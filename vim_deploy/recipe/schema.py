@@ -167,7 +167,7 @@ class Recipe:
         model_config: the official constructor's keywords.
         checkpoint: where the weights are.
         image: preparation of pictures; its size and channels are those of ``model_config``.
-        labels: a text file with one class name a line, relative to the recipe, or ``none``.
+        labels: a file with the class names, relative to the recipe, or ``none``.
         published: what the authors report.
         tolerances: agreement demanded of the fp32 export.
         path: the file the recipe was read from.
@@ -190,7 +190,7 @@ class Recipe:
     @property
     def num_classes(self) -> int:
         """Classes of the model's output; 0 for a backbone."""
-        return self.model_config.num_classes if self.dense is None else self.dense.num_classes
+        return self.model_config.classes if self.dense is None else self.dense.num_classes
 
     @property
     def reported(self) -> dict[str, Any]:

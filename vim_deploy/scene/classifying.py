@@ -50,6 +50,9 @@ def top_predictions(
         VimDeployError: VIM-202 when there are fewer than ``count``.
     """
     probabilities, classes = head.probabilities(outputs)
+    if len(labels) == 1:
+        # An older file of a model with one logit, for two classes.
+        labels = ()
     available = probabilities.shape[-1]
     if count is not None and count > available:
         raise VimDeployError(

@@ -19,7 +19,8 @@ struct Class {
 };
 
 //! The `count` best classes of each item of a batch, the best first; equal ones by index. Works for
-//! the heads `logits` (the softmax is done here), `softmax` and `topk:K` (at most K classes).
+//! the heads `logits` (the softmax is done here; one logit is that of the second of two classes),
+//! `softmax` and `topk:K` (at most K classes).
 //! \return VIM-415 when the engine's head gives no classes, VIM-430 when NaN or Inf is among its
 //!         outputs.
 Result<std::vector<std::vector<Class>>> best_classes(std::vector<Tensor> const& outputs,

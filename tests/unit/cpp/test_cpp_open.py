@@ -112,6 +112,11 @@ def test_heads(picture: Path) -> None:
     soft = (TensorSpec("probabilities", "float32", ("batch", 10)),)
     plan = cpp.FakeEngine(outputs=soft, head="softmax").write(picture.parent)
     assert classify(plan, picture)[0] == 0
+    one = (TensorSpec("logits", "float32", ("batch", 1)),)
+    status, out, err = classify(cpp.FakeEngine(outputs=one).write(picture.parent), picture)
+    assert status == 0, err
+    found = {line.split(maxsplit=1)[1] for line in out.splitlines()[1:]}
+    assert found == {"label 0", "label 1"}
     features = (TensorSpec("features", "float32", ("batch", 192)),)
     plan = cpp.FakeEngine(outputs=features, head="features").write(picture.parent)
     refused(415, plan, picture)

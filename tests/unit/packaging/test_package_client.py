@@ -73,6 +73,15 @@ def test_the_best_classes_are_those_of_vim_deploy(client: SimpleNamespace, head:
     assert client.best({"features": scores}, 0, {"head": "features", "labels": []}, 2) == []
 
 
+def test_one_logit_is_that_of_the_second_class(client: SimpleNamespace) -> None:
+    outputs = {"logits": np.array([[1.5], [-3.0]], np.float32)}
+    wanted = top_predictions(find("logits", dense=False), outputs, ["no", "yes"], None)
+    assert [[p.label for p in row] for row in wanted] == [["yes", "no"], ["no", "yes"]]
+    for row in range(2):
+        found = client.best(outputs, row, {"head": "logits", "labels": ["no", "yes"]}, 5)
+        assert found == [(p.index, p.label, p.probability) for p in wanted[row]]
+
+
 def test_differences(client: SimpleNamespace) -> None:
     limits = {"atol": 1e-4, "rtol": 0.0, "relative_l2": None, "same_integers": True}
     a = np.zeros((2, 3), np.float32)

@@ -22,6 +22,8 @@ def best(
     head = facts["head"].partition(":")[0]
     if head == "logits" and outputs["logits"].ndim == 2:
         values = outputs["logits"][row].astype(np.float64)
+        # One logit is that of class 1 against class 0, whose logit is 0.
+        values = values if len(values) > 1 else np.array([0, *values])
         powers = np.exp(values - values.max())
         scores, classes = powers / powers.sum(), np.arange(len(values))
     elif head in ("softmax", "topk"):
