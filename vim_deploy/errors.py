@@ -222,6 +222,10 @@ class InputNotFoundError(VimDeployError, code="VIM-401"):
     """There is no such file, or none of the wanted kind in a folder."""
 
 
+class UnreadableModelError(VimDeployError, code="VIM-409"):
+    """A file is no readable ONNX model; it may be another kind of file."""
+
+
 class UnreadableImageError(VimDeployError, code="VIM-411"):
     """One file is no readable picture; others may be."""
 

@@ -35,7 +35,7 @@ LAYERS = (
     ("precisions",),
     ("paths",),
     ("errors",),
-    ("text",),
+    ("text", "progress"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
@@ -75,6 +75,7 @@ ONNX_FREE = (
     "interrupts",
     "paths",
     "threads",
+    "progress",
     "text",
     "files",
     "untrusted",

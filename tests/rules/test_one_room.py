@@ -65,8 +65,8 @@ def listed_choices(tree: ast.AST) -> list[int]:
 def test_options_ask_for_their_values() -> None:
     # The log's form is the command line's own.
     found = {module.name: lines for module in modules() if (lines := listed_choices(module.tree))}
-    assert list(found) == ["vim_deploy.cli.main"]
-    assert len(found["vim_deploy.cli.main"]) == 1
+    assert list(found) == ["vim_deploy.cli.output"]
+    assert len(found["vim_deploy.cli.output"]) == 1
 
 
 def test_tables_are_of_the_values_that_options_offer() -> None:

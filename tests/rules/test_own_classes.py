@@ -11,7 +11,7 @@ from tests.support.source import Module, modules
 FOREIGN = {
     "vim_deploy.artifact.onnx_file": "protobuf messages, whose fields have a getter each",
     "vim_deploy.bench.environment": "os, which differs between systems",
-    "vim_deploy.cli.output": "sys and its streams, which a caller may have replaced or taken",
+    "vim_deploy.cli.streams": "sys and its streams, which a caller may have replaced or taken",
     "vim_deploy.cuda.device_view": "arrays of other libraries",
     "vim_deploy.files": "os and its errors",
     "vim_deploy.folders": "os, which differs between systems",

@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import onnx
 
@@ -28,8 +28,10 @@ from vim_deploy.artifact.marked_tensors import refuse_diagnosis
 from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.artifact.onnx_file import OnnxFile, read_onnx
 from vim_deploy.artifact.record import EngineRecord, FileIdentity, read_record, record_path
-from vim_deploy.errors import UnreadableEngineError, VimDeployError
+from vim_deploy.errors import UnreadableEngineError, UnreadableModelError, VimDeployError
 from vim_deploy.files import Sighting, require_file, settings_hash, sight
+from vim_deploy.images import SUFFIXES as PICTURES
+from vim_deploy.recipe.catalog import names_recipe
 from vim_deploy.specs import TensorSpec
 
 Kind = Literal["onnx", "engine", "checkpoint", "recipe", "package"]
@@ -90,6 +92,8 @@ class Artifact:
             VimDeployError: VIM-401 when there is no file that this user may read.
         """
         if not (folders and os.path.isdir(path)):
+            if not os.path.lexists(path) and names_recipe(str(path)):
+                raise _is_recipe(str(path), what)
             require_file(path, what)
         return cls(path, sight(path))
 
@@ -145,7 +149,15 @@ class Artifact:
 
     @cached_property
     def _onnx(self) -> OnnxFile:
-        return read_onnx(self.path)
+        try:
+            return read_onnx(self.path)
+        except UnreadableModelError as error:
+            other = other_kind(self.path, "onnx")
+            if other is None:
+                raise
+            raise VimDeployError(
+                "VIM-409", f"{self.path} is {other.what}, no ONNX model", fix=other.fix
+            ) from error
 
     @property
     def model(self) -> onnx.ModelProto:
@@ -305,3 +317,40 @@ class Artifact:
             why=", ".join(f"{spec.name} {list(spec.shape)}" for spec in self.inputs),
             fix="give a model made by vim-deploy export",
         )
+
+
+class OtherKind(NamedTuple):
+    """What a file is instead of what it was taken for, in words, and what takes it."""
+
+    what: str
+    fix: str
+
+
+def other_kind(path: Path, wanted: Kind) -> OtherKind | None:
+    """What a file that is no readable ``wanted`` is; None when name and first bytes do not tell."""
+    if path.suffix.lower() in PICTURES:
+        fix = "an exported file or engine stands first: vim-deploy run ARTIFACT PICTURES"
+        return OtherKind("a picture", fix)
+    if named(path) == "stored":
+        return OtherKind("a file of arrays", "vim-deploy verify ARTIFACT --against takes it")
+    kind = Artifact(path, sight(path)).kind
+    made = kind == "engine" or named(path) == "onnx"
+    if kind == wanted or not (made or kind in ("checkpoint", "recipe")):
+        return None
+    return OtherKind(
+        f"an {'engine' if kind == 'engine' else 'exported file'}" if made else f"a {kind}",
+        "vim-deploy verify, run, bench and package take it"
+        if made
+        else f"make an ONNX file of it: vim-deploy export {path}",
+    )
+
+
+def _is_recipe(name: str, what: str) -> VimDeployError:
+    """VIM-401 for a recipe where a file has to be."""
+    return VimDeployError(
+        "VIM-401",
+        f"{what} not found: {name}",
+        why="it is a recipe, which a file is exported from",
+        fix=f"vim-deploy export {name}, and name the file; vim-deploy recipes show {name} says "
+        "what it is",
+    )

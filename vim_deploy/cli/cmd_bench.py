@@ -18,9 +18,9 @@ from vim_deploy.cli.options import (
     take_runner,
 )
 from vim_deploy.cli.output import (
+    answer,
     command_line,
     json_option,
-    print_outcome,
     print_table,
     result,
     say,
@@ -123,7 +123,7 @@ if TYPE_CHECKING:
 @runner_options
 @force_option
 @json_option
-def command(artifacts: tuple[str, ...], as_json: bool, **options: Any) -> None:  # noqa: ANN401
+def command(artifacts: tuple[str, ...], **options: Any) -> None:  # noqa: ANN401
     """Measure latency, throughput and memory on this machine, in turns.
 
     ARTIFACT is an exported ONNX file (in ONNX Runtime), an engine (in TensorRT), or a checkpoint,
@@ -133,21 +133,24 @@ def command(artifacts: tuple[str, ...], as_json: bool, **options: Any) -> None: 
     """
     from vim_deploy.stages import benchmark
     from vim_deploy.stages.benchmarking import BenchOptions
+    from vim_deploy.stages.reporting import place_of_run
 
-    image_sizes, output = options.pop("image_sizes") or (), options.pop("output")
+    image_sizes, given = options.pop("image_sizes") or (), options.pop("output")
+    output = given or place_of_run(Path())
     chosen = BenchOptions(
         image_sizes=image_sizes,
         runner=take_runner(options),
-        output=output or Path(),
-        html=output is not None,
+        output=output,
+        html=given is not None,
         **options,
     )
     report = benchmark(artifacts, chosen, command_line(), say)
     value = encode(report)
     print_report(value)
-    names = "bench.json, bench.md" + (", bench.html" if chosen.html else "")
-    say(f"wrote {names} into {output or 'this folder'}")
-    print_outcome(value, lambda: _require_good(report), as_json=as_json)
+    if output is not None:
+        names = "bench.json, bench.md" + (", bench.html" if chosen.html else "")
+        say(f"wrote {names} into {given or 'this folder'}")
+    answer(value, lambda: _require_good(report))
 
 
 def _require_good(report: BenchReport) -> None:

@@ -11,12 +11,13 @@ import click
 from vim_deploy import precisions
 from vim_deploy.cli.options import WholeNumber, all_of, force_option, output_option
 from vim_deploy.cli.output import (
-    build_progress,
+    answer,
     command_line,
     json_option,
-    print_json,
     print_table,
+    result,
     say,
+    show_build,
 )
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
@@ -177,7 +178,6 @@ def command(
     output: Path | None,
     dry_run: bool,
     force: bool,
-    as_json: bool,
     **options: Any,  # noqa: ANN401
 ) -> None:
     """Build an engine from an exported ONNX file.
@@ -203,22 +203,20 @@ def command(
         **options,
     )
     if dry_run:
-        report_plan(plan_build(request), as_json)
+        report_plan(plan_build(request))
         return
-    with build_progress() as progress:
-        record = build(request, progress)
+    record = build(request, show_build)
     report(record)
-    if as_json:
-        print_json({**encode(record), "up_to_date": record.up_to_date})
+    result(str(request.plan))
+    answer({**encode(record), "up_to_date": record.up_to_date})
 
 
-def report_plan(decided: dict[str, Any], as_json: bool) -> None:
+def report_plan(decided: dict[str, Any]) -> None:
     """What would be built, as a table or as JSON."""
     from vim_deploy.cli.cmd_inspect import flat_rows
 
-    if as_json:
-        print_json({"dry_run": True, **decided})
     print_table("nothing was built; this would be", ("what", "value"), flat_rows(decided))
+    answer({"dry_run": True, **decided})
 
 
 def report(record: EngineRecord) -> None:

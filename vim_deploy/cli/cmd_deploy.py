@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from vim_deploy.artifact.engine_file import TENSORRT
 from vim_deploy.cli.cmd_build_engine import engine_options, take_engine_options
 from vim_deploy.cli.cmd_build_engine import report as report_engine
 from vim_deploy.cli.cmd_export import take_export_options
 from vim_deploy.cli.options import graph_options, model_options, take_request
-from vim_deploy.cli.output import build_progress, command_line, json_option, print_json, print_table
+from vim_deploy.cli.output import (
+    answer,
+    command_line,
+    json_option,
+    print_table,
+    result,
+    say,
+    show_build,
+)
 from vim_deploy.cli.verify_tables import print_report
 from vim_deploy.codec import encode
 
@@ -35,7 +45,8 @@ if TYPE_CHECKING:
 @click.option(
     "--report",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for an HTML report of the run, its Markdown twin and deploy.json.",
+    help="Folder for an HTML report of the run, its Markdown twin and deploy.json.  [default: the "
+    "numbered folder]",
 )
 @json_option
 def command(
@@ -45,7 +56,6 @@ def command(
     no_engine: bool,
     work: Path,
     report: Path | None,
-    as_json: bool,
     **options: Any,  # noqa: ANN401
 ) -> None:
     """Export, verify and build in one go, into a numbered work folder.
@@ -56,29 +66,35 @@ def command(
 
     request, export_options = take_request(options), take_export_options(options)
     profiles, trt_options = take_engine_options(options)
-    with build_progress() as progress:
-        result = deploy(
-            request,
-            work,
-            options=export_options,
-            images=images,
-            engine=not no_engine,
-            runtime=runtime,
-            profiles=profiles,
-            compute_capabilities=compute_capabilities,
-            trt_options=trt_options,
-            progress=progress,
-            report=report,
-            command=command_line(),
-        )
-    _report(result)
-    if as_json:
-        print_json(encode(result))
+    made = deploy(
+        request,
+        work,
+        options=export_options,
+        images=images,
+        engine=not no_engine,
+        runtime=runtime,
+        profiles=profiles,
+        compute_capabilities=compute_capabilities,
+        trt_options=trt_options,
+        progress=show_build,
+        report=report,
+        command=command_line(),
+    )
+    _report(made)
+    answer(encode(made))
 
 
-def _report(result: DeployResult) -> None:
-    print_report(result.parity)
-    if result.engine is not None:
-        report_engine(result.engine)
-    rows = [(stage, f"{value:.1f} s") for stage, value in result.seconds.items()]
-    print_table(f"made {result.folder}", ("stage", "time"), rows)
+def _report(made: DeployResult) -> None:
+    print_report(made.parity)
+    if made.engine is not None:
+        report_engine(made.engine)
+    rows = [(stage, f"{value:.1f} s") for stage, value in made.seconds.items()]
+    print_table(f"made {made.folder}", ("stage", "time"), rows)
+    plan = made.engine and made.folder / made.engine.plan.name
+    for path in (made.export.path, plan, made.page):
+        if path is not None:
+            result(str(path))
+    # Nothing but a C++ program of the user's own serves an engine of TensorRT-RTX.
+    served = plan if made.engine and made.engine.runtime == TENSORRT else made.export.path
+    file = shlex.quote(str(served))
+    say(f"next: vim-deploy run {file} PICTURES; vim-deploy package {file}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from vim_deploy.cli.options import (
     output_option,
     take_request,
 )
-from vim_deploy.cli.output import json_option, print_json, say
+from vim_deploy.cli.output import answer, json_option, result, say
 from vim_deploy.codec import encode
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def take_export_options(options: dict[str, Any], force: bool = False) -> ExportO
 @output_option
 @force_option
 @json_option
-def command(output: Path | None, force: bool, as_json: bool, **options: Any) -> None:  # noqa: ANN401
+def command(output: Path | None, force: bool, **options: Any) -> None:  # noqa: ANN401
     """Export a checkpoint to one self-describing ONNX file.
 
     CHECKPOINT-OR-RECIPE is a checkpoint (.pth, .safetensors or a folder holding one), a hub
@@ -54,35 +55,44 @@ def command(output: Path | None, force: bool, as_json: bool, **options: Any) -> 
     from vim_deploy.stages import export
 
     request = take_request(options)
-    result = export(request, output, take_export_options(options, force))
-    _report(result)
-    if as_json:
-        print_json(encode(result))
+    made = export(request, output, take_export_options(options, force))
+    _report(made)
+    result(str(made.path))
+    if not made.up_to_date:
+        seeded = made.info.checkpoint.part == "seeded"
+        _say_next(made.path, made.info.checkpoint.name if seeded else request.source)
+    answer(encode(made))
 
 
-def _report(result: ExportResult) -> None:
-    if result.up_to_date:
-        say(f"up to date: {result.path}")
-        return
-    summary = result.summary
+def _say_next(path: Path, source: str) -> None:
+    """What is done with an exported file, to copy; PICTURES stands for the user's own."""
+    file = shlex.quote(str(path))
     say(
-        f"wrote {result.path}: {result.info.model}, {result.info.graph} {result.info.precision} "
-        f"graph, {result.info.scan_body} body, {result.path.stat().st_size / 1e6:.1f} MB, "
-        f"{summary.blocks} blocks, {summary.scans} scans ({summary.fused_scans} fused pairs), "
-        f"{sum(summary.ops.values())} nodes, {result.seconds:.1f} s"
+        f"next: vim-deploy verify {file} --against {shlex.quote(source)}; "
+        f"vim-deploy build-engine {file}; vim-deploy run {file} PICTURES"
     )
-    if result.activations is not None:
-        say(str(result.activations))
-    for path in result.files[1:]:
+
+
+def _report(made: ExportResult) -> None:
+    if made.up_to_date:
+        say(f"up to date: {made.path}")
+        return
+    summary = made.summary
+    say(
+        f"wrote {made.path}: {made.info.model}, {made.info.graph} {made.info.precision} "
+        f"graph, {made.info.scan_body} body, {made.path.stat().st_size / 1e6:.1f} MB, "
+        f"{summary.blocks} blocks, {summary.scans} scans ({summary.fused_scans} fused pairs), "
+        f"{sum(summary.ops.values())} nodes, {made.seconds:.1f} s"
+    )
+    if made.activations is not None:
+        say(str(made.activations))
+    for path in made.files[1:]:
         say(
             f"wrote {path}: the weights, {path.stat().st_size:,} bytes; keep the two files together"
         )
-    for note in result.notes:
+    for note in made.notes:
         if note.kind in _SAID:
             say(note.text)
-    if result.parity is not None:
-        worst = result.parity.worst
-        say(
-            f"checked: {result.parity.candidate} against {result.parity.reference}, "
-            + worst.in_words
-        )
+    if made.parity is not None:
+        worst = made.parity.worst
+        say(f"checked: {made.parity.candidate} against {made.parity.reference}, " + worst.in_words)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
+from vim_deploy.cli.inspect_summary import summary
 from vim_deploy.cli.options import WholeNumber
-from vim_deploy.cli.output import json_option, print_json, print_table, result
+from vim_deploy.cli.output import answer, is_verbose, json_option, print_table, result, say
+from vim_deploy.errors import VimDeployError
 from vim_deploy.ranges import BATCH
 
 
@@ -23,30 +26,30 @@ from vim_deploy.ranges import BATCH
 @click.option("--batch", type=WholeNumber(BATCH), help="Pictures, for --graph.  [default: 1]")
 @click.option("--gpu", help="GPU to predict for, for --graph.  [default: h200]")
 @json_option
-def command(file: Path, graph: bool, batch: int | None, gpu: str | None, as_json: bool) -> None:
+def command(file: Path, graph: bool, batch: int | None, gpu: str | None) -> None:
     """Describe an ONNX file, engine, checkpoint, recipe or package.
 
     Reads an engine's header and record without loading it, so no GPU is needed. Of a package, a
-    folder, every file is compared with the manifest.
+    folder, every file is compared with the manifest. Prints a summary; -v and --json say all.
     """
     from vim_deploy.stages import inspect
     from vim_deploy.stages.inspecting import GraphQuestion
 
     if not graph and (batch is not None or gpu is not None):
-        raise click.UsageError("--batch and --gpu belong to --graph")
+        raise VimDeployError(
+            "VIM-203", "--batch and --gpu belong to --graph", fix="add --graph, or leave them out"
+        )
     question = GraphQuestion(batch=batch or 1, gpu=gpu or "h200") if graph else None
     description = inspect(file, question)
-    if as_json:
-        print_json(description)
+    if answer(description):
         return
     inventory = description.pop("inventory", None)
-    record = description.get("record") or {}
-    if record.get("inner_tensors"):
-        # Some hundred rows otherwise; --json has them.
-        places = f"{len(record['inner_tensors'])} places, for verify --per-block"
-        description["record"] = {**record, "inner_tensors": places}
-    kind = description["kind"]
-    _print_sections(f"{file.name}: {kind}", description)
+    title = f"{file.name}: {description['kind']}"
+    if is_verbose():
+        _print_sections(title, description)
+    else:
+        print_table(title, ("what", "value"), summary(description))
+        say(f"all that is known: vim-deploy inspect -v {shlex.quote(str(file))}")
     if inventory is not None:
         _print_inventory(inventory)
 

@@ -9,8 +9,9 @@ import click
 from click.core import ParameterSource
 
 from vim_deploy.cli.options import WholeNumber, force_option
-from vim_deploy.cli.output import json_option, print_json, print_table, say, say_notes
+from vim_deploy.cli.output import answer, json_option, print_table, result, say, say_notes
 from vim_deploy.codec import encode
+from vim_deploy.errors import VimDeployError
 from vim_deploy.ranges import BATCH, INSTANCES, QUEUE_DELAY_US, SERVED_THREADS
 from vim_deploy.specs import Backend
 
@@ -106,7 +107,6 @@ def command(
     target: str,
     check: bool,
     output: Path | None,
-    as_json: bool,
     **options: Any,  # noqa: ANN401
 ) -> None:
     """Make a folder that serves or embeds an ONNX file or engine, or check one.
@@ -122,27 +122,27 @@ def command(
         _refuse_others(context)
         report = check_package(artifact)
         _print_checks(report)
-        if as_json:
-            print_json(encode(report))
+        answer(encode(report))
         return
     serving = ServingOptions(**{name: options.pop(name) for name in _SERVING})
-    result = package(artifact, output, PackageOptions(serving, target=target, **options))
-    _print_result(result)
-    if as_json:
-        print_json(encode(result))
+    made = package(artifact, output, PackageOptions(serving, target=target, **options))
+    _print_made(made)
+    answer(encode(made))
 
 
 def _refuse_others(context: click.Context) -> None:
-    """A usage error for an option that says how to make a package."""
+    """VIM-203 for an option that says how to make a package."""
     given = [
         name
         for name in context.params
-        if name not in ("artifact", "check", "as_json")
+        if name not in ("artifact", "check")
         and context.get_parameter_source(name) == ParameterSource.COMMANDLINE
     ]
     if given:
         options = ", ".join("--" + name.replace("_", "-") for name in given)
-        raise click.UsageError(f"--check takes a package as it is: leave {options} away")
+        raise VimDeployError(
+            "VIM-203", "--check takes a package as it is", fix=f"leave {options} away"
+        )
 
 
 def _print_checks(report: CheckReport) -> None:
@@ -153,11 +153,13 @@ def _print_checks(report: CheckReport) -> None:
     print_table(f"{report.folder}: {report.name}, {report.runtime}", ("check", "", ""), rows)
 
 
-def _print_result(result: PackageResult) -> None:
-    say_notes(result.notes)
-    if result.up_to_date:
-        say(f"{result.folder} is up to date")
-        return
-    say(f"wrote {result.folder}: {result.name} for {result.runtime}, {len(result.files)} files")
-    then = "run.sh" if result.target == "triton" else "README.md"
-    say(f"next: vim-deploy package --check {result.folder}; {result.folder}/{then}")
+def _print_made(made: PackageResult) -> None:
+    say_notes(made.notes)
+    if made.up_to_date:
+        say(f"{made.folder} is up to date")
+    else:
+        say(f"wrote {made.folder}: {made.name} for {made.runtime}, {len(made.files)} files")
+    result(str(made.folder))
+    if not made.up_to_date:
+        then = "run.sh" if made.target == "triton" else "README.md"
+        say(f"next: vim-deploy package --check {made.folder}; {made.folder}/{then}")

@@ -8,7 +8,7 @@ from typing import get_args
 import click
 
 from vim_deploy.cli.options import WholeNumber, force_option, output_option
-from vim_deploy.cli.output import json_option, print_json, print_outcome, print_table, say
+from vim_deploy.cli.output import answer, json_option, print_table, result, say
 from vim_deploy.codec import encode
 from vim_deploy.ranges import THREADS
 from vim_deploy.specs import Generation
@@ -55,7 +55,6 @@ def build(
     jobs: int,
     output: Path | None,
     force: bool,
-    as_json: bool,
 ) -> None:
     """Compile libvim_plugins.so; the same settings are compiled once and kept in a cache."""
     from vim_deploy.plugin.build import PluginSettings, build_plugin
@@ -64,20 +63,19 @@ def build(
     built = build_plugin(settings, output, say, force=force)
     state = "up to date" if built.up_to_date else f"built in {built.seconds:.0f} s"
     say(f"{built.library}: {state}, for TensorRT {' and '.join(built.info.serves)}")
-    if as_json:
-        print_json(encode(built))
+    result(str(built.library))
+    answer(encode(built))
 
 
 @command.command("info")
 @library_argument
 @json_option
-def info(library: Path | None, as_json: bool) -> None:
+def info(library: Path | None) -> None:
     """Ops, versions and GPU architectures of LIBRARY (the one built last by default)."""
     from vim_deploy.plugin.describe import describe_plugin, find_plugin_library
 
     found = describe_plugin(find_plugin_library(library))
-    if as_json:
-        print_json({**encode(found), "serves": list(found.serves)})
+    if answer({**encode(found), "serves": list(found.serves)}):
         return
     rows = [
         ("file", found.path),
@@ -97,7 +95,7 @@ def info(library: Path | None, as_json: bool) -> None:
 @command.command("test")
 @library_argument
 @json_option
-def test(library: Path | None, as_json: bool) -> None:
+def test(library: Path | None) -> None:
     """Run every op of LIBRARY on the GPU at hand and compare with float64."""
     from vim_deploy.plugin.check import check_plugin_on_gpu
 
@@ -111,4 +109,4 @@ def test(library: Path | None, as_json: bool) -> None:
         ("op", "dtype", "runs", "worst relative L2", "allowed"),
         rows,
     )
-    print_outcome(encode(report), report.require_ok, as_json=as_json)
+    answer(encode(report), report.require_ok)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from vim_deploy.cli.output import json_option, print_json, print_table
+from vim_deploy.cli.output import answer, json_option, print_table
 from vim_deploy.codec import encode
 
 
@@ -15,13 +15,12 @@ def command() -> None:
 
 @command.command("list")
 @json_option
-def list_recipes(as_json: bool) -> None:
+def list_recipes() -> None:
     """One line for each recipe that comes with vim-deploy."""
     from vim_deploy.recipe.catalog import find_recipe, recipe_names
 
     recipes = [find_recipe(name) for name in recipe_names()]
-    if as_json:
-        print_json({"recipes": [encode(recipe) for recipe in recipes]})
+    if answer({"recipes": [encode(recipe) for recipe in recipes]}):
         return
     rows = [
         (recipe.name, recipe.title, recipe.published.figures, recipe.checkpoint.address)
@@ -33,13 +32,12 @@ def list_recipes(as_json: bool) -> None:
 @command.command("show")
 @click.argument("name")
 @json_option
-def show(name: str, as_json: bool) -> None:
+def show(name: str) -> None:
     """Everything a recipe says; NAME is a recipe's name or a .toml file."""
     from vim_deploy.cli.cmd_inspect import flat_rows
     from vim_deploy.recipe.catalog import find_recipe
 
     recipe = encode(find_recipe(name))
-    if as_json:
-        print_json(recipe)
+    if answer(recipe):
         return
     print_table(f"recipe {name}", ("key", "value"), flat_rows(recipe))

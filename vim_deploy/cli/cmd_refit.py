@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from vim_deploy.cli.options import force_option
-from vim_deploy.cli.output import build_progress, command_line, json_option, print_json, say
+from vim_deploy.cli.output import answer, command_line, json_option, result, say, show_build
 from vim_deploy.codec import encode
 
 
@@ -34,7 +34,6 @@ def command(
     plugin: str,
     use_ema: bool,
     force: bool,
-    as_json: bool,
 ) -> None:
     """Give an engine the weights of another checkpoint of the same model.
 
@@ -43,17 +42,16 @@ def command(
     """
     from vim_deploy.stages import refit
 
-    with build_progress() as progress:
-        record = refit(
-            engine,
-            source,
-            output,
-            plugin=plugin,
-            use_ema=use_ema,
-            progress=progress,
-            force=force,
-            command=command_line(),
-        )
+    record = refit(
+        engine,
+        source,
+        output,
+        plugin=plugin,
+        use_ema=use_ema,
+        progress=show_build,
+        force=force,
+        command=command_line(),
+    )
     say(f"wrote {record.plan.name} and {record.plan.name}.json: weights of {source.name}")
-    if as_json:
-        print_json(encode(record))
+    result(str(output or engine))
+    answer(encode(record))

@@ -17,7 +17,8 @@ from vim_deploy.cli.options import (
     runner_options,
     take_runner,
 )
-from vim_deploy.cli.output import json_option, print_outcome, print_table, say, say_notes
+from vim_deploy.cli.output import answer, json_option, print_table, say, say_notes
+from vim_deploy.cli.output import result as print_result
 from vim_deploy.codec import encode
 from vim_deploy.ranges import BATCH, COUNT, PIXELS, SHARE, shown
 from vim_deploy.specs import SceneMode
@@ -115,7 +116,6 @@ _SCENE_OPTIONS = (
 def command(
     artifact: Path,
     images: tuple[Path, ...],
-    as_json: bool,
     **options: Any,  # noqa: ANN401
 ) -> None:
     """Run pictures through an exported file or engine and print the classes.
@@ -131,7 +131,7 @@ def command(
     runner, scene = take_runner(options), _take_scene(options)
     result = run(artifact, images, RunOptions(runner=runner, scene=scene, **options))
     _report(result)
-    print_outcome(encode(result), result.require_complete, as_json=as_json)
+    answer(encode(result), result.require_complete)
 
 
 def _report(result: RunResult) -> None:
@@ -163,6 +163,9 @@ def _print_classes(result: RunResult) -> None:
         print_table(
             f"{result.artifact} in {result.runtime}", ("picture", "", "class", "probability"), rows
         )
+    elif result.output is not None:
+        # Of a head without classes the file is what was asked for.
+        print_result(str(result.output))
 
 
 def _print_segmentation(result: SegmentationResult) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -18,20 +18,10 @@ from vim_deploy.cli.options import (
     force_option,
     runner_options,
 )
-from vim_deploy.cli.output import json_option, print_outcome, say
-from vim_deploy.cli.verify_modes import (
-    bisect_policy,
-    climb_ladder,
-    compare_accuracy,
-    compare_outputs,
-    mode_of,
-)
+from vim_deploy.cli.output import answer, json_option, say
+from vim_deploy.cli.verify_modes import run_mode
 from vim_deploy.codec import encode
 from vim_deploy.ranges import BATCH, COSINE, COUNT, RANDOM, RELATIVE, SHARE, TOLERANCE, TRIALS
-
-if TYPE_CHECKING:
-    from vim_deploy.parity.accuracy import AccuracyReport
-    from vim_deploy.parity.report import ParityReport
 
 
 @click.command("verify")
@@ -130,7 +120,6 @@ if TYPE_CHECKING:
 def command(
     source: str,
     report_folder: Path | None,
-    as_json: bool,
     **options: Any,  # noqa: ANN401
 ) -> None:
     """Compare an exported file or engine with PyTorch, another file or stored outputs.
@@ -140,31 +129,22 @@ def command(
     With --dataset, compare the accuracy on labelled pictures, image by image. With --ladder, go
     from PyTorch to the file form by form; --ladder and --bisect also take a checkpoint or recipe
     instead of a file. Leaves with exit code 7 when a tolerance is not met or accuracy was lost. The
-    report goes to parity.json, accuracy.json or bisect.json in the folder of --report, by default
-    the artifact's.
+    report goes to parity.json, accuracy.json or bisect.json in the folder of --report; by default
+    to the artifact's, else to this one, and nowhere when neither can be written.
     """
-    from vim_deploy.files import prepare_folder
-    from vim_deploy.parity.bisect import BisectReport
-    from vim_deploy.stages.reporting import prepare_report, provenance, write_run
+    from vim_deploy.stages.reporting import place_of_run, prepare_report, provenance, write_run
 
-    folder = report_folder or (Path(source).parent if os.path.exists(source) else Path())
     if report_folder is None:
-        prepare_folder(folder, "--report")
+        beside = [Path(source).parent] if os.path.exists(source) else []
+        folder = place_of_run(*beside, Path())
     else:
-        prepare_report(report_folder)
+        folder = report_folder
+        prepare_report(folder)
     options["top1_agreement"] = options.pop("top1_agree")
-    mode = mode_of(options)
     against = options["against"]
-    result: ParityReport | AccuracyReport | BisectReport
-    if mode == "bisect":
-        result, kind = bisect_policy(source, options), "bisect"
-    elif mode == "dataset":
-        result, kind = compare_accuracy(source, options), "accuracy"
-    else:
-        compare = climb_ladder if mode == "ladder" else compare_outputs
-        result, kind = compare(source, options), "parity"
+    kind, result, check = run_mode(source, options)
     value = {**encode(result), **provenance(against)}
-    written = write_run(kind, value, folder, pages=report_folder is not None)
-    say(f"wrote {', '.join(map(str, written))}")
-    require = (lambda: None) if isinstance(result, BisectReport) else result.require_passed
-    print_outcome(value, require, as_json=as_json)
+    if folder is not None:
+        written = write_run(kind, value, folder, pages=report_folder is not None)
+        say(f"wrote {', '.join(map(str, written))}")
+    answer(value, check)

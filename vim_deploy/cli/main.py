@@ -5,23 +5,25 @@ Commands are loaded when they are called, so that ``--help`` needs nothing heavy
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
-import io
 import os
 import sys
 import traceback
+from typing import TypeGuard
 
 import click
 
 import vim_deploy
 from vim_deploy import interrupts
-from vim_deploy.cli import output
+from vim_deploy.cli import output, streams
 from vim_deploy.errors import (
     ExitCode,
     NoSpaceError,
     OutputLocationError,
     VimDeployError,
+    nearest,
     says_no_memory,
 )
 from vim_deploy.folders import no_temporary_place
@@ -57,7 +59,16 @@ class LazyGroup(click.Group):
             return None
         module = importlib.import_module(f"vim_deploy.cli.cmd_{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
+        for each in (command, *(command.commands.values() if _is_group(command) else ())):
+            each.params += [one for one in output.COMMON_OPTIONS if one not in each.params]
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        # ``help COMMAND`` is what COMMAND --help is.
+        words = [*args[1:], "--help"] if args[0] == "help" else args
+        return super().resolve_command(ctx, words)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # The overview comes from COMMANDS: asking each command would import all of them.
@@ -65,37 +76,34 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
+def _is_group(command: click.Command) -> TypeGuard[click.Group]:
+    return isinstance(command, click.Group)
+
+
 @click.group(
     cls=LazyGroup,
+    params=list(output.COMMON_OPTIONS),
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "VIM_DEPLOY"},
 )
-@click.option("-v", "--verbose", count=True, help="Say more; -vv also prints stack traces.")
-@click.option("-q", "--quiet", is_flag=True, help="Only results and errors.")
-@click.option(
-    "--log-format", type=click.Choice(["text", "json"]), default="text", help="Form of the log."
-)
+@output.json_option
 @click.version_option(vim_deploy.__version__, prog_name="vim-deploy")
-@click.pass_context
-def cli(ctx: click.Context, verbose: int, quiet: bool, log_format: str) -> None:
+def cli() -> None:
     """Deploy Vision Mamba (Vim) checkpoints: one ONNX file, proven, and an engine from it.
 
     Results go to standard output, notes and progress to standard error. With --json a command
     prints one JSON object to standard output. Every option can be set by an environment variable
     VIM_DEPLOY_COMMAND_OPTION.
     """
-    output.configure_log(-1 if quiet else min(verbose, 2), log_format)
-    if verbose > 1:
-        ctx.obj["traces"] = True
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
     interrupts.install()
-    output.prepare()
+    streams.prepare()
     status = run(sys.argv[1:] if argv is None else argv)
     # The last flush may have to wait for a reader, so an interrupt still ends it.
     try:
-        status = output.finish(status)
+        status = streams.finish(status)
     except KeyboardInterrupt:
         os._exit(int(ExitCode.INTERRUPTED))
     interrupts.finished()
@@ -104,35 +112,34 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line; the exit code."""
+    streams.begin()
     try:
         return _run(arguments)
     except (KeyboardInterrupt, click.Abort):
         if interrupts.without_threads():
-            error = no_memory("no thread can be started")
-            output.print_error(error, as_json=False)
-            return int(error.exit_code)
-        output.note("interrupted: unfinished outputs were not written")
-        return int(ExitCode.INTERRUPTED)
+            return _tell(no_memory("no thread can be started"))
+        streams.note("interrupted: unfinished outputs were not written", level="error")
+        return _without_code("interrupted", "", ExitCode.INTERRUPTED)
+    finally:
+        streams.begin()
 
 
 def _run(arguments: list[str]) -> int:
-    # Filled by the options as click reads them: they can also come from the environment.
-    asked: dict[str, bool] = {}
     try:
         interrupts.check()
+        streams.configure_log()
         # A command that ends early with a status of its own hands it over as the return value.
-        status = cli.main(args=arguments, prog_name="vim-deploy", standalone_mode=False, obj=asked)
+        status = cli.main(args=arguments, prog_name="vim-deploy", standalone_mode=False)
         return status if isinstance(status, int) else int(ExitCode.OK)
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.Abort:
         raise
     except click.ClickException as error:
-        text = io.StringIO()
-        error.show(file=text)
-        output.note(text.getvalue().rstrip("\n"))
-        return int(ExitCode.USAGE)
-    except output.ReaderGoneError:
+        # Of options that were not all read: those of the form may be among the others.
+        output.take_form(arguments)
+        return _show_help_or_tell(error)
+    except streams.ReaderGoneError:
         return int(ExitCode.READER_GONE)
     except SystemExit:
         # click's way of saying that the reader of a text it printed itself has gone.
@@ -143,29 +150,81 @@ def _run(arguments: list[str]) -> int:
         # Libraries turn the KeyboardInterrupt that stops them into errors of their own.
         if interrupts.requested():
             raise KeyboardInterrupt from error
-        return _report(error, asked)
+        return _report(error)
 
 
-def _report(error: Exception, asked: dict[str, bool]) -> int:
-    """Print what went wrong; the exit code. ``asked`` says ``as_json`` and ``traces``."""
+def _show_help_or_tell(error: click.ClickException) -> int:
+    if not isinstance(error, click.exceptions.NoArgsIsHelpError):
+        return _tell(usage_error(error))
+    try:
+        streams.write_result(error.format_message())
+    except streams.ReaderGoneError:
+        return int(ExitCode.READER_GONE)
+    except VimDeployError as unprintable:
+        return _tell(unprintable)
+    return int(ExitCode.OK)
+
+
+def usage_error(error: click.ClickException) -> VimDeployError:
+    """VIM-201 for a name, VIM-202 for all else that click finds wrong with a command line."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    path = context.command_path if context else "vim-deploy"
+    if isinstance(error, click.exceptions.NoSuchCommand) and context and _is_group(context.command):
+        names = context.command.list_commands(context)
+        return VimDeployError(
+            "VIM-201",
+            f"{path} has no command {error.command_name!r}",
+            fix=nearest(error.command_name, names),
+        )
+    if isinstance(error, click.NoSuchOption):
+        close = " or ".join(error.possibilities or ())
+        return VimDeployError(
+            "VIM-201",
+            f"{path} has no option {error.option_name!r}",
+            fix=f"did you mean {close}?" if close else f"{path} --help lists them",
+        )
+    return VimDeployError(
+        "VIM-202",
+        error.format_message().rstrip("."),
+        why=context.get_usage() if context else "",
+        fix=f"{path} --help",
+    )
+
+
+def _report(error: Exception) -> int:
+    """Print what went wrong; the exit code."""
     known = error if isinstance(error, VimDeployError) else None
     if isinstance(error, OSError) and _met_by_click(error):
-        known = output.output_error(error)
+        known = streams.output_error(error)
     known = known or of_the_machine(error)
-    if known is None or asked.get("traces"):
-        output.note("".join(traceback.format_exception(error)).rstrip("\n"))
-    if known is None:
-        output.note("this is a defect of vim-deploy: please report the lines above")
-        return int(ExitCode.UNEXPECTED)
+    if known is None or output.wants_traces():
+        streams.note("".join(traceback.format_exception(error)).rstrip("\n"), level="error")
+    if known is not None:
+        return _tell(known)
+    fix = "this is a defect of vim-deploy: please report the lines above"
+    streams.note(fix, level="error")
+    return _without_code(f"{type(error).__name__}: {error}", fix, ExitCode.UNEXPECTED)
+
+
+def _tell(error: VimDeployError) -> int:
+    """Print a coded error; the exit code."""
     try:
-        output.print_error(known, as_json=asked.get("as_json", False))
-    except output.ReaderGoneError:
+        output.print_error(error)
+    except streams.ReaderGoneError:
         return int(ExitCode.READER_GONE)
     except VimDeployError as unprintable:
         # Said on standard error already; standard output takes nothing, not even this error.
-        if not isinstance(known, OutputLocationError | NoSpaceError):
-            output.print_error(unprintable, as_json=False)
-    return int(known.exit_code)
+        if not isinstance(error, OutputLocationError | NoSpaceError):
+            output.print_error(unprintable)
+    return int(error.exit_code)
+
+
+def _without_code(message: str, fix: str, status: ExitCode) -> int:
+    """With --json the object of an end that has no code; the exit code, come what may."""
+    texts = {"code": "", "title": message, "message": message, "why": "", "fix": fix}
+    with contextlib.suppress(VimDeployError, streams.ReaderGoneError):
+        output.print_json({"error": {**texts, "exit_code": int(status)}})
+    return int(status)
 
 
 def _met_by_click(error: OSError) -> bool:

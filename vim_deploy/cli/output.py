@@ -1,258 +1,124 @@
 """What the command line prints: results on standard output, everything else on standard error.
 
-A result is what the command was called for: a table, a verdict, a description; ``result`` and
-``print_table`` print it, also with --quiet. It is either written, or the command ends with a code:
-VIM-305 on a full disk, VIM-304 where there is no output, and quietly with the status of a program
-that SIGPIPE ends when the reader has gone. With --json the result is one JSON object, and the form
-for people goes where the notes go.
+A result is what the command was called for: a table, a verdict, the path of what was written;
+``result`` and ``print_table`` print it, also with --quiet. With --json the result is one JSON
+object, and the form for people goes where the notes go.
 
-``say`` and the log are for what happens on the way; when standard error cannot be written there is
-nobody to tell, and the work goes on. Text of others is made fit to be shown here, before styles are
-added, and nowhere else.
+``say`` and the log are for what happens on the way. Text of others is made fit to be shown here,
+before styles are added, and nowhere else.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import json
-import logging
-import os
+import itertools
 import sys
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
-import vim_deploy
+from vim_deploy.cli.streams import (
+    columns_of,
+    configure_log,
+    form,
+    has_colours,
+    is_live,
+    note,
+    note_styled,
+    show_status,
+    write_result,
+)
 from vim_deploy.cli.tables import one_line, table_text
-from vim_deploy.errors import ExitCode, VimDeployError
+from vim_deploy.errors import VimDeployError
 from vim_deploy.text import json_text, printable, storable
 
 if TYPE_CHECKING:
-    from vim_deploy.runtimes.building.process import BuildProgress, ProgressCallback
+    from vim_deploy.runtimes.building.process import BuildProgress
 
 #: Characters of a message or a reason that are shown.
 _MOST_SHOWN = 4000
 
 
-class ReaderGoneError(Exception):
-    """Whoever read standard output has gone; click would take the system's own error for its."""
+def _remember(_: click.Context, parameter: click.Parameter, value: Any) -> None:  # noqa: ANN401
+    """Take an option as soon as it is read: errors of the others are told in its form, too."""
+    if parameter.name == "log_format":
+        form.log_json = form.log_json if value is None else value == "json"
+    elif parameter.name == "verbose":
+        form.verbosity += value
+    elif value:
+        setattr(form, str(parameter.name), True)
+    configure_log()
 
 
-def prepare() -> None:
-    """Make both streams writable without surprises; for a process that is this command line.
-
-    A closed descriptor is taken by the next file that is opened, which would then be written into
-    by whatever prints: each gets a place-holder, standard output one that refuses to be written.
-    Characters that the terminal's encoding lacks are written out instead of being an error.
-    """
-    for number, name, mode in ((0, "stdin", os.O_RDONLY), (1, "stdout", os.O_RDONLY),
-                               (2, "stderr", os.O_WRONLY)):  # fmt: skip
-        try:
-            os.fstat(number)
-        except OSError:
-            handle = os.open(os.devnull, mode)
-            if handle != number:
-                os.dup2(handle, number)
-                os.close(handle)
-        if getattr(sys, name) is None:
-            # Not the interpreter's own: it makes none for a descriptor that was closed.
-            mode_of_text = "r" if number == 0 else "w"
-            setattr(sys, name, open(number, mode_of_text, closefd=False))  # noqa: SIM115
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(errors="backslashreplace")
-    warnings.showwarning = _show_warning
-
-
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    """As Python's own, with foreign text made fit to be shown."""
-    note(warnings.formatwarning(message, category, filename, lineno, line).rstrip())
-
-
-def write_result(text: str) -> None:
-    """Write ``text`` and a line end to standard output, now.
-
-    Raises:
-        VimDeployError: VIM-305 (no space), VIM-304 (closed, or not to be written).
-        ReaderGoneError: the reader has gone.
-    """
-    try:
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
-    except BrokenPipeError as error:
-        raise ReaderGoneError from error
-    except (OSError, ValueError) as error:
-        raise output_error(error) from error
-
-
-def output_error(error: OSError | ValueError) -> VimDeployError:
-    """The coded error for a result that could not be printed."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return VimDeployError(
-            "VIM-305",
-            "no space left while printing the result",
-            why=str(error),
-            fix="free some space, or send standard output elsewhere",
-        )
-    closed = isinstance(error, ValueError) or error.errno == errno.EBADF
-    return VimDeployError(
-        "VIM-304",
-        "the result cannot be printed",
-        why="standard output is closed" if closed else str(error),
-        fix="leave standard output open, or send it to a file",
-    )
-
-
-def note(text: str) -> None:
-    """Write foreign or own text and a line end to standard error; nothing when that fails."""
-    note_styled(printable(text))
-
-
-def note_styled(text: str) -> None:
-    """As ``note``, for text that was made fit to be shown before styles were added to it."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        sys.stderr.write(text + "\n")
-        sys.stderr.flush()
-
-
-def has_colours(stream: TextIO) -> bool:
-    """Whether styles belong on this stream: a terminal, and nobody who declines them."""
-    return stream.isatty() and "NO_COLOR" not in os.environ
-
-
-def finish(status: int) -> int:
-    """Flush what libraries have printed; the exit status, changed when that does not work.
-
-    After a failure the descriptors lead to nowhere, so that the interpreter's own last flush does
-    not fail again with a status and a text of its own.
-    """
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        status = status or int(ExitCode.READER_GONE)
-        _lead_nowhere(sys.stdout)
-    except (OSError, ValueError) as error:
-        status = status or int(output_error(error).exit_code)
-        _lead_nowhere(sys.stdout)
-    try:
-        sys.stderr.flush()
-    except (OSError, ValueError):
-        _lead_nowhere(sys.stderr)
-    return status
-
-
-def _lead_nowhere(stream: TextIO) -> None:
-    with contextlib.suppress(OSError, ValueError):
-        handle = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(handle, stream.fileno())
-        os.close(handle)
-
-
-class _TextFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
-
-
-class _Handler(logging.StreamHandler[TextIO]):
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Nothing: where standard error takes nothing, there is nobody to tell."""
-
-
-class _JsonFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return json.dumps(
-            {
-                "time": round(record.created, 3),
-                "level": record.levelname.lower(),
-                "logger": record.name,
-                "message": record.getMessage(),
-            }
-        )
-
-
-def configure_log(verbosity: int = 0, log_format: str = "text") -> None:
-    """Send the package's log to stderr.
-
-    Args:
-        verbosity: -1 errors only, 0 notes, 1 details, 2 everything.
-        log_format: ``text`` or ``json``.
-    """
-    handler = _Handler(sys.stderr)
-    if log_format == "json":
-        handler.setFormatter(_JsonFormatter())
-    else:
-        handler.setFormatter(_TextFormatter("%(message)s"))
-    logger = logging.getLogger(vim_deploy.__name__)
-    logger.handlers[:] = [handler]
-    logger.propagate = False
-    levels = {-1: logging.ERROR, 0: logging.INFO, 1: logging.DEBUG}
-    logger.setLevel(levels.get(verbosity, logging.DEBUG))
-
-
-def print_json(value: Mapping[str, Any]) -> None:
-    """One JSON object on standard output."""
-    write_result(json_text(value))
-
-
-def print_outcome(value: Mapping[str, Any], require: Callable[[], None], *, as_json: bool) -> None:
-    """What came out, where JSON is wanted, and the error that ``require`` raises for it.
-
-    One JSON object: the results with the error, not the one after the other.
-    """
-    try:
-        require()
-    except VimDeployError as error:
-        if not as_json:
-            raise
-        print_json({**value, "error": error.as_dict()})
-        print_error(error, as_json=False)
-        raise click.exceptions.Exit(int(error.exit_code)) from error
-    if as_json:
-        print_json(value)
-
-
-def _is_quiet() -> bool:
-    context = click.get_current_context(silent=True)
-    return context is not None and bool(context.find_root().params.get("quiet"))
-
-
-def _remember_json(ctx: click.Context, _: click.Parameter, value: bool) -> bool:
-    """The form of a later error: it is printed where the options are no longer known."""
-    if value:
-        ctx.ensure_object(dict)["as_json"] = True
-    return value
-
-
+#: Options that ``form`` keeps, whether they stand before the command or behind it.
+_KEPT: dict[str, Any] = {"is_eager": True, "expose_value": False, "callback": _remember}
 json_option = click.option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    is_eager=True,
-    callback=_remember_json,
-    help="Print one JSON object.",
+    "--json", "as_json", is_flag=True, help="Print one JSON object.", **_KEPT
+)
+#: Of the program and of every command: people write them in either place.
+COMMON_OPTIONS = (
+    click.Option(
+        ("-v", "--verbose"), count=True, help="Say more; -vv also prints stack traces.", **_KEPT
+    ),
+    click.Option(("-q", "--quiet"), is_flag=True, help="Only results and errors.", **_KEPT),
+    click.Option(
+        ("--log-format",),
+        type=click.Choice(["text", "json"]),
+        help="Form of what goes to standard error; json: an object a line.  [default: text]",
+        **_KEPT,
+    ),
 )
 
 
-def _gives_json() -> bool:
-    context = click.get_current_context(silent=True)
-    return context is not None and bool(context.params.get("as_json"))
+def answer(value: Mapping[str, Any], check: Callable[[], None] = lambda: None) -> bool:
+    """The end of a command, with ``--json`` one JSON object on standard output; whether it was.
+
+    Args:
+        value: what the command has found.
+        check: raises VimDeployError when that is a failure, which stands in the object as well.
+
+    Raises:
+        VimDeployError: that of ``check``; VIM-304, VIM-305 of the output.
+    """
+    try:
+        check()
+    except VimDeployError as error:
+        print_json({**value, "error": error.as_dict()})
+        raise
+    return print_json(value)
+
+
+def print_json(value: Mapping[str, Any]) -> bool:
+    """With ``--json`` an object on standard output, if it is the first; whether it was printed."""
+    if not form.as_json or form.answered:
+        return False
+    form.answered = True
+    write_result(json_text(value))
+    return True
+
+
+def is_verbose() -> bool:
+    """Whether everything is to be told."""
+    return form.verbosity > 0
+
+
+def wants_traces() -> bool:
+    """Whether stack traces are to be printed."""
+    return form.verbosity > 1
+
+
+def take_form(words: Sequence[str]) -> None:
+    """What ``words`` ask for that could not be read: the form in which that is said."""
+    before = list(words)[: words.index("--") if "--" in words else None]
+    form.as_json |= "--json" in before
+    form.log_json |= "--log-format=json" in before or any(
+        pair == ("--log-format", "json") for pair in itertools.pairwise(before)
+    )
 
 
 def say(text: str) -> None:
     """Lines for people, on standard error; silent with --quiet."""
-    if not _is_quiet():
+    if not form.quiet:
         note(text)
 
 
@@ -264,7 +130,7 @@ def say_notes(notes: Iterable[object]) -> None:
 
 def result(text: str) -> None:
     """Lines of the result, on standard output; with --json as a note."""
-    if _gives_json():
+    if form.as_json:
         say(text)
     else:
         write_result(printable(text))
@@ -275,34 +141,42 @@ def _short(text: str) -> str:
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
-def print_error(error: VimDeployError, *, as_json: bool) -> None:
+def print_error(error: VimDeployError) -> None:
     """The coded error for people, and as JSON when that was asked for."""
     # A message is one line, also when a name in it is not.
     message = one_line(_short(error.message))
-    label = f"error {error.code}"
-    if has_colours(sys.stderr):
-        label = click.style(label, fg="red", bold=True)
-    lines = [f"{label}: {message}"]
-    lines += [
-        # Further lines are set in: none of them can be taken for an error of ours.
-        f"  {name}: {printable(_short(text))}".replace("\n", "\n       ")
-        for name, text in (("why", error.why), ("fix", error.fix))
-        if text
-    ]
-    note_styled("\n".join(lines))
-    if as_json:
-        print_json({"error": error.as_dict()})
+    if form.log_json:
+        note_styled(message, level="error", error=error.as_dict())
+    else:
+        label = f"error {error.code}"
+        if has_colours(sys.stderr):
+            label = click.style(label, fg="red", bold=True)
+        lines = [f"{label}: {message}"]
+        lines += [
+            # Further lines are set in: none of them can be taken for an error of ours.
+            f"  {name}: {printable(_short(text))}".replace("\n", "\n       ")
+            for name, text in (("why", error.why), ("fix", error.fix))
+            if text
+        ]
+        note_styled("\n".join(lines))
+    print_json({"error": error.as_dict()})
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table, as ``result`` prints."""
-    as_note = _gives_json()
-    if as_note and _is_quiet():
+    if form.as_json and form.quiet:
         return
     from rich.console import Console
 
-    text = table_text(Console(stderr=as_note), title, columns, [tuple(row) for row in rows])
-    if as_note:
+    stream = sys.stderr if form.as_json else sys.stdout
+    console = Console(
+        file=stream,
+        force_terminal=stream.isatty(),
+        color_system="auto" if has_colours(stream) else None,
+        width=columns_of(stream),
+    )
+    text = table_text(console, title, columns, [tuple(row) for row in rows])
+    if form.as_json:
         note_styled(text)
     else:
         write_result(text)
@@ -313,52 +187,24 @@ def command_line() -> tuple[str, ...]:
     return ("vim-deploy", *map(storable, sys.argv[1:]))
 
 
-@contextmanager
-def build_progress() -> Iterator[ProgressCallback | None]:
-    """A progress bar on standard error for an engine build; None where stderr is no terminal."""
-    if _is_quiet() or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("Starting the builder", total=None)
-
-        def show(state: BuildProgress) -> None:
-            bar.update(
-                task,
-                description=one_line(state.phase),
-                completed=state.step,
-                total=state.steps or None,
-            )
-
-        yield show
+def show_build(state: BuildProgress) -> None:
+    """Where a build is, in the line that changes."""
+    if is_live():
+        of = f" {state.step} of {state.steps}" if state.steps else ""
+        show_status(f"building: {state.title}{of}, {state.elapsed:.0f} s")
 
 
-@contextmanager
-def image_progress() -> Iterator[Callable[[int, int], None]]:
-    """A progress bar over images on standard error; no terminal gets a line for each tenth."""
-    if _is_quiet():
-        yield lambda done, of: None
-        return
-    if not sys.stderr.isatty():
-        said = [0]
+def image_progress() -> Callable[[int, int], None]:
+    """Told how many of how many images are done: the line that changes, or a line a tenth."""
+    tenths = 0
 
-        def tell(done: int, of: int) -> None:
-            tenth = 10 * done // of
-            if tenth > said[0]:
-                said[0] = tenth
-                note(f"{done} of {of} images")
+    def tell(done: int, of: int) -> None:
+        nonlocal tenths
+        text, reached = f"{done} of {of} images", 10 * done // of
+        if is_live():
+            show_status(text)
+        elif reached > tenths:
+            tenths = reached
+            say(text)
 
-        yield tell
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as Remaining
-
-    columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), Remaining())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("images", total=None)
-        yield lambda done, of: bar.update(task, completed=done, total=of)
+    return tell

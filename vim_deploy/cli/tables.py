@@ -75,6 +75,9 @@ def _widths(lines: Sequence[Sequence[str]], room: int) -> list[int] | None:
     ]
     if sum(least) > room:
         return None
+    if widths[0] + sum(least[1:]) <= room:
+        # Names of rows are folded last: they are looked for.
+        least[0] = widths[0]
     # The widest columns come down together, so that short ones stay whole.
     most = min(max(widths), room)
     while sum(_capped(widths, least, most)) > room:

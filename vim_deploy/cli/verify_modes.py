@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vim_deploy.artifact.file import named
 from vim_deploy.cli.options import take_request, take_runner
 from vim_deploy.cli.output import command_line, image_progress, say
+from vim_deploy.cli.output import result as print_result
 from vim_deploy.cli.verify_tables import (
     print_accuracy,
     print_bisection,
@@ -26,6 +30,8 @@ if TYPE_CHECKING:
     from vim_deploy.stages.subjects import SubjectOptions
     from vim_deploy.stages.verifying import VerifyOptions
 
+    Report = ParityReport | AccuracyReport | BisectReport
+
 #: Options that are limits of ``parity.metrics.Tolerance``.
 LIMITS = ("atol", "rtol", "relative_l2", "cosine", "top1_agreement", "kl")
 #: Options of which at most one says what is done.
@@ -40,6 +46,24 @@ def mode_of(options: dict[str, Any]) -> str:
             "VIM-203", f"--{given[0]} and --{given[1]} are two comparisons", fix="give one"
         )
     return given[0] if given else "outputs"
+
+
+def run_mode(source: str, options: dict[str, Any]) -> tuple[str, Report, Callable[[], None]]:
+    """What was asked for: the kind of its report, the report, and what raises when it is bad."""
+    mode = mode_of(options)
+    if mode == "bisect":
+        return "bisect", bisect_policy(source, options), lambda: None
+    if mode == "dataset":
+        accuracy = compare_accuracy(source, options)
+        return "accuracy", accuracy, accuracy.require_passed
+    if mode == "ladder":
+        ladder = climb_ladder(source, options)
+        return "parity", ladder, ladder.require_passed
+    # Without parts the next thing to try are those, which stored outputs do not have.
+    learns = not options["per_block"] and named(options["against"] or "") != "stored"
+    advice = "--per-block names the part where it begins" if learns else ""
+    outputs = compare_outputs(source, options)
+    return "parity", outputs, partial(outputs.require_passed, advice)
 
 
 def compare_outputs(source: str, options: dict[str, Any]) -> ParityReport:
@@ -96,6 +120,7 @@ def bisect_policy(source: str, options: dict[str, Any]) -> BisectReport:
     write_bytes(path, result.bisection.policy.as_toml(comment).encode())
     say(f"wrote {path}: vim-deploy export ... --precision {result.precision} "
         f"--precision-policy {path}")  # fmt: skip
+    print_result(str(path))
     return result
 
 
@@ -119,10 +144,9 @@ def compare_accuracy(source: str, options: dict[str, Any]) -> AccuracyReport:
     chosen = DatasetOptions(
         batches[0], options["image_limit"], limits, options["twin"], take_runner(options)
     )
-    with image_progress() as progress:
-        result = verify_dataset(
-            Path(source), against, options["dataset"], chosen, command_line(), progress
-        )
+    result = verify_dataset(
+        Path(source), against, options["dataset"], chosen, command_line(), image_progress()
+    )
     print_accuracy(result)
     return result
 

@@ -64,6 +64,10 @@ def print_report(result: ParityReport) -> None:
     say_notes(result.notes)
     if result.blocks is not None:
         print_blocks(result.blocks)
+    if result.results:
+        state = "agrees" if result.passed else "does not agree"
+        found = result.worst.in_words
+        print_result(f"{result.artifact} {state} with {result.reference}: {found}")
 
 
 def _distances(item: Comparison) -> tuple[str, str, str]:

@@ -21,6 +21,7 @@ from vim_deploy.graph.verify import GraphSummary, check_graph, fused_mixers
 from vim_deploy.model.deployed import DeployedModel
 from vim_deploy.ops.functions import attach_functions
 from vim_deploy.precisions import TABLE, require_io_precision
+from vim_deploy.progress import stage_log
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
 from vim_deploy.specs import Note
@@ -89,6 +90,7 @@ def named_trace(module: DeployedModel, batch: int | None) -> onnx.ModelProto:
     Raises:
         VimDeployError: VIM-501 to VIM-503.
     """
+    stage_log.info("tracing")
     model = tidy(trace(module, batch=batch))
     apply_names(model, module.model.config, module.model.vim_path)
     return model
@@ -104,6 +106,7 @@ def finish_graph(
     passes: tuple[PassReport, ...] = ()
     unrolled = config.num_tokens if info.scan_body == "unrolled" else None
     if info.graph != "base":
+        stage_log.info("fusing")
         low_rank = info.graph == "fused-low-rank"
         expected = fused_mixers(config, info.graph)
         passes = run_passes(
@@ -114,6 +117,7 @@ def finish_graph(
     require_io_precision(info.precision, info.io_precision)
     report = PrecisionReport(info.precision, info.io_precision, {}, 0, (), ())
     if TABLE[info.precision].typed:
+        stage_log.info("typing in %s", info.precision)
         policy = info.precision_policy or PrecisionPolicy()
         report = apply_precision(model, info.precision, policy, info.io_precision)
     _make_repeatable(model)

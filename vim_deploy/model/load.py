@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
-from vim_deploy.errors import VimDeployError
+from vim_deploy.errors import InputNotFoundError, VimDeployError
 from vim_deploy.model.checkpoint import Checkpoint, read_checkpoint
 from vim_deploy.model.dense.load import load_dense, seeded_dense
 from vim_deploy.model.dense.weights import kind_of, name_of
@@ -21,6 +22,7 @@ from vim_deploy.recipe.catalog import (
     find_variant,
     model_name,
     names_recipe,
+    recipe_names,
 )
 from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.load import checkpoint_address, read_labels
@@ -84,7 +86,7 @@ def load_model(request: ModelRequest) -> LoadedModel:
         return _seeded(request, recipe)
     address = checkpoint_address(recipe) if recipe and from_source else request.source
     wanted = "model_ema" if request.use_ema or (recipe and _part(recipe) == "model_ema") else "auto"
-    checkpoint = read_checkpoint(address, part=wanted)
+    checkpoint = _read(address, wanted)
     notes = list(checkpoint.notes)
     stem = recipe.name if recipe and from_source else Path(checkpoint.info.name).stem
     if _wants_dense(request, recipe, checkpoint):
@@ -106,11 +108,22 @@ def load_model(request: ModelRequest) -> LoadedModel:
     return _loaded(request, recipe, module, checkpoint.info, report.pos_embed, stem, notes)
 
 
-def checkpoint_of(request: ModelRequest) -> str:
-    """The address that ``request`` takes its weights from."""
-    if names_recipe(request.source):
-        return checkpoint_address(find_recipe(request.source))
-    return request.source
+def _read(address: str, part: str) -> Checkpoint:
+    """The checkpoint; VIM-401 says which recipe a name may be meant for."""
+    try:
+        return read_checkpoint(address, part=part)
+    except InputNotFoundError as error:
+        close = difflib.get_close_matches(address, recipe_names(), n=1)
+        if not close:
+            raise
+        raise VimDeployError(
+            "VIM-401", error.message, why=error.why, fix=f"did you mean the recipe {close[0]!r}?"
+        ) from error
+
+
+def checkpoint_of(source: str) -> str:
+    """The address that ``source``, a recipe or an address itself, takes its weights from."""
+    return checkpoint_address(find_recipe(source)) if names_recipe(source) else source
 
 
 def _part(recipe: Recipe) -> str:

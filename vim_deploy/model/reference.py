@@ -12,6 +12,7 @@ from vim_deploy.model.dense.load import fill
 from vim_deploy.model.dense.weights import dense_weights, kind_of
 from vim_deploy.model.deployed import DeployedModel
 from vim_deploy.model.fit import load_into
+from vim_deploy.model.load import checkpoint_of
 from vim_deploy.model.network import Network, build_network
 from vim_deploy.model.seeding import seed_weights
 from vim_deploy.model.vim import VisionMamba
@@ -26,7 +27,8 @@ def reference_model(address: str, info: ExportInfo) -> DeployedModel:
     """The PyTorch module that an exported file has to agree with.
 
     Args:
-        address: the checkpoint the file was made from, or ``seed:N`` for seeded weights.
+        address: the checkpoint the file was made from, its recipe, or ``seed:N`` for
+            seeded weights.
         info: what the file says about itself; architecture, preparation and head come from it.
 
     Raises:
@@ -51,7 +53,7 @@ def reference_model(address: str, info: ExportInfo) -> DeployedModel:
         seed_weights(module, int(stored.name.removeprefix("seed:")))
     else:
         part = "model_ema" if stored.part == "model_ema" else "auto"
-        checkpoint = read_checkpoint(address, part=part)
+        checkpoint = read_checkpoint(checkpoint_of(address), part=part)
         if checkpoint.info.sha256 != stored.sha256:
             raise _other_checkpoint(address, f"{stored.name}, sha256 {stored.sha256}")
         module = _filled(config, dense, checkpoint, *_fitted_from(info, config))

@@ -21,6 +21,7 @@ from typing import IO, Any
 
 import torch
 
+from vim_deploy.artifact.file import other_kind
 from vim_deploy.errors import VimDeployError
 from vim_deploy.threads import no_warnings
 
@@ -75,7 +76,10 @@ _RESAVE = "save the weights alone, torch.save(model.state_dict(), FILE), and use
 def unreadable(
     path: Path, why: str, fix: str = "get the file again, or choose another"
 ) -> VimDeployError:
-    """VIM-402 for ``path``."""
+    """VIM-402 for ``path``, which may be a file of another kind."""
+    other = other_kind(path, "checkpoint")
+    if other is not None:
+        why, fix = f"it is {other.what}", other.fix
     return VimDeployError("VIM-402", f"not a readable checkpoint: {path}", why=why, fix=fix)
 
 

@@ -215,8 +215,8 @@ class ParityReport:
         """Write it to ``path``, atomically."""
         write_json(as_path(path, "path"), encode(self))
 
-    def require_passed(self) -> None:
-        """Raise what is not met.
+    def require_passed(self, advice: str = "") -> None:
+        """Raise what is not met; ``advice`` says how more is learnt about an output that differs.
 
         Raises:
             VimDeployError: VIM-703 naming the broken rung, VIM-702 naming the first part beyond its
@@ -240,7 +240,8 @@ class ParityReport:
             "VIM-701",
             f"{self.candidate} and {self.reference} differ in {worst.output!r}",
             why=worst.explained(self.tolerance.limits()),
-            fix="check that the reference belongs to this file; the report lists every output",
+            fix="check that the reference belongs to this file; the report lists every output"
+            + (f"; {advice}" if advice else ""),
         )
 
 

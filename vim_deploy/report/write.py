@@ -159,9 +159,14 @@ _PACKAGE = "jinja2"
 _TEMPLATE = "report.html.j2"
 
 
+def makes_html() -> bool:
+    """Whether pages can be made here."""
+    return importlib.util.find_spec(_PACKAGE) is not None
+
+
 def require_html() -> None:
     """Before minutes are spent: VIM-301 where jinja2 is not installed."""
-    if importlib.util.find_spec(_PACKAGE) is None:
+    if not makes_html():
         raise missing_package(_PACKAGE, "report", "an HTML report")
 
 

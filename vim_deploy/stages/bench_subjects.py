@@ -225,7 +225,7 @@ class SubjectMaker:
         # Speed is measured here; that the file computes what it should is for export and verify.
         result = export(request, path, ExportOptions(graph=self._graph, check=False))
         self._note(f"{label}: {note}" for note in result.notes if note.kind == "random weights")
-        return label, path, None if self._seed is not None else checkpoint_of(request)
+        return label, path, None if self._seed is not None else checkpoint_of(request.source)
 
     def _exported(self, label: str, path: Path, checkpoint: str | None, batch: int) -> Subject:
         file = self._file(path)

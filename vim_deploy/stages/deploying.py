@@ -19,6 +19,7 @@ from vim_deploy.parity.report import ParityReport
 from vim_deploy.paths import StrPath, as_path, optional_path
 from vim_deploy.recipe.catalog import find_recipe, names_recipe
 from vim_deploy.recipe.schema import ModelRequest
+from vim_deploy.report.write import makes_html
 from vim_deploy.runtimes import AUTO
 from vim_deploy.runtimes.building.process import ProgressCallback
 from vim_deploy.runtimes.building.request import BuildRequest, TrtOptions
@@ -52,6 +53,8 @@ class DeployResult:
     engine: EngineRecord | None
     seconds: dict[str, float]
     failure: VimDeployError | None = None
+    #: The report to look at; None where none was asked for and pages cannot be made.
+    page: Path | None = None
 
     @property
     def onnx(self) -> str:
@@ -82,8 +85,9 @@ def deploy(
         images: pictures to verify on, instead of random ones.
         options, runtime, profiles, compute_capabilities, trt_options, progress: as in the stages.
         engine: whether to build one.
-        report: folder for ``deploy.html``, ``deploy.md`` and ``deploy.json``; written too when a
-            stage after the export fails.
+        report: folder for ``deploy.html``, ``deploy.md`` and ``deploy.json``, by default the
+            numbered one, as far as pages can be made; written too when a stage after the export
+            fails.
         command: for the records.
 
     Raises:
@@ -121,7 +125,7 @@ def deploy(
 
     record = None
     try:
-        parity.require_passed()
+        parity.require_passed(f"vim-deploy verify {exported.path} --against {against} --per-block")
         if engine:
             clock = time.perf_counter()
             record = build(
@@ -129,21 +133,23 @@ def deploy(
             )
             seconds["build-engine"] = time.perf_counter() - clock
     except VimDeployError as error:
-        _write(DeployResult(folder, exported, parity, None, seconds, error), against, report)
+        result = DeployResult(folder, exported, parity, None, seconds, error)
+        _log.info("report: %s", _write(result, against, report))
         raise
     result = DeployResult(folder, exported, parity, record, seconds)
-    _write(result, against, report)
-    return result
+    return replace(result, page=_write(result, against, report))
 
 
-def _write(result: DeployResult, against: str, report: Path | None) -> None:
-    """``deploy.json`` into the work folder, and all three files into the report's."""
+def _write(result: DeployResult, against: str, report: Path | None) -> Path | None:
+    """``deploy.json`` into the work folder, and all three files into the report's; the page."""
     about = provenance(against)
     value = {**encode(result), "environment": about["environment"]}
     value["parity"] = {**value["parity"], "against": about["against"]}
-    write_run("deploy", value, result.folder, pages=False)
+    own_page = report is None and makes_html()
+    written = write_run("deploy", value, result.folder, pages=own_page)
     if report is not None:
-        write_run("deploy", value, report, pages=True)
+        written = write_run("deploy", value, report, pages=True)
+    return next((path for path in written if path.suffix == ".html"), None)
 
 
 def _verify_options(
@@ -162,7 +168,7 @@ def _reference_of(request: ModelRequest, exported: ExportResult) -> str:
         return checkpoint.name
     from vim_deploy.model.load import checkpoint_of
 
-    return checkpoint_of(request)
+    return checkpoint_of(request.source)
 
 
 def _new_folder(work: Path, stem: str) -> Path:

@@ -27,6 +27,7 @@ from vim_deploy.parity.metrics import Tolerance, tolerance_for
 from vim_deploy.parity.report import ParityReport, compare_runners, random_case
 from vim_deploy.paths import OptionalPath, StrPath, optional_path
 from vim_deploy.precisions import TABLE, TYPED_IN_WORDS, Precision, require_io_precision
+from vim_deploy.progress import stage_log
 from vim_deploy.ranges import BATCH, OPSET, require_all
 from vim_deploy.recipe.precision_policy import chosen_policy
 from vim_deploy.recipe.schema import ModelRequest
@@ -146,6 +147,7 @@ def export(
     request = ModelRequest.of(request)
     path = optional_path(output, "output")
     started = time.perf_counter()
+    stage_log.info("reading %s", request.source)
     loaded = load_model(request)
     for note in loaded.notes:
         _log.info("%s", note.text)
@@ -211,6 +213,7 @@ def _export_loaded(
     exported = export_graph(module, info, batch=options.batch, dump=options.dump_passes)
     model, summary, passes, typed, activations = exported
     _check_data_place(model, path, options)
+    stage_log.info("writing %s", path.name)
     with model_output(model, path) as temporary:
         tolerance = tolerance_for(info.precision, loaded.tolerances)
         parity, notes = _check_export(temporary, path, module, info, options, tolerance)
@@ -317,6 +320,7 @@ def _check_export(
         return None, (Note("not checked", why),)
     from vim_deploy.runtimes.torch.runner import TorchRunner
 
+    stage_log.info("checking against PyTorch")
     reference, candidate = TorchRunner(module, threads=1), OrtRunner(written)
     batches = CHECK_BATCHES if options.batch is None else (options.batch,)
     case = random_case(candidate.input, info.preprocess, max(batches))

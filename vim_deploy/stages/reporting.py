@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vim_deploy.bench import environment
+from vim_deploy.errors import NoSpaceError, OutputLocationError
 from vim_deploy.files import prepare_folder, sha256_of, write_json
 from vim_deploy.report.write import require_html, write_pages
+
+_log = logging.getLogger(__name__)
 
 
 def prepare_report(folder: Path) -> None:
@@ -19,6 +23,23 @@ def prepare_report(folder: Path) -> None:
     """
     require_html()
     prepare_folder(folder, "--report")
+
+
+def place_of_run(*folders: Path) -> Path | None:
+    """The first of ``folders`` that can be written, for a record that nobody asked for.
+
+    None when there is no such folder: then the run goes on, and the log says that it is not stored.
+    """
+    for folder in folders:
+        try:
+            prepare_folder(folder, "--report")
+        except (OutputLocationError, NoSpaceError) as error:
+            _log.debug("%s: %s", error.message, error.why)
+        else:
+            return folder
+    names = " and ".join(dict.fromkeys(str(folder) for folder in folders))
+    _log.info("note: the report is not stored: %s cannot be written; --report FOLDER", names)
+    return None
 
 
 def provenance(against: str | None = None) -> dict[str, Any]:

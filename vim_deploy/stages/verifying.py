@@ -25,6 +25,7 @@ from vim_deploy.parity.report import (
     stored_case,
 )
 from vim_deploy.paths import OptionalPath, StrPath, as_path, as_text
+from vim_deploy.progress import stage_log
 from vim_deploy.ranges import BATCH, COUNT, RANDOM, require_all
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
 from vim_deploy.runtimes import open_runner
@@ -103,6 +104,7 @@ def verify(
         if other is not None:
             require_parts(other)
     largest = None if options.batches is None else max(options.batches)
+    stage_log.info("loading %s", file.name)
     settings = dataclasses.replace(options.runner, max_batch=largest)
     with (
         open_runner(file, settings) as runner,
@@ -111,9 +113,11 @@ def verify(
         tolerance = adjusted(options.tolerance or tolerance_for(file.precision), options.limits)
         cases = stored + live_cases(runner.input, file.info, options, stored=bool(stored))
         batches = batches_to_run(runner, options.batches)
+        stage_log.info("comparing outputs")
         results = compare_runners(reference, runner, cases, batches, tolerance)
         blocks = None
         if options.per_block and reference is not None:
+            stage_log.info("comparing part by part")
             limit = options.limits.get("relative_l2", part_limit(file.precision))
             blocks = check_parts(reference, runner, cases, results, limit)
         return ParityReport(
@@ -233,6 +237,7 @@ def _checkpoint_runner(against: str, info: ExportInfo | None, twin: bool) -> Run
     from vim_deploy.model.reference import reference_model
     from vim_deploy.runtimes.torch.runner import TorchRunner
 
+    stage_log.info("reading %s", against)
     module = reference_model(against, info)
     if not twin:
         return TorchRunner(module)

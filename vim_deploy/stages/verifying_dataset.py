@@ -13,6 +13,7 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.parity.accuracy import AccuracyReport, Limits, Progress, compare_accuracy
 from vim_deploy.parity.dataset import open_dataset
 from vim_deploy.paths import StrPath, as_path, as_text
+from vim_deploy.progress import stage_log
 from vim_deploy.ranges import BATCH, COUNT, require_all
 from vim_deploy.runtimes import open_runner
 from vim_deploy.runtimes.base import RunnerOptions
@@ -81,6 +82,7 @@ def verify_dataset(
             "stored outputs cannot be compared on a data set",
             fix="compare with the checkpoint, another ONNX file or an engine",
         )
+    stage_log.info("loading %s", file.name)
     settings = dataclasses.replace(options.runner, max_batch=options.batch)
     other = reference_file(against, file) or against
     with open_runner(file, settings) as runner:

@@ -73,7 +73,7 @@ def test_results_go_to_standard_output_and_notes_do_not(capsys: Any, folder: Pat
     assert "checkpoint" in captured.out
     assert run(["export", "tiny.pth", "--config", "tiny.json", "-o", "n.onnx", "--no-check"]) == 0
     captured = capsys.readouterr()
-    assert captured.out == ""
+    assert captured.out == "n.onnx\n"
     assert "wrote n.onnx" in captured.err
 
 
@@ -84,11 +84,13 @@ def test_quiet_leaves_the_result(capsys: Any, folder: Path) -> None:
     assert "checkpoint" in captured.out
 
 
-def test_quiet_says_nothing(capsys: Any, folder: Path) -> None:
+def test_quiet_says_what_was_made_and_nothing_else(capsys: Any, folder: Path) -> None:
     arguments = ["export", "tiny.pth", "--config", "tiny.json", "-o", "q.onnx", "--no-check"]
-    assert run(["-q", *arguments]) == 0
-    captured = capsys.readouterr()
-    assert captured.out + captured.err == ""
+    for words in (["-q", *arguments], [*arguments, "-q"]):
+        assert run(words) == 0
+        captured = capsys.readouterr()
+        assert captured.out == "q.onnx\n"
+        assert captured.err == ""
 
 
 def test_options_have_environment_defaults(
@@ -107,8 +109,11 @@ def test_json_log(capsys: Any, folder: Path) -> None:
     capsys.readouterr()
     arguments[-1] = "--no-check"
     assert run(["--log-format", "json", *arguments]) == 0
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("{")]
-    assert all(json.loads(line)["level"] for line in lines)
+    lines = capsys.readouterr().err.splitlines()
+    assert all(json.loads(line)["level"] == "info" for line in lines)
+    said = [json.loads(line)["message"] for line in lines]
+    assert said[:2] == ["reading tiny.pth", "tracing"]
+    assert said[-1].startswith("next: vim-deploy verify l.onnx --against tiny.pth; ")
 
 
 def test_other_resolution(capsys: Any, folder: Path) -> None:
@@ -145,7 +150,8 @@ def test_deploy_numbers_its_folders(capsys: Any, folder: Path) -> None:
     first, second = answer(capsys, *arguments), answer(capsys, *arguments)
     assert (first["folder"], second["folder"]) == ("w/001-tiny", "w/002-tiny")
     names = sorted(path.name for path in Path(first["folder"]).iterdir())
-    assert names == ["deploy.json", "model.onnx", "parity.json"]
+    pages = ["deploy.html", "deploy.json", "deploy.md"]
+    assert names == [*pages, "model.onnx", "parity.json"]
     assert first["seconds"].keys() == {"export", "verify"}
 
 

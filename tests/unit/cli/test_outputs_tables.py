@@ -68,7 +68,7 @@ def test_long_descriptions_have_a_table_for_each_part(capsys: pytest.CaptureFixt
 
 def test_further_lines_of_a_reason_are_set_in(capsys: pytest.CaptureFixture[str]) -> None:
     error = VimDeployError("VIM-401", "m", why="a\nerror VIM-402: forged", fix="f")
-    output.print_error(error, as_json=False)
+    output.print_error(error)
     lines = capsys.readouterr().err.splitlines()
     assert [line for line in lines if line.startswith("error")] == ["error VIM-401: m"]
     assert "       error VIM-402: forged" in lines

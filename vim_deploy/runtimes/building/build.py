@@ -47,6 +47,7 @@ from vim_deploy.files import (
     write_json,
 )
 from vim_deploy.plugin.describe import PluginInfo
+from vim_deploy.progress import stage_log
 from vim_deploy.runtimes.building.graph import TypedModel, graph_of_precision
 from vim_deploy.runtimes.building.process import ProgressCallback, run_worker
 from vim_deploy.runtimes.building.request import BuildJob, BuildRequest, Job
@@ -196,6 +197,7 @@ class Builder(ABC):
                 if existing is not None:
                     return dataclasses.replace(existing, up_to_date=True)
             self.say(work)
+            stage_log.info("building with %s", work.settings.runtime)
             return make_engine(
                 plan,
                 request.model if work.parsed is None else work.parsed,

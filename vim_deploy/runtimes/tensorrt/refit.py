@@ -22,6 +22,7 @@ from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import settings_hash
 from vim_deploy.plugin.describe import PluginInfo
+from vim_deploy.progress import stage_log
 from vim_deploy.runtimes import AUTO
 from vim_deploy.runtimes.building.build import make_engine, one_output
 from vim_deploy.runtimes.building.graph import graph_of_precision
@@ -112,6 +113,7 @@ def refit_engine(
         )
         return dataclasses.replace(made, settings_hash=settings_hash(made.settings()))
 
+    stage_log.info("setting the weights of %s", plan_path.name)
     with one_output(target):
         return make_engine(target, lowered.model, job, refitted, progress)
 

@@ -1,0 +1,169 @@
+"""What ``vim-deploy inspect`` prints first: one screen that says what a file is and takes.
+
+It is made of the JSON-able description; rows for what a description does not hold are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+Facts = Mapping[str, Any]
+Row = tuple[str, str]
+
+#: Class names that are shown; --verbose has all.
+_CLASSES_SHOWN = 5
+#: What preparation is left to whoever calls, by what the graph does itself.
+_LEFT = {
+    "none": "(pixel / 255 - mean) / std",
+    "normalize": "pixel / 255",
+    "uint8": "nothing: it takes bytes",
+}
+
+
+def summary(description: Facts) -> list[Row]:
+    """The rows of a description of ``stages.inspecting.inspect``: a name and a text each."""
+    rows = {
+        "onnx": _onnx,
+        "engine": _engine,
+        "checkpoint": _checkpoint,
+        "recipe": _recipe,
+        "package": _package,
+    }[description["kind"]]
+    found = [*rows(description), ("size", _megabytes(description["bytes"]))]
+    if "sha256" in description:
+        found.append(("SHA-256", description["sha256"]))
+    return [(name, text) for name, text in found if text]
+
+
+def _onnx(found: Facts) -> Iterator[Row]:
+    export, graph, sizes = found["export"], found["graph"], found["activations"]
+    if export is None:
+        yield "made by", "another exporter: it says nothing about its model"
+    yield from _tensors(found)
+    yield from _exported(export)
+    domain = "runs in plain ONNX Runtime" if found["runs_without_plugin"] else "needs the plugin"
+    yield "graph", f"opset {found['opset']}, {sum(graph['ops'].values())} nodes; {domain}"
+    if graph["scans"]:
+        fused = (
+            f", {graph['fused_scans']} pairs of directions fused" if graph["fused_scans"] else ""
+        )
+        yield "scans", f"{graph['scans']}{fused}"
+    most = sorted(graph["ops"].items(), key=lambda item: -item[1])
+    yield "operators", ", ".join(f"{count} {name}" for name, count in most)
+    yield "parameters", f"{found['parameters']:,}"
+    if sizes is not None and "peak_bytes" in sizes:
+        most_at_once = _megabytes(sizes["peak_bytes"])
+        yield "activations", f"{sizes['tokens']} tokens, {most_at_once} at once with batch 1"
+    beside = [f"{item['file']} ({_megabytes(item['bytes'])})" for item in found["external_data"]]
+    yield "weights beside it", ", ".join(beside)
+
+
+def _engine(found: Facts) -> Iterator[Row]:
+    record = found["record"]
+    yield "runtime", f"{found['runtime']} {found['runtime_version']}"
+    later = " and later" if found["later_gpus"] else ""
+    gpus = ", ".join(found["compute_capabilities"])
+    yield "compute capability", f"{gpus}{later}" if gpus else ""
+    if record is None:
+        yield "record", "none beside it: nothing else is known"
+        return
+    yield "built from", record["source"]["name"]
+    yield "built on", record["gpu"]
+    yield from _tensors(record)
+    yield from _exported(record["export"])
+    yield "engine's precision", record["precision"]
+    for number, profile in enumerate(record["profiles"]):
+        for name, sizes in profile.items():
+            shapes = " / ".join("x".join(map(str, sizes[key])) for key in ("min", "opt", "max"))
+            yield f"profile {number}, {name}", f"{shapes} (smallest / tuned for / largest)"
+    yield "layers", str(record["engine_layers"] or record["layers"])
+    yield "plugin library", (record["plugin"] or {}).get("name", "")
+    counts = record["plugin_layers"].items()
+    yield "plugin layers", ", ".join(f"{count} {name}" for name, count in counts)
+    marks = {"refittable": record["refittable"], "without weights": record["stripped"]}
+    yield "kind of build", ", ".join(name for name, is_so in marks.items() if is_so)
+    if record["inner_tensors"]:
+        yield "for diagnosis", f"{len(record['inner_tensors'])} inner tensors, verify --per-block"
+
+
+def _checkpoint(found: Facts) -> Iterator[Row]:
+    yield "holds", found["holds"]
+    yield "model", found["model"]
+    yield "weights", f"{found['part']}: {found['tensors']} tensors"
+    yield "parameters", f"{found['parameters']:,}"
+    yield from _architecture(found["architecture"], found["dense"])
+    for text in (*found["statements"], *found["notes"]):
+        yield "", text
+
+
+def _recipe(found: Facts) -> Iterator[Row]:
+    yield "name", found["name"]
+    yield "what", found["title"]
+    yield "model", found["model"]
+    yield "checkpoint", found["checkpoint"]["address"]
+    yield from _architecture(found["model_config"], found["dense"])
+    yield "preparation", _preparation(found["image"])
+    yield "class names", found["labels"] or ""
+
+
+def _package(found: Facts) -> Iterator[Row]:
+    about = found["about"]
+    yield "package for", found["target"]
+    yield "model's name", about["name"]
+    yield "runtime", about["runtime"]
+    yield "artifact", about["artifact"]["path"]
+    yield from _tensors({"inputs": [about["input"]], "outputs": about["outputs"]})
+    yield from _exported(about)
+    yield "largest batch", str(about["max_batch"])
+    yield "files", f"{len(found['files'])}, all as the manifest says"
+
+
+def _exported(export: Facts | None) -> Iterator[Row]:
+    """What an export says of its model, wherever that is stored."""
+    if export is None:
+        return
+    origin = export["checkpoint"]
+    yield "model", f"{export['model']}, weights {origin['part']} of {origin['name']}"
+    if "model_config" in export:
+        yield from _architecture(export["model_config"], export["dense"] or None)
+    yield "head", export["head"]
+    names = export["labels"]
+    shown = ", ".join(names[:_CLASSES_SHOWN]) + (", ..." if len(names) > _CLASSES_SHOWN else "")
+    yield "class names", f"{len(names)}: {shown}" if names else ""
+    yield "preparation", _preparation(export["image"])
+    yield "left to the caller", _LEFT[export["preprocess"]]
+    inside = f", {export['io_precision']} in and out" if "io_precision" in export else ""
+    yield "precision", f"{export['precision']}{inside}"
+    if "graph" in export:
+        yield "form", f"{export['graph']}, body {export['scan_body']}"
+        yield "made by", f"vim-deploy {export['tool_version']}"
+
+
+def _architecture(config: Facts | None, dense: Facts | None) -> Iterator[Row]:
+    if config is None:
+        return
+    depth, width, classes = config["depth"], config["embed_dim"], config["num_classes"]
+    patch = f"patches of {config['patch_size']} every {config['stride']}"
+    what = "" if dense else f", {classes} classes"
+    yield "architecture", f"{depth} blocks of width {width}, {patch}{what}"
+    yield "dense model", (dense or {}).get("task", "")
+
+
+def _tensors(found: Facts) -> Iterator[Row]:
+    for what in ("input", "output"):
+        for spec in found[f"{what}s"]:
+            yield what, f"{spec['name']}: {spec['dtype']} {' x '.join(map(str, spec['shape']))}"
+
+
+def _preparation(image: Facts) -> str:
+    colours = "grey" if image["channels"] == 1 else "RGB"
+    mean, std = (", ".join(f"{value:g}" for value in image[key]) for key in ("mean", "std"))
+    return (
+        f"{image['height']} x {image['width']} {colours}, {image['interpolation']}, "
+        f"crop {image['crop_ratio']:g}, mean {mean}, std {std}"
+    )
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.2f} MB"
