@@ -27,8 +27,8 @@ from tests.support.source import PACKAGE, REPOSITORY
 LIMITS = {
     "export": 59,
     "build-engine": 34,
-    "verify": 51,
-    "bench": 39,
+    "verify": 53,
+    "bench": 40,
     "run": 35,
     "package": 36,
 }
