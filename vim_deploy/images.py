@@ -37,7 +37,7 @@ from vim_deploy.image_bounds import (
     flaw_of_pixels,
 )
 from vim_deploy.ranges import CROP_RATIO
-from vim_deploy.specs import ImagePreparation, PreprocessMode
+from vim_deploy.specs import ImagePreparation, Interpolation, PreprocessMode
 from vim_deploy.threads import no_warnings
 from vim_deploy.untrusted import read_bytes
 
@@ -53,8 +53,7 @@ Source: TypeAlias = "Path | Pixels | PIL.Image.Image"
 #: decoders are opened: others, such as PostScript, would hand the file to an external program.
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-#: Names of the resize filters, as in ``PIL.Image.Resampling``.
-INTERPOLATIONS = ("bicubic", "bilinear", "box", "hamming", "lanczos", "nearest")
+INTERPOLATIONS = get_args(Interpolation)
 
 _PIL_MODES = {1: "L", 3: "RGB"}
 #: Longest side and most channels of an input; above them a number is a mistake, not a model.

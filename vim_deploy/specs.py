@@ -14,6 +14,8 @@ GraphForm = Literal["fused", "fused-low-rank", "base"]
 ScanBody = Literal["scan", "unrolled"]
 #: How a stored position embedding is fitted to another size (docs/resolutions.md).
 PosEmbedMode = Literal["grid", "official"]
+#: Filters that pictures are resized with, as ``PIL.Image.Resampling`` calls them.
+Interpolation = Literal["bicubic", "bilinear", "box", "hamming", "lanczos", "nearest"]
 #: How a dense model goes through a picture: windows that overlap, or resized to one input.
 SceneMode = Literal["slide", "whole"]
 #: What ``bench`` measures beside a model.

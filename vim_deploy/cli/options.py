@@ -31,7 +31,7 @@ from vim_deploy.ranges import (
 )
 from vim_deploy.recipe.schema import AUTO, ModelRequest
 from vim_deploy.runtimes.onnxruntime.capability import PROVIDERS
-from vim_deploy.specs import GraphForm, PosEmbedMode, PreprocessMode, ScanBody
+from vim_deploy.specs import GraphForm, Interpolation, PosEmbedMode, PreprocessMode, ScanBody
 from vim_deploy.untrusted import read_json
 
 if TYPE_CHECKING:
@@ -183,6 +183,11 @@ _MODEL_OPTIONS = (
         help="Share of the resized short side that the centre crop keeps.",
     ),
     click.option(
+        "--interpolation",
+        type=click.Choice(get_args(Interpolation)),
+        help="Filter of the resize.",
+    ),
+    click.option(
         "--labels",
         "labels_file",
         type=click.Path(path_type=Path),
@@ -309,8 +314,9 @@ def take_request(options: dict[str, Any]) -> ModelRequest:
     """Take ``model_options``'s values out of a command's keywords."""
     config_file: Path | None = options.pop("config_file")
     labels_file: Path | None = options.pop("labels_file")
-    names = ("source", "model", "image_size", "use_ema", "pos_embed", "random_weights")
-    values = {name: options.pop(name) for name in (*names, "mean", "std", "crop_ratio")}
+    names = ("source", "model", "image_size", "use_ema", "pos_embed", "random_weights", "mean",
+             "std", "crop_ratio", "interpolation")  # fmt: skip
+    values = {name: options.pop(name) for name in names}
     return ModelRequest(
         **values,
         config=None if config_file is None else _read_config(config_file),

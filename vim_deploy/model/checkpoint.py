@@ -22,6 +22,7 @@ from vim_deploy.errors import VimDeployError, missing_package, nearest
 from vim_deploy.files import require_file, sha256_of, sight
 from vim_deploy.model.hub import CheckpointFile, locate
 from vim_deploy.model.unpickle import load_pickled, unreadable
+from vim_deploy.recipe.stored_preparation import StoredPreparation, read_tables, tables_of
 from vim_deploy.specs import CheckpointInfo
 from vim_deploy.text import storable
 
@@ -32,6 +33,8 @@ _EMA_KEYS = ("model_ema", "state_dict_ema")
 #: Prefixes that DistributedDataParallel and torch.compile put before every key.
 _WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 _LISTED = 10
+#: Of a tensor of one number for each channel.
+_MOST_CHANNELS = 64
 #: Suffixes of files that may hold weights.
 SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
 #: Of a stored whole number; more digits than any argument has cannot even be printed.
@@ -49,6 +52,8 @@ class Checkpoint:
         notes: sentences on what was chosen and converted.
         meta: what mmsegmentation stores beside the weights, unchecked: class names, colours, the
             text of its configuration; often empty.
+        preparation: what the file, or one beside it, says of pictures. Weights of a model that
+            takes blue first are turned round already: ``state_dict`` takes red first.
     """
 
     state_dict: Mapping[str, Tensor]
@@ -56,6 +61,7 @@ class Checkpoint:
     args: Mapping[str, Any]
     notes: tuple[str, ...]
     meta: Mapping[str, Any] = field(default_factory=dict)
+    preparation: StoredPreparation = field(default_factory=StoredPreparation)
 
 
 def read_checkpoint(address: str | Path, *, part: str = "auto") -> Checkpoint:
@@ -96,7 +102,40 @@ def read_checkpoint(address: str | Path, *, part: str = "auto") -> Checkpoint:
         if isinstance(stored, Mapping)
         else {}
     )
-    return Checkpoint(state_dict, info, _plain_args(loaded), tuple(notes), meta)
+    pixels = ("the checkpoint's pixel_mean", _pixel_tensors(weights))
+    preparation = read_tables((*tables_of(loaded, file.path), pixels))
+    if preparation.bgr:
+        state_dict |= _red_first(state_dict, notes)
+    args = _plain_args(loaded)
+    height, width = preparation.values.get("image_size", (0, None))
+    if height == width and type(args.get("input_size")) is not int:
+        args["input_size"] = height
+    return Checkpoint(state_dict, info, args, tuple(notes), meta, preparation)
+
+
+def _pixel_tensors(weights: Mapping[Any, Any]) -> dict[str, list[float]]:
+    """Mean and standard deviation that a detector of detectron2 keeps among its weights."""
+    return {
+        name: value.flatten().tolist()
+        for key, value in weights.items()
+        if (name := key.rpartition(".")[2]) in ("pixel_mean", "pixel_std")
+        and value.numel() <= _MOST_CHANNELS
+    }
+
+
+def _red_first(state_dict: Mapping[str, Tensor], notes: list[str]) -> dict[str, Tensor]:
+    """The first convolution with its input channels in the other order."""
+    turned = {
+        key: value.flip(1)
+        for key, value in state_dict.items()
+        if key.endswith("patch_embed.proj.weight") and value.ndim == 4 and value.shape[1] == 3
+    }
+    if turned:
+        notes.append(
+            "the checkpoint is of a model that takes BGR pictures: the input channels of "
+            f"{', '.join(turned)} are turned round, and what is exported takes RGB"
+        )
+    return turned
 
 
 def _find_file(address: str | Path) -> CheckpointFile:

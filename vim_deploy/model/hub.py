@@ -12,6 +12,7 @@ from typing import Any
 
 from vim_deploy.errors import HubUnreachableError, VimDeployError, missing_package
 from vim_deploy.files import require_file
+from vim_deploy.recipe.stored_preparation import BESIDE
 
 _MODULE = "huggingface_hub"
 #: Seconds to wait for the hub's answer before it counts as unreachable.
@@ -121,6 +122,10 @@ def locate(text: str, choose: Callable[[Sequence[str], str, str], str]) -> Check
         name = choose(found.files, text, pinned)
         notes = (f"checkpoint {name}, the only one in {text}",)
     path = download(repository, name, found.commit)
+    for beside in BESIDE:
+        file = str(PurePosixPath(name).with_name(beside))
+        if file in found.files:
+            download(repository, file, found.commit)
     return CheckpointFile(require_file(path, "downloaded checkpoint"), pinned + name, notes)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vim_deploy.errors import InputNotFoundError, VimDeployError
 from vim_deploy.model.checkpoint import Checkpoint, read_checkpoint
@@ -16,6 +18,7 @@ from vim_deploy.model.infer import infer_config
 from vim_deploy.model.network import Network
 from vim_deploy.model.seeding import seed_weights
 from vim_deploy.model.vim import VisionMamba
+from vim_deploy.ranges import CROP_RATIO, MEAN, STD, Real
 from vim_deploy.recipe.catalog import (
     find_dense_recipe,
     find_recipe,
@@ -29,10 +32,18 @@ from vim_deploy.recipe.load import checkpoint_address, read_labels
 from vim_deploy.recipe.model_config import ModelConfig, read_config, unread_note
 from vim_deploy.recipe.official_dense import is_dense
 from vim_deploy.recipe.schema import AUTO, ModelRequest, Recipe, Tolerances
+from vim_deploy.recipe.stored_preparation import UNRESIZED, StoredPreparation, read_tables
 from vim_deploy.specs import CheckpointInfo, ImagePreparation, Note
 
 #: Mean and standard deviation for grey pictures without a recipe: values to [-1, 1].
 _GREY = (0.5,)
+#: What may be stored of a preparation and given by options, with the numbers it may have.
+_PREPARED: dict[str, Real | None] = {
+    "interpolation": None,
+    "crop_ratio": CROP_RATIO,
+    "mean": MEAN,
+    "std": STD,
+}
 
 
 @dataclass(frozen=True)
@@ -93,7 +104,8 @@ def load_model(request: ModelRequest) -> LoadedModel:
         found = load_dense(request, recipe, checkpoint)
         notes += found.notes
         network, info, how = found.network, checkpoint.info, found.pos_embed
-        return _loaded(request, recipe, network, info, how, stem, notes, found.labels)
+        said = checkpoint.preparation
+        return _loaded(request, recipe, network, info, how, stem, notes, found.labels, said)
     stored = _architecture(request, recipe, checkpoint, notes)
     config = _sized(stored, request.image_size)
     module = VisionMamba(config)
@@ -105,7 +117,8 @@ def load_model(request: ModelRequest) -> LoadedModel:
         stored_config=stored,
     )
     notes += report.notes
-    return _loaded(request, recipe, module, checkpoint.info, report.pos_embed, stem, notes)
+    info, how, said = checkpoint.info, report.pos_embed, checkpoint.preparation
+    return _loaded(request, recipe, module, info, how, stem, notes, stored=said)
 
 
 def _read(address: str, part: str) -> Checkpoint:
@@ -211,6 +224,7 @@ def _loaded(
     stem: str,
     notes: list[str],
     stored_labels: tuple[str, ...] = (),
+    stored: StoredPreparation | None = None,
 ) -> LoadedModel:
     """The record of a loaded ``module``, with labels and preparation of pictures settled.
 
@@ -221,9 +235,11 @@ def _loaded(
         checkpoint, pos_embed, stem: as in ``LoadedModel``.
         notes: what was said so far; more may be added.
         stored_labels: class names found in the checkpoint.
+        stored: what the checkpoint says of pictures; None for seeded weights.
 
     Raises:
-        VimDeployError: VIM-415 (labels that do not fit), VIM-202 (mean or std that do not).
+        VimDeployError: VIM-415 (labels that do not fit), VIM-202 (mean or std that do not),
+            VIM-408 (a configuration with another order of channels than the weights).
     """
     labels = request.labels
     if labels is None:
@@ -246,7 +262,7 @@ def _loaded(
     return LoadedModel(
         module=module,
         checkpoint=checkpoint,
-        image=_preparation(request, recipe, module, notes),
+        image=_preparation(request, recipe, module, stored or StoredPreparation(), notes),
         labels=labels,
         pos_embed=pos_embed,
         stem=stem,
@@ -256,43 +272,110 @@ def _loaded(
 
 
 def _preparation(
-    request: ModelRequest, recipe: Recipe | None, module: Network, notes: list[str]
+    request: ModelRequest,
+    recipe: Recipe | None,
+    module: Network,
+    stored: StoredPreparation,
+    notes: list[str],
 ) -> ImagePreparation:
-    config = module.config
-    image = _usual_preparation(request, recipe, config, module.dense, notes)
-    changes = {
-        key: value
-        for key in ("mean", "std", "crop_ratio")
-        if (value := getattr(request, key)) is not None
-    }
-    for key in ("mean", "std"):
-        if key in changes and len(changes[key]) != config.channels:
-            raise VimDeployError(
-                "VIM-202",
-                f"--{key} has {len(changes[key])} numbers for {config.channels} channels",
-                fix=f"--{key} with {config.channels} numbers joined by commas",
-            )
-    return dataclasses.replace(image, **changes)
+    """What the command line says, else --config, the checkpoint, the recipe, the evaluation."""
+    config, dense = module.config, module.dense
+    image, sources = _usual_preparation(recipe, config, dense)
+    described = read_tables([("--config", request.config)])
+    if described.values.get("bgr", stored.bgr) != stored.bgr:
+        raise VimDeployError(
+            "VIM-408",
+            "--config has another order of channels than the checkpoint",
+            why="only a checkpoint that says itself that it takes BGR is turned round",
+            fix="in --config write bgr_to_rgb true (input_format RGB) where the weights take RGB; "
+            "else store the weights with the input channels of patch_embed.proj turned round",
+        )
+    changes: dict[str, Any] = {}
+    for found in (stored, described):
+        own = _fitting(found, config, dense)
+        changes |= own
+        sources |= {name: found.sources[name] for name in own if name in found.sources}
+        if "crop_ratio" in own and "crop_ratio" not in found.sources:
+            sources["crop_ratio"] = found.sources["unresized"]
+        notes += found.notes
+    given = {name: value for name in _PREPARED if (value := getattr(request, name)) is not None}
+    changes |= given
+    sources |= {name: "--" + name.replace("_", "-") for name in given}
+    for name, value in changes.items():
+        _require_preparation(name, value, sources[name], config.channels)
+    image = dataclasses.replace(image, **changes)
+    if config.channels != 3 and recipe is None and not {"mean", "std"} <= changes.keys():
+        notes.append("picture mean and std are assumed to be 0.5: set them with --mean, --std")
+    notes.append(_pictures(image, sources))
+    return image
+
+
+def _fitting(
+    found: StoredPreparation, config: ModelConfig, dense: DenseConfig | None
+) -> dict[str, Any]:
+    """What is stored, as far as such a model has it: dense ones see pictures whole."""
+    own = {name: found.values[name] for name in _PREPARED if name in found.values}
+    for name in ("mean", "std"):
+        if len(own.get(name, ())) == 1:
+            own[name] *= config.channels
+    if dense is not None:
+        return {name: own[name] for name in ("mean", "std") if name in own}
+    if "unresized" in found.values and max(config.image_hw) <= UNRESIZED:
+        own["crop_ratio"] = 1.0
+    return own
+
+
+def _require_preparation(name: str, value: Any, source: str, channels: int) -> None:  # noqa: ANN401
+    """VIM-202 for numbers that no preparation has, with what to write instead."""
+    allowed, option = _PREPARED[name], "--" + name.replace("_", "-")
+    whose = option if source == option else f"{name} from {source}"
+    numbers = value if name in ("mean", "std") else (value,)
+    if name in ("mean", "std") and len(numbers) != channels:
+        raise VimDeployError(
+            "VIM-202",
+            f"{whose} has {len(numbers)} numbers for {channels} channels",
+            fix=f"{option} with {channels} numbers joined by commas",
+        )
+    for number in numbers if allowed else ():
+        try:
+            allowed.require(whose, number)  # type: ignore[union-attr]
+        except VimDeployError as error:
+            bytes_like = name != "crop_ratio" and all(0 < item <= 255 for item in numbers)
+            scaled = ",".join(f"{item / 255:.6g}" for item in numbers)
+            fix = f"{option} {scaled}" if bytes_like else f"give {option}: {allowed}"
+            raise VimDeployError(error.code, error.message, why=error.why, fix=fix) from error
 
 
 def _usual_preparation(
-    request: ModelRequest,
-    recipe: Recipe | None,
-    config: ModelConfig,
-    dense: DenseConfig | None,
-    notes: list[str],
-) -> ImagePreparation:
-    """What the recipe says, else the official evaluation's for such a model."""
+    recipe: Recipe | None, config: ModelConfig, dense: DenseConfig | None
+) -> tuple[ImagePreparation, dict[str, str]]:
+    """What the recipe says, else the official evaluation's for such a model; and who says it."""
     height, width = config.image_hw
     if recipe is not None:
-        return dataclasses.replace(recipe.image, height=height, width=width)
+        image = dataclasses.replace(recipe.image, height=height, width=width)
+        return image, dict.fromkeys(_PREPARED, f"the recipe {recipe.name}")
     usual = ImagePreparation(height, width)
+    sources = dict.fromkeys(_PREPARED, "the defaults of ImageNet")
     if dense is not None:
         # Dense models see whole pictures, resized as mmsegmentation and detectron2 do.
         usual = dataclasses.replace(usual, crop_ratio=1.0, interpolation="bilinear")
+        sources |= dict.fromkeys(("interpolation", "crop_ratio"), "the official dense evaluation")
     if config.channels == 3:
-        return usual
-    if request.mean is None or request.std is None:
-        notes.append("picture mean and std are assumed to be 0.5: set them with --mean, --std")
+        return usual, sources
     grey = _GREY * config.channels
-    return dataclasses.replace(usual, channels=config.channels, mean=grey, std=grey)
+    sources |= dict.fromkeys(("mean", "std"), f"an assumption for {config.channels} channels")
+    return dataclasses.replace(usual, channels=config.channels, mean=grey, std=grey), sources
+
+
+def _pictures(image: ImagePreparation, sources: Mapping[str, str]) -> str:
+    """One line on how pictures are prepared, and who says so."""
+    mean, std = (", ".join(f"{number:.4g}" for number in each) for each in (image.mean, image.std))
+    by: dict[str, list[str]] = {}
+    for name in _PREPARED:
+        by.setdefault(sources[name], []).append(name.removesuffix("_ratio"))
+    whose = [f"{', '.join(names)} from {source}" for source, names in by.items()]
+    return (
+        f"pictures: {image.height} x {image.width}, {image.interpolation}, crop "
+        f"{image.crop_ratio:.4g}, mean {mean}, std {std} "
+        + (f"({'; '.join(whose)})" if len(whose) > 1 else f"(from {next(iter(by))})")
+    )

@@ -16,6 +16,7 @@ from vim_deploy.codec import Number, OnError, decode, sentence
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.files import require_file
 from vim_deploy.images import check_preparation
+from vim_deploy.ranges import MEAN, STD, require_all
 from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.schema import (
@@ -303,8 +304,11 @@ def _image(found: _Image, config: ModelConfig, path: Path) -> ImagePreparation:
     )
     try:
         check_preparation(image)
+        require_all(image, mean=MEAN, std=STD)
     except ValueError as error:
         raise _invalid(path, f"[image] {error}") from error
+    except VimDeployError as error:
+        raise _invalid(path, f"[image] {sentence(error)}", error.fix) from error
     return image
 
 

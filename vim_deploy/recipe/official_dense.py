@@ -36,6 +36,8 @@ _HEAD_TRAINING = (
 )  # fmt: skip
 #: detectron2's norms whose parameters are those of a batch norm.
 _BATCH_NORMS = ("BN", "SyncBN", "FrozenBN", "nnSyncBN")
+#: Of a detector: how it takes pictures (``recipe.stored_preparation``).
+_PIXELS = ("pixel_mean", "pixel_std", "input_format")
 _MODEL_TRAINING = ("type", "pretrained", "data_preprocessor", "train_cfg", "init_cfg")
 #: What the official files call such models, and the only top block that they use.
 _TYPES = ("EncoderDecoder", "VisionMambaSeg", "SimpleFeaturePyramid")
@@ -124,7 +126,7 @@ def _detection(values: Mapping[str, Any]) -> OfficialDense:
     _known(
         values,
         ("type", "_target_", "net", "in_feature", "out_channels", "scale_factors", "norm",
-         "square_pad", "top_block"),
+         "square_pad", "top_block", *_PIXELS),
         "SimpleFeaturePyramid",
     )  # fmt: skip
     net = {**_DET_DEFAULTS, **_table(values, "net")}

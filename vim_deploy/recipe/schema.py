@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from vim_deploy.codec import Number, encode, stored
+from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.paths import StrPath, as_text
 from vim_deploy.ranges import CROP_RATIO, IMAGE_SIDE, MEAN, SEED, STD, require_all
 from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.model_config import ModelConfig
-from vim_deploy.specs import ImagePreparation
+from vim_deploy.specs import ImagePreparation, Interpolation
 
 #: Infer the architecture from the checkpoint.
 AUTO = "auto"
@@ -50,7 +51,8 @@ class ModelRequest:
         use_ema: take ``model_ema`` of a training file.
         pos_embed: how the position embedding is fitted to ``image_size``: ``grid``, ``official``.
         random_weights: seed for weights that mean nothing, instead of a checkpoint.
-        mean, std, crop_ratio: picture preparation, instead of the recipe's or ImageNet's.
+        mean, std, crop_ratio, interpolation: picture preparation, instead of what the checkpoint
+            stores, the recipe says or ImageNet's evaluation has.
         labels: class names, instead of the recipe's.
     """
 
@@ -64,10 +66,11 @@ class ModelRequest:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     crop_ratio: float | None = None
+    interpolation: str | None = None
     labels: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        """VIM-202 for a source that is no path, or a number that nobody can mean."""
+        """VIM-202 for a source that is no path, a number nobody can mean, an unknown filter."""
         object.__setattr__(self, "source", as_text(self.source, "source"))
         require_all(
             self,
@@ -77,6 +80,13 @@ class ModelRequest:
             std=STD,
             crop_ratio=CROP_RATIO,
         )
+        known = get_args(Interpolation)
+        if self.interpolation not in (None, *known):
+            raise VimDeployError(
+                "VIM-202",
+                f"unknown interpolation {self.interpolation!r}",
+                fix=nearest(str(self.interpolation), known),
+            )
 
     @classmethod
     def of(cls, request: ModelRequest | StrPath) -> ModelRequest:

@@ -77,6 +77,7 @@ def _export_like(record: EngineRecord, source: Path, use_ema: bool, path: Path) 
         mean=info.image.mean,
         std=info.image.std,
         crop_ratio=info.image.crop_ratio,
+        interpolation=info.image.interpolation,
         labels=info.labels or None,
     )
     options = ExportOptions(

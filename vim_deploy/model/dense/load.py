@@ -20,6 +20,7 @@ from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.official_dense import read_official
 from vim_deploy.recipe.schema import ModelRequest, Recipe
 from vim_deploy.recipe.stored_config import read_assignments
+from vim_deploy.recipe.stored_preparation import read_tables
 
 #: Class names longer than this, or more of them, are no class names.
 _MOST_CLASSES, _LONGEST_NAME = 10_000, 200
@@ -58,6 +59,14 @@ def load_dense(request: ModelRequest, recipe: Recipe | None, checkpoint: Checkpo
         labels, palette = (), ()
     if palette and not dense.palette:
         dense = dataclasses.replace(dense, palette=palette)
+    scale = read_tables([("--config", request.config)]).values.get(
+        "scale", checkpoint.preparation.values.get("scale")
+    )
+    if dense.test is not None and scale is not None:
+        dense = dataclasses.replace(dense, test=dataclasses.replace(dense.test, scale=scale))
+        statements.append(
+            f"pictures are fitted into {scale[0]} x {scale[1]} pixels, as the test pipeline does"
+        )
     config, dense = sized(found.config, dense, request.image_size)
     network, how, notes = fill(config, dense, weights, request.pos_embed, found.config)
     return LoadedDense(network, how, labels, (*statements, *notes))
