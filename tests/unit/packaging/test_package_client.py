@@ -17,15 +17,21 @@ import pytest
 
 from tests.support.engines import EXPORT
 from tests.support.packages import SERVED, classifier, names_of
+from tests.support.pictures import DEEP, shallow
 from vim_deploy.errors import VimDeployError
 from vim_deploy.heads import find
-from vim_deploy.images import load_batch
+from vim_deploy.images import crop_from_file, load_batch
 from vim_deploy.packaging.manifest import read_manifest
 from vim_deploy.scene.classifying import top_predictions
 from vim_deploy.specs import ImagePreparation
 from vim_deploy.stages import package
+from vim_deploy.threads import no_warnings
 
 pytest.importorskip("onnxruntime")
+
+SMALL = ImagePreparation(12, 16)
+#: What a manifest says of a model that takes bytes.
+BYTES = {"image": dataclasses.asdict(SMALL), "preprocess": "uint8", "input": {"dtype": "uint8"}}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +40,7 @@ def client() -> SimpleNamespace:
 
 
 @pytest.mark.parametrize("mode", ["none", "normalize", "uint8"])
-@pytest.mark.parametrize("size", [(40, 30), (17, 90), (224, 224), (13, 13)])
+@pytest.mark.parametrize("size", [(40, 30), (17, 90), (64, 512), (224, 224), (13, 13)])
 @pytest.mark.parametrize("kind", ["RGB", "L", "RGBA", "P"])
 def test_pictures_are_those_of_vim_deploy(
     client: SimpleNamespace, tmp_path: Path, mode: str, size: tuple[int, int], kind: str
@@ -53,6 +59,25 @@ def test_pictures_are_those_of_vim_deploy(
         client.prepare(path, facts),
         load_batch([path], how, mode)[0],  # type: ignore[arg-type]
     )
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_what_has_more_than_eight_bits_is_refused(
+    client: SimpleNamespace, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_bytes(DEEP[name])
+    with pytest.raises(ValueError, match="more than 8 bits a channel"):
+        client.prepare(tmp_path / name, BYTES)
+
+
+@pytest.mark.parametrize("name", shallow())
+def test_other_kinds_of_pictures_are_those_of_vim_deploy(
+    client: SimpleNamespace, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_bytes(shallow()[name])
+    with no_warnings():
+        pixels = client.prepare(tmp_path / name, BYTES)
+    np.testing.assert_array_equal(pixels, crop_from_file(tmp_path / name, SMALL))
 
 
 @pytest.mark.parametrize("head", ["logits", "softmax", "topk:2"])

@@ -31,7 +31,7 @@ def read_picture(path: Path, mode: str) -> Image.Image:
     if len(scans) > MOST_SCANS:
         raise ValueError(f"a JPEG of more than {MOST_SCANS} scans")
     with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-        if opened.mode == "F" or opened.mode.startswith("I"):
+        if is_deep(opened):
             raise ValueError("more than 8 bits a channel")
         pixels = opened.width * opened.height
         # A JPEG that comes in parts is kept as coefficients, two bytes each, until the last one.
@@ -45,6 +45,25 @@ def read_picture(path: Path, mode: str) -> Image.Image:
         return opened if opened.mode == mode else opened.convert(mode)
 
 
+def is_deep(opened: Image.Image) -> bool:
+    """Whether the file has more than 8 bits a channel, also where Pillow drops some of them."""
+    if opened.mode == "F" or opened.mode.startswith("I"):
+        return True
+    if opened.format == "BMP":
+        return False  # its 16 bits hold three channels
+    if any(
+        isinstance(bits, int) and bits > 8 for bits in getattr(opened, "tag_v2", {}).get(258, ())
+    ):
+        return True
+    for decoder, _, _, given in getattr(opened, "tile", ()):
+        parts = given if isinstance(given, tuple) else (given,)
+        if any(isinstance(part, str) and ";16" in part for part in parts):
+            return True
+        if decoder in ("ppm", "ppm_plain") and isinstance(parts[-1], int) and parts[-1] > 255:
+            return True
+    return False
+
+
 def prepare(path: Path, facts: dict[str, Any]) -> NDArray[Any]:
     """One picture as a row of the input: resized, its centre cropped, scaled as the model wants."""
     from PIL import Image
@@ -56,7 +75,9 @@ def prepare(path: Path, facts: dict[str, Any]) -> NDArray[Any]:
     if size[0] * size[1] > MOST_PIXELS:
         raise ValueError(f"too elongated: it would become {size[0]} x {size[1]}")
     if size != picture.size:
-        picture = picture.resize(size, Image.Resampling[how["interpolation"].upper()])
+        # First the columns, then the rows: one call does it otherwise in some releases of Pillow.
+        kernel = Image.Resampling[how["interpolation"].upper()]
+        picture = picture.resize((size[0], picture.height), kernel).resize(size, kernel)
     left, top = round((size[0] - wanted[1]) / 2), round((size[1] - wanted[0]) / 2)
     box = (left, top, left + wanted[1], top + wanted[0])
     pixels = np.asarray(picture.crop(box), np.uint8).reshape(wanted)
