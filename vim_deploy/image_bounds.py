@@ -95,7 +95,7 @@ def _needed(image: PIL.Image.Image, data: bytes, mode: str) -> int:
     if image.mode != mode:
         needed += pixels * _bytes(mode)
     needed += pixels * _BESIDE.get(image.format or "", 0)
-    if image.format == "JPEG" and _comes_in_parts(image, data):
+    if image.format in ("JPEG", "MPO") and _comes_in_parts(image, data):
         # Of each channel: number, horizontal and vertical sampling, table.
         layers = getattr(image, "layer", ())
         whole = max((across * down for _, across, down, _ in layers), default=1)

@@ -72,6 +72,7 @@ def shallow() -> dict[str, bytes]:
         "moving.gif": (rgb, {"save_all": True, "append_images": [Image.new("RGB", (9, 7))]}),
         "moving.png": (rgb, {"save_all": True, "append_images": [Image.new("RGB", (9, 7))]}),
         "pages.tif": (rgb, {"save_all": True, "append_images": [Image.new("RGB", (5, 5))]}),
+        "camera.mpo": (rgb, {"save_all": True, "append_images": [Image.new("RGB", (9, 7))]}),
         "alpha.webp": (rgb.convert("RGBA"), {"lossless": True}),
     }
     files = {}

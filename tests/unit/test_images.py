@@ -21,6 +21,7 @@ from vim_deploy.packaging.scripts import unchanged
 from vim_deploy.specs import ImagePreparation
 
 SMALL = ImagePreparation(32, 32)
+TWO: dict[str, Any] = {"save_all": True, "append_images": [Image.new("RGB", (64, 64))]}
 
 
 def pattern(width: int, height: int) -> images.Pixels:
@@ -282,6 +283,9 @@ def test_wrong_crops_modes_and_filters_are_refused() -> None:
         ("RGB", "JPEG", {"progressive": True}, (6_000, 6_000), False),
         ("RGB", "JPEG", {"progressive": True, "subsampling": 0}, (5_000, 5_000), False),
         ("RGB", "JPEG", {}, (6_000, 6_000), True),
+        # What cameras make of several JPEGs.
+        ("RGB", "MPO", {"progressive": True, **TWO}, (5_000, 5_000), True),
+        ("RGB", "MPO", {"progressive": True, **TWO}, (6_000, 6_000), False),
         # The decoder may hold it as one strip.
         ("RGB", "TIFF", {}, (5_000, 5_000), True),
         ("RGB", "TIFF", {}, (6_000, 6_000), False),

@@ -128,9 +128,10 @@ def command(
 
     With --dataset, compare the accuracy on labelled pictures, image by image. With --ladder, go
     from PyTorch to the file form by form; --ladder and --bisect also take a checkpoint or recipe
-    instead of a file. Leaves with exit code 7 when a tolerance is not met or accuracy was lost. The
-    report goes to parity.json, accuracy.json or bisect.json in the folder of --report; by default
-    to the artifact's, else to this one, and nowhere when neither can be written.
+    instead of a file. Leaves with exit code 7 when a tolerance is not met or accuracy was lost, and
+    with 4 when pictures of the data set could not be read. The report goes to parity.json,
+    accuracy.json or bisect.json in the folder of --report; by default to the artifact's, else to
+    this one, and nowhere when neither can be written.
     """
     from vim_deploy.stages.reporting import place_of_run, prepare_report, provenance, write_run
 

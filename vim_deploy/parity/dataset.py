@@ -28,8 +28,8 @@ from vim_deploy.specs import TensorSpec
 
 #: Largest stored data set that is read whole, in elements: 2 GiB as float32.
 _MAX_ELEMENTS = 1 << 29
-#: Rows of a stored data set that an error message lists.
-_ROWS_NAMED = 5
+#: Images and folders that a sentence lists.
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ def _folder(path: Path, info: ExportInfo, classes: int, limit: int | None) -> Fo
     empty = [name for name in names if not found[name]]
     notes = in_words(left_out)
     if empty:
-        notes.append(f"class folders without an image: {', '.join(empty)}")
+        notes.append(f"class folders without an image: {len(empty)} ({_first(empty)})")
     return FolderDataset(path, tuple(_evenly(files, limit)), how, info, tuple(notes))
 
 
@@ -220,7 +220,9 @@ def _stored(path: Path, spec: TensorSpec, classes: int | None, limit: int | None
     check_input(spec, np.repeat(images[:1], fixed, axis=0))
     bad = np.flatnonzero(~finite_rows(images))
     if bad.size:
-        raise _not_stored(path, f"{bad.size} images of {key!r} hold NaN or Inf: {_rows(bad)}")
+        raise _not_stored(
+            path, f"{bad.size} images of {key!r} hold NaN or Inf: image {_first(bad)}"
+        )
     rows = np.asarray(_evenly(list(range(len(images))), limit))
     return StoredDataset(path, images[rows], labels[rows].astype(np.int64), rows)
 
@@ -241,14 +243,14 @@ def _require_labels(path: Path, images: Array, labels: Array, classes: int | Non
         raise misfit(
             path,
             f"{other.size} of {len(labels)} labels are no class: {labels[other[0]]} at "
-            f"{_rows(other)}{known}",
+            f"image {_first(other)}{known}",
             "store the class of each image as a number from 0, in the order of the model's outputs",
         )
 
 
-def _rows(rows: Array) -> str:
-    shown = ", ".join(map(str, rows[:_ROWS_NAMED]))
-    return f"[{shown}{', ...' if len(rows) > _ROWS_NAMED else ''}]"
+def _first(items: Sequence[object] | Array) -> str:
+    """The first of them, for a sentence."""
+    return ", ".join(map(str, items[:_NAMED])) + (", ..." if len(items) > _NAMED else "")
 
 
 def _evenly(items: list[Any], limit: int | None) -> list[Any]:

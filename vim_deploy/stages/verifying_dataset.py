@@ -67,7 +67,8 @@ def verify_dataset(
         progress: told how many of how many images are done.
 
     Returns:
-        The report; ``require_passed`` raises VIM-701 when accuracy was lost.
+        The report; ``require_passed`` raises VIM-701 when accuracy was lost, VIM-411 when images
+        could not be read.
 
     Raises:
         VimDeployError: VIM-431 for a segmentation network or a dense backbone; of the data set

@@ -35,7 +35,7 @@ def read_picture(path: Path, mode: str) -> Image.Image:
             raise ValueError("more than 8 bits a channel")
         pixels = opened.width * opened.height
         # A JPEG that comes in parts is kept as coefficients, two bytes each, until the last one.
-        parts = opened.format == "JPEG" and min(scans, default=0) < len(opened.getbands())
+        parts = opened.format in ("JPEG", "MPO") and min(scans, default=0) < len(opened.getbands())
         kept = parts or bool(opened.info.get("progressive"))
         beside = {"TIFF": 4, "WEBP": 12}.get(opened.format or "", 0)
         copies = 4 + 4 * (opened.mode != mode) + beside + 6 * kept
