@@ -42,20 +42,21 @@ def export(folder: Path, *more: object) -> int:
     return run([str(word) for word in ("-q", *words, "--force", *more)])
 
 
-def printed(capsys: Any) -> dict[str, Any]:
+def answer(capsys: Any, *words: object) -> dict[str, Any]:
+    """The one JSON object that a command prints."""
+    capsys.readouterr()
+    assert run([*map(str, words), "--json"]) == 0
     value: dict[str, Any] = json.loads(capsys.readouterr().out)
     return value
 
 
 def test_the_sigmoid_is_the_probability_of_the_second_class(folder: Path, capsys: Any) -> None:
     assert export(folder, "--labels", folder / "two.txt") == 0
-    pictures = [str(folder / "set")]
     raw = folder / "raw.npz"
-    words = ["run", str(folder / "m.onnx"), *pictures, "-o", str(raw), "--force", "--json"]
-    assert run(words) == 0
+    value = answer(capsys, "run", folder / "m.onnx", folder / "set", "-o", raw, "--force")
     with np.load(raw) as stored:
         logits = dict(zip(stored["image_files"], stored["logits"][:, 0], strict=True))
-    for item in printed(capsys)["images"]:
+    for item in value["images"]:
         wanted = 1 / (1 + np.exp(-np.float64(logits[item["file"]])))
         found = {entry["label"]: entry for entry in item["top"]}
         assert found["day"]["index"] == 1
@@ -66,10 +67,8 @@ def test_the_sigmoid_is_the_probability_of_the_second_class(folder: Path, capsys
 
 def test_accuracy_of_two_classes(folder: Path, capsys: Any) -> None:
     assert export(folder, "--labels", folder / "two.txt") == 0
-    words = ["verify", str(folder / "m.onnx"), "--against", str(folder / "one.pth")]
-    words += ["--dataset", str(folder / "set"), "--report", str(folder / "report"), "--json"]
-    assert run(words) == 0
-    value = printed(capsys)
+    words = ("verify", folder / "m.onnx", "--against", folder / "one.pth")
+    value = answer(capsys, *words, "--dataset", folder / "set", "--report", folder / "report")
     assert (value["dataset"]["images"], value["same_class"]) == (2, 2)
     assert value["dataset"]["classes_by"].startswith("folders are class names, 1 of 2 written")
     assert value["top5"] is None
@@ -78,8 +77,7 @@ def test_accuracy_of_two_classes(folder: Path, capsys: Any) -> None:
 def test_labels_of_one_logit(folder: Path, capsys: Any) -> None:
     (folder / "one.txt").write_text("day\n")
     assert export(folder, "--labels", folder / "one.txt") == 0
-    assert run(["run", str(folder / "m.onnx"), str(folder / "set"), "--json"]) == 0
-    tops = printed(capsys)["images"][0]["top"]
+    tops = answer(capsys, "run", folder / "m.onnx", folder / "set")["images"][0]["top"]
     assert {entry["index"]: entry["label"] for entry in tops} == {0: "not day", 1: "day"}
     (folder / "three.txt").write_text("a\nb\nc\n")
     assert export(folder, "--labels", folder / "three.txt") == 4
