@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pydoc
 import subprocess
 import sys
 from pathlib import Path
@@ -47,3 +48,26 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
         check=True,
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_the_package_lists_its_names() -> None:
+    assert {*vim_deploy.__all__} <= {*dir(vim_deploy)}
+    told = pydoc.render_doc(vim_deploy, renderer=pydoc.plaintext)
+    for name in {*vim_deploy.__all__} - {"__version__"}:
+        assert f"\n    class {name}(" in told or f"\n    {name}(" in told
+
+
+def test_star_import_and_help_load_no_framework() -> None:
+    code = (
+        "from vim_deploy import *; import vim_deploy, sys, pydoc; pydoc.render_doc(vim_deploy); "
+        "print([name for name in vim_deploy.__all__ if name not in globals()], "
+        "[name for name in ('torch', 'onnxruntime', 'tensorrt') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "[] []"
