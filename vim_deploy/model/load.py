@@ -37,6 +37,8 @@ from vim_deploy.specs import CheckpointInfo, ImagePreparation, Note
 
 #: Mean and standard deviation for grey pictures without a recipe: values to [-1, 1].
 _GREY = (0.5,)
+#: Who says what nobody says.
+_ASSUMED = "assumed"
 #: What may be stored of a preparation and given by options, with the numbers it may have.
 _PREPARED: dict[str, Real | None] = {
     "interpolation": None,
@@ -292,11 +294,9 @@ def _preparation(
         )
     changes: dict[str, Any] = {}
     for found in (stored, described):
-        own = _fitting(found, config, dense)
+        own, whose = _fitting(found, config, dense)
         changes |= own
-        sources |= {name: found.sources[name] for name in own if name in found.sources}
-        if "crop_ratio" in own and "crop_ratio" not in found.sources:
-            sources["crop_ratio"] = found.sources["unresized"]
+        sources |= whose
         notes += found.notes
     given = {name: value for name in _PREPARED if (value := getattr(request, name)) is not None}
     changes |= given
@@ -312,17 +312,19 @@ def _preparation(
 
 def _fitting(
     found: StoredPreparation, config: ModelConfig, dense: DenseConfig | None
-) -> dict[str, Any]:
-    """What is stored, as far as such a model has it: dense ones see pictures whole."""
-    own = {name: found.values[name] for name in _PREPARED if name in found.values}
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """What is stored, as far as such a model has it, and who says it: dense ones see all."""
+    names = _PREPARED if dense is None else ("mean", "std")
+    own = {name: found.values[name] for name in names if name in found.values}
+    sources = {name: found.sources[name] for name in own}
     for name in ("mean", "std"):
         if len(own.get(name, ())) == 1:
             own[name] *= config.channels
-    if dense is not None:
-        return {name: own[name] for name in ("mean", "std") if name in own}
-    if "unresized" in found.values and max(config.image_hw) <= UNRESIZED:
+    if dense is None and "unresized" in found.values and max(config.image_hw) <= UNRESIZED:
         own["crop_ratio"] = 1.0
-    return own
+        whose = found.sources["unresized"]
+        sources["crop_ratio"] = f"{whose}: up to {UNRESIZED} pixels nothing is resized"
+    return own, sources
 
 
 def _require_preparation(name: str, value: Any, source: str, channels: int) -> None:  # noqa: ANN401
@@ -363,7 +365,7 @@ def _usual_preparation(
     if config.channels == 3:
         return usual, sources
     grey = _GREY * config.channels
-    sources |= dict.fromkeys(("mean", "std"), f"an assumption for {config.channels} channels")
+    sources |= dict.fromkeys(("mean", "std"), _ASSUMED)
     return dataclasses.replace(usual, channels=config.channels, mean=grey, std=grey), sources
 
 
@@ -373,7 +375,10 @@ def _pictures(image: ImagePreparation, sources: Mapping[str, str]) -> str:
     by: dict[str, list[str]] = {}
     for name in _PREPARED:
         by.setdefault(sources[name], []).append(name.removesuffix("_ratio"))
-    whose = [f"{', '.join(names)} from {source}" for source, names in by.items()]
+    whose = [
+        ", ".join(names) + (f" {source}" if source == _ASSUMED else f" from {source}")
+        for source, names in by.items()
+    ]
     return (
         f"pictures: {image.height} x {image.width}, {image.interpolation}, crop "
         f"{image.crop_ratio:.4g}, mean {mean}, std {std} "
