@@ -68,7 +68,8 @@ def search_images(folder: Path, left_out: Counter[str]) -> tuple[Path, ...]:
     """
     found: list[Path] = []
     above = {*folder.absolute().parents, *folder.resolve().parents}
-    searched = {_identity(place) for place in above}
+    # "sub/.." is above itself as it is written.
+    searched = {_identity(place) for place in above} - {_identity(folder)}
     for place, subfolders, files in os.walk(folder, onerror=_not_searched, followlinks=True):
         if (identity := _identity(place)) in searched:
             left_out[_TWICE] += 1

@@ -139,6 +139,14 @@ def test_links_are_followed_and_circles_end(tmp_path):
     ]
 
 
+def test_a_folder_by_another_way_is_the_same(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    (folder / "sub" / "far").symlink_to(folder / "out")
+    # Behind the link the way up leads to the folder, as the system goes it.
+    for way in (".", "sub/..", "out/../sub/..", "sub/far/.."):
+        assert find_images(Path(way))[0].name == "a.png"
+
+
 def test_missing_or_empty_folder_is_named(tmp_path):
     touch(tmp_path / "in" / "only.txt")
     for path in (tmp_path / "in", tmp_path / "absent"):
