@@ -88,7 +88,7 @@ class CheckpointInfo:
     Attributes:
         name: file name, without the folder; for seeded weights ``seed:<n>``.
         sha256: of the file; empty for seeded weights.
-        part: ``model``, ``model_ema``, ``state_dict`` or ``seeded``.
+        part: ``model``, ``model_ema``, ``state_dict``, ``seeded``, or the entry's name.
         source: hub address, when there is one.
     """
 

@@ -25,9 +25,9 @@ from tests.support.source import PACKAGE, REPOSITORY
 #: The most files a command may walk through: what it does today. A command that needs another file
 #: has one fact in two rooms, or the limit is raised here by somebody who says why.
 LIMITS = {
-    "export": 60,
+    "export": 63,
     "build-engine": 34,
-    "verify": 54,
+    "verify": 57,
     "bench": 40,
     "run": 35,
     "package": 36,

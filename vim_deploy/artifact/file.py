@@ -38,7 +38,10 @@ Kind = Literal["onnx", "engine", "checkpoint", "recipe", "package"]
 #: What a name alone says; a checkpoint may be a file, a hub address or a variant.
 Named = Literal["onnx", "engine", "stored", "checkpoint"]
 
-_CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".tar")
+#: Of files that may hold weights.
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".pth.tar", ".pt.tar")
+#: By which a folder is a package.
+MANIFEST_NAME = "manifest.json"
 _ZIP_MAGIC, _PICKLE_MAGIC = b"PK\x03\x04", b"\x80"
 _UNSAID = (
     "it holds no vim-deploy metadata; for an engine that stands in its record NAME.plan.json",
@@ -52,6 +55,12 @@ def named(source: str | Path) -> Named:
     if suffix in ENGINE_SUFFIXES:
         return "engine"
     return "onnx" if suffix == ".onnx" else "stored" if suffix == ".npz" else "checkpoint"
+
+
+def is_checkpoint(name: str) -> bool:
+    """Whether ``name`` is called as files with weights are, hidden ones apart."""
+    file = name.rpartition("/")[2].lower()
+    return file.endswith(CHECKPOINT_SUFFIXES) and not file.startswith(".")
 
 
 def is_exported(source: str | Path) -> bool:
@@ -119,14 +128,17 @@ class Artifact:
         if self.given_kind is not None:
             return self.given_kind
         if os.path.isdir(self.path):
-            return "package"
+            names = os.listdir(self.path)
+            is_package = MANIFEST_NAME in names or not any(map(is_checkpoint, names))
+            return "package" if is_package else "checkpoint"
         with self.path.open("rb") as stream:
             start = stream.read(4)
         if suffix in ENGINE_SUFFIXES or start in MAGIC:
             return "engine"
         if suffix == ".toml":
             return "recipe"
-        if suffix in _CHECKPOINT_SUFFIXES or start == _ZIP_MAGIC or start[:1] == _PICKLE_MAGIC:
+        is_pickle = start == _ZIP_MAGIC or start[:1] == _PICKLE_MAGIC
+        if is_checkpoint(self.name) or suffix == ".tar" or is_pickle:
             return "checkpoint"
         return "onnx"
 

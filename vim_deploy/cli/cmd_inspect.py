@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from vim_deploy.cli.inspect_summary import summary
-from vim_deploy.cli.options import WholeNumber
+from vim_deploy.cli.options import WholeNumber, key_option
 from vim_deploy.cli.output import answer, is_verbose, json_option, print_table, result, say
 from vim_deploy.errors import VimDeployError
 from vim_deploy.ranges import BATCH
@@ -25,8 +25,9 @@ from vim_deploy.ranges import BATCH
 )
 @click.option("--batch", type=WholeNumber(BATCH), help="Pictures, for --graph.  [default: 1]")
 @click.option("--gpu", help="GPU to predict for, for --graph.  [default: h200]")
+@key_option
 @json_option
-def command(file: Path, graph: bool, batch: int | None, gpu: str | None) -> None:
+def command(file: Path, graph: bool, batch: int | None, gpu: str | None, key: str | None) -> None:
     """Describe an ONNX file, engine, checkpoint, recipe or package.
 
     Reads an engine's header and record without loading it, so no GPU is needed. Of a package, a
@@ -40,7 +41,7 @@ def command(file: Path, graph: bool, batch: int | None, gpu: str | None) -> None
             "VIM-203", "--batch and --gpu belong to --graph", fix="add --graph, or leave them out"
         )
     question = GraphQuestion(batch=batch or 1, gpu=gpu or "h200") if graph else None
-    description = inspect(file, question)
+    description = inspect(file, question, key=key)
     if answer(description):
         return
     inventory = description.pop("inventory", None)

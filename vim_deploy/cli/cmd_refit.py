@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from vim_deploy.cli.options import force_option
+from vim_deploy.cli.options import force_option, key_option, use_ema_option
 from vim_deploy.cli.output import answer, command_line, json_option, result, say, show_build
 from vim_deploy.codec import encode
 
@@ -24,7 +24,8 @@ from vim_deploy.codec import encode
     metavar="PATH",
     help="Plugin library to load the engine with; auto finds or builds one.",
 )
-@click.option("--use-ema", is_flag=True, help="Take the averaged weights of a training file.")
+@use_ema_option
+@key_option
 @force_option
 @json_option
 def command(
@@ -33,6 +34,7 @@ def command(
     output: Path | None,
     plugin: str,
     use_ema: bool,
+    key: str | None,
     force: bool,
 ) -> None:
     """Give an engine the weights of another checkpoint of the same model.
@@ -48,6 +50,7 @@ def command(
         output,
         plugin=plugin,
         use_ema=use_ema,
+        key=key,
         progress=show_build,
         force=force,
         command=command_line(),

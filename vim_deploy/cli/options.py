@@ -149,6 +149,12 @@ output_option = click.option(
 )
 
 
+key_option = click.option(
+    "--key", metavar="NAME", help="Entry with the weights, of a checkpoint that holds several."
+)
+use_ema_option = click.option(
+    "--use-ema", is_flag=True, help="Take the averaged weights of a training file."
+)
 _MODEL_OPTIONS = (
     click.argument("source", metavar="CHECKPOINT-OR-RECIPE"),
     click.option("--model", default=AUTO, show_default=True, help="auto or a variant's name."),
@@ -166,7 +172,8 @@ _MODEL_OPTIONS = (
         show_default=True,
         help="How the position embedding is fitted to another size (docs/resolutions.md).",
     ),
-    click.option("--use-ema", is_flag=True, help="Take the averaged weights of a training file."),
+    use_ema_option,
+    key_option,
     click.option(
         "--random-weights",
         type=WholeNumber(SEED),
@@ -314,8 +321,8 @@ def take_request(options: dict[str, Any]) -> ModelRequest:
     """Take ``model_options``'s values out of a command's keywords."""
     config_file: Path | None = options.pop("config_file")
     labels_file: Path | None = options.pop("labels_file")
-    names = ("source", "model", "image_size", "use_ema", "pos_embed", "random_weights", "mean",
-             "std", "crop_ratio", "interpolation")  # fmt: skip
+    names = ("source", "model", "image_size", "use_ema", "key", "pos_embed", "random_weights",
+             "mean", "std", "crop_ratio", "interpolation")  # fmt: skip
     values = {name: options.pop(name) for name in names}
     return ModelRequest(
         **values,

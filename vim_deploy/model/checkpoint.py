@@ -1,15 +1,15 @@
 """Checkpoints: weights, where they came from, and the training arguments stored beside them.
 
-Understood are the official training files (``model``, ``model_ema``, ``args`` and more), files with
-a ``state_dict`` entry, bare state dicts, all of these with the prefixes that wrappers add, and
-safetensors. What is chosen or converted is said in the notes; nothing is guessed.
+Understood are files of ``torch.save`` that hold a Vim, under whatever name and prefix
+(``entries``), and safetensors. What is chosen, left out or converted is said in the notes; nothing
+is guessed.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,25 +18,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vim_deploy.artifact.file import CHECKPOINT_SUFFIXES, is_checkpoint
 from vim_deploy.errors import VimDeployError, missing_package, nearest
 from vim_deploy.files import require_file, sha256_of, sight
+from vim_deploy.model.contents import parts_of, shown, values_of
+from vim_deploy.model.entries import choose_entry
 from vim_deploy.model.hub import CheckpointFile, locate
+from vim_deploy.model.inert import StandIn
 from vim_deploy.model.unpickle import load_pickled, unreadable
 from vim_deploy.recipe.stored_preparation import StoredPreparation, read_tables, tables_of
 from vim_deploy.specs import CheckpointInfo
 from vim_deploy.text import storable
 
 PARTS = ("auto", "model", "model_ema")
-#: Entries that hold weights: those of the official vim/main.py, and the common other names.
-_MODEL_KEYS = ("model", "state_dict")
-_EMA_KEYS = ("model_ema", "state_dict_ema")
-#: Prefixes that DistributedDataParallel and torch.compile put before every key.
-_WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 _LISTED = 10
 #: Of a tensor of one number for each channel.
 _MOST_CHANNELS = 64
-#: Suffixes of files that may hold weights.
-SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
+_PLAIN = (
+    "save the weights as plain tensors of floats, whole ones where they are sharded, by text keys"
+)
+#: What trainers of Hugging Face and DeepSpeed keep beside the weights, by the same suffixes.
+_TRAINING = re.compile(
+    r"(optimizer|scheduler|scaler|sampler|rng_state|random_states|training_args|dl_state_dict)"
+    r"[_\d]*\.\w+|.*optim_states\.pt"
+)
+_SHARD = re.compile(r"-\d{5}-of-\d{5}\.\w+$")
 #: Of a stored whole number; more digits than any argument has cannot even be printed.
 _MAX_BITS = 64
 
@@ -64,7 +70,9 @@ class Checkpoint:
     preparation: StoredPreparation = field(default_factory=StoredPreparation)
 
 
-def read_checkpoint(address: str | Path, *, part: str = "auto") -> Checkpoint:
+def read_checkpoint(
+    address: str | Path, *, part: str = "auto", key: str | None = None
+) -> Checkpoint:
     """Read a checkpoint without running anything in it.
 
     Args:
@@ -72,6 +80,7 @@ def read_checkpoint(address: str | Path, *, part: str = "auto") -> Checkpoint:
             ``hf://owner/name[@revision][/file]``.
         part: ``model``, ``model_ema`` (moving average of the weights), or ``auto``, which is
             ``model``, as the official evaluation uses it.
+        key: name of the entry that holds the weights, instead of ``part``.
 
     Raises:
         VimDeployError: VIM-202 (``part`` or address), VIM-301 (huggingface_hub or safetensors not
@@ -81,32 +90,41 @@ def read_checkpoint(address: str | Path, *, part: str = "auto") -> Checkpoint:
     """
     if part not in PARTS:
         raise VimDeployError("VIM-202", f"unknown part {part!r}", fix=nearest(part, PARTS))
-    file = _find_file(address)
+    file = find_file(address)
     try:
         sighting = sight(file.path)
         digest = sha256_of(file.path)
-        loaded = _load(file.path)
+        loaded, foreign = _load(file.path)
     except OSError as error:
         raise unreadable(file.path, error.strerror or str(error), "check its rights") from error
     notes = list(file.notes)
-    chosen, weights = _choose_part(loaded, part, file.path, notes)
-    weights = _without_prefixes(weights, notes)
-    state_dict = _float32(weights, file.path, notes)
+    entry, choice = choose_entry(loaded, part, key, file.path)
+    notes += [choice] * bool(choice)
+    if entry.removed:
+        notes.append("removed from the keys: " + ", ".join(map(repr, entry.removed)))
+    if entry.beside:
+        notes.append(f"left out, no part of the model: {_names(entry.beside)}")
+    if foreign:
+        notes.append(f"left out, nothing in a checkpoint is run: {_names(foreign)}")
+    state_dict = _float32(entry.tensors, file.path, notes)
     # safetensors maps the file: only now have all bytes been read.
     sighting.require_unchanged()
     _refuse_non_finite(state_dict, file.path)
+    averaged = part == "model_ema" and key is None
+    chosen = "model_ema" if averaged else entry.name or "state_dict"
     info = CheckpointInfo(storable(file.path.name), digest, chosen, file.source)
-    stored = loaded.get("meta")
+    said = {name: values_of(value) for name, value in parts_of(values_of(loaded)).items()}
+    stored = said.get("meta")
     meta = (
         {key: value for key, value in stored.items() if _is_text(key) and _is_sound(value)}
         if isinstance(stored, Mapping)
         else {}
     )
-    pixels = ("the checkpoint's pixel_mean", _pixel_tensors(weights))
-    preparation = read_tables((*tables_of(loaded, file.path), pixels))
+    pixels = ("the checkpoint's pixel_mean", _pixel_tensors(state_dict))
+    preparation = read_tables((*tables_of(said, file.path), pixels))
     if preparation.bgr:
         state_dict |= _red_first(state_dict, notes)
-    args = _plain_args(loaded)
+    args = _plain_args(said)
     height, width = preparation.values.get("image_size", (0, None))
     if height == width and type(args.get("input_size")) is not int:
         args["input_size"] = height
@@ -138,7 +156,7 @@ def _red_first(state_dict: Mapping[str, Tensor], notes: list[str]) -> dict[str, 
     return turned
 
 
-def _find_file(address: str | Path) -> CheckpointFile:
+def find_file(address: str | Path) -> CheckpointFile:
     """The file that ``address`` means.
 
     Args:
@@ -161,19 +179,28 @@ def _find_file(address: str | Path) -> CheckpointFile:
 
 
 def _only_checkpoint(names: Sequence[str], place: str, prefix: str) -> str:
-    found = sorted(
-        name
-        for name in names
-        if name.endswith(SUFFIXES) and not name.rpartition("/")[2].startswith(".")
-    )
+    called = sorted(filter(is_checkpoint, names))
+    found = [name for name in called if not _TRAINING.fullmatch(name.rpartition("/")[2])] or called
     if len(found) == 1:
         return found[0]
     if not found:
+        is_sharded = any(name.endswith(".distcp") for name in names)
         raise VimDeployError(
             "VIM-401",
             f"no checkpoint in {place}",
-            why="no file there ends in " + ", ".join(SUFFIXES),
-            fix="give the path of the checkpoint file itself",
+            why="no file there ends in " + ", ".join(CHECKPOINT_SUFFIXES),
+            fix="it is sharded by torch.distributed: python -m "
+            f"torch.distributed.checkpoint.format_utils dcp_to_torch {place} FILE.pth"
+            if is_sharded
+            else "give the path of the checkpoint file itself",
+        )
+    if all(_SHARD.search(name) for name in found):
+        raise VimDeployError(
+            "VIM-401",
+            f"the weights in {place} are cut into {len(found)} files",
+            why=f"found {found[0]} to {found[-1]}",
+            fix="save them as one: of safetensors load_file each, and save_file({**first, **second}"
+            ', "whole.safetensors"); of others the same with torch.load and torch.save',
         )
     shown = found[:10] + [f"and {len(found) - 10} more"] * (len(found) > 10)
     raise VimDeployError(
@@ -184,7 +211,8 @@ def _only_checkpoint(names: Sequence[str], place: str, prefix: str) -> str:
     )
 
 
-def _load(path: Path) -> Mapping[Any, Any]:
+def _load(path: Path) -> tuple[Any, tuple[str, ...]]:
+    """What the file holds, and what is left out of it."""
     size = path.stat().st_size
     with path.open("rb") as stream:
         head = stream.read(512)
@@ -192,11 +220,8 @@ def _load(path: Path) -> Mapping[Any, Any]:
     header_size = int.from_bytes(head[:8], "little")
     is_safetensors = head[8:9] == b"{" and header_size <= size - 8
     if is_safetensors or path.suffix == ".safetensors":
-        return _load_safetensors(path)
-    loaded = load_pickled(path)
-    if not isinstance(loaded, Mapping):
-        raise unreadable(path, f"it holds a {type(loaded).__name__}, not named weights")
-    return loaded
+        return _load_safetensors(path), ()
+    return load_pickled(path)
 
 
 def _refuse_known_others(path: Path, head: bytes) -> None:
@@ -223,66 +248,8 @@ def _load_safetensors(path: Path) -> Mapping[Any, Any]:
     return tensors
 
 
-def _choose_part(
-    loaded: Mapping[Any, Any], part: str, path: Path, notes: list[str]
-) -> tuple[str, Mapping[Any, Any]]:
-    """Name and weights of the wanted part."""
-    model = next((key for key in _MODEL_KEYS if isinstance(loaded.get(key), Mapping)), None)
-    ema = next((key for key in _EMA_KEYS if isinstance(loaded.get(key), Mapping)), None)
-    bare = model is None and ema is None and _all_tensors(loaded)
-    if part == "model_ema":
-        if ema is None:
-            raise VimDeployError(
-                "VIM-404",
-                f"no moving average of the weights (model_ema) in {path}",
-                why=f"it holds {_listing(loaded)}",
-                fix="leave out --use-ema",
-            )
-        notes.append(f"weights: {ema!r}, the moving average")
-        return "model_ema", loaded[ema]
-    if bare:
-        return "state_dict", loaded
-    if model is not None:
-        other = f"; {ema!r} is there too, --use-ema takes it" if ema else ""
-        notes.append(f"weights: {model!r} of the file{other}")
-        return model, loaded[model]
-    if ema is not None:
-        raise VimDeployError(
-            "VIM-404",
-            f"only the moving average of the weights ({ema}) is in {path}",
-            fix="take it with --use-ema",
-        )
-    why = f"it holds {_listing(loaded)}; expected weights under 'model' or 'state_dict', or alone"
-    raise unreadable(path, why)
-
-
-def _all_tensors(value: Mapping[Any, Any]) -> bool:
-    return bool(value) and all(isinstance(item, Tensor) for item in value.values())
-
-
-def _listing(value: Mapping[Any, Any]) -> str:
-    names = [str(key)[:80] for key in list(value)[:_LISTED]]
-    more = f" and {len(value) - _LISTED} more" if len(value) > _LISTED else ""
-    return (", ".join(names) or "nothing") + more
-
-
-def _without_prefixes(weights: Mapping[Any, Any], notes: list[str]) -> Mapping[Any, Any]:
-    """Keys without the prefixes of wrappers; only a prefix that every key has is removed."""
-    stripped = True
-    while stripped and weights:
-        stripped = False
-        for prefix in _WRAPPER_PREFIXES:
-            if all(isinstance(key, str) and key.startswith(prefix) for key in weights):
-                weights = {key.removeprefix(prefix): value for key, value in weights.items()}
-                notes.append(f"prefix {prefix!r} removed from all keys")
-                stripped = True
-    return weights
-
-
 def _float32(weights: Mapping[Any, Any], path: Path, notes: list[str]) -> dict[str, Tensor]:
     """Plain dense tensors, floating ones as float32; VIM-402 for anything else."""
-    if not weights:
-        raise unreadable(path, "it holds no weights")
     result: dict[str, Tensor] = {}
     converted: set[str] = set()
     for key, value in weights.items():
@@ -298,9 +265,11 @@ def _float32(weights: Mapping[Any, Any], path: Path, notes: list[str]) -> dict[s
 
 
 def _check_entry(key: object, value: object, path: Path) -> None:
-    if not _is_text(key) or not isinstance(value, Tensor):
-        why = f"entry {str(key)[:80]!r} is a {type(value).__name__}, not a tensor"
-        raise unreadable(path, why)
+    if not isinstance(value, Tensor):
+        kind = value.name if isinstance(value, StandIn) else type(value).__name__
+        raise unreadable(path, f"entry {shown(key)!r} is a {kind}", _PLAIN)
+    if not _is_text(key) or value.is_complex() or value.is_quantized:
+        raise unreadable(path, f"entry {shown(key)!r} of {value.dtype} is no weight", _PLAIN)
     # A few bytes can claim any shape through strides of zero; converting it would fill memory.
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
         why = f"tensor {key!r} claims shape {tuple(value.shape)}, more than the file stores"
@@ -327,16 +296,14 @@ def _names(keys: Sequence[str]) -> str:
     return ", ".join(keys[:_LISTED]) + more
 
 
-def _plain_args(loaded: Mapping[Any, Any]) -> dict[str, Any]:
+def _plain_args(said: Mapping[Any, Any]) -> dict[str, Any]:
     """Stored arguments that are plain values; other ones have no meaning for the architecture."""
-    stored = loaded.get("args")
-    values = vars(stored) if isinstance(stored, argparse.Namespace) else stored
-    if not isinstance(values, Mapping):
-        return {}
+    # Of a whole network the file says its attributes, the official keywords among them.
+    stored = said if "_parameters" in said else said.get("args", said.get("hyper_parameters"))
     plain = (str, int, float, bool, type(None))
     return {
         key: value
-        for key, value in values.items()
+        for key, value in parts_of(stored).items()
         if _is_text(key) and isinstance(value, plain) and _is_sound(value)
     }
 

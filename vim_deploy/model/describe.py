@@ -22,16 +22,17 @@ _KINDS: dict[Kind | None, str] = {
 }
 
 
-def describe_checkpoint(path: Path) -> dict[str, Any]:
+def describe_checkpoint(path: Path, key: str | None = None) -> dict[str, Any]:
     """Keys, sizes, stored training arguments and the architecture inferred from them.
 
     ``holds`` says what kind of model it is, by its keys: a bare segmentation backbone without
     feature scales counts as a classifier. ``architecture`` (the backbone's constructor keywords)
     and ``dense`` (what stands behind the blocks of a dense model) are None when they cannot be
     inferred, the latter for classifiers, too; ``statements`` then say why, and else where they come
-    from: of segmentation models also which meaning ``in_chans`` has.
+    from: of segmentation models also which meaning ``in_chans`` has. ``key`` names the entry with
+    the weights.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, key=key)
     tensors = checkpoint.state_dict
     kind = kind_of(tensors)
     try:

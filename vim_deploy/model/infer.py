@@ -17,10 +17,17 @@ from torch import Tensor
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.model.shapes import Shapes, cannot_infer, measure
-from vim_deploy.recipe.catalog import FACTORY_NAMES, find_variant, short_name
+from vim_deploy.model.variants import (
+    ImageSize,
+    choose_variant,
+    grid_of,
+    image_side,
+    said,
+    square,
+    stored_size,
+)
+from vim_deploy.recipe.catalog import find_variant, short_name
 from vim_deploy.recipe.model_config import SSM_CFG_DEFAULTS, ModelConfig
-
-ImageSize = int | tuple[int, int]
 
 #: The published models' values of what shapes do not tell (their factories in models_mamba.py).
 _PUBLISHED: dict[str, Any] = {
@@ -99,13 +106,14 @@ def infer_config(
     shapes = measure(state_dict)
     args = dict(stored_args or {})
     draft = _Draft()
-    variant, assumed = _variant(shapes, args, model, draft)
+    variant, assumed, draft.statements = choose_variant(shapes, args, model, image_size)
+    stored = said(args)
     if variant is None:
         _sizes_from_shapes(shapes, draft)
         _image_from_patches(shapes, args, image_size, draft)
-        _hidden_fields(shapes, draft, {**_PUBLISHED, **(hidden or {})})
+        _hidden_fields(shapes, draft, {**_PUBLISHED, **(hidden or {})}, stored)
     else:
-        _variant_fields(variant, shapes, assumed, draft)
+        _variant_fields(variant, shapes, assumed, stored, draft)
         _image_from_stride(shapes, args, find_variant(variant), image_size, draft)
     if hidden is None:
         _classes(shapes, draft)
@@ -125,72 +133,9 @@ def _checked(values: dict[str, Any]) -> ModelConfig:
         ) from error
 
 
-def _variant(
-    shapes: Shapes, args: Mapping[str, Any], model: str | None, draft: _Draft
-) -> tuple[str | None, bool]:
-    """Short name of the published variant this is, and whether that is an assumption."""
-    if model is not None:
-        return _asked_variant(shapes, model, draft), False
-    stored = args.get("model")
-    for name, factory in FACTORY_NAMES.items():
-        if stored != factory:
-            continue
-        differing = shapes.differences(find_variant(name))
-        if not differing:
-            draft.known(f"architecture {name}: the stored training arguments name it ({factory})")
-            return name, False
-        draft.known(
-            f"the stored training arguments name {factory}, but the shapes are not its own "
-            f"({'; '.join(differing)}); the name is not used"
-        )
-    return _variant_by_shapes(shapes, args), True
-
-
-def _asked_variant(shapes: Shapes, model: str, draft: _Draft) -> str:
-    config = find_variant(model)
-    differing = shapes.differences(config)
-    if differing:
-        fits = [name for name in FACTORY_NAMES if not shapes.differences(find_variant(name))]
-        raise VimDeployError(
-            "VIM-404",
-            f"these are not the weights of {model}",
-            why="; ".join(differing),
-            fix=f"--model {fits[0]}, or --model auto" if fits else "--model auto, or --config FILE",
-        )
-    name = next(short for short, factory in FACTORY_NAMES.items() if model in (short, factory))
-    draft.known(f"architecture {name}, as asked")
-    return name
-
-
-def _variant_by_shapes(shapes: Shapes, args: Mapping[str, Any]) -> str | None:
-    """The variant with these shapes; where strides leave several, the one whose image size fits."""
-    grid = _square(shapes.patches)
-    fits = [name for name in FACTORY_NAMES if not shapes.differences(find_variant(name))]
-    if not fits or grid is None:
-        return None
-    stored = args.get("input_size")
-    for size in (stored, None):
-        for name in fits:
-            config = find_variant(name)
-            image = config.image_hw[0] if size is None else size
-            if isinstance(image, int) and _grid(image, config) == grid:
-                return name
-    return fits[0]
-
-
-def _grid(image: int, config: ModelConfig) -> int:
-    return (image - config.patch_hw[0]) // config.stride + 1
-
-
-def _square(count: int | None) -> int | None:
-    """Side of a square of ``count`` patches; None when it is not a square."""
-    if count is None or count < 1:
-        return None
-    side = math.isqrt(count)
-    return side if side * side == count else None
-
-
-def _variant_fields(variant: str, shapes: Shapes, assumed: bool, draft: _Draft) -> None:
+def _variant_fields(
+    variant: str, shapes: Shapes, assumed: bool, stored: Mapping[str, Any], draft: _Draft
+) -> None:
     config = find_variant(variant)
     names = [name for name in encode(config) if name not in ("img_size", "num_classes")]
     values = {name: getattr(config, name) for name in names}
@@ -202,7 +147,8 @@ def _variant_fields(variant: str, shapes: Shapes, assumed: bool, draft: _Draft) 
         f"patch {shapes.patch_hw[0]}, d_state {shapes.d_state}, bimamba {shapes.direction}",
         **values,
     )
-    hidden = {name: values[name] for name in ("stride", *_told_by_nothing(shapes))}
+    untold = ("stride", *_told_by_nothing(shapes))
+    hidden = {name: values[name] for name in untold if name not in stored}
     draft.assume(f"shapes do not tell, and {variant} has these", **hidden)
     draft.assumed.update((*_NO_EFFECT, "ssm_cfg"))
 
@@ -215,16 +161,16 @@ def _image_from_stride(
     draft: _Draft,
 ) -> None:
     """Image size of a variant with known stride, from the number of position-embedding rows."""
-    grid = _square(shapes.patches)
+    grid = square(shapes.patches)
     if grid is None:
         _image_from_hint(shapes, hint, config.stride, draft)
         return
-    stored = args.get("input_size")
-    if isinstance(stored, int) and _grid(stored, config) == grid:
+    stored = stored_size(args)
+    if stored is not None and grid_of(stored, config) == grid:
         source, size = f"input_size in the stored training arguments, {grid}x{grid} patches", stored
     else:
         source = f"{shapes.tokens} rows of pos_embed, {grid}x{grid} patches, stride {config.stride}"
-        size = (grid - 1) * config.stride + config.patch_hw[0]
+        size = image_side(grid, config)
     draft.known(f"img_size={size} from {source}", img_size=size)
 
 
@@ -281,9 +227,16 @@ def _told_by_nothing(shapes: Shapes) -> list[str]:
     return [name for name in _PUBLISHED if name not in pointless]
 
 
-def _hidden_fields(shapes: Shapes, draft: _Draft, published: Mapping[str, Any]) -> None:
-    """The published models' values for what nothing in the file tells."""
-    values = {name: published[name] for name in _told_by_nothing(shapes)}
+def _hidden_fields(
+    shapes: Shapes, draft: _Draft, published: Mapping[str, Any], stored: Mapping[str, Any]
+) -> None:
+    """What the stored arguments say that shapes do not, and the published models' values else."""
+    untold = _told_by_nothing(shapes)
+    told = {name: stored[name] for name in untold if name in stored}
+    if told:
+        listed = ", ".join(f"{name}={value!r}" for name, value in told.items())
+        draft.known(f"from the stored training arguments: {listed}", **told)
+    values = {name: published[name] for name in untold if name not in told}
     draft.assume("shapes do not tell, and the published models have these", **values)
     # Stated once here, not listed each time: the first changes kernels only, the second is a
     # debugging switch of the official mixer (ssm_cfg use_fast_path=False drops the backward scan).
@@ -304,18 +257,23 @@ def _image_from_patches(
             "the architecture cannot be inferred: stride and image size of non-square patches",
             f"patches are {patch}x{width} pixels",
         )
-    stored = args.get("input_size")
-    stored = stored if isinstance(stored, int) and stored >= patch else None
+    stored = stored_size(args)
+    stored = stored if stored is not None and stored >= patch else None
+    stride = said(args).get("stride")
     if shapes.patches is None:
         _image_of_nothing(patch, stored, hint, draft)
         return
-    grid = _square(shapes.patches)
+    grid = square(shapes.patches)
     if grid is None:
         _image_from_hint(shapes, hint, patch, draft)
     elif shapes.rope_grid is not None:
         text = f"{shapes.rope_grid}x{shapes.rope_grid} rope positions, which need stride=patch_size"
         size = shapes.rope_grid * patch
         draft.known(f"img_size={size}, stride={patch} from {text}", img_size=size, stride=patch)
+    elif stride is not None and 0 < stride <= patch:
+        size = (grid - 1) * stride + patch
+        text = f"the stored stride and {grid}x{grid} rows of pos_embed"
+        draft.known(f"img_size={size}, stride={stride} from {text}", img_size=size, stride=stride)
     elif stored is not None and (stride := _stride(stored, patch, grid)) is not None:
         text = f"stored input_size and {grid}x{grid} rows of pos_embed"
         draft.known(

@@ -93,13 +93,19 @@ def load_model(request: ModelRequest) -> LoadedModel:
         raise VimDeployError(
             "VIM-203", f"{' and '.join(described)} both describe the architecture", fix="give one"
         )
+    if request.key is not None and (request.use_ema or request.random_weights is not None):
+        raise VimDeployError(
+            "VIM-203",
+            "--key contradicts --use-ema and --random-weights: each says which weights to take",
+            fix="give one",
+        )
     # A dense recipe tells what a checkpoint of the user's own is: --model RECIPE.
     recipe = recipe or find_dense_recipe(request.model)
     if request.random_weights is not None:
         return _seeded(request, recipe)
     address = checkpoint_address(recipe) if recipe and from_source else request.source
     wanted = "model_ema" if request.use_ema or (recipe and _part(recipe) == "model_ema") else "auto"
-    checkpoint = _read(address, wanted)
+    checkpoint = _read(address, wanted, request.key)
     notes = list(checkpoint.notes)
     stem = recipe.name if recipe and from_source else Path(checkpoint.info.name).stem
     if _wants_dense(request, recipe, checkpoint):
@@ -123,10 +129,10 @@ def load_model(request: ModelRequest) -> LoadedModel:
     return _loaded(request, recipe, module, info, how, stem, notes, stored=said)
 
 
-def _read(address: str, part: str) -> Checkpoint:
+def _read(address: str, part: str, key: str | None) -> Checkpoint:
     """The checkpoint; VIM-401 says which recipe a name may be meant for."""
     try:
-        return read_checkpoint(address, part=part)
+        return read_checkpoint(address, part=part, key=key)
     except InputNotFoundError as error:
         close = difflib.get_close_matches(address, recipe_names(), n=1)
         if not close:

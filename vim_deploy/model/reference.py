@@ -52,8 +52,11 @@ def reference_model(address: str, info: ExportInfo) -> DeployedModel:
         module = build_network(config, dense)
         seed_weights(module, int(stored.name.removeprefix("seed:")))
     else:
-        part = "model_ema" if stored.part == "model_ema" else "auto"
-        checkpoint = read_checkpoint(checkpoint_of(address), part=part)
+        # The average goes by many names; every other part is recorded by its own.
+        averaged = stored.part == "model_ema"
+        key = None if averaged else stored.part
+        part = stored.part if averaged else "auto"
+        checkpoint = read_checkpoint(checkpoint_of(address), part=part, key=key)
         if checkpoint.info.sha256 != stored.sha256:
             raise _other_checkpoint(address, f"{stored.name}, sha256 {stored.sha256}")
         module = _filled(config, dense, checkpoint, *_fitted_from(info, config))

@@ -14,6 +14,8 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.model.rope import rope_tables
 from vim_deploy.recipe.model_config import ModelConfig
 
+#: What every Vim has, whatever stands around it.
+VIM_KEYS = ("patch_embed.proj.weight", "layers.0.mixer.A_log")
 _LAYER = re.compile(r"layers\.(\d+)\.")
 _MIXER = "layers.0.mixer."
 #: Rope tables hold cosines and sines, at most 1; checkpoints may store them in bfloat16, whose

@@ -1,19 +1,17 @@
 """Reading pickled checkpoints from strangers: nothing in the file runs.
 
-Two walls. The pickle's instructions are first listed without being followed, and every name the
-file would import has to be on ``ALLOWED_GLOBALS``. Then ``torch.load(weights_only=True)`` reads it,
-whose own unpickler refuses unknown names too, whatever the first wall overlooked.
+Two walls. The pickle's instructions are first listed without being followed: they are counted, and
+a file that names what no training writes is refused (``inert.is_hostile``). Then ``torch.load``
+reads it with the reader of ``inert``, which calls nothing that the file names, whatever the first
+wall overlooked.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import pickle
 import pickletools
 import re
 import tarfile
-import threading
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,36 +21,8 @@ import torch
 
 from vim_deploy.artifact.file import other_kind
 from vim_deploy.errors import VimDeployError
+from vim_deploy.model.inert import HostileNameError, PickleModule, is_hostile, resolved
 from vim_deploy.threads import no_warnings
-
-_STORAGES = (
-    "BFloat16", "Bool", "Byte", "Char", "Double", "Float", "Half", "Int", "Long", "Short",
-)  # fmt: skip
-_DTYPES = (
-    "bfloat16", "bool", "float16", "float32", "float64", "int16", "int32", "int64", "int8", "uint8",
-)  # fmt: skip
-
-#: PyTorch's list of names that it may make is one for the process, and every reading puts its own
-#: state of it back.
-_LOADING = threading.Lock()
-
-#: Every name a checkpoint may import: what ``torch.save`` writes for tensors and plain containers,
-#: and the Namespace in which the official training script keeps its arguments.
-ALLOWED_GLOBALS = frozenset(
-    {
-        "argparse.Namespace",
-        "collections.OrderedDict",
-        "torch.Size",
-        "torch.device",
-        "torch._utils._rebuild_parameter",
-        "torch._utils._rebuild_parameter_with_state",
-        "torch._utils._rebuild_tensor",
-        "torch._utils._rebuild_tensor_v2",
-        "torch.nn.parameter.Parameter",
-        *(f"torch.{name}Storage" for name in _STORAGES),
-        *(f"torch.{name}" for name in _DTYPES),
-    }
-)
 
 #: The pickle inside an archive only describes tensors; Vim-Base's is below 1 MiB.
 MAX_PICKLE_BYTES = 32 << 20
@@ -70,6 +40,8 @@ _TAR_MAGIC_OFFSET = 257
 _END_BYTES = 98
 #: torch.save wrote three (sys_info, pickle, tensors and storages); archives of folders have more.
 _MAX_TAR_MEMBERS = 10_000
+#: Makes ``torch.load`` refuse any reader but its own.
+_FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 _RESAVE = "save the weights alone, torch.save(model.state_dict(), FILE), and use that file"
 
 
@@ -83,35 +55,34 @@ def unreadable(
     return VimDeployError("VIM-402", f"not a readable checkpoint: {path}", why=why, fix=fix)
 
 
-def load_pickled(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
-    """The object in a ``torch.save`` file, tensors on the CPU.
+def load_pickled(path: Path) -> tuple[Any, tuple[str, ...]]:
+    """The object in a ``torch.save`` file, tensors on the CPU, and the names of its stand-ins.
 
     Raises:
-        VimDeployError: VIM-402 when the file cannot be read, VIM-403 when it asks for a name that
-            is not on ``ALLOWED_GLOBALS``.
+        VimDeployError: VIM-402 when the file cannot be read, VIM-403 when it names what no training
+            writes.
     """
     with path.open("rb") as stream:
         _refuse_code(path, stream)
         stream.seek(0)
-        return _load(path, stream)
+        module = PickleModule(path.stat().st_size)
+        return _load(path, stream, module), tuple(module.foreign)
 
 
-def _load(path: Path, stream: IO[bytes]) -> Any:  # noqa: ANN401
+def _load(path: Path, stream: IO[bytes], module: PickleModule) -> Any:  # noqa: ANN401
     try:
-        # torch warns of pickle protocols it then refuses; the error below says so.
-        with _LOADING, no_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(stream, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Unsupported operand" in str(error):
-            why = "its pickle protocol is not the one torch.save writes (2)"
-            raise unreadable(path, why, _RESAVE) from error
-        # torch's own text recommends weights_only=False, which is the last thing to do here.
-        reason = str(error).rpartition("WeightsUnpickler error:")[2].strip().split("\n")[0]
-        reason = reason.partition(". ")[0]
-        raise _refused(path, [f"something PyTorch refuses ({reason})"]) from error
+        # torch warns of networks in old files, whose source it would compare; and its own reader
+        # (weights_only) gives up at names it does not know.
+        with no_warnings():
+            return torch.load(stream, map_location="cpu", weights_only=False, pickle_module=module)
+    except HostileNameError as error:
+        raise _refused(path, [str(error)]) from error
     except MemoryError as error:
         raise unreadable(path, "it needs more memory than there is") from error
     except Exception as error:
+        if os.environ.get(_FORCE, "0") != "0":
+            why = f"{_FORCE} keeps PyTorch from taking our reader, which runs nothing in the file"
+            raise unreadable(path, why, f"unset {_FORCE}") from error
         # A damaged file makes torch raise nearly anything: RuntimeError, EOFError, KeyError,
         # IndexError, struct.error, UnicodeDecodeError, AssertionError, TypeError.
         reason = str(error).strip().split("\n")[0] or type(error).__name__
@@ -128,7 +99,7 @@ def _refused(path: Path, names: Sequence[str]) -> VimDeployError:
 
 
 def _refuse_code(path: Path, stream: IO[bytes]) -> None:
-    """VIM-403 when any pickle in the file imports a name that is not allowed.
+    """VIM-403 when any pickle in the file imports a hostile name.
 
     VIM-402 when the pickles are not all there, since a name could be cut off, or for a tar archive.
     """
@@ -154,7 +125,7 @@ def _refuse_code(path: Path, stream: IO[bytes]) -> None:
             complete &= ended
             if not ended:
                 break
-    refused = [name for name in found if name not in ALLOWED_GLOBALS]
+    refused = [name for name in found if is_hostile(name)]
     if refused:
         raise _refused(path, refused[:10] + ["..."] * (len(refused) > 10))
     if is_tar:
@@ -245,8 +216,7 @@ def _imported_names(pickled: IO[bytes], most: int) -> tuple[list[str], bool, int
     """Names that one pickle imports, whether its end was reached, and how many instructions it has.
 
     The instructions are listed, not followed. ``STACK_GLOBAL`` takes its two strings from the
-    stack; they are the last two strings seen in what any pickler writes, and a file that hides
-    them better is still stopped by torch's reader, which does not know that instruction.
+    stack; they are mostly the last two seen, and a file that hides them better gets a stand-in.
     """
     names: list[str] = []
     strings: list[str] = []
@@ -257,9 +227,9 @@ def _imported_names(pickled: IO[bytes], most: int) -> tuple[list[str], bool, int
             if count >= most:
                 return names, False, count
             if opcode.name in ("GLOBAL", "INST"):
-                names.append(str(argument).replace(" ", "."))
+                names.append(resolved(*str(argument).split(" ", 1)))
             elif opcode.name == "STACK_GLOBAL":
-                names.append(".".join(strings[-2:]) or "a name made while loading")
+                names.append(resolved(*["", "", *strings][-2:]))
             elif opcode.name.startswith("EXT"):
                 names.append(f"copyreg extension {argument}")
             elif isinstance(argument, str):

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from vim_deploy.artifact.file import MANIFEST_NAME
 from vim_deploy.codec import decode, encode, stored
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import settings_hash, sha256_of, write_json
 from vim_deploy.untrusted import read_json
 
-MANIFEST_NAME = "manifest.json"
 #: Raised when a key changes its meaning.
 MANIFEST_FORMAT = 1
 #: A manifest is a few kilobytes; long label lists make it some hundred.

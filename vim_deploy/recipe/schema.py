@@ -54,6 +54,7 @@ class ModelRequest:
         mean, std, crop_ratio, interpolation: picture preparation, instead of what the checkpoint
             stores, the recipe says or ImageNet's evaluation has.
         labels: class names, instead of the recipe's.
+        key: name of the entry with the weights, for a file that holds several.
     """
 
     source: str
@@ -68,6 +69,7 @@ class ModelRequest:
     crop_ratio: float | None = None
     interpolation: str | None = None
     labels: tuple[str, ...] | None = None
+    key: str | None = None
 
     def __post_init__(self) -> None:
         """VIM-202 for a source that is no path, a number nobody can mean, an unknown filter."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,14 @@ class GraphQuestion:
         require_all(self, batch=BATCH)
 
 
-def inspect(path: StrPath, graph: GraphQuestion | None = None) -> dict[str, Any]:
+def inspect(
+    path: StrPath, graph: GraphQuestion | None = None, *, key: str | None = None
+) -> dict[str, Any]:
     """Describe an ONNX file, engine, checkpoint, recipe or package as a JSON-able mapping.
 
     Every description has ``kind``, ``file``, ``bytes`` and ``sha256``; that of a package, a folder,
-    has the files' hashes, which were compared with the files. Checkpoints need torch.
+    has the files' hashes, which were compared with the files. Checkpoints, or the folder of one,
+    need torch; ``key`` names the entry with the weights.
     With ``graph``, an ONNX file's description has ``inventory`` as well: each block's operators,
     types, kernel launches and sizes, and the scans' ideal share of the time.
 
@@ -49,6 +53,9 @@ def inspect(path: StrPath, graph: GraphQuestion | None = None) -> dict[str, Any]
     """
     path = as_path(path, "path")
     artifact = Artifact.open(path, "file", folders=True)
+    if artifact.kind == "checkpoint" and os.path.isdir(path):
+        path = _file_in(path)
+        artifact = Artifact.open(path, "checkpoint")
     if graph is not None:
         _require_onnx(artifact)
     if artifact.kind == "package":
@@ -58,7 +65,7 @@ def inspect(path: StrPath, graph: GraphQuestion | None = None) -> dict[str, Any]
     elif artifact.kind == "engine":
         description = _engine(artifact)
     elif artifact.kind == "checkpoint":
-        description = _checkpoint(path)
+        description = _checkpoint(path, key)
     else:
         description = _onnx(artifact)
     if graph is not None:
@@ -157,10 +164,19 @@ def _inventory(artifact: Artifact, question: GraphQuestion) -> dict[str, Any]:
     }
 
 
-def _checkpoint(path: Path) -> dict[str, Any]:
+def _file_in(folder: Path) -> Path:
+    from vim_deploy.stages.exporting import require_torch
+
+    require_torch()
+    from vim_deploy.model.checkpoint import find_file
+
+    return find_file(folder).path
+
+
+def _checkpoint(path: Path, key: str | None) -> dict[str, Any]:
     from vim_deploy.stages.exporting import require_torch
 
     require_torch()
     from vim_deploy.model.describe import describe_checkpoint
 
-    return describe_checkpoint(path)
+    return describe_checkpoint(path, key)

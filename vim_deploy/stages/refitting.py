@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +28,7 @@ def refit(
     *,
     plugin: StrPath = AUTO,
     use_ema: bool = False,
+    key: str | None = None,
     progress: ProgressCallback | None = None,
     force: bool = False,
     command: Sequence[str] = (),
@@ -48,18 +50,20 @@ def refit(
         command=command,
     )
     if named(source) == "onnx":
-        if use_ema:
+        if use_ema or key is not None:
+            option = "--use-ema" if use_ema else "--key"
             raise VimDeployError(
-                "VIM-203", "--use-ema with an ONNX file", fix="it chooses weights of a checkpoint"
+                "VIM-203", f"{option} with an ONNX file", fix="it chooses weights of a checkpoint"
             )
         return exchange(weights=source)
     record = refittable_record(engine)
     with tempfile.TemporaryDirectory(prefix="vim-deploy-refit-") as folder:
-        exported = _export_like(record, source, use_ema, Path(folder) / "weights.onnx")
+        chosen = ModelRequest(str(source), use_ema=use_ema, key=key)
+        exported = _export_like(record, chosen, Path(folder) / "weights.onnx")
         return exchange(weights=exported, weights_from=FileIdentity.of(source))
 
 
-def _export_like(record: EngineRecord, source: Path, use_ema: bool, path: Path) -> Path:
+def _export_like(record: EngineRecord, chosen: ModelRequest, path: Path) -> Path:
     """Export a checkpoint as the engine's own ONNX file was exported."""
     info = record.export
     if info is None:
@@ -70,10 +74,9 @@ def _export_like(record: EngineRecord, source: Path, use_ema: bool, path: Path) 
             fix="give an ONNX file of the same model instead of a checkpoint",
         )
     batch = record.inputs[0].shape[0]
-    request = ModelRequest(
-        str(source),
+    request = replace(
+        chosen,
         config=encode(info.model_config),
-        use_ema=use_ema,
         mean=info.image.mean,
         std=info.image.std,
         crop_ratio=info.image.crop_ratio,

@@ -118,7 +118,7 @@ def test_the_stored_name_decides_between_strides() -> None:
     """1024 patches: 512 pixels at stride 16, or 264 at stride 8."""
     state = weights_of(find_variant("vim-tiny").replace(img_size=512, num_classes=7))
     for args, name, size in (
-        ({}, "vim-tiny", 512),
+        ({"input_size": 512}, "vim-tiny", 512),
         ({"input_size": 264}, "vim-tiny-plus", 264),
         ({"model": FACTORY_NAMES["vim-tiny-plus"]}, "vim-tiny-plus", 264),
         ({"model": FACTORY_NAMES["vim-tiny"], "input_size": 224}, "vim-tiny", 512),

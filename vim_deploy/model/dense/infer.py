@@ -17,8 +17,9 @@ from torch import Tensor
 
 from vim_deploy.errors import VimDeployError
 from vim_deploy.model.dense.weights import DenseWeights
-from vim_deploy.model.infer import ImageSize, infer_config
+from vim_deploy.model.infer import infer_config
 from vim_deploy.model.shapes import Shapes, cannot_infer, measure
+from vim_deploy.model.variants import ImageSize
 from vim_deploy.recipe.dense_config import PYRAMID_SCALES, DenseConfig, read_dense
 from vim_deploy.recipe.model_config import ModelConfig, read_config
 from vim_deploy.recipe.official_dense import OfficialDense
