@@ -30,7 +30,7 @@ def summary(description: Facts) -> list[Row]:
         "recipe": _recipe,
         "package": _package,
     }[description["kind"]]
-    found = [*rows(description), ("size", _megabytes(description["bytes"]))]
+    found = [*rows(description), ("size", f"{description['bytes']:,} bytes")]
     if "sha256" in description:
         found.append(("SHA-256", description["sha256"]))
     return [(name, text) for name, text in found if text]
@@ -40,10 +40,9 @@ def _onnx(found: Facts) -> Iterator[Row]:
     export, graph, sizes = found["export"], found["graph"], found["activations"]
     if export is None:
         yield "made by", "another exporter: it says nothing about its model"
-    yield from _tensors(found)
-    yield from _exported(export)
-    domain = "runs in plain ONNX Runtime" if found["runs_without_plugin"] else "needs the plugin"
-    yield "graph", f"opset {found['opset']}, {sum(graph['ops'].values())} nodes; {domain}"
+    yield from _exported(export, found)
+    needs = "runs in plain ONNX Runtime" if found["runs_without_plugin"] else "needs the plugin"
+    yield "graph", f"opset {found['opset']}, {sum(graph['ops'].values())} nodes; {needs}"
     if graph["scans"]:
         fused = (
             f", {graph['fused_scans']} pairs of directions fused" if graph["fused_scans"] else ""
@@ -70,8 +69,7 @@ def _engine(found: Facts) -> Iterator[Row]:
         return
     yield "built from", record["source"]["name"]
     yield "built on", record["gpu"]
-    yield from _tensors(record)
-    yield from _exported(record["export"])
+    yield from _exported(record["export"], record)
     yield "engine's precision", record["precision"]
     for number, profile in enumerate(record["profiles"]):
         for name, sizes in profile.items():
@@ -113,20 +111,21 @@ def _package(found: Facts) -> Iterator[Row]:
     yield "model's name", about["name"]
     yield "runtime", about["runtime"]
     yield "artifact", about["artifact"]["path"]
-    yield from _tensors({"inputs": [about["input"]], "outputs": about["outputs"]})
-    yield from _exported(about)
+    yield from _exported(about, {"inputs": [about["input"]], "outputs": about["outputs"]})
     yield "largest batch", str(about["max_batch"])
     yield "files", f"{len(found['files'])}, all as the manifest says"
 
 
-def _exported(export: Facts | None) -> Iterator[Row]:
-    """What an export says of its model, wherever that is stored."""
+def _exported(export: Facts | None, tensors: Facts) -> Iterator[Row]:
+    """What an export says of its model, wherever that is stored, and what goes in and out."""
     if export is None:
+        yield from _tensors(tensors)
         return
     origin = export["checkpoint"]
     yield "model", f"{export['model']}, weights {origin['part']} of {origin['name']}"
     if "model_config" in export:
         yield from _architecture(export["model_config"], export["dense"] or None)
+    yield from _tensors(tensors)
     yield "head", export["head"]
     names = export["labels"]
     shown = ", ".join(names[:_CLASSES_SHOWN]) + (", ..." if len(names) > _CLASSES_SHOWN else "")

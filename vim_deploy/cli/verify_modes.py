@@ -94,7 +94,7 @@ def climb_ladder(source: str, options: dict[str, Any]) -> ParityReport:
 
 def bisect_policy(source: str, options: dict[str, Any]) -> BisectReport:
     """Write the smallest policy that meets the tolerance."""
-    from vim_deploy.files import write_bytes
+    from vim_deploy.files import prepare_folder, write_bytes
     from vim_deploy.stages import bisect_precision
 
     _refuse(options, ("max_loss",), "it belongs to --dataset")
@@ -106,6 +106,7 @@ def bisect_policy(source: str, options: dict[str, Any]) -> BisectReport:
             f"{path} exists",
             fix="add --force to replace it, or choose another output with -o",
         )
+    prepare_folder(path.parent, "-o")
     trials = {} if options["max_trials"] is None else {"most": options["max_trials"]}
     against, subject = options["against"], _subject_options(source, options)
     chosen = _verify_options(options)

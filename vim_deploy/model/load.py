@@ -142,11 +142,6 @@ def _read(address: str, part: str, key: str | None) -> Checkpoint:
         ) from error
 
 
-def checkpoint_of(source: str) -> str:
-    """The address that ``source``, a recipe or an address itself, takes its weights from."""
-    return checkpoint_address(find_recipe(source)) if names_recipe(source) else source
-
-
 def _part(recipe: Recipe) -> str:
     return recipe.checkpoint.part
 

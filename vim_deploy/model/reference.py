@@ -12,10 +12,10 @@ from vim_deploy.model.dense.load import fill
 from vim_deploy.model.dense.weights import dense_weights, kind_of
 from vim_deploy.model.deployed import DeployedModel
 from vim_deploy.model.fit import load_into
-from vim_deploy.model.load import checkpoint_of
 from vim_deploy.model.network import Network, build_network
 from vim_deploy.model.seeding import seed_weights
 from vim_deploy.model.vim import VisionMamba
+from vim_deploy.recipe.catalog import checkpoint_of
 from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.model_config import ModelConfig
 

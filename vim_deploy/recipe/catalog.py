@@ -13,7 +13,7 @@ from pathlib import Path
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.recipe.dense_config import DenseConfig
-from vim_deploy.recipe.load import load_recipe
+from vim_deploy.recipe.load import checkpoint_address, load_recipe
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.schema import CUSTOM, Recipe
 
@@ -155,6 +155,11 @@ def find_recipe(text: str) -> Recipe:
         )
     _check_model(recipe)
     return recipe
+
+
+def checkpoint_of(source: str) -> str:
+    """The address that ``source``, a recipe or an address itself, takes its weights from."""
+    return checkpoint_address(find_recipe(source)) if names_recipe(source) else source
 
 
 def find_dense_recipe(name: str) -> Recipe | None:

@@ -21,6 +21,7 @@ from vim_deploy.bench.subject import (
 )
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.files import require_file
+from vim_deploy.recipe.catalog import checkpoint_of
 from vim_deploy.recipe.model_config import unread_note
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.base import RunnerOptions
@@ -216,8 +217,6 @@ class SubjectMaker:
         self, name: str, label: str, size: ImageSize | None
     ) -> tuple[str, Path, str | None]:
         require_torch()
-        from vim_deploy.model.load import checkpoint_of
-
         request = ModelRequest(name, image_size=size, random_weights=self._seed)
         stem = re.sub(r"[^\w.-]+", "-", label) + ("" if size is None else "-" + _size_text(size))
         path = self._folder / f"{stem}.onnx"

@@ -17,7 +17,7 @@ from vim_deploy.files import output_errors
 from vim_deploy.parity.metrics import tolerance_for
 from vim_deploy.parity.report import ParityReport
 from vim_deploy.paths import StrPath, as_path, optional_path
-from vim_deploy.recipe.catalog import find_recipe, names_recipe
+from vim_deploy.recipe.catalog import checkpoint_of, find_recipe, names_recipe
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.report.write import makes_html
 from vim_deploy.runtimes import AUTO
@@ -166,8 +166,6 @@ def _reference_of(request: ModelRequest, exported: ExportResult) -> str:
     checkpoint = exported.info.checkpoint
     if checkpoint.part == "seeded":
         return checkpoint.name
-    from vim_deploy.model.load import checkpoint_of
-
     return checkpoint_of(request.source)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from vim_deploy.bench import environment
 from vim_deploy.errors import NoSpaceError, OutputLocationError
 from vim_deploy.files import prepare_folder, sha256_of, write_json
+from vim_deploy.recipe.catalog import checkpoint_of
 from vim_deploy.report.write import require_html, write_pages
 
 _log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ def provenance(against: str | None = None) -> dict[str, Any]:
         "environment": {"machine": environment.machine(), "state": environment.state()}
     }
     if against is not None:
-        path = Path(against)
+        path = Path(checkpoint_of(against))
         value["against"] = {
             "name": path.name if path.is_file() else against,
             "sha256": sha256_of(path) if path.is_file() else "",

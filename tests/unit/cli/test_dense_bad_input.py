@@ -81,5 +81,5 @@ def test_inspect_of_dense_checkpoints(capsys: pytest.CaptureFixture[str]) -> Non
     assert run(["inspect", E01, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["dense"]["decode_head"]["num_classes"] == 7
-    assert run(["inspect", D08]) == 0
+    assert run(["inspect", D08, "-v"]) == 0
     assert "dense.pyramid.out_channels" in capsys.readouterr().out

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
 import re
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import onnx
@@ -127,12 +130,15 @@ def test_characters_that_the_encoding_lacks_are_written_out(folder: Path) -> Non
     assert b"gr\\xf6\\xdfer" in done.stdout
 
 
-def on_terminal(arguments: list[str], folder: Path) -> tuple[int, bytes]:
+def on_terminal(
+    arguments: list[str], folder: Path, columns: int = 80, **variables: str
+) -> tuple[int, bytes]:
     """Exit status of a command in a pseudo-terminal, and the bytes it sent there."""
     child, terminal = pty.fork()
     if child == 0:
         os.chdir(folder)
-        os.environ["PYTHONPATH"] = str(REPOSITORY)
+        os.environ.update(PYTHONPATH=str(REPOSITORY), **variables)
+        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         os.execv(PROGRAM[0], [*PROGRAM, *arguments])
     sent = b""
     while True:
@@ -180,3 +186,39 @@ def test_a_terminal_gets_nothing_to_obey(
 def test_an_error_takes_one_line_whatever_the_name_is(folder: Path) -> None:
     done = shell("VIM inspect 'absent\nerror 000: done'", folder)
     assert done.stderr.decode().splitlines()[0].endswith("absent\\nerror 000: done")
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+@pytest.mark.parametrize("variables", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=["plain", "dumb"])
+def test_a_table_fits_its_terminal(columns: int, variables: dict[str, str], folder: Path) -> None:
+    status, sent = on_terminal(["inspect", "d.onnx"], folder, columns, COLUMNS="", **variables)
+    assert status == 0
+    assert b"\x1b" not in sent
+    lines = sent.decode().replace("\r\n", "\n").splitlines()
+    assert max(len(line) for line in lines if "\u2502" in line) <= columns
+
+
+def test_a_pipe_is_no_terminal_whatever_the_environment_says(folder: Path) -> None:
+    plain = shell("VIM recipes list", folder)
+    forced = shell("VIM recipes list | cat", folder, FORCE_COLOR="1", COLUMNS="40")
+    assert forced.stdout == plain.stdout
+    assert b"\x1b" not in plain.stdout
+
+
+@needs_full
+@pytest.mark.parametrize(
+    ("line", "variables"),
+    [
+        ("VIM", {}),
+        ("VIM help", {}),
+        ("VIM recipes", {}),
+        ("VIM", {"_VIM_DEPLOY_COMPLETE": "bash_source"}),
+    ],
+)
+def test_help_and_completion_that_cannot_be_printed(
+    line: str, variables: dict[str, str], folder: Path
+) -> None:
+    for where, code in (("> /dev/full", b"VIM-305"), (">&-", b"VIM-304")):
+        done = shell(f"{line} {where}", folder, **variables)
+        assert done.returncode == 3, done.stderr
+        assert code in done.stderr

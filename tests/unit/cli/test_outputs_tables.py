@@ -47,6 +47,15 @@ def test_the_widest_columns_share_the_folding() -> None:
     assert len(first) == len(second)
 
 
+@pytest.mark.parametrize(("width", "whole"), [(80, True), (48, False)])
+def test_names_of_rows_are_folded_last(width: int, whole: bool) -> None:
+    name = "export.model_config.flip_img_sequences_ratio"
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
+    text = table_text(console, "t", ("what", "value"), [(name, "word " * 30), ("b", "-1.0")])
+    assert (name in text) is whole
+    assert max(map(len, text.splitlines())) <= width
+
+
 def test_names_are_no_markup_and_forge_no_rows() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
     text = table_text(console, "a\nb", ("[red]h[/]", "[/]"), [("[bold]\n│ forged", "\x1b[2J")])
