@@ -79,6 +79,8 @@ def test_commands_and_options_that_messages_name_exist() -> None:
             where = f"{module.name}:{line}: "
             for words in named_in(text):
                 assert not list(mistakes(words)), f"{where}vim-deploy {' '.join(words)}"
+            # What is installed satisfies vim-deploy[EXTRA]; no index has it to install it again.
+            assert not re.search(r"--(force-reinstall|upgrade) '?vim-deploy", text), where + text
             if " " in text and not module.name.startswith(SERVED):
                 unknown = set(re.findall(r"(?<![\w-])--[a-z][\w-]+", text)) - ours
                 assert not unknown, f"{where}no command takes {sorted(unknown)}"

@@ -41,6 +41,11 @@ class Command:
     said: tuple[str, ...] = ()
 
     @property
+    def fails(self) -> bool:
+        """Whether the page shows an error for an answer."""
+        return any(line.startswith("error VIM-") for line in self.said)
+
+    @property
     def words(self) -> list[str]:
         """As a shell splits it."""
         return shlex.split(self.text, comments=True)

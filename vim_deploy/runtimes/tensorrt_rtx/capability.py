@@ -41,7 +41,7 @@ def load() -> ModuleType:
     """
     runtime_named("tensorrt-rtx").require_installed()
     return import_package(
-        "tensorrt_rtx", "TensorRT-RTX", "pip install --force-reinstall 'vim-deploy[rtx]'"
+        "tensorrt_rtx", "TensorRT-RTX", "pip install --force-reinstall tensorrt-rtx-cu13"
     )
 
 
