@@ -27,8 +27,8 @@ from tests.support.source import PACKAGE, REPOSITORY
 LIMITS = {
     "export": 63,
     "build-engine": 34,
-    "verify": 57,
-    "bench": 40,
+    "verify": 56,
+    "bench": 41,
     "run": 35,
     "package": 36,
 }
