@@ -269,7 +269,7 @@ def locked(lock_path: Path, path: Path) -> IO[bytes]:
                 raise output_error(error, path) from error
             raise VimDeployError(
                 "VIM-306",
-                f"another process is writing {path}",
+                f"another process or thread is writing {path}",
                 fix="wait for it, or choose another output with -o",
             ) from error
         # The holder before us may have removed the file that we opened: then our lock is on a file

@@ -14,6 +14,9 @@ import pytest
 import vim_deploy
 from vim_deploy.errors import InputNotFoundError, VimDeployError
 from vim_deploy.paths import OptionalPath, as_path
+from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
+from vim_deploy.runtimes.tensorrt.runner import TrtRunner
+from vim_deploy.stages.reporting import write_run
 
 #: Each call with a path in one place; the others are right, or are not looked at before it.
 CALLS: dict[str, Any] = {
@@ -161,3 +164,13 @@ def test_a_path_that_makes_bytes() -> None:
     with pytest.raises(VimDeployError, match="here is no path") as caught:
         as_path(Bytes(), "here")
     assert not isinstance(caught.value, InputNotFoundError)
+
+
+def test_runners_and_reports_take_text(tmp_path: Path) -> None:
+    for runner in (OrtRunner, TrtRunner):
+        with pytest.raises(InputNotFoundError, match=r"absent\.file"):
+            runner("absent.file")
+        with pytest.raises(VimDeployError, match="is no path"):
+            runner(b"absent.file")  # type: ignore[arg-type]
+    (path, *_) = write_run("deploy", {"a": 1}, str(tmp_path), pages=False)
+    assert path == tmp_path / "deploy.json"

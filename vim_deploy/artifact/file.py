@@ -31,6 +31,7 @@ from vim_deploy.artifact.record import EngineRecord, FileIdentity, read_record, 
 from vim_deploy.errors import UnreadableEngineError, UnreadableModelError, VimDeployError
 from vim_deploy.files import Sighting, require_file, settings_hash, sight
 from vim_deploy.images import SUFFIXES as PICTURES
+from vim_deploy.paths import StrPath, as_path
 from vim_deploy.recipe.catalog import names_recipe
 from vim_deploy.specs import TensorSpec
 
@@ -107,9 +108,11 @@ class Artifact:
         return cls(path, sight(path))
 
     @classmethod
-    def of(cls, source: Path | Artifact) -> Artifact:
+    def of(cls, source: StrPath | Artifact) -> Artifact:
         """``source`` when it is opened already; else opened as an ONNX file, VIM-401."""
-        return cls.open(source, "ONNX model") if isinstance(source, Path) else source
+        if isinstance(source, Artifact):
+            return source
+        return cls.open(as_path(source, "ONNX model"), "ONNX model")
 
     @classmethod
     def engine(cls, path: Path) -> Artifact:

@@ -10,20 +10,21 @@ from typing import Any
 from vim_deploy.bench import environment
 from vim_deploy.errors import NoSpaceError, OutputLocationError
 from vim_deploy.files import prepare_folder, sha256_of, write_json
+from vim_deploy.paths import StrPath, as_path
 from vim_deploy.recipe.catalog import checkpoint_of
 from vim_deploy.report.write import require_html, write_pages
 
 _log = logging.getLogger(__name__)
 
 
-def prepare_report(folder: Path) -> None:
+def prepare_report(folder: StrPath) -> None:
     """Before minutes are spent: can the report be made, and is there a place for it?
 
     Raises:
         VimDeployError: VIM-301 where jinja2 is not installed; VIM-304, VIM-305 (folder).
     """
     require_html()
-    prepare_folder(folder, "--report")
+    prepare_folder(as_path(folder, "folder"), "--report")
 
 
 def place_of_run(*folders: Path) -> Path | None:
@@ -58,7 +59,7 @@ def provenance(against: str | None = None) -> dict[str, Any]:
 
 
 def write_run(
-    kind: str, value: Mapping[str, Any], folder: Path, *, pages: bool
+    kind: str, value: Mapping[str, Any], folder: StrPath, *, pages: bool
 ) -> tuple[Path, ...]:
     """Write ``KIND.json``, and with ``pages`` the page and its Markdown twin; what was written.
 
@@ -71,6 +72,7 @@ def write_run(
     Raises:
         VimDeployError: VIM-301 (jinja2 missing), VIM-304, VIM-305 (output).
     """
+    folder = as_path(folder, "folder")
     path = folder / f"{kind}.json"
     write_json(path, value)
     return (path, *(write_pages(kind, value, folder, with_html=True) if pages else ()))

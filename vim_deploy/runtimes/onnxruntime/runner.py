@@ -18,6 +18,7 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file
 from vim_deploy.graph.inner_tensors import with_inner_outputs
 from vim_deploy.onnx_graph import ELEMENT_TYPES, computed_precision, half_types
+from vim_deploy.paths import StrPath, optional_path
 from vim_deploy.places import Place
 from vim_deploy.precisions import TABLE, TYPED
 from vim_deploy.runtimes.base import (
@@ -64,14 +65,15 @@ class OrtRunner(Runner):
 
     def __init__(
         self,
-        source: Path | Artifact,
+        source: StrPath | Artifact,
         provider: str = CPU,
         threads: int = 0,
         as_stored: bool = False,
         *,
-        plugin: Path | None = None,
+        plugin: StrPath | None = None,
         max_batch: int | None = None,
     ) -> None:
+        plugin = optional_path(plugin, "plugin")
         if plugin is not None and provider != TENSORRT:
             raise VimDeployError(
                 "VIM-203",

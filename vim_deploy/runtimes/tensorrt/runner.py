@@ -11,7 +11,6 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -21,6 +20,7 @@ from vim_deploy.artifact.profiles import Shape
 from vim_deploy.cuda.buffers import DeviceArray
 from vim_deploy.cuda.device_view import DeviceView, view_of
 from vim_deploy.errors import VimDeployError
+from vim_deploy.paths import StrPath, as_path, optional_path
 from vim_deploy.places import Place
 from vim_deploy.runtimes.base import (
     Array,
@@ -62,9 +62,9 @@ class TrtRunner(Runner):
 
     def __init__(
         self,
-        engine: Path | Artifact,
+        engine: StrPath | Artifact,
         *,
-        plugin: Path | None = None,
+        plugin: StrPath | None = None,
         contexts: int = 1,
         cuda_graph: bool = False,
         allow_plan_code: bool = False,
@@ -79,14 +79,17 @@ class TrtRunner(Runner):
         self._condition = threading.Condition()
         self._closed = False
         self._loaded: LoadedEngine | None = None
-        artifact = Artifact.engine(engine) if isinstance(engine, Path) else engine
+        if isinstance(engine, Artifact):
+            artifact = engine
+        else:
+            artifact = Artifact.engine(as_path(engine, "engine"))
         self._artifact = artifact
         self._cuda = cuda_for(artifact)
         before = self._cuda.memory()[0]
         loaded, self.name, self.notes = open_engine(
             artifact,
             self._cuda,
-            plugin,
+            optional_path(plugin, "plugin"),
             allow_plan_code=allow_plan_code,
             batch=batch,
             module=module,
