@@ -174,13 +174,15 @@ def _hugging_face(table: Table, notes: list[str]) -> Values:
     if not any(name in table for name in ("image_mean", "do_normalize", "do_rescale", "resample")):
         return {}
     factor = (
-        255 * _number(table.get("rescale_factor", 1 / 255)) if _yes(table, "do_rescale") else 255
+        255 * _number(table.get("rescale_factor", 1 / 255))
+        if _on(table, "do_rescale", True)
+        else 255
     )
-    if _yes(table, "do_normalize"):
+    if _on(table, "do_normalize", True):
         found = _normalization(table.get("image_mean"), table.get("image_std"), factor)
     else:
         found = _normalization([0.0], [1.0], factor)
-    if table.get("do_flip_channel_order"):
+    if _on(table, "do_flip_channel_order", False):
         found = _blue_first(found)
     found |= _filter(table.get("resample"), notes) | _image_size(
         table.get("crop_size", table.get("size"))
@@ -193,12 +195,12 @@ def _processor_crop(table: Table, notes: list[str]) -> Values:
     edge = _side(size)
     if table.get("crop_pct") is not None:
         return {"crop_ratio": _number(table["crop_pct"])}
-    if not _yes(table, "do_resize"):
+    if not _on(table, "do_resize", True):
         return {"crop_ratio": 1.0}
     if edge is None:
         return {}
     exact = isinstance(size, Mapping) and "height" in size
-    if table.get("do_center_crop", crop is not None) and crop is not None:
+    if crop is not None and _on(table, "do_center_crop", True):
         if exact:
             notes.append("pictures are squeezed to a square there, and keep their shape here")
         return {"crop_ratio": ratio_of(crop, edge)}
@@ -224,13 +226,15 @@ def _mmengine(table: Table, notes: list[str]) -> Values:
             plain = mean is None or std is None
             found = _normalization([0.0], [1.0], 255) if plain else _normalization(mean, std, 255)
             turned = ("bgr_to_rgb", "rgb_to_bgr", "to_rgb")
-            normalize = {"to_rgb": any(preprocessor.get(name) for name in turned)}
-        if preprocessor.get("test_cfg"):
+            normalize = {"to_rgb": any(_on(preprocessor, name, False) for name in turned)}
+        if _on(preprocessor, "test_cfg", False):
             notes.append("data_preprocessor.test_cfg pads pictures, which is not done here")
     if isinstance(normalize, Mapping):
         found = found or _normalization(normalize.get("mean"), normalize.get("std"), 255)
         # mmcv reads pictures with blue first.
-        found = _blue_first(found) if not normalize.get("to_rgb", True) else {**found, "bgr": False}
+        found = (
+            _blue_first(found) if not _on(normalize, "to_rgb", True) else {**found, "bgr": False}
+        )
     return found | _resizes(steps, notes)
 
 
@@ -269,7 +273,7 @@ def _resizes(steps: Mapping[str, Table], notes: list[str]) -> Values:
         if _is_pair(size) and -1 in size:
             # mmcls: the short side alone.
             edge = {**resize, "scale": max(size)}
-        elif _is_pair(size) and resize.get("keep_ratio", bool(outer)):
+        elif _is_pair(size) and _on(resize, "keep_ratio", bool(outer)):
             found["scale"] = (max(size), min(size))
         elif size is not None:
             notes.append(
@@ -327,14 +331,18 @@ def _several(value: object) -> list[object]:
 
 def _number(value: object) -> float:
     """The number; NaN, which no range has, for what is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return math.nan
     try:
-        return math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
+        return float(value)
+    except (ValueError, OverflowError):
         return math.nan
 
 
-def _yes(table: Table, name: str) -> bool:
-    return bool(table.get(name, True))
+def _on(table: Table, name: str, default: bool) -> bool:
+    """A switch, or whether a table has entries; a tensor, say, is neither."""
+    value = table.get(name, default)
+    return bool(value) if isinstance(value, int | Mapping) else default
 
 
 def _filter(value: object, notes: list[str]) -> Values:

@@ -113,7 +113,8 @@ def test_json_log(capsys: Any, folder: Path) -> None:
     assert all(json.loads(line)["level"] == "info" for line in lines)
     said = [json.loads(line)["message"] for line in lines]
     assert said[0] == "reading tiny.pth"
-    assert said[2:4] == ["tracing", "fusing"]
+    assert said[2].startswith("pictures: ")
+    assert said[3:5] == ["tracing", "fusing"]
     assert said[-1].startswith("next: vim-deploy verify l.onnx --against tiny.pth; ")
 
 

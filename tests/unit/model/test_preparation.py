@@ -130,6 +130,20 @@ def test_small_pictures_are_taken_as_they_are(tmp_path: Path) -> None:
     assert "up to 32 pixels nothing is resized" in line(found)
 
 
+def test_tensors_where_words_are_expected(tmp_path: Path) -> None:
+    odd = torch.ones(3)
+    names = ("interpolation", "crop_mode", "crop_pct", "input_size", "do_resize", "do_normalize",
+             "test_cfg", "to_rgb", "size", "crop_size", "resample", "pixel_mean")  # fmt: skip
+    table = dict.fromkeys(names, odd)
+    steps = [{"type": odd, "transforms": odd}, {"type": "Resize", **table}]
+    table |= {"data_preprocessor": dict(table), "test_pipeline": steps}
+    with pytest.raises(VimDeployError) as caught:
+        loaded(saved(tmp_path, args=table, cfg=table, meta={"cfg": table}))
+    assert caught.value.code == "VIM-202"
+    found = loaded(tmp_path / "best.pth", crop_ratio=1.0, mean=MEAN, std=MEAN)
+    assert found.image.mean == MEAN
+
+
 def segmentation(folder: Path, turned: bool, name: str = "iter.pth", **more: Any) -> Path:
     stored = torch.load(reference.dense_case("E01").checkpoint, weights_only=True)
     config = {**reference.dense_case("E01").kwargs,

@@ -60,6 +60,7 @@ CHANGES = {
     "too many means": ("mean = [0.5]", "mean = [0.5, 0.5, 0.5]", "3 numbers for 1 channels"),
     "text as mean": ("mean = [0.5]", 'mean = ["0.5"]', "image.mean[0]: expected a number"),
     "zero deviation": ("std = [0.5]", "std = [0.0]", "expected positive"),
+    "mean of bytes": ("mean = [0.5]", "mean = [123.675]", "divide numbers that are for 0 to 255"),
     "crop ratio": ("crop_ratio = 1.0", "crop_ratio = 1.5", "crop ratio 1.5, expected 0.1 to 1"),
     "percentage": ("top1 = 96.1", "top1 = 961", "expected a percentage"),
     "percentage word": ('top5 = "none"', 'top5 = "high"', "published.top5: expected a number"),
