@@ -221,6 +221,7 @@ def _tell(error: VimDeployError) -> int:
 
 def _without_code(message: str, fix: str, status: ExitCode) -> int:
     """With --json the object of an end that has no code; the exit code, come what may."""
+    # What cannot be printed has no code that says more than this end.
     texts = {"code": "", "title": message, "message": message, "why": "", "fix": fix}
     with contextlib.suppress(VimDeployError, streams.ReaderGoneError):
         output.print_json({"error": {**texts, "exit_code": int(status)}})

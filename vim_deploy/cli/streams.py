@@ -257,4 +257,4 @@ def configure_log() -> None:
     logger.propagate = False
     verbosity = -1 if form.quiet else min(form.verbosity, 1)
     logger.setLevel({-1: logging.ERROR, 0: logging.INFO, 1: logging.DEBUG}[verbosity])
-    logging.lastResort = _Handler(logging.WARNING)
+    logging.lastResort = _Handler(logging.ERROR if form.quiet else logging.WARNING)
