@@ -219,7 +219,8 @@ def _load(path: Path) -> tuple[Any, tuple[str, ...]]:
     _refuse_known_others(path, head)
     header_size = int.from_bytes(head[:8], "little")
     is_safetensors = head[8:9] == b"{" and header_size <= size - 8
-    if is_safetensors or path.suffix == ".safetensors":
+    is_pickle = head.startswith((b"PK\x03\x04", b"\x80"))
+    if is_safetensors or (path.suffix == ".safetensors" and not is_pickle):
         return _load_safetensors(path), ()
     return load_pickled(path)
 

@@ -128,7 +128,7 @@ def _subclass(make: Any, _kind: object, args: Any, _state: object) -> Any:  # no
     return _call(make, args)
 
 
-def _members(items: Any = ()) -> list[Any]:  # noqa: ANN401 - lists and sets alike
+def _members(items: Any = (), *_rest: object) -> list[Any]:  # noqa: ANN401 - lists and sets alike
     return list(items) if type(items) in (list, tuple) else []
 
 
@@ -137,7 +137,7 @@ def _entries(*args: Any) -> dict[Any, Any]:  # noqa: ANN401
     return next((dict(item) for item in args if type(item) in (dict, OrderedDict)), {})
 
 
-def _ordered(items: Any = ()) -> OrderedDict[Any, Any]:  # noqa: ANN401
+def _ordered(items: Any = (), *_rest: object) -> OrderedDict[Any, Any]:  # noqa: ANN401
     made: OrderedDict[Any, Any] = OrderedDict()
     for item in _members(items):
         if type(item) in (list, tuple) and len(item) == 2:
@@ -145,7 +145,7 @@ def _ordered(items: Any = ()) -> OrderedDict[Any, Any]:  # noqa: ANN401
     return made
 
 
-def _bytes(text: Any = b"", encoding: object = "latin1") -> bytes:  # noqa: ANN401
+def _bytes(text: Any = b"", encoding: object = "latin1", *_rest: object) -> bytes:  # noqa: ANN401
     """How protocol 2 writes bytes."""
     if isinstance(text, str) and encoding in ("latin1", "latin-1"):
         return text.encode("latin1")
@@ -322,7 +322,8 @@ class Unpickler(pickle._Unpickler):
         self.append([])
 
     def load_frozenset(self) -> None:
-        self.append(self.pop_mark())
+        items = self.pop_mark()
+        self.append(items)
 
 
 #: By instruction; those above instead of Python's.
