@@ -26,7 +26,12 @@ from vim_deploy.model.entries import choose_entry
 from vim_deploy.model.hub import CheckpointFile, locate
 from vim_deploy.model.inert import StandIn
 from vim_deploy.model.unpickle import load_pickled, unreadable
-from vim_deploy.recipe.stored_preparation import StoredPreparation, read_tables, tables_of
+from vim_deploy.recipe.stored_preparation import (
+    StoredPreparation,
+    read_tables,
+    tables_beside,
+    tables_in,
+)
 from vim_deploy.specs import CheckpointInfo
 from vim_deploy.text import storable
 
@@ -121,11 +126,13 @@ def read_checkpoint(
         else {}
     )
     pixels = ("the checkpoint's pixel_mean", _pixel_tensors(state_dict))
-    preparation = read_tables((*tables_of(said, file.path), pixels))
+    inside = tuple(tables_in(said))
+    preparation = read_tables((*inside, *tables_beside(file.path), pixels))
     if preparation.bgr:
         state_dict |= _red_first(state_dict, notes)
     args = _plain_args(said)
-    height, width = preparation.values.get("image_size", (0, None))
+    # Not from beside: another model's size would give this one another stride.
+    height, width = read_tables(inside).values.get("image_size", (0, None))
     if height == width and type(args.get("input_size")) is not int:
         args["input_size"] = height
     return Checkpoint(state_dict, info, args, tuple(notes), meta, preparation)

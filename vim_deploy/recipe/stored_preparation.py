@@ -93,14 +93,18 @@ def read_tables(tables: Iterable[tuple[str, object]]) -> StoredPreparation:
     return StoredPreparation(values, sources, tuple(notes))
 
 
-def tables_of(loaded: Mapping[Any, Any], path: Path) -> Iterator[tuple[str, object]]:
-    """The tables in a checkpoint that was read from ``path``, then those of files beside it."""
+def tables_in(loaded: Mapping[Any, Any]) -> Iterator[tuple[str, object]]:
+    """The tables in a checkpoint."""
     for name in _ENTRIES:
         yield f"the checkpoint's {name}", _plain(loaded.get(name))
     meta = loaded.get("meta")
     if isinstance(meta, Mapping):
         for name in ("config", "cfg"):
             yield "the configuration in the checkpoint", _plain(meta.get(name))
+
+
+def tables_beside(path: Path) -> Iterator[tuple[str, object]]:
+    """The tables in files beside a checkpoint."""
     for name in BESIDE:
         file = path.parent / name
         if file.is_file():

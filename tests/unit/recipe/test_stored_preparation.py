@@ -14,7 +14,8 @@ from vim_deploy.recipe.stored_preparation import (
     StoredPreparation,
     ratio_of,
     read_tables,
-    tables_of,
+    tables_beside,
+    tables_in,
 )
 
 PIXEL_MEAN, PIXEL_STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
@@ -171,7 +172,7 @@ def test_detectron2() -> None:
 )
 def test_files_beside_a_detector(yaml: str, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(yaml)
-    found = read_tables(tables_of({}, tmp_path / "model_final.pth"))
+    found = read_tables(tables_beside(tmp_path / "model_final.pth"))
     assert [round(number, 6) for number in found.values["mean"]] == list(MEAN)
     assert [round(number, 6) for number in found.values["std"]] == list(STD)
     assert not found.bgr
@@ -183,7 +184,7 @@ def test_the_file_counts_more_than_what_lies_beside_it(tmp_path: Path) -> None:
     beside = {"pretrained_cfg": {"crop_pct": 0.9, "mean": [0.1], "std": [0.2]}}
     (tmp_path / "config.json").write_text(json.dumps(beside))
     loaded = {"args": Namespace(eval_crop_ratio=1.0)}
-    found = read_tables(tables_of(loaded, tmp_path / "best.pth"))
+    found = read_tables((*tables_in(loaded), *tables_beside(tmp_path / "best.pth")))
     assert found.values["crop_ratio"] == 1.0
     assert found.sources["crop_ratio"] == "the checkpoint's args"
     assert found.values["mean"] == (0.1,)
@@ -193,7 +194,7 @@ def test_the_file_counts_more_than_what_lies_beside_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["{", "[" * 1000, '{"a": NaN}', "\udcff"])
 def test_a_damaged_file_beside_is_said(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes(text.encode("utf-8", "surrogatepass"))
-    found = read_tables(tables_of({}, tmp_path / "best.pth"))
+    found = read_tables(tables_beside(tmp_path / "best.pth"))
     assert not found.values
     (note,) = found.notes
     assert note.startswith("config.json beside the checkpoint is not read: ")
