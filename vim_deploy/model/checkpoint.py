@@ -37,6 +37,8 @@ from vim_deploy.text import storable
 
 PARTS = ("auto", "model", "model_ema")
 _LISTED = 10
+#: Classes that a note names before it only counts.
+_FEW = 4
 #: Of a tensor of one number for each channel.
 _MOST_CHANNELS = 64
 _PLAIN = (
@@ -110,7 +112,7 @@ def read_checkpoint(
     if entry.beside:
         notes.append(f"left out, no part of the model: {_names(entry.beside)}")
     if foreign:
-        notes.append(f"left out, nothing in a checkpoint is run: {_names(foreign)}")
+        notes.append(f"not made, since no code of a checkpoint is run: {_names(foreign, _FEW)}")
     state_dict = _float32(entry.tensors, file.path, notes)
     # safetensors maps the file: only now have all bytes been read.
     sighting.require_unchanged()
@@ -299,9 +301,9 @@ def _refuse_non_finite(state_dict: Mapping[str, Tensor], path: Path) -> None:
         )
 
 
-def _names(keys: Sequence[str]) -> str:
-    more = f" and {len(keys) - _LISTED} more" if len(keys) > _LISTED else ""
-    return ", ".join(keys[:_LISTED]) + more
+def _names(keys: Sequence[str], most: int = _LISTED) -> str:
+    more = f" and {len(keys) - most} more" if len(keys) > most else ""
+    return ", ".join(keys[:most]) + more
 
 
 def _plain_args(said: Mapping[Any, Any]) -> dict[str, Any]:

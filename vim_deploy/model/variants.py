@@ -105,7 +105,10 @@ def choose_variant(
             raise _other(model, why, f"--model {stored}, or --model auto")
         if grid is not None and stored is None:
             _require_pictures(name, fits, shapes, args, image_size, grid)
-        return name, False, [f"architecture {name}, as asked"]
+        said_both = f"; {shapes.tokens} rows of pos_embed fit {_readings(fits, grid or 1)}"
+        told = grid is None or stored or _by_stored_size(fits, args, grid)
+        is_open = len(fits) > 1 and not (told or _by_published_size(fits, grid or 1))
+        return name, False, [f"architecture {name}, as asked{said_both if is_open else ''}"]
     if stored in fits:
         return stored, False, [f"architecture {stored}: the stored training arguments name it "
                                f"({factory})"]  # fmt: skip

@@ -58,7 +58,9 @@ def test_two_readings_of_no_published_size(size: int) -> None:
     assert infer_config(weights_of(config), image_size=size).name == "vim-tiny"
     assert infer_config(weights_of(config), image_size=other).name == "vim-tiny-plus"
     for name in ("vim-tiny", "vim-tiny-plus"):
-        assert infer_config(weights_of(config), model=name).name == name
+        found = infer_config(weights_of(config), model=name)
+        assert found.name == name
+        assert f"vim-tiny-plus at {other} pixels" in found.statements[0]
 
 
 def test_stored_arguments_contradict_the_name() -> None:
