@@ -45,17 +45,16 @@ def read_picture(path: Path, mode: str) -> Image.Image:
         return opened if opened.mode == mode else opened.convert(mode)
 
 
-def is_deep(opened: Image.Image) -> bool:
-    """Whether the file has more than 8 bits a channel, also where Pillow drops some of them."""
+def is_deep(opened: Any) -> bool:  # noqa: ANN401 - one of Pillow's classes for files
+    """Whether an opened file has more than 8 bits a channel, also where Pillow drops some."""
     if opened.mode == "F" or opened.mode.startswith("I"):
         return True
     if opened.format == "BMP":
         return False  # its 16 bits hold three channels
-    if any(
-        isinstance(bits, int) and bits > 8 for bits in getattr(opened, "tag_v2", {}).get(258, ())
-    ):
+    stored = opened.tag_v2.get(258, ()) if opened.format == "TIFF" else ()
+    if any(isinstance(bits, int) and bits > 8 for bits in stored):
         return True
-    for decoder, _, _, given in getattr(opened, "tile", ()):
+    for decoder, _, _, given in opened.tile:
         parts = given if isinstance(given, tuple) else (given,)
         if any(isinstance(part, str) and ";16" in part for part in parts):
             return True
