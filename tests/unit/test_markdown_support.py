@@ -13,9 +13,8 @@ TEXT = """# Title: a `b` & c
 See [one](other.md#part-two), ![two](pic.png "text") and `[no](link.md)`; `vim-deploy inspect
 x.onnx --json` too.
 
-<!-- not run: needs a network -->
-
 ```console
+# needs a network
 $ vim-deploy export a.pth \\
     -o 'b c.onnx'  # why
 said by the program
@@ -39,11 +38,14 @@ def page(tmp_path: Path) -> Path:
     return path
 
 
-def test_blocks_and_reasons(page: Path) -> None:
+def test_blocks_and_needs(page: Path) -> None:
     first, second = markdown.blocks(page)
-    assert (first.language, first.not_run, first.first_line) == ("console", "needs a network", 8)
-    assert (second.language, second.not_run) == ("text", "")
-    assert markdown.console_commands(first) == [["vim-deploy", "export", "a.pth", "-o", "b c.onnx"]]
+    assert (first.language, first.needs, first.first_line) == ("console", "a network", 6)
+    assert (second.language, second.needs) == ("text", "")
+    (command,) = markdown.commands(first)
+    assert command.words == ["vim-deploy", "export", "a.pth", "-o", "b c.onnx"]
+    assert command.said == ("said by the program",)
+    assert not command.fails
 
 
 def test_links_and_anchors(page: Path) -> None:
