@@ -134,7 +134,9 @@ def deploy(
             seconds["build-engine"] = time.perf_counter() - clock
     except VimDeployError as error:
         result = DeployResult(folder, exported, parity, None, seconds, error)
-        _log.info("report: %s", _write(result, against, report))
+        page = _write(result, against, report)
+        if page is not None:
+            _log.info("report: %s", page)
         raise
     result = DeployResult(folder, exported, parity, record, seconds)
     return replace(result, page=_write(result, against, report))
