@@ -151,8 +151,8 @@ def _work(pipe: Any, name: str, seed: int) -> None:
     limit = _memory("VmSize") + _ADDRESS_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    output = importlib.import_module("vim_deploy.cli.output")
-    output.prepare()
+    streams = importlib.import_module("vim_deploy.cli.streams")
+    streams.prepare()
     target = importlib.import_module("tests.fuzz.targets").TARGETS[name]
     seeds = target.seeds()
     pipe.send(("ready", len(seeds)))
