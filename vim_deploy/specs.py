@@ -26,6 +26,8 @@ Generation = Literal["8.6", "10", "11"]
 HardwareCompat = Literal["none", "ampere+", "same-cc"]
 #: Triton's backends that models are packaged for.
 Backend = Literal["tensorrt", "onnxruntime", "python"]
+#: What a package is made for: Triton Inference Server, or a C++ program.
+Target = Literal["triton", "cpp"]
 
 #: What a note is about. ``loading``: what was chosen, converted or assumed on the way to a model;
 #: the others: what a reader of the result has to be told, too.

@@ -6,7 +6,9 @@ It is made of the JSON-able description; rows for what a description does not ho
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
+
+from vim_deploy.specs import Target
 
 Facts = Mapping[str, Any]
 Row = tuple[str, str]
@@ -108,12 +110,15 @@ def _recipe(found: Facts) -> Iterator[Row]:
 def _package(found: Facts) -> Iterator[Row]:
     about = found["about"]
     yield "package for", found["target"]
+    yield "files", f"{len(found['files'])}, all as the manifest says"
+    if found["target"] not in get_args(Target):
+        return
     yield "model's name", about["name"]
     yield "runtime", about["runtime"]
     yield "artifact", about["artifact"]["path"]
-    yield from _exported(about, {"inputs": [about["input"]], "outputs": about["outputs"]})
-    yield "largest batch", str(about["max_batch"])
-    yield "files", f"{len(found['files'])}, all as the manifest says"
+    inputs = about["inputs"] if "inputs" in about else [about["input"]]
+    yield from _exported(about, {"inputs": inputs, "outputs": about["outputs"]})
+    yield "largest batch", str(about["max_batch"]) if "max_batch" in about else ""
 
 
 def _exported(export: Facts | None, tensors: Facts) -> Iterator[Row]:
@@ -133,7 +138,8 @@ def _exported(export: Facts | None, tensors: Facts) -> Iterator[Row]:
     yield "preparation", _preparation(export["image"])
     yield "left to the caller", _LEFT[export["preprocess"]]
     inside = f", {export['io_precision']} in and out" if "io_precision" in export else ""
-    yield "precision", f"{export['precision']}{inside}"
+    if "precision" in export:
+        yield "precision", f"{export['precision']}{inside}"
     if "graph" in export:
         yield "form", f"{export['graph']}, body {export['scan_body']}"
         yield "made by", f"vim-deploy {export['tool_version']}"

@@ -16,9 +16,9 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.packaging.manifest import Manifest
 from vim_deploy.packaging.triton import CONFIG_NAME
 from vim_deploy.parity.metrics import Tolerance
-from vim_deploy.specs import Backend, TensorSpec
+from vim_deploy.specs import Backend, CheckpointInfo, ImagePreparation, PreprocessMode, TensorSpec
 
-About = TypeVar("About", "TritonAbout", "CppAbout")
+About = TypeVar("About", "TritonAbout", "CppAbout", "PackedModel")
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,38 @@ class CppAbout:
         """Files of the package that are opened by what is said here."""
         named = (self.artifact.path,)
         return named if self.plugin is None else (*named, self.plugin)
+
+
+@dataclass(frozen=True)
+class PackedModel:
+    """What the manifest says of its model for people, whatever the target; ``inspect`` shows it.
+
+    Attributes:
+        name, runtime, artifact, input, outputs, max_batch: as in ``TritonAbout``.
+        model, checkpoint, head, labels, image, preprocess, precision: as in
+            ``artifact.metadata.ExportInfo``.
+        inputs: of a C++ package, in place of ``input``.
+    """
+
+    name: str
+    runtime: str
+    artifact: PackedArtifact
+    outputs: tuple[TensorSpec, ...]
+    model: str
+    checkpoint: CheckpointInfo
+    head: str
+    labels: tuple[str, ...]
+    image: ImagePreparation
+    preprocess: PreprocessMode
+    input: TensorSpec | None = None
+    inputs: tuple[TensorSpec, ...] = ()
+    max_batch: int | None = None
+    precision: str = ""
+
+    @property
+    def files(self) -> Iterable[str]:
+        """As in ``TritonAbout``."""
+        return (self.artifact.path,)
 
 
 def read_about(folder: Path, manifest: Manifest, kind: type[About]) -> About:

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from vim_deploy.artifact import Artifact
 from vim_deploy.codec import encode
@@ -16,10 +16,12 @@ from vim_deploy.graph.inventory import take_inventory
 from vim_deploy.graph.scan_bound import find_gpu, predict
 from vim_deploy.graph.verify import missing_functions, summarize
 from vim_deploy.onnx_graph import opset_version
+from vim_deploy.packaging.about import PackedModel, read_about
 from vim_deploy.packaging.manifest import read_manifest, require_intact, sealed
 from vim_deploy.paths import StrPath, as_path
 from vim_deploy.ranges import BATCH, require_all
 from vim_deploy.recipe.catalog import find_recipe
+from vim_deploy.specs import Target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +93,8 @@ def _require_onnx(artifact: Artifact) -> None:
 def _package(folder: Path) -> dict[str, Any]:
     manifest = read_manifest(folder)
     require_intact(folder, manifest)
+    if manifest.target in get_args(Target):
+        read_about(folder, manifest, PackedModel)
     return {
         "file": folder.name,
         "bytes": sum(entry.bytes for entry in manifest.files.values()),

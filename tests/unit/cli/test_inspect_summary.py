@@ -76,6 +76,8 @@ def test_of_a_package(tmp_path: Path, capsys: Captured) -> None:
     assert capsys.readouterr().out == f"{made}\n"
     found = rows(made)
     assert found["package for"] == "triton"
+    assert found["input"] == "image: float32 batch x 1 x 2 x 3"
+    assert found["precision"] == "fp32"
     assert found["files"].endswith("as the manifest says")
 
 

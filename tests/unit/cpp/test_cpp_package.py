@@ -21,6 +21,7 @@ from tests.support import cpp, cpp_builds, fake_rtx, plugins
 from tests.support.markdown import blocks, console_commands
 from tests.support.source import REPOSITORY
 from vim_deploy.artifact.record import PluginIdentity, read_record, record_path
+from vim_deploy.cli.inspect_summary import summary
 from vim_deploy.cli.main import cli
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
@@ -101,7 +102,9 @@ def test_contents_and_manifest(engine: Path) -> None:
     assert not any("test" in name for name in names)
     assert found["labels.txt"].decode().splitlines() == [f"label {i}" for i in range(10)]
     assert manifest["about"]["plugin"] == "engine/libvim_plugins.so"
-    assert inspect(result.folder)["target"] == TARGET
+    description = inspect(result.folder)
+    assert description["target"] == TARGET
+    assert dict(summary(description))["input"].startswith("image: ")
     report = check_package(result.folder)
     assert [item.name for item in report.checks if not item.checked] == ["program"]
 
