@@ -84,7 +84,7 @@ def test_1248_pixels_are_told_in_the_output(
     (line,) = (line for line in said.splitlines() if line.startswith("activations"))
     assert "6085 tokens" in line
     assert "none is tokens x tokens" in " ".join(said.split())
-    assert run(["inspect", str(output)]) == 0
+    assert run(["inspect", "-v", str(output)]) == 0
     shown = capsys.readouterr().out
     assert "activations.tokens" in shown
     assert "6085" in shown
