@@ -80,7 +80,7 @@ def test_lists_of_all_kinds_are_shown(tmp_path: Path, capsys: Any) -> None:
     made = packed(tmp_path)
     about = {**read_manifest(made).about, "later": [{"a": 1}, 2, [3], {}, None]}
     write_manifest(made, "triton", about, tool_version="9", settings="00")
-    assert run(["inspect", str(made)]) == 0
+    assert run(["inspect", "-v", str(made)]) == 0
     said = capsys.readouterr().out
     assert all(key in said for key in ("about.later[0].a", "about.later[1]", "about.later[4]"))
 
