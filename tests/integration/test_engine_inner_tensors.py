@@ -340,7 +340,7 @@ def test_on_the_command_line(
     monkeypatch: pytest.MonkeyPatch, gpu: FakeCudart, tmp_path: Path, files: Files, capsys: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    install_only(monkeypatch, "tensorrt")
+    install_only(monkeypatch, "tensorrt", "onnxruntime")
     make_machine(monkeypatch, tmp_path, "10.14")
     command = ["build-engine", str(files.fp32), "-o", "m.plan", "--runtime", "tensorrt"]
     assert run([*command, "--inner-tensors", "--plugin", "none"]) == 0
