@@ -254,10 +254,10 @@ class OtherMachineError(VimDeployError, code="VIM-901"):
     """An engine was built for another runtime or GPU."""
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
+def nearest(name: object, valid: Iterable[str]) -> str:
     """A sentence that names the closest valid name, or lists all of them when none is close."""
     names = sorted(valid)
-    close = difflib.get_close_matches(name, names, n=1)
+    close = difflib.get_close_matches(str(name), names, n=1)
     if close:
         return f"did you mean {close[0]!r}?"
     return "valid names: " + ", ".join(names)

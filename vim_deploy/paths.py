@@ -30,8 +30,11 @@ def as_text(value: object, name: str) -> str:
 
 
 def as_path(value: object, name: str) -> Path:
-    """``as_text`` as a path."""
-    return Path(as_text(value, name))
+    """``as_text`` as a path; VIM-202 for an empty text, too, which would be this folder."""
+    text = as_text(value, name)
+    if not text:
+        raise VimDeployError("VIM-202", f"{name} is empty", fix="give a path, or . for this folder")
+    return Path(text)
 
 
 def several(value: object) -> list[Any]:

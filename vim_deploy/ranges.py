@@ -11,11 +11,11 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from vim_deploy.errors import VimDeployError
+from vim_deploy.errors import VimDeployError, nearest
 
 _WHOLE = re.compile(r"-?[0-9]{1,24}")
 _REAL = re.compile(r"[+-]?([0-9]{1,64}\.?[0-9]{0,64}|\.[0-9]{1,64})([eE][+-]?[0-9]{1,4})?")
@@ -119,6 +119,16 @@ def require_all(record: Any, **ranges: Range) -> None:  # noqa: ANN401 - any dat
     for name, allowed in ranges.items():
         for entry in _entries(getattr(record, name)):
             allowed.require(name, entry)
+
+
+def require_names(record: Any, **valid: Iterable[str]) -> None:  # noqa: ANN401 - any dataclass
+    """VIM-202 for fields of ``record`` that are none of these names; None passes."""
+    for field, names in valid.items():
+        value = getattr(record, field)
+        if value is not None and value not in tuple(names):
+            raise VimDeployError(
+                "VIM-202", f"{field}: {shown(value)} is not valid", fix=nearest(value, names)
+            )
 
 
 def _entries(value: object) -> Iterator[object]:

@@ -283,7 +283,7 @@ def _check_entry(key: object, value: object, path: Path) -> None:
     # A few bytes can claim any shape through strides of zero; converting it would fill memory.
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
         why = f"tensor {key!r} claims shape {tuple(value.shape)}, more than the file stores"
-        raise unreadable(path, why)
+        raise unreadable(path, why, f"{_PLAIN}, expanded ones as tensor.contiguous()")
 
 
 def _refuse_non_finite(state_dict: Mapping[str, Tensor], path: Path) -> None:

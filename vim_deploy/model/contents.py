@@ -87,8 +87,9 @@ def _state_dict(network: StandIn, seen: set[int]) -> dict[str, Any]:
             continue
         seen.add(id(module))
         parts = module.attributes
-        names = list(parts_of(parts.get("_non_persistent_buffers_set")).values())[:_PASSING]
-        passing = {item for item in names if isinstance(item, str)}
+        names = parts.get("_non_persistent_buffers_set")
+        few = names[:_PASSING] if isinstance(names, list | tuple) else ()
+        passing = {item for item in few if isinstance(item, str)}
         for kind in ("_parameters", "_buffers", "_modules"):
             held = parts.get(kind)
             if id(held) in seen:

@@ -41,9 +41,12 @@ _OWN = ("pos_embed", "cls_token")
 _OFFICIAL = ("model", "model_ema", "state_dict", "state_dict_ema", "")
 #: A linear head beside the Vim instead of in it: an own class's, and mmpretrain's.
 _HEADS = ("head.", "head.fc.")
-#: Entries of mmengine's files with an average: it exchanges the two, and its own evaluation takes
-#: the average, which is then called state_dict.
-_SWAPPED = {"message_hub", "state_dict", "ema_state_dict"}
+#: Entries of files with an average of mmengine, and of Lightning's WeightAveraging: they exchange
+#: the two, and their own evaluation takes the average, which is then called state_dict.
+_SWAPPED = (
+    {"message_hub", "state_dict", "ema_state_dict"},
+    {"averaging_state", "state_dict", "current_model_state"},
+)
 _LISTED = 10
 #: Models that are looked for under the prefixes of one entry; two or three are usual.
 _MOST = 16
@@ -106,8 +109,9 @@ def choose_entry(loaded: Any, part: str, key: str | None, path: Path) -> tuple[E
         )
     averages = [entry for entry in found if entry.averaged]
     others = [entry for entry in found if not entry.averaged]
-    if set(parts_of(loaded)) >= _SWAPPED:
-        averages = others = [entry for entry in others if entry.name == "state_dict"] or others
+    if any(set(parts_of(loaded)) >= swapped for swapped in _SWAPPED):
+        own = [entry for entry in others if entry.name.partition(".")[0] == "state_dict"]
+        averages = others = own or others
     wanted, rest = (averages, others) if part == "model_ema" else (others, averages)
     if not wanted and part == "model_ema":
         raise VimDeployError(

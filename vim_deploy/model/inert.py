@@ -13,11 +13,13 @@ from __future__ import annotations
 import argparse
 import math
 import pickle
+import re
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import IO, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,6 +46,10 @@ _HOSTILE_NAMES = frozenset(
     }.items()
     for name in names.split()
 )
+
+
+#: NumPy's codes of whole and real numbers and of truth values, as its dtypes are stored.
+_NUMBER = re.compile(r"[iu][1248]|f[248]|b1")
 
 
 class StandIn:
@@ -182,6 +188,30 @@ _MADE: dict[str, Callable[..., Any]] = {
 }
 
 
+def _scalar(kind: Any, data: Any = None) -> Any:  # noqa: ANN401
+    """A NumPy number as Python's own, which arguments may be; else nothing."""
+    code = kind.args[0] if type(kind) is StandIn and kind.args else None
+    is_number = isinstance(code, str) and _NUMBER.fullmatch(code) and isinstance(data, bytes)
+    if not is_number or len(data) != np.dtype(code).itemsize:
+        return None
+    return np.frombuffer(data, np.dtype(code).newbyteorder("<"))[0].item()
+
+
+_MADE |= dict.fromkeys(("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"), _scalar)
+
+
+def _cost(args: object, most: int) -> int:
+    """What a call may copy of ``args``, in bytes of the file at least; counted up to ``most``."""
+    total, waiting = 0, [args]
+    while waiting and total <= most:
+        item = waiting.pop()
+        if type(item) in (str, bytes, list, tuple, dict, OrderedDict):
+            total += len(item)  # type: ignore[arg-type]
+        if type(item) is tuple:
+            waiting.extend(item)
+    return total
+
+
 def _call(make: Any, args: Any) -> Any:  # noqa: ANN401
     """What a file would have made by calling ``make``."""
     if type(make) is _Made:
@@ -237,6 +267,11 @@ class Unpickler(pickle._Unpickler):
         return StandIn(full)
 
     def _push_call(self, make: Any, args: Any) -> None:  # noqa: ANN401
+        if type(make) is _Made:
+            # A file may hand one long list or text to any number of calls, of some bytes each.
+            self.file.copied += _cost(args, self.file.most_copied)
+            if self.file.copied > self.file.most_copied:
+                raise pickle.UnpicklingError("its objects are larger than the file")
         self.append(_call(make, args))
 
     def load_reduce(self) -> None:
@@ -340,6 +375,8 @@ class PickleModule:
         foreign: names that stand-ins were made for, in the order of the file.
         storages: keys of those referred to.
         left: numbers that further storages may hold; at first the file's size in bytes.
+        copied, most_copied: what calls have copied of their arguments, and may have. Every entry
+            and letter is a byte of the file at least, and is handed to one call, or to two.
     """
 
     __name__ = __name__
@@ -348,6 +385,7 @@ class PickleModule:
         self.foreign: dict[str, None] = {}
         self.storages: set[str | int] = set()
         self.left = size
+        self.copied, self.most_copied = 0, 2 * size + (1 << 20)
         self.Unpickler = type("Unpickler", (Unpickler,), {"file": self})
 
     def load(self, stream: IO[bytes], **options: Any) -> Any:  # noqa: ANN401 - as pickle's

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from vim_deploy import heads
 from vim_deploy.artifact.profiles import DEFAULT_MAX_BATCH
@@ -25,8 +25,9 @@ from vim_deploy.ranges import (
     QUEUE_DELAY_US,
     SERVED_THREADS,
     require_all,
+    require_names,
 )
-from vim_deploy.specs import TensorSpec
+from vim_deploy.specs import Backend, TensorSpec
 
 LABELS_NAME = "labels.txt"
 TENSORRT, ONNXRUNTIME, PYTHON = "tensorrt", "onnxruntime", "python"
@@ -88,6 +89,7 @@ class ServingOptions:
 
     def __post_init__(self) -> None:
         """VIM-202 for a number that nobody can mean."""
+        require_names(self, runtime=get_args(Backend))
         require_all(
             self,
             max_batch=BATCH,

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vim_deploy.codec import encode, stored
+from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.parity.distances import (
     Distances,
     chunks,
@@ -136,6 +137,10 @@ def adjusted(tolerance: Tolerance, limits: Mapping[str, float]) -> Tolerance:
     """``tolerance`` with the limits that the user set; its origin says so."""
     if not limits:
         return tolerance
+    known = {item.name for item in dataclasses.fields(Tolerance)} - {"origin", "where_classes"}
+    for name in limits:
+        if name not in known:
+            raise VimDeployError("VIM-202", f"{name!r} is no limit", fix=nearest(name, known))
     origin = f"{', '.join(limits)} set by the user; else {tolerance.origin}"
     changes: dict[str, Any] = {**limits, "origin": origin}
     if "top1_agreement" in limits:

@@ -180,6 +180,13 @@ def fits(spec: TensorSpec, shape: Sequence[int]) -> bool:
 
 def check_input(spec: TensorSpec, image: Array) -> None:
     """Refuse an array that the model does not take (VIM-415), before a runtime does it worse."""
+    if not isinstance(image, np.ndarray):
+        raise VimDeployError(
+            "VIM-415",
+            f"the model's input {spec.name!r} takes a NumPy array",
+            why=f"found {type(image).__name__}",
+            fix="numpy.asarray makes one",
+        )
     if image.dtype != np.dtype(spec.dtype) or not fits(spec, image.shape):
         raise VimDeployError(
             "VIM-415",

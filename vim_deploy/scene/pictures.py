@@ -145,7 +145,7 @@ def pictures(images: Pictures, folders: Sequence[Path]) -> tuple[dict[str, Sourc
         raise VimDeployError("VIM-202", "no pictures given", fix="name files or folders")
     made = [folder.resolve() for folder in folders]
     found: dict[str, Source] = {}
-    passed_over = 0
+    passed_over = twice = 0
     left_out: Counter[str] = Counter()
     for index, picture in enumerate(given):
         if not isinstance(picture, str | os.PathLike):
@@ -158,8 +158,11 @@ def pictures(images: Pictures, folders: Sequence[Path]) -> tuple[dict[str, Sourc
             own = [file for file in files if not any(f in file.resolve().parents for f in made)]
             passed_over += len(files) - len(own)
             files = tuple(own)
+        twice += sum(str(file) in found for file in files)
         found.update({str(file): file for file in files})
     notes = in_words(left_out)
+    if twice:
+        notes.append(f"{twice} pictures were given more than once, and are run once")
     if passed_over:
         notes.append(f"{passed_over} pictures in the folders of the outputs were passed over")
     return found, notes
@@ -182,7 +185,7 @@ def _decoded(picture: object, index: int) -> Source:
         return picture
     raise VimDeployError(
         "VIM-202",
-        f"picture {index} is none",
+        f"picture {index} is no picture",
         why=f"found {type(picture).__name__}",
         fix="give a path, an image of Pillow, or uint8 pixels [height, width, 3] as a NumPy array",
     )

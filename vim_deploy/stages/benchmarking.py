@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from vim_deploy.bench import environment
 from vim_deploy.bench.compare import compared, read_baseline
@@ -28,6 +28,7 @@ from vim_deploy.ranges import (
     THREADS,
     WARMUP,
     require_all,
+    require_names,
 )
 from vim_deploy.report.plot import check_plot, draw, require_sizes
 from vim_deploy.report.write import require_html, write_pages
@@ -86,6 +87,7 @@ class BenchOptions:
 
     def __post_init__(self) -> None:
         """VIM-202 for a number that nobody can mean."""
+        require_names(self, graph=get_args(GraphForm))
         require_all(
             self,
             batches=BENCH_BATCH,

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import vim_deploy
 from vim_deploy.artifact import Artifact
@@ -28,7 +28,7 @@ from vim_deploy.parity.report import ParityReport, compare_runners, random_case
 from vim_deploy.paths import OptionalPath, StrPath, optional_path
 from vim_deploy.precisions import TABLE, TYPED_IN_WORDS, Precision, require_io_precision
 from vim_deploy.progress import stage_log
-from vim_deploy.ranges import BATCH, OPSET, require_all
+from vim_deploy.ranges import BATCH, OPSET, require_all, require_names
 from vim_deploy.recipe.precision_policy import chosen_policy
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes import runtime_named
@@ -76,6 +76,8 @@ class ExportOptions:
     def __post_init__(self) -> None:
         """VIM-202 for a number that nobody can mean."""
         require_all(self, batch=BATCH, opset=OPSET)
+        require_names(self, graph=get_args(GraphForm), scan_body=get_args(ScanBody))
+        require_names(self, precision=TABLE, io_precision=TABLE)
 
 
 @stored(

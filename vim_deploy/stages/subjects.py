@@ -16,7 +16,8 @@ from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import VimDeployError
 from vim_deploy.heads import parse_head
 from vim_deploy.paths import OptionalPath
-from vim_deploy.precisions import TYPED_IN_WORDS, Precision
+from vim_deploy.precisions import TABLE, TYPED_IN_WORDS, Precision
+from vim_deploy.ranges import require_names
 from vim_deploy.recipe.precision_policy import chosen_policy
 from vim_deploy.recipe.schema import ModelRequest, Tolerances
 from vim_deploy.runtimes import open_runner
@@ -42,6 +43,10 @@ class SubjectOptions:
     precision: Precision | None = None
     precision_policy: OptionalPath = OptionalPath()
     request: ModelRequest = field(default_factory=lambda: ModelRequest(""))
+
+    def __post_init__(self) -> None:
+        """VIM-202 for a precision that there is not."""
+        require_names(self, precision=TABLE)
 
 
 @dataclass(frozen=True)
