@@ -47,8 +47,8 @@ def prepare(folder: Path, models: Sequence[str]) -> None:
     """Exports and stored outputs, made where PyTorch is."""
     import numpy as np
 
-    from vim_deploy.model.load import checkpoint_of
     from vim_deploy.parity.report import random_case
+    from vim_deploy.recipe.catalog import checkpoint_of
     from vim_deploy.recipe.schema import ModelRequest
     from vim_deploy.stages.exporting import ExportOptions, export
 
@@ -58,7 +58,7 @@ def prepare(folder: Path, models: Sequence[str]) -> None:
         path = folder / f"{name}.onnx"
         request = ModelRequest(name, random_weights=seed)
         export(request, path, ExportOptions(force=True))
-        runner = _reference(path, None if seed is not None else checkpoint_of(request))
+        runner = _reference(path, None if seed is not None else checkpoint_of(name))
         if name == DIGITS:
             with np.load(REPOSITORY / "tests/data/reference/vim_digits.npz") as stored:
                 image = stored["image"]

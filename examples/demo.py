@@ -25,8 +25,8 @@ from sklearn.model_selection import train_test_split
 import vim_deploy
 from vim_deploy.cli.output import configure_log
 from vim_deploy.errors import VimDeployError
-from vim_deploy.model.load import checkpoint_of
 from vim_deploy.model.reference import reference_model
+from vim_deploy.recipe.catalog import checkpoint_of
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.base import Runner, run_in_batches
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
@@ -77,7 +77,7 @@ def demo_digits() -> tuple[DeployResult, list[tuple[str, ...]]]:
     image = result.export.info.image
     mean, std = np.float32(image.mean[0]), np.float32(image.std[0])
     pixels = np.round(scaled * 255).astype(np.uint8).transpose(0, 2, 3, 1).copy()
-    reference = TorchRunner(reference_model(checkpoint_of(request), result.export.info))
+    reference = TorchRunner(reference_model(checkpoint_of(request.source), result.export.info))
     routes = (
         ("PyTorch", reference, (scaled - mean) / std),
         ("ONNX Runtime", OrtRunner(result.export.path), (scaled - mean) / std),
