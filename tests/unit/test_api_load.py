@@ -180,3 +180,15 @@ def test_loading_is_refused(onnx: Path, path: Any, options: dict[str, Any], code
     with pytest.raises(VimDeployError) as caught:
         vim_deploy.load(onnx if path == "" else path, **options)
     assert caught.value.code == code
+
+
+def test_a_file_given_twice_is_said(model: vim_deploy.Model) -> None:
+    result = model([FILES[3], pixels(0), FILES[3]])
+    assert len(result.images) == 2
+    assert "1 pictures were given more than once, and are run once" in result.notes
+
+
+def test_a_runner_takes_arrays(model: vim_deploy.Model) -> None:
+    with pytest.raises(VimDeployError, match="takes a NumPy array") as caught:
+        model.runner.run([[1.0]])  # type: ignore[arg-type]
+    assert caught.value.code == "VIM-415"

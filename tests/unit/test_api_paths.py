@@ -174,3 +174,9 @@ def test_runners_and_reports_take_text(tmp_path: Path) -> None:
             runner(b"absent.file")  # type: ignore[arg-type]
     (path, *_) = write_run("deploy", {"a": 1}, str(tmp_path), pages=False)
     assert path == tmp_path / "deploy.json"
+
+
+def test_an_empty_path_is_not_this_folder() -> None:
+    for call in (vim_deploy.load, vim_deploy.inspect):
+        with pytest.raises(VimDeployError, match="is empty"):
+            call("")

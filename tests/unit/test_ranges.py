@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
+import vim_deploy
 from vim_deploy import ranges
 from vim_deploy.errors import VimDeployError
+from vim_deploy.parity.metrics import Tolerance, adjusted
 from vim_deploy.ranges import Range, Real, Whole, require_all, shown
 
 ALL = {name: value for name, value in vars(ranges).items() if isinstance(value, Whole | Real)}
@@ -79,3 +82,23 @@ def test_a_long_value_is_shown_by_its_beginning() -> None:
     assert shown("ab") == "'ab'"
     assert len(shown("9" * 5000)) < 50
     assert "digits" in shown(10**5000)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        lambda: vim_deploy.ExportOptions(graph="fused_low_rank"),  # type: ignore[arg-type]
+        lambda: vim_deploy.ExportOptions(scan_body=5),  # type: ignore[arg-type]
+        lambda: vim_deploy.ExportOptions(precision="float16"),  # type: ignore[arg-type]
+        lambda: vim_deploy.ExportOptions(io_precision=[1]),  # type: ignore[arg-type]
+        lambda: vim_deploy.BenchOptions(graph=b"x"),  # type: ignore[arg-type]
+        lambda: vim_deploy.SubjectOptions(precision="half"),  # type: ignore[arg-type]
+        lambda: vim_deploy.ServingOptions(runtime="onnx"),
+        lambda: adjusted(Tolerance(origin=""), {"cosin": 0.9}),
+    ],
+)
+def test_names_are_looked_at_where_they_are_given(record: Callable[[], object]) -> None:
+    with pytest.raises(VimDeployError) as caught:
+        record()
+    assert caught.value.code == "VIM-202"
+    assert caught.value.fix

@@ -152,9 +152,17 @@ def test_an_average_under_a_prefix_of_the_same_entry(tmp_path: Path) -> None:
     assert torch.equal(ema, weights(1)["head.bias"])
 
 
-def test_mmengine_exchanges_the_two(tmp_path: Path) -> None:
-    value = {"state_dict": weights(), "ema_state_dict": under("module.", weights(1)),
-             "message_hub": {}}  # fmt: skip
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"state_dict": weights(), "ema_state_dict": under("module.", weights(1)),
+         "message_hub": {}},
+        {"state_dict": under("model.", weights()), "averaging_state": {"n_averaged": 3},
+         "current_model_state": under("model.", weights(1))},
+    ],
+    ids=["mmengine", "Lightning"],
+)  # fmt: skip
+def test_some_exchange_the_two(tmp_path: Path, value: dict[str, object]) -> None:
     for part in ("auto", "model_ema"):
         found = read(tmp_path, value, part=part).state_dict["head.bias"]
         assert torch.equal(found, weights()["head.bias"])

@@ -224,3 +224,36 @@ def test_pytorch_told_to_use_its_own_reader_is_said(
     with pytest.raises(VimDeployError) as caught:
         read_checkpoint(tmp_path / "w.pth")
     assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("called", "shared"),
+    [
+        (b"cbuiltins\nlist\n", b"](" + b"N" * 100_000 + b"e\x85"),
+        (b"c_codecs\nencode\n", b"X\xa0\x86\x01\x00" + b"a" * 100_000 + b"\x85"),
+        (b"ccollections\nCounter\n",
+         b"}(" + b"".join(b"I%d\nN" % n for n in range(30_000)) + b"u\x85"),
+        (b"ctorch._tensor\n_rebuild_from_type_v2\n",
+         b"(cbuiltins\nlist\nN](" + b"N" * 100_000 + b"e\x85Nt"),
+    ],
+    ids=["list", "text", "dict", "nested"],
+)  # fmt: skip
+def test_calls_copy_no_more_than_the_file(tmp_path: Path, called: bytes, shared: bytes) -> None:
+    # One long argument, memoised, and a hundred calls of it of some bytes each.
+    once = called + b"q\x000" + shared + b"q\x010"
+    content = b"\x80\x02" + once + b"(" + b"h\x00h\x01R" * 100 + b"l."
+    with pytest.raises(VimDeployError) as caught:
+        read_checkpoint(rewritten(tmp_path / "w.pth", content))
+    assert caught.value.code == "VIM-402"
+    assert "larger than the file" in caught.value.why
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize(
+    "number", [np.float64(0.9), np.float32(0.5), np.int64(-3), np.uint8(200), np.bool_(1)]
+)
+def test_numbers_of_numpy_are_pythons(tmp_path: Path, number: Any, protocol: int) -> None:
+    torch.save({"args": {"n": number}}, tmp_path / "w.pth", pickle_protocol=protocol)
+    loaded, _ = unpickle.load_pickled(tmp_path / "w.pth")
+    assert loaded["args"]["n"] == number.item()
+    assert type(loaded["args"]["n"]) is type(number.item())
