@@ -4,7 +4,7 @@
 
 #include "checks.h"
 #include "vim_plugins/contract.h"
-#include "vim_plugins/ops.h"
+#include "vim_plugins/validate.h"
 
 namespace vim_plugins {
 namespace {

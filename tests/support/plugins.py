@@ -42,6 +42,7 @@ _SHARED = (
     "adapters/tensorrt_lookup.cpp",
     "kernels/c_api.cpp",
     "kernels/conv.cpp",
+    "kernels/conv_validate.cpp",
     "kernels/scan.cpp",
     "kernels/scan_validate.cpp",
     "tests/host/adapters_fake_cuda.cpp",

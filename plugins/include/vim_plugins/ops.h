@@ -1,4 +1,5 @@
-//! Host interface of the kernels: validate, list tactics, ask for workspace, launch.
+//! Host interface of the CUDA kernels: list tactics, ask for workspace, launch; validation is in
+//! validate.h, which needs no CUDA.
 //!
 //! Order of use: validate() once per shape; tactics() or default_tactic(); workspace_bytes();
 //! launch() as often as wanted. launch() neither allocates nor synchronises, so it can be captured
@@ -12,18 +13,11 @@
 #include <cstdint>
 
 #include "vim_plugins/params.h"
+#include "vim_plugins/validate.h"
 
 namespace vim_plugins {
 
 #define VIM_PLUGINS_DECLARE(Name, c_name)                                                         \
-    /*! What is wrong with the sizes, offsets and type alone (pointers are not looked at), or     \
-        nullptr. For use at build time, when there are shapes and no buffers yet. */              \
-    const char* validate_shape(const Name##Params& params) noexcept;                              \
-                                                                                                  \
-    /*! nullptr when the parameters can be launched; otherwise a static message that names the    \
-        fault. */                                                                                 \
-    const char* validate(const Name##Params& params) noexcept;                                    \
-                                                                                                  \
     /*! Writes at most `capacity` tactics valid for this shape, best guess first, and returns how \
         many were written; 0 when validate_shape() refuses. Pointers are not looked at. */        \
     std::int32_t tactics(const Name##Params& params, std::int32_t sm_count, Tactic* out,          \
