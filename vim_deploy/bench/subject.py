@@ -205,10 +205,11 @@ _DEIT_VALUES = 50
 #: Maps of the finest level that live at once, in channels of the pyramid and of the decode head.
 _PYRAMID_VALUES = 5
 _DECODER_VALUES = 20
-#: Matrices of scores that live at once; PyTorch's fused attention has none.
+#: Matrices of scores that live at once; fused attention has none.
 _SCORES = {
     (ONNX_RUNTIME, "eager"): 5,
     (ONNX_RUNTIME, "sdpa"): 7,
+    (ONNX_RUNTIME, "flash"): 0,
     (PYTORCH_DEIT, "eager"): 4,
     (PYTORCH_DEIT, "sdpa"): 0,
 }
@@ -285,7 +286,7 @@ def deit_bytes(tokens: int, width: int, heads: int, batch: int, runner: str, att
 
     Args:
         runner: ``ONNX_RUNTIME`` or ``PYTORCH_DEIT``.
-        attention: ``eager`` or ``sdpa``.
+        attention: ``eager``, ``sdpa``, or ONNX Runtime's ``flash``.
     """
     # Twelve layers of four projections and a four times wider MLP.
     weights = _FLOAT * 12 * 12 * width * width

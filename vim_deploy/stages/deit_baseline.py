@@ -1,4 +1,10 @@
-"""DeiT beside what is measured: through the same exporter, typing and engine builder."""
+"""DeiT beside what is measured: through the same exporter, typing and engine builder.
+
+Its attention comes in every form that a runtime has. *eager* and *sdpa* are PyTorch's
+(``model.deit``). *flash* is the first rewritten to ONNX Runtime's own operator
+(``graph.flash_attention``), the fastest DeiT there and so the fair comparison; it exists as a file
+for ONNX Runtime only.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +18,20 @@ import onnx
 from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.artifact.profiles import ProfileOptions
-from vim_deploy.bench.subject import ONNX_RUNTIME, PYTORCH_DEIT, Subject, deit_bytes
+from vim_deploy.bench import environment
+from vim_deploy.bench.subject import (
+    ONNX_RUNTIME,
+    PYTORCH_DEIT,
+    Subject,
+    deit_bytes,
+    input_for,
+)
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import write_bytes
 from vim_deploy.precisions import Precision
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
 from vim_deploy.runtimes import runtime_named
+from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.stages.building import build_engine
 from vim_deploy.stages.exporting import require_torch
 
@@ -27,6 +41,13 @@ _OF_WIDTH = {192: "tiny", 384: "small", 768: "base"}
 #: type, and keeps its sums wide inside.
 _WIDE = ("LayerNormalization",)
 _LARGEST_HALF = float(np.finfo(np.float16).max)
+#: The form that only ONNX Runtime has, and the one it is made of.
+FLASH, _PLAIN = "flash", "eager"
+#: Largest difference of the flash form's logits, over the largest logit. The two add up the same
+#: products in another order: 12 layers in float32 (rounding 6e-8) are 100 times nearer.
+_SAME = 1e-4
+#: Share of the free memory up to which the plain form is run for that comparison.
+_ROOM = 0.8
 
 
 def deit_sizes(wanted: Sequence[str], widths: Sequence[int]) -> tuple[str, ...]:
@@ -87,6 +108,7 @@ class DeitMaker:
         progress: Callable[[str], None],
     ) -> None:
         self._folder, self._onnx_source, self._progress = folder, onnx_source, progress
+        self._compared: dict[tuple[str, tuple[int, int]], str] = {}
 
     def beside(
         self,
@@ -103,11 +125,14 @@ class DeitMaker:
         engines = [member for member in members if runtime_named(member.runner).builder]
         kinds = {(m.runner, m.facts.get("precision") or "fp32"): m for m in engines}
         subjects = []
-        for attention in ATTENTIONS:
+        for attention in (*ATTENTIONS, FLASH):
             if len(engines) < len(members):
                 source = self._onnx_source(self._exported(size, image, attention), batch)
-                subjects.append(_subject(ONNX_RUNTIME, source, size, image, batch, attention))
-            for (runner, precision), like in kinds.items():
+                subject = _subject(ONNX_RUNTIME, source, size, image, batch, attention)
+                if attention == FLASH:
+                    subject.facts["like eager"] = self._compared[size, image]
+                subjects.append(subject)
+            for (runner, precision), like in kinds.items() if attention != FLASH else ():
                 plan = self._engine(size, image, attention, batch, (runner, precision))
                 source = {**like.source, "path": str(plan), "plugin": None, "max_batch": batch}
                 subject = _subject(runner, source, size, image, batch, attention)
@@ -126,6 +151,8 @@ class DeitMaker:
         path = self._folder / (
             f"{name}.onnx" if precision == "fp32" else f"{name}.{precision}.onnx"
         )
+        if attention == FLASH:
+            return self._flash(size, image, path)
         if path.exists():
             return path
         if precision != "fp32":
@@ -139,6 +166,28 @@ class DeitMaker:
             self._progress(f"exporting {path.stem}")
             model = tidy(trace_classifier(build_deit(size, image, attention), image))
         write_bytes(path, model.SerializeToString())
+        return path
+
+    def _flash(self, size: str, image: tuple[int, int], path: Path) -> Path:
+        """The plain form's file with ONNX Runtime's attention, compared with it."""
+        if (size, image) in self._compared:
+            return path
+        from vim_deploy.graph.flash_attention import use_flash_attention
+        from vim_deploy.model.deit import DEIT_SIZES, DEPTH, deit_tokens
+
+        plain = self._exported(size, image, _PLAIN)
+        model = Artifact.open(plain).model
+        use_flash_attention(model, DEPTH)
+        write_bytes(path, model.SerializeToString())
+        width, heads = DEIT_SIZES[size]
+        needed = deit_bytes(deit_tokens(image), width, heads, 1, ONNX_RUNTIME, _PLAIN)
+        free = environment.available_memory()
+        if free is not None and needed > _ROOM * free:
+            said = f"not compared: eager needs about {needed / 1e9:.1f} GB"
+        else:
+            self._progress(f"comparing {path.stem} with {_PLAIN}")
+            said = f"largest difference {require_same(plain, path):.1g} of the largest logit"
+        self._compared[size, image] = said
         return path
 
     def _engine(
@@ -157,6 +206,29 @@ class DeitMaker:
         profiles = ProfileOptions(min_batch=batch, opt_batch=batch, max_batch=batch)
         build_engine(model, plan, runtime=runtime, profiles=profiles)
         return plan
+
+
+def require_same(plain: Path, flash: Path) -> float:
+    """The largest difference of two files' logits on a random image, over the largest logit.
+
+    Raises:
+        VimDeployError: VIM-502 when it is more than rounding; what opening and running raise.
+    """
+    found = []
+    for path in (plain, flash):
+        # One after the other: each may take gigabytes.
+        with OrtRunner(path) as runner:
+            found.append(runner.run(input_for(runner, 1))["logits"])
+    expected, logits = found
+    distance = float(np.abs(logits - expected).max() / np.abs(expected).max())
+    if not distance <= _SAME:
+        raise VimDeployError(
+            "VIM-502",
+            f"{flash.name} does not compute what {plain.name} does",
+            why=f"the logits differ by {distance:.1e} of the largest; {_SAME:g} is allowed",
+            fix="report a bug with the versions of onnxruntime, torch and transformers",
+        )
+    return distance
 
 
 def type_deit(model: onnx.ModelProto, precision: Precision) -> None:

@@ -25,6 +25,7 @@ def test_vim(runner: str, side: int, peak: int) -> None:
     [
         (ONNX_RUNTIME, "eager", (114, 207, 503)),
         (ONNX_RUNTIME, "sdpa", (118, 227, 631)),
+        (ONNX_RUNTIME, "flash", (120, 144, 182)),
         (PYTORCH_DEIT, "eager", (444, 535, 634)),
         (PYTORCH_DEIT, "sdpa", (441, 465, 500)),
     ],

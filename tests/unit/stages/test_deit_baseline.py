@@ -1,4 +1,6 @@
-"""DeiT beside engines: typed like the engine, built by the same builder, in every attention."""
+"""DeiT beside engines: typed like the engine, built by the same builder, in every attention.
+
+And its flash form beside files."""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ import pytest
 
 from tests.support.engines import record_of, write_engine, write_record
 from vim_deploy.artifact import Artifact
+from vim_deploy.bench import environment
 from vim_deploy.bench.subject import Subject
 from vim_deploy.errors import VimDeployError
 from vim_deploy.precisions import TABLE
@@ -18,7 +21,7 @@ from vim_deploy.runtimes.base import RunnerOptions
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.stages import deit_baseline
 from vim_deploy.stages.bench_subjects import SubjectMaker
-from vim_deploy.stages.deit_baseline import DeitMaker, deit_sizes
+from vim_deploy.stages.deit_baseline import FLASH, DeitMaker, deit_sizes, require_same
 
 pytest.importorskip("transformers", reason="pip install 'vim-deploy[deit]'")
 
@@ -45,6 +48,7 @@ def no_builds(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     built: list[dict[str, Any]] = []
 
     def exported(own: DeitMaker, size: str, image: Any, attention: str, kind: str = "fp32") -> Path:
+        own._compared[size, image] = "not compared: nothing is made"
         return own._folder / f"deit-{size}-{attention}.{kind}.onnx"
 
     monkeypatch.setattr(DeitMaker, "_exported", exported)
@@ -56,9 +60,15 @@ def no_builds(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return built
 
 
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder where traced models stay, so that each is traced once."""
+    return tmp_path_factory.mktemp("deit")
+
+
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_half_precision_deit_agrees_with_float32(tmp_path: Path, attention: str) -> None:
-    own = maker(tmp_path)
+def test_half_precision_deit_agrees_with_float32(exports: Path, attention: str) -> None:
+    own = maker(exports)
     plain = own._exported("tiny", _IMAGE, attention)
     half = own._exported("tiny", _IMAGE, attention, "fp16")
     weights = onnx.load(half).graph.initializer
@@ -68,6 +78,41 @@ def test_half_precision_deit_agrees_with_float32(tmp_path: Path, attention: str)
     distance = np.linalg.norm(found - expected) / np.linalg.norm(expected)
     # The bound of our own models holds: as many roundings a block, half as many blocks.
     assert 0 < distance < TABLE["fp16"].relative_l2
+
+
+def test_flash_attention_is_in_every_layer_and_computes_the_same(exports: Path) -> None:
+    (own, members) = (maker(exports), [Subject("own", "onnxruntime", {}, 1, _IMAGE)])
+    eager, _, flash = own.beside(members, "tiny", _IMAGE, 1, with_pytorch=False)
+    assert (flash.label, flash.runtime) == ("DeiT-Ti flash", "onnxruntime")
+    assert flash.facts["like eager"].startswith("largest difference")
+    model = onnx.load(flash.source["path"])
+    kinds = [(node.op_type, node.domain) for node in model.graph.node]
+    assert kinds.count(("MultiHeadAttention", "com.microsoft")) == 12
+    assert not {"Softmax", "Where"} & {kind for kind, _ in kinds}
+    assert 0 < require_same(Path(eager.source["path"]), Path(flash.source["path"])) < 1e-5
+
+
+def test_flash_attention_that_computes_something_else_is_refused(
+    exports: Path, tmp_path: Path
+) -> None:
+    plain, flash = (maker(exports)._exported("tiny", _IMAGE, name) for name in ("eager", FLASH))
+    model = onnx.load(flash)
+    node = next(node for node in model.graph.node if node.op_type == "MultiHeadAttention")
+    # One layer of twelve, by a twentieth.
+    next(item for item in node.attribute if item.name == "scale").f *= 1.05
+    onnx.save(model, tmp_path / "wrong.onnx")
+    with pytest.raises(VimDeployError, match="does not compute what") as caught:
+        require_same(plain, tmp_path / "wrong.onnx")
+    assert caught.value.code == "VIM-502"
+
+
+def test_flash_attention_is_not_compared_where_the_plain_form_has_no_room(
+    exports: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "available_memory", lambda: 1 << 20)
+    own = maker(exports)
+    own._exported("tiny", _IMAGE, FLASH)
+    assert own._compared["tiny", _IMAGE] == "not compared: eager needs about 0.1 GB"
 
 
 def test_engines_of_deit_are_built_like_those_beside(
@@ -97,7 +142,9 @@ def test_files_beside_engines_get_deit_in_both(
     members = [engine_subject("fp32"), Subject("own", "onnxruntime", {}, 2, _IMAGE)]
     found = maker(tmp_path).beside(members, "tiny", _IMAGE, 2, with_pytorch=True)
     runners = [s.runner for s in found]
-    assert runners == ["onnxruntime", "tensorrt"] * 2 + ["pytorch-deit"] * 2
+    assert runners == ["onnxruntime", "tensorrt"] * 2 + ["onnxruntime"] + ["pytorch-deit"] * 2
+    attentions = ["eager"] * 2 + ["sdpa"] * 2 + ["flash", "eager", "sdpa"]
+    assert [s.facts["attention"] for s in found] == attentions
 
 
 def maker_of(folder: Path, *baselines: str) -> SubjectMaker:
