@@ -42,7 +42,8 @@ for line in sys.stdin:
         sys.exit(7)
     with open(plan["log"], "a") as log:
         log.write(plan["name"] + ("+" if order["settle"] else "") + chr(10))
-    say(event="turn", host=[plan["call"]] * 2, device=plan.get("device"))
+    cpu = [plan.get("cpu", plan["call"])] * 2
+    say(event="turn", host=[plan["call"]] * 2, cpu=cpu, device=plan.get("device"))
 """
 
 

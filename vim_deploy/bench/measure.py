@@ -16,7 +16,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 import numpy as np
@@ -162,6 +162,7 @@ class Measurement:
         group: number of the group; only members of one group were measured in turns.
         runtime: name and version of the runtime.
         turns: seconds of every timed call, one array for each turn.
+        cpu_turns: processor seconds of the same calls, all threads of the process together.
         device_turns: the same by the device's clock, where there is one.
         memory: bytes, see ``bench.worker``.
         load_seconds: time to load the model; not part of the latency.
@@ -175,6 +176,7 @@ class Measurement:
     reason: str = ""
     runtime: str = ""
     turns: list[Floats] = field(default_factory=list)
+    cpu_turns: list[Floats] = field(default_factory=list)
     device_turns: list[Floats] | None = None
     memory: dict[str, Any] = field(default_factory=dict)
     load_seconds: float | None = None
@@ -200,6 +202,7 @@ class _Running:
         settle = self.call_seconds < SETTLE_BELOW_SECONDS
         answer = self.worker.ask({"do": "turn", "seconds": seconds, "settle": settle})
         self.measurement.turns.append(np.asarray(answer["host"], np.float64))
+        self.measurement.cpu_turns.append(np.asarray(answer["cpu"], np.float64))
         if answer["device"] is not None:
             device = self.measurement.device_turns or []
             self.measurement.device_turns = [*device, np.asarray(answer["device"], np.float64)]
@@ -222,6 +225,7 @@ def measure_group(
     group: int,
     progress: Progress = lambda _: None,
     command: Sequence[str] | None = None,
+    others: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> list[Measurement]:
     """Measure ``subjects`` in turns.
 
@@ -231,6 +235,8 @@ def measure_group(
     Args:
         progress: told what happens, in words.
         command: of the worker, for tests.
+        others: commands of workers for runtimes that are none of the package's, by the subjects'
+            ``runner`` (``worker.main`` with another opener).
 
     Raises:
         VimDeployError: what cannot be opened: VIM-301, VIM-4xx.
@@ -241,7 +247,8 @@ def measure_group(
         for measurement in measurements:
             name = f"{measurement.subject.label} ({measurement.subject.runtime})"
             progress(f"loading {name}")
-            worker = stack.enter_context(WorkerProcess(command))
+            own = others.get(measurement.subject.runner, command)
+            worker = stack.enter_context(WorkerProcess(own))
             with _failing(measurement):
                 running.append(_start(measurement, worker, timing))
         _rounds([one for one in running if one.measurement.ok], timing, progress)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
@@ -25,7 +25,8 @@ SCHEMA = 1
 METHOD = {
     "clock": "one call of the runtime: from a prepared NumPy batch in host memory to the outputs "
     "as NumPy arrays, the check of the input's shape included; loading the model, preparing "
-    "pictures and the first calls (warm-up) are outside",
+    "pictures and the first calls (warm-up) are outside; cpu: processor time of the same calls, of "
+    "all threads of the process, also of those that wait for work without sleeping",
     "turns": "one fresh process for each measurement; all of a group (same image and batch size) "
     "take turns, in an order that moves on each round; ratios are taken inside a group only",
     "percentiles": "of all timed calls, linear interpolation; null where there are too few calls "
@@ -65,9 +66,13 @@ class Memory:
         return cls(None if peak is None or runtime is None else max(peak - runtime, 0), sizes)
 
 
+@stored(sparse=("cpu_ms",))
 @dataclass(frozen=True)
 class Figures:
-    """What was measured, where it could be; see ``METHOD``."""
+    """What was measured, where it could be; see ``METHOD``.
+
+    ``cpu_ms`` is the median of the calls' processor time; None in reports of version 0.1.0.
+    """
 
     calls: int
     turns: int
@@ -77,6 +82,7 @@ class Figures:
     device_latency: stats.Latency | None
     images_per_second: stats.Estimate
     memory: Memory
+    cpu_ms: stats.Estimate | None = None
 
 
 @stored(without=("figures",), also=("*figures",))
@@ -122,6 +128,7 @@ class Result:
             device_latency=None if device is None else stats.latency_summary(device),
             images_per_second=stats.throughput(item.turns, subject.batch),
             memory=Memory.of(item.memory),
+            cpu_ms=_median_ms(item.cpu_turns),
         ) if item.ok else None  # fmt: skip
         return cls(
             *(item.group, subject.label, subject.runtime, item.runtime, subject.batch),
@@ -134,16 +141,23 @@ class Result:
     keys=(
         "group=base.group", "batch=base.batch", "image=base.image", "of=other.label",
         "of_runner=other.runner", "to=base.label", "to_runner=base.runner", "time", "model_memory",
-    )
+        "cpu_time",
+    ),
+    sparse=("cpu_time",),
 )  # fmt: skip
 @dataclass(frozen=True)
 class Ratio:
-    """Time and memory of ``other`` over those of ``base``, the first of its group."""
+    """Time and memory of ``other`` over those of ``base``, the first of its group.
+
+    ``cpu_time`` is the same ratio of processor time. On one thread it hardly depends on what else
+    runs; on several, waiting threads are in it.
+    """
 
     base: Result
     other: Result
     time: stats.Estimate
     model_memory: float | None
+    cpu_time: stats.Estimate | None = None
 
 
 @stored(
@@ -252,7 +266,10 @@ class BenchReport:
                 continue
             time = stats.ratio_of_medians(item.turns, first.turns)
             mine, theirs = base.figures.memory.model_bytes, other.figures.memory.model_bytes
-            yield Ratio(base, other, time, None if not mine or theirs is None else theirs / mine)
+            memory = None if not mine or theirs is None else theirs / mine
+            known = item.cpu_turns and first.cpu_turns
+            cpu = stats.ratio_of_medians(item.cpu_turns, first.cpu_turns) if known else None
+            yield Ratio(base, other, time, memory, cpu)
 
     @property
     def scaling(self) -> tuple[Scaling, ...]:
@@ -295,6 +312,13 @@ class BenchReport:
             raise not_finite(
                 "random input, so its times are those of no useful run", "\n".join(stray)
             )
+
+
+def _median_ms(turns: Sequence[stats.Floats]) -> stats.Estimate | None:
+    """Of all calls, with its interval; None where nobody counted."""
+    if not turns:
+        return None
+    return stats.bootstrap([turn * 1e3 for turn in turns], lambda some: float(np.median(some)))
 
 
 def describe(item: Measurement) -> str:

@@ -7,15 +7,16 @@ one line on standard output; the end of the input ends the process::
     {"runner": ..., "source": {...}, "batch": 8, "threads": 2}
         -> {"event": "ready", "name": ..., "call_seconds": ..., "finite": true, ...}
     {"do": "turn", "seconds": 0.3, "settle": true}
-        -> {"event": "turn", "host": [...], "device": null}
+        -> {"event": "turn", "host": [...], "cpu": [...], "device": null}
     {"do": "end"}
         -> {"event": "end", "memory": {...}, "cpu_seconds": ...}
 
-The clock is the host's: what a caller waits. Where a runtime can say how long its device worked,
-that is kept beside it and never mixed with it. Memory is read from ``/proc`` and not by
-``getrusage``: on Linux its peak includes that of the process that *started* this one (kernel,
-``exec_mmap`` and ``setmax_mm_hiwater_rss``), so a small process started by a large one would look
-large. ``VmHWM`` belongs to the program's own memory, and can be set back.
+The clock is the host's: what a caller waits. Beside it stands the processor time of the same
+calls, of all threads of the process, and where a runtime can say how long its device worked, that;
+they are never mixed. Memory is read from ``/proc`` and not by ``getrusage``: on Linux its peak
+includes that of the process that *started* this one (kernel, ``exec_mmap`` and
+``setmax_mm_hiwater_rss``), so a small process started by a large one would look large. ``VmHWM``
+belongs to the program's own memory, and can be set back.
 
 A failure is answered by ``{"event": "failed", ...}`` with the fields of a coded error, or with an
 empty code for an exception of the runtime.
@@ -29,7 +30,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -90,15 +91,18 @@ class Sample:
     """One timed call, in seconds; ``device`` is None where there is no device clock."""
 
     host: float
+    cpu: float
     device: float | None = None
 
 
 def timed_call(runner: Runner, image: Array) -> Sample:
     """Run one batch and time it as ``report.METHOD`` says."""
+    worked = time.process_time_ns()
     started = time.perf_counter_ns()
     runner.run(image)
     host = (time.perf_counter_ns() - started) / 1e9
-    return Sample(host, runner.device_seconds())
+    cpu = (time.process_time_ns() - worked) / 1e9
+    return Sample(host, cpu, runner.device_seconds())
 
 
 def timed_turn(runner: Runner, image: Array, seconds: float) -> list[Sample]:
@@ -110,14 +114,20 @@ def timed_turn(runner: Runner, image: Array, seconds: float) -> list[Sample]:
     return samples
 
 
+#: Imports a runtime, given its name.
+Load = Callable[[str], None]
+#: Makes a runner of a runtime's name, the subject's source and a number of threads.
+Opener = Callable[[str, dict[str, Any], int], Runner]
+
+
 class _Loaded:
     """A runner with its input, and what its process needed to get there."""
 
-    def __init__(self, job: Mapping[str, Any]) -> None:
-        load_runtime(job["runner"])
+    def __init__(self, job: Mapping[str, Any], load: Load, opener: Opener) -> None:
+        load(job["runner"])
         self.runtime_bytes = resident_bytes()
         started = time.perf_counter()
-        self.runner: Runner = open_runner(job["runner"], job["source"], int(job["threads"]))
+        self.runner = opener(job["runner"], job["source"], int(job["threads"]))
         self.load_seconds = time.perf_counter() - started
         self.image: Array = input_for(self.runner, int(job["batch"]))
         self.load_peak_bytes = peak_bytes()
@@ -161,14 +171,17 @@ def _turn(loaded: _Loaded, order: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "event": "turn",
         "host": [sample.host for sample in samples],
+        "cpu": [sample.cpu for sample in samples],
         "device": device if len(device) == len(samples) else None,
     }
 
 
-def answers(orders: Iterator[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+def answers(
+    orders: Iterator[Mapping[str, Any]], load: Load = load_runtime, opener: Opener = open_runner
+) -> Iterator[dict[str, Any]]:
     """One answer for each order, the job first; stops after ``end`` or a failure."""
     try:
-        loaded = _Loaded(next(orders))
+        loaded = _Loaded(next(orders), load, opener)
         yield _ready(loaded)
         for order in orders:
             if order["do"] == "turn":
@@ -190,12 +203,16 @@ def _lines(stream: IO[bytes]) -> Iterator[Mapping[str, Any]]:
         yield json.loads(line)
 
 
-def main() -> None:
-    """Answer orders until the input ends."""
+def main(load: Load = load_runtime, opener: Opener = open_runner) -> None:
+    """Answer orders until the input ends.
+
+    Args:
+        load, opener: of a program that measures a runtime which is none of the package's.
+    """
     # What a library prints must not get between the answers: it goes where the errors go.
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as channel:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-        for answer in answers(_lines(sys.stdin.buffer)):
+        for answer in answers(_lines(sys.stdin.buffer), load, opener):
             channel.write(json.dumps(answer).encode() + b"\n")
             channel.flush()
 
