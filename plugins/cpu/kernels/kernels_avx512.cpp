@@ -1,0 +1,10 @@
+//! The kernels for x86-64 with AVX512.
+#define VIM_CPU_WIDTH 16
+#include "conv_body.h"
+#include "scan_body.h"
+
+namespace vim_plugins::cpu {
+
+const Kernels kAvx512 = {"avx512", prepare, scan, conv};
+
+}  // namespace vim_plugins::cpu

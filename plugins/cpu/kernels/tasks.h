@@ -1,0 +1,125 @@
+//! What the kernels of each instruction set read, and the table of them. Internal.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels.h"
+#include "vim_plugins/contract.h"
+#include "vim_plugins/params.h"
+
+namespace vim_plugins::cpu {
+
+//! Channels are padded to this in the workspace: the widest vector, and a cache line of fp32.
+inline constexpr std::int64_t kLanes = 16;
+
+//! Tokens whose step sizes are computed ahead of the recurrence.
+inline constexpr std::int64_t kTile = 16;
+
+//! Most channels of one piece: what a tile of them takes stays in the second-level cache.
+inline constexpr std::int64_t kMaxGroup = 384;
+
+//! Fewest channels that are worth a piece of their own.
+inline constexpr std::int64_t kMinGroup = 64;
+
+inline constexpr std::int64_t padded(std::int64_t channels) {
+    return (channels + kLanes - 1) / kLanes * kLanes;
+}
+
+//! One direction's tensors, at its own first element.
+struct Direction {
+    const void* u;          //!< T[batch, length, channels]
+    const void* dt;         //!< T[batch, length, channels], or T[channels, rank] with rank > 0
+    const void* bc;         //!< T[batch, length, bc_columns]
+    const float* A;         //!< f[states, channels]
+    const float* d_skip;    //!< f[channels]
+    const float* dt_bias;   //!< f[channels]
+    float* rates;           //!< f[padded channels / V][states][V]: A in units of log2, finite
+    float* weights;         //!< f[padded channels / V][rank][V]: dt_w
+    std::int64_t backward;  //!< 1: from the last token to the first
+};
+
+//! Both scans. With two directions they meet in the middle (scan_driver.cpp).
+struct ScanArgs {
+    Direction direction[2];
+    const void* z;  //!< the gate's first column, or null
+    void* y;
+    float* state;    //!< f[batch][directions][padded channels * states]: kept between the phases
+    float* partial;  //!< f[batch, length, channels]: sums of the first phase; null when y holds them
+    std::int64_t directions;
+    std::int64_t batch;
+    std::int64_t length;
+    std::int64_t channels;
+    std::int64_t states;
+    std::int64_t bc_columns;
+    std::int64_t z_columns;
+    std::int64_t rank;  //!< 0: dt is given per token
+    std::int64_t b_off;
+    std::int64_t c_off;
+    std::int64_t dt_off;
+    float scale;
+    bool delta_softplus;
+    DataType type;
+};
+
+//! Channels [first, first + channels) of one image and direction over tokens [begin, end).
+struct ScanPiece {
+    std::int64_t image;
+    std::int64_t direction;
+    std::int64_t first;     //!< a multiple of kLanes
+    std::int64_t channels;  //!< at most kMaxGroup
+    std::int64_t begin;
+    std::int64_t end;
+    bool starts;    //!< the state is zero; else it is what the phase before left
+    bool finishes;  //!< adds to the sums of the phase before, gates, and writes y
+};
+
+//! fp32 values of scratch that a piece wants.
+inline constexpr std::int64_t scratch_floats(std::int64_t group, std::int64_t rank) {
+    return kTile * (3 * padded(group) + 2 * kMaxState + padded(rank));
+}
+
+struct ConvArgs {
+    const void* x;  //!< the first column of x
+    const float* w;
+    const float* bias;
+    void* u2;
+    std::int64_t batch;
+    std::int64_t length;
+    std::int64_t channels;
+    std::int64_t width;
+    std::int64_t x_columns;
+    DataType type;
+};
+
+//! The kernels of one instruction set.
+struct Kernels {
+    const char* name;
+    //! Fills rates and weights of a direction.
+    void (*prepare)(const ScanArgs& args, std::int64_t direction) noexcept;
+    void (*scan)(const ScanArgs& args, const ScanPiece& piece, float* scratch) noexcept;
+    //! Both directions of tokens [begin, end) of an image.
+    void (*conv)(const ConvArgs& args, std::int64_t image, std::int64_t begin,
+                 std::int64_t end) noexcept;
+};
+
+#if defined(__x86_64__)
+extern const Kernels kAvx512;
+extern const Kernels kAvx2;
+#endif
+extern const Kernels kBaseline;
+
+//! The kernels of the instruction set in use.
+const Kernels& kernels() noexcept;
+
+//! Those of this name, or null when this CPU does not run them or they are not compiled in.
+const Kernels* kernels_named(const char* name) noexcept;
+
+#define VIM_CPU_DECLARE(Name, c_name)                                                       \
+    /*! run() of kernels.h with the kernels of a chosen instruction set. */                 \
+    void run_with(const Kernels& kernels, const Name##Params& params, void* workspace,      \
+                  const Executor& executor) noexcept;
+VIM_PLUGINS_OPS(VIM_CPU_DECLARE)
+#undef VIM_CPU_DECLARE
+
+}  // namespace vim_plugins::cpu
