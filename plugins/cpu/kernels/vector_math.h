@@ -30,10 +30,10 @@ VIM_CPU_INLINE Floats exp2_bounded(Floats x) {
 
 //! 2^x for any x: infinite, zero and subnormal where it should be; NaN stays.
 VIM_CPU_INLINE Floats exp2_any(Floats x) {
-    const Floats bounded = at_most(at_least(x, -300.0F), 300.0F);
+    const Floats bounded = at_most(at_least(x, -252.0F), 254.0F);
     const Floats t = bounded + splat(kMagic);
     const Floats f = bounded - (t - splat(kMagic));
-    // In two factors, as 2^-300 and 2^300 are no floats.
+    // In two factors, each with an exponent that a float has: 2^-126 to 2^127.
     const Ints n = as<Ints>(t) - kMagicBits;
     const Ints half = n >> 1;
     const Floats low = as<Floats>((half + 127) << 23);
