@@ -15,8 +15,8 @@ void conv_typed(const ConvArgs& a, std::int64_t image, std::int64_t begin, std::
     const std::int64_t last = a.width - 1;
     for (std::int64_t l = begin; l < end; ++l) {
         for (std::int64_t direction = 0; direction < 2; ++direction) {
-            T* const out = static_cast<T*>(a.u2) +
-                           ((direction * a.batch + image) * a.length + l) * a.channels;
+            T* const out =
+                static_cast<T*>(a.u2) + ((direction * a.batch + image) * a.length + l) * a.channels;
             const float* const w = a.w + direction * a.width * a.channels;
             for (std::int64_t c = 0; c < a.channels; c += kWidth) {
                 const std::int64_t left = a.channels - c;

@@ -1,9 +1,9 @@
 //! How the ops are cut into pieces, and their workspace.
 //!
-//! The two directions of VimBiSelectiveScan meet in the middle. In the first phase forward walks the
-//! first half of the tokens and reverse the second, and each leaves its sums; in the second phase
-//! each walks the other half, adds its own, gates and writes y. So both run at once, nothing is
-//! computed twice, and no third tensor is wanted where y can hold fp32 sums.
+//! The two directions of VimBiSelectiveScan meet in the middle. In the first phase forward walks
+//! the first half of the tokens and reverse the second, and each leaves its sums; in the second
+//! phase each walks the other half, adds its own, gates and writes y. So both run at once, nothing
+//! is computed twice, and no third tensor is wanted where y can hold fp32 sums.
 #include <atomic>
 #include <new>
 
@@ -48,7 +48,7 @@ struct Scan {
     std::int64_t group = 0;   //!< channels of a piece
     std::int64_t groups = 0;  //!< pieces of one image and direction
     std::int64_t workers = 1;
-    float* scratch = nullptr;  //!< scratch_floats(group, rank) for each worker
+    float* scratch = nullptr;  //!< scratch_floats(rank) for each worker
     void* counters = nullptr;  //!< one a phase, a cache line each
     const Kernels* kernels = nullptr;
     std::int64_t phase = 0;
@@ -82,12 +82,13 @@ void lay_out(Scan& scan, Arena& arena, std::int32_t threads) {
     const std::int64_t wide = padded(a.channels);
     for (std::int64_t d = 0; d < a.directions; ++d) {
         a.direction[d].rates = arena.floats(wide * a.states);
+        a.direction[d].fastest = arena.floats(wide);
         a.direction[d].weights = a.rank > 0 ? arena.floats(wide * a.rank) : nullptr;
     }
     a.state = arena.floats(a.batch * a.directions * wide * a.states);
     const bool keeps = a.directions == 2 && a.type != DataType::kFloat32;
     a.partial = keeps ? arena.floats(a.batch * a.length * a.channels) : nullptr;
-    scan.scratch = arena.floats(scan.workers * scratch_floats(scan.group, a.rank));
+    scan.scratch = arena.floats(scan.workers * scratch_floats(a.rank));
     scan.counters = arena.take(static_cast<std::size_t>(scan.phases()) * kLine);
 }
 
@@ -120,8 +121,8 @@ std::atomic<std::int64_t>* counter(const Scan& scan, std::int64_t phase) {
 //! Takes pieces until none is left: a worker that starts late finds less to do.
 void work(void* data, std::size_t worker) {
     const Scan& scan = *static_cast<const Scan*>(data);
-    float* const scratch = scan.scratch + static_cast<std::int64_t>(worker) *
-                                              scratch_floats(scan.group, scan.args.rank);
+    float* const scratch =
+        scan.scratch + static_cast<std::int64_t>(worker) * scratch_floats(scan.args.rank);
     std::atomic<std::int64_t>& next = *counter(scan, scan.phase);
     for (std::int64_t i = next.fetch_add(1); i < scan.pieces(); i = next.fetch_add(1)) {
         scan.kernels->scan(scan.args, piece_of(scan, i), scratch);
@@ -156,8 +157,8 @@ Scan describe(const SelectiveScanParams& p) {
     Scan scan;
     ScanArgs& a = scan.args;
     a.directions = 1;
-    a.direction[0] = {p.u,       p.dt,    p.bc,    p.A,      p.d_skip,
-                      p.dt_bias, nullptr, nullptr, p.reverse};
+    a.direction[0] = {p.u,       p.dt,    p.bc,    p.A,     p.d_skip,
+                      p.dt_bias, nullptr, nullptr, nullptr, p.reverse};
     a.z = p.has_z != 0 ? advanced(p.z, p.z_off, p.type) : nullptr;
     a.y = p.y;
     a.batch = p.batch;
@@ -188,6 +189,7 @@ Scan describe(const BiSelectiveScanParams& p) {
                           p.A + d * p.states * p.channels,
                           p.d_skip + d * p.channels,
                           p.dt_bias + d * p.channels,
+                          nullptr,
                           nullptr,
                           nullptr,
                           d};
@@ -258,8 +260,16 @@ void run_with(const Kernels& kernels, const BiSelectiveScanParams& params, void*
 void run_with(const Kernels& kernels, const BiCausalConvParams& p, void* /*workspace*/,
               const Executor& executor) noexcept {
     Conv conv;
-    conv.args = {advanced(p.xz, p.x_off, p.type), p.w,     p.bias,       p.u2,  p.batch, p.length,
-                 p.channels,                      p.width, p.xz_columns, p.type};
+    conv.args = {advanced(p.xz, p.x_off, p.type),
+                 p.w,
+                 p.bias,
+                 p.u2,
+                 p.batch,
+                 p.length,
+                 p.channels,
+                 p.width,
+                 p.xz_columns,
+                 p.type};
     conv.kernels = &kernels;
     // Some pieces a thread, so that one that starts late is made up for; a few rows each at least.
     constexpr std::int64_t kEach = 4, kFewestRows = 16;
@@ -269,9 +279,9 @@ void run_with(const Kernels& kernels, const BiCausalConvParams& p, void* /*works
     executor.parallel_for(executor.pool, static_cast<std::size_t>(conv.pieces), convolve, &conv);
 }
 
-#define VIM_CPU_RUN(Name, c_name)                                                               \
+#define VIM_CPU_RUN(Name, c_name)                                                              \
     void run(const Name##Params& params, void* workspace, const Executor& executor) noexcept { \
-        run_with(kernels(), params, workspace, executor);                                       \
+        run_with(kernels(), params, workspace, executor);                                      \
     }
 VIM_PLUGINS_OPS(VIM_CPU_RUN)
 #undef VIM_CPU_RUN

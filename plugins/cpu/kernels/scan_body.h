@@ -1,7 +1,7 @@
 //! One piece of a scan. Lanes are channels; state and sums are fp32 for every element type.
 //!
-//! A tile of tokens at a time: step sizes first (softplus is long and independent of the state),
-//! then the recurrence of each vector of channels over the tile, then the rows of y.
+//! A tile of tokens at a time and in it one vector of channels after another: first the step sizes
+//! (softplus is long, and waits for no state), then the recurrence, then y.
 #pragma once
 
 #include "tasks.h"
@@ -13,47 +13,49 @@ namespace {
 //! exp(delta * A) takes its short way while |delta * A| * log2(e) stays below this.
 constexpr float kShortExponent = 125.0F;
 
-//! One vector of channels over a tile. rates, h: [states][kWidth]; delta, du (delta * u) in and sum
-//! in and out: [tokens][stride]; b, c: [tokens] pointers to a token's states.
-template <int kStates, bool kShort>
-void recurrence(std::int64_t tokens, std::int64_t all_states, const float* rates, float* h,
-                const float* delta, const float* du, float* sum, std::int64_t stride,
-                const float* const* b, const float* const* c) {
-    const std::int64_t states = kStates > 0 ? kStates : all_states;
-    for (std::int64_t t = 0; t < tokens; ++t) {
-        const Floats d = load(delta + t * stride);
-        const Floats x = load(du + t * stride);
-        Floats total = load(sum + t * stride);
-        for (std::int64_t n = 0; n < states; ++n) {
-            const Floats e = d * load(rates + n * kWidth);
-            const Floats decay = kShort ? exp2_bounded(e) : exp2_any(e);
-            const Floats state = fma(decay, load(h + n * kWidth), x * splat(b[t][n]));
-            store(h + n * kWidth, state);
-            total = fma(splat(c[t][n]), state, total);
-        }
-        store(sum + t * stride, total);
+//! One vector of channels over a tile of tokens, in fp32.
+struct Tile {
+    alignas(kWorkspaceAlignment) float delta[kTile][kWidth];
+    alignas(kWorkspaceAlignment) float du[kTile][kWidth];   //!< delta * u
+    alignas(kWorkspaceAlignment) float sum[kTile][kWidth];  //!< the skip, then y
+};
+
+//! The lines of the tensors that the same channels want of the next tile, fetched meanwhile: rows
+//! lie far apart, which the hardware does not foresee.
+struct Ahead {
+    std::uintptr_t at[4];
+    std::int64_t step[4];  //!< bytes from token to token
+};
+
+VIM_CPU_INLINE void fetch(const Ahead& ahead, std::int64_t t) {
+    for (int i = 0; i < 4; ++i) {
+        const auto distance = static_cast<std::uintptr_t>(t * ahead.step[i]);
+        __builtin_prefetch(reinterpret_cast<const void*>(ahead.at[i] + distance));
     }
 }
 
-//! A piece's place in the tensors, and its scratch.
+//! A piece's place in the tensors, and the rows of its tile.
 template <typename T>
 struct Walk {
     const ScanArgs& args;
     const ScanPiece& piece;
     const Direction& in;
-    std::int64_t wide;      //!< padded channels
-    std::int64_t in_row;    //!< row of token 0 in the direction's tensors
-    float* delta;           //!< f[kTile][wide]
-    float* du;              //!< f[kTile][wide]
-    float* sum;             //!< f[kTile][wide]
+    std::int64_t way;       //!< 1 or -1: from token to token
+    std::int64_t row;       //!< of the tile's first token, in [batch * length]
+    std::int64_t tokens;    //!< of the tile
     float* rows;            //!< f[kTile][2][kMaxState]: B and C, when T is not fp32
-    float* columns;         //!< f[kTile][padded rank]
+    float* columns;         //!< f[kTile][padded rank]: what dt_w is multiplied with
     const float* b[kTile];  //!< each token's B
     const float* c[kTile];  //!< each token's C
 
     const T* u() const { return static_cast<const T*>(in.u); }
     const T* dt() const { return static_cast<const T*>(in.dt); }
     const T* bc() const { return static_cast<const T*>(in.bc); }
+    const T* z() const { return static_cast<const T*>(args.z); }
+    //! Where the sums of the first phase are kept.
+    float* kept() const {
+        return args.partial != nullptr ? args.partial : static_cast<float*>(args.y);
+    }
 };
 
 //! B and C of one token: where they are, or as fp32.
@@ -71,129 +73,179 @@ VIM_CPU_INLINE void take_states(Walk<float>& w, std::int64_t t, const float* row
     w.c[t] = row + w.args.c_off;
 }
 
-//! dt of one vector of channels and token from the low-rank columns of its row.
 template <typename T>
-VIM_CPU_INLINE Floats low_rank_dt(const Walk<T>& w, std::int64_t t, const float* weights) {
-    const float* const columns = w.columns + t * padded(w.args.rank);
-    Floats dt = Floats{};
-    for (std::int64_t j = 0; j < w.args.rank; ++j) {
-        dt = fma(splat(columns[j]), load(weights + j * kWidth), dt);
+void take_rows(Walk<T>& w) {
+    const ScanArgs& a = w.args;
+    for (std::int64_t t = 0; t < w.tokens; ++t) {
+        const T* const row = w.bc() + (w.row + w.way * t) * a.bc_columns;
+        take_states(w, t, row);
+        if (a.rank > 0) {
+            widen(row + a.dt_off, a.rank, w.columns + t * padded(a.rank));
+        }
     }
-    return dt;
 }
 
-//! Fills delta, du and sum of a tile.
+//! Tokens whose low-rank products are formed at once, each in a register.
+constexpr std::int64_t kRows = 8;
+
+//! Adds the low-rank dt of one vector of channels to `delta`.
 template <typename T>
-void take_steps(Walk<T>& w, std::int64_t first, std::int64_t way, std::int64_t tokens) {
+VIM_CPU_INLINE void add_low_rank(const Walk<T>& w, const float* weights, Tile& tile) {
+    const std::int64_t rank = w.args.rank;
+    const std::int64_t stride = padded(rank);
+    for (std::int64_t first = 0; first < w.tokens; first += kRows) {
+        // Rows past the last token hold what an earlier tile left, or nothing; nobody reads them.
+        const float* const columns = w.columns + first * stride;
+        Floats dt[kRows];
+        for (int t = 0; t < kRows; ++t) {
+            dt[t] = load(tile.delta[first + t]);
+        }
+        for (std::int64_t j = 0; j < rank; ++j) {
+            const Floats weight = load(weights + j * kWidth);
+            for (int t = 0; t < kRows; ++t) {
+                dt[t] = fma(splat(columns[t * stride + j]), weight, dt[t]);
+            }
+        }
+        for (int t = 0; t < kRows; ++t) {
+            store(tile.delta[first + t], dt[t]);
+        }
+    }
+}
+
+//! Fills a tile's delta, du and sum; the largest |delta| of each channel, and NaN is not counted.
+template <typename T>
+VIM_CPU_INLINE void take_steps(const Walk<T>& w, std::int64_t channel, std::int64_t left,
+                               Tile& tile) {
     const ScanArgs& a = w.args;
-    for (std::int64_t t = 0; t < tokens; ++t) {
-        const std::int64_t row = w.in_row + first + way * t;
-        const T* const bc = w.bc() + row * a.bc_columns;
-        take_states(w, t, bc);
-        if (a.rank > 0) {
-            widen(bc + a.dt_off, a.rank, w.columns + t * padded(a.rank));
+    const Floats bias = load_some(w.in.dt_bias + channel, left);
+    const Floats skip = load_some(w.in.d_skip + channel, left);
+    if (a.rank > 0) {
+        for (std::int64_t t = 0; t < kTile; ++t) {
+            store(tile.delta[t], bias);
         }
-        for (std::int64_t v = 0; v < w.piece.channels; v += kWidth) {
-            const std::int64_t channel = w.piece.first + v;
-            const std::int64_t left = a.channels - channel;
-            const std::int64_t at = t * w.wide + v;
-            const Floats u = load_some(w.u() + row * a.channels + channel, left);
-            Floats d = load_some(w.in.dt_bias + channel, left);
-            d += a.rank > 0 ? low_rank_dt(w, t, w.in.weights + channel * a.rank)
-                            : load_some(w.dt() + row * a.channels + channel, left);
-            d = a.delta_softplus ? softplus(d) : d;
-            store(w.delta + at, d);
-            store(w.du + at, d * u);
-            store(w.sum + at, load_some(w.in.d_skip + channel, left) * u);
-        }
+        add_low_rank(w, w.in.weights + channel * a.rank, tile);
+    }
+    for (std::int64_t t = 0; t < w.tokens; ++t) {
+        const std::int64_t at = (w.row + w.way * t) * a.channels + channel;
+        const Floats u = load_some(w.u() + at, left);
+        Floats d = a.rank > 0 ? load(tile.delta[t]) : bias + load_some(w.dt() + at, left);
+        d = a.delta_softplus ? softplus(d) : d;
+        store(tile.delta[t], d);
+        store(tile.du[t], d * u);
+        store(tile.sum[t], skip * u);
     }
 }
 
 //! Whether no exponent of the tile leaves the short range; false for NaN.
 template <typename T>
-bool is_short(const Walk<T>& w, std::int64_t v, std::int64_t tokens, const float* rates) {
-    Floats largest = Floats{};
-    for (std::int64_t t = 0; t < tokens; ++t) {
-        const Floats d = magnitude(load(w.delta + t * w.wide + v));
-        largest = d <= largest ? largest : d;
+VIM_CPU_INLINE bool is_short(const Walk<T>& w, std::int64_t channel, const Tile& tile) {
+    const Floats bound = splat(kShortExponent) / load(w.in.fastest + channel);
+    Ints holds = ~Ints{};
+    for (std::int64_t t = 0; t < w.tokens; ++t) {
+        holds &= magnitude(load(tile.delta[t])) < bound;
     }
-    Floats fastest = Floats{};
-    for (std::int64_t n = 0; n < w.args.states; ++n) {
-        const Floats rate = magnitude(load(rates + n * kWidth));
-        fastest = rate <= fastest ? fastest : rate;
-    }
-    const Ints good = largest * fastest < splat(kShortExponent);
-    bool all = true;
-    for (int i = 0; i < kWidth; ++i) {
-        all = all && good[i] != 0;
-    }
-    return all;
+    return all_lanes(holds);
 }
 
-template <typename T, int kStates>
-void scan_tile(Walk<T>& w, float* state, std::int64_t tokens) {
-    const std::int64_t states = w.args.states;
-    for (std::int64_t v = 0; v < w.piece.channels; v += kWidth) {
-        const float* const rates = w.in.rates + (w.piece.first + v) * states;
-        const auto walk = is_short(w, v, tokens, rates) ? recurrence<kStates, true>
-                                                        : recurrence<kStates, false>;
-        walk(tokens, states, rates, state + v * states, w.delta + v, w.du + v, w.sum + v, w.wide,
-             w.b, w.c);
-    }
-}
-
-//! Where the sums of the first phase are kept.
-VIM_CPU_INLINE float* kept_sums(const ScanArgs& a) {
-    return a.partial != nullptr ? a.partial : static_cast<float*>(a.y);
-}
-
-template <typename T>
-void finish_tile(const Walk<T>& w, std::int64_t first, std::int64_t way, std::int64_t tokens) {
-    const ScanArgs& a = w.args;
-    const bool both = a.directions == 2;
-    const T* const z = static_cast<const T*>(a.z);
-    for (std::int64_t t = 0; t < tokens; ++t) {
-        const std::int64_t row = w.piece.image * a.length + first + way * t;
-        for (std::int64_t v = 0; v < w.piece.channels; v += kWidth) {
-            const std::int64_t channel = w.piece.first + v;
-            const std::int64_t left = a.channels - channel;
-            const std::int64_t at = row * a.channels + channel;
-            Floats sum = load(w.sum + t * w.wide + v);
-            if (!w.piece.finishes) {
-                store_some(kept_sums(a) + at, sum, left);
-                continue;
-            }
-            sum = both ? sum + load_some(kept_sums(a) + at, left) : sum;
-            sum = sum * splat(a.scale);
-            if (z != nullptr) {
-                sum = sum * silu(load_some(z + row * a.z_columns + channel, left));
-            }
-            store_some(static_cast<T*>(a.y) + at, sum, left);
+//! The recurrence. rates, h: [states][kWidth].
+template <typename T, int kStates, bool kShort>
+void recurrence(const Walk<T>& w, const Ahead& ahead, const float* rates, float* h, Tile& tile) {
+    const std::int64_t states = kStates > 0 ? kStates : w.args.states;
+    for (std::int64_t t = 0; t < w.tokens; ++t) {
+        fetch(ahead, t);
+        const Floats d = load(tile.delta[t]);
+        const Floats x = load(tile.du[t]);
+        const float* const b = w.b[t];
+        const float* const c = w.c[t];
+        Floats total = load(tile.sum[t]);
+        for (std::int64_t n = 0; n < states; ++n) {
+            const Floats e = d * load(rates + n * kWidth);
+            const Floats input = x * splat(b[n]);
+            const Floats before = load(h + n * kWidth);
+            const Floats state =
+                kShort ? decayed(exp2_factors(e), before, input) : fma(exp2_any(e), before, input);
+            store(h + n * kWidth, state);
+            total = fma(splat(c[n]), state, total);
         }
+        store(tile.sum[t], total);
     }
+}
+
+//! Writes a tile's sums, or adds those of the first phase, gates, and writes y.
+template <typename T>
+VIM_CPU_INLINE void finish(const Walk<T>& w, std::int64_t channel, std::int64_t left,
+                           const Tile& tile) {
+    const ScanArgs& a = w.args;
+    for (std::int64_t t = 0; t < w.tokens; ++t) {
+        const std::int64_t row = w.row + w.way * t;
+        const std::int64_t at = row * a.channels + channel;
+        Floats sum = load(tile.sum[t]);
+        if (!w.piece.finishes) {
+            store_some(w.kept() + at, sum, left);
+            continue;
+        }
+        sum = w.piece.starts ? sum : sum + load_some(w.kept() + at, left);
+        sum = sum * splat(a.scale);
+        if (a.z != nullptr) {
+            sum = sum * silu(load_some(w.z() + row * a.z_columns + channel, left));
+        }
+        store_some(static_cast<T*>(a.y) + at, sum, left);
+    }
+}
+
+//! What the same channels read of the next tile.
+template <typename T>
+VIM_CPU_INLINE Ahead look_ahead(const Walk<T>& w, std::int64_t channel) {
+    const ScanArgs& a = w.args;
+    const std::int64_t row = w.row + w.way * kTile;
+    const auto line = [&](const void* base, std::int64_t columns, std::int64_t size) {
+        // Past the end on the last tile, where a prefetch does no harm; so no pointers are made.
+        return reinterpret_cast<std::uintptr_t>(base) +
+               static_cast<std::uintptr_t>((row * columns + channel) * size);
+    };
+    constexpr std::int64_t kSize = sizeof(T);
+    const std::int64_t step = w.way * a.channels;
+    Ahead ahead;
+    ahead.at[0] = line(w.u(), a.channels, kSize);
+    ahead.step[0] = step * kSize;
+    ahead.at[1] = a.rank > 0 ? ahead.at[0] : line(w.dt(), a.channels, kSize);
+    ahead.step[1] = step * kSize;
+    const bool sums = a.directions == 2;
+    ahead.at[2] = sums ? line(w.kept(), a.channels, sizeof(float)) : line(a.y, a.channels, kSize);
+    ahead.step[2] = step * (sums ? static_cast<std::int64_t>(sizeof(float)) : kSize);
+    const bool gated = w.piece.finishes && a.z != nullptr;
+    ahead.at[3] = gated ? line(w.z(), a.z_columns, kSize) : ahead.at[0];
+    ahead.step[3] = gated ? w.way * a.z_columns * kSize : ahead.step[0];
+    return ahead;
 }
 
 template <typename T, int kStates>
 void scan_piece(const ScanArgs& a, const ScanPiece& piece, float* scratch) {
-    const std::int64_t wide = padded(piece.channels);
-    Walk<T> w = {a, piece, a.direction[piece.direction], wide, piece.image * a.length, scratch,
-                 scratch + kTile * wide, scratch + 2 * kTile * wide, scratch + 3 * kTile * wide,
-                 scratch + kTile * (3 * wide + 2 * kMaxState), {}, {}};
-    float* const state = a.state + ((piece.image * a.directions + piece.direction) *
-                                        padded(a.channels) +
-                                    piece.first) *
-                                       a.states;
+    const Direction& in = a.direction[piece.direction];
+    const std::int64_t way = in.backward != 0 ? -1 : 1;
+    Walk<T> w = {a, piece, in, way, 0, 0, scratch, scratch + kTile * 2 * kMaxState, {}, {}};
+    const std::int64_t owner = piece.image * a.directions + piece.direction;
+    float* const state = a.state + (owner * padded(a.channels) + piece.first) * a.states;
     if (piece.starts) {
-        std::memset(state, 0, static_cast<std::size_t>(wide * a.states) * sizeof(float));
+        const std::int64_t count = padded(piece.channels) * a.states;
+        std::memset(state, 0, static_cast<std::size_t>(count) * sizeof(float));
     }
-    const std::int64_t way = w.in.backward != 0 ? -1 : 1;
+    Tile tile;
     for (std::int64_t done = 0; done < piece.end - piece.begin; done += kTile) {
-        const std::int64_t left = piece.end - piece.begin - done;
-        const std::int64_t tokens = left < kTile ? left : kTile;
-        const std::int64_t first = way > 0 ? piece.begin + done : piece.end - 1 - done;
-        take_steps(w, first, way, tokens);
-        scan_tile<T, kStates>(w, state, tokens);
-        finish_tile(w, first, way, tokens);
+        const std::int64_t todo = piece.end - piece.begin - done;
+        w.tokens = todo < kTile ? todo : kTile;
+        w.row = piece.image * a.length + (way > 0 ? piece.begin + done : piece.end - 1 - done);
+        take_rows(w);
+        for (std::int64_t v = 0; v < piece.channels; v += kWidth) {
+            const std::int64_t channel = piece.first + v;
+            const std::int64_t left = a.channels - channel;
+            take_steps(w, channel, left, tile);
+            const auto walk = is_short(w, channel, tile) ? recurrence<T, kStates, true>
+                                                         : recurrence<T, kStates, false>;
+            walk(w, look_ahead(w, channel), in.rates + channel * a.states, state + v * a.states,
+                 tile);
+            finish(w, channel, left, tile);
+        }
     }
 }
 
@@ -227,8 +279,7 @@ template <typename T>
 void pack_weights(const ScanArgs& args, const Direction& in) {
     const T* const weight = static_cast<const T*>(in.dt);
     for (std::int64_t channel = 0; channel < args.channels; ++channel) {
-        float* const out =
-            in.weights + channel / kWidth * kWidth * args.rank + channel % kWidth;
+        float* const out = in.weights + channel / kWidth * kWidth * args.rank + channel % kWidth;
         for (std::int64_t j = 0; j < args.rank; ++j) {
             out[j * kWidth] = load_some(weight + channel * args.rank + j, 1)[0];
         }
@@ -239,11 +290,15 @@ void prepare(const ScanArgs& args, std::int64_t direction) noexcept {
     const Direction& in = args.direction[direction];
     const std::int64_t wide = padded(args.channels);
     for (std::int64_t v = 0; v < wide; v += kWidth) {
+        Floats fastest = Floats{};
         for (std::int64_t n = 0; n < args.states; ++n) {
             const std::int64_t left = args.channels - v;
             const Floats a = left > 0 ? load_some(in.A + n * args.channels + v, left) : Floats{};
-            store(in.rates + v * args.states + n * kWidth, decay_rate(a));
+            const Floats rate = decay_rate(a);
+            store(in.rates + v * args.states + n * kWidth, rate);
+            fastest = magnitude(rate) <= fastest ? fastest : magnitude(rate);  // NaN counts
         }
+        store(in.fastest + v, fastest);
     }
     if (args.rank == 0) {
         return;

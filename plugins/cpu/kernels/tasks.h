@@ -35,6 +35,7 @@ struct Direction {
     const float* d_skip;    //!< f[channels]
     const float* dt_bias;   //!< f[channels]
     float* rates;           //!< f[padded channels / V][states][V]: A in units of log2, finite
+    float* fastest;         //!< f[padded channels]: the largest |rate| of a channel
     float* weights;         //!< f[padded channels / V][rank][V]: dt_w
     std::int64_t backward;  //!< 1: from the last token to the first
 };
@@ -44,8 +45,9 @@ struct ScanArgs {
     Direction direction[2];
     const void* z;  //!< the gate's first column, or null
     void* y;
-    float* state;    //!< f[batch][directions][padded channels * states]: kept between the phases
-    float* partial;  //!< f[batch, length, channels]: sums of the first phase; null when y holds them
+    float* state;  //!< f[batch][directions][padded channels * states]: kept between the phases
+    float*
+        partial;  //!< f[batch, length, channels]: sums of the first phase; null when y holds them
     std::int64_t directions;
     std::int64_t batch;
     std::int64_t length;
@@ -74,9 +76,9 @@ struct ScanPiece {
     bool finishes;  //!< adds to the sums of the phase before, gates, and writes y
 };
 
-//! fp32 values of scratch that a piece wants.
-inline constexpr std::int64_t scratch_floats(std::int64_t group, std::int64_t rank) {
-    return kTile * (3 * padded(group) + 2 * kMaxState + padded(rank));
+//! fp32 values of scratch that a piece wants: the rows of a tile.
+inline constexpr std::int64_t scratch_floats(std::int64_t rank) {
+    return kTile * (2 * kMaxState + padded(rank));
 }
 
 struct ConvArgs {
@@ -95,7 +97,7 @@ struct ConvArgs {
 //! The kernels of one instruction set.
 struct Kernels {
     const char* name;
-    //! Fills rates and weights of a direction.
+    //! Fills rates, fastest and weights of a direction.
     void (*prepare)(const ScanArgs& args, std::int64_t direction) noexcept;
     void (*scan)(const ScanArgs& args, const ScanPiece& piece, float* scratch) noexcept;
     //! Both directions of tokens [begin, end) of an image.
@@ -115,9 +117,9 @@ const Kernels& kernels() noexcept;
 //! Those of this name, or null when this CPU does not run them or they are not compiled in.
 const Kernels* kernels_named(const char* name) noexcept;
 
-#define VIM_CPU_DECLARE(Name, c_name)                                                       \
-    /*! run() of kernels.h with the kernels of a chosen instruction set. */                 \
-    void run_with(const Kernels& kernels, const Name##Params& params, void* workspace,      \
+#define VIM_CPU_DECLARE(Name, c_name)                                                  \
+    /*! run() of kernels.h with the kernels of a chosen instruction set. */            \
+    void run_with(const Kernels& kernels, const Name##Params& params, void* workspace, \
                   const Executor& executor) noexcept;
 VIM_PLUGINS_OPS(VIM_CPU_DECLARE)
 #undef VIM_CPU_DECLARE

@@ -6,7 +6,7 @@
 
 #include <cstdint>
 #include <cstring>
-#if defined(__AVX2__)
+#if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
@@ -47,14 +47,56 @@ VIM_CPU_INLINE Floats fma(Floats a, Floats b, Floats c) {
     return a * b + c;
 }
 
+//! x, which the compiler is not to contract with what follows: where products and sums have units
+//! of their own, x = a * b, x + c, x - d costs less than two fused operations that each hold a * b.
+VIM_CPU_INLINE Floats rounded_here(Floats x) {
+#if defined(__FMA__)
+    __asm__("" : "+v"(x));
+#endif
+    return x;
+}
+
 //! The larger, and x when it is NaN.
 VIM_CPU_INLINE Floats at_least(Floats x, float bound) {
+#if defined(__AVX512F__)
+    return as<Floats>(_mm512_maskz_max_ps(0xFFFF, as<__m512>(splat(bound)), as<__m512>(x)));
+#elif defined(__AVX2__)
+    return as<Floats>(_mm256_max_ps(as<__m256>(splat(bound)), as<__m256>(x)));
+#elif defined(__SSE2__)
+    return as<Floats>(_mm_max_ps(as<__m128>(splat(bound)), as<__m128>(x)));
+#else
     return x < splat(bound) ? splat(bound) : x;
+#endif
 }
 
 //! The smaller, and x when it is NaN.
 VIM_CPU_INLINE Floats at_most(Floats x, float bound) {
+#if defined(__AVX512F__)
+    return as<Floats>(_mm512_maskz_min_ps(0xFFFF, as<__m512>(splat(bound)), as<__m512>(x)));
+#elif defined(__AVX2__)
+    return as<Floats>(_mm256_min_ps(as<__m256>(splat(bound)), as<__m256>(x)));
+#elif defined(__SSE2__)
+    return as<Floats>(_mm_min_ps(as<__m128>(splat(bound)), as<__m128>(x)));
+#else
     return x > splat(bound) ? splat(bound) : x;
+#endif
+}
+
+//! Whether every lane of a comparison holds.
+VIM_CPU_INLINE bool all_lanes(Ints holds) {
+#if defined(__AVX512F__)
+    return _mm512_movepi32_mask(as<__m512i>(holds)) == 0xFFFF;
+#elif defined(__AVX2__)
+    return _mm256_movemask_ps(as<__m256>(holds)) == 0xFF;
+#elif defined(__SSE2__)
+    return _mm_movemask_ps(as<__m128>(holds)) == 0xF;
+#else
+    bool all = true;
+    for (int i = 0; i < kWidth; ++i) {
+        all = all && holds[i] != 0;
+    }
+    return all;
+#endif
 }
 
 VIM_CPU_INLINE Floats magnitude(Floats x) {
@@ -93,8 +135,7 @@ VIM_CPU_INLINE Floats load(const Half* at) {
     return as<Floats>(_mm512_maskz_cvtph_ps(0xFFFF, raw));
 }
 VIM_CPU_INLINE void store(Half* at, Floats value) {
-    const __m256i out = 
-        _mm512_maskz_cvtps_ph(0xFFFF, as<__m512>(value), _MM_FROUND_TO_NEAREST_INT);
+    const __m256i out = _mm512_maskz_cvtps_ph(0xFFFF, as<__m512>(value), _MM_FROUND_TO_NEAREST_INT);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(at), out);
 }
 #elif VIM_CPU_WIDTH == 8 && defined(__F16C__)

@@ -1,0 +1,190 @@
+//! Cycles of the kernels on one thread, and their share of what the arithmetic units could do.
+//!
+//!     kernel_bench [INSTRUCTION_SET ...]
+//!
+//! Vim-Ti's shapes (384 channels, 16 states, rank 12, 4 taps) at 197 and 6,085 tokens. Time is this
+//! thread's processor time, so that other work on the machine disturbs little, and the best of
+//! several runs; cycles come from a chain of dependent additions, one a cycle, timed between the
+//! runs. All figures are per token, direction and 16 channels.
+#include <time.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "../kernels/tasks.h"
+
+namespace {
+
+namespace cpu = vim_plugins::cpu;
+using vim_plugins::BiCausalConvParams;
+using vim_plugins::BiSelectiveScanParams;
+using vim_plugins::DataType;
+
+double seconds() {
+    timespec now;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+//! Cycles a second, now.
+double clock_rate() {
+    constexpr int kRounds = 1000000;
+    constexpr int kUnrolled = 16;
+    const double start = seconds();
+    unsigned long value = 1;
+    for (int i = 0; i < kRounds; ++i) {
+#pragma GCC unroll 16
+        for (int k = 0; k < kUnrolled; ++k) {
+            asm volatile("" : "+r"(value));
+            value += 1;
+        }
+    }
+    return double(kRounds) * kUnrolled / (seconds() - start);
+}
+
+//! The pieces one after another, on this thread.
+void run_here(void*, std::size_t count, void (*body)(void*, std::size_t), void* data) {
+    for (std::size_t i = 0; i < count; ++i) {
+        body(data, i);
+    }
+}
+
+constexpr int kChannels = 384, kStates = 16, kRank = 12, kTaps = 4;
+constexpr int kColumns = kRank + 2 * kStates;
+
+std::size_t size_of(DataType type) {
+    return type == DataType::kFloat32 ? 4 : 2;
+}
+
+std::mt19937 random_bits(0);
+
+//! Normal values as elements of the type (truncated to it: any value will do).
+std::vector<unsigned char> tensor(std::size_t count, float sigma, DataType type) {
+    std::normal_distribution<float> draw(0.0F, sigma);
+    std::vector<unsigned char> out(count * size_of(type));
+    for (std::size_t i = 0; i < count; ++i) {
+        const float value = draw(random_bits);
+        std::uint32_t bits;
+        std::memcpy(&bits, &value, sizeof bits);
+        if (type == DataType::kFloat16) {
+            const bool tiny = std::fabs(value) < 1e-4F;
+            bits =
+                tiny ? 0 : ((bits >> 16) & 0x8000U) | (((bits & 0x7FFFFFFFU) - 0x38000000U) >> 13);
+        } else if (type == DataType::kBFloat16) {
+            bits >>= 16;
+        }
+        std::memcpy(out.data() + i * size_of(type), &bits, size_of(type));
+    }
+    return out;
+}
+
+std::vector<float> floats(std::size_t count, float mean, float sigma) {
+    std::normal_distribution<float> draw(mean, sigma);
+    std::vector<float> out(count);
+    std::generate(out.begin(), out.end(), [&] { return draw(random_bits); });
+    return out;
+}
+
+//! Best cycles per (token, direction, 16 channels) of a few runs.
+template <typename Params>
+double cycles(const cpu::Kernels& kernels, const Params& params) {
+    const cpu::Executor executor = {nullptr, run_here, 1};
+    const std::size_t bytes = cpu::workspace_bytes(params, 1);
+    std::vector<unsigned char> raw(bytes + cpu::kWorkspaceAlignment);
+    const auto start = reinterpret_cast<std::uintptr_t>(raw.data());
+    void* const workspace = raw.data() + (-start % cpu::kWorkspaceAlignment);
+    const int rounds = params.length < 1000 ? 40 : 6;
+    double best = INFINITY;
+    for (int i = 0; i < rounds; ++i) {
+        const double begin = seconds();
+        cpu::run_with(kernels, params, workspace, executor);
+        best = std::min(best, (seconds() - begin) * clock_rate());
+    }
+    return best / (2.0 * params.length * kChannels / 16);
+}
+
+void measure(const cpu::Kernels& kernels, DataType type, int length) {
+    const std::size_t rows = length;
+    const auto u2 = tensor(2 * rows * kChannels, 1.0F, type);
+    const auto dt = tensor(2 * rows * kChannels, 0.5F, type);
+    const auto xdbl = tensor(2 * rows * kColumns, 1.0F, type);
+    const auto xz = tensor(rows * 2 * kChannels, 1.0F, type);
+    const auto dt_w = tensor(2 * kChannels * kRank, 0.3F, type);
+    auto A = floats(2 * kStates * kChannels, 0.0F, 0.0F);
+    for (std::size_t i = 0; i < A.size(); ++i) {
+        A[i] = -static_cast<float>(i / kChannels % kStates + 1);
+    }
+    const auto skip = floats(2 * kChannels, 1.0F, 0.1F);
+    const auto bias = floats(2 * kChannels, -4.0F, 1.0F);
+    const auto w = floats(2 * kTaps * kChannels, 0.0F, 0.5F);
+    std::vector<unsigned char> y(rows * kChannels * size_of(type));
+    std::vector<unsigned char> out(2 * rows * kChannels * size_of(type));
+
+    BiSelectiveScanParams scan;
+    scan.u2 = u2.data();
+    scan.dt = dt.data();
+    scan.xdbl = xdbl.data();
+    scan.A = A.data();
+    scan.d_skip = skip.data();
+    scan.dt_bias = bias.data();
+    scan.xz = xz.data();
+    scan.y = y.data();
+    scan.scale = 0.5F;
+    scan.batch = 1;
+    scan.length = length;
+    scan.channels = kChannels;
+    scan.states = kStates;
+    scan.xdbl_columns = kColumns;
+    scan.xz_columns = 2 * kChannels;
+    scan.b_off = kRank;
+    scan.c_off = kRank + kStates;
+    scan.z_off = kChannels;
+    scan.type = type;
+    BiSelectiveScanParams low_rank = scan;
+    low_rank.dt = dt_w.data();
+    low_rank.low_rank = 1;
+    low_rank.rank = kRank;
+    BiCausalConvParams conv;
+    conv.xz = xz.data();
+    conv.w = w.data();
+    conv.bias = bias.data();
+    conv.u2 = out.data();
+    conv.batch = 1;
+    conv.length = length;
+    conv.channels = kChannels;
+    conv.width = kTaps;
+    conv.xz_columns = 2 * kChannels;
+    conv.type = type;
+    static const char* const names[] = {"fp32", "fp16", "bf16"};
+    std::printf("%-8s %s %5d  scan %7.1f  low-rank %7.1f  conv %6.1f\n", kernels.name,
+                names[static_cast<int>(type)], length, cycles(kernels, scan),
+                cycles(kernels, low_rank), cycles(kernels, conv));
+    std::fflush(stdout);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    std::vector<std::string> names(argv + 1, argv + argc);
+    if (names.empty()) {
+        names = {"avx512", "avx2", "sse2", "neon", "scalar"};
+    }
+    for (const std::string& name : names) {
+        const cpu::Kernels* const kernels = cpu::kernels_named(name.c_str());
+        if (kernels == nullptr) {
+            continue;
+        }
+        for (const DataType type : {DataType::kFloat32, DataType::kFloat16, DataType::kBFloat16}) {
+            for (const int length : {197, 6085}) {
+                measure(*kernels, type, length);
+            }
+        }
+    }
+    return 0;
+}
