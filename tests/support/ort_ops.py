@@ -1,7 +1,7 @@
 """The library of native ops for ONNX Runtime, built from this checkout's sources.
 
-It is compiled once for a state of the sources and kept in pytest's cache folder; tests skip with the
-reason where a machine has no C++ compiler or no CMake.
+It is compiled once for a state of the sources and kept in pytest's cache folder; tests skip with
+the reason where a machine has no C++ compiler or no CMake.
 """
 
 from __future__ import annotations
@@ -9,15 +9,27 @@ from __future__ import annotations
 import fcntl
 import functools
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import tempfile
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from tests.support.source import REPOSITORY
+from vim_deploy.ops import OPS, contract
+from vim_deploy.ops.op import Kind
+from vim_deploy.plugin.cases import Case
+from vim_deploy.plugin.kernels import DataType
+from vim_deploy.runtimes.onnxruntime import capability
 
 PLUGINS = REPOSITORY / "plugins"
 CACHE = REPOSITORY / ".pytest_cache" / "d" / "vim-ort-cpu"
@@ -72,13 +84,112 @@ def built_library() -> Path:
 
 def _build(folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="vim-ort-cpu-") as build:
-        _run("cmake", "-S", str(PLUGINS / "cpu"), "-B", build, f"-DCMAKE_CXX_COMPILER={compiler()}")
-        _run("cmake", "--build", build, "--parallel", "2")
+        output_of(
+            "cmake", "-S", str(PLUGINS / "cpu"), "-B", build, f"-DCMAKE_CXX_COMPILER={compiler()}"
+        )
+        output_of("cmake", "--build", build, "--parallel", "2")
         # Renamed into place, so that a build that is broken off leaves nothing.
         shutil.copy2(Path(build) / "libvim_ort_cpu.so", folder / "unfinished")
         (folder / "unfinished").rename(folder / "libvim_ort_cpu.so")
 
 
-def _run(*command: str) -> None:
+def output_of(*command: str) -> str:
+    """What a command that must succeed prints."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+ELEMENTS = {
+    DataType.FP32: TensorProto.FLOAT,
+    DataType.FP16: TensorProto.FLOAT16,
+    DataType.BF16: TensorProto.BFLOAT16,
+}
+#: Of a log: nothing. Refusals are looked at through their exceptions.
+_SILENT = 4
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def node_model(case: Case) -> tuple[bytes, dict[str, Array]]:
+    """A model of the one node of ``case``, and its feeds: float32, cast inside to the type of the
+    case, which holds the values exactly."""
+    op, params = OPS[case.op], case.params()
+    feeds = {name: values.astype(np.float32) for name, values in case.inputs.items()}
+    element = ELEMENTS[case.dtype]
+    inner = {name: f"{name}_t" if name in case.activations else name for name in feeds}
+    nodes = [
+        helper.make_node("Cast", [name], [inner[name]], to=element)
+        for name in feeds
+        if name in case.activations
+    ]
+    attributes = {
+        name: [0] if kind is Kind.DIRECTIONS else getattr(params, name)
+        for name, kind in op.attributes.items()
+    }
+    nodes.append(
+        helper.make_node(
+            op.name, list(inner.values()), ["y_t"], domain=contract.DOMAIN, **attributes
+        )
+    )
+    nodes.append(helper.make_node("Cast", ["y_t"], ["y"], to=TensorProto.FLOAT))
+    inputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, value.shape)
+        for name, value in feeds.items()
+    ]
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid(contract.DOMAIN, 1)]
+    graph = helper.make_graph(nodes, "one_node", inputs, [output])
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString(), feeds
+
+
+def text_model(graph: str) -> bytes:
+    """A model from ONNX's text form of its graph, with our domain."""
+    opsets = f'"" : 18, "{contract.DOMAIN}" : {contract.DOMAIN_VERSION}'
+    model = onnx.parser.parse_model(f"<ir_version: 8, opset_import: [{opsets}]>\n{graph}")
+    return bytes(model.SerializeToString())
+
+
+def open_session(
+    model: bytes | Path,
+    *libraries: Path,
+    threads: int = 1,
+    entries: Mapping[str, str] | None = None,
+    profile: Path | None = None,
+) -> Any:
+    """A session on the CPU provider with these libraries of ops; none: functions are inlined."""
+    runtime = capability.load()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = _SILENT
+    for key, value in (entries or {}).items():
+        options.add_session_config_entry(key, value)
+    for library in libraries:
+        options.register_custom_ops_library(str(library))
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
+    source = model if isinstance(model, bytes) else str(model)
+    return runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def kernels_run(session: Any, runs: int = 1) -> dict[str, int]:
+    """Kernels of our domain's ops in each of ``runs`` runs, by the session's profile, which this
+    ends."""
+    path = Path(session.end_profiling())
+    events = json.loads(path.read_text(encoding="utf-8"))
+    path.unlink()
+    counts = Counter(
+        event["args"]["op_name"]
+        for event in events
+        if event.get("cat") == "Node"
+        and event["name"].endswith("kernel_time")
+        and event["args"]["op_name"] in OPS
+    )
+    assert all(count % runs == 0 for count in counts.values())
+    return {name: count // runs for name, count in counts.items()}
+
+
+def relative_l2(got: Array, want: Array) -> float:
+    """|got - want| / |want| in the 2-norm."""
+    return float(np.linalg.norm(got - want) / np.linalg.norm(want))
