@@ -35,7 +35,12 @@ EXTRAS := torch ort rtx demo deit dev
 COMPILE := uv pip compile --quiet --universal --python-version 3.10 --generate-hashes \
 	--no-annotate --custom-compile-command 'make pins'
 
-.PHONY: help venv demo check test test-fast test-all bench bench-deit fuzz pins clean
+# make wheels: an environment of its own, since nothing else needs what is in it.
+WHEEL_VENV := build/wheel-tools
+WHEEL_PYTHON := $(abspath $(WHEEL_VENV))/bin/python
+
+.PHONY: help venv demo check test test-fast test-all bench bench-deit fuzz pins wheels clean \
+	native-ops
 
 help:
 	@echo "make venv       environment in $(VENV) from pinned versions"
@@ -44,11 +49,12 @@ help:
 	@echo "make test-fast  style, types, tests without engine builds and slow ones"
 	@echo "make test-all   make test, then the demo"
 	@echo "make fuzz       damaged and hostile files for every reader of Python and C++"
+	@echo "make wheels     wheels into dist/, for x86-64 and aarch64 with the native ops compiled"
 	@echo "make pins       renew requirements/*.lock: versions and hashes of what make venv installs"
 	@echo "make bench-deit cost of every stage from 224 to 1248 px, DeiT beside (20 minutes, quiet)"
 	@echo "make bench      time the stages for Vim-Ti at 224 and print ratios"
 
-venv: $(STAMP)
+venv: $(STAMP) native-ops
 
 # Only files whose hash is in a lock are installed, and nothing runs code to be installed but the one
 # package that is published as source alone. The CUDA libraries are for builds of torch that ask for
@@ -65,6 +71,11 @@ $(STAMP): pyproject.toml setup.py $(wildcard requirements/*.lock)
 	$(INSTALL) $(BUILD) --editable .
 	@touch $@
 
+# Kept in the user's cache under the hash of its sources; a minute with CMake and a C++ compiler.
+native-ops: $(STAMP)
+	@$(BIN)/vim-deploy plugin build --target onnxruntime > /dev/null || echo \
+		"going on without native ops: everything works, four times as slowly in ONNX Runtime" >&2
+
 # Every version with the hashes of its files, for all supported Pythons and platforms. Needs uv
 # (pip install uv). torch.lock is kept by hand; its header says why.
 pins:
@@ -74,6 +85,8 @@ pins:
 	$(COMPILE) --constraint requirements/dev.lock --no-emit-package torch \
 		$(PINS_ARGS) requirements/torch.in --output-file requirements/cuda.lock
 	$(COMPILE) --no-deps requirements/source.in --output-file requirements/source.lock
+	$(COMPILE) --constraint requirements/dev.lock $(PINS_ARGS) requirements/wheels.in \
+		--output-file requirements/wheels.lock
 	set -e; for name in model server; do \
 		lock=vim_deploy/packaging/served/requirements-$$name.txt; \
 		sed -n '/^#/p' $$lock > $$lock.new; \
@@ -107,6 +120,15 @@ bench: venv
 
 bench-deit: venv
 	$(BIN)/python benchmarks/scaling.py
+
+wheels: $(WHEEL_VENV)/.installed
+	$(WHEEL_PYTHON) plugins/cpu/wheel/build_wheels.py --output dist --work build/wheels
+
+$(WHEEL_VENV)/.installed: requirements/wheels.lock
+	$(PYTHON) -m venv $(WHEEL_VENV)
+	$(WHEEL_PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps $(PIP_ARGS) \
+		--require-hashes --only-binary :all: -r requirements/wheels.lock
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

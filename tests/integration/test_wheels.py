@@ -1,0 +1,157 @@
+"""The recipe of ``make wheels``: what is in a wheel, what its name says, and what is refused."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from tests.support.packages import names_of
+from tests.support.source import REPOSITORY
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("setuptools") is None,
+    reason="setuptools, which builds what is installed, is not here",
+)
+RECIPE = REPOSITORY / "plugins" / "cpu" / "wheel" / "build_wheels.py"
+STAND_IN = b"\x7fELF stands for a compiled library"
+INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def recipe() -> object:
+    return names_of(RECIPE)
+
+
+@pytest.fixture(scope="module")
+def pure(recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel without a library."""
+    return recipe.build_wheel(tmp_path_factory.mktemp("pure"), None, "")
+
+
+@pytest.fixture(scope="module")
+def carrying(recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel for aarch64, with a stand-in."""
+    folder = tmp_path_factory.mktemp("carrying")
+    library = folder / "compiled.so"
+    library.write_bytes(STAND_IN)
+    return recipe.build_wheel(folder, library, recipe.TARGETS[1].tag)
+
+
+def test_the_pure_wheel_carries_no_library(recipe, pure: Path) -> None:
+    recipe.check_wheel(pure, None)
+    assert pure.name.endswith("-py3-none-any.whl")
+    with zipfile.ZipFile(pure) as wheel:
+        assert recipe.INSIDE not in wheel.namelist()
+
+
+def test_the_wheel_of_a_platform_carries_its_library(recipe, pure: Path, carrying: Path) -> None:
+    recipe.check_wheel(carrying, recipe.TARGETS[1])
+    assert carrying.name.endswith("-py3-none-manylinux_2_17_aarch64.whl")
+    with zipfile.ZipFile(carrying) as wheel, zipfile.ZipFile(pure) as other:
+        assert wheel.read(recipe.INSIDE) == STAND_IN
+        assert set(wheel.namelist()) - set(other.namelist()) == {recipe.INSIDE}
+
+
+def test_equal_sources_give_equal_bytes(recipe, carrying: Path, tmp_path: Path) -> None:
+    library = tmp_path / "another name.so"
+    library.write_bytes(STAND_IN)
+    again = recipe.build_wheel(tmp_path, library, recipe.TARGETS[1].tag)
+    assert again.read_bytes() == carrying.read_bytes()
+
+
+def test_the_sources_in_a_wheel_are_complete(recipe, pure: Path) -> None:
+    """Each file that a source includes by name is beside it or in the folder ``include``."""
+    with zipfile.ZipFile(pure) as wheel:
+        sources = {
+            name.removeprefix(recipe.SOURCES): wheel.read(name).decode()
+            for name in wheel.namelist()
+            if name.startswith(recipe.SOURCES)
+        }
+    assert "cpu/CMakeLists.txt" in sources
+    assert not [name for name in sources if {"tests", "wheel"} & set(PurePosixPath(name).parts)]
+    missing = []
+    for name, text in sources.items():
+        for wanted in INCLUDE.findall(text) if name.endswith((".h", ".cpp")) else ():
+            found = {name for name in sources if f"/{name}".endswith(f"/{wanted}")}
+            # CUDA's own kernels are not for a machine without its compiler.
+            if not found and "cuda" not in name:
+                missing.append((name, wanted))
+    assert missing == []
+
+
+def renamed(path: Path, tag: str) -> Path:
+    return Path(shutil.copy(path, path.with_name(f"vim_deploy-0.1.0-py3-none-{tag}.whl")))
+
+
+def rewritten(path: Path, name: str, content: bytes) -> Path:
+    """A copy in which the file ``name`` is another one."""
+    folder = path.parent / "rewritten"
+    folder.mkdir(exist_ok=True)
+    with zipfile.ZipFile(path) as wheel, zipfile.ZipFile(folder / path.name, "w") as copy:
+        for item in wheel.infolist():
+            copy.writestr(item, content if item.filename == name else wheel.read(item))
+    return folder / path.name
+
+
+def test_a_wheel_that_is_not_what_it_says_is_refused(recipe, pure: Path, carrying: Path) -> None:
+    x86, arm = recipe.TARGETS
+    changed = rewritten(carrying, recipe.INSIDE, STAND_IN[::-1])
+    for wheel, target, why in (
+        (pure, x86, "should be named"),
+        (carrying, x86, "should be named"),
+        (renamed(pure, x86.tag), x86, "does not say"),
+        (renamed(carrying, x86.tag), x86, "does not say"),
+        (changed, arm, "not as its RECORD says"),
+    ):
+        with pytest.raises(recipe.WheelError, match=why):
+            recipe.check_wheel(wheel, target)
+
+
+def test_a_library_and_its_platform_go_together(tmp_path: Path) -> None:
+    for name in ("VIM_DEPLOY_WHEEL_LIBRARY", "VIM_DEPLOY_WHEEL_PLATFORM"):
+        done = subprocess.run(
+            [sys.executable, "setup.py", "-q", "bdist_wheel", "-d", str(tmp_path)],
+            cwd=prepared(tmp_path / name),
+            env={**os.environ, name: "x"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode != 0
+        assert "go together" in done.stderr
+
+
+def prepared(folder: Path) -> Path:
+    folder.mkdir()
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, folder / name)
+    return folder
+
+
+def test_the_processor_is_read_as_the_library_reads_it(recipe) -> None:
+    from tests.support.ort_ops import built_library
+
+    if not Path("/proc/cpuinfo").is_file() or os.uname().machine != "x86_64":
+        pytest.skip("the flags in /proc/cpuinfo are those of x86-64")
+    info = recipe.described(built_library())
+    assert info["instruction_set"] == recipe.best_here()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(not os.environ.get("VIM_TEST_ALL"), reason="VIM_TEST_ALL=1 compiles them")
+def test_every_wheel_is_made() -> None:
+    """The cross compilers' wheels, made and checked by ``make wheels``."""
+    if shutil.which("make") is None:
+        pytest.skip("make is not here")
+    words = ["make", "wheels", f"PYTHON={sys.executable}"]
+    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "it runs " in done.stdout
