@@ -13,6 +13,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <new>
 #include <random>
 #include <string>
 #include <vector>
@@ -34,7 +35,7 @@ double seconds() {
 
 //! Cycles a second, now.
 double clock_rate() {
-    constexpr int kRounds = 1000000;
+    constexpr int kRounds = 200000;
     constexpr int kUnrolled = 16;
     const double start = seconds();
     unsigned long value = 1;
@@ -64,10 +65,28 @@ std::size_t size_of(DataType type) {
 
 std::mt19937 random_bits(0);
 
+//! Memory as ONNX Runtime gives it: aligned to a cache line.
+template <typename T>
+struct LineAllocator {
+    using value_type = T;
+    LineAllocator() = default;
+    template <typename U>
+    explicit LineAllocator(const LineAllocator<U>& /*other*/) {}
+    T* allocate(std::size_t count) {
+        return static_cast<T*>(::operator new(count * sizeof(T), kLine));
+    }
+    void deallocate(T* at, std::size_t /*count*/) { ::operator delete(at, kLine); }
+    bool operator==(const LineAllocator& /*other*/) const { return true; }
+    bool operator!=(const LineAllocator& /*other*/) const { return false; }
+    static constexpr std::align_val_t kLine{cpu::kWorkspaceAlignment};
+};
+using Bytes = std::vector<unsigned char, LineAllocator<unsigned char>>;
+using Numbers = std::vector<float, LineAllocator<float>>;
+
 //! Normal values as elements of the type (truncated to it: any value will do).
-std::vector<unsigned char> tensor(std::size_t count, float sigma, DataType type) {
+Bytes tensor(std::size_t count, float sigma, DataType type) {
     std::normal_distribution<float> draw(0.0F, sigma);
-    std::vector<unsigned char> out(count * size_of(type));
+    Bytes out(count * size_of(type));
     for (std::size_t i = 0; i < count; ++i) {
         const float value = draw(random_bits);
         std::uint32_t bits;
@@ -84,9 +103,9 @@ std::vector<unsigned char> tensor(std::size_t count, float sigma, DataType type)
     return out;
 }
 
-std::vector<float> floats(std::size_t count, float mean, float sigma) {
+Numbers floats(std::size_t count, float mean, float sigma) {
     std::normal_distribution<float> draw(mean, sigma);
-    std::vector<float> out(count);
+    Numbers out(count);
     std::generate(out.begin(), out.end(), [&] { return draw(random_bits); });
     return out;
 }
@@ -96,17 +115,17 @@ template <typename Params>
 double cycles(const cpu::Kernels& kernels, const Params& params) {
     const cpu::Executor executor = {nullptr, run_here, 1};
     const std::size_t bytes = cpu::workspace_bytes(params, 1);
-    std::vector<unsigned char> raw(bytes + cpu::kWorkspaceAlignment);
-    const auto start = reinterpret_cast<std::uintptr_t>(raw.data());
-    void* const workspace = raw.data() + (-start % cpu::kWorkspaceAlignment);
+    Bytes workspace(bytes);
     const int rounds = params.length < 1000 ? 40 : 6;
     double best = INFINITY;
+    double rate = 0.0;
     for (int i = 0; i < rounds; ++i) {
+        rate = std::max(rate, clock_rate());
         const double begin = seconds();
-        cpu::run_with(kernels, params, workspace, executor);
-        best = std::min(best, (seconds() - begin) * clock_rate());
+        cpu::run_with(kernels, params, workspace.data(), executor);
+        best = std::min(best, seconds() - begin);
     }
-    return best / (2.0 * params.length * kChannels / 16);
+    return best * rate / (2.0 * params.length * kChannels / 16);
 }
 
 void measure(const cpu::Kernels& kernels, DataType type, int length) {
@@ -123,8 +142,8 @@ void measure(const cpu::Kernels& kernels, DataType type, int length) {
     const auto skip = floats(2 * kChannels, 1.0F, 0.1F);
     const auto bias = floats(2 * kChannels, -4.0F, 1.0F);
     const auto w = floats(2 * kTaps * kChannels, 0.0F, 0.5F);
-    std::vector<unsigned char> y(rows * kChannels * size_of(type));
-    std::vector<unsigned char> out(2 * rows * kChannels * size_of(type));
+    Bytes y(rows * kChannels * size_of(type));
+    Bytes out(2 * rows * kChannels * size_of(type));
 
     BiSelectiveScanParams scan;
     scan.u2 = u2.data();

@@ -16,8 +16,7 @@ constexpr float kShortExponent = 125.0F;
 //! One vector of channels over a tile of tokens, in fp32.
 struct Tile {
     alignas(kWorkspaceAlignment) float delta[kTile][kWidth];
-    alignas(kWorkspaceAlignment) float du[kTile][kWidth];   //!< delta * u
-    alignas(kWorkspaceAlignment) float sum[kTile][kWidth];  //!< the skip, then y
+    alignas(kWorkspaceAlignment) float u[kTile][kWidth];
 };
 
 //! The lines of the tensors that the same channels want of the next tile, fetched meanwhile: rows
@@ -112,13 +111,12 @@ VIM_CPU_INLINE void add_low_rank(const Walk<T>& w, const float* weights, Tile& t
     }
 }
 
-//! Fills a tile's delta, du and sum; the largest |delta| of each channel, and NaN is not counted.
+//! Fills a tile's delta and u.
 template <typename T>
 VIM_CPU_INLINE void take_steps(const Walk<T>& w, std::int64_t channel, std::int64_t left,
                                Tile& tile) {
     const ScanArgs& a = w.args;
     const Floats bias = load_some(w.in.dt_bias + channel, left);
-    const Floats skip = load_some(w.in.d_skip + channel, left);
     if (a.rank > 0) {
         for (std::int64_t t = 0; t < kTile; ++t) {
             store(tile.delta[t], bias);
@@ -131,8 +129,7 @@ VIM_CPU_INLINE void take_steps(const Walk<T>& w, std::int64_t channel, std::int6
         Floats d = a.rank > 0 ? load(tile.delta[t]) : bias + load_some(w.dt() + at, left);
         d = a.delta_softplus ? softplus(d) : d;
         store(tile.delta[t], d);
-        store(tile.du[t], d * u);
-        store(tile.sum[t], skip * u);
+        store(tile.u[t], u);
     }
 }
 
@@ -147,49 +144,51 @@ VIM_CPU_INLINE bool is_short(const Walk<T>& w, std::int64_t channel, const Tile&
     return all_lanes(holds);
 }
 
-//! The recurrence. rates, h: [states][kWidth].
+//! A token's sum over the states: kept for the second phase, or added to the first's, gated, and y.
+template <typename T>
+VIM_CPU_INLINE void finish(const Walk<T>& w, std::int64_t channel, std::int64_t left,
+                           std::int64_t t, Floats sum) {
+    const ScanArgs& a = w.args;
+    const std::int64_t row = w.row + w.way * t;
+    const std::int64_t at = row * a.channels + channel;
+    if (!w.piece.finishes) {
+        store_some(w.kept() + at, sum, left);
+        return;
+    }
+    sum = w.piece.starts ? sum : sum + load_some(w.kept() + at, left);
+    sum = sum * splat(a.scale);
+    if (a.z != nullptr) {
+        sum = sum * silu(load_some(w.z() + row * a.z_columns + channel, left));
+    }
+    store_some(static_cast<T*>(a.y) + at, sum, left);
+}
+
+//! The recurrence of one vector of channels over a tile. rates, h: [states][kWidth].
 template <typename T, int kStates, bool kShort>
-void recurrence(const Walk<T>& w, const Ahead& ahead, const float* rates, float* h, Tile& tile) {
+void recurrence(const Walk<T>& w, std::int64_t channel, std::int64_t left, const Ahead& ahead,
+                float* h, const Tile& tile) {
     const std::int64_t states = kStates > 0 ? kStates : w.args.states;
+    const float* const rates = w.in.rates + channel * states;
+    const Floats skip = load_some(w.in.d_skip + channel, left);
     for (std::int64_t t = 0; t < w.tokens; ++t) {
         fetch(ahead, t);
         const Floats d = load(tile.delta[t]);
-        const Floats x = load(tile.du[t]);
+        const Floats u = load(tile.u[t]);
+        const Floats x = rounded_here(d * u);
         const float* const b = w.b[t];
         const float* const c = w.c[t];
-        Floats total = load(tile.sum[t]);
+        Floats total = skip * u;
+#pragma GCC unroll 4
         for (std::int64_t n = 0; n < states; ++n) {
             const Floats e = d * load(rates + n * kWidth);
             const Floats input = x * splat(b[n]);
             const Floats before = load(h + n * kWidth);
-            const Floats state =
-                kShort ? decayed(exp2_factors(e), before, input) : fma(exp2_any(e), before, input);
+            const Floats state = kShort ? decayed(exp2_factors(e), before, input)
+                                        : fma(exp2_any(e), before, input);
             store(h + n * kWidth, state);
             total = fma(splat(c[n]), state, total);
         }
-        store(tile.sum[t], total);
-    }
-}
-
-//! Writes a tile's sums, or adds those of the first phase, gates, and writes y.
-template <typename T>
-VIM_CPU_INLINE void finish(const Walk<T>& w, std::int64_t channel, std::int64_t left,
-                           const Tile& tile) {
-    const ScanArgs& a = w.args;
-    for (std::int64_t t = 0; t < w.tokens; ++t) {
-        const std::int64_t row = w.row + w.way * t;
-        const std::int64_t at = row * a.channels + channel;
-        Floats sum = load(tile.sum[t]);
-        if (!w.piece.finishes) {
-            store_some(w.kept() + at, sum, left);
-            continue;
-        }
-        sum = w.piece.starts ? sum : sum + load_some(w.kept() + at, left);
-        sum = sum * splat(a.scale);
-        if (a.z != nullptr) {
-            sum = sum * silu(load_some(w.z() + row * a.z_columns + channel, left));
-        }
-        store_some(static_cast<T*>(a.y) + at, sum, left);
+        finish(w, channel, left, t, total);
     }
 }
 
@@ -242,9 +241,7 @@ void scan_piece(const ScanArgs& a, const ScanPiece& piece, float* scratch) {
             take_steps(w, channel, left, tile);
             const auto walk = is_short(w, channel, tile) ? recurrence<T, kStates, true>
                                                          : recurrence<T, kStates, false>;
-            walk(w, look_ahead(w, channel), in.rates + channel * a.states, state + v * a.states,
-                 tile);
-            finish(w, channel, left, tile);
+            walk(w, channel, left, look_ahead(w, channel), state + v * a.states, tile);
         }
     }
 }
@@ -278,10 +275,15 @@ VIM_CPU_INLINE Floats decay_rate(Floats a) {
 template <typename T>
 void pack_weights(const ScanArgs& args, const Direction& in) {
     const T* const weight = static_cast<const T*>(in.dt);
+    float some[kWidth];
     for (std::int64_t channel = 0; channel < args.channels; ++channel) {
         float* const out = in.weights + channel / kWidth * kWidth * args.rank + channel % kWidth;
-        for (std::int64_t j = 0; j < args.rank; ++j) {
-            out[j * kWidth] = load_some(weight + channel * args.rank + j, 1)[0];
+        for (std::int64_t j = 0; j < args.rank; j += kWidth) {
+            const std::int64_t left = args.rank - j;
+            store(some, load_some(weight + channel * args.rank + j, left));
+            for (std::int64_t i = 0; i < kWidth && i < left; ++i) {
+                out[(j + i) * kWidth] = some[i];
+            }
         }
     }
 }
