@@ -51,6 +51,7 @@ struct Releaser {
 using TensorInfo = std::unique_ptr<OrtTensorTypeAndShapeInfo,  //
                                    Releaser<ReleaseTensorTypeAndShapeInfo>>;
 using MemoryInfo = std::unique_ptr<OrtMemoryInfo, Releaser<ReleaseMemoryInfo>>;
+using Domain = std::unique_ptr<OrtCustomOpDomain, Releaser<ReleaseCustomOpDomain>>;
 using Allocator = std::unique_ptr<OrtAllocator, Releaser<ReleaseAllocator>>;
 
 //! Memory of one of ONNX Runtime's allocators, given back to it at the end.
@@ -63,7 +64,7 @@ class Scratch {
     ~Scratch() {
         OrtStatus* const status = AllocatorFree(api_)(allocator_.get(), pointer_);
         if (status != nullptr) {
-            ReleaseStatus(api_)(status);  // nobody is left to tell; freeing frees nothing twice
+            ReleaseStatus(api_)(status);  // nobody is left to tell
         }
     }
 

@@ -124,7 +124,7 @@ void Node<Params>::compute(OrtKernelContext* context) const {
         buffers[i] = data;
     }
     set_sizes(params, shapes.data());
-    // An empty batch is no fault of the file: the function's body answers with an empty tensor.
+    // An empty batch is no fault: the output is empty as well.
     bool const empty = params.batch == 0;
     Params checked = params;
     checked.batch = empty ? 1 : params.batch;

@@ -124,6 +124,7 @@ using Piece = void (*)(void* data, std::size_t index);
     X(93, ReleaseStatus, void, (OrtStatus*))                                                     \
     X(94, ReleaseMemoryInfo, void, (OrtMemoryInfo*))                                             \
     X(99, ReleaseTensorTypeAndShapeInfo, void, (OrtTensorTypeAndShapeInfo*))                     \
+    X(101, ReleaseCustomOpDomain, void, (OrtCustomOpDomain*))                                    \
     X(130, AddSessionConfigEntry, OrtStatus*,                                                    \
       (OrtSessionOptions*, char const* key, char const* value))                                  \
     X(132, ReleaseAllocator, void, (OrtAllocator*))                                              \

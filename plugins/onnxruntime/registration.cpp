@@ -24,7 +24,7 @@ struct OpSet {
     std::string release;
     std::int32_t threads;
     std::vector<std::unique_ptr<NativeOp>> ops;
-    OrtCustomOpDomain* domain = nullptr;
+    Domain domain;
 };
 
 std::string option(OrtApi const* api, OrtSessionOptions const* options, char const* key) {
@@ -54,10 +54,13 @@ OpSet const& ops_for(OrtApi const* api, char const* release, std::int32_t thread
             return *set;
         }
     }
-    auto set = std::make_unique<OpSet>(OpSet{api, release, threads, make_ops(api, threads)});
-    check(api, CreateCustomOpDomain(api)(kDomain, &set->domain));
+    OrtCustomOpDomain* raw = nullptr;
+    check(api, CreateCustomOpDomain(api)(kDomain, &raw));
+    Domain domain(raw, {api});
+    auto set = std::make_unique<OpSet>(
+        OpSet{api, release, threads, make_ops(api, threads), std::move(domain)});
     for (auto const& op : set->ops) {
-        check(api, CustomOpDomain_Add(api)(set->domain, handle(*op)));
+        check(api, CustomOpDomain_Add(api)(raw, handle(*op)));
     }
     sets.push_back(std::move(set));
     return *sets.back();
@@ -77,7 +80,7 @@ void register_ops(OrtApi const* api, char const* release, OrtSessionOptions* opt
     }
     std::string const text = option(api, options, kThreadsKey);
     std::int32_t const threads = text.empty() ? available_cpus() : parse_threads(text);
-    check(api, AddCustomOpDomain(api)(options, ops_for(api, release, threads).domain));
+    check(api, AddCustomOpDomain(api)(options, ops_for(api, release, threads).domain.get()));
     check(api, AddSessionConfigEntry(api)(options, kLibraryKey, own.c_str()));
 }
 

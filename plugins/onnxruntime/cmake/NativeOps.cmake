@@ -17,6 +17,7 @@ function(vim_link_if_known target name flag)
     endif()
 endfunction()
 
+# Sets `result` to 16 hex digits of the files' contents.
 function(vim_hash_files result)
     set(hashes "")
     foreach(file IN LISTS ARGN)
