@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,7 +35,7 @@ CACHE = REPOSITORY / ".pytest_cache" / "d" / "vim-ort-cpu"
 
 #: Folders under ``plugins`` that the library is made of, and the suffixes of what counts there.
 _FOLDERS = ("adapters", "cpu", "cpu/kernels", "include/vim_plugins", "kernels", "onnxruntime")
-_FOLDERS += ("onnxruntime/cmake",)
+_FOLDERS += ("onnxruntime/cmake", "onnxruntime/tests", "tests/common", "tests/host/shim")
 _SUFFIXES = (".cpp", ".h", ".txt", ".cmake", ".map")
 
 
@@ -62,35 +61,38 @@ def sources() -> list[Path]:
 @functools.cache
 def built_library() -> Path:
     """``libvim_ort_cpu.so``; skips the test where it cannot be built."""
+    return _built("vim_ort_cpu", "libvim_ort_cpu.so")
+
+
+@functools.cache
+def built_checks(kind: str) -> Path:
+    """The program that drives the adapter through a fake ONNX Runtime, under the sanitizers of
+    ``address`` or ``thread``; skips the test where it cannot be built."""
+    target = f"vim_ort_cpu_checks_{kind}"
+    return _built(target, target)
+
+
+def _built(target: str, file: str) -> Path:
+    """``file`` of the build folder, by one process at a time."""
     reason = missing_tools()
     if reason is not None:
         pytest.skip(reason)
     state = hashlib.sha256(str(compiler()).encode())
     for path in sources():
         state.update(path.read_bytes())
-    folder = CACHE / state.hexdigest()[:16]
-    library = folder / "libvim_ort_cpu.so"
+    build = CACHE / state.hexdigest()[:16]
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not library.exists():
-            for old in CACHE.iterdir():
-                if old.is_dir():
-                    shutil.rmtree(old)
-            folder.mkdir()
-            _build(folder)
-    return library
-
-
-def _build(folder: Path) -> None:
-    with tempfile.TemporaryDirectory(prefix="vim-ort-cpu-") as build:
-        output_of(
-            "cmake", "-S", str(PLUGINS / "cpu"), "-B", build, f"-DCMAKE_CXX_COMPILER={compiler()}"
-        )
-        output_of("cmake", "--build", build, "--parallel", "2")
-        # Renamed into place, so that a build that is broken off leaves nothing.
-        shutil.copy2(Path(build) / "libvim_ort_cpu.so", folder / "unfinished")
-        (folder / "unfinished").rename(folder / "libvim_ort_cpu.so")
+        for old in CACHE.iterdir():
+            if old.is_dir() and old != build:
+                shutil.rmtree(old)
+        if not (build / "CMakeCache.txt").exists():
+            where = ["-S", str(PLUGINS / "cpu"), "-B", str(build)]
+            output_of("cmake", *where, f"-DCMAKE_CXX_COMPILER={compiler()}")
+        # A build that was broken off goes on; one that is done has nothing to do.
+        output_of("cmake", "--build", str(build), "--target", target, "--parallel", "2")
+    return build / file
 
 
 def output_of(*command: str) -> str:

@@ -17,3 +17,13 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
     *value = 132;
     return cudaSuccess;
 }
+
+inline const char* cudaGetErrorName(cudaError_t) {
+    return "cudaErrorOfTheShim";
+}
+
+inline const char* cudaGetErrorString(cudaError_t) {
+    return "an error of the shim";
+}
+
+#define CUDART_VERSION 13000
