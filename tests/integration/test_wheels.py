@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from tests.support.cpu_replay import failures
 from tests.support.packages import names_of
 from tests.support.source import REPOSITORY
 
@@ -144,9 +145,13 @@ def test_the_processor_is_read_as_the_library_reads_it(recipe) -> None:
     assert info["instruction_set"] == recipe.best_here()
 
 
+#: What takes minutes, and packages of its own.
+whole = pytest.mark.skipif(not os.environ.get("VIM_TEST_ALL"), reason="VIM_TEST_ALL=1 compiles")
+
+
+@whole
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.skipif(not os.environ.get("VIM_TEST_ALL"), reason="VIM_TEST_ALL=1 compiles them")
 def test_every_wheel_is_made() -> None:
     """The cross compilers' wheels, made and checked by ``make wheels``."""
     if shutil.which("make") is None:
@@ -155,3 +160,30 @@ def test_every_wheel_is_made() -> None:
     done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "it runs " in done.stdout
+
+
+@whole
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_kernels_for_aarch64_compute_the_same(recipe, tmp_path: Path) -> None:
+    """Every case of ``plugin test``, in an emulator, against float64."""
+    emulator = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
+    tools = REPOSITORY / "build" / "wheel-tools" / "bin" / "python"
+    if emulator is None or not tools.is_file():
+        pytest.skip("needs qemu-aarch64 (Debian: qemu-user-static), and make wheels before it")
+    cpu = REPOSITORY / "plugins" / "cpu"
+    kernels = [path for path in (cpu / "kernels").glob("*.cpp") if "_avx" not in path.name]
+    program = tmp_path / "replay"
+    words = [str(tools), "-m", "ziglang", "c++", "-target", "aarch64-linux-musl", "-static", "-O3"]
+    words += ["-std=c++17", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
+    words += [f"-I{cpu.parent}", f"-I{cpu.parent / 'include'}", "-o", str(program)]
+    done = subprocess.run(
+        [*words, str(cpu / "tests" / "replay.cpp"), *map(str, kernels)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    for threads in ("1", "2"):
+        ran, wrong = failures([emulator, str(program), threads])
+        assert ran == recipe.TARGETS[1].instruction_sets[0]
+        assert wrong == []
