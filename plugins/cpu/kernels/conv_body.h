@@ -1,7 +1,7 @@
 //! Depthwise convolution over tokens in both directions at once, each followed by SiLU.
 //!
-//! flip(causal(flip(x))) is the anti-causal convolution with the same taps, so one pass over x gives
-//! both outputs and nothing is flipped.
+//! flip(causal(flip(x))) is the anti-causal convolution with the same taps, so one pass over x
+//! gives both outputs and nothing is flipped.
 #pragma once
 
 #include "tasks.h"
@@ -63,8 +63,7 @@ VIM_CPU_INLINE void conv_window(const ConvWalk<T>& walk, std::int64_t channel, s
     Floats bias[2];
     for (std::int64_t direction = 0; direction < 2; ++direction) {
         for (std::int64_t k = 0; k < kTaps; ++k) {
-            w[direction][k] =
-                load_some(a.w + (direction * kTaps + k) * a.channels + channel, left);
+            w[direction][k] = load_some(a.w + (direction * kTaps + k) * a.channels + channel, left);
         }
         bias[direction] = load_some(a.bias + direction * a.channels + channel, left);
     }
@@ -98,7 +97,8 @@ VIM_CPU_INLINE void conv_token(const ConvWalk<T>& walk, std::int64_t channel, st
         Floats sum = load_some(a.bias + direction * a.channels + channel, left);
         for (std::int64_t k = 0; k < a.width; ++k) {
             const std::int64_t distance = a.width - 1 - k;
-            const Floats x = walk.token(direction == 0 ? l - distance : l + distance, channel, left);
+            const Floats x =
+                walk.token(direction == 0 ? l - distance : l + distance, channel, left);
             sum = fma(load_some(w + k * a.channels, left), x, sum);
         }
         walk.put(direction, l, channel, left, sum);

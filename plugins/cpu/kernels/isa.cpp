@@ -44,15 +44,20 @@ unsigned saved_registers() {
     return low;
 }
 
+//! All of x86-64-v3, which compilers may take together.
 bool runs_avx2() {
-    constexpr int kFma = 12, kAvx = 28, kF16c = 29, kAvx2Bit = 5, kBmi2 = 8, kSse = 1, kYmm = 2;
-    return has(cpuid(1).c, kFma, kAvx, kF16c) && has(cpuid(7).b, kAvx2Bit, kBmi2) &&
-           has(saved_registers(), kSse, kYmm);
+    constexpr int kFma = 12, kMovbe = 22, kAvx = 28, kF16c = 29;  // leaf 1, ECX
+    constexpr int kBmi1 = 3, kAvx2Bit = 5, kBmi2 = 8;             // leaf 7, EBX
+    constexpr int kLzcnt = 5;                                     // leaf 0x80000001, ECX
+    constexpr int kSse = 1, kYmm = 2;                             // XCR0
+    return has(cpuid(1).c, kFma, kMovbe, kAvx, kF16c) && has(cpuid(7).b, kBmi1, kAvx2Bit, kBmi2) &&
+           has(cpuid(0x80000001U).c, kLzcnt) && has(saved_registers(), kSse, kYmm);
 }
 
+//! All of x86-64-v4.
 bool runs_avx512() {
-    constexpr int kF = 16, kDq = 17, kCd = 28, kBw = 30, kVl = 31;
-    constexpr int kMask = 5, kUpperHalves = 6, kUpperRegisters = 7;
+    constexpr int kF = 16, kDq = 17, kCd = 28, kBw = 30, kVl = 31;   // leaf 7, EBX
+    constexpr int kMask = 5, kUpperHalves = 6, kUpperRegisters = 7;  // XCR0
     return runs_avx2() && has(cpuid(7).b, kF, kDq, kCd, kBw, kVl) &&
            has(saved_registers(), kMask, kUpperHalves, kUpperRegisters);
 }

@@ -181,10 +181,9 @@ void recurrence(const Walk<T>& w, std::int64_t channel, std::int64_t left, const
 #pragma GCC unroll 4
         for (std::int64_t n = 0; n < states; ++n) {
             const Floats e = d * load(rates + n * kWidth);
-            const Floats input = x * splat(b[n]);
             const Floats before = load(h + n * kWidth);
-            const Floats state = kShort ? decayed(exp2_factors(e), before, input)
-                                        : fma(exp2_any(e), before, input);
+            const Floats state = kShort ? decayed(exp2_factors(e), before, x, splat(b[n]))
+                                        : fma(exp2_any(e), before, x * splat(b[n]));
             store(h + n * kWidth, state);
             total = fma(splat(c[n]), state, total);
         }

@@ -26,10 +26,10 @@ VIM_CPU_INLINE Floats exp2_fraction(Floats f) {
     return fma(p, f, splat(1.0F));
 }
 
-//! 2^x in two factors, for x in [-126, 128]: `near`, 2^f of a small remainder f, and `scale`.
-//! Infinite at 128; anything when x is NaN.
+//! 2^x for x in [-126, 128) as (1 + excess) * scale, where |excess| is small, so that neither the
+//! sum nor its rounding has to be made; anything when x is NaN.
 struct Exp2 {
-    Floats near;
+    Floats excess;
     Floats scale;
 };
 
@@ -54,8 +54,8 @@ alignas(32) constexpr std::uint32_t kPowers[VIM_CPU_TABLE] = {
 
 #if defined(VIM_CPU_TABLE)
 
-//! x = n + j / table + f: the power of n + j / table from a table in registers, and 2^f, degree 2
-//! or 3 on [-1/64, 1/64] or [-1/16, 1/16] with relative error 5.3e-8 or 2.5e-8.
+//! x = n + j / table + f: the power of n + j / table from a table in registers, and 2^f - 1, degree
+//! 2 or 3 on [-1/64, 1/64] or [-1/16, 1/16], where 2^f has relative error 5.3e-8 or 2.5e-8.
 VIM_CPU_INLINE Exp2 exp2_factors(Floats x) {
     x = rounded_here(x);
     const Floats t = x + splat(kMagic / VIM_CPU_TABLE);
@@ -64,26 +64,27 @@ VIM_CPU_INLINE Exp2 exp2_factors(Floats x) {
     const __m512i first = _mm512_load_si512(kPowers);
     const __m512i second = _mm512_load_si512(kPowers + 16);
     const auto power = as<Words>(_mm512_permutex2var_epi32(first, as<__m512i>(t), second));
-    const Floats near =
-        fma(fma(splat(2.4022650045e-01F), f, splat(6.9315732986e-01F)), f, splat(1.0F));
-    return {near, as<Floats>(power + (as<Words>(t) << 18))};
+    const Floats slope = fma(splat(2.4022650045e-01F), f, splat(6.9315732986e-01F));
+    return {slope * f, as<Floats>(power + (as<Words>(t) << 18))};
 #else
     const __m256i powers = _mm256_load_si256(reinterpret_cast<const __m256i*>(kPowers));
     const auto power = as<Words>(_mm256_permutevar8x32_epi32(powers, as<__m256i>(t)));
-    Floats near = fma(splat(5.5496221799e-02F), f, splat(2.4025762989e-01F));
-    near = fma(fma(near, f, splat(6.9314721426e-01F)), f, splat(1.0F));
-    return {near, as<Floats>(power + (as<Words>(t) << 20))};
+    const Floats slope = fma(fma(splat(5.5496221799e-02F), f, splat(2.4025762989e-01F)), f,
+                             splat(6.9314721426e-01F));
+    return {slope * f, as<Floats>(power + (as<Words>(t) << 20))};
 #endif
 }
 
-//! factors.near * factors.scale * h + c.
-VIM_CPU_INLINE Floats decayed(Exp2 factors, Floats h, Floats c) {
-    return fma(factors.near, factors.scale * h, c);
+//! 2^(factors) * h + x * b.
+VIM_CPU_INLINE Floats decayed(Exp2 factors, Floats h, Floats x, Floats b) {
+    const Floats scaled = factors.scale * h;
+    return fma(scaled, factors.excess, fma(x, b, scaled));
 }
 
+//! 2^x for x in [-126, 128], infinite at 128; anything when x is NaN.
 VIM_CPU_INLINE Floats exp2_bounded(Floats x) {
     const Exp2 factors = exp2_factors(x);
-    return factors.near * factors.scale;
+    return (splat(1.0F) + factors.excess) * factors.scale;
 }
 
 #else
@@ -97,11 +98,11 @@ VIM_CPU_INLINE Floats exp2_bounded(Floats x) {
 
 //! Without a table in registers the whole power is one factor.
 VIM_CPU_INLINE Exp2 exp2_factors(Floats x) {
-    return {exp2_bounded(x), Floats{}};
+    return {Floats{}, exp2_bounded(x)};
 }
 
-VIM_CPU_INLINE Floats decayed(Exp2 factors, Floats h, Floats c) {
-    return fma(factors.near, h, c);
+VIM_CPU_INLINE Floats decayed(Exp2 factors, Floats h, Floats x, Floats b) {
+    return fma(factors.scale, h, x * b);
 }
 
 #endif

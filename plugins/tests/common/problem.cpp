@@ -7,7 +7,6 @@
 #include <random>
 
 #include "small_float.h"
-#include "vim_plugins/ops.h"
 
 namespace vim_tests {
 namespace {
@@ -280,47 +279,6 @@ Bound::Bound(const Problem& p, Memory& memory) : problem_(p), memory_(memory) {
 
 std::size_t Bound::output_bytes() const {
     return output_elements_ * size_of(problem_.spec.type);
-}
-
-const char* Bound::validate() const {
-    switch (problem_.spec.op) {
-        case Op::kScan:
-            return vim_plugins::validate(scan_);
-        case Op::kConv:
-            return vim_plugins::validate(conv_);
-        default:
-            return vim_plugins::validate(bi_);
-    }
-}
-
-std::vector<Tactic> Bound::tactics() const {
-    std::vector<Tactic> all;
-    for (const Tactic tactic : {Tactic::kGeneric, Tactic::kSerial, Tactic::kChunked4,
-                                Tactic::kChunked8, Tactic::kChunked16, Tactic::kVector}) {
-        const bool runs = problem_.spec.op == Op::kScan   ? vim_plugins::supports(scan_, tactic)
-                          : problem_.spec.op == Op::kConv ? vim_plugins::supports(conv_, tactic)
-                                                          : vim_plugins::supports(bi_, tactic);
-        if (runs) {
-            all.push_back(tactic);
-        }
-    }
-    return all;
-}
-
-std::size_t Bound::workspace_bytes(Tactic tactic) const {
-    return problem_.spec.op == Op::kBiScan ? vim_plugins::workspace_bytes(bi_, tactic) : 0;
-}
-
-int Bound::launch(Tactic tactic, void* workspace, void* stream) const {
-    auto* const queue = static_cast<cudaStream_t>(stream);
-    switch (problem_.spec.op) {
-        case Op::kScan:
-            return vim_plugins::launch(scan_, tactic, workspace, queue);
-        case Op::kConv:
-            return vim_plugins::launch(conv_, tactic, workspace, queue);
-        default:
-            return vim_plugins::launch(bi_, tactic, workspace, queue);
-    }
 }
 
 std::vector<double> Bound::output() const {

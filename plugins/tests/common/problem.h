@@ -66,6 +66,19 @@ class Memory {
 class Bound {
   public:
     Bound(const Problem& problem, Memory& memory);
+    //! Calls f with the parameters of the problem's op.
+    template <typename F>
+    auto visit(F&& f) const {
+        switch (problem_.spec.op) {
+            case Op::kScan:
+                return f(scan_);
+            case Op::kConv:
+                return f(conv_);
+            default:
+                return f(bi_);
+        }
+    }
+    // The next four are of the CUDA kernels, and in launches.cpp.
     const char* validate() const;
     //! Every tactic that runs this shape, worthwhile or not.
     std::vector<Tactic> tactics() const;

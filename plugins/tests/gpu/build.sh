@@ -22,11 +22,12 @@ for source in "$here"/kernels/*.cpp "$here"/kernels/*.cu; do
     compile "$source"
     objects="$objects $folder/$(basename "$source").o"
 done
+compile "$here/tests/common/launches.cpp"
 compile "$here/tests/common/problem.cpp"
 compile "$here/tests/gpu/gpu_check.cu"
 compile "$here/bench/kernel_bench.cu"
 # shellcheck disable=SC2086 # a list of objects
-"$nvcc" -arch="$target" -o "$folder/gpu_check" $objects "$folder/problem.cpp.o" \
-    "$folder/gpu_check.cu.o"
+"$nvcc" -arch="$target" -o "$folder/gpu_check" $objects "$folder/launches.cpp.o" \
+    "$folder/problem.cpp.o" "$folder/gpu_check.cu.o"
 # shellcheck disable=SC2086
 "$nvcc" -arch="$target" -o "$folder/kernel_bench" $objects "$folder/kernel_bench.cu.o"

@@ -62,7 +62,13 @@ class TestCompiled:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "program", ["tests/gpu/gpu_check.cu", "bench/kernel_bench.cu", "tests/common/problem.cpp"]
+    "program",
+    [
+        "tests/gpu/gpu_check.cu",
+        "bench/kernel_bench.cu",
+        "tests/common/launches.cpp",
+        "tests/common/problem.cpp",
+    ],
 )
 def test_gpu_programs_compile(program: str, tmp_path: Path) -> None:
     nvcc = kernel_budget.find_nvcc()

@@ -40,6 +40,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sources = [
         *kernel_library.kernel_sources(),
         kernel_library.SHIM / "fibers.cpp",
+        PLUGINS / "tests" / "common" / "launches.cpp",
         PLUGINS / "tests" / "common" / "problem.cpp",
         PLUGINS / "tests" / "host" / "sweep.cpp",
     ]

@@ -1,0 +1,62 @@
+"""Every CPU kernel against a float64 loop in C++, under the sanitizers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PLUGINS = Path(__file__).parents[3] / "plugins"
+sys.path.insert(0, str(PLUGINS / "cpu" / "tests"))
+
+import cpu_kernels  # noqa: E402 - lives beside the sources it compiles
+
+ADDRESS = (
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=undefined",
+    "-fno-omit-frame-pointer",
+)
+THREAD = ("-fsanitize=thread",)
+
+
+def build(folder: Path, sanitizer: tuple[str, ...]) -> Path:
+    """The sweep with the kernels compiled in."""
+    if reason := cpu_kernels.missing_tools():
+        pytest.skip(reason)
+    sources = [
+        *cpu_kernels.kernel_sources(),
+        PLUGINS / "tests" / "common" / "problem.cpp",
+        cpu_kernels.TESTS / "sweep.cpp",
+    ]
+    flags = ("-O1", "-g1", *sanitizer)
+    objects = cpu_kernels.compile_objects(sources, folder, flags)
+    program = folder / "sweep"
+    subprocess.run(["g++", *flags, "-pthread", "-o", program, *objects], check=True)
+    return program
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sanitizer", "cases", "fewest"),
+    [(ADDRESS, "all", 2 * 390), (THREAD, "races", 2 * 9)],
+    ids=["address and undefined", "thread"],
+)
+def test_every_kernel_agrees_with_float64(
+    tmp_path: Path, sanitizer: tuple[str, ...], cases: str, fewest: int
+) -> None:
+    program = build(tmp_path, sanitizer)
+    environment = {**os.environ, "UBSAN_OPTIONS": "print_stacktrace=1"}
+    done = subprocess.run([program, cases], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-4000:]
+    totals = json.loads(done.stdout)
+    print(cases, totals)
+    assert totals["failures"] == 0
+    # One instruction set at least, two numbers of threads.
+    assert totals["runs"] >= fewest
+    assert 0.0 < totals["worst_fp32"] <= 1e-6
+    if cases == "all":
+        assert subprocess.run([program, "some"], capture_output=True).returncode == 2
