@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support import reference
+from vim_deploy.plugin.ort_library import LIBRARY_VARIABLE
 from vim_deploy.runtimes.onnxruntime.capability import NO_TELEMETRY
 
 #: Folders whose files share what they compile: one process runs them all.
@@ -30,6 +31,8 @@ def pytest_configure() -> None:
         mine = allowed[int(worker.removeprefix("gw")) :: count]
         if mine:
             os.sched_setaffinity(0, mine)
+    # What a developer has built or installed changes no test; those of native ops name a library.
+    os.environ[LIBRARY_VARIABLE] = ""
     # Tests import ONNX Runtime themselves, perhaps before vim_deploy does.
     os.environ.setdefault(*NO_TELEMETRY)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

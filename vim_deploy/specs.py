@@ -29,6 +29,14 @@ Backend = Literal["tensorrt", "onnxruntime", "python"]
 #: What a package is made for: Triton Inference Server, or a C++ program.
 Target = Literal["triton", "cpp"]
 
+#: Whose kernels compute our ops in ONNX Runtime. ``auto``: the native ones where a library of them
+#: is there, else the functions in the file; ``native`` and ``function``: these and no others.
+OpsChoice = Literal["auto", "native", "function"]
+#: Execution providers of ONNX Runtime that there are native ops for.
+OpsProvider = Literal["cpu", "cuda"]
+#: What plugin libraries are built for: full TensorRT, or ONNX Runtime (native ops).
+PluginTarget = Literal["tensorrt", "onnxruntime"]
+
 #: What a note is about. ``loading``: what was chosen, converted or assumed on the way to a model;
 #: the others: what a reader of the result has to be told, too.
 NoteKind = Literal[

@@ -1,41 +1,56 @@
-"""``vim-deploy plugin``: build, describe and test the TensorRT plugin library."""
+"""``vim-deploy plugin``: build, describe and test plugin libraries and native ops."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import click
 
 from vim_deploy.cli.options import WholeNumber, force_option, output_option
 from vim_deploy.cli.output import answer, json_option, print_table, result, say
 from vim_deploy.codec import encode
+from vim_deploy.errors import VimDeployError
 from vim_deploy.ranges import THREADS
-from vim_deploy.specs import Generation
+from vim_deploy.specs import Generation, OpsProvider, PluginTarget
+
+if TYPE_CHECKING:
+    from vim_deploy.plugin.describe import PluginInfo
+    from vim_deploy.plugin.ort_library import OrtLibraryInfo
 
 library_argument = click.argument(
     "library", type=click.Path(path_type=Path), required=False, default=None
 )
 
+target_option = click.option(
+    "--target",
+    type=click.Choice(get_args(PluginTarget)),
+    default="tensorrt",
+    show_default=True,
+    help="Plugins for full TensorRT, or native ops for ONNX Runtime (docs/native-ops.md).",
+)
+provider_option = click.option(
+    "--provider",
+    type=click.Choice(get_args(OpsProvider)),
+    help="Of --target onnxruntime: where the ops run.  [default: cpu]",
+)
+
 
 @click.group("plugin")
 def command() -> None:
-    """Build, describe and test the TensorRT plugin library."""
+    """Build, describe and test the TensorRT plugin library, and ONNX Runtime's native ops."""
 
 
 @command.command("build")
+@target_option
+@provider_option
 @click.option(
-    "--arch",
-    default="native",
-    show_default=True,
-    help="GPUs to compile for: native, all, or a list such as 80,90.",
+    "--arch", help="GPUs to compile for: native, all, or a list such as 80,90.  [default: native]"
 )
 @click.option(
     "--tensorrt",
     type=click.Choice(get_args(Generation)),
-    default="10",
-    show_default=True,
-    help="TensorRT release; a library for 10 serves 11 and the other way round.",
+    help="TensorRT release; a library for 10 serves 11 and the other way round.  [default: 10]",
 )
 @click.option(
     "--tensorrt-root", type=click.Path(path_type=Path), help="Where TensorRT's headers are."
@@ -48,36 +63,107 @@ def command() -> None:
 @force_option
 @json_option
 def build(
-    arch: str,
-    tensorrt: str,
+    target: PluginTarget,
+    provider: OpsProvider | None,
+    arch: str | None,
+    tensorrt: str | None,
     tensorrt_root: Path | None,
     cuda_root: Path | None,
     jobs: int,
     output: Path | None,
     force: bool,
 ) -> None:
-    """Compile libvim_plugins.so; the same settings are compiled once and kept in a cache."""
+    """Compile a library; the same settings are compiled once and kept in a cache.
+
+    libvim_plugins.so for TensorRT; libvim_ort_cpu.so or libvim_ort_cuda.so for ONNX Runtime.
+    """
+    if target == "onnxruntime":
+        _refuse({"--tensorrt": tensorrt, "--tensorrt-root": tensorrt_root}, "--target tensorrt")
+        if provider != "cuda":
+            _refuse({"--arch": arch, "--cuda-root": cuda_root}, "GPUs: add --provider cuda")
+        from vim_deploy.plugin.build_ort import OrtBuildSettings, build_ort_library
+
+        wanted = OrtBuildSettings(provider or "cpu", arch or "native", cuda_root, jobs)
+        made = build_ort_library(wanted, output, say, force=force)
+        _report(made.library, made.up_to_date, made.seconds, f"{made.info.title} for ONNX Runtime")
+        answer(encode(made))
+        return
+    _refuse({"--provider": provider}, "--target onnxruntime")
     from vim_deploy.plugin.build import PluginSettings, build_plugin
 
-    settings = PluginSettings(arch, tensorrt, tensorrt_root, cuda_root, jobs)
+    settings = PluginSettings(arch or "native", tensorrt or "10", tensorrt_root, cuda_root, jobs)
     built = build_plugin(settings, output, say, force=force)
-    state = "up to date" if built.up_to_date else f"built in {built.seconds:.0f} s"
-    say(f"{built.library}: {state}, for TensorRT {' and '.join(built.info.serves)}")
-    result(str(built.library))
+    serves = " and ".join(built.info.serves)
+    _report(built.library, built.up_to_date, built.seconds, f"for TensorRT {serves}")
     answer(encode(built))
+
+
+def _refuse(given: dict[str, object], what: str) -> None:
+    """VIM-203 for an option that is for something else."""
+    for option, value in given.items():
+        if value is not None:
+            raise VimDeployError("VIM-203", f"{option} is for {what}", fix=f"leave {option} out")
+
+
+def _report(library: Path, up_to_date: bool, seconds: float, what: str) -> None:
+    state = "up to date" if up_to_date else f"built in {seconds:.0f} s"
+    say(f"{library}: {state}, {what}")
+    result(str(library))
 
 
 @command.command("info")
 @library_argument
+@target_option
+@provider_option
 @json_option
-def info(library: Path | None) -> None:
-    """Ops, versions and GPU architectures of LIBRARY (the one built last by default)."""
-    from vim_deploy.plugin.describe import describe_plugin, find_plugin_library
+def info(library: Path | None, target: PluginTarget, provider: OpsProvider | None) -> None:
+    """Ops, versions and processors of LIBRARY, of either kind.
 
-    found = describe_plugin(find_plugin_library(library))
-    if answer({**encode(found), "serves": list(found.serves)}):
+    By default the library that would be taken for --target.
+    """
+    from vim_deploy.plugin.describe import find_plugin_library
+
+    if library is None and target == "tensorrt":
+        _refuse({"--provider": provider}, "--target onnxruntime")
+        library = find_plugin_library()
+    path = library or _native_ops(None, provider)
+    found = describe_either(path)
+    from vim_deploy.plugin.ort_library import OrtLibraryInfo
+
+    if isinstance(found, OrtLibraryInfo):
+        if not answer(encode(found)):
+            print_table("native ops for ONNX Runtime", ("what", "value"), _ops_rows(found))
         return
-    rows = [
+    if not answer({**encode(found), "serves": list(found.serves)}):
+        print_table("plugin library", ("what", "value"), _plugin_rows(found))
+
+
+def _native_ops(library: Path | None, provider: OpsProvider | None) -> Path:
+    """The library of native ops to look at; VIM-401 when there is none."""
+    from vim_deploy.plugin.ort_library import build_command, find_ort_library
+
+    found = find_ort_library(provider or "cpu", library)
+    if found is None:
+        raise VimDeployError(
+            "VIM-401",
+            "library of native ops not found",
+            why="none was named or installed, and none was built here of these sources",
+            fix=build_command(provider or "cpu"),
+        )
+    return found
+
+
+def describe_either(path: Path) -> PluginInfo | OrtLibraryInfo:
+    """What a library of either kind says of itself."""
+    from vim_deploy.plugin.describe import BUILD, describe_plugin, open_library, own_words
+    from vim_deploy.plugin.ort_library import describe_ort_library
+
+    words = own_words(path, open_library(path), BUILD)
+    return describe_ort_library(path) if "ort_api" in words else describe_plugin(path)
+
+
+def _plugin_rows(found: PluginInfo) -> list[tuple[str, str]]:
+    return [
         ("file", found.path),
         ("sha256", found.sha256),
         ("ops", ", ".join(found.ops)),
@@ -89,7 +175,27 @@ def info(library: Path | None) -> None:
         ("GPU code", ", ".join(found.architectures)),
         ("kernels", found.kernels),
     ]
-    print_table("plugin library", ("what", "value"), rows)
+
+
+def _ops_rows(found: OrtLibraryInfo) -> list[tuple[str, str]]:
+    used = f" (here: {found.instruction_set})" if found.instruction_set else ""
+    rows = [
+        ("file", found.path),
+        ("sha256", found.sha256),
+        ("ops", ", ".join(found.ops)),
+        ("domain", f"{found.domain}, version {found.domain_version}"),
+        ("contract", str(found.contract_version)),
+        ("version", found.version),
+        ("execution provider", found.provider),
+        ("ONNX Runtime", f"C API {found.ort_api} (1.{found.ort_api} and later)"),
+        ("instruction sets", ", ".join(found.instruction_sets) + used),
+        ("CUDA", found.cuda),
+        ("GPU code", ", ".join(found.architectures)),
+        ("C library", f"glibc {found.glibc} and later" if found.glibc else ""),
+        ("compiler", found.compiler),
+        ("kernels", found.kernels),
+    ]
+    return [row for row in rows if row[1]]
 
 
 @command.command("test")

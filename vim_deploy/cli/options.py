@@ -31,7 +31,14 @@ from vim_deploy.ranges import (
 )
 from vim_deploy.recipe.schema import AUTO, ModelRequest
 from vim_deploy.runtimes.onnxruntime.capability import PROVIDERS
-from vim_deploy.specs import GraphForm, Interpolation, PosEmbedMode, PreprocessMode, ScanBody
+from vim_deploy.specs import (
+    GraphForm,
+    Interpolation,
+    OpsChoice,
+    PosEmbedMode,
+    PreprocessMode,
+    ScanBody,
+)
 from vim_deploy.untrusted import read_json
 
 if TYPE_CHECKING:
@@ -272,12 +279,21 @@ _GRAPH_OPTIONS = (
     click.option("--no-check", is_flag=True, help="Do not compare the file with PyTorch."),
 )
 
+ops_option = click.option(
+    "--ops",
+    type=click.Choice(get_args(OpsChoice)),
+    default="auto",
+    show_default=True,
+    help="Kernels of our ops in ONNX Runtime: native ones (auto: where they are built or "
+    "installed), or the functions in the file (docs/native-ops.md).",
+)
 _RUNNER_OPTIONS = (
     click.option(
         "--provider",
         type=click.Choice(tuple(PROVIDERS)),
         help="Where ONNX Runtime runs an ONNX file.  [default: cpu]",
     ),
+    ops_option,
     click.option(
         "--plugin",
         type=click.Path(path_type=Path),
@@ -313,7 +329,7 @@ def take_runner(options: dict[str, Any]) -> RunnerOptions:
     """Take ``runner_options``'s values out of a command's keywords."""
     from vim_deploy.runtimes.base import RunnerOptions
 
-    names = ("provider", "plugin", "allow_plan_code")
+    names = ("provider", "ops", "plugin", "allow_plan_code")
     return RunnerOptions(**{name: options.pop(name) for name in names})
 
 

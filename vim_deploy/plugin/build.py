@@ -6,13 +6,8 @@ sources, tools and settings; asked for again, it is taken from there.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
-import shutil
-import subprocess
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,22 +16,16 @@ from typing import Any
 from vim_deploy.codec import stored
 from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.errors import VimDeployError
-from vim_deploy.files import (
-    atomic_output,
-    settings_hash,
-    sha256_of,
-    single_writer,
-    write_json,
-)
-from vim_deploy.helpers import kill_helper
 from vim_deploy.plugin import toolchain as cuda_toolkit
-from vim_deploy.plugin.describe import (
-    INTERFACES,
-    LIBRARY_NAME,
-    PluginInfo,
-    cache_folder,
-    describe_plugin,
+from vim_deploy.plugin.compiling import (
+    compiled_once,
+    copy_whole,
+    deliver,
+    hash_files,
+    run_tool,
 )
+from vim_deploy.plugin.describe import INTERFACES, LIBRARY_NAME, PluginInfo, describe_plugin
+from vim_deploy.plugin.sources import plugin_sources
 from vim_deploy.plugin.toolchain import BuildTools, TensorRtHeaders, Toolkit
 from vim_deploy.ranges import THREADS, require_all, shown
 
@@ -45,7 +34,8 @@ ALL_ARCHITECTURES = ("75", "80", "86", "87", "89", "90", "100", "120")
 
 #: Folders and file types that make a build; tests and benchmarks do not change it.
 _SOURCE_FOLDERS = ("include", "kernels", "adapters", "cmake")
-_SOURCE_VARIABLE = "VIM_DEPLOY_PLUGIN_SOURCES"
+#: What to do about a compiler that fails.
+NVCC_FIX = "check that nvcc and the C++ compiler fit together (CXX names another compiler)"
 
 
 @dataclass(frozen=True)
@@ -123,23 +113,17 @@ def build_plugin(
     """
     work = _Work.found(settings)
     work.tell(say)
-    key = work.key()
-    home = cache_folder() / settings_hash(key)[:16]
-    library = home / LIBRARY_NAME
-    started = time.monotonic()
-    up_to_date = library.is_file()
-    if not up_to_date:
+
+    def compile_it(library: Path) -> None:
         say(f"compiling with {settings.jobs} processes; some minutes for many architectures")
-        _make_folder(home)
-        with single_writer(library):
-            work.compile(library)
-            write_json(home / "build.json", key)
-    seconds = 0.0 if up_to_date else time.monotonic() - started
+        work.compile(library)
+
+    library, seconds = compiled_once(LIBRARY_NAME, work.key(), compile_it)
     if output is not None:
-        library = _deliver(library, output, force)
+        library = deliver(library, output, force)
     info = describe_plugin(library)
     return PluginBuild(
-        library, info, up_to_date, seconds, work.toolkit, work.headers, work.left_out
+        library, info, seconds is None, seconds or 0.0, work.toolkit, work.headers, work.left_out
     )
 
 
@@ -201,29 +185,10 @@ class _Work:
                 # A compiler newer than the ones tried may warn about what these did not.
                 "-DVIM_PLUGINS_WERROR=OFF",
             ]
-            _run(configure, "CMake did not configure the plugin library")
+            run_tool(configure, "CMake did not configure the plugin library", NVCC_FIX)
             build = [cmake, "--build", folder, "--parallel", str(self.settings.jobs)]
-            _run(build, "the plugin library did not compile")
-            _copy(Path(folder) / LIBRARY_NAME, library)
-
-
-def plugin_sources() -> Path:
-    """The folder of the CMake project: that of VIM_DEPLOY_PLUGIN_SOURCES, or beside the package.
-
-    Raises:
-        VimDeployError: VIM-401 when it is not there.
-    """
-    named = os.environ.get(_SOURCE_VARIABLE)
-    folder = Path(named) if named else Path(__file__).resolve().parents[2] / "plugins"
-    if not (folder / "CMakeLists.txt").is_file():
-        raise VimDeployError(
-            "VIM-401",
-            f"the sources of the plugin library are not in {folder}",
-            why="they are part of the repository, not of an installed package",
-            fix=f"work in a checkout (pip install -e .), or set {_SOURCE_VARIABLE} to its folder "
-            "plugins",
-        )
-    return folder
+            run_tool(build, "the plugin library did not compile", NVCC_FIX)
+            copy_whole(Path(folder) / LIBRARY_NAME, library)
 
 
 def _fitting_headers(settings: PluginSettings) -> TensorRtHeaders:
@@ -309,79 +274,4 @@ def hash_sources(sources: Path) -> str:
     files = [sources / "CMakeLists.txt"]
     for name in _SOURCE_FOLDERS:
         files += [path for path in (sources / name).rglob("*") if path.is_file()]
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        content = path.read_bytes()
-        digest.update(f"{path.relative_to(sources).as_posix()}\0{len(content)}\0".encode())
-        digest.update(content)
-    return digest.hexdigest()
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise VimDeployError(
-            "VIM-304",
-            f"cannot write {folder}",
-            why=error.strerror or str(error),
-            fix="set XDG_CACHE_HOME to a folder that can be written",
-        ) from error
-
-
-def _run(command: list[str], failure: str) -> None:
-    try:
-        # In a session of its own, to be ended with all that it has started: compilers run for
-        # minutes, and would go on in a folder that is gone.
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise VimDeployError("VIM-605", failure, why=str(error)) from error
-    with process:
-        try:
-            said = "".join(process.communicate())
-        except BaseException:
-            kill_helper(process)
-            raise
-    if process.returncode != 0:
-        raise VimDeployError(
-            "VIM-605",
-            failure,
-            why=_telling_lines(said),
-            fix="check that nvcc and the C++ compiler fit together (CXX names another compiler)",
-        )
-
-
-def _telling_lines(text: str, most: int = 12) -> str:
-    """The lines of a build log that speak of errors, or its end."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if re.search(r"\berror\b|fatal|Error at", line)]
-    return "\n".join(errors[:most] or lines[-most:])
-
-
-def _deliver(library: Path, output: Path, force: bool) -> Path:
-    """Copy to a file or into a folder; the file."""
-    target = output / LIBRARY_NAME if output.is_dir() else output
-    if target.is_file() and sha256_of(target) == sha256_of(library):
-        return target
-    if target.exists() and not force:
-        raise VimDeployError(
-            "VIM-204",
-            f"{target} exists and is another file",
-            why="it differs from the library built now",
-            fix="add --force to replace it, or choose another output with -o",
-        )
-    _copy(library, target)
-    return target
-
-
-def _copy(source: Path, target: Path) -> None:
-    with atomic_output(target) as temporary:
-        shutil.copyfile(source, temporary)
+    return hash_files(sources, files)

@@ -10,6 +10,7 @@ import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vim_deploy.codec import decode
 from vim_deploy.errors import VimDeployError
@@ -90,17 +91,26 @@ class PluginInfo:
         return False
 
 
-def _not_ours(path: Path, why: str) -> VimDeployError:
+#: The command that builds the library.
+BUILD = "vim-deploy plugin build"
+
+
+def not_ours(path: Path, why: str, build: str = BUILD) -> VimDeployError:
+    """VIM-417, with the command that builds what ``path`` should be."""
     return VimDeployError(
         "VIM-417",
         f"not a plugin library of vim-deploy: {path}",
         why=why,
-        fix="build one with vim-deploy plugin build",
+        fix=f"build one with {build}",
     )
 
 
-def open_library(path: Path) -> ctypes.CDLL:
+def open_library(path: Path, build: str = BUILD) -> ctypes.CDLL:
     """The loaded library, after a look at its kind and its contract.
+
+    Args:
+        path: of the file.
+        build: the command that builds it, for messages.
 
     Raises:
         VimDeployError: VIM-401 (no file), VIM-417 (not our library), VIM-903 (other contract).
@@ -108,21 +118,34 @@ def open_library(path: Path) -> ctypes.CDLL:
     require_file(path, "plugin library")
     with path.open("rb") as stream:
         if stream.read(len(_ELF_MAGIC)) != _ELF_MAGIC:
-            raise _not_ours(path, "the file is not a shared library")
+            raise not_ours(path, "the file is not a shared library", build)
     try:
         handle = ctypes.CDLL(str(path.resolve()), mode=os.RTLD_NOW | os.RTLD_LOCAL)
         version = handle.vim_plugins_contract_version
     except (OSError, AttributeError) as error:
-        raise _not_ours(path, str(error)) from error
+        raise not_ours(path, str(error), build) from error
     version.restype = ctypes.c_int32
     if version() != contract.CONTRACT_VERSION:
         raise VimDeployError(
             "VIM-903",
             f"{path} does not fit this version of vim-deploy",
             why=f"its ops follow contract {version()}, expected {contract.CONTRACT_VERSION}",
-            fix="build it again: vim-deploy plugin build",
+            fix=f"build it again: {build}",
         )
     return handle
+
+
+def own_words(path: Path, handle: ctypes.CDLL, build: str) -> dict[str, Any]:
+    """The JSON object with which a library describes itself; VIM-417 when there is none."""
+    try:
+        ask = handle.vim_plugins_build_info
+        ask.restype = ctypes.c_char_p
+        said = parse_json(ask() or b"")
+    except (AttributeError, ValueError) as error:
+        raise not_ours(path, f"it does not describe itself: {error}", build) from error
+    if not isinstance(said, dict):
+        raise not_ours(path, "it does not describe itself: its text is no JSON object", build)
+    return said
 
 
 def describe_plugin(path: Path) -> PluginInfo:
@@ -131,15 +154,7 @@ def describe_plugin(path: Path) -> PluginInfo:
     Raises:
         VimDeployError: as ``open_library``.
     """
-    handle = open_library(path)
-    try:
-        ask = handle.vim_plugins_build_info
-        ask.restype = ctypes.c_char_p
-        said = parse_json(ask() or b"")
-    except (AttributeError, ValueError) as error:
-        raise _not_ours(path, f"it does not describe itself: {error}") from error
-    if not isinstance(said, dict):
-        raise _not_ours(path, "it does not describe itself: its text is no JSON object")
+    said = own_words(path, open_library(path), BUILD)
     found = {
         "path": str(path),
         "sha256": sha256_of(path),
@@ -148,7 +163,7 @@ def describe_plugin(path: Path) -> PluginInfo:
     info = decode(
         {**said, **found},
         PluginInfo,
-        lambda why: _not_ours(path, f"it does not describe itself: {why}"),
+        lambda why: not_ours(path, f"it does not describe itself: {why}"),
     )
     if info.plugin_version != contract.PLUGIN_VERSION:
         raise VimDeployError(
@@ -202,7 +217,12 @@ def cache_folder() -> Path:
 
 def built_libraries() -> list[Path]:
     """Libraries in the cache, newest first."""
-    found = cache_folder().glob(f"*/{LIBRARY_NAME}")
+    return in_cache(LIBRARY_NAME)
+
+
+def in_cache(name: str) -> list[Path]:
+    """Files of that name that were built here, newest first."""
+    found = cache_folder().glob(f"*/{name}")
     return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 

@@ -222,21 +222,26 @@ class BuildTools:
     compiler: Path
 
 
-def find_build_tools() -> BuildTools:
+def find_build_tools(what: str = "the plugin library") -> BuildTools:
     """CMake and a C++ compiler.
+
+    Args:
+        what: is to be built, for the message.
 
     Raises:
         VimDeployError: VIM-301 naming the one that is missing.
     """
     cmake = shutil.which("cmake")
-    compiler = shutil.which(os.environ.get("CXX", "") or "g++") or shutil.which("c++")
+    named = os.environ.get("CXX", "") or "g++"
+    found = (shutil.which(name) for name in (named, "c++", "clang++"))
+    compiler = next((path for path in found if path is not None), None)
     if cmake is None or compiler is None:
         name = "cmake" if cmake is None else "a C++ compiler"
         raise VimDeployError(
             "VIM-301",
-            f"building the plugin library needs {name}",
-            why=f"PATH has no {'cmake' if cmake is None else 'g++ or c++'}",
-            fix="pip install cmake ninja" if cmake is None else "install g++, or set CXX",
+            f"building {what} needs {name}",
+            why=f"PATH has no {'cmake' if cmake is None else 'g++, c++ or clang++'}",
+            fix="pip install cmake ninja" if cmake is None else "install g++ or clang, or set CXX",
         )
     generator = "Ninja" if shutil.which("ninja") else "Unix Makefiles"
     return BuildTools(Path(cmake), generator, Path(compiler))

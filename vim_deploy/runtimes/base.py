@@ -5,16 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vim_deploy.errors import VimDeployError
+from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.paths import OptionalPath
 from vim_deploy.places import Place
 from vim_deploy.ranges import BATCH, SERVED_THREADS, require_all
-from vim_deploy.specs import TensorSpec
+from vim_deploy.specs import OpsChoice, TensorSpec
 
 if TYPE_CHECKING:
     # Python 3.10 has none.
@@ -31,6 +31,7 @@ class RunnerOptions:
 
     Attributes:
         provider: for an ONNX file: ``cpu`` (None means it), ``cuda`` or ``tensorrt``.
+        ops: whose kernels compute our ops in ONNX Runtime (``specs.OpsChoice``).
         plugin: TensorRT plugin library, for an engine or the provider ``tensorrt``.
         allow_plan_code: let an engine run code that its file carries.
         max_batch: largest batch to come; the provider ``tensorrt`` builds for it, and an engine
@@ -42,6 +43,7 @@ class RunnerOptions:
     """
 
     provider: str | None = None
+    ops: OpsChoice = "auto"
     plugin: OptionalPath = OptionalPath()
     allow_plan_code: bool = False
     max_batch: int | None = None
@@ -53,6 +55,10 @@ class RunnerOptions:
     def __post_init__(self) -> None:
         """VIM-202 for a number that nobody can mean."""
         require_all(self, max_batch=BATCH, threads=SERVED_THREADS)
+        if self.ops not in get_args(OpsChoice):
+            raise VimDeployError(
+                "VIM-202", f"ops {self.ops!r}", fix=nearest(self.ops, get_args(OpsChoice))
+            )
 
 
 @dataclass(frozen=True)

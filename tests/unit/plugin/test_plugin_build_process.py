@@ -15,9 +15,9 @@ from tests.support.source import REPOSITORY
 
 PROGRAM = """
 from vim_deploy import interrupts
-from vim_deploy.plugin import build as plugin_build
+from vim_deploy.plugin import compiling
 interrupts.install()
-plugin_build._run(["sh", "-c", "sleep 600 & echo $! > new; mv new child; wait"], "failed")
+compiling.run_tool(["sh", "-c", "sleep 600 & echo $! > new; mv new child; wait"], "failed", "")
 """
 
 

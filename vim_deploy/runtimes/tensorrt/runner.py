@@ -273,6 +273,8 @@ def open_runner(artifact: Artifact, options: RunnerOptions) -> TrtRunner:
     """The runner for an engine; VIM-203 for an option of ONNX files."""
     if options.provider is not None:
         raise for_others("--provider", "ONNX files, in ONNX Runtime", artifact.name)
+    if options.ops == "native":
+        raise for_others("--ops native", "ONNX files, in ONNX Runtime", artifact.name)
     return TrtRunner(
         artifact,
         plugin=options.plugin,
