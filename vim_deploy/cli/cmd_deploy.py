@@ -12,7 +12,7 @@ from vim_deploy.artifact.engine_file import TENSORRT
 from vim_deploy.cli.cmd_build_engine import engine_options, take_engine_options
 from vim_deploy.cli.cmd_build_engine import report as report_engine
 from vim_deploy.cli.cmd_export import take_export_options
-from vim_deploy.cli.options import graph_options, model_options, take_request
+from vim_deploy.cli.options import graph_options, model_options, ops_option, take_request
 from vim_deploy.cli.output import (
     answer,
     command_line,
@@ -24,6 +24,7 @@ from vim_deploy.cli.output import (
 )
 from vim_deploy.cli.verify_tables import print_report
 from vim_deploy.codec import encode
+from vim_deploy.specs import OpsChoice
 
 if TYPE_CHECKING:
     from vim_deploy.stages.deploying import DeployResult
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 @graph_options
 @engine_options
 @click.option("--images", type=click.Path(path_type=Path), help="Pictures to verify on.")
+@ops_option
 @click.option("--no-engine", is_flag=True, help="Stop after the verified ONNX file.")
 @click.option(
     "--work",
@@ -53,6 +55,7 @@ def command(
     runtime: str,
     compute_capabilities: tuple[str, ...],
     images: Path | None,
+    ops: OpsChoice,
     no_engine: bool,
     work: Path,
     report: Path | None,
@@ -71,6 +74,7 @@ def command(
         work,
         options=export_options,
         images=images,
+        ops=ops,
         engine=not no_engine,
         runtime=runtime,
         profiles=profiles,

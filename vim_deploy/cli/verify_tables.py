@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from vim_deploy.cli.output import print_table, say, say_notes
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vim_deploy.parity.blocks import BlockReport, PartError
     from vim_deploy.parity.ladder import Rung
     from vim_deploy.parity.metrics import Comparison
-    from vim_deploy.parity.report import ParityReport
+    from vim_deploy.parity.report import CaseResult, ParityReport
 
 
 def print_accuracy(result: AccuracyReport) -> None:
@@ -40,8 +40,23 @@ def print_accuracy(result: AccuracyReport) -> None:
 
 
 def print_report(result: ParityReport) -> None:
-    """One row for each case, batch size and output."""
-    compared = [item for entry in result.results for item in entry.comparisons]
+    """One row for each case, batch size and output, of native ops and of the functions."""
+    _print_results(f"{result.candidate} against {result.reference}", result.results)
+    if result.functions is not None:
+        title = f"{result.functions.candidate} against {result.reference}"
+        _print_results(title, result.functions.results)
+        print_result(result.functions.statement)
+    say_notes(result.notes)
+    if result.blocks is not None:
+        print_blocks(result.blocks)
+    if result.results:
+        state = "agrees" if result.passed else "does not agree"
+        found = result.worst.in_words
+        print_result(f"{result.artifact} {state} with {result.reference}: {found}")
+
+
+def _print_results(title: str, results: Sequence[CaseResult]) -> None:
+    compared = [item for entry in results for item in entry.comparisons]
     per_pixel = any(item.mean_iou is not None for item in compared)
     rows = [
         (
@@ -55,19 +70,12 @@ def print_report(result: ParityReport) -> None:
             "-" if item.kl is None else f"{item.kl:.1e}",
             "ok" if item.passed else "; ".join(item.failures),
         )
-        for entry in result.results
+        for entry in results
         for item in entry.comparisons
     ]
     shares = ("pixels top-1", "top-5", "mean IoU") if per_pixel else ("top-1", "top-5")
     columns = ("case", "batch", "output", "max abs", "rel L2", "cosine", *shares, "KL", "")
-    print_table(f"{result.candidate} against {result.reference}", columns, rows)
-    say_notes(result.notes)
-    if result.blocks is not None:
-        print_blocks(result.blocks)
-    if result.results:
-        state = "agrees" if result.passed else "does not agree"
-        found = result.worst.in_words
-        print_result(f"{result.artifact} {state} with {result.reference}: {found}")
+    print_table(title, columns, rows)
 
 
 def _distances(item: Comparison) -> tuple[str, str, str]:

@@ -174,11 +174,40 @@ def worst_of(results: Sequence[CaseResult]) -> tuple[CaseResult, Comparison]:
     return max(found, key=lambda pair: (not pair[1].passed, pair[1].worst))
 
 
+@stored(also=("passed",))
+@dataclass(frozen=True)
+class FunctionRun:
+    """The same file, computed by the functions in it where the report's candidate has native ops.
+
+    Attributes:
+        candidate: the runner's name.
+        results: against the same reference, at the same batch sizes.
+        native: the candidate with native ops against this one, at the first batch size. Both have
+            limits against the reference; their distance is stated, and has none.
+    """
+
+    candidate: str
+    results: tuple[CaseResult, ...]
+    native: tuple[CaseResult, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything that was compared with the reference is within tolerance."""
+        return results_passed(self.results)
+
+    @property
+    def statement(self) -> str:
+        """How far native ops and functions are from each other."""
+        found = worst_of(self.native)[1]
+        return f"native ops against the functions in the file: {found.in_words}"
+
+
 @stored(
     head={"tool": f"vim-deploy {vim_deploy.__version__}"},
+    sparse=("functions",),
     keys=(
         "passed", "artifact", "artifact_sha256", "reference", "candidate", "tolerance", "results",
-        "notes", "command", "blocks", "ladder",
+        "notes", "command", "blocks", "ladder", "functions",
     ),
 )  # fmt: skip
 @dataclass(frozen=True)
@@ -187,6 +216,7 @@ class ParityReport:
 
     ``blocks`` is the comparison part by part, when it was asked for; ``ladder`` the rungs below the
     artifact, a broken one part by part, and the results are then those of the last rung.
+    ``functions`` is the file without native ops, where the candidate has them.
     """
 
     artifact: str
@@ -199,11 +229,12 @@ class ParityReport:
     notes: tuple[str, ...] = field(default_factory=tuple)
     blocks: BlockReport | None = None
     ladder: Ladder | None = None
+    functions: FunctionRun | None = None
 
     @property
     def passed(self) -> bool:
         """Whether there is a result and everything that was compared is within tolerance."""
-        parts = (self.blocks, self.ladder)
+        parts = (self.blocks, self.ladder, self.functions)
         return results_passed(self.results) and all(part is None or part.passed for part in parts)
 
     @property
@@ -235,10 +266,12 @@ class ParityReport:
                 why=f"{self.blocks.verdict}; what comes before it agrees",
                 fix="check that part's weights and nodes; the report lists every part",
             )
-        worst = self.worst
+        candidate, worst = self.candidate, self.worst
+        if results_passed(self.results) and self.functions is not None:
+            candidate, worst = self.functions.candidate, worst_of(self.functions.results)[1]
         raise VimDeployError(
             "VIM-701",
-            f"{self.candidate} and {self.reference} differ in {worst.output!r}",
+            f"{candidate} and {self.reference} differ in {worst.output!r}",
             why=worst.explained(self.tolerance.limits()),
             fix="check that the reference belongs to this file; the report lists every output"
             + (f"; {advice}" if advice else ""),
@@ -281,6 +314,33 @@ def _expected(reference: Runner | None, case: Case) -> Mapping[str, Array]:
             fix="--against CHECKPOINT, ANOTHER.onnx or STORED.npz",
         )
     return run_in_batches(reference, case.images, reference.batch_within(_REFERENCE_BATCH))
+
+
+def referred(reference: Runner | None, cases: Sequence[Case]) -> list[Case]:
+    """``cases`` with what they are compared with: stored outputs, or the reference's, run once."""
+    return [replace(case, stored=_expected(reference, case)) for case in cases]
+
+
+def compare_functions(
+    native: Runner,
+    functions: Runner,
+    cases: Sequence[Case],
+    batches: Sequence[int],
+    tolerance: Tolerance,
+) -> FunctionRun:
+    """The functions in a file against the reference, and its native ops against them.
+
+    Args:
+        native, functions: the same file, opened in two ways.
+        cases: with what they are compared with (``referred``).
+        batches, tolerance: as for ``compare_runners``.
+    """
+    first = batches[0]
+    return FunctionRun(
+        functions.name,
+        compare_runners(None, functions, cases, batches, tolerance),
+        compare_runners(None, native, answered(functions, cases, first), [first], tolerance),
+    )
 
 
 def answered(runner: Runner, cases: Sequence[Case], batch: int) -> list[Case]:

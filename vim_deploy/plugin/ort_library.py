@@ -84,6 +84,12 @@ class OrtLibraryInfo:
         """In names of runners: ``native ops (avx512)``."""
         return "native ops" + (f" ({self.instruction_set})" if self.instruction_set else "")
 
+    @property
+    def sentence(self) -> str:
+        """For reports: what computes, to the hash of its sources."""
+        sources = f"kernels {self.kernels} of version {self.version}, compiled by {self.compiler}"
+        return f"{self.title}: {sources}"
+
 
 def library_name(provider: OpsProvider) -> str:
     """File name of the library for a provider."""

@@ -93,12 +93,14 @@ class Runner(ABC):
         input: the image input; a str in the shape is a dynamic size.
         outputs: output names in order.
         notes: what a reader of its results has to know.
+        kernels: the native ops that compute in it, in words; empty where none do.
     """
 
     name: str
     input: TensorSpec
     outputs: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    kernels: str = ""
 
     @abstractmethod
     def run(self, image: Array) -> Mapping[str, Array]:

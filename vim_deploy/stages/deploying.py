@@ -21,8 +21,10 @@ from vim_deploy.recipe.catalog import checkpoint_of, find_recipe, names_recipe
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.report.write import makes_html
 from vim_deploy.runtimes import AUTO
+from vim_deploy.runtimes.base import RunnerOptions
 from vim_deploy.runtimes.building.process import ProgressCallback
 from vim_deploy.runtimes.building.request import BuildRequest, TrtOptions
+from vim_deploy.specs import OpsChoice
 from vim_deploy.stages.building import build, builder_for
 from vim_deploy.stages.exporting import ExportOptions, ExportResult, export, require_torch
 from vim_deploy.stages.reporting import prepare_report, provenance, write_run
@@ -68,6 +70,7 @@ def deploy(
     *,
     options: ExportOptions | None = None,
     images: StrPath | None = None,
+    ops: OpsChoice = "auto",
     engine: bool = True,
     runtime: str = AUTO,
     profiles: ProfileOptions | None = None,
@@ -83,6 +86,7 @@ def deploy(
         request: what to load; a str or path is its ``source``.
         work: folder in which a new numbered one is made.
         images: pictures to verify on, instead of random ones.
+        ops: whose kernels compute our ops when the file is verified.
         options, runtime, profiles, compute_capabilities, trt_options, progress: as in the stages.
         engine: whether to build one.
         report: folder for ``deploy.html``, ``deploy.md`` and ``deploy.json``, by default the
@@ -97,7 +101,7 @@ def deploy(
     require_torch()
     request, work = ModelRequest.of(request), as_path(work, "work")
     report = optional_path(report, "report")
-    verifying = VerifyOptions(images=images)
+    verifying = VerifyOptions(images=images, runner=RunnerOptions(ops=ops))
     if report is not None:
         prepare_report(report)
     wanted = BuildRequest(

@@ -14,6 +14,14 @@ from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.cuda import runtime as cudart
 from vim_deploy.errors import VimDeployError
 from vim_deploy.plugin.describe import describe_plugin, find_plugin_library
+from vim_deploy.plugin.ort_library import (
+    LIBRARY_VARIABLE,
+    build_command,
+    describe_ort_library,
+    find_ort_library,
+    means_none,
+    stale_ort_libraries,
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,7 @@ def diagnose() -> list[Finding]:
         _package("checkpoints: safetensors", "safetensors", "torch"),
         _package("checkpoints: hub", "huggingface_hub", "hub"),
         _package("reports: jinja2", "jinja2", "report"),
+        _native_ops(),
         _plugin(),
     ]
     return [
@@ -101,4 +110,25 @@ def _plugin() -> Finding:
         "engine: plugin library",
         True,
         f"{info.path}, for TensorRT {' and '.join(info.serves)}, {', '.join(info.architectures)}",
+    )
+
+
+def _native_ops() -> Finding:
+    """The library that sessions on the CPU would take; loading it runs its code."""
+    subject, fix = "verify: native ops", build_command("cpu")
+    try:
+        path = find_ort_library()
+        if path is None:
+            stale = stale_ort_libraries("cpu")
+            none = f"{stale[0]} was built of other sources" if stale else "none built or installed"
+            lack = f"{LIBRARY_VARIABLE} is set to nothing" if means_none() else none
+            return Finding(subject, False, lack, f"{fix}; files run without, more slowly")
+        info = describe_ort_library(path)
+    except VimDeployError as error:
+        return Finding(subject, False, f"{error.message}: {error.why}", error.fix)
+    return Finding(
+        subject,
+        True,
+        f"{info.path}, version {info.version}, {info.instruction_set}, "
+        f"for ONNX Runtime from 1.{info.ort_api} on",
     )

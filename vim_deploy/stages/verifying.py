@@ -19,9 +19,11 @@ from vim_deploy.parity.report import (
     Case,
     ParityReport,
     check_parts,
+    compare_functions,
     compare_runners,
     image_case,
     random_case,
+    referred,
     stored_case,
 )
 from vim_deploy.paths import OptionalPath, StrPath, as_path, as_text
@@ -51,7 +53,8 @@ class VerifyOptions:
         limits: single limits of ``Tolerance`` by name, over those.
         twin: compare with the module typed as the file is, instead of the float32 one.
         per_block: compare the inner tensors as well, on the images that came out worst.
-        runner: where the artifact runs.
+        runner: where the artifact runs. With ``ops="auto"`` an ONNX file whose ops are native
+            kernels is compared twice, by those and by the functions in the file.
     """
 
     images: OptionalPath = OptionalPath()
@@ -114,7 +117,13 @@ def verify(
         cases = stored + live_cases(runner.input, file.info, options, stored=bool(stored))
         batches = batches_to_run(runner, options.batches)
         stage_log.info("comparing outputs")
-        results = compare_runners(reference, runner, cases, batches, tolerance)
+        expected = referred(reference, cases)
+        results = compare_runners(None, runner, expected, batches, tolerance)
+        functions = None
+        if runner.kernels and options.runner.ops == "auto":
+            stage_log.info("comparing outputs of the functions in the file")
+            with open_runner(file, dataclasses.replace(settings, ops="function")) as plain:
+                functions = compare_functions(runner, plain, expected, batches, tolerance)
         blocks = None
         if options.per_block and reference is not None:
             stage_log.info("comparing part by part")
@@ -130,10 +139,12 @@ def verify(
             command=tuple(command),
             notes=(
                 *runner.notes,
+                *([runner.kernels] if runner.kernels else []),
                 *_not_stored(runner, stored, Path(against)),
                 *_not_given(runner, reference),
             ),
             blocks=blocks,
+            functions=functions,
         )
 
 
@@ -217,7 +228,8 @@ def open_reference(
             fix="--against CHECKPOINT, or leave out --twin",
         )
     if isinstance(against, Artifact):
-        with open_runner(against, RunnerOptions()) as reference:
+        # A reference is the file as it is: what it holds, without anything from outside.
+        with open_runner(against, RunnerOptions(ops="function")) as reference:
             yield reference, []
     elif kind == "stored":
         head = heads.of_file(file.info) if file.info else None

@@ -7,6 +7,7 @@ line. ``create_session`` looks at what the session really got, and refuses that.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,11 +57,13 @@ class SessionSettings:
         provider: ``cpu``, ``cuda`` or ``tensorrt``.
         options: of that provider, by ONNX Runtime's names.
         threads: threads inside one operator on the CPU; 0 for the runtime's own choice.
+        library: of native ops, which ``try_library`` has taken.
     """
 
     provider: str = "cpu"
     options: Mapping[str, str] = field(default_factory=dict)
     threads: int = 0
+    library: Path | None = None
 
 
 def load() -> Any:  # noqa: ANN401 - an untyped module
@@ -111,6 +114,27 @@ def require_provider(provider: str) -> tuple[str, ...]:
     return tuple(name for name in wanted if name in found.providers)
 
 
+def api_of(version: str) -> int:
+    """Version of the C API of a release of ONNX Runtime: 17 of 1.17.3; 0 of what is no version."""
+    found = re.match(r"1\.(\d+)", version)
+    return 0 if found is None else int(found[1])
+
+
+def try_library(path: Path) -> None:
+    """Whether ONNX Runtime takes a library of ops; loads it. VIM-903 with its words when not."""
+    runtime = load()
+    try:
+        runtime.SessionOptions().register_custom_ops_library(str(path.resolve()))
+    # Every error class of ONNX Runtime derives from RuntimeError or Exception by build.
+    except Exception as error:
+        raise VimDeployError(
+            "VIM-903",
+            f"ONNX Runtime {runtime.__version__} does not take {path}",
+            why=str(error).strip().splitlines()[0],
+            fix="build it again: vim-deploy plugin build --target onnxruntime",
+        ) from error
+
+
 def create_session(model: Path | bytes, settings: SessionSettings, name: str) -> Any:  # noqa: ANN401
     """An inference session on the provider that was asked for, and on no other.
 
@@ -130,6 +154,8 @@ def create_session(model: Path | bytes, settings: SessionSettings, name: str) ->
     # On a CPU the exception says all; the log would send names of the file to the terminal as is.
     options.log_severity_level = _LOG_FATAL if settings.provider == "cpu" else _LOG_ERRORS_ONLY
     options.intra_op_num_threads = settings.threads
+    if settings.library is not None:
+        options.register_custom_ops_library(str(settings.library.resolve()))
     # Every error class of ONNX Runtime derives from RuntimeError or Exception by build; the file
     # was parsed before, so whatever it says concerns the model.
     try:

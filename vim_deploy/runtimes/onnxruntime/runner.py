@@ -7,17 +7,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnx
+from onnx import ModelProto
 
 from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.marked_tensors import InnerTensor
 from vim_deploy.artifact.onnx_file import model_output
-from vim_deploy.errors import VimDeployError
+from vim_deploy.errors import UnreadableModelError, VimDeployError
 from vim_deploy.files import require_file
 from vim_deploy.graph.inner_tensors import with_inner_outputs
 from vim_deploy.onnx_graph import ELEMENT_TYPES, computed_precision, half_types
+from vim_deploy.ops.functions import nodes_of
 from vim_deploy.paths import StrPath, optional_path
 from vim_deploy.places import Place
 from vim_deploy.precisions import TABLE, TYPED
@@ -31,15 +33,16 @@ from vim_deploy.runtimes.base import (
 )
 from vim_deploy.runtimes.onnxruntime import capability as ort
 from vim_deploy.runtimes.onnxruntime.explicit_rounding import round_explicitly
+from vim_deploy.runtimes.onnxruntime.native_ops import choose_ops, unused
 from vim_deploy.runtimes.onnxruntime.trt_ep import to_plugin_domain
-from vim_deploy.specs import TensorSpec
+from vim_deploy.specs import OpsChoice, TensorSpec
 
 CPU, CUDA, TENSORRT = "cpu", "cuda", "tensorrt"
 _HALVES = tuple(TABLE[name].dtype for name in TYPED)
 
 
 class OrtRunner(Runner):
-    """Runs an ONNX file; the local functions of our ops are inlined by the runtime.
+    """Runs an ONNX file; our ops are native kernels, or their local functions are inlined.
 
     Half-precision inputs and outputs are float32 for the caller. On the CPU provider, which rounds
     less than the graph says (``explicit_rounding``), the rounding is made explicit.
@@ -56,11 +59,15 @@ class OrtRunner(Runner):
         plugin: plugin library for ``tensorrt``; without one TensorRT gets standard operators.
         max_batch: largest batch to come, for ``tensorrt``: its engine is built for 1 to that.
             None leaves the shapes to the provider, which builds again for each larger batch.
+        ops: whose kernels compute our ops (``native_ops``).
+
+    Attributes:
+        library: the native ops that are used, or None.
 
     Raises:
         VimDeployError: VIM-203 (a plugin for another provider), VIM-301 (no ONNX Runtime, or none
             with this provider), VIM-302 (the provider does not start), VIM-401, VIM-409 (file),
-            VIM-415 (not a model with one image input).
+            VIM-415 (not a model with one image input); with native ops those of ``choose_ops``.
     """
 
     def __init__(
@@ -72,6 +79,7 @@ class OrtRunner(Runner):
         *,
         plugin: StrPath | None = None,
         max_batch: int | None = None,
+        ops: OpsChoice = "function",
     ) -> None:
         plugin = optional_path(plugin, "plugin")
         if plugin is not None and provider != TENSORRT:
@@ -108,11 +116,32 @@ class OrtRunner(Runner):
                 require_file(plugin, "plugin library")
                 handed = to_plugin_domain(model).SerializeToString()
         settings = ort.SessionSettings(provider, options, threads)
-        self._session = ort.create_session(handed, settings, path.name)
         self._file = path.name
+        self._session = self._open(handed, settings, ops, model)
         used = self._session.get_providers()[0].removesuffix("ExecutionProvider")
+        native = "" if self.library is None else f", {self.library.title}"
         rounds = " (rounding after every operator)" if self._rounds else ""
-        self.name = f"ONNX Runtime {ort.capabilities().version} {used}{rounds}"
+        self.name = f"ONNX Runtime {ort.capabilities().version} {used}{native}{rounds}"
+
+    def _open(
+        self, handed: Path | bytes, settings: ort.SessionSettings, ops: OpsChoice, model: ModelProto
+    ) -> Any:  # noqa: ANN401 - of an untyped module
+        """The session, with native ops where they are wanted; sets ``library`` and ``notes``."""
+        own = frozenset(node.op_type for node in nodes_of(model.graph))
+        chosen = choose_ops(ops, settings.provider, own)
+        self.library, note = chosen.library, chosen.note
+        session = None
+        if chosen.library is not None:
+            with_ops = replace(settings, library=Path(chosen.library.path))
+            try:
+                session = ort.create_session(handed, with_ops, self._file)
+            except UnreadableModelError as error:
+                if ops == "native":
+                    raise
+                self.library, note = None, unused(error.why)
+        self.notes = (note,) if note else ()
+        self.kernels = "" if self.library is None else self.library.sentence
+        return session or ort.create_session(handed, settings, self._file)
 
     @property
     def parts(self) -> PartSource | None:
@@ -126,7 +155,8 @@ class OrtRunner(Runner):
     def _run_parts(self, image: Array) -> Mapping[Place, Array]:
         if self._instrumented is None:
             model, tensors = _with_inner_outputs(Artifact.of(self._source))
-            inner = memory_runner(model, self._file, self._provider, self._threads)
+            ops: OpsChoice = "function" if self.library is None else "native"
+            inner = memory_runner(model, self._file, self._provider, self._threads, ops)
             self._instrumented = self._inner.enter_context(inner), tensors
         runner, places = self._instrumented
         values = runner.run(image)
@@ -160,10 +190,11 @@ def open_runner(artifact: Artifact, options: RunnerOptions) -> OrtRunner:
         options.as_stored,
         plugin=options.plugin,
         max_batch=options.max_batch,
+        ops=options.ops,
     )
 
 
-def _with_inner_outputs(artifact: Artifact) -> tuple[onnx.ModelProto, Mapping[Place, InnerTensor]]:
+def _with_inner_outputs(artifact: Artifact) -> tuple[ModelProto, Mapping[Place, InnerTensor]]:
     """A copy of the model that gives its inner tensors out, and how each place is read off them."""
     why = "none of its nodes is named after a block"
     if artifact.info is None:
@@ -187,7 +218,11 @@ def _with_inner_outputs(artifact: Artifact) -> tuple[onnx.ModelProto, Mapping[Pl
 
 @contextmanager
 def memory_runner(
-    model: onnx.ModelProto, name: str, provider: str = CPU, threads: int = 0
+    model: ModelProto,
+    name: str,
+    provider: str = CPU,
+    threads: int = 0,
+    ops: OpsChoice = "function",
 ) -> Iterator[OrtRunner]:
     """A runner for a model in memory. Over 2 GiB, its weights are gone from ``model`` afterwards.
 
@@ -196,7 +231,7 @@ def memory_runner(
     Args:
         model: with the local functions of its ops.
         name: of the file that is made, for messages.
-        provider, threads: as for ``OrtRunner``.
+        provider, threads, ops: as for ``OrtRunner``.
 
     Raises:
         VimDeployError: VIM-304, VIM-305 (no room for the file); as ``OrtRunner``.
@@ -205,11 +240,11 @@ def memory_runner(
         path = Path(folder) / name
         with model_output(model, path):
             pass
-        with OrtRunner(path, provider, threads) as runner:
+        with OrtRunner(path, provider, threads, ops=ops) as runner:
             yield runner
 
 
-def _needs_rounding(model: onnx.ModelProto, as_stored: bool) -> bool:
+def _needs_rounding(model: ModelProto, as_stored: bool) -> bool:
     row = TABLE[computed_precision(model)]
     return not row.on_cpu or (row.typed and not as_stored)
 

@@ -1,0 +1,139 @@
+"""Whether a session computes our ops with native kernels, and with which library of them.
+
+ONNX Runtime prefers a registered kernel to the function of the same name in the file, so the file
+is the same either way.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from vim_deploy.errors import VimDeployError
+from vim_deploy.plugin.build_ort import OrtBuildSettings, build_ort_library
+from vim_deploy.plugin.ort_library import (
+    LIBRARY_VARIABLE,
+    OrtLibraryInfo,
+    build_command,
+    describe_ort_library,
+    find_ort_library,
+    means_none,
+    stale_ort_libraries,
+)
+from vim_deploy.runtimes.onnxruntime import capability as ort
+from vim_deploy.specs import OpsChoice, OpsProvider
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class NativeOps:
+    """The library to use, or None for the functions in the file, and what is to be said of it."""
+
+    library: OrtLibraryInfo | None = None
+    note: str = ""
+
+
+def choose_ops(choice: OpsChoice, provider: str, ops: frozenset[str]) -> NativeOps:
+    """Whose kernels compute the ops of a model.
+
+    Args:
+        choice: as in ``specs.OpsChoice``; for ``native`` a library for CPUs is built when there is
+            none.
+        provider: ``cpu``, ``cuda`` or ``tensorrt``, which takes plugins instead.
+        ops: op types of ours in the model; without one there is nothing to choose.
+
+    Raises:
+        VimDeployError: with ``native`` VIM-203 (provider ``tensorrt``), VIM-301 (an ONNX Runtime
+            that is too old), VIM-401, VIM-417, VIM-903 (no library that fits) and the errors of a
+            build. With ``auto`` the reason is noted instead.
+    """
+    if provider not in ("cpu", "cuda"):
+        if choice == "native":
+            raise VimDeployError(
+                "VIM-203",
+                f"--ops native has no effect with the provider {provider}",
+                why="TensorRT takes plugins, and computes the functions in the file without them",
+                fix="leave --ops out, or use --provider cpu or cuda",
+            )
+        return NativeOps()
+    if choice == "function" or not ops:
+        return NativeOps()
+    kind: OpsProvider = "cpu" if provider == "cpu" else "cuda"
+    try:
+        info = _fitting(kind, ops, build=choice == "native")
+    except VimDeployError as error:
+        if choice == "native":
+            raise
+        return NativeOps(note=unused(f"{error.message}: {error.why}"))
+    if info is None:
+        _hint(kind)
+        return NativeOps()
+    _say_once(f"native ops ({info.instruction_set or info.provider}): {info.path}")
+    return NativeOps(info)
+
+
+def unused(why: str) -> str:
+    """The note that native ops are there and do not run."""
+    return f"native ops not used, the functions in the file are: {why}"
+
+
+def _fitting(provider: OpsProvider, ops: frozenset[str], *, build: bool) -> OrtLibraryInfo | None:
+    """The library, with a look at whether it fits; None when there is none and none is built."""
+    path = find_ort_library(provider)
+    if path is None:
+        if not build:
+            return None
+        path = _built(provider)
+    info = describe_ort_library(path)
+    version = ort.capabilities().version
+    why = ""
+    if info.provider != provider:
+        why = f"it is for the provider {info.provider}, the session is for {provider}"
+    elif not ops & set(info.ops):
+        why = f"it has {', '.join(info.ops)}, the model {', '.join(sorted(ops))}"
+    if why:
+        raise VimDeployError(
+            "VIM-903", f"{path} does not fit", why=why, fix=build_command(provider)
+        )
+    if ort.api_of(version) < info.ort_api:
+        raise VimDeployError(
+            "VIM-301",
+            f"ONNX Runtime {version} takes no native ops",
+            why=f"they need its C API {info.ort_api}, which came with 1.{info.ort_api}",
+            fix="pip install --upgrade onnxruntime, or use --ops function",
+        )
+    ort.try_library(path)
+    return info
+
+
+def _built(provider: OpsProvider) -> Path:
+    """A library built now, for a CPU; VIM-401 where that is not for us to do."""
+    if means_none() or provider != "cpu":
+        none = f"{LIBRARY_VARIABLE} is set to nothing, which means none"
+        raise VimDeployError(
+            "VIM-401",
+            f"library of native ops ({provider}) not found",
+            why=none if means_none() else "none was named, and none was built here",
+            fix=f"unset {LIBRARY_VARIABLE}" if means_none() else build_command(provider),
+        )
+    _log.info("no library of native ops was built here of these sources yet; building one")
+    return build_ort_library(OrtBuildSettings(), say=lambda line: _log.info("%s", line)).library
+
+
+def _hint(provider: OpsProvider) -> None:
+    """How native ops are had, once; nothing where the user wants none."""
+    if means_none():
+        return
+    stale = stale_ort_libraries(provider)
+    why = f"{stale[0]} was built of other sources" if stale else "none are built or installed here"
+    _say_once(
+        f"without native ops, which are several times as fast: {why}; {build_command(provider)}",
+    )
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    _log.info("%s", text)
