@@ -15,6 +15,7 @@ from vim_deploy.ranges import THREADS
 from vim_deploy.specs import Generation, OpsProvider, PluginTarget
 
 if TYPE_CHECKING:
+    from vim_deploy.plugin.check import CheckReport
     from vim_deploy.plugin.describe import PluginInfo
     from vim_deploy.plugin.ort_library import OrtLibraryInfo
 
@@ -200,18 +201,30 @@ def _ops_rows(found: OrtLibraryInfo) -> list[tuple[str, str]]:
 
 @command.command("test")
 @library_argument
+@target_option
+@provider_option
 @json_option
-def test(library: Path | None) -> None:
-    """Run every op of LIBRARY on the GPU at hand and compare with float64."""
-    from vim_deploy.plugin.check import check_plugin_on_gpu
+def test(library: Path | None, target: PluginTarget, provider: OpsProvider | None) -> None:
+    """Run every op of LIBRARY, by default the one to be taken, and compare with float64.
 
-    report = check_plugin_on_gpu(library, say)
+    Kernels for TensorRT run on the GPU at hand, native ops in the ONNX Runtime that is installed.
+    """
+    report: CheckReport
+    if target == "onnxruntime":
+        from vim_deploy.runtimes.onnxruntime.check_ops import check_native_ops
+
+        report = check_native_ops(_native_ops(library, provider), say)
+    else:
+        _refuse({"--provider": provider}, "--target onnxruntime")
+        from vim_deploy.plugin.check import check_plugin_on_gpu
+
+        report = check_plugin_on_gpu(library, say)
     rows = [
         (line.op, line.dtype, str(line.cases), f"{line.worst:.2e}", f"{line.tolerance:.2e}")
         for line in report.summary()
     ]
     print_table(
-        f"{report.library} on {report.gpu}",
+        f"{report.library} on {report.place}",
         ("op", "dtype", "runs", "worst relative L2", "allowed"),
         rows,
     )

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -77,14 +78,16 @@ class CheckLine:
     tolerance: float
 
 
-@stored(keys=("library", "gpu", "ok", "runs", "failures", "results"))
+@stored(keys=("library", "gpu=place", "ok", "runs", "failures", "results"))
 @dataclass(frozen=True)
 class CheckReport:
-    """Every result of one library on one GPU."""
+    """Every result of one library in one place: a GPU's name, or that of a runtime."""
 
     library: str
-    gpu: str
+    place: str
     results: tuple[CheckResult, ...]
+    #: What the number of a result's tactic counts.
+    way: ClassVar[str] = "tactic"
 
     @property
     def failures(self) -> tuple[CheckResult, ...]:
@@ -122,14 +125,14 @@ class CheckReport:
         if self.ok:
             return
         lines = [
-            f"{r.op} {r.dtype} {r.case} tactic {r.tactic}: "
+            f"{r.op} {r.dtype} {r.case} {self.way} {r.tactic}: "
             + (r.fault or f"relative L2 {r.error:.3g}, allowed {r.tolerance:.3g}")
             for r in self.failures[:10]
         ]
         raise VimDeployError(
             "VIM-701",
             f"{len(self.failures)} of {len(self.results)} runs of {self.library} failed on "
-            f"{self.gpu}",
+            f"{self.place}",
             why="\n".join(lines) or "the library offered no tactic for any case",
             fix="build the library again with this machine's toolkit; if it stays, report it with "
             "the output of vim-deploy plugin test --json",

@@ -120,6 +120,18 @@ def api_of(version: str) -> int:
     return 0 if found is None else int(found[1])
 
 
+def require_api(wanted: int) -> None:
+    """VIM-301 for an ONNX Runtime whose C API is older than a library of native ops needs."""
+    version = capabilities().version
+    if api_of(version) < wanted:
+        raise VimDeployError(
+            "VIM-301",
+            f"ONNX Runtime {version} takes no native ops",
+            why=f"they need its C API {wanted}, which came with 1.{wanted}",
+            fix="pip install --upgrade onnxruntime, or use --ops function",
+        )
+
+
 def try_library(path: Path) -> None:
     """Whether ONNX Runtime takes a library of ops; loads it. VIM-903 with its words when not."""
     runtime = load()

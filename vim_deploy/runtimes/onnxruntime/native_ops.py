@@ -88,7 +88,6 @@ def _fitting(provider: OpsProvider, ops: frozenset[str], *, build: bool) -> OrtL
             return None
         path = _built(provider)
     info = describe_ort_library(path)
-    version = ort.capabilities().version
     why = ""
     if info.provider != provider:
         why = f"it is for the provider {info.provider}, the session is for {provider}"
@@ -98,13 +97,7 @@ def _fitting(provider: OpsProvider, ops: frozenset[str], *, build: bool) -> OrtL
         raise VimDeployError(
             "VIM-903", f"{path} does not fit", why=why, fix=build_command(provider)
         )
-    if ort.api_of(version) < info.ort_api:
-        raise VimDeployError(
-            "VIM-301",
-            f"ONNX Runtime {version} takes no native ops",
-            why=f"they need its C API {info.ort_api}, which came with 1.{info.ort_api}",
-            fix="pip install --upgrade onnxruntime, or use --ops function",
-        )
+    ort.require_api(info.ort_api)
     ort.try_library(path)
     return info
 
