@@ -209,7 +209,7 @@ def needed_glibc(path: Path) -> str:
     data = path.read_bytes()
     try:
         found = [re.fullmatch(r"GLIBC_(\d+(?:\.\d+)+)", name) for name in _needed_versions(data)]
-    except (struct.error, ValueError):
+    except (struct.error, ValueError, OverflowError):
         return ""
     versions = [tuple(map(int, item[1].split("."))) for item in found if item is not None]
     return ".".join(map(str, max(versions, default=())))

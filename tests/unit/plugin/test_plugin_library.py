@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import struct
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.support import plugins
+from tests.support.c_library import compile_c
 from vim_deploy.errors import VimDeployError
 from vim_deploy.ops import OPS, contract
 from vim_deploy.plugin import describe as plugin_library
@@ -40,15 +40,6 @@ def entry(kind: int, arch: int, payload: bytes = b"\x50\xed\x55\xba") -> bytes:
 def fatbin(*entries: bytes) -> bytes:
     body = b"".join(entries)
     return struct.pack("<IHHQ", 0xBA55ED50, 1, 16, len(body)) + body
-
-
-def compile_c(folder: Path, source: str) -> Path:
-    compiler = plugins.need_tool("gcc")
-    (folder / "lib.c").write_text(source)
-    library = folder / "lib.so"
-    command = [compiler, "-shared", "-fPIC", str(folder / "lib.c"), "-o", str(library)]
-    subprocess.run(command, check=True)
-    return library
 
 
 def test_architectures_are_read_from_every_fatbin(tmp_path: Path) -> None:

@@ -36,6 +36,17 @@ class NativeOps:
     note: str = ""
 
 
+def require_choice(choice: OpsChoice, provider: str) -> None:
+    """VIM-203 for native ops where there can be none."""
+    if choice == "native" and provider not in ("cpu", "cuda"):
+        raise VimDeployError(
+            "VIM-203",
+            f"--ops native has no effect with the provider {provider}",
+            why="TensorRT takes plugins, and computes the functions in the file without them",
+            fix="leave --ops out, or use --provider cpu or cuda",
+        )
+
+
 def choose_ops(choice: OpsChoice, provider: str, ops: frozenset[str]) -> NativeOps:
     """Whose kernels compute the ops of a model.
 
@@ -50,14 +61,8 @@ def choose_ops(choice: OpsChoice, provider: str, ops: frozenset[str]) -> NativeO
             that is too old), VIM-401, VIM-417, VIM-903 (no library that fits) and the errors of a
             build. With ``auto`` the reason is noted instead.
     """
+    require_choice(choice, provider)
     if provider not in ("cpu", "cuda"):
-        if choice == "native":
-            raise VimDeployError(
-                "VIM-203",
-                f"--ops native has no effect with the provider {provider}",
-                why="TensorRT takes plugins, and computes the functions in the file without them",
-                fix="leave --ops out, or use --provider cpu or cuda",
-            )
         return NativeOps()
     if choice == "function" or not ops:
         return NativeOps()

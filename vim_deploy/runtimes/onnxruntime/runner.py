@@ -33,7 +33,7 @@ from vim_deploy.runtimes.base import (
 )
 from vim_deploy.runtimes.onnxruntime import capability as ort
 from vim_deploy.runtimes.onnxruntime.explicit_rounding import round_explicitly
-from vim_deploy.runtimes.onnxruntime.native_ops import choose_ops, unused
+from vim_deploy.runtimes.onnxruntime.native_ops import choose_ops, require_choice, unused
 from vim_deploy.runtimes.onnxruntime.trt_ep import to_plugin_domain
 from vim_deploy.specs import OpsChoice, TensorSpec
 
@@ -88,6 +88,8 @@ class OrtRunner(Runner):
                 f"the provider {provider} takes no TensorRT plugins",
                 fix="use --provider tensorrt, or leave the plugin library out",
             )
+        if provider == TENSORRT:
+            require_choice(ops, provider)
         ort.require_provider(provider)
         artifact = Artifact.of(source)
         path, model = artifact.path, artifact.model

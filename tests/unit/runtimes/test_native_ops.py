@@ -1,0 +1,225 @@
+"""Native ops in runners: when they are used, what is said, and what happens when they cannot be."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.support.c_library import native_ops, saying
+from tests.support.ort_ops import built_library, relative_l2
+from tests.support.tiny_onnx import perceptron, scan_blocks
+from vim_deploy.artifact import Artifact
+from vim_deploy.errors import VimDeployError
+from vim_deploy.plugin.ort_library import LIBRARY_VARIABLE
+from vim_deploy.runtimes import open_runner
+from vim_deploy.runtimes.base import RunnerOptions
+from vim_deploy.runtimes.onnxruntime import capability as ort
+from vim_deploy.runtimes.onnxruntime import native_ops as choosing
+from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
+from vim_deploy.specs import OpsChoice
+
+SHAPE = (2, 6, 8)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "m.onnx"
+    onnx.save(scan_blocks(), path)
+    return path
+
+
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(LIBRARY_VARIABLE, str(built_library()))
+    choosing._say_once.cache_clear()
+    return built_library()
+
+
+def opened(path: Path, ops: OpsChoice, provider: str | None = None) -> OrtRunner:
+    options = RunnerOptions(provider=provider, ops=ops, threads=1)
+    runner = open_runner(Artifact.open(path), options)
+    assert isinstance(runner, OrtRunner)
+    return runner
+
+
+def code_of(path: Path, ops: OpsChoice, provider: str | None = None) -> str:
+    with pytest.raises(VimDeployError) as caught:
+        opened(path, ops, provider)
+    return caught.value.code
+
+
+def test_native_ops_are_used_and_said(
+    file: Path, library: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = file.read_bytes()
+    with caplog.at_level("INFO"):
+        runner, again = opened(file, "auto"), opened(file, "native")
+    plain = opened(file, "function")
+    assert runner.library is not None
+    assert runner.library.path == str(library)
+    assert f", native ops ({runner.library.instruction_set})" in runner.name
+    assert again.name == runner.name
+    assert caplog.text.count(str(library)) == 1
+    assert runner.kernels
+    assert (plain.library, plain.kernels, "native" in plain.name) == (None, "", False)
+    image = np.random.default_rng(3).standard_normal(SHAPE).astype(np.float32)
+    name = runner.outputs[0]
+    native, function = runner.run(image)[name], plain.run(image)[name]
+    assert relative_l2(native, function) <= 1e-6
+    # Other kernels compute: not one bit of difference would mean the same ones.
+    assert not np.array_equal(native, function)
+    assert file.read_bytes() == before
+
+
+def test_nothing_is_loaded_for_a_model_without_our_ops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(LIBRARY_VARIABLE, str(tmp_path / "gone.so"))
+    path = tmp_path / "m.onnx"
+    onnx.save(perceptron(), path)
+    for ops in ("auto", "native"):
+        runner = opened(path, ops)
+        assert (runner.library, runner.notes) == (None, ())
+
+
+def test_none_is_wanted(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    # The empty setting is that of every test.
+    with caplog.at_level("INFO"):
+        assert opened(file, "auto").library is None
+    assert not caplog.text
+    assert code_of(file, "native") == "VIM-401"
+
+
+def test_how_they_are_had_is_said_once(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv(LIBRARY_VARIABLE)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    choosing._say_once.cache_clear()
+    with caplog.at_level("INFO"):
+        for _ in range(2):
+            assert opened(file, "auto").notes == ()
+    assert caplog.text.count("plugin build --target onnxruntime") == 1
+
+
+def test_native_builds_what_is_not_there(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(LIBRARY_VARIABLE)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(
+        choosing,
+        "build_ort_library",
+        lambda settings, say: SimpleNamespace(library=built_library()),
+    )
+    assert opened(file, "native").library is not None
+
+
+def test_native_without_a_compiler(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(LIBRARY_VARIABLE)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert code_of(file, "native") == "VIM-301"
+    assert opened(file, "auto").library is None
+
+
+def test_a_library_that_does_not_fit_is_noted_or_refused(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = {
+        "VIM-417": tmp_path / "text.so",
+        "VIM-401": tmp_path / "gone.so",
+        "VIM-903": saying(tmp_path, "{}", contract=3),
+    }
+    bad["VIM-417"].write_text("text")
+    for code, path in bad.items():
+        monkeypatch.setenv(LIBRARY_VARIABLE, str(path))
+        assert code_of(file, "native") == code
+        runner = opened(file, "auto")
+        assert runner.library is None
+        assert "native ops not used" in runner.notes[0]
+        assert str(path) in runner.notes[0]
+
+
+@pytest.mark.parametrize(
+    "other", [{"provider": "cuda", "name": "vim_ort_cuda"}, {"ops": ["VimOther"]}, {"ort_api": 999}]
+)
+def test_libraries_for_something_else(
+    other: dict[str, object], file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(LIBRARY_VARIABLE, str(native_ops(tmp_path, **other)))
+    assert code_of(file, "native") == ("VIM-301" if "ort_api" in other else "VIM-903")
+    assert "native ops not used" in opened(file, "auto").notes[0]
+
+
+def test_a_library_deleted_after_it_was_used(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "libvim_ort_cpu.so"
+    shutil.copy(built_library(), copy)
+    monkeypatch.setenv(LIBRARY_VARIABLE, str(copy))
+    first = opened(file, "auto")
+    copy.unlink()
+    image = np.ones(SHAPE, np.float32)
+    name = first.outputs[0]
+    assert "there is no such file" in opened(file, "auto").notes[0]
+    assert relative_l2(first.run(image)[name], opened(file, "function").run(image)[name]) <= 1e-6
+
+
+def test_a_library_without_the_op_that_it_promises(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It registers nothing, so that the file's functions run; no more can be known of it."""
+    monkeypatch.setenv(LIBRARY_VARIABLE, str(native_ops(tmp_path)))
+    plain, other = opened(file, "function"), opened(file, "native")
+    image = np.ones(SHAPE, np.float32)
+    name = plain.outputs[0]
+    np.testing.assert_array_equal(plain.run(image)[name], other.run(image)[name])
+
+
+def test_kernels_that_refuse_the_model(
+    file: Path, library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = ort.create_session
+
+    def refusing(model: object, settings: ort.SessionSettings, name: str) -> object:
+        if settings.library is not None:
+            raise VimDeployError("VIM-409", "does not load", why="states beyond 64")
+        return real(model, settings, name)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ort, "create_session", refusing)
+    assert code_of(file, "native") == "VIM-409"
+    runner = opened(file, "auto")
+    assert runner.library is None
+    assert "states beyond 64" in runner.notes[0]
+
+
+def test_an_old_runtime_takes_none(
+    file: Path, library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = ort.Capabilities("1.16.3", ("CPUExecutionProvider",))
+    monkeypatch.setattr(ort, "capabilities", lambda: old)
+    assert code_of(file, "native") == "VIM-301"
+    assert "1.16.3" in opened(file, "auto").notes[0]
+
+
+@pytest.mark.parametrize(("version", "api"), [("1.17.3", 17), ("1.32.0", 32), ("dev", 0)])
+def test_c_api_of_a_release(version: str, api: int) -> None:
+    assert ort.api_of(version) == api
+
+
+def test_tensorrt_takes_plugins_instead(file: Path) -> None:
+    assert code_of(file, "native", "tensorrt") == "VIM-203"
+
+
+def test_a_choice_that_is_none() -> None:
+    with pytest.raises(VimDeployError) as caught:
+        RunnerOptions(ops="fast")  # type: ignore[arg-type]
+    assert caught.value.code == "VIM-202"
