@@ -132,7 +132,7 @@ CATALOG: dict[str, str] = {
     "VIM-904": "kernel launch refused by CUDA",
     "VIM-905": "engine was not built for this shape",
     "VIM-906": "not enough GPU memory",
-    "VIM-907": "server image does not fit the engine",
+    "VIM-907": "server image does not fit",
     # 10: performance
     "VIM-1001": "performance regression",
     "VIM-1002": "a measurement failed",

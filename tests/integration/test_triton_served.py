@@ -1,4 +1,7 @@
-"""The digits model, packaged for the python runtime and served by a real Triton server."""
+"""The digits model, packaged for the python runtime and served by a real Triton server.
+
+Where a C++ compiler is, it is served on native ops, whose answers are held to the same tolerance.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.ort_ops import built_library, missing_tools
 from tests.support.reference import DIGITS, load_case
 from tests.support.source import REPOSITORY
 from tests.support.triton import Server, environment_of, listening, prepare, served
@@ -38,7 +42,9 @@ def digits_package(
     place = tmp_path_factory.mktemp("triton")
     path = export("vim-digits", place / "digits.onnx", ExportOptions(check=False)).path
     serving = ServingOptions(runtime="python", queue_delay_us=2000)
-    folder = package(path, place / "served", PackageOptions(serving)).folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VIM_DEPLOY_ORT_OPS", "" if missing_tools() else str(built_library()))
+        folder = package(path, place / "served", PackageOptions(serving)).folder
     environment = environment_of(request.config)
     prepare(folder, environment)
     return folder, environment
@@ -143,6 +149,15 @@ def test_the_stored_answers(served_digits: Server, capsys: pytest.CaptureFixture
         assert served_digits.client.main([*url, "--check", "--top", "1", *pictures]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert [line.split("\t")[1] for line in lines[:3]] == ["0 zero", "3 three", "7 seven"]
+
+
+def test_the_log_says_what_runs(served_digits: Server) -> None:
+    reason = missing_tools()
+    if reason:
+        pytest.skip(reason)
+    log = served_digits.log.read_text("utf-8", "replace")
+    assert "model.onnx runs on native ops (vim_ort_cpu 0.1.0, " in log
+    assert "without native ops" not in log
 
 
 def test_only_this_machine_is_listened_to(served_digits: Server) -> None:

@@ -20,6 +20,8 @@ from vim_deploy.artifact import metadata
 from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.artifact.record import PluginIdentity
 from vim_deploy.files import sha256_of
+from vim_deploy.ops import BI_CAUSAL_CONV, contract
+from vim_deploy.ops.functions import attach_functions
 
 SIZES = (1, 2, 3)
 #: The programs that packages carry.
@@ -52,6 +54,38 @@ def classifier(
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     if info is not None:
         metadata.attach(model, info)
+    onnx.save(model, path)
+    return path
+
+
+def own_op_classifier(path: Path) -> Path:
+    """A classifier around one of our own ops, with its function: [batch, 1, 2, 3] to [batch, 4]."""
+    generator = np.random.default_rng(1)
+    op = BI_CAUSAL_CONV
+    constants = {
+        "rows": np.array([-1, 3, 2]),
+        "w": generator.standard_normal((2, 4, 2)).astype(np.float32),
+        "b": generator.standard_normal((2, 2)).astype(np.float32),
+        "first": np.array(0),
+        "head": generator.standard_normal((6, 4)).astype(np.float32),
+    }
+    graph = helper.make_graph(
+        [
+            helper.make_node("Reshape", ["image", "rows"], ["xz"]),
+            helper.make_node(op.name, list(op.inputs), ["u2"], domain=contract.DOMAIN, x_off=0),
+            helper.make_node("Gather", ["u2", "first"], ["forward"], axis=0),
+            helper.make_node("Flatten", ["forward"], ["features"], axis=1),
+            helper.make_node("MatMul", ["features", "head"], ["logits"]),
+        ],
+        "own_op",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ("batch", *SIZES))],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ("batch", 4))],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid(contract.DOMAIN, 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    attach_functions(model)
+    metadata.attach(model, EXPORT)
     onnx.save(model, path)
     return path
 

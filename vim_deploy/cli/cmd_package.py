@@ -13,7 +13,7 @@ from vim_deploy.cli.output import answer, json_option, print_table, result, say,
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.ranges import BATCH, INSTANCES, QUEUE_DELAY_US, SERVED_THREADS
-from vim_deploy.specs import Backend
+from vim_deploy.specs import Backend, OpsChoice
 
 if TYPE_CHECKING:
     from vim_deploy.packaging.check import CheckReport
@@ -33,6 +33,7 @@ _SERVING = (
     "dynamic_batching",
     "cuda_graphs",
     "threads",
+    "ops",
 )
 
 
@@ -85,6 +86,14 @@ _SERVING = (
     default=0,
     show_default=True,
     help="Threads inside one operator, for the python runtime; 0 for its own choice.",
+)
+@click.option(
+    "--ops",
+    type=click.Choice(get_args(OpsChoice)),
+    default="auto",
+    show_default=True,
+    help="Native ops for an ONNX file on a CPU: taken along where they are found and the server is "
+    "known to load them, in any case, or never (function).",
 )
 @click.option("--image", help="Triton's container image; must hold the engine's TensorRT.")
 @click.option(

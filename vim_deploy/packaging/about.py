@@ -14,6 +14,7 @@ from typing import Literal, TypeVar
 from vim_deploy.codec import decode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.packaging.manifest import Manifest
+from vim_deploy.packaging.native_ops import PackedOps
 from vim_deploy.packaging.triton import CONFIG_NAME
 from vim_deploy.parity.metrics import Tolerance
 from vim_deploy.specs import Backend, CheckpointInfo, ImagePreparation, PreprocessMode, TensorSpec
@@ -72,6 +73,7 @@ class TritonAbout:
         golden: stored answers.
         plugin: library of an engine; None where it needs none beside it.
         notes: sentences for the user.
+        ops: native ops of an ONNX file; None when it runs without.
     """
 
     name: str
@@ -84,12 +86,16 @@ class TritonAbout:
     golden: Golden
     plugin: str | None
     notes: tuple[str, ...]
+    ops: PackedOps | None = None
 
     @property
     def files(self) -> Iterable[str]:
         """Files of the package that are opened by what is said here."""
-        named = (self.artifact.path, self.golden.file, f"{self.folder}/{CONFIG_NAME}")
-        return named if self.plugin is None else (*named, self.plugin)
+        yield from (self.artifact.path, self.golden.file, f"{self.folder}/{CONFIG_NAME}")
+        if self.plugin is not None:
+            yield self.plugin
+        if self.ops is not None:
+            yield self.ops.library
 
 
 @dataclass(frozen=True)

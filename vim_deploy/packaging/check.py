@@ -17,8 +17,9 @@ from vim_deploy.errors import ExitCode, VimDeployError, missing_package
 from vim_deploy.ops import contract
 from vim_deploy.packaging.about import TritonAbout, read_about
 from vim_deploy.packaging.manifest import Manifest, read_manifest, require_intact
+from vim_deploy.packaging.native_ops import check_library, opened_by
 from vim_deploy.packaging.plugin_probe import probe_in_process
-from vim_deploy.packaging.repository import data_type
+from vim_deploy.packaging.repository import OPS_PARAMETER, PYTHON, data_type
 from vim_deploy.packaging.triton import CONFIG_NAME
 from vim_deploy.plugin.describe import describe_plugin
 from vim_deploy.specs import TensorSpec
@@ -81,6 +82,8 @@ def static_checks(folder: Path, manifest: Manifest) -> list[Check]:
         checks.append(_plugin(folder, artifact, about))
     else:
         checks.append(_onnx(artifact, about))
+        if about.ops is not None:
+            checks.append(Check("native ops", True, check_library(folder, about.ops)))
     return checks
 
 
@@ -118,7 +121,19 @@ def _disagreements(config: Any, about: TritonAbout) -> list[str]:  # noqa: ANN40
         wanted = [_tensor(config, spec, about.max_batch) for spec in stored]
         if got != wanted:
             wrong.append(f"tensors {got}, expected {wanted}")
+    libraries = _ops_of(config, about)
+    opened = [] if about.ops is None else [opened_by(about.runtime, about.ops.library)]
+    if libraries != opened:
+        wrong.append(f"libraries of native ops {libraries}, expected {opened}")
     return wrong
+
+
+def _ops_of(config: Any, about: TritonAbout) -> list[str]:  # noqa: ANN401
+    """The libraries that the backend would load for the model's ops."""
+    named = [*config.model_operations.op_library_filename]
+    if about.runtime == PYTHON and OPS_PARAMETER in config.parameters:
+        named.append(config.parameters[OPS_PARAMETER].string_value)
+    return named
 
 
 def _tensor(

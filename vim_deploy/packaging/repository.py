@@ -27,13 +27,15 @@ from vim_deploy.ranges import (
     require_all,
     require_names,
 )
-from vim_deploy.specs import Backend, TensorSpec
+from vim_deploy.specs import Backend, OpsChoice, TensorSpec
 
 LABELS_NAME = "labels.txt"
 TENSORRT, ONNXRUNTIME, PYTHON = "tensorrt", "onnxruntime", "python"
 #: How long the server waits for more requests to join a batch, in microseconds: well below the
 #: time of one picture on a CPU, and about that of a small model on a GPU.
 DEFAULT_QUEUE_DELAY_US = 500
+#: The parameter in which the python backend's model.py finds the name of the native ops.
+OPS_PARAMETER = "OPS_LIBRARY"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _PLATFORMS = {TENSORRT: "tensorrt_plan", ONNXRUNTIME: "onnxruntime_onnx", PYTHON: ""}
 _KINDS = {TENSORRT: "KIND_GPU", ONNXRUNTIME: "KIND_AUTO", PYTHON: "KIND_CPU"}
@@ -76,6 +78,8 @@ class ServingOptions:
         dynamic_batching: let the server join requests.
         cuda_graphs: record CUDA graphs, for the TensorRT backend.
         threads: threads inside one operator, for the python backend; 0 for its own choice.
+        ops: native ops for an ONNX file: ``auto`` takes them along where they are found and fit,
+            ``native`` in any case, ``function`` never.
     """
 
     runtime: str | None = None
@@ -86,10 +90,11 @@ class ServingOptions:
     dynamic_batching: bool = True
     cuda_graphs: bool = False
     threads: int = 0
+    ops: OpsChoice = "auto"
 
     def __post_init__(self) -> None:
         """VIM-202 for a number that nobody can mean."""
-        require_names(self, runtime=get_args(Backend))
+        require_names(self, runtime=get_args(Backend), ops=get_args(OpsChoice))
         require_all(
             self,
             max_batch=BATCH,
@@ -171,8 +176,13 @@ def largest_batch(servable: Servable, asked: int | None) -> int:
     return asked or most
 
 
-def model_config(servable: Servable, options: ServingOptions) -> dict[str, Any]:
-    """The configuration; errors as of the functions it joins."""
+def model_config(
+    servable: Servable, options: ServingOptions, *, ops_library: str = ""
+) -> dict[str, Any]:
+    """The configuration; errors as of the functions it joins.
+
+    ``ops_library`` is the library of native ops by the path that the backend opens it by.
+    """
     runtime = choose_runtime(servable, options.runtime)
     most = largest_batch(servable, options.max_batch)
     image = _tensor(servable.input, most)
@@ -207,7 +217,11 @@ def model_config(servable: Servable, options: ServingOptions) -> dict[str, Any]:
         else None,
         "optimization": _graphs(image, sizes) if options.cuda_graphs else None,
         "model_warmup": tuple(_warmup(image, size) for size in sizes),
-        "parameters": _parameters(runtime, options.threads),
+        "parameters": _parameters(runtime, options.threads, ops_library),
+        # ONNX Runtime's backend hands each name to the loader as it stands here.
+        "model_operations": {"op_library_filename": (ops_library,)}
+        if ops_library and runtime == ONNXRUNTIME
+        else None,
     }
 
 
@@ -282,11 +296,13 @@ def _warmup(image: Mapping[str, Any], size: int) -> dict[str, Any]:
     return {"name": f"batch_{size}", "batch_size": size, "inputs": inputs, "count": 1}
 
 
-def _parameters(runtime: str, threads: int) -> Map:
+def _parameters(runtime: str, threads: int, ops_library: str) -> Map:
     if runtime != PYTHON:
         return Map()
     # Tensors then come to the model's code in the CPU's memory, whatever sent them.
     values = {"FORCE_CPU_ONLY_INPUT_TENSORS": "yes", "THREADS": str(threads)}
+    if ops_library:
+        values[OPS_PARAMETER] = ops_library
     return Map({name: {"string_value": value} for name, value in values.items()})
 
 

@@ -16,7 +16,7 @@ from vim_deploy.artifact.record import EngineRecord
 from vim_deploy.errors import VimDeployError
 
 #: Where a package stands inside a container.
-_INSIDE = "/package"
+INSIDE = "/package"
 #: What the server of the python runtime, and its model, need.
 _REQUIREMENTS = ("requirements-server.txt", "requirements-model.txt")
 #: The container of the server release that serves the python runtime here (Triton 2.51 is 24.10).
@@ -52,6 +52,14 @@ _TENSORRT = (
     ("26.03", "10.14.1"),
 )
 LAST_RELEASE = "26.07"
+#: First release -> glibc of its images, that of Ubuntu 20.04, 22.04 or 24.04, up to the next row.
+#: Read from the base image in ``build.py`` of each release's branch (BASE_IMAGES); 24.11 counts as
+#: the one before it, because some of its flavours have the older Python still.
+_GLIBC = (("22.12", "2.31"), ("23.05", "2.35"), ("24.12", "2.39"))
+BASE_IMAGES = "https://github.com/triton-inference-server/server/blob/r24.12/build.py"
+#: Images that the table speaks of, whatever registry they were copied to.
+_SERVER = "tritonserver"
+_RELEASE = re.compile(r"(\d{2}\.\d{2})(-[a-z0-9-]+)?")
 _TAG = re.compile(r"(\d{2}\.\d{2})-(.+)")
 
 
@@ -131,13 +139,13 @@ def server_options(around: Surroundings) -> list[str]:
     """Options of ``tritonserver`` inside a container."""
     # The configuration is complete: an engine that does not load is then reported as such.
     options = [
-        f"--model-repository={_INSIDE}/models",
+        f"--model-repository={INSIDE}/models",
         "--disable-auto-complete-config",
         f"--http-restricted-api={CLOSED}",
         f"--grpc-restricted-protocol={CLOSED}",
     ]
     if around.plugin:
-        options.append(f"--backend-config=tensorrt,plugins={_INSIDE}/plugins/{around.plugin}")
+        options.append(f"--backend-config=tensorrt,plugins={INSIDE}/plugins/{around.plugin}")
     if around.record is not None and is_version_compatible(around.record):
         options.append("--backend-config=tensorrt,version-compatible=true")
     return options
@@ -215,6 +223,20 @@ def tensorrt_of(image: str) -> str | None:
     return [version for release, version in _TENSORRT if release <= match[1]][-1]
 
 
+def glibc_of(image: str) -> str | None:
+    """glibc's version in one of NVIDIA's server images; None when the table does not say."""
+    name, _, tag = image.rpartition("/")[2].partition(":")
+    match = _RELEASE.fullmatch(tag)
+    if name != _SERVER or match is None or not _GLIBC[0][0] <= match[1] <= LAST_RELEASE:
+        return None
+    return [version for release, version in _GLIBC if release <= match[1]][-1]
+
+
+def oldest_glibc() -> str:
+    """Of all images in the table."""
+    return _GLIBC[0][1]
+
+
 def check_image(image: str, record: EngineRecord) -> str:
     """Whether the image's TensorRT runs the engine: a sentence with what is known.
 
@@ -232,7 +254,7 @@ def check_image(image: str, record: EngineRecord) -> str:
             f"the TensorRT version in {image} is not in the published table; run.sh asks the image "
             "before it starts the server"
         )
-    here, built = _numbers(found), _numbers(record.runtime_version)
+    here, built = numbers(found), numbers(record.runtime_version)
     later_may = is_version_compatible(record) and here > built[: len(here)]
     if built[: len(here)] == here or later_may:
         return f"{image} holds TensorRT {found}, by the table in {SOURCE}"
@@ -244,5 +266,6 @@ def check_image(image: str, record: EngineRecord) -> str:
     )
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def numbers(version: str) -> tuple[int, ...]:
+    """A version's numbers, to be compared."""
     return tuple(int(part) for part in re.findall(r"\d+", version))

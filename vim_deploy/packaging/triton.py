@@ -1,7 +1,7 @@
 """A model repository for Triton Inference Server, with everything that serving it needs.
 
 FOLDER/models/NAME/config.pbtxt        and labels.txt
-FOLDER/models/NAME/1/                  the artifact; model.py for the python backend
+FOLDER/models/NAME/1/                  the artifact, native ops; model.py for the python backend
 FOLDER/plugins/                        the plugin library of an engine
 FOLDER/run.sh, compose.yaml            start the server on 127.0.0.1
 FOLDER/client.py, golden.npz           ask it, and what it has to answer
@@ -21,6 +21,7 @@ from vim_deploy.artifact.passport import matching_library
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import output_errors, sha256_of
+from vim_deploy.packaging.native_ops import OPS_LIBRARY, choose_ops, described, opened_by
 from vim_deploy.packaging.repository import (
     LABELS_NAME,
     PYTHON,
@@ -38,6 +39,7 @@ from vim_deploy.packaging.scripts import (
     write_text,
 )
 from vim_deploy.packaging.servable import Servable
+from vim_deploy.plugin.ort_library import OrtLibraryInfo
 from vim_deploy.text import storable
 
 #: The only version of the model in a repository.
@@ -55,6 +57,7 @@ class Plan:
         servable: the artifact.
         config: of the model.
         plugin: library to take along; None when there is none to take.
+        ops: library of native ops to take along; None when there is none to take.
         around: what the scripts depend on.
         notes: sentences for the user.
     """
@@ -62,6 +65,7 @@ class Plan:
     servable: Servable
     config: Mapping[str, Any]
     plugin: Path | None
+    ops: OrtLibraryInfo | None
     around: Surroundings
     notes: tuple[str, ...]
 
@@ -82,12 +86,17 @@ def plan_repository(
     """Settle what goes into the package.
 
     Raises:
-        VimDeployError: as ``repository.model_config``; VIM-903 when the engine's plugin library is
-            not to be found, VIM-907 when ``image`` holds another TensorRT.
+        VimDeployError: as ``repository.model_config`` and ``native_ops.choose_ops``; VIM-903 when
+            the engine's plugin library is not to be found, VIM-907 when ``image`` holds another
+            TensorRT.
     """
     runtime = choose_runtime(servable, options.runtime)
-    config = model_config(servable, options)
     notes: list[str] = []
+    ops = choose_ops(servable, runtime, options.ops, image, notes)
+    config = model_config(servable, options)
+    if ops is not None:
+        opened = opened_by(runtime, _ops_path(config["name"]))
+        config = model_config(servable, options, ops_library=opened)
     library = _library(servable, plugin, notes)
     if servable.file.record is not None and image:
         notes.append(check_image(image, servable.file.record))
@@ -97,7 +106,12 @@ def plan_repository(
     around = Surroundings(
         runtime, image, "" if library is None else library.name, servable.file.record
     )
-    return Plan(servable, config, library, around, tuple(notes))
+    return Plan(servable, config, library, ops, around, tuple(notes))
+
+
+def _ops_path(name: str) -> str:
+    """Where the native ops of the model ``name`` are in the package."""
+    return f"models/{name}/{VERSION}/{OPS_LIBRARY}"
 
 
 def _library(servable: Servable, named: Path | None, notes: list[str]) -> Path | None:
@@ -128,6 +142,7 @@ def settings_of(plan: Plan) -> dict[str, Any]:
         "config": render(plan.config),
         "image": plan.around.image,
         "plugin": sha256_of(plan.plugin) if plan.plugin else "",
+        "ops": plan.ops.sha256 if plan.ops else "",
     }
 
 
@@ -146,6 +161,8 @@ def write_repository(folder: Path, plan: Plan) -> None:
             # The backend's interpreter takes no environment variables, and would keep compiled code
             # beside model.py, which nobody has hashed. A file of that name leaves it no place.
             write_text(version / "__pycache__", "")
+        if plan.ops is not None:
+            shutil.copyfile(plan.ops.path, version / OPS_LIBRARY)
         write_text(model / CONFIG_NAME, render(plan.config))
         write_labels(model / LABELS_NAME, plan.servable.info.labels)
         if plan.plugin is not None:
@@ -184,6 +201,7 @@ def about(plan: Plan, golden: dict[str, Any]) -> dict[str, Any]:
         "tensorrt": record.runtime_version if record else None,
         "compute_capabilities": list(record.compute_capabilities) if record else [],
         "plugin": f"plugins/{plan.plugin.name}" if plan.plugin else None,
+        "ops": described(plan.ops, _ops_path(plan.name)) if plan.ops else None,
         "server_image": plan.around.image or None,
         "golden": golden,
         "notes": list(plan.notes),

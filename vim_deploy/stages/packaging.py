@@ -29,11 +29,18 @@ from vim_deploy.packaging.golden import (
 from vim_deploy.packaging.manifest import compare, own_files, read_manifest, write_manifest
 from vim_deploy.packaging.repository import TENSORRT, ServingOptions
 from vim_deploy.packaging.servable import Servable, read_servable
-from vim_deploy.packaging.triton import about, plan_repository, settings_of, write_repository
+from vim_deploy.packaging.triton import (
+    Plan,
+    about,
+    plan_repository,
+    settings_of,
+    write_repository,
+)
 from vim_deploy.parity.metrics import tolerance_for
 from vim_deploy.paths import OptionalPath, StrPath, as_path, optional_path
 from vim_deploy.runtimes import open_runner
 from vim_deploy.runtimes.base import Array, RunnerOptions
+from vim_deploy.specs import OpsChoice
 
 
 @dataclass(frozen=True)
@@ -119,7 +126,7 @@ def package(
     sighting = sight(artifact)
     with atomic_folder(folder, own_files) as place:
         write_repository(place, plan)
-        golden = _make_golden(place, servable, plan.config["max_batch_size"], options)
+        golden = _make_golden(place, plan, options)
         manifest = write_manifest(
             place,
             checks.TARGET,
@@ -220,16 +227,17 @@ def _reference_sha256(servable: Servable, reference: Path | None) -> str:
     return found
 
 
-def _make_golden(
-    place: Path, servable: Servable, most: int, options: PackageOptions
-) -> dict[str, Any]:
+def _make_golden(place: Path, plan: Plan, options: PackageOptions) -> dict[str, Any]:
     """Store input and outputs; what the manifest says about them."""
-    images = golden_input(servable, most)
+    servable = plan.servable
+    images = golden_input(servable, plan.config["max_batch_size"])
     outputs: dict[str, Array] = {}
     by, why = "", ""
     own = options.golden_from in (None, servable.file.path)
     source = servable.file if own or not options.golden_from else Artifact.open(options.golden_from)
-    runner_options = RunnerOptions(plugin=options.plugin if own else None)
+    # What is packaged decides the bytes, not what else is on this machine.
+    ops: OpsChoice = "native" if plan.ops else "function"
+    runner_options = RunnerOptions(plugin=options.plugin if own else None, ops=ops)
     try:
         with open_runner(source, runner_options) as runner:
             outputs = golden_outputs(runner, images)

@@ -1,5 +1,5 @@
-//! Runs an op on inputs from a file: the kernels on a processor that no Python of ours runs on, such
-//! as an emulated one.
+//! Runs an op on inputs from a file: the kernels on a processor that no Python of ours runs on,
+//! such as an emulated one.
 //!
 //!     replay THREADS < CASES > OUTPUTS
 //!

@@ -59,6 +59,8 @@ function(vim_add_native_ops target)
     # A host may bring an older C++ library than the compiler's.
     vim_link_if_known(${target} static_libstdcxx "-static-libstdc++")
     vim_link_if_known(${target} static_libgcc "-static-libgcc")
+    # What nobody uses of them would ask for newer functions of the C library.
+    vim_link_if_known(${target} gc_sections "-Wl,--gc-sections")
     set_target_properties(
         ${target}
         PROPERTIES CXX_EXTENSIONS OFF

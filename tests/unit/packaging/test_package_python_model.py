@@ -7,17 +7,18 @@ import runpy
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
-from tests.support.packages import SIZES, classifier
+from tests.support.packages import SIZES, classifier, own_op_classifier
+from vim_deploy.packaging.native_ops import OPS_LIBRARY
 from vim_deploy.packaging.repository import ServingOptions
 from vim_deploy.stages import package
 from vim_deploy.stages.packaging import PackageOptions
 
-pytest.importorskip("onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime")
 
 
 class Tensor:
@@ -30,6 +31,20 @@ class Tensor:
         return self.array
 
 
+class Logger:
+    """Of the stand-in: what was logged."""
+
+    lines: ClassVar[list[str]] = []
+
+    @classmethod
+    def log_info(cls, line: str) -> None:
+        cls.lines.append(f"I {line}")
+
+    @classmethod
+    def log_warn(cls, line: str) -> None:
+        cls.lines.append(f"W {line}")
+
+
 def fake_utils() -> ModuleType:
     """What model.py uses of ``triton_python_backend_utils``."""
     module = ModuleType("triton_python_backend_utils")
@@ -37,6 +52,7 @@ def fake_utils() -> ModuleType:
     module.triton_string_to_numpy = types.__getitem__  # type: ignore[attr-defined]
     module.get_input_tensor_by_name = lambda request, name: request.inputs.get(name)  # type: ignore[attr-defined]
     module.Tensor = Tensor  # type: ignore[attr-defined]
+    module.Logger = Logger  # type: ignore[attr-defined]
     module.TritonError = str  # type: ignore[attr-defined]
     module.InferenceResponse = lambda output_tensors=(), error=None: SimpleNamespace(  # type: ignore[attr-defined]
         tensors={tensor.name: tensor.array for tensor in output_tensors}, error=error
@@ -60,16 +76,25 @@ def start(folder: Path, monkeypatch: pytest.MonkeyPatch, batch: int | str = "bat
     path = classifier(folder / "toy.onnx", batch)
     options = PackageOptions(ServingOptions(runtime="python"))
     made = package(path, folder / "made", options).folder / "models" / "toy"
+    return initialised(made, monkeypatch, (2,) if isinstance(batch, int) else ())
+
+
+def initialised(
+    made: Path, monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, ...] = (), ops: str = ""
+) -> Any:
+    """The model of the folder ``made``, with a batch in its sizes or a dynamic one."""
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", fake_utils())
     monkeypatch.setattr(np, "__version__", "1.26.4")
+    monkeypatch.setattr(Logger, "lines", [])
     model = runpy.run_path(str(made / "1" / "model.py"))["TritonPythonModel"]()
-    sizes = (2,) if isinstance(batch, int) else ()
-    config = {
+    config: dict[str, Any] = {
         "max_batch_size": 0 if sizes else 32,
         "input": [{"name": "image", "data_type": "TYPE_FP32", "dims": [*sizes, *map(str, SIZES)]}],
         "output": [{"name": "logits"}],
         "parameters": {"THREADS": {"string_value": "1"}},
     }
+    if ops:
+        config["parameters"]["OPS_LIBRARY"] = {"string_value": ops}
     model.initialize(
         {
             "model_config": json.dumps(config),
@@ -217,3 +242,46 @@ def test_a_batch_beyond_the_configured_one_is_refused(started: Any, rows: int) -
     answers = started.execute([request(images(rows)), request(images(1))])
     assert f"{rows} rows, expected 1 to 32" in answers[0].error
     assert answers[1].error is None
+
+
+@pytest.fixture
+def with_ops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The model's folder in a package that carries native ops."""
+    from tests.support.ort_ops import built_library
+
+    monkeypatch.setenv("VIM_DEPLOY_ORT_OPS", str(built_library()))
+    path = own_op_classifier(tmp_path / "toy.onnx")
+    options = PackageOptions(ServingOptions(runtime="python"))
+    return package(path, tmp_path / "made", options).folder / "models" / "toy"
+
+
+def test_native_ops_run_where_they_load(with_ops: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = initialised(with_ops, monkeypatch, ops=OPS_LIBRARY)
+    (line,) = Logger.lines
+    assert line.startswith("I model.onnx runs on native ops (vim_ort_cpu 0.1.0, ")
+    (answer,) = model.execute([request(images(3))])
+    bodies = initialised(with_ops, monkeypatch)
+    assert Logger.lines == []
+    wanted = expected(bodies, images(3))
+    # float32 sums of eight terms in another order.
+    np.testing.assert_allclose(answer.tensors["logits"], wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("broken", ["library", "runtime", "missing"])
+def test_without_them_the_file_runs_and_the_log_says_why(
+    with_ops: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    wanted = expected(initialised(with_ops, monkeypatch), images(3))
+    library = with_ops / "1" / OPS_LIBRARY
+    if broken == "library":
+        library.write_bytes(b"\x7fELF of another machine")
+    elif broken == "missing":
+        library.unlink()
+    else:
+        monkeypatch.setattr(onnxruntime, "__version__", "1.16.3")
+    model = initialised(with_ops, monkeypatch, ops=OPS_LIBRARY)
+    (line,) = Logger.lines
+    assert line.startswith("W model.onnx runs without native ops: ")
+    assert ("1.16.3 is too old" if broken == "runtime" else OPS_LIBRARY) in line
+    (answer,) = model.execute([request(images(3))])
+    np.testing.assert_array_equal(answer.tensors["logits"], wanted)

@@ -3,10 +3,15 @@
 The server hands over several requests at once. Their rows are joined to one batch, run, and split
 again. A request that cannot be run gets an error of its own; the others are answered. So does one
 whose answer would not be numbers: NaN and infinity have no class.
+
+A package may hold native kernels for the model's own ops. Where they do not load (an older C
+library, another processor, an older ONNX Runtime) the log says why, and the model runs as the file
+describes it, with the same answers, more slowly.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 from pathlib import Path
@@ -22,6 +27,8 @@ from numpy.typing import NDArray
 
 #: onnxruntime's severity for errors.
 ERRORS_ONLY = 3
+#: The first ONNX Runtime that native ops are for; an older one would take none of them, silently.
+LEAST_FOR_OPS = (1, 17)
 
 
 def require_old_numpy() -> None:
@@ -43,6 +50,27 @@ def not_numbers(what: str, arrays: dict[str, NDArray[Any]]) -> str | None:
     return None
 
 
+def with_ops(options: onnxruntime.SessionOptions, library: Path) -> str:
+    """Hand the native ops to a session's options; what they are, in words.
+
+    RuntimeError, or another error of ONNX Runtime, when they cannot be had here.
+    """
+    version = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
+    if version < LEAST_FOR_OPS:
+        raise RuntimeError(f"ONNX Runtime {onnxruntime.__version__} is too old for them")
+    options.register_custom_ops_library(str(library))
+    # Opened by now, so this is the same library and not a second one.
+    describe = ctypes.CDLL(str(library)).vim_plugins_build_info
+    describe.restype = ctypes.c_char_p
+    about = json.loads(describe())
+    return f"{about['name']} {about['version']}, {about['instruction_set']}"
+
+
+def session_of(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    """A session on the CPU."""
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
 class TritonPythonModel:
     """One instance of the model; the names of the methods are Triton's."""
 
@@ -55,17 +83,38 @@ class TritonPythonModel:
         self.dims = [int(size) for size in self.input["dims"]]
         self.dtype = np.dtype(pb_utils.triton_string_to_numpy(self.input["data_type"]))
         self.outputs = [output["name"] for output in config["output"]]
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = ERRORS_ONLY
-        threads = config.get("parameters", {}).get("THREADS", {}).get("string_value", "0")
-        options.intra_op_num_threads = int(threads)
-        path = Path(args["model_repository"], args["model_version"], "model.onnx")
-        self.session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
+        parameters = config.get("parameters", {})
+        self.threads = int(parameters.get("THREADS", {}).get("string_value", "0"))
+        folder = Path(args["model_repository"], args["model_version"])
+        path = folder / "model.onnx"
+        ops = parameters.get("OPS_LIBRARY", {}).get("string_value", "")
+        self.session = self.open(path, folder / ops if ops else None)
         names = [output.name for output in self.session.get_outputs()]
         if not set(self.outputs) <= set(names):
             raise RuntimeError(f"{path.name} has the outputs {names}, not {self.outputs}")
+
+    def open(self, path: Path, library: Path | None) -> onnxruntime.InferenceSession:
+        """The session, on native ops where the package has them and they load."""
+        if library is None:
+            return session_of(path, self.options())
+        options = self.options()
+        try:
+            found = with_ops(options, library)
+            session = session_of(path, options)
+        # ONNX Runtime raises what it likes; whatever it was, the file runs without.
+        except Exception as error:
+            why = str(error).strip().splitlines()[:1] or [type(error).__name__]
+            pb_utils.Logger.log_warn(f"{path.name} runs without native ops: {why[0]}")
+            return session_of(path, self.options())
+        pb_utils.Logger.log_info(f"{path.name} runs on native ops ({found})")
+        return session
+
+    def options(self) -> onnxruntime.SessionOptions:
+        """How a session runs."""
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = ERRORS_ONLY
+        options.intra_op_num_threads = self.threads
+        return options
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """One response for each request, in their order."""
