@@ -19,17 +19,8 @@ from vim_deploy.ops.functions import nodes_of
 from vim_deploy.packaging.repository import PYTHON, TENSORRT
 from vim_deploy.packaging.scripts import INSIDE, glibc_of, numbers, oldest_glibc
 from vim_deploy.packaging.servable import Servable
-from vim_deploy.plugin.build_ort import OrtBuildSettings, build_ort_library
-from vim_deploy.plugin.ort_library import (
-    LIBRARY_VARIABLE,
-    OrtLibraryInfo,
-    build_command,
-    describe_ort_library,
-    find_ort_library,
-    library_name,
-    means_none,
-)
-from vim_deploy.progress import stage_log
+from vim_deploy.plugin.ort_library import OrtLibraryInfo, build_command, library_name
+from vim_deploy.runtimes.onnxruntime import native_ops as session_ops
 from vim_deploy.specs import OpsChoice
 
 #: Name of the library inside a package.
@@ -62,7 +53,7 @@ def choose_ops(
 
     Raises:
         VimDeployError: VIM-203 (native ops for an engine), VIM-907 (``native``, and ``image`` has
-            an older C library); as ``find_library``.
+            an older C library); as ``choose_ops`` of ONNX Runtime's runner.
     """
     if runtime == TENSORRT:
         if choice == "native":
@@ -73,13 +64,14 @@ def choose_ops(
                 fix="leave it away, or package the ONNX file",
             )
         return None
-    if choice == "function" or not nodes_of(servable.file.model.graph):
+    ops = frozenset(node.op_type for node in nodes_of(servable.file.model.graph))
+    if choice == "function" or not ops:
         return None
-    found = find_library(choice)
+    here = session_ops.choose_ops(choice, "cpu", ops)
+    found = here.library
     if found is None:
-        notes.append(
-            f"no native ops go along: none are here, and {build_command('cpu')} makes some"
-        )
+        why = here.note or f"none are here: {build_command('cpu')}"
+        notes.append(f"no native ops go along: {why}")
         return None
     wrong = "" if runtime == PYTHON else _not_loaded_by(image, found.glibc)
     if wrong and choice == "native" and glibc_of(image):
@@ -96,27 +88,6 @@ def choose_ops(
     needs = f", for glibc {found.glibc} or later" if found.glibc else ""
     notes.append(f"native ops go along: {OPS_LIBRARY} for {platform.machine()}{needs}")
     return found
-
-
-def find_library(choice: OpsChoice) -> OrtLibraryInfo | None:
-    """The native ops for CPUs of this machine; built where ``native`` finds none.
-
-    Raises:
-        VimDeployError: VIM-203 (``native`` where the environment says that there are none); as
-            ``find_ort_library``, ``describe_ort_library`` and ``build_ort_library``.
-    """
-    path = find_ort_library("cpu")
-    if path is not None:
-        return describe_ort_library(path)
-    if choice != "native":
-        return None
-    if means_none():
-        raise VimDeployError(
-            "VIM-203",
-            f"--ops native contradicts {LIBRARY_VARIABLE}, which is set to nothing",
-            fix=f"unset {LIBRARY_VARIABLE}, or leave --ops away",
-        )
-    return build_ort_library(OrtBuildSettings(), say=stage_log.info).info
 
 
 def _not_loaded_by(image: str, needed: str) -> str:

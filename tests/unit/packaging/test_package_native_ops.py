@@ -17,6 +17,7 @@ from vim_deploy.packaging.manifest import read_manifest, write_manifest
 from vim_deploy.packaging.repository import ServingOptions
 from vim_deploy.packaging.scripts import glibc_of
 from vim_deploy.plugin.ort_library import OrtLibraryInfo, describe_ort_library
+from vim_deploy.runtimes.onnxruntime import native_ops as session_ops
 from vim_deploy.stages import package
 from vim_deploy.stages.packaging import PackageOptions, PackageResult, check_package
 
@@ -39,7 +40,8 @@ def library(monkeypatch: pytest.MonkeyPatch) -> OrtLibraryInfo:
     path = built_library()
     monkeypatch.setenv("VIM_DEPLOY_ORT_OPS", str(path))
     info = dataclasses.replace(describe_ort_library(path), glibc="2.36")
-    monkeypatch.setattr(native_ops, "find_library", lambda choice: info)
+    here = session_ops.NativeOps(info)
+    monkeypatch.setattr(session_ops, "choose_ops", lambda choice, provider, ops: here)
     return info
 
 
@@ -72,6 +74,7 @@ def test_the_python_backend_gets_them(toy: Path, tmp_path: Path, library: OrtLib
     assert any("native ops go along" in note and "2.36" in note for note in result.notes)
     about = read_manifest(result.folder).about
     assert about["ops"]["glibc"] == "2.36"
+    assert "native ops" in about["golden"]["made_by"]
     copied = result.folder / about["ops"]["library"]
     assert copied.read_bytes() == Path(library.path).read_bytes()
     config = (result.folder / "models/toy/config.pbtxt").read_text()
