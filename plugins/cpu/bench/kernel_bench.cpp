@@ -5,7 +5,9 @@
 //! Vim-Ti's shapes (384 channels, 16 states, rank 12, 4 taps) at 197 and 6,085 tokens. Time is this
 //! thread's processor time, so that other work on the machine disturbs little, and the best of
 //! several runs; cycles come from a chain of dependent additions, one a cycle, timed between the
-//! runs. All figures are per token, direction and 16 channels.
+//! runs. All figures are per token, direction and 16 channels: cycles, and in brackets the bound's
+//! percentage of them, where the bound is what two multiplying units a cycle would take (README.md
+//! beside the kernels counts).
 #include <time.h>
 
 #include <algorithm>
@@ -128,8 +130,41 @@ double cycles(const cpu::Kernels& kernels, const Params& params) {
     return best * rate / (2.0 * params.length * kChannels / 16);
 }
 
+//! What an instruction set multiplies, fused or not, for one vector; a division counts as one.
+struct Work {
+    double vectors;  //!< of 16 channels
+    double state;    //!< each state of the recurrence, its power of two among them
+    double power;    //!< any other power of two
+};
+
+Work work_of(const std::string& name) {
+    if (name == "avx512") {
+        return {1, 7, 3};
+    }
+    return name == "avx2" ? Work{2, 8, 4} : Work{4, 9, 5};
+}
+
+struct Bounds {
+    double scan, low_rank, conv;
+};
+
+//! Cycles of the multiplications alone.
+Bounds bounds_of(const Work& work) {
+    constexpr double kUnits = 2.0;
+    const double silu = 2 + work.power;
+    const double softplus = 10 + work.power;
+    // The step times u and the skip; and half of what a token's two directions share: scale, gate.
+    const double scan = work.state * kStates + 2 + softplus + (2 + silu) / 2;
+    const double each = work.vectors / kUnits;
+    return {each * scan, each * (scan + kRank), each * (kTaps + silu)};
+}
+
+void report(const char* name, double cycles, double bound) {
+    std::printf("  %s %6.1f (%2.0f %%)", name, cycles, 100.0 * bound / cycles);
+}
+
 void measure(const cpu::Kernels& kernels, DataType type, int length) {
-    const std::size_t rows = length;
+    const std::size_t rows = static_cast<std::size_t>(length);
     const auto u2 = tensor(2 * rows * kChannels, 1.0F, type);
     const auto dt = tensor(2 * rows * kChannels, 0.5F, type);
     const auto xdbl = tensor(2 * rows * kColumns, 1.0F, type);
@@ -181,9 +216,12 @@ void measure(const cpu::Kernels& kernels, DataType type, int length) {
     conv.xz_columns = 2 * kChannels;
     conv.type = type;
     static const char* const names[] = {"fp32", "fp16", "bf16"};
-    std::printf("%-8s %s %5d  scan %7.1f  low-rank %7.1f  conv %6.1f\n", kernels.name,
-                names[static_cast<int>(type)], length, cycles(kernels, scan),
-                cycles(kernels, low_rank), cycles(kernels, conv));
+    const Bounds bounds = bounds_of(work_of(kernels.name));
+    std::printf("%-6s %s %4d", kernels.name, names[static_cast<int>(type)], length);
+    report("scan", cycles(kernels, scan), bounds.scan);
+    report("low rank", cycles(kernels, low_rank), bounds.low_rank);
+    report("convolution", cycles(kernels, conv), bounds.conv);
+    std::printf("\n");
     std::fflush(stdout);
 }
 

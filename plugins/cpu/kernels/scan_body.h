@@ -178,12 +178,25 @@ void recurrence(const Walk<T>& w, std::int64_t channel, std::int64_t left, const
         const float* const b = w.b[t];
         const float* const c = w.c[t];
         Floats total = skip * u;
+        std::int64_t n = 0;
+        if (kShort) {
 #pragma GCC unroll 4
-        for (std::int64_t n = 0; n < states; ++n) {
-            const Floats e = d * load(rates + n * kWidth);
-            const Floats before = load(h + n * kWidth);
-            const Floats state = kShort ? decayed(exp2_factors(e), before, x, splat(b[n]))
-                                        : fma(exp2_any(e), before, x * splat(b[n]));
+            for (; n + kAbreast <= states; n += kAbreast) {
+                Floats e[kAbreast], before[kAbreast], state[kAbreast];
+                for (int k = 0; k < kAbreast; ++k) {
+                    e[k] = d * load(rates + (n + k) * kWidth);
+                    before[k] = load(h + (n + k) * kWidth);
+                }
+                decay_abreast(e, before, x, b + n, state);
+                for (int k = 0; k < kAbreast; ++k) {
+                    store(h + (n + k) * kWidth, state[k]);
+                    total = fma(splat(c[n + k]), state[k], total);
+                }
+            }
+        }
+        for (; n < states; ++n) {
+            const Floats decay = exp2_any(d * load(rates + n * kWidth));
+            const Floats state = fma(decay, load(h + n * kWidth), x * splat(b[n]));
             store(h + n * kWidth, state);
             total = fma(splat(c[n]), state, total);
         }

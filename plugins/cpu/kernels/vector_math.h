@@ -87,6 +87,14 @@ VIM_CPU_INLINE Floats exp2_bounded(Floats x) {
     return (splat(1.0F) + factors.excess) * factors.scale;
 }
 
+//! `decayed` of some states side by side.
+constexpr int kAbreast = 1;
+
+VIM_CPU_INLINE void decay_abreast(const Floats* e, const Floats* h, Floats x, const float* b,
+                                  Floats* out) {
+    out[0] = decayed(exp2_factors(e[0]), h[0], x, splat(b[0]));
+}
+
 #else
 
 //! 2^x for x in [-126, 128], infinite at 128; anything when x is NaN.
@@ -96,13 +104,26 @@ VIM_CPU_INLINE Floats exp2_bounded(Floats x) {
     return as<Floats>(as<Words>(exp2_fraction(f)) + (as<Words>(t) << 23));
 }
 
-//! Without a table in registers the whole power is one factor.
-VIM_CPU_INLINE Exp2 exp2_factors(Floats x) {
-    return {Floats{}, exp2_bounded(x)};
-}
+//! 2^e * h + x * b of some states side by side: without fused operations a power is a chain of some
+//! fifty cycles, and a CPU does not look far enough ahead to run enough of them at once by itself.
+constexpr int kAbreast = 4;
 
-VIM_CPU_INLINE Floats decayed(Exp2 factors, Floats h, Floats x, Floats b) {
-    return fma(factors.scale, h, x * b);
+VIM_CPU_INLINE void decay_abreast(const Floats* e, const Floats* h, Floats x, const float* b,
+                                  Floats* out) {
+    Floats t[kAbreast], f[kAbreast], p[kAbreast], q[kAbreast], r[kAbreast];
+#define VIM_CPU_EACH _Pragma("GCC unroll 4") for (int k = 0; k < kAbreast; ++k)
+    VIM_CPU_EACH t[k] = e[k] + splat(kMagic);
+    VIM_CPU_EACH f[k] = t[k] - splat(kMagic);
+    VIM_CPU_EACH f[k] = e[k] - f[k];
+    VIM_CPU_EACH p[k] = fma(splat(1.3264727253e-03F), f[k], splat(9.6715127858e-03F));
+    VIM_CPU_EACH q[k] = fma(splat(5.5507337445e-02F), f[k], splat(2.4022242083e-01F));
+    VIM_CPU_EACH r[k] = fma(splat(6.9314697760e-01F), f[k], splat(1.0F));
+    VIM_CPU_EACH f[k] = f[k] * f[k];
+    VIM_CPU_EACH p[k] = fma(p[k], f[k], q[k]);
+    VIM_CPU_EACH p[k] = fma(p[k], f[k], r[k]);
+    VIM_CPU_EACH p[k] = as<Floats>(as<Words>(p[k]) + (as<Words>(t[k]) << 23));
+    VIM_CPU_EACH out[k] = fma(p[k], h[k], x * splat(b[k]));
+#undef VIM_CPU_EACH
 }
 
 #endif

@@ -70,6 +70,13 @@ def compile_objects(sources: Iterable[Path], folder: Path, flags: tuple[str, ...
     return objects
 
 
+def link(objects: Iterable[Path], output: Path, flags: Iterable[str] = ()) -> Path:
+    """A program, or with ``-shared`` a library, of objects."""
+    command = ["g++", *flags, "-pthread", "-o", str(output), *map(str, objects)]
+    subprocess.run(command, check=True)
+    return output
+
+
 class CpuKernels:
     """The kernels of one loaded test library."""
 
@@ -126,7 +133,4 @@ def library() -> CpuKernels:
     atexit.register(holder.cleanup)
     folder = Path(holder.name)
     objects = compile_objects([*kernel_sources(), TESTS / "c_api.cpp"], folder, ("-O1",))
-    output = folder / "libvim_cpu_kernels.so"
-    command = ["g++", "-shared", "-pthread", "-o", str(output), *map(str, objects)]
-    subprocess.run(command, check=True)
-    return CpuKernels(output)
+    return CpuKernels(link(objects, folder / "libvim_cpu_kernels.so", ["-shared"]))

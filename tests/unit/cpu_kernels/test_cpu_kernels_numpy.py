@@ -220,7 +220,7 @@ def powers(isa: str, exponents: Array) -> tuple[Array, Array]:
 
 
 def test_powers_of_two_are_good_to_two_roundings(isa: str) -> None:
-    """The polynomial's error, the rounding of the table or of 1 + f * ..., and that of the state."""
+    """The polynomial, then the roundings of the table (or of 1 + f * ...) and of the state."""
     got, x = powers(isa, np.linspace(-120.0, 0.0, 40001))
     error = np.abs(got / np.exp2(x) - 1.0)
     print(isa, f"{error.max():.2e} {np.sqrt((error**2).mean()):.2e}")

@@ -34,9 +34,7 @@ def build(folder: Path, sanitizer: tuple[str, ...]) -> Path:
     ]
     flags = ("-O1", "-g1", *sanitizer)
     objects = cpu_kernels.compile_objects(sources, folder, flags)
-    program = folder / "sweep"
-    subprocess.run(["g++", *flags, "-pthread", "-o", program, *objects], check=True)
-    return program
+    return cpu_kernels.link(objects, folder / "sweep", flags)
 
 
 @pytest.mark.slow
