@@ -57,14 +57,15 @@ CHECK_BASE(GetApi)
 CHECK_BASE(GetVersionString)
 
 // Every member of our struct, in its order; that none is left out is what the offsets show.
-#define CALLBACKS(X)                                                                             \
-    X(CreateKernel)                                                                              \
-    X(GetName)                                                                                   \
-    X(GetExecutionProviderType)                                                                  \
-    X(GetInputType) X(GetInputTypeCount) X(GetOutputType) X(GetOutputTypeCount) X(KernelCompute) \
-        X(KernelDestroy) X(GetInputCharacteristic) X(GetOutputCharacteristic)                    \
-            X(GetInputMemoryType) X(GetVariadicInputMinArity) X(GetVariadicInputHomogeneity)     \
-                X(GetVariadicOutputMinArity) X(GetVariadicOutputHomogeneity) X(CreateKernelV2)   \
+#define CALLBACKS(X)                                                                              \
+    X(CreateKernel)                                                                               \
+    X(GetName)                                                                                    \
+    X(GetExecutionProviderType)                                                                   \
+    X(GetInputType)                                                                               \
+    X(GetInputTypeCount) X(GetOutputType) X(GetOutputTypeCount) X(KernelCompute) X(KernelDestroy) \
+        X(GetInputCharacteristic) X(GetOutputCharacteristic) X(GetInputMemoryType)                \
+            X(GetVariadicInputMinArity) X(GetVariadicInputHomogeneity)                            \
+                X(GetVariadicOutputMinArity) X(GetVariadicOutputHomogeneity) X(CreateKernelV2)    \
                     X(KernelComputeV2) X(InferOutputShapeFn) X(GetStartVersion) X(GetEndVersion)
 #define CHECK_CALLBACK(Name)                                                           \
     static_assert(offsetof(OrtCustomOp, Name) == offsetof(ours::CustomOp, Name),       \
