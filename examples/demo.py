@@ -1,7 +1,8 @@
 """The main job on real input, on any machine: what ``make demo`` runs.
 
 1. A trained toy in the official training layout: deployed, and its accuracy on scikit-learn's
-   digits measured through PyTorch, ONNX Runtime and a graph that takes bytes.
+   digits measured through PyTorch, ONNX Runtime without and with native ops, and a graph that
+   takes bytes.
 2. Vim-Ti at 224 x 224 with seeded weights: deployed and verified on a real photograph.
 
 Everything goes to a numbered folder under ``work``.
@@ -78,11 +79,16 @@ def demo_digits() -> tuple[DeployResult, list[tuple[str, ...]]]:
     mean, std = np.float32(image.mean[0]), np.float32(image.std[0])
     pixels = np.round(scaled * 255).astype(np.uint8).transpose(0, 2, 3, 1).copy()
     reference = TorchRunner(reference_model(checkpoint_of(request.source), result.export.info))
-    routes = (
-        ("PyTorch", reference, (scaled - mean) / std),
-        ("ONNX Runtime", OrtRunner(result.export.path), (scaled - mean) / std),
-        ("ONNX Runtime, bytes in", OrtRunner(bytes_file), pixels),
-    )
+    prepared = (scaled - mean) / std
+    native = OrtRunner(result.export.path, ops="auto")
+    ops = "without native ops" if native.library is None else native.library.title
+    routes = [
+        ("PyTorch", reference, prepared),
+        ("ONNX Runtime, the file's functions", OrtRunner(result.export.path), prepared),
+        (f"ONNX Runtime, {ops}, bytes in", OrtRunner(bytes_file, ops="auto"), pixels),
+    ]
+    if native.library is not None:
+        routes.insert(2, (f"ONNX Runtime, {ops}", native, prepared))
     rows = []
     expected = None
     for name, runner, images in routes:
