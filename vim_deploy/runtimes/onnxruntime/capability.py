@@ -26,6 +26,9 @@ _LOG_FATAL = 4
 #: Users who want that set it to 0 themselves.
 NO_TELEMETRY = ("ORT_DISABLE_TELEMETRY", "1")
 
+#: Entry of a session that native ops read when they are registered.
+_OPS_THREADS = "vim_deploy.intra_op_num_threads"
+
 #: Short name -> execution provider. The first one runs what it can; what TensorRT leaves, CUDA
 #: takes before the CPU does.
 PROVIDERS = MappingProxyType(
@@ -167,6 +170,9 @@ def create_session(model: Path | bytes, settings: SessionSettings, name: str) ->
     options.log_severity_level = _LOG_FATAL if settings.provider == "cpu" else _LOG_ERRORS_ONLY
     options.intra_op_num_threads = settings.threads
     if settings.library is not None:
+        if settings.threads:
+            # ONNX Runtime does not tell ops how many threads there are (plugins/onnxruntime).
+            options.add_session_config_entry(_OPS_THREADS, str(settings.threads))
         options.register_custom_ops_library(str(settings.library.resolve()))
     # Every error class of ONNX Runtime derives from RuntimeError or Exception by build; the file
     # was parsed before, so whatever it says concerns the model.
