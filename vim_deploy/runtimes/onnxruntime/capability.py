@@ -131,7 +131,7 @@ def require_api(wanted: int) -> None:
             "VIM-301",
             f"ONNX Runtime {version} takes no native ops",
             why=f"they need its C API {wanted}, which came with 1.{wanted}",
-            fix="pip install --upgrade onnxruntime, or use --ops function",
+            fix="pip install -U onnxruntime, or use --ops function",
         )
 
 
