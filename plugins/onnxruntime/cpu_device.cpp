@@ -5,6 +5,7 @@
 #include <memory>
 #include <sstream>
 #include <stdexcept>
+#include <string>
 
 #include "calls.h"
 #include "cpu/kernels/kernels.h"
@@ -12,8 +13,6 @@
 
 namespace vim_plugins::ort {
 namespace {
-
-constexpr std::size_t kAlignment = 64;
 
 //! The session's pool, as the kernels see it.
 struct Pool {
@@ -59,10 +58,10 @@ class CpuDevice final : public Device {
             run_with(params, nullptr, context);
             return;
         }
-        Scratch const scratch = take_scratch(context, bytes + kAlignment - 1);
+        Scratch const scratch = take_scratch(context, bytes + cpu::kWorkspaceAlignment - 1);
         void* workspace = scratch.get();
-        std::size_t room = bytes + kAlignment - 1;
-        run_with(params, std::align(kAlignment, bytes, workspace, room), context);
+        std::size_t room = bytes + cpu::kWorkspaceAlignment - 1;
+        run_with(params, std::align(cpu::kWorkspaceAlignment, bytes, workspace, room), context);
     }
 
     template <typename Params>

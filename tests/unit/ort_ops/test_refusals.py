@@ -13,7 +13,6 @@ import pytest
 
 from tests.support import ort_ops
 from vim_deploy.ops import OPS, contract
-from vim_deploy.runtimes.onnxruntime.capability import THREADS_ENTRY
 
 CONV = """g (float[{shape}] xz, float[2,W,D] w, float[2,D] b) => (float[2,B,L,D] u2) {{
     u2 = vim_deploy.VimBiCausalConv {attributes} (xz, w, b)
@@ -153,7 +152,7 @@ def test_another_library_of_the_same_ops_is_refused(library: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "x", "-1", "2.5", "1234567"])
 def test_a_number_of_threads_is_a_number(library: Path, text: str) -> None:
-    entries = {THREADS_ENTRY: text}
+    entries = {"vim_deploy.intra_op_num_threads": text}
     if text == "":
         assert ort_ops.open_session(conv(), library, entries=entries) is not None
         return
