@@ -64,6 +64,10 @@ def verdict(value: Value) -> list[str]:
     parts = [f"{sentence[:1].upper()}{sentence[1:]}." for sentence in found]
     if not entries:
         return parts or ["Nothing was compared."]
+    functions = value.get("functions")
+    if functions:
+        state = "are" if functions["passed"] else "are NOT"
+        parts.append(f"Those of {functions['candidate']} {state} within tolerance.")
     if failed:
         return [f"{failed} of {compared} exceed what is allowed.", *parts]
     worst = number(max(entry["worst"] for entry in entries))
@@ -78,9 +82,40 @@ def parity_sections(value: Value) -> list[Section]:
     return [
         Section("compared", "What was compared", [Facts(list(_facts(value)))]),
         Section("results", "Results", list(_results(value))),
+        Section("functions", "The same file without native ops", list(_functions(value))),
         Section("ladder", "From PyTorch to the file", list(ladder_items(value.get("ladder")))),
         Section("blocks", "Error through depth", list(block_items(value.get("blocks"), "blocks"))),
     ]
+
+
+def _functions(value: Value) -> Iterator[Item]:
+    """What the functions in the file give, where native ops gave the results above."""
+    functions = value.get("functions")
+    if not functions:
+        return
+    entries = list(outputs_of(functions))
+    yield Text(
+        f"{functions['candidate']} against {value['reference']}, with the same limits; and native "
+        "ops against the functions, where the distance is stated and has no limit."
+    )
+    between = list(outputs_of({"results": functions["native"]}))
+    rows = [
+        (
+            what,
+            entry["case"],
+            str(entry["batch"]),
+            entry["output"],
+            *_distances(entry),
+            state,
+        )
+        for what, entry, state in (
+            *(("functions", e, "ok" if e["passed"] else "; ".join(e["failures"])) for e in entries),
+            *(("native against functions", e, "-") for e in between),
+        )
+    ]
+    columns = ("", "case", "batch", "output", "max abs", "mean abs", "rel L2", "cosine", "")
+    failed = frozenset(index for index, entry in enumerate(entries) if not entry["passed"])
+    yield Table("Functions in the file", columns, rows, frozenset({0, 1, 3, 8}), failed)
 
 
 def outputs_of(value: Value) -> Iterator[dict[str, Any]]:
