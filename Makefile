@@ -51,7 +51,7 @@ help:
 	@echo "make fuzz       damaged and hostile files for every reader of Python and C++"
 	@echo "make wheels     wheels into dist/, for x86-64 and aarch64 with the native ops compiled"
 	@echo "make pins       renew requirements/*.lock: versions and hashes of what make venv installs"
-	@echo "make bench-deit cost of every stage from 224 to 1248 px, DeiT beside (20 minutes, quiet)"
+	@echo "make bench-deit time and memory from 224 to 1248 px, DeiT beside (20 minutes, quiet)"
 	@echo "make bench      time the stages for Vim-Ti at 224 and print ratios"
 
 venv: $(STAMP) native-ops

@@ -1,13 +1,17 @@
-"""How the cost of every stage grows with the image, on this machine, with DeiT beside Vim.
+"""How time and memory grow with the image in ONNX Runtime, on this machine, DeiT beside Vim.
 
     python benchmarks/scaling.py [--models vim-tiny,vim-small,vim-base] [--sizes 224,512,...]
-                                 [--minutes 20] [--out FOLDER]
+                                 [--threads 1,2] [--minutes 20] [--out FOLDER]
 
-Export, fusion passes, verify, TensorRT-RTX build and ONNX Runtime inference (with the DeiT of the
-same width, and PyTorch at the smallest size) for every model and size: first the first model at
-all sizes, then the others from the smallest size up. Every step has a process of its own and is
-stopped where memory ends; what would not fit into ``--minutes`` any more is left out. Both is said
-in the results. Run it again to go on: what the results have already is kept.
+Vim with native ops and with the function bodies, and the DeiT of the same width in every form of
+its attention (PyTorch as well at the smallest size), all of one size and number of threads in one
+run of ``vim-deploy bench``. In order of importance: the first model at all sizes on the fewest
+threads, at the smallest and the largest size on more, then the other models from the smallest size
+up, then the rest. ``--stages`` adds verify and the TensorRT-RTX build.
+
+Every step has a process of its own and is stopped where memory ends; what would not fit into
+``--minutes`` any more is left out. Both is said in the results. Run it again to go on: what the
+results have already is kept.
 
 The machine has to be quiet: the script does not begin under load, and a step that other work
 disturbed is repeated once and then left out, unless --busy says that the figures do not count (then
@@ -28,7 +32,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scaling_report import write_report
+from scaling_report import write_compact, write_report
 from scaling_steps import (
     DISTURBED,
     FAILED,
@@ -42,11 +46,14 @@ from scaling_steps import (
 )
 
 from vim_deploy.bench import environment
-from vim_deploy.files import write_json
+from vim_deploy.codec import encode
+from vim_deploy.plugin.ort_library import describe_ort_library, find_ort_library
 
 MODELS = ("vim-tiny", "vim-small", "vim-base")
-SIZES = (224, 512, 640, 738, 1024, 1248)
+SIZES = (224, 512, 1024, 1248)
 STAGES = ("export", "inference", "verify", "build")
+#: What is measured unless more is asked for.
+USUAL_STAGES = STAGES[:2]
 #: Load average per processor above which the machine is not quiet.
 MOST_LOAD = 0.25
 #: For the estimate whether a step still fits, where only one size is known: its time grows with
@@ -65,24 +72,41 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=default, help="folder for the results")
     parser.add_argument("--models", default=",".join(MODELS), help="variants to measure")
     parser.add_argument("--sizes", default=",".join(map(str, SIZES)), help="image sizes")
-    parser.add_argument("--stages", default=",".join(STAGES), help="stages; export comes first")
+    parser.add_argument("--threads", default="1,2", help="threads, the fewest first")
+    parser.add_argument("--stages", default=",".join(USUAL_STAGES), help="of " + ",".join(STAGES))
     parser.add_argument("--minutes", type=float, default=20.0, help="when to end, about")
-    parser.add_argument("--duration", type=float, default=5.0, help="timed seconds per runtime")
+    parser.add_argument("--duration", type=float, default=4.0, help="timed seconds per runtime")
     parser.add_argument("--warmup", type=float, default=1.0, help="seconds before the clock")
+    parser.add_argument("--force", action="store_true", help="replace results of other versions")
     parser.add_argument("--busy", action="store_true", help="only try it; the figures do not count")
     return parser.parse_args()
 
 
-def tasks_of(models: Sequence[str], sizes: Sequence[int], stages: Sequence[str]) -> list[Task]:
-    """In order of importance: the first model whole, then the others from small to large."""
-    places = [(models[0], size) for size in sizes]
-    places += [(model, size) for size in sizes for model in models[1:]]
-    return [Task(model, size, stage) for model, size in places for stage in stages]
+def tasks_of(
+    models: Sequence[str], sizes: Sequence[int], stages: Sequence[str], threads: Sequence[int]
+) -> list[Task]:
+    """In order of importance; what does not depend on threads is done once at a place."""
+    first, few = models[0], threads[0]
+    places = [(first, size, few) for size in sizes]
+    places += [(first, size, more) for more in threads[1:] for size in (sizes[0], sizes[-1])]
+    places += [(model, size, few) for size in sizes for model in models[1:]]
+    places += [(model, size, more) for more in threads[1:] for size in sizes for model in models]
+    tasks = []
+    for model, size, count in dict.fromkeys(places):
+        for stage in stages:
+            if stage == "inference" or count == few:
+                tasks.append(Task(model, size, stage, count if stage == "inference" else few))
+    return tasks
 
 
 def predicted(task: Task, done: Sequence[Mapping[str, Any]], models: Sequence[str]) -> float:
     """About how many seconds ``task`` will take, from what was measured; 0 when not known."""
-    same = [entry for entry in done if entry["stage"] == task.stage and entry["status"] == OK]
+    alike = [entry for entry in done if entry["stage"] == task.stage and entry["status"] == OK]
+    here = [entry for entry in alike if (entry["model"], entry["size"]) == (task.model, task.size)]
+    if here:
+        # More threads make it shorter, fewer hardly longer than all of them alone.
+        return max(float(entry["seconds"]) for entry in here)
+    same = [entry for entry in alike if entry["threads"] == task.threads]
     own = [entry for entry in same if entry["model"] == task.model]
     if own:
         return _from_smaller(task, sorted(own, key=lambda entry: int(entry["size"])))
@@ -100,7 +124,7 @@ def _from_smaller(task: Task, own: Sequence[Mapping[str, Any]]) -> float:
         for result in last["results"]:
             if result["status"] == OK and result["runner"] != "pytorch":
                 growth = 2.0 if result["label"].startswith("DeiT") else 1.0
-                call = result["latency"]["mean_ms"]["value"] / 1e3
+                call = result["ms"]["value"] / 1e3
                 seconds += _CALLS * call * (ratio**growth - 1)
         return seconds
     if len(own) == 1:
@@ -120,13 +144,22 @@ def measure(
     step = run()
     mine = step.cpu_seconds + own_seconds() - own
     other = environment.disturbance(before, environment.cpu_times(), mine)
-    entry: dict[str, Any] = {"model": task.model, "size": task.size, "tokens": task.tokens}
-    entry |= {"stage": task.stage, "status": step.status, "reason": step.reason, **other}
+    entry = {**_place(task), "status": step.status, "reason": step.reason, **other}
     entry["date"] = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     if step.status == OK:
         entry |= {"seconds": step.seconds, "peak_bytes": step.peak_bytes}
         entry |= kept_values(task.stage, step.value)
     return entry
+
+
+def _place(task: Task) -> dict[str, Any]:
+    """What an entry is of."""
+    where = {"model": task.model, "size": task.size, "tokens": task.tokens}
+    return {**where, "stage": task.stage, "threads": task.threads}
+
+
+def _key(entry: Mapping[str, Any]) -> Task:
+    return Task(entry["model"], entry["size"], entry["stage"], entry["threads"])
 
 
 def disturbed(entry: Mapping[str, Any]) -> bool:
@@ -148,16 +181,16 @@ def run_tasks(
     """Entries of all tasks that ``kept`` does not have, in order, as long as there is time."""
     end = time.monotonic() + seconds
     done = [dict(entry) for entry in kept]
-    have = {(e["model"], e["size"], e["stage"]) for e in kept}
+    have = set(map(_key, kept))
     for task in tasks:
-        if (task.model, task.size, task.stage) in have:
+        if task in have:
             continue
         place = f"{task.model} {task.size} {task.stage}"
+        place += f" on {task.threads}" if task.stage == "inference" else ""
         reason = _no_reason_to_begin(task, done, end - time.monotonic(), models)
         entry: dict[str, Any]
         if reason:
-            entry = {"model": task.model, "size": task.size, "tokens": task.tokens}
-            entry |= {"stage": task.stage, "status": LEFT_OUT, "reason": reason}
+            entry = {**_place(task), "status": LEFT_OUT, "reason": reason}
         else:
             tell(place)
             entry = measure(task, step_of(task, end - time.monotonic()))
@@ -191,26 +224,27 @@ def _no_reason_to_begin(
     return ""
 
 
-def earlier(path: Path, about: Mapping[str, Any]) -> list[dict[str, Any]]:
+def earlier(path: Path, about: Mapping[str, Any], *, force: bool = False) -> list[dict[str, Any]]:
     """Entries of an earlier run on the same machine with the same versions; what to try again out.
 
-    SystemExit where the results are others': they are not replaced.
+    SystemExit where the results are others': they are replaced with ``force`` only.
     """
     if not path.exists():
         return []
     value = json.loads(path.read_text())
     changed = [key for key in about if value.get(key) != about[key]]
+    if changed and force:
+        return []
     if changed:
-        raise SystemExit(f"{path} is of another {', '.join(changed)}: choose another --out")
+        why = f"{path} is of another {', '.join(changed)}"
+        raise SystemExit(f"{why}: choose another --out, or replace it with --force")
     return [entry for entry in value["entries"] if entry["status"] == OK]
 
 
 def whole(entries: Sequence[Mapping[str, Any]], tasks: Sequence[Task]) -> list[dict[str, Any]]:
     """Entries that need not be made again: an export counts where nothing needs its file."""
-    have = {(e["model"], e["size"], e["stage"]) for e in entries}
-    open_places = {
-        (task.model, task.size) for task in tasks if (task.model, task.size, task.stage) not in have
-    }
+    have = set(map(_key, entries))
+    open_places = {(task.model, task.size) for task in tasks if task not in have}
     return [
         dict(entry)
         for entry in entries
@@ -226,6 +260,15 @@ def _require_packages(stages: Sequence[str]) -> None:
             raise SystemExit(f"{stage} needs {package}: pip install 'vim-deploy[torch,deit,rtx]'")
 
 
+def library() -> dict[str, Any]:
+    """What the library of native ops says of itself; without one there is nothing to compare."""
+    path = find_ort_library("cpu")
+    if path is None:
+        raise SystemExit("no native ops: vim-deploy plugin build --target onnxruntime")
+    info = describe_ort_library(path)
+    return {**encode(info), "path": path.name, "sentence": info.sentence}
+
+
 def main() -> None:
     """Measure what is missing; keep the results when the machine was quiet."""
     options = arguments()
@@ -234,28 +277,27 @@ def main() -> None:
         raise SystemExit(f"the machine is not quiet (load {load:.2f}): try later")
     models, stages = options.models.split(","), options.stages.split(",")
     sizes = sorted(int(size) for size in options.sizes.split(","))
+    threads = [int(count) for count in options.threads.split(",")]
     _require_packages(stages)
     machine, state = environment.machine(), environment.state()
     about = {
         "machine": json.loads(json.dumps(machine)),
         "versions": state["versions"],
         "settings": {"duration": options.duration, "warmup": options.warmup, "batch": 1},
+        "library": library(),
     }
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         out = work if options.busy else options.out
         out.mkdir(parents=True, exist_ok=True)
         path = out / "scaling.json"
-        tasks = tasks_of(models, sizes, stages)
-        entries = whole(earlier(path, about), tasks)
+        tasks = tasks_of(models, sizes, stages, threads)
+        entries = whole(earlier(path, about, force=options.force), tasks)
         value = {**about, "state": state, "command": ["python", "benchmarks/scaling.py"]}
         value["command"] += sys.argv[1:]
 
         def step_of(task: Task, seconds: float) -> Callable[[], Step]:
             command = command_of(task, work, options, sizes[0])
-            if task.stage == "export":
-                for old in (*work.glob("*.onnx*"), *work.glob("*.plan*")):
-                    old.unlink()
             return lambda: run_step(command, work, seconds)
 
         for entry in run_tasks(
@@ -269,7 +311,7 @@ def main() -> None:
         ):
             entries.append({**entry, "commit": state["commit"]})
             # After every step: nothing is lost when the run is ended.
-            write_json(path, {**value, "entries": entries})
+            write_compact(path, {**value, "entries": entries})
         write_report(value, entries, out)
         print((out / "scaling.md").read_text())
     print("the figures do not count: --busy" if options.busy else f"wrote {out}")

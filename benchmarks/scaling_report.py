@@ -1,13 +1,21 @@
-"""What ``scaling.py`` found, as a figure, a page, and its Markdown twin."""
+"""What ``scaling.py`` found, as a figure and a page of Markdown.
+
+    python benchmarks/scaling_report.py FOLDER
+
+makes both again from the ``scaling.json`` in it.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vim_deploy.bench.stats import PowerLaw, fit_power_law
-from vim_deploy.files import write_bytes, write_json
+from vim_deploy.bench.subject import NATIVE_OPS, PYTORCH
+from vim_deploy.files import write_bytes
 from vim_deploy.report import charts, svg
 from vim_deploy.report.charts import Captions, Curve
 from vim_deploy.report.document import (
@@ -23,7 +31,8 @@ from vim_deploy.report.document import (
     number,
     size_of,
 )
-from vim_deploy.report.write import html, markdown
+from vim_deploy.report.write import markdown
+from vim_deploy.text import json_text
 
 Entry = Mapping[str, Any]
 #: Name -> tokens -> value.
@@ -41,22 +50,28 @@ _TIMES = {
 
 
 def write_report(value: Mapping[str, Any], entries: Sequence[Entry], folder: Path) -> None:
-    """``scaling.json`` with its fits, ``.md``, ``.html``, and the figure ``.svg`` in ``folder``."""
+    """``scaling.json`` with its fits, ``.md``, and the figure ``.svg`` in ``folder``."""
+    few = min((entry["threads"] for entry in entries), default=1)
+    kinds = (("inference", inference(entries, "time", few)), *stage_lines(entries))
     fits = [
         {"what": what, "name": name, "tokens": sorted(line), **_fit(line).__dict__}
-        for what, lines in (("inference", inference(entries, "time")), *stage_lines(entries))
+        for what, lines in kinds
         for name, line in lines.items()
         if len(line) >= _FEWEST
     ]
-    write_json(folder / "scaling.json", {**value, "entries": list(entries), "fits": fits})
+    write_compact(folder / "scaling.json", {**value, "entries": list(entries), "fits": fits})
     document = as_document(value, entries, fits)
     write_bytes(folder / "scaling.md", markdown(document).encode())
-    write_bytes(folder / "scaling.html", html(document).encode())
     drawings = [figure.drawing for figure in figures(entries)][:3]
     if drawings:
         alt = "; ".join(f"{d.findtext('title')}: {d.findtext('desc')}" for d in drawings)
         whole = svg.beside(drawings, "Cost against image size", alt, "scaling")
         write_bytes(folder / "scaling.svg", svg.standalone(whole).encode())
+
+
+def write_compact(path: Path, value: Mapping[str, Any]) -> None:
+    """JSON without spaces: the file is kept with the source, and read by programs."""
+    write_bytes(path, (json_text(value, compact=True) + "\n").encode())
 
 
 def _fit(line: Mapping[int, float]) -> PowerLaw:
@@ -68,23 +83,34 @@ def measured(entries: Sequence[Entry], stage: str) -> list[Entry]:
     return [entry for entry in entries if entry["stage"] == stage and entry["status"] == "ok"]
 
 
-def inference(entries: Sequence[Entry], kind: str) -> Lines:
-    """Milliseconds (``time``) or megabytes (``memory``) of each model against tokens."""
+def inference(entries: Sequence[Entry], kind: str, threads: int, model: str = "") -> Lines:
+    """Milliseconds (``time``) or megabytes (``memory``) of each line of the figure against tokens.
+
+    Args:
+        model: with its DeiT; all models where it is empty.
+    """
     lines: Lines = {}
     for entry in measured(entries, "inference"):
+        if entry["threads"] != threads or model not in ("", entry["model"]):
+            continue
         for result in entry["results"]:
-            if result["status"] != "ok" or result["runner"] == "pytorch":
+            if result["status"] != "ok" or result["runner"] == PYTORCH:
                 continue
-            if kind == "time":
-                latency = result["latency"]
-                figure = (latency["p50_ms"] or latency["mean_ms"])["value"]
-            else:
-                figure = (result["memory"]["model_bytes"] or 0) / 1e6
-            vim = result["tokens"] == entry["tokens"] and not result["label"].startswith("DeiT")
-            name = entry["model"] if vim else result["label"]
-            if figure > 0:
-                lines.setdefault(name, {})[int(result["tokens"])] = float(figure)
+            known = result["ms"]["value"] if kind == "time" else (result["model_bytes"] or 0) / 1e6
+            if known > 0:
+                line = lines.setdefault(name_of(entry, result), {})
+                line[int(result["tokens"])] = float(known)
     return lines
+
+
+def name_of(entry: Entry, result: Mapping[str, Any]) -> str:
+    """What a measurement is called here: file names have the size in them."""
+    if result["label"].startswith("DeiT"):
+        return str(result["label"])
+    if result["runner"] == PYTORCH:
+        return str(entry["model"])
+    native = result["runner"].endswith(NATIVE_OPS)
+    return f"{entry['model']} {'native ops' if native else 'function bodies'}"
 
 
 def stage_lines(entries: Sequence[Entry]) -> Iterator[tuple[str, Lines]]:
@@ -98,15 +124,20 @@ def stage_lines(entries: Sequence[Entry]) -> Iterator[tuple[str, Lines]]:
 
 
 def figures(entries: Sequence[Entry]) -> list[Figure]:
-    """Inference time, its memory, the stages of the first model, and each stage of all models."""
+    """Of each model time and memory on the fewest threads, time on more; then the stages."""
     found = []
-    kinds = (("time", "Inference, ONNX Runtime, one image", "milliseconds"),)
-    kinds += (("memory", "Memory of inference, one image", "MB"),)
-    for kind, title, unit in kinds:
-        found += _figure(title, unit, inference(entries, kind), entries, kind)
-    stages = list(stage_lines(entries))
     models = list(dict.fromkeys(entry["model"] for entry in entries))
-    first = {what: lines[models[0]] for what, lines in stages if models[0] in lines}
+    counts = sorted({entry["threads"] for entry in measured(entries, "inference")})
+    for model in models:
+        for number_, threads in enumerate(counts):
+            on = f"{threads} thread{'s' if threads > 1 else ''}"
+            kinds = [("time", f"Time of one image, {on}", "milliseconds")]
+            kinds += [("memory", "Memory of one image", "MB")] if number_ == 0 else []
+            for kind, title, unit in kinds:
+                lines = inference(entries, kind, threads, model)
+                found += _figure(title, unit, lines, entries, f"{model}-{kind}-{threads}")
+    stages = list(stage_lines(entries))
+    first = {what: lines[models[0]] for what, lines in stages if models and models[0] in lines}
     found += _figure(f"Stages of {models[0]}", "seconds", first, entries, "stages")
     for what, lines in stages:
         if len(models) > 1:
@@ -137,14 +168,14 @@ def as_document(
 ) -> Document:
     """Figures, tables, and what is not in them and why."""
     return Document(
-        title="Cost of every stage against image size",
+        title="Cost against image size",
         passed=None,
         verdict=list(_sentences(entries, fits)),
         made_by=f"benchmarks/scaling.py, {value['state']['date']}",
         sections=[
             Section("figures", "Figures", figures(entries)),
             Section("growth", "Growth", list(_growth(fits))),
-            Section("inference", "Inference", list(_inference(entries))),
+            Section("inference", "Inference in ONNX Runtime", list(_inference(value, entries))),
             Section("stages", "Stages", list(_stages(entries))),
             Section("missing", "What is not measured", list(_missing(entries))),
             environment_section({"machine": value["machine"], "state": value["state"]}),
@@ -157,7 +188,7 @@ def _sentences(entries: Sequence[Entry], fits: Sequence[Mapping[str, Any]]) -> I
     for fit in fits:
         if fit["what"] == "inference":
             yield (
-                f"Inference time of {fit['name']} grows with tokens to the power "
+                f"Time of {fit['name']} grows with tokens to the power "
                 f"{fit['exponent']:.2f} ({fit['tokens'][0]} to {fit['tokens'][-1]} tokens)."
             )
     missing = [entry for entry in entries if entry["status"] != "ok"]
@@ -183,32 +214,41 @@ def _growth(fits: Sequence[Mapping[str, Any]]) -> Iterator[Item]:
     )
 
 
-def _inference(entries: Sequence[Entry]) -> Iterator[Item]:
+def _inference(value: Mapping[str, Any], entries: Sequence[Entry]) -> Iterator[Item]:
     rows = []
     for entry in measured(entries, "inference"):
-        ratios = {(r["of"], r["of_runner"]): r["time"] for r in entry["ratios"]}
+        ratios = {(r["of"], r["of_runner"]): r for r in entry["ratios"]}
         for result in entry["results"]:
-            name = (str(entry["size"]), entry["model"], result["label"], result["runner"])
+            runtime = "PyTorch" if result["runner"] == PYTORCH else "ONNX Runtime"
+            place = (str(entry["size"]), str(entry["threads"]))
+            name = (*place, name_of(entry, result), runtime)
             if result["status"] != "ok":
-                rows.append((*name, f"{result['status']}: {result['reason']}", "-", "-"))
+                rows.append((*name, f"{result['status']}: {result['reason']}", *["-"] * 4))
                 continue
-            latency = result["latency"]
-            middle = latency["p50_ms"] or latency["mean_ms"]
-            time = (
-                f"{number(middle['value'])} ({number(middle['low'])} to {number(middle['high'])})"
-            )
-            ratio = ratios.get((result["label"], result["runner"]))
-            over = (
-                "1"
-                if ratio is None
-                else (
-                    f"{number(ratio['value'])} ({number(ratio['low'])} to {number(ratio['high'])})"
-                )
-            )
-            rows.append((*name, time, size_of(result["memory"]["model_bytes"]), over))
-    columns = ("image", "group of", "model", "runtime", "ms (95 %)", "memory", "time over Vim's")
+            ratio = ratios.get((result["label"], result["runner"]), {})
+            times = (_spread(result["ms"]), _spread(result["cpu_ms"]))
+            over = (_spread(ratio.get(key)) if ratio else "1" for key in ("time", "cpu_time"))
+            rows.append((*name, *times, size_of(result["model_bytes"]), *over))
+    columns = (
+        *("image", "threads", "model", "runtime", "ms (95 %)", "CPU ms (95 %)", "memory"),
+        *("time over Vim's", "CPU time over Vim's"),
+    )
     if rows:
-        yield Table("One image; each group in turns", columns, rows, frozenset({1, 2, 3}))
+        yield Table("One image; each group in turns", columns, rows, frozenset({2, 3}))
+        yield Text(
+            "Ratios refer to Vim with native ops, the first line of each group: medians inside one "
+            "run. DeiT: eager is plain attention, sdpa PyTorch's fused function, which ONNX spells "
+            "out again, flash ONNX Runtime's MultiHeadAttention. Memory: peak while running, less "
+            "the empty runtime's."
+        )
+        yield Text(f"{value['library']['sentence']}.")
+
+
+def _spread(estimate: Mapping[str, float] | None) -> str:
+    if estimate is None:
+        return "-"
+    low, high = number(estimate["low"]), number(estimate["high"])
+    return f"{number(estimate['value'])} ({low} to {high})"
 
 
 def _stages(entries: Sequence[Entry]) -> Iterator[Item]:
@@ -235,6 +275,14 @@ def _missing(entries: Sequence[Entry]) -> Iterator[Item]:
     for entry in entries:
         if entry["status"] != "ok":
             place = f"{entry['model']} at {entry['size']}, {entry['stage']}"
+            place += f" on {entry['threads']}" if entry["stage"] == "inference" else ""
             sentences.append(f"{place}: {entry['status']}; {entry['reason']}")
     if sentences:
         yield Items(sentences)
+
+
+if __name__ == "__main__":
+    place = Path(sys.argv[1])
+    stored = json.loads((place / "scaling.json").read_text(encoding="utf-8"))
+    kept = stored.pop("entries")
+    write_report(stored, kept, place)

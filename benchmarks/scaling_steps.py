@@ -31,11 +31,12 @@ OK, LEFT_OUT, FAILED, DISTURBED = "ok", "left out", "failed", "disturbed"
 
 @dataclass(frozen=True)
 class Task:
-    """One stage of one model at one image size (square, pixels)."""
+    """One stage of one model at one image size (square, pixels); ``threads`` of inference."""
 
     model: str
     size: int
     stage: str
+    threads: int = 1
 
     @property
     def tokens(self) -> int:
@@ -69,8 +70,9 @@ def command_of(task: Task, folder: Path, options: argparse.Namespace, smallest: 
         rest = ["--runtime", "tensorrt-rtx", "-o", output, "--force", "--json"]
         return [*_COMMAND, "build-engine", path, *rest, *batch]
     times = ["--duration", str(options.duration), "--warmup", str(options.warmup)]
-    beside = ["--baseline", "deit"]
-    if task.size == smallest:
+    times += ["--threads", str(task.threads)]
+    beside = ["--ops", "auto", "--baseline", "deit"]
+    if task.size == smallest and task.threads == 1:
         beside += ["--baseline", "pytorch"]
     report = ["--force", "--json", "--export-dir", str(folder)]
     return [*_COMMAND, "bench", path, *beside, *times, *report]
@@ -149,9 +151,42 @@ def kept_values(stage: str, value: Mapping[str, Any]) -> dict[str, Any]:
         return {key: entry[key] for key in ("max_abs", "relative_l2", "passed")}
     if stage == "build":
         memory, seconds = value["peak_memory_bytes"], value["build_seconds"]
-        return {"build_seconds": seconds, "build_peak_bytes": memory, "plan": value["plan"]}
-    keys = ("results", "ratios", "notes")
-    return {key: value[key] for key in keys}
+        return {"build_seconds": seconds, "build_peak_bytes": memory}
+    return {
+        "results": [kept_result(result) for result in value["results"]],
+        "ratios": [kept_ratio(ratio) for ratio in value["ratios"]],
+        "notes": value["notes"],
+    }
+
+
+_RATIO = ("of", "of_runner", "to", "to_runner", "time", "cpu_time", "model_memory")
+_RESULT = ("label", "runner", "runtime", "tokens", "status", "reason")
+_FACTS = ("ops", "library", "like eager")
+
+
+def kept_result(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What the results keep of one measurement: ``ms`` is its median, or the mean of few calls."""
+    kept = {key: result[key] for key in _RESULT}
+    kept["facts"] = {key: result["facts"][key] for key in _FACTS if key in result["facts"]}
+    if result["status"] == OK:
+        latency = result["latency"]
+        kept |= {"calls": result["calls"], "ms": latency["p50_ms"] or latency["mean_ms"]}
+        kept |= {"cpu_ms": result.get("cpu_ms"), "model_bytes": result["memory"]["model_bytes"]}
+    short: dict[str, Any] = _short(kept)
+    return short
+
+
+def kept_ratio(ratio: Mapping[str, Any]) -> dict[str, Any]:
+    """What the results keep of one ratio."""
+    kept: dict[str, Any] = _short({key: ratio.get(key) for key in _RATIO})
+    return kept
+
+
+def _short(value: Any) -> Any:  # noqa: ANN401 - JSON
+    """The same with numbers of five digits, which is more than was measured."""
+    if isinstance(value, dict):
+        return {key: _short(item) for key, item in value.items()}
+    return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""``benchmarks/scaling.py`` on scripted steps: order, time, memory, quiet, going on, the report."""
+"""``benchmarks/scaling.py`` on scripted steps: order, time, memory, quiet, going on, the report.
+
+And the README's figures, which are made of its results.
+"""
 
 from __future__ import annotations
 
@@ -47,16 +50,20 @@ def value_of(task: Any) -> dict[str, Any]:
         output = {"max_abs": 1e-6, "relative_l2": 1e-7, "passed": True, "output": "logits"}
         return {"results": [{"outputs": [output]}]}
     if task.stage == "build":
-        return {"peak_memory_bytes": 10**9, "build_seconds": 12.5, "plan": {"bytes": 10**8}}
-    return json.loads(_bench(task))
+        return {"peak_memory_bytes": 10**9, "build_seconds": 12.5}
+    return dict(json.loads(_bench(task.model, task.size, task.tokens)))
 
 
 @functools.cache
-def _bench(task: Any) -> str:
-    place = {"image": (task.size, task.size), "tokens": task.tokens}
+def _bench(model: str, size: int, tokens: int) -> str:
+    place = {"image": (size, size), "tokens": tokens}
+    label, native = f"{model}-{size}", {"source": {"ops": "native"}}
     items = [
-        measured(f"{task.model}-{task.size}", task.tokens / 2, **place),
-        measured("DeiT-Ti eager", task.tokens**2 / 1e3, **place),
+        measured(label, tokens / 8, facts={"ops": "native"}, **native, **place),
+        measured(label, tokens / 2, 200 << 20, facts={"ops": "function"}, **place),
+        measured("DeiT-Ti eager", tokens**2 / 1e3, 1000 << 20, **place),
+        measured("DeiT-Ti sdpa", tokens**2 / 8e2, **place),
+        measured("DeiT-Ti flash", tokens**2 / 2e3, **place),
         measured("vim-tiny", 900.0, runner="pytorch", **place),
     ]
     return json.dumps(encode(bench_report(*items)))
@@ -66,14 +73,22 @@ def run_all(
     script: ModuleType,
     kept: tuple[dict[str, Any], ...] = (),
     step: Callable[[Any], Any] | None = None,
+    threads: tuple[int, ...] = (1,),
     **changes: Any,
 ) -> list[dict[str, Any]]:
     """Entries of all tasks, with steps that end at once."""
     good = lambda task: script.Step("ok", seconds=30.0, peak_bytes=9, value=value_of(task))  # noqa: E731
     options = {"seconds": 1e9, "models": MODELS, "busy": False, "tell": lambda text: None}
-    tasks = script.tasks_of(MODELS, SIZES, script.STAGES)
+    tasks = script.tasks_of(MODELS, SIZES, script.STAGES, threads)
     take = lambda task, seconds: lambda: (step or good)(task)  # noqa: E731
     return list(script.run_tasks(tasks, kept, take, **{**options, **changes}))
+
+
+def about() -> dict[str, Any]:
+    """What the results say of themselves."""
+    library = {"sentence": "native ops (avx512): kernels 0123456789abcdef"}
+    state = {"machine": environment.machine(), "state": environment.state()}
+    return {**state, "command": ["python"], "library": library}
 
 
 @pytest.mark.usefixtures("_quiet")
@@ -87,9 +102,37 @@ def test_the_first_model_is_whole_before_the_others_begin(script: ModuleType) ->
     assert [entry["tokens"] for entry in entries[::4]][:3] == [197, 1025, 6085]
 
 
+def test_more_threads_come_after_the_first_model_on_the_fewest(script: ModuleType) -> None:
+    tasks = script.tasks_of(MODELS, SIZES, script.USUAL_STAGES, (1, 2))
+    assert len(set(tasks)) == len(tasks) == 3 * 3 * 3
+    inferences = [task for task in tasks if task.stage == "inference"]
+    assert [(task.model, task.size, task.threads) for task in inferences[:6]] == [
+        *(("vim-tiny", size, 1) for size in SIZES),
+        *(("vim-tiny", size, 2) for size in (224, 1248)),
+        ("vim-small", 224, 1),
+    ]
+    # A file is exported once, and before it is measured.
+    exports = [task for task in tasks if task.stage == "export"]
+    assert len(exports) == 3 * 3
+    for task in inferences:
+        (made,) = (one for one in exports if (one.model, one.size) == (task.model, task.size))
+        assert tasks.index(made) < tasks.index(task)
+
+
+@pytest.mark.usefixtures("_quiet")
+def test_what_is_kept_of_a_measurement(script: ModuleType) -> None:
+    entry = run_all(script, threads=(1, 2))[1]
+    native, function, *_ = entry["results"]
+    assert (native["runner"], function["runner"]) == ("onnxruntime, native ops", "onnxruntime")
+    assert native["ms"] == {"value": 24.625, "low": 24.625, "high": 24.625}
+    assert native["model_bytes"] == 100 << 20
+    assert [ratio["to_runner"] for ratio in entry["ratios"]] == ["onnxruntime, native ops"] * 5
+    assert entry["ratios"][0]["time"]["value"] == pytest.approx(4.0)
+
+
 def test_every_size_of_the_figure_has_its_tokens(script: ModuleType) -> None:
     tokens = [script.Task("vim-tiny", size, "export").tokens for size in script.SIZES]
-    assert tokens == [197, 1025, 1601, 46 * 46 + 1, 4097, 6085]
+    assert tokens == [197, 1025, 4097, 6085]
 
 
 @pytest.mark.usefixtures("_quiet")
@@ -144,7 +187,7 @@ def test_a_disturbed_step_is_repeated_once(
 
 @pytest.mark.usefixtures("_quiet")
 def test_going_on_keeps_what_is_there(script: ModuleType) -> None:
-    tasks = script.tasks_of(MODELS, SIZES, script.STAGES)
+    tasks = script.tasks_of(MODELS, SIZES, script.STAGES, (1,))
     done = run_all(script)[:10]
     # The third place has no verify and no build yet, which need the exported file.
     kept = script.whole(done, tasks)
@@ -165,6 +208,7 @@ def test_results_of_another_machine_are_not_gone_on_with(
     assert script.earlier(tmp_path / "none.json", about) == []
     with pytest.raises(SystemExit, match="of another machine"):
         script.earlier(path, {**about, "machine": {"cpu_model": "there"}})
+    assert script.earlier(path, {**about, "versions": {"numpy": "3"}}, force=True) == []
 
 
 @pytest.mark.parametrize(
@@ -200,7 +244,7 @@ def test_every_stage_is_a_command_that_the_tools_take(
     pytest.importorskip("torch")
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     options = argparse.Namespace(duration=0.1, warmup=0.0)
-    task = script.Task("vim-teeny", 224, stage)
+    task = script.Task("vim-teeny", 224, stage, 1)
     step = script.run_step(script.command_of(task, tmp_path, options, 224), tmp_path, 120)
     # There is no such model, and so no file of it: the arguments have been understood.
     assert step.status == "failed"
@@ -210,21 +254,41 @@ def test_every_stage_is_a_command_that_the_tools_take(
 
 @pytest.mark.usefixtures("_quiet")
 def test_the_report(script: ModuleType, tmp_path: Path) -> None:
-    pytest.importorskip(
-        "jinja2", reason="jinja2 is not installed: pip install 'vim-deploy[report]'"
-    )
-    entries = run_all(script)
+    entries = run_all(script, threads=(1, 2))
     entries[-1].update(status="left out", reason="memory ended: 0.9 GB left")
-    value = {"machine": environment.machine(), "state": environment.state(), "command": ["python"]}
-    script.write_report(value, entries, tmp_path)
+    script.write_report(about(), entries, tmp_path)
     stored = json.loads((tmp_path / "scaling.json").read_text())
     fits = {(fit["what"], fit["name"]): fit["exponent"] for fit in stored["fits"]}
-    assert fits["inference", "vim-tiny"] == pytest.approx(1.0)
-    assert fits["inference", "DeiT-Ti eager"] == pytest.approx(2.0)
+    assert fits["inference", "vim-tiny native ops"] == pytest.approx(1.0, abs=1e-4)
+    assert fits["inference", "vim-tiny function bodies"] == pytest.approx(1.0, abs=1e-4)
+    assert fits["inference", "DeiT-Ti eager"] == pytest.approx(2.0, abs=1e-4)
     text = (tmp_path / "scaling.md").read_text()
-    assert "vim-base at 1248, build: left out; memory ended: 0.9 GB left" in text
-    assert "| 224 | vim-tiny | vim-tiny | pytorch | 900 " in text
+    assert "vim-base at 1248, inference on 2: left out; memory ended: 0.9 GB left" in text
+    assert "| 224 | 1 | vim-tiny native ops | ONNX Runtime | 24.6 " in text
+    for form in ("eager", "sdpa", "flash"):
+        assert f"| 1248 | 2 | DeiT-Ti {form} | ONNX Runtime | " in text
+    assert "native ops (avx512): kernels 0123456789abcdef." in text
     figure = ElementTree.parse(tmp_path / "scaling.svg").getroot()
     assert len(figure.findall("{http://www.w3.org/2000/svg}svg")) == 3
-    page = ElementTree.parse(tmp_path / "scaling.html")
-    assert len(page.findall(".//figure")) == 3 + 4
+    assert not (tmp_path / "scaling.html").exists()
+    drawn = [element.text for element in figure.iter() if element.text]
+    for name in ("native ops", "function bodies"):
+        assert f"vim-tiny {name}" in drawn
+    # Where there is one DeiT, there are all.
+    assert len({drawn.count(f"DeiT-Ti {form}") for form in ("eager", "sdpa", "flash")}) == 1
+
+
+@pytest.mark.usefixtures("_quiet")
+def test_the_readmes_figures_are_those_of_the_results(script: ModuleType, tmp_path: Path) -> None:
+    import scaling_readme
+
+    script.write_report(about(), run_all(script, threads=(1, 2)), tmp_path)
+    text = scaling_readme.section(json.loads((tmp_path / "scaling.json").read_text()))
+    # 1248 px: 6085 tokens, so 761 ms, four times that, and 6085^2 / 1000, / 800 and / 2000 ms.
+    row = "| Vim-Ti | 1248 | 1 | 761 | 3,042 (0.25) | 37,027 (0.02) | 46,284 (0.02) |"
+    assert f"{row} 18,514 (0.04) |" in text
+    assert "| Vim-Ti | 1248 | 1 | 105 | 210 (0.50) | 1,049 (0.10) | 105 (1.00) |" in text
+    assert (
+        "Vim-Ti with native ops at 224 px on 1 thread takes 0.25 (0.25 to 0.25) of the time of the "
+        "function bodies and 0.50 of the memory; 0.63 (0.63 to 0.63) of the time of DeiT with plain"
+    ) in text

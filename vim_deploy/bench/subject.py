@@ -30,6 +30,8 @@ ONNX_RUNTIME = "onnxruntime"
 PYTORCH = "pytorch"
 #: DeiT's module in PyTorch; its ONNX file is an ``ONNX_RUNTIME`` subject like any other.
 PYTORCH_DEIT = "pytorch-deit"
+#: How an ONNX file's runtime is called where it runs our kernels and not the function bodies.
+NATIVE_OPS = "native ops"
 #: The weights of a model that is built only to be timed.
 _TIMING_SEED = 0
 
@@ -70,9 +72,10 @@ class Subject:
     def runtime(self) -> str:
         """The runtime for people: PyTorch is one, whichever module it runs."""
         provider = self.source.get("provider")
+        native = f", {NATIVE_OPS}" if self.source.get("ops") == "native" else ""
         if provider is not None:
-            return f"{self.runner} {provider}"
-        return PYTORCH if self.runner == PYTORCH_DEIT else self.runner
+            return f"{self.runner} {provider}{native}"
+        return PYTORCH if self.runner == PYTORCH_DEIT else f"{self.runner}{native}"
 
 
 def load_runtime(runner: str) -> None:
@@ -201,6 +204,7 @@ _PYTORCH_FIRST_CALL = 90 * _MB
 _WEIGHT_COPIES = 2.5
 #: Values for each token and channel of the mixer (Vim) or the stream (DeiT) that live at once.
 _VIM_VALUES = 38
+_VIM_NATIVE_VALUES = 21
 _DEIT_VALUES = 50
 #: Maps of the finest level that live at once, in channels of the pyramid and of the decode head.
 _PYRAMID_VALUES = 5
@@ -258,7 +262,14 @@ def _map_pixels(config: ModelConfig, dense: DenseConfig) -> tuple[int, ...]:
     return tuple(finest // 4**level for level in range(len(dense.feature_names)))
 
 
-def vim_bytes(config: ModelConfig, batch: int, runner: str, behind: DenseSize | None = None) -> int:
+def vim_bytes(
+    config: ModelConfig,
+    batch: int,
+    runner: str,
+    behind: DenseSize | None = None,
+    *,
+    native: bool = False,
+) -> int:
     """Peak resident bytes of a process that runs a Vim model: linear in tokens and batch.
 
     Args:
@@ -266,6 +277,7 @@ def vim_bytes(config: ModelConfig, batch: int, runner: str, behind: DenseSize | 
         batch: pictures at once.
         runner: ``ONNX_RUNTIME`` or ``PYTORCH``.
         behind: of a dense model, which keeps its blocks' maps while it computes them.
+        native: with native ops, whose tensors between the ops of a function body are not there.
     """
     rank, state = int(config.ssm["dt_rank"]), config.d_state
     width, inner = config.embed_dim, config.d_inner
@@ -273,7 +285,8 @@ def vim_bytes(config: ModelConfig, batch: int, runner: str, behind: DenseSize | 
     # in_proj and out_proj; for each direction x_proj, dt_proj, A.
     layer = 3 * width * inner + directions * inner * (2 * rank + 3 * state)
     weights = _FLOAT * (config.depth * layer + width * config.num_classes)
-    live = _FLOAT * batch * config.num_tokens * inner * _VIM_VALUES
+    values = _VIM_NATIVE_VALUES if native else _VIM_VALUES
+    live = _FLOAT * batch * config.num_tokens * inner * values
     if behind is not None:
         weights += _FLOAT * behind.weights
         # The blocks are done when the neck begins.

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     multiple=True,
     type=click.Choice(get_args(Baseline)),
     help="Measure this beside each model; may be given several times. deit: the DeiT of the "
-    "same width; with pytorch as well, in PyTorch too.",
+    "same width with each form of its attention; with pytorch as well, in PyTorch too.",
 )
 @click.option(
     "--random-weights",
@@ -129,7 +129,7 @@ def command(artifacts: tuple[str, ...], **options: Any) -> None:  # noqa: ANN401
     ARTIFACT is an exported ONNX file (in ONNX Runtime), an engine (in TensorRT), or a checkpoint,
     recipe or variant, which is exported first, at every size of --image-sizes. Every measurement
     has a process of its own; those of one image and batch size take turns, and ratios refer to
-    the first ARTIFACT.
+    the first ARTIFACT, with native ops where they are measured.
     """
     from vim_deploy.stages import benchmark
     from vim_deploy.stages.benchmarking import BenchOptions
@@ -163,7 +163,7 @@ def _require_good(report: BenchReport) -> None:
 
 def print_report(value: dict[str, Any]) -> None:
     """The table of results, the exponents and the notes."""
-    from vim_deploy.bench.report import COLUMNS, result_rows, scaling_text
+    from vim_deploy.bench.table import COLUMNS, result_rows, scaling_text
 
     print_table("benchmark", COLUMNS, result_rows(value))
     say(f"clock: {value['method']['clock']}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from vim_deploy.bench.report import COLUMNS, device_bytes, result_rows, scaling_text
+from vim_deploy.bench.table import COLUMNS, device_bytes, result_rows, scaling_text
 from vim_deploy.report import charts
 from vim_deploy.report.charts import BarRow, Captions, Curve, Dot, DotRow, Limit, told
 from vim_deploy.report.document import (

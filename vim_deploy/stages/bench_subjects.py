@@ -21,6 +21,7 @@ from vim_deploy.bench.subject import (
 )
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.files import require_file
+from vim_deploy.ops.functions import nodes_of
 from vim_deploy.recipe.catalog import checkpoint_of
 from vim_deploy.recipe.model_config import unread_note
 from vim_deploy.recipe.schema import ModelRequest
@@ -28,6 +29,7 @@ from vim_deploy.runtimes.base import RunnerOptions
 from vim_deploy.runtimes.onnxruntime.runner import CPU
 from vim_deploy.runtimes.onnxruntime.runner import TENSORRT as ONNX_TENSORRT
 from vim_deploy.specs import Baseline, GraphForm
+from vim_deploy.stages.bench_ops import ops_ways
 from vim_deploy.stages.deit_baseline import DeitMaker, deit_sizes, require_classifiers
 from vim_deploy.stages.exporting import ExportOptions, export, require_torch
 
@@ -105,7 +107,8 @@ class SubjectMaker:
                 found = [self._engine(Path(name), label, batch) for batch in self._batches]
             for model in self._models(name, label) if name not in engines else ():
                 models.append(model)
-                found += [self._exported(*model, batch) for batch in self._batches]
+                for batch in self._batches:
+                    found += self._exported(*model, batch)
             for subject in found:
                 groups.setdefault((subject.image, subject.batch), []).append(subject)
         if PYTORCH in self._baselines:
@@ -165,6 +168,7 @@ class SubjectMaker:
                 PYTORCH in self._baselines and not files,
                 "no ONNX file or model",
             ),
+            ("--ops", runner.ops != "auto" and not files, "no ONNX file or model"),
             ("--cuda-graph", self._cuda_graph and not engines, "no engine"),
             ("--allow-plan-code", runner.allow_plan_code and not engines, "no engine"),
             (
@@ -226,30 +230,45 @@ class SubjectMaker:
         self._note(f"{label}: {note}" for note in result.notes if note.kind == "random weights")
         return label, path, None if self._seed is not None else checkpoint_of(request.source)
 
-    def _exported(self, label: str, path: Path, checkpoint: str | None, batch: int) -> Subject:
+    def _exported(
+        self, label: str, path: Path, checkpoint: str | None, batch: int
+    ) -> list[Subject]:
+        """An ONNX file, each way that its ops are run here; one without our ops has one way."""
         file = self._file(path)
         info = file.info
         self._note_unread(label, info)
         image, sha256 = file.image_size, file.sha256
+        ours = frozenset(node.op_type for node in nodes_of(file.model.graph))
         file.forget_model()
-        return Subject(
-            label=label,
-            runner=ONNX_RUNTIME,
-            source=self._onnx_source(path, batch),
-            batch=batch,
-            image=image,
-            tokens=None if info is None else info.model_config.num_tokens,
-            facts={
-                "file": path.name,
-                "sha256": sha256,
-                "graph": None if info is None else info.graph,
-                "precision": None if info is None else info.precision,
-                "weights": None if info is None else info.checkpoint.name,
-            },
-            estimated_bytes=None if info is None else _estimate(info, batch, ONNX_RUNTIME),
-        )
+        ops = ops_ways(self._runner, ours)
+        facts = {
+            "file": path.name,
+            "sha256": sha256,
+            "graph": None if info is None else info.graph,
+            "precision": None if info is None else info.precision,
+            "weights": None if info is None else info.checkpoint.name,
+        }
+        subjects = []
+        for way in ops.ways:
+            native = way == "native"
+            about = {"ops": way, **({"library": ops.library} if native else {})}
+            subjects.append(
+                Subject(
+                    label=label,
+                    runner=ONNX_RUNTIME,
+                    source=self._onnx_source(path, batch, way),
+                    batch=batch,
+                    image=image,
+                    tokens=None if info is None else info.model_config.num_tokens,
+                    facts={**facts, **(about if ours else {})},
+                    estimated_bytes=None if info is None else _estimate(info, batch, way),
+                )
+            )
+        if ops.note:
+            self._note([f"{label}: function bodies alone are measured; {ops.note}"])
+        return subjects
 
-    def _onnx_source(self, path: Path, batch: int) -> dict[str, Any]:
+    def _onnx_source(self, path: Path, batch: int, ops: str = "function") -> dict[str, Any]:
         """An ONNX file in the provider that was asked for; the CPU's is not named."""
         runner = self._runner
         provider = None if runner.provider == CPU else runner.provider
@@ -257,6 +276,7 @@ class SubjectMaker:
         plugin = runner.plugin if provider == ONNX_TENSORRT else None
         return {
             "path": str(path),
+            "ops": ops,
             **({} if provider is None else {"provider": provider, "max_batch": batch}),
             **({} if plugin is None else {"plugin": str(plugin.resolve())}),
         }
@@ -308,11 +328,13 @@ class SubjectMaker:
         self.notes += [text for text in sentences if text not in self.notes]
 
 
-def _estimate(info: ExportInfo, batch: int, runner: str) -> int:
+def _estimate(info: ExportInfo, batch: int, way: str) -> int:
+    """Of a file in ONNX Runtime with its ops run this way, or of its module in PyTorch."""
     behind = None
     if info.dense:
         behind = dense_size(info.model_config, info.dense, heads.of_file(info))
-    return vim_bytes(info.model_config, batch, runner, behind)
+    runner = PYTORCH if way == PYTORCH else ONNX_RUNTIME
+    return vim_bytes(info.model_config, batch, runner, behind, native=way == "native")
 
 
 def _size_text(size: ImageSize) -> str:

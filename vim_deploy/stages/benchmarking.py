@@ -184,6 +184,7 @@ def _settings(artifacts: Sequence[str], options: BenchOptions, timing: Timing) -
         "random_weights": options.random_weights,
         "graph": options.graph,
         "provider": options.runner.provider,
+        "ops": options.runner.ops,
         "cuda_graph": options.cuda_graph,
         "warmup_seconds": timing.warmup,
         "duration_seconds": timing.duration,

@@ -13,7 +13,7 @@ from tests.support.bench import bench_report, measured
 from tests.support.engines import record_of, use_fake_gpu, write_engine, write_record
 from tests.support.fake_cudart import FakeCudart
 from tests.support.fake_tensorrt.runtime import runtime_module
-from vim_deploy.bench.report import COLUMNS, result_rows
+from vim_deploy.bench.table import COLUMNS, result_rows
 from vim_deploy.bench.worker import answers
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError

@@ -20,6 +20,12 @@ def test_vim(runner: str, side: int, peak: int) -> None:
     assert 0.9 < vim_bytes(config, 1, runner) / 1e6 / peak < 1.3
 
 
+@pytest.mark.parametrize(("side", "peak"), [(224, 121), (512, 145), (768, 184), (1248, 305)])
+def test_vim_with_native_ops(side: int, peak: int) -> None:
+    config = find_variant("vim-tiny").replace(img_size=side)
+    assert 0.9 < vim_bytes(config, 1, ONNX_RUNTIME, native=True) / 1e6 / peak < 1.3
+
+
 @pytest.mark.parametrize(
     ("runner", "attention", "peaks"),
     [

@@ -12,7 +12,8 @@ from tests.support.bench import bench_report, measured, subject
 from vim_deploy.bench import environment, worker
 from vim_deploy.bench.environment import CpuTimes, disturbance
 from vim_deploy.bench.measure import FAILED, SKIPPED, Measurement
-from vim_deploy.bench.report import BenchReport, busy_notes, result_rows
+from vim_deploy.bench.report import BenchReport, busy_notes
+from vim_deploy.bench.table import result_rows
 from vim_deploy.codec import encode
 
 

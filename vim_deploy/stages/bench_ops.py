@@ -1,0 +1,48 @@
+"""Which ways ONNX Runtime has to run a file's own ops here, each a measurement of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vim_deploy.runtimes.base import RunnerOptions
+from vim_deploy.runtimes.onnxruntime.native_ops import choose_ops
+from vim_deploy.runtimes.onnxruntime.runner import CPU
+
+#: What ``RunnerOptions.ops`` says for one measurement.
+Way = Literal["native", "function"]
+BOTH: tuple[Way, ...] = ("native", "function")
+
+
+@dataclass(frozen=True)
+class OpsWays:
+    """How a file is measured.
+
+    Attributes:
+        ways: in the order of the report. Native ops come first where both are measured: they are
+            what ``run`` takes then, and so what ratios refer to.
+        library: instruction set, sources and compiler of the kernels; empty without native ops.
+        note: why ``auto`` takes no native ops for a file with our ops; else empty.
+    """
+
+    ways: tuple[Way, ...]
+    library: str = ""
+    note: str = ""
+
+
+def ops_ways(runner: RunnerOptions, ops: frozenset[str]) -> OpsWays:
+    """What ``runner.ops`` means on this machine.
+
+    Args:
+        runner: where the file runs.
+        ops: op types of ours in it.
+
+    Raises:
+        VimDeployError: as ``choose_ops``; for ``native`` it builds the library where there is none.
+    """
+    chosen = choose_ops(runner.ops, runner.provider or CPU, ops)
+    if chosen.library is not None:
+        ways: tuple[Way, ...] = BOTH if runner.ops == "auto" else ("native",)
+        return OpsWays(ways, chosen.library.sentence)
+    missing = "there is no library of native ops here" if ops and runner.ops == "auto" else ""
+    return OpsWays(("function",), note=chosen.note or missing)
