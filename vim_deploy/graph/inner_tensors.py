@@ -18,8 +18,9 @@ from vim_deploy.ops import BI_SELECTIVE_SCAN, contract
 from vim_deploy.places import BEHIND_BLOCKS, DIRECTED, DIRECTIONS, Place, parse, place, stream_of
 
 #: The first of these operators in a norm has the stream as its first input. (Squares and means may
-#: belong to another block's norm: the layers of a pair in two-layer mode share them.)
-_NORM_READERS = ("Mul", "LayerNormalization")
+#: belong to another block's norm: the layers of a pair in two-layer mode share them.) Files of
+#: version 0.1.0 begin with Mul, those since divide by the root.
+_NORM_READERS = ("Div", "Mul", "LayerNormalization")
 #: Axes of the fused scan's inputs that hold both directions: all but the last one, xz.
 _PAIR_RANKS = dict(zip(BI_SELECTIVE_SCAN.inputs[:-1], (4, 4, 4, 3, 2, 2), strict=True))
 

@@ -22,7 +22,7 @@ from vim_deploy.recipe.model_config import ModelConfig
 #: from ArgMax on those of dense models.
 EXPECTED_OPS = frozenset(
     {"Add", "Cast", "Concat", "Conv", "Div", "Expand", "Gather", "Gemm", "LayerNormalization",
-     "MatMul", "Mul", "Neg", "Pad", "Pow", "Reciprocal", "ReduceMax", "ReduceMean", "Reshape",
+     "MatMul", "Mul", "Neg", "Pad", "Pow", "ReduceMax", "ReduceMean", "Reshape",
      "Shape", "Sigmoid", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "TopK", "Transpose",
      "Unsqueeze", "ArgMax", "ConvTranspose", "Erf", "Gelu", "MaxPool", "Relu", "Resize"}
 )  # fmt: skip

@@ -24,7 +24,9 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps) * self.weight
+        # A quotient: ONNX Runtime computes the traced x / Sqrt(..) * weight as one operator, but
+        # x * Reciprocal(Sqrt(..)) step by step.
+        return x / torch.sqrt(x.square().mean(-1, keepdim=True) + self.eps) * self.weight
 
 
 def make_norm(config: ModelConfig) -> nn.Module:
