@@ -8,6 +8,8 @@ unit roundoffs. Measured were 1.2e-3 (fp16) and 8.4e-3 (bf16).
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -22,6 +24,7 @@ from tests.support.dense_graphs import (
     runner_of,
     traced,
 )
+from tests.support.ort_ops import built_library, open_session
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.model.load import load_model
@@ -51,6 +54,13 @@ def noise(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
+@functools.cache
+def finished(short, graph, precision):
+    """A case in one form, made once for the tests of this module; not to be changed."""
+    head, _ = expected_outputs(reference.dense_case(short))
+    return traced(short, head).finished(graph=graph, precision=precision)
+
+
 @pytest.mark.parametrize("short", CASES)
 def test_graphs_give_the_official_outputs(short, tmp_path):
     case = reference.dense_case(short)
@@ -63,7 +73,7 @@ def test_graphs_give_the_official_outputs(short, tmp_path):
     if short in ("D01", "E01"):
         forms += [("base", "fp16"), ("fused", "bf16")]
     for graph, precision in forms:
-        exported = model.finished(graph=graph, precision=precision)
+        exported = finished(short, graph, precision)
         assert exported.summary.fused_scans == (4 if graph == "fused" else 0)
         runner = runner_of(exported.model, tmp_path)
         alone, three = runner.run(case.image[:1]), runner.run(batch)
@@ -74,6 +84,21 @@ def test_graphs_give_the_official_outputs(short, tmp_path):
                     assert relative_to_largest(found, stored[:1]) <= BOUND, (graph, name)
                 else:
                     assert relative_l2(found, stored[:1]) <= HALF_BOUNDS[precision], name
+
+
+@pytest.mark.parametrize("short", CASES)
+def test_native_ops_give_the_official_outputs(short):
+    case = reference.dense_case(short)
+    head, expected = expected_outputs(case)
+    names = list(traced(short, head).module.head.output_names)
+    for precision in ("fp32", "fp16"):
+        file = finished(short, "fused", precision).model.SerializeToString()
+        outputs = open_session(file, built_library()).run(names, {"image": case.image[:1]})
+        for found, stored in zip(outputs, expected, strict=True):
+            if precision == "fp32":
+                assert relative_to_largest(found, stored[:1]) <= BOUND
+            else:
+                assert relative_l2(found, stored[:1]) <= HALF_BOUNDS[precision]
 
 
 def test_half_precision_changes_few_labels(tmp_path):

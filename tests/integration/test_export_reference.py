@@ -1,11 +1,14 @@
 """Every reference case: checkpoint file to ONNX file to ONNX Runtime, against the official output.
 
-1e-4 is the bound the project promises for ONNX Runtime; measured differences are below 1e-5.
+Each file runs as it is, and with the library of native ops. 1e-4 is the bound the project promises
+for ONNX Runtime; measured differences are below 1e-5.
 """
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +16,15 @@ import pytest
 
 from tests.support import reference
 from tests.support.models import config_of
+from tests.support.ort_ops import built_library, kernels_run, open_session
 from vim_deploy.codec import encode
+from vim_deploy.ops import OPS, contract
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.base import run_in_batches
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.specs import GraphForm
 from vim_deploy.stages import verify
-from vim_deploy.stages.exporting import ExportOptions, export
+from vim_deploy.stages.exporting import ExportOptions, ExportResult, export
 from vim_deploy.stages.verifying import VerifyOptions
 
 BOUND = 1e-4
@@ -38,16 +43,32 @@ OTHER_FORMS = [
 ]
 
 
+Exports = Callable[[str, GraphForm], ExportResult]
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Exports:
+    """The file of a case in a form, exported once for the tests of this module."""
+    folder = tmp_path_factory.mktemp("exports")
+
+    @functools.cache
+    def exported(name: str, graph: GraphForm) -> ExportResult:
+        case = reference.load_case(name)
+        request = ModelRequest(str(case.checkpoint), config=encode(config_of(case)))
+        # The comparisons below are stricter than the export's own check.
+        options = ExportOptions(graph=graph, check=False)
+        return export(request, folder / f"{name}-{graph}.onnx", options)
+
+    return exported
+
+
 @pytest.mark.parametrize(("name", "graph"), [*FUSED, *OTHER_FORMS])
 def test_exported_file_gives_the_official_output(
-    name: str, graph: GraphForm, tmp_path: Path
+    name: str, graph: GraphForm, exports: Exports
 ) -> None:
     case = reference.load_case(name)
     config = config_of(case)
-    request = ModelRequest(str(case.checkpoint), config=encode(config))
-    # The comparison below is stricter than the export's own check.
-    options = ExportOptions(graph=graph, check=False)
-    result = export(request, tmp_path / "model.onnx", options)
+    result = exports(name, graph)
     assert result.summary.scans == config.layers_run * config.scans_per_layer
     fuses = graph != "base" and config.direction_type == "v2" and config.scans_per_layer == 2
     assert result.summary.fused_scans == (config.layers_run if fuses else 0)
@@ -59,6 +80,23 @@ def test_exported_file_gives_the_official_output(
         assert np.abs(found - case.output[rows]).max() <= BOUND, batch
 
 
+@pytest.mark.parametrize(("name", "graph"), [*FUSED, *OTHER_FORMS])
+def test_native_ops_give_the_official_output(
+    name: str, graph: GraphForm, exports: Exports, tmp_path: Path
+) -> None:
+    case = reference.load_case(name)
+    result = exports(name, graph)
+    session = open_session(result.path, built_library(), profile=tmp_path / "profile")
+    rows = np.arange(5) % len(case.image)
+    batches = (1, 2, 5)
+    for batch in batches:
+        (found,) = session.run(None, {"image": case.image[rows[:batch]]})
+        assert np.abs(found - case.output[rows[:batch]]).max() <= BOUND, batch
+    # Every node of ours ran as a kernel of the library, none as its function.
+    ours = {op: result.summary.ops.get(f"{contract.DOMAIN}::{op}", 0) for op in OPS}
+    assert kernels_run(session, len(batches)) == {op: count for op, count in ours.items() if count}
+
+
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("digits") / "digits.onnx"
@@ -68,6 +106,14 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_digits_predictions_are_the_stored_ones(digits: Path) -> None:
     case = reference.load_case(reference.DIGITS)
     found = run_in_batches(OrtRunner(digits), case.image, 32)["logits"]
+    assert np.abs(found - case.output).max() <= BOUND
+    assert (found.argmax(1) == case.output.argmax(1)).all()
+
+
+def test_digits_predictions_of_native_ops(digits: Path) -> None:
+    case = reference.load_case(reference.DIGITS)
+    (found,) = open_session(digits, built_library()).run(None, {"image": case.image})
+    assert len(found) == 360
     assert np.abs(found - case.output).max() <= BOUND
     assert (found.argmax(1) == case.output.argmax(1)).all()
 
