@@ -30,7 +30,7 @@ LIMITS = {
     "verify": 58,
     "bench": 41,
     "run": 37,
-    "package": 38,
+    "package": 39,
 }
 _DIGITS = REPOSITORY / "tests" / "data"
 #: What each command is given behind its name; ``{onnx}`` is what ``export`` wrote.

@@ -15,6 +15,7 @@ import pytest
 from tests.support.packages import SIZES, classifier, own_op_classifier
 from vim_deploy.packaging.native_ops import OPS_LIBRARY
 from vim_deploy.packaging.repository import ServingOptions
+from vim_deploy.runtimes.onnxruntime import capability
 from vim_deploy.stages import package
 from vim_deploy.stages.packaging import PackageOptions
 
@@ -259,6 +260,8 @@ def test_native_ops_run_where_they_load(with_ops: Path, monkeypatch: pytest.Monk
     model = initialised(with_ops, monkeypatch, ops=OPS_LIBRARY)
     (line,) = Logger.lines
     assert line.startswith("I model.onnx runs on native ops (vim_ort_cpu 0.1.0, ")
+    entry = capability._OPS_THREADS
+    assert model.session.get_session_options().get_session_config_entry(entry) == "1"
     (answer,) = model.execute([request(images(3))])
     bodies = initialised(with_ops, monkeypatch)
     assert Logger.lines == []

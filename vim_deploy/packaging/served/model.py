@@ -29,6 +29,8 @@ from numpy.typing import NDArray
 ERRORS_ONLY = 3
 #: The first ONNX Runtime that native ops are for; an older one would take none of them, silently.
 LEAST_FOR_OPS = (1, 17)
+#: The session's entry in which native ops look for their number of threads.
+OPS_THREADS = "vim_deploy.intra_op_num_threads"
 
 
 def require_old_numpy() -> None:
@@ -59,6 +61,9 @@ def with_ops(options: onnxruntime.SessionOptions, library: Path) -> str:
     if version < LEAST_FOR_OPS:
         raise RuntimeError(f"ONNX Runtime {onnxruntime.__version__} is too old for them")
     options.register_custom_ops_library(str(library))
+    if options.intra_op_num_threads:
+        # ONNX Runtime does not tell ops how many threads there are.
+        options.add_session_config_entry(OPS_THREADS, str(options.intra_op_num_threads))
     # Opened by now, so this is the same library and not a second one.
     describe = ctypes.CDLL(str(library)).vim_plugins_build_info
     describe.restype = ctypes.c_char_p
