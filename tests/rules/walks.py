@@ -28,7 +28,7 @@ LIMITS = {
     "export": 64,
     "build-engine": 34,
     "verify": 58,
-    "bench": 41,
+    "bench": 45,
     "run": 37,
     "package": 39,
 }
