@@ -15,6 +15,8 @@ from vim_deploy.runtimes.onnxruntime.capability import NO_TELEMETRY
 
 #: Folders whose files share what they compile: one process runs them all.
 SHARED_BUILDS = ("tests/unit/plugins", "tests/unit/cpp")
+#: What takes one process minutes. The tests of these stay together as well.
+LONG_ALONE = (*SHARED_BUILDS, "tests/rules/test_page_commands.py")
 
 
 def pytest_configure() -> None:
@@ -37,6 +39,12 @@ def pytest_configure() -> None:
     os.environ.setdefault(*NO_TELEMETRY)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several workers, what one of them has to run alone for long comes first, not last."""
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        items.sort(key=lambda item: not item.nodeid.startswith(LONG_ALONE))
 
 
 @pytest.hookimpl(optionalhook=True)
