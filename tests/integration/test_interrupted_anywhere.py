@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="POSIX signals"),
 ]
 #: Moments of all commands together. All are tried with VIM_TEST_ALL=1, in about half an hour.
-MOMENTS = 200 if os.environ.get("VIM_TEST_ALL") == "1" else 15
+MOMENTS = 200 if os.environ.get("VIM_TEST_ALL") == "1" else 10
 #: Seconds from the signal to the end. On a quiet machine it is below 5; this is for loaded ones.
 LIMIT = 5.0 if os.environ.get("VIM_TEST_ALL") == "1" else 30.0
 #: The interpreter's own start: before it, Python's own handlers are in place.
