@@ -139,7 +139,7 @@ struct Work {
 
 Work work_of(const std::string& name) {
     if (name == "avx512") {
-        return {1, 7, 3};
+        return {1, 8, 4};
     }
     return name == "avx2" ? Work{2, 8, 4} : Work{4, 9, 5};
 }

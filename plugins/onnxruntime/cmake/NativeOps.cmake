@@ -17,8 +17,9 @@ function(vim_link_if_known target name flag)
     endif()
 endfunction()
 
-# Sets `result` to 16 hex digits of the files' contents.
+# Sets `result` to 16 hex digits of the files' contents, anew whenever one of them changes.
 function(vim_hash_files result)
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${ARGN})
     set(hashes "")
     foreach(file IN LISTS ARGN)
         file(SHA256 "${file}" hash)

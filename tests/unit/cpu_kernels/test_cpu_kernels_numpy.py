@@ -28,7 +28,7 @@ Array = reference.Array
 TOLERANCE = 1e-6
 
 #: Relative errors of the polynomials of vector_math.h before any rounding; baseline otherwise.
-POLYNOMIALS = {"avx512": 5.31e-8, "avx2": 2.52e-8}
+POLYNOMIALS = {"avx512": 9.2e-9, "avx2": 2.52e-8}
 BASELINE_POLYNOMIAL = 9.16e-8
 
 ISAS = ("avx512", "avx2", "baseline")
@@ -226,6 +226,26 @@ def test_powers_of_two_are_good_to_two_roundings(isa: str) -> None:
     print(isa, f"{error.max():.2e} {np.sqrt((error**2).mean()):.2e}")
     assert error.max() <= POLYNOMIALS.get(isa, BASELINE_POLYNOMIAL) + 2 * 2.0**-24
     assert powers(isa, np.zeros(16))[0].tolist() == [1.0] * 16
+
+
+def test_errors_of_slow_states_do_not_add_up(isa: str) -> None:
+    """A state with a memory of a hundred tokens and more sums as many errors of its powers."""
+    channels = 64
+    scan = Scan.random(1, 1500, channels, states=1).with_(delta_softplus=False)
+    scan.a = -np.linspace(1e-3, 2e-2, channels, dtype=np.float32)[None]
+    # Not constant, so that the roundings of the states differ from token to token.
+    rng = np.random.default_rng(0)
+    scan.u = rng.uniform(0.5, 1.5, (1, 1500, channels)).astype(np.float32)
+    scan.dt = np.ones((1, 1500, channels), np.float32)
+    scan.b = scan.c = np.ones((1, 1500, 1), np.float32)
+    scan.bias = scan.skip = np.zeros(channels, np.float32)
+    error = np.abs(run(scan, isa) / expected(scan) - 1.0).max(axis=1)[0]
+    # A power that is rounded to a float is off by up to half an ulp, at every token by the same;
+    # where it is applied in two parts it is not rounded. The states' own roundings are left.
+    memory = 1.0 / -np.expm1(scan.a[0].astype(np.float64))
+    rounding = 0.0 if isa in POLYNOMIALS else 2.0**-25 * memory
+    print(isa, error.max(), np.sqrt((error**2).mean()))
+    assert np.all(error <= 3e-6 + rounding)
 
 
 def test_powers_beyond_the_exponents_of_floats(isa: str) -> None:
