@@ -107,7 +107,8 @@ test: check
 test-fast: check
 	$(PYTEST) -m 'not slow and not rtx' $(PYTEST_ARGS)
 
-# The long kernel sweep and all eight GPU architectures: about half an hour more.
+# The long kernel sweep, all eight GPU architectures, cross-compiled wheels, the commands of every
+# page: about half an hour more.
 test-all: export VIM_TEST_ALL = 1
 test-all: test demo
 
