@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -37,10 +38,12 @@ TensorFacts facts_of(OrtApi const* api, OrtShapeInferContext const* context, std
 }
 
 // ONNX Runtime reuses the memory of tensors whose sizes have equal names, so a made-up name must
-// never come twice.
+// never come twice, nor be one that a file can have.
 std::string new_name() {
     static std::atomic<std::uint64_t> count{0};
-    return "vim_deploy_size_" + std::to_string(count.fetch_add(1));
+    static std::string const prefix =
+        "vim_deploy_size_" + std::to_string(std::random_device{}()) + '_';
+    return prefix + std::to_string(count.fetch_add(1));
 }
 
 }  // namespace

@@ -55,8 +55,8 @@ void read_attribute(OrtApi const* api, OrtKernelInfo const* info, OpDescription 
     if (attribute.kind == AttributeKind::kScale) {
         auto const value = read<float>(api, info, op, attribute.name,
                                        KernelInfoGetAttribute_float(api), "a float");
-        if (!std::isfinite(value)) {
-            refuse(op, name + " must be finite");
+        if (!std::isfinite(value) || value == 0.0F) {
+            refuse(op, name + " must be finite and not 0");
         }
         store(value, attribute, params);
         return;

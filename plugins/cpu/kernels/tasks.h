@@ -22,7 +22,9 @@ inline constexpr std::int64_t kMaxGroup = 384;
 //! Fewest channels that are worth a piece of their own.
 inline constexpr std::int64_t kMinGroup = 64;
 
-inline constexpr std::int64_t padded(std::int64_t channels) {
+//! Of each file its own, as everything that is compiled for an instruction set: the linker keeps one
+//! of several copies, for all of them.
+static inline constexpr std::int64_t padded(std::int64_t channels) {
     return (channels + kLanes - 1) / kLanes * kLanes;
 }
 
@@ -77,7 +79,7 @@ struct ScanPiece {
 };
 
 //! fp32 values of scratch that a piece wants: the rows of a tile.
-inline constexpr std::int64_t scratch_floats(std::int64_t rank) {
+static inline constexpr std::int64_t scratch_floats(std::int64_t rank) {
     return kTile * (2 * kMaxState + padded(rank));
 }
 

@@ -228,7 +228,7 @@ void check_refusals() {
     CHECK(said([](NodeCase& n) { n.info.integers["z_off"] = -1; }) ==
           "VimBiSelectiveScan: attribute z_off is -1, must lie between 0 and 2^31 - 1");
     CHECK(said([](NodeCase& n) { n.info.floats["scale"] = 1.0F / 0.0F; }) ==
-          "VimBiSelectiveScan: attribute scale must be finite");
+          "VimBiSelectiveScan: attribute scale must be finite and not 0");
     CHECK(said([](NodeCase& n) { n.info.integers.erase("c_off"); }) ==
           "VimBiSelectiveScan: attribute c_off is missing or not an integer: no attribute c_off");
     CHECK(said([](NodeCase& n) { n.inputs.pop_back(); }) ==

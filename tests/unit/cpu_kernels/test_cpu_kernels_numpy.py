@@ -248,6 +248,20 @@ def test_errors_of_slow_states_do_not_add_up(isa: str) -> None:
     assert np.all(error <= 3e-6 + rounding)
 
 
+def test_softplus_of_every_size(isa: str) -> None:
+    """y = softplus(dt) of one token: A is 0, so the state is the step itself."""
+    steps = np.linspace(-20.0, 20.0, 40000, dtype=np.float32)
+    scan = Scan.random(1, 1, steps.size, states=1).with_(delta_softplus=True)
+    scan.dt = steps[None, None]
+    scan.u, scan.a = np.ones((1, 1, steps.size), np.float32), np.zeros((1, steps.size), np.float32)
+    scan.b = scan.c = np.ones((1, 1, 1), np.float32)
+    scan.bias = scan.skip = np.zeros(steps.size, np.float32)
+    error = np.abs(run(scan, isa)[0, 0] / np.logaddexp(0.0, steps.astype(np.float64)) - 1.0)
+    # Four roundings of 2^-24 and the polynomials; and of a negative step, whose softplus is nearly a
+    # power, the two of its exponent x log2(e), whose size is the size of the error.
+    assert np.all(error <= 3e-7 + np.maximum(-steps, 0) * 2 * 2.0**-24)
+
+
 def test_powers_beyond_the_exponents_of_floats(isa: str) -> None:
     got, x = powers(isa, np.array([-400.0, -160.0, -149.0, -140.0, -127.5, 127.9, 128.1, 1e30]))
     with np.errstate(over="ignore"):
