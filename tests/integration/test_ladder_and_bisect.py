@@ -203,7 +203,9 @@ def test_a_file_that_is_held_to_itself_part_by_part_is_read_once(
 class _EngineLike(OrtRunner):
     """Gives out no inner tensors."""
 
-    notes = ("a note",)
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, threads=1)
+        self.notes = ("a note",)
 
     @property
     def parts(self) -> None:
@@ -221,7 +223,7 @@ def test_a_broken_engine_is_named_and_says_why_it_is_not_looked_into(
 
     def opened(file: Artifact, _options: object) -> Runner:
         assert file.name == "half.plan"
-        return _EngineLike(Path("engine_like.onnx"), threads=1)
+        return _EngineLike(Path("engine_like.onnx"))
 
     monkeypatch.setattr(subjects, "open_runner", opened)
     monkeypatch.setattr(Artifact, "info", info)
