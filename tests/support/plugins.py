@@ -1,12 +1,14 @@
 """Headers, compilers and built libraries for the tests of the plugin library.
 
-Everything is made once per test process, in a folder that goes with it. What a machine lacks makes
-the tests skip with the reason, which is why these functions return one.
+The headers and the library that vim-deploy itself builds are made once for a state of the sources,
+and kept in pytest's cache folder; all else once per test process, in a folder that goes with it. What
+a machine lacks makes the tests skip with the reason, which is why these functions return one.
 """
 
 from __future__ import annotations
 
 import atexit
+import fcntl
 import functools
 import os
 import shutil
@@ -14,7 +16,9 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,6 +31,7 @@ from vim_deploy.plugin.toolchain import HEADERS_PACKAGE
 
 PLUGINS = REPOSITORY / "plugins"
 HOST_TESTS = PLUGINS / "tests" / "host"
+CACHE = REPOSITORY / ".pytest_cache" / "d" / "vim-plugins"
 
 #: The architecture of the library built for these tests: one is enough to load it.
 ARCHITECTURE = "80"
@@ -68,9 +73,26 @@ def working_folder() -> Path:
     return _folder()
 
 
+@contextmanager
+def _alone() -> Iterator[None]:
+    """While no other test process makes anything in ``CACHE``."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 @functools.cache
 def tensorrt_headers() -> Path | str:
     """The headers of TensorRT 10.14 from PyPI, or why there are none."""
+    package = CACHE / HEADERS_PACKAGE
+    with _alone():
+        failure = "" if package.is_dir() else _download_headers(package)
+    return failure or package / "kernel_lens" / "include" / "tensorrt"
+
+
+def _download_headers(package: Path) -> str:
+    """Make the folder; why there is none, or nothing."""
     wheels = _folder() / "wheels"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     command += ["--disable-pip-version-check", "--dest", str(wheels), HEADERS_PACKAGE]
@@ -80,8 +102,9 @@ def tensorrt_headers() -> Path | str:
         return f"{HEADERS_PACKAGE} is not to be had: {(done.stderr.strip() or 'no wheel')[-200:]}"
     with zipfile.ZipFile(found[0]) as archive:
         members = [name for name in archive.namelist() if "/include/tensorrt/" in name]
-        archive.extractall(_folder(), members)
-    return _folder() / "kernel_lens" / "include" / "tensorrt"
+        archive.extractall(package.with_name("unpacked"), members)
+    package.with_name("unpacked").rename(package)
+    return ""
 
 
 def need_headers() -> Path:
@@ -116,9 +139,14 @@ def built_plugin() -> PluginBuild | str:
         return headers
     settings = PluginSettings(ARCHITECTURE, "10", tensorrt_root=headers)
     before = os.environ.get("XDG_CACHE_HOME")
-    os.environ["XDG_CACHE_HOME"] = str(_folder() / "cache")
+    os.environ["XDG_CACHE_HOME"] = str(CACHE)
     try:
-        return build_plugin(settings, say=lambda _: None)
+        with _alone():
+            built = build_plugin(settings, say=lambda _: None)
+            for other in built.library.parents[1].iterdir():
+                if other != built.library.parent:
+                    shutil.rmtree(other)
+        return built
     except VimDeployError as error:
         if error.code in ("VIM-301", "VIM-307"):
             return f"{error.message}: {error.why}"
