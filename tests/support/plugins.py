@@ -1,8 +1,8 @@
 """Headers, compilers and built libraries for the tests of the plugin library.
 
 The headers and the library that vim-deploy itself builds are made once for a state of the sources,
-and kept in pytest's cache folder; all else once per test process, in a folder that goes with it. What
-a machine lacks makes the tests skip with the reason, which is why these functions return one.
+and kept in pytest's cache folder; all else once per test process, in a folder that goes with it.
+What a machine lacks makes the tests skip with the reason, which is why these functions return one.
 """
 
 from __future__ import annotations

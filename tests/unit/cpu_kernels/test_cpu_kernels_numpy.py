@@ -257,8 +257,8 @@ def test_softplus_of_every_size(isa: str) -> None:
     scan.b = scan.c = np.ones((1, 1, 1), np.float32)
     scan.bias = scan.skip = np.zeros(steps.size, np.float32)
     error = np.abs(run(scan, isa)[0, 0] / np.logaddexp(0.0, steps.astype(np.float64)) - 1.0)
-    # Four roundings of 2^-24 and the polynomials; and of a negative step, whose softplus is nearly a
-    # power, the two of its exponent x log2(e), whose size is the size of the error.
+    # Four roundings of 2^-24 and the polynomials; and of a negative step, whose softplus is nearly
+    # a power, the two of its exponent x log2(e), whose size is the size of the error.
     assert np.all(error <= 3e-7 + np.maximum(-steps, 0) * 2 * 2.0**-24)
 
 
