@@ -30,6 +30,9 @@ LIMITED_STALL_SECONDS = 10.0
 #: Seconds between two looks at the processor time.
 _LOOK_SECONDS = 2.0
 
+#: Variables that may name a file from the folder the user works in.
+_FILE_VARIABLES = ("VIM_DEPLOY_ORT_OPS", "VIM_DEPLOY_PLUGIN", "VIM_DEPLOY_PLUGIN_SOURCES")
+
 _PACKAGE = Path(vim_deploy.__file__).resolve().parent
 #: ``-c`` and ``-m`` put the working folder before everything else that is imported, and older
 #: Pythons have no option against it. Nothing is imported before it is taken away; the package is
@@ -84,9 +87,9 @@ def start_helper(command: Sequence[str], stderr: int | IO[bytes]) -> subprocess.
 
 
 def _environment() -> dict[str, str]:
-    """This process's, with PYTHONPATH as it is meant here: a helper has another working folder.
+    """This process's, with paths as they are meant here: a helper has another working folder.
 
-    An empty place in it means the folder the user works in, and is left out.
+    An empty place in PYTHONPATH means the folder the user works in, and is left out.
     """
     environment = dict(os.environ)
     try:
@@ -94,6 +97,9 @@ def _environment() -> dict[str, str]:
     except OSError:
         # It is gone, and with it every place that is named from there.
         here = ""
+    for name in _FILE_VARIABLES:
+        if environment.get(name):
+            environment[name] = os.path.join(here, environment[name])
     places = environment.pop("PYTHONPATH", "").split(os.pathsep)
     kept = [os.path.join(here, place) for place in places if place]
     if kept := [place for place in kept if os.path.isabs(place)]:

@@ -13,6 +13,9 @@ import pytest
 from tests.support.source import REPOSITORY
 from vim_deploy import helpers
 from vim_deploy.errors import VimDeployError
+from vim_deploy.plugin.describe import LIBRARY_VARIABLE
+from vim_deploy.plugin.ort_library import LIBRARY_VARIABLE as ORT_OPS_VARIABLE
+from vim_deploy.plugin.sources import _SOURCE_VARIABLE as SOURCES_VARIABLE
 
 linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
 
@@ -144,6 +147,22 @@ def test_what_the_user_has_on_the_path(
     )
     said = process.communicate()[0].decode()
     assert (repr(str(tmp_path / place)) in said) == bool(place)
+
+
+@pytest.mark.parametrize("name", [LIBRARY_VARIABLE, ORT_OPS_VARIABLE, SOURCES_VARIABLE])
+def test_files_that_variables_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for given, meant in (
+        ("lib.so", str(tmp_path / "lib.so")),
+        ("/a/lib.so", "/a/lib.so"),
+        ("", ""),
+    ):
+        monkeypatch.setenv(name, given)
+        script = f"import os; print(os.environ[{name!r}])"
+        process = helpers.start_helper([sys.executable, "-c", script], subprocess.DEVNULL)
+        assert process.communicate()[0].decode().strip() == meant
 
 
 @linux

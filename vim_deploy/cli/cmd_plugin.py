@@ -128,7 +128,7 @@ def info(library: Path | None, target: PluginTarget, provider: OpsProvider | Non
         _refuse({"--provider": provider}, "--target onnxruntime")
         library = find_plugin_library()
     path = library or _native_ops(None, provider)
-    found = describe_either(path)
+    found = describe_either(path, target)
     from vim_deploy.plugin.ort_library import OrtLibraryInfo
 
     if isinstance(found, OrtLibraryInfo):
@@ -154,12 +154,13 @@ def _native_ops(library: Path | None, provider: OpsProvider | None) -> Path:
     return found
 
 
-def describe_either(path: Path) -> PluginInfo | OrtLibraryInfo:
+def describe_either(path: Path, target: PluginTarget) -> PluginInfo | OrtLibraryInfo:
     """What a library of either kind says of itself."""
     from vim_deploy.plugin.describe import BUILD, describe_plugin, open_library, own_words
-    from vim_deploy.plugin.ort_library import describe_ort_library
+    from vim_deploy.plugin.ort_library import build_command, describe_ort_library
 
-    words = own_words(path, open_library(path), BUILD)
+    build = BUILD if target == "tensorrt" else build_command("cpu")
+    words = own_words(path, open_library(path, build), build)
     return describe_ort_library(path) if "ort_api" in words else describe_plugin(path)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vim_deploy.codec import stored
+from vim_deploy.errors import VimDeployError
 from vim_deploy.plugin import toolchain
 from vim_deploy.plugin.build import NVCC_FIX, resolve_architectures
 from vim_deploy.plugin.compiling import compiled_once, copy_whole, deliver, run_tool
@@ -95,10 +96,22 @@ def build_ort_library(
         say(f"compiling with {settings.jobs} processes; about a minute")
         work.compile(library)
 
-    library, seconds = compiled_once(library_name(settings.provider), work.key(), compile_it)
+    name, key = library_name(settings.provider), work.key()
+    library, seconds = compiled_once(name, key, compile_it)
+    try:
+        info = describe_ort_library(library)
+    except VimDeployError as error:
+        if seconds is not None:
+            raise
+        # Damaged, or made where the C library is newer: what was built is of no use here.
+        say(f"{library} is there and cannot be used: {error.why}; building it again")
+        library.unlink(missing_ok=True)
+        library, seconds = compiled_once(name, key, compile_it)
+        info = describe_ort_library(library)
     if output is not None:
         library = deliver(library, output, force)
-    return OrtBuild(library, describe_ort_library(library), seconds is None, seconds or 0.0)
+        info = describe_ort_library(library)
+    return OrtBuild(library, info, seconds is None, seconds or 0.0)
 
 
 @dataclass(frozen=True)

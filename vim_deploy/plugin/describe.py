@@ -5,6 +5,7 @@ Loading a library runs its code; only a library that the user names, or one buil
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import struct
@@ -27,6 +28,13 @@ LIBRARY_NAME = "libvim_plugins.so"
 INTERFACES = {"8.6": "V2", "10": "V3", "11": "V3"}
 
 _ELF_MAGIC = b"\x7fELF"
+#: Class and byte order of the ELF files whose segments are looked at: 64 bits, little endian.
+_ELF_KIND = b"\x02\x01"
+#: Size of their header; in it ``e_phoff``, then ``e_phentsize`` and ``e_phnum`` (System V ABI).
+_ELF_HEADER, _SEGMENTS_AT, _SEGMENTS_SIZES_AT = 64, 0x20, 0x36
+#: Type, offset and size in the file of a program header; what is loaded has type PT_LOAD.
+_SEGMENT = struct.Struct("<I4xQ16xQ")
+_PT_LOAD = 1
 #: A fatbin: magic, version, header size, size of what follows (NVIDIA's fatbinary_section.h).
 _FATBIN = struct.Struct("<IHHQ")
 _FATBIN_MAGIC = 0xBA55ED50
@@ -116,9 +124,8 @@ def open_library(path: Path, build: str = BUILD) -> ctypes.CDLL:
         VimDeployError: VIM-401 (no file), VIM-417 (not our library), VIM-903 (other contract).
     """
     require_file(path, "plugin library")
-    with path.open("rb") as stream:
-        if stream.read(len(_ELF_MAGIC)) != _ELF_MAGIC:
-            raise not_ours(path, "the file is not a shared library", build)
+    if why := _not_whole(path):
+        raise not_ours(path, why, build)
     try:
         handle = ctypes.CDLL(str(path.resolve()), mode=os.RTLD_NOW | os.RTLD_LOCAL)
         version = handle.vim_plugins_contract_version
@@ -133,6 +140,31 @@ def open_library(path: Path, build: str = BUILD) -> ctypes.CDLL:
             fix=f"build it again: {build}",
         )
     return handle
+
+
+def _not_whole(path: Path) -> str:
+    """Why a file is no shared library that can be loaded; empty when nothing speaks against it.
+
+    The loader maps what the program headers say, also past the end of a file that was cut off, and
+    the process dies when it gets there.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(_ELF_HEADER)
+        if not head.startswith(_ELF_MAGIC):
+            return "the file is not a shared library"
+        if head[4:6] != _ELF_KIND:
+            return ""
+        try:
+            (at,) = struct.unpack_from("<Q", head, _SEGMENTS_AT)
+            size, count = struct.unpack_from("<HH", head, _SEGMENTS_SIZES_AT)
+            stream.seek(at)
+            table = stream.read(size * count)
+            segments = [_SEGMENT.unpack_from(table, size * number) for number in range(count)]
+        except (struct.error, OSError, OverflowError):
+            return "the file is cut off"
+        whole = os.fstat(stream.fileno()).st_size
+    loaded = [start + length for kind, start, length in segments if kind == _PT_LOAD]
+    return "the file is cut off" if max(loaded, default=0) > whole else ""
 
 
 def own_words(path: Path, handle: ctypes.CDLL, build: str) -> dict[str, Any]:
@@ -222,8 +254,11 @@ def built_libraries() -> list[Path]:
 
 def in_cache(name: str) -> list[Path]:
     """Files of that name that were built here, newest first."""
-    found = cache_folder().glob(f"*/{name}")
-    return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    ages = {}
+    for path in cache_folder().glob(f"*/{name}"):
+        with contextlib.suppress(FileNotFoundError):  # another process has removed it meanwhile
+            ages[path] = path.stat().st_mtime_ns
+    return sorted(ages, key=lambda path: ages[path], reverse=True)
 
 
 def find_plugin_library(explicit: Path | None = None) -> Path:

@@ -13,7 +13,7 @@ from tests.support.c_library import SAID, compile_c, native_ops, saying
 from tests.support.ort_ops import built_library
 from vim_deploy.errors import VimDeployError
 from vim_deploy.ops import OPS
-from vim_deploy.plugin import describe, ort_library
+from vim_deploy.plugin import build_ort, describe, ort_library
 from vim_deploy.plugin.compiling import KEY_FILE
 from vim_deploy.plugin.ort_library import (
     describe_ort_library,
@@ -71,6 +71,37 @@ def test_a_library_that_was_cut_off(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "cut.so"
     path.write_bytes(built_library().read_bytes()[:-cut])
     assert needed_glibc(path) == ""
+
+
+@pytest.mark.parametrize("kept", [16, 64, 300, 60_000, 200_000])
+def test_what_was_cut_off_is_never_loaded(tmp_path: Path, kept: int) -> None:
+    """The loader would map what is not there, and the process die of it."""
+    path = tmp_path / "cut.so"
+    path.write_bytes(built_library().read_bytes()[:kept])
+    with pytest.raises(VimDeployError, match="plugin library") as caught:
+        describe_ort_library(path)
+    assert (caught.value.code, caught.value.why) == ("VIM-417", "the file is cut off")
+
+
+def test_a_build_that_was_damaged_is_made_again(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+
+    def compile_it(_work: object, library: Path) -> None:
+        made.append(library)
+        shutil.copy(built_library(), library)
+
+    monkeypatch.setattr(build_ort._Work, "compile", compile_it)
+    said: list[str] = []
+    first = build_ort.build_ort_library(build_ort.OrtBuildSettings(), say=said.append)
+    assert not first.up_to_date
+    assert build_ort.build_ort_library(build_ort.OrtBuildSettings(), say=said.append).up_to_date
+    first.library.unlink()
+    first.library.write_bytes(built_library().read_bytes()[:5000])
+    again = build_ort.build_ort_library(build_ort.OrtBuildSettings(), say=said.append)
+    assert (again.library, again.up_to_date, len(made)) == (first.library, False, 2)
+    assert "cannot be used: the file is cut off" in said[-2]
 
 
 def test_another_contract(tmp_path: Path) -> None:

@@ -149,7 +149,13 @@ def test_a_library_that_does_not_fit_is_noted_or_refused(
 
 
 @pytest.mark.parametrize(
-    "other", [{"provider": "cuda", "name": "vim_ort_cuda"}, {"ops": ["VimOther"]}, {"ort_api": 999}]
+    "other",
+    [
+        {"provider": "cuda", "name": "vim_ort_cuda"},
+        {"ops": ["VimOther"]},
+        {"ops": ["VimBiSelectiveScan"]},
+        {"ort_api": 999},
+    ],
 )
 def test_libraries_for_something_else(
     other: dict[str, object], file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -157,6 +163,15 @@ def test_libraries_for_something_else(
     monkeypatch.setenv(LIBRARY_VARIABLE, str(native_ops(tmp_path, **other)))
     assert code_of(file, "native") == ("VIM-301" if "ort_api" in other else "VIM-903")
     assert "native ops not used" in opened(file, "auto").notes[0]
+
+
+def test_a_library_that_cannot_be_read(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_provider: object) -> Path:
+        raise PermissionError(13, "Permission denied", "lib.so")
+
+    monkeypatch.setattr(choosing, "find_ort_library", refused)
+    assert code_of(file, "native") == "VIM-401"
+    assert "Permission denied" in opened(file, "auto").notes[0]
 
 
 def test_a_library_deleted_after_it_was_used(

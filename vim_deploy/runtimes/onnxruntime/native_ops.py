@@ -73,11 +73,24 @@ def choose_ops(choice: OpsChoice, provider: str, ops: frozenset[str]) -> NativeO
         if choice == "native":
             raise
         return NativeOps(note=unused(f"{error.message}: {error.why}"))
+    except OSError as error:
+        if choice == "native":
+            raise _unreadable(kind, error) from error
+        return NativeOps(note=unused(str(error)))
     if info is None:
         _hint(kind)
         return NativeOps()
     _say_once(f"native ops ({info.instruction_set or info.provider}): {info.path}")
     return NativeOps(info)
+
+
+def _unreadable(provider: OpsProvider, error: OSError) -> VimDeployError:
+    return VimDeployError(
+        "VIM-401",
+        f"the library of native ops ({provider}) cannot be read",
+        why=str(error),
+        fix=f"give this user the right to read it, or build another: {build_command(provider)}",
+    )
 
 
 def unused(why: str) -> str:
@@ -96,7 +109,7 @@ def _fitting(provider: OpsProvider, ops: frozenset[str], *, build: bool) -> OrtL
     why = ""
     if info.provider != provider:
         why = f"it is for the provider {info.provider}, the session is for {provider}"
-    elif not ops & set(info.ops):
+    elif not ops <= set(info.ops):
         why = f"it has {', '.join(info.ops)}, the model {', '.join(sorted(ops))}"
     if why:
         raise VimDeployError(
