@@ -157,3 +157,14 @@ def test_info_and_doctor(library: Path, capsys: pytest.CaptureFixture[str]) -> N
     found = next(item for item in findings if item["subject"] == "verify: native ops")
     assert found["ok"]
     assert str(library) in found["detail"]
+
+
+def test_doctor_of_a_library_that_no_session_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(LIBRARY_VARIABLE, str(native_ops(tmp_path, ops=["VimOther"])))
+    assert run(["doctor", "--json"]) == 0
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    found = next(item for item in findings if item["subject"] == "verify: native ops")
+    assert not found["ok"]
+    assert "it has VimOther" in found["detail"]

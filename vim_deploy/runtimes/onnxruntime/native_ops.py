@@ -106,6 +106,12 @@ def _fitting(provider: OpsProvider, ops: frozenset[str], *, build: bool) -> OrtL
             return None
         path = _built(provider)
     info = describe_ort_library(path)
+    require_fit(info, provider, ops)
+    return info
+
+
+def require_fit(info: OrtLibraryInfo, provider: OpsProvider, ops: frozenset[str]) -> None:
+    """VIM-301 or VIM-903 when sessions of a provider cannot take all ``ops`` from a library."""
     why = ""
     if info.provider != provider:
         why = f"it is for the provider {info.provider}, the session is for {provider}"
@@ -113,11 +119,10 @@ def _fitting(provider: OpsProvider, ops: frozenset[str], *, build: bool) -> OrtL
         why = f"it has {', '.join(info.ops)}, the model {', '.join(sorted(ops))}"
     if why:
         raise VimDeployError(
-            "VIM-903", f"{path} does not fit", why=why, fix=build_command(provider)
+            "VIM-903", f"{info.path} does not fit", why=why, fix=build_command(provider)
         )
     ort.require_api(info.ort_api)
-    ort.try_library(path)
-    return info
+    ort.try_library(Path(info.path))
 
 
 def _built(provider: OpsProvider) -> Path:
