@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,10 @@ def test_functions_that_differ_fail(
     assert "native" not in told["error"]["message"]
     assert not told["passed"]
     assert told["results"][0]["outputs"][0]["passed"]
+    # The figure that is said is that of what fails.
+    assert run(words) == 7
+    said = capsys.readouterr()
+    assert re.search(r"does not agree .*: largest difference 1(\.\d+)?\b", said.out + said.err)
 
 
 def test_run_says_what_ran(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:

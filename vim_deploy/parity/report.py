@@ -239,8 +239,9 @@ class ParityReport:
 
     @property
     def worst(self) -> Comparison:
-        """The comparison nearest to, or furthest beyond, its limit."""
-        return worst_of(self.results)[1]
+        """The comparison nearest to, or furthest beyond, its limit, natively or by the functions."""
+        functions = () if self.functions is None else self.functions.results
+        return worst_of((*self.results, *functions))[1]
 
     def write(self, path: StrPath) -> None:
         """Write it to ``path``, atomically."""
@@ -266,7 +267,7 @@ class ParityReport:
                 why=f"{self.blocks.verdict}; what comes before it agrees",
                 fix="check that part's weights and nodes; the report lists every part",
             )
-        candidate, worst = self.candidate, self.worst
+        candidate, worst = self.candidate, worst_of(self.results)[1]
         if results_passed(self.results) and self.functions is not None:
             candidate, worst = self.functions.candidate, worst_of(self.functions.results)[1]
         raise VimDeployError(
