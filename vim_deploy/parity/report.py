@@ -239,7 +239,7 @@ class ParityReport:
 
     @property
     def worst(self) -> Comparison:
-        """The comparison nearest to, or furthest beyond, its limit, natively or by the functions."""
+        """The comparison nearest to, or furthest beyond, its limit; of native ops and functions."""
         functions = () if self.functions is None else self.functions.results
         return worst_of((*self.results, *functions))[1]
 
