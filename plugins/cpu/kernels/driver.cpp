@@ -82,7 +82,7 @@ void lay_out(Scan& scan, Arena& arena, std::int32_t threads) {
     const std::int64_t wide = padded(a.channels);
     for (std::int64_t d = 0; d < a.directions; ++d) {
         a.direction[d].rates = arena.floats(wide * a.states);
-        a.direction[d].fastest = arena.floats(wide);
+        a.direction[d].longest = arena.floats(wide);
         a.direction[d].weights = a.rank > 0 ? arena.floats(wide * a.rank) : nullptr;
     }
     a.state = arena.floats(a.batch * a.directions * wide * a.states);

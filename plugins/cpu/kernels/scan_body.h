@@ -84,62 +84,68 @@ void take_rows(Walk<T>& w) {
     }
 }
 
-//! Tokens whose low-rank products are formed at once, each in a register.
-constexpr std::int64_t kRows = 8;
+//! Tokens whose steps are made side by side: a low-rank sum, and softplus, is a long chain of which
+//! the multiplying units have to have several at hand.
+constexpr int kBeside = 8;
 
-//! Adds the low-rank dt of one vector of channels to `delta`.
-template <typename T>
-VIM_CPU_INLINE void add_low_rank(const Walk<T>& w, const float* weights, Tile& tile) {
-    const std::int64_t rank = w.args.rank;
-    const std::int64_t stride = padded(rank);
-    for (std::int64_t first = 0; first < w.tokens; first += kRows) {
-        // Rows past the last token hold what an earlier tile left, or nothing; nobody reads them.
-        const float* const columns = w.columns + first * stride;
-        Floats dt[kRows];
-        for (int t = 0; t < kRows; ++t) {
-            dt[t] = load(tile.delta[first + t]);
-        }
-        for (std::int64_t j = 0; j < rank; ++j) {
-            const Floats weight = load(weights + j * kWidth);
-            for (int t = 0; t < kRows; ++t) {
-                dt[t] = fma(splat(columns[t * stride + j]), weight, dt[t]);
-            }
-        }
-        for (int t = 0; t < kRows; ++t) {
-            store(tile.delta[first + t], dt[t]);
+//! The low-rank dt of kCount tokens from `first`, on top of `bias`.
+template <int kCount, typename T>
+VIM_CPU_INLINE void low_rank(const Walk<T>& w, const float* weights, std::int64_t first, Floats bias,
+                             Floats* dt) {
+    const std::int64_t stride = padded(w.args.rank);
+    const float* const columns = w.columns + first * stride;
+    for (int t = 0; t < kCount; ++t) {
+        dt[t] = bias;
+    }
+    for (std::int64_t j = 0; j < w.args.rank; ++j) {
+        const Floats weight = load(weights + j * kWidth);
+        for (int t = 0; t < kCount; ++t) {
+            dt[t] = fma(splat(columns[t * stride + j]), weight, dt[t]);
         }
     }
 }
 
-//! Fills a tile's delta and u.
-template <typename T>
-VIM_CPU_INLINE void take_steps(const Walk<T>& w, std::int64_t channel, std::int64_t left,
-                               Tile& tile) {
+//! Makes the steps of kCount tokens from `first`; where their exponents all stay in the short range
+//! (nowhere for NaN).
+template <int kCount, typename T>
+VIM_CPU_INLINE Ints take_some_steps(const Walk<T>& w, std::int64_t channel, std::int64_t left,
+                                    std::int64_t first, Tile& tile) {
     const ScanArgs& a = w.args;
     const Floats bias = load_some(w.in.dt_bias + channel, left);
+    const Floats longest = load(w.in.longest + channel);
+    const std::int64_t step = w.way * a.channels;
+    const std::int64_t at = (w.row + w.way * first) * a.channels + channel;
+    Floats d[kCount];
     if (a.rank > 0) {
-        for (std::int64_t t = 0; t < kTile; ++t) {
-            store(tile.delta[t], bias);
+        low_rank<kCount>(w, w.in.weights + channel * a.rank, first, bias, d);
+    } else {
+        for (int t = 0; t < kCount; ++t) {
+            d[t] = bias + load_some(w.dt() + at + t * step, left);
         }
-        add_low_rank(w, w.in.weights + channel * a.rank, tile);
     }
-    for (std::int64_t t = 0; t < w.tokens; ++t) {
-        const std::int64_t at = (w.row + w.way * t) * a.channels + channel;
-        const Floats u = load_some(w.u() + at, left);
-        Floats d = a.rank > 0 ? load(tile.delta[t]) : bias + load_some(w.dt() + at, left);
-        d = a.delta_softplus ? softplus(d) : d;
-        store(tile.delta[t], d);
-        store(tile.u[t], u);
+    if (a.delta_softplus) {
+        softplus_beside<kCount>(d);
     }
+    Ints holds = ~Ints{};
+    for (int t = 0; t < kCount; ++t) {
+        holds &= magnitude(d[t]) < longest;
+        store(tile.delta[first + t], d[t]);
+        store(tile.u[first + t], load_some(w.u() + at + t * step, left));
+    }
+    return holds;
 }
 
-//! Whether no exponent of the tile leaves the short range; false for NaN.
+//! Fills a tile's delta and u; whether no exponent of it leaves the short range.
 template <typename T>
-VIM_CPU_INLINE bool is_short(const Walk<T>& w, std::int64_t channel, const Tile& tile) {
-    const Floats bound = splat(kShortExponent) / load(w.in.fastest + channel);
+VIM_CPU_INLINE bool take_steps(const Walk<T>& w, std::int64_t channel, std::int64_t left,
+                               Tile& tile) {
     Ints holds = ~Ints{};
-    for (std::int64_t t = 0; t < w.tokens; ++t) {
-        holds &= magnitude(load(tile.delta[t])) < bound;
+    std::int64_t t = 0;
+    for (; t + kBeside <= w.tokens; t += kBeside) {
+        holds &= take_some_steps<kBeside>(w, channel, left, t, tile);
+    }
+    for (; t < w.tokens; ++t) {
+        holds &= take_some_steps<1>(w, channel, left, t, tile);
     }
     return all_lanes(holds);
 }
@@ -250,9 +256,8 @@ void scan_piece(const ScanArgs& a, const ScanPiece& piece, float* scratch) {
         for (std::int64_t v = 0; v < piece.channels; v += kWidth) {
             const std::int64_t channel = piece.first + v;
             const std::int64_t left = a.channels - channel;
-            take_steps(w, channel, left, tile);
-            const auto walk = is_short(w, channel, tile) ? recurrence<T, kStates, true>
-                                                         : recurrence<T, kStates, false>;
+            const auto walk = take_steps(w, channel, left, tile) ? recurrence<T, kStates, true>
+                                                                 : recurrence<T, kStates, false>;
             walk(w, channel, left, look_ahead(w, channel), state + v * a.states, tile);
         }
     }
@@ -284,19 +289,31 @@ VIM_CPU_INLINE Floats decay_rate(Floats a) {
     return at_least(a * splat(kLog2E), -3.402823466e+38F);
 }
 
+//! A row of dt_w, T[rank], to where its channel is one of a vector: out[j * kWidth].
+template <typename T>
+void pack_row(const T* row, std::int64_t rank, float* out) {
+    float some[kWidth];
+    for (std::int64_t j = 0; j < rank; j += kWidth) {
+        const std::int64_t left = rank - j;
+        store(some, load_some(row + j, left));
+        for (std::int64_t i = 0; i < kWidth && i < left; ++i) {
+            out[(j + i) * kWidth] = some[i];
+        }
+    }
+}
+
+void pack_row(const float* row, std::int64_t rank, float* out) {
+    for (std::int64_t j = 0; j < rank; ++j) {
+        out[j * kWidth] = row[j];
+    }
+}
+
 template <typename T>
 void pack_weights(const ScanArgs& args, const Direction& in) {
     const T* const weight = static_cast<const T*>(in.dt);
-    float some[kWidth];
     for (std::int64_t channel = 0; channel < args.channels; ++channel) {
         float* const out = in.weights + channel / kWidth * kWidth * args.rank + channel % kWidth;
-        for (std::int64_t j = 0; j < args.rank; j += kWidth) {
-            const std::int64_t left = args.rank - j;
-            store(some, load_some(weight + channel * args.rank + j, left));
-            for (std::int64_t i = 0; i < kWidth && i < left; ++i) {
-                out[(j + i) * kWidth] = some[i];
-            }
-        }
+        pack_row(weight + channel * args.rank, args.rank, out);
     }
 }
 
@@ -312,7 +329,7 @@ void prepare(const ScanArgs& args, std::int64_t direction) noexcept {
             store(in.rates + v * args.states + n * kWidth, rate);
             fastest = magnitude(rate) <= fastest ? fastest : magnitude(rate);  // NaN counts
         }
-        store(in.fastest + v, fastest);
+        store(in.longest + v, splat(kShortExponent) / fastest);
     }
     if (args.rank == 0) {
         return;

@@ -37,7 +37,7 @@ struct Direction {
     const float* d_skip;    //!< f[channels]
     const float* dt_bias;   //!< f[channels]
     float* rates;           //!< f[padded channels / V][states][V]: A in units of log2, finite
-    float* fastest;         //!< f[padded channels]: the largest |rate| of a channel
+    float* longest;         //!< f[padded channels]: steps below it have short exponents
     float* weights;         //!< f[padded channels / V][rank][V]: dt_w
     std::int64_t backward;  //!< 1: from the last token to the first
 };
@@ -99,7 +99,7 @@ struct ConvArgs {
 //! The kernels of one instruction set.
 struct Kernels {
     const char* name;
-    //! Fills rates, fastest and weights of a direction.
+    //! Fills rates, longest and weights of a direction.
     void (*prepare)(const ScanArgs& args, std::int64_t direction) noexcept;
     void (*scan)(const ScanArgs& args, const ScanPiece& piece, float* scratch) noexcept;
     //! Both directions of tokens [begin, end) of an image.

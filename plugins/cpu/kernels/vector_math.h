@@ -151,18 +151,22 @@ VIM_CPU_INLINE Floats silu(Floats x) {
 //! exp(-x) is below half an ulp of it. 0 below -87, where the result would be subnormal.
 //!
 //! log1p(t) on [0, 1] is t times a degree-8 polynomial, relative error 3e-8.
-VIM_CPU_INLINE Floats softplus(Floats x) {
-    const Floats e = magnitude(x) * splat(-kLog2E);
-    const Floats t = e < splat(-126.0F) ? Floats{} : exp2_bounded(e);
-    Floats q = fma(splat(5.2326794864e-03F), t, splat(-2.9505178873e-02F));
-    q = fma(q, t, splat(7.8225852213e-02F));
-    q = fma(q, t, splat(-1.3663237031e-01F));
-    q = fma(q, t, splat(1.9106002392e-01F));
-    q = fma(q, t, splat(-2.4842980986e-01F));
-    q = fma(q, t, splat(3.3319096626e-01F));
-    q = fma(q, t, splat(-4.9999493129e-01F));
-    q = fma(q, t, splat(9.9999996988e-01F));
-    return fma(t, q, at_least(x, 0.0F));
+template <int kCount>
+VIM_CPU_INLINE void softplus_beside(Floats* x) {
+    Floats t[kCount], q[kCount];
+#define VIM_CPU_EACH _Pragma("GCC unroll 8") for (int k = 0; k < kCount; ++k)
+    VIM_CPU_EACH t[k] = magnitude(x[k]) * splat(-kLog2E);
+    VIM_CPU_EACH t[k] = t[k] < splat(-126.0F) ? Floats{} : exp2_bounded(t[k]);
+    VIM_CPU_EACH q[k] = fma(splat(5.2326794864e-03F), t[k], splat(-2.9505178873e-02F));
+    VIM_CPU_EACH q[k] = fma(q[k], t[k], splat(7.8225852213e-02F));
+    VIM_CPU_EACH q[k] = fma(q[k], t[k], splat(-1.3663237031e-01F));
+    VIM_CPU_EACH q[k] = fma(q[k], t[k], splat(1.9106002392e-01F));
+    VIM_CPU_EACH q[k] = fma(q[k], t[k], splat(-2.4842980986e-01F));
+    VIM_CPU_EACH q[k] = fma(q[k], t[k], splat(3.3319096626e-01F));
+    VIM_CPU_EACH q[k] = fma(q[k], t[k], splat(-4.9999493129e-01F));
+    VIM_CPU_EACH q[k] = fma(q[k], t[k], splat(9.9999996988e-01F));
+    VIM_CPU_EACH x[k] = fma(t[k], q[k], at_least(x[k], 0.0F));
+#undef VIM_CPU_EACH
 }
 
 }  // namespace
