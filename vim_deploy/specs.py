@@ -9,6 +9,9 @@ PreprocessMode = Literal["none", "normalize", "uint8"]
 #: ``base``: one node for each scan direction. ``fused``: both directions of a mixer in one
 #: convolution and one scan. ``fused-low-rank``: the scan computes dt from its low-rank weight, too.
 GraphForm = Literal["fused", "fused-low-rank", "base"]
+#: What may be asked for: a form, or ``auto``, the one that pays for the model
+#: (``vim_deploy.graph.verify.form_for``).
+GraphChoice = Literal["auto", "fused", "fused-low-rank", "base"]
 #: What the scan ops' local functions are made of: ``scan``: an ONNX Scan over the tokens;
 #: ``unrolled``: ceil(log2 tokens) steps on all tokens at once, for runtimes without loops.
 ScanBody = Literal["scan", "unrolled"]

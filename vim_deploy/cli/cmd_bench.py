@@ -28,7 +28,7 @@ from vim_deploy.cli.output import (
 )
 from vim_deploy.codec import encode
 from vim_deploy.ranges import BENCH_BATCH, DURATION, REGRESSION, SEED, THREADS, WARMUP
-from vim_deploy.specs import Baseline, GraphForm
+from vim_deploy.specs import Baseline, GraphChoice
 
 if TYPE_CHECKING:
     from vim_deploy.bench.report import BenchReport
@@ -64,8 +64,8 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--graph",
-    type=click.Choice(get_args(GraphForm)),
-    default="fused",
+    type=click.Choice(get_args(GraphChoice)),
+    default="auto",
     show_default=True,
     help="Form of what is exported here.",
 )

@@ -32,7 +32,7 @@ from vim_deploy.ranges import (
 from vim_deploy.recipe.schema import AUTO, ModelRequest
 from vim_deploy.runtimes.onnxruntime.capability import PROVIDERS
 from vim_deploy.specs import (
-    GraphForm,
+    GraphChoice,
     Interpolation,
     OpsChoice,
     PosEmbedMode,
@@ -213,11 +213,12 @@ _GRAPH_OPTIONS = (
     click.option("--batch", type=Batch(), default="dynamic", show_default=True, help="Batch size."),
     click.option(
         "--graph",
-        type=click.Choice(get_args(GraphForm)),
-        default="fused",
+        type=click.Choice(get_args(GraphChoice)),
+        default="auto",
         show_default=True,
-        help="Both directions of a mixer in one convolution and one scan (low-rank: the scan "
-        "computes dt as well), or one scan node for each.",
+        help="Fused: both directions of a mixer in one convolution and one scan; low-rank: the scan "
+        "computes dt as well; base: one scan node for each direction. Auto is low-rank for Vim-Ti, "
+        "else fused (docs/fused-graph.md).",
     ),
     click.option(
         "--scan-body",

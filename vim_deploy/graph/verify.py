@@ -17,6 +17,11 @@ from vim_deploy.onnx_graph import attribute_int, constants_of, half_tensors, wit
 from vim_deploy.ops import BI_CAUSAL_CONV, BI_SELECTIVE_SCAN, OPS, SELECTIVE_SCAN, contract
 from vim_deploy.ops.functions import loops, nodes_of
 from vim_deploy.recipe.model_config import ModelConfig
+from vim_deploy.specs import GraphChoice, GraphForm
+
+#: Largest rank of dt for which ``auto`` lets the scan compute it, Vim-Ti's 12 (docs/fused-graph.md has
+#: the measurements).
+LOW_RANK = 12
 
 #: Standard operators that the trace of a VisionMamba may hold, preparation and heads included, and
 #: from ArgMax on those of dense models.
@@ -102,6 +107,18 @@ def fused_mixers(config: ModelConfig, graph: str) -> int:
     """How many mixers the form ``graph`` fuses: all of a v2 model that runs both directions."""
     fuses = graph != "base" and config.direction_type == "v2" and config.scans_per_layer == 2
     return config.layers_run if fuses else 0
+
+
+def form_for(choice: GraphChoice, config: ModelConfig) -> GraphForm:
+    """The form that ``choice`` means for a model.
+
+    ``auto`` is ``fused-low-rank`` for a rank of dt of at most ``LOW_RANK``, where something is fused
+    at all, else ``fused``.
+    """
+    if choice != "auto":
+        return choice
+    low = config.dt_rank <= LOW_RANK and fused_mixers(config, "fused-low-rank") > 0
+    return "fused-low-rank" if low else "fused"
 
 
 def missing_functions(model: onnx.ModelProto) -> list[str]:

@@ -28,7 +28,7 @@ from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.base import RunnerOptions
 from vim_deploy.runtimes.onnxruntime.runner import CPU
 from vim_deploy.runtimes.onnxruntime.runner import TENSORRT as ONNX_TENSORRT
-from vim_deploy.specs import Baseline, GraphForm
+from vim_deploy.specs import Baseline, GraphChoice
 from vim_deploy.stages.bench_ops import ops_ways
 from vim_deploy.stages.deit_baseline import DeitMaker, deit_sizes, require_classifiers
 from vim_deploy.stages.exporting import ExportOptions, export, require_torch
@@ -59,7 +59,7 @@ class SubjectMaker:
         batches: Sequence[int],
         baselines: Sequence[str],
         random_weights: int | None,
-        graph: GraphForm,
+        graph: GraphChoice,
         runner: RunnerOptions,
         cuda_graph: bool,
         progress: Callable[[str], None],

@@ -33,7 +33,7 @@ from vim_deploy.ranges import (
 from vim_deploy.report.plot import check_plot, draw, require_sizes
 from vim_deploy.report.write import require_html, write_pages
 from vim_deploy.runtimes.base import RunnerOptions
-from vim_deploy.specs import GraphForm
+from vim_deploy.specs import GraphChoice
 from vim_deploy.stages.bench_subjects import SubjectMaker
 from vim_deploy.text import storable
 from vim_deploy.untrusted import read_json
@@ -74,7 +74,7 @@ class BenchOptions:
     duration: float = 3.0
     threads: int | None = None
     random_weights: int | None = None
-    graph: GraphForm = "fused"
+    graph: GraphChoice = "auto"
     runner: RunnerOptions = RunnerOptions()  # noqa: RUF009 - frozen
     cuda_graph: bool = False
     export_dir: OptionalPath = OptionalPath()
@@ -87,7 +87,7 @@ class BenchOptions:
 
     def __post_init__(self) -> None:
         """VIM-202 for a number that nobody can mean."""
-        require_names(self, graph=get_args(GraphForm))
+        require_names(self, graph=get_args(GraphChoice))
         require_all(
             self,
             batches=BENCH_BATCH,

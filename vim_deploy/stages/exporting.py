@@ -21,7 +21,7 @@ from vim_deploy.files import remove_leftovers, settings_hash, sha256_of, single_
 from vim_deploy.graph.activations import Activations
 from vim_deploy.graph.passes.run import PassReport
 from vim_deploy.graph.precision import PrecisionReport
-from vim_deploy.graph.verify import GraphSummary, summarize
+from vim_deploy.graph.verify import GraphSummary, form_for, summarize
 from vim_deploy.heads import parse_head
 from vim_deploy.parity.metrics import Tolerance, tolerance_for
 from vim_deploy.parity.report import ParityReport, compare_runners, random_case
@@ -33,7 +33,7 @@ from vim_deploy.recipe.precision_policy import chosen_policy
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes import runtime_named
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
-from vim_deploy.specs import GraphForm, Note, ScanBody
+from vim_deploy.specs import GraphChoice, Note, ScanBody
 
 if TYPE_CHECKING:
     import onnx
@@ -52,7 +52,7 @@ class ExportOptions:
     """How to export.
 
     ``batch`` is a fixed batch size, or None for a dynamic one. ``graph`` is the form of the graph
-    (``vim_deploy.specs.GraphForm``), ``scan_body`` that of the scan ops' functions (``ScanBody``),
+    (``vim_deploy.specs.GraphChoice``), ``scan_body`` that of the scan ops' functions (``ScanBody``),
     ``dump_passes`` a folder for the graph before and after each fusion pass. ``precision`` types
     weights and activations, apart from what the file ``precision_policy`` (None: the shipped one)
     keeps in float32; ``io_precision`` the inputs and outputs. ``head`` None gives logits, or the
@@ -61,7 +61,7 @@ class ExportOptions:
     """
 
     batch: int | None = None
-    graph: GraphForm = "fused"
+    graph: GraphChoice = "auto"
     scan_body: ScanBody = "scan"
     dump_passes: OptionalPath = OptionalPath()
     precision: Precision = "fp32"
@@ -76,7 +76,7 @@ class ExportOptions:
     def __post_init__(self) -> None:
         """VIM-202 for a number that nobody can mean."""
         require_all(self, batch=BATCH, opset=OPSET)
-        require_names(self, graph=get_args(GraphForm), scan_body=get_args(ScanBody))
+        require_names(self, graph=get_args(GraphChoice), scan_body=get_args(ScanBody))
         require_names(self, precision=TABLE, io_precision=TABLE)
 
 
@@ -260,7 +260,7 @@ def export_info(loaded: LoadedModel, options: ExportOptions, preprocess: Any) ->
         image=loaded.image,
         preprocess=preprocess,
         head=options.head or "",
-        graph=options.graph,
+        graph=form_for(options.graph, config),
         precision=options.precision,
         io_precision=options.io_precision,
         precision_policy=chosen_policy(options.precision_policy, config) if typed else None,
