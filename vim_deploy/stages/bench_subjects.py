@@ -21,7 +21,7 @@ from vim_deploy.bench.subject import (
 )
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.files import require_file
-from vim_deploy.ops.functions import nodes_of
+from vim_deploy.ops.functions import asked_ops
 from vim_deploy.recipe.catalog import checkpoint_of
 from vim_deploy.recipe.model_config import unread_note
 from vim_deploy.recipe.schema import ModelRequest
@@ -238,9 +238,9 @@ class SubjectMaker:
         info = file.info
         self._note_unread(label, info)
         image, sha256 = file.image_size, file.sha256
-        ours = frozenset(node.op_type for node in nodes_of(file.model.graph))
+        asked = asked_ops(file.model)
         file.forget_model()
-        ops = ops_ways(self._runner, ours)
+        ops = ops_ways(self._runner, asked)
         facts = {
             "file": path.name,
             "sha256": sha256,
@@ -260,7 +260,7 @@ class SubjectMaker:
                     batch=batch,
                     image=image,
                     tokens=None if info is None else info.model_config.num_tokens,
-                    facts={**facts, **(about if ours else {})},
+                    facts={**facts, **(about if asked.names else {})},
                     estimated_bytes=None if info is None else _estimate(info, batch, way),
                 )
             )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vim_deploy.errors import VimDeployError
+from vim_deploy.ops.functions import AskedOps
 from vim_deploy.plugin.build_ort import OrtBuildSettings, build_ort_library
 from vim_deploy.plugin.ort_library import (
     LIBRARY_VARIABLE,
@@ -30,10 +31,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class NativeOps:
-    """The library to use, or None for the functions in the file, and what is to be said of it."""
+    """The library to use, or None for the functions in the file, and why not one that is there."""
 
     library: OrtLibraryInfo | None = None
-    note: str = ""
+    why: str = ""
+
+    @property
+    def note(self) -> str:
+        """What is to be said of a session; empty where nothing is."""
+        return unused(self.why) if self.why else ""
 
 
 def require_choice(choice: OpsChoice, provider: str) -> None:
@@ -47,14 +53,14 @@ def require_choice(choice: OpsChoice, provider: str) -> None:
         )
 
 
-def choose_ops(choice: OpsChoice, provider: str, ops: frozenset[str]) -> NativeOps:
+def choose_ops(choice: OpsChoice, provider: str, asked: AskedOps) -> NativeOps:
     """Whose kernels compute the ops of a model.
 
     Args:
         choice: as in ``specs.OpsChoice``; for ``native`` a library for CPUs is built when there is
             none.
         provider: ``cpu``, ``cuda`` or ``tensorrt``, which takes plugins instead.
-        ops: op types of ours in the model; without one there is nothing to choose.
+        asked: what the model asks of our ops; where it has none there is nothing to choose.
 
     Raises:
         VimDeployError: with ``native`` VIM-203 (provider ``tensorrt``), VIM-301 (an ONNX Runtime
@@ -64,19 +70,19 @@ def choose_ops(choice: OpsChoice, provider: str, ops: frozenset[str]) -> NativeO
     require_choice(choice, provider)
     if provider not in ("cpu", "cuda"):
         return NativeOps()
-    if choice == "function" or not ops:
+    if choice == "function" or not asked.names:
         return NativeOps()
     kind: OpsProvider = "cpu" if provider == "cpu" else "cuda"
     try:
-        info = _fitting(kind, ops, build=choice == "native")
+        info = _fitting(kind, asked, build=choice == "native")
     except VimDeployError as error:
         if choice == "native":
             raise
-        return NativeOps(note=unused(f"{error.message}: {error.why}"))
+        return NativeOps(why=f"{error.message}: {error.why}")
     except OSError as error:
         if choice == "native":
             raise _unreadable(kind, error) from error
-        return NativeOps(note=unused(str(error)))
+        return NativeOps(why=str(error))
     if info is None:
         _hint(kind)
         return NativeOps()
@@ -98,7 +104,7 @@ def unused(why: str) -> str:
     return f"native ops not used, the functions in the file are: {why}"
 
 
-def _fitting(provider: OpsProvider, ops: frozenset[str], *, build: bool) -> OrtLibraryInfo | None:
+def _fitting(provider: OpsProvider, asked: AskedOps, *, build: bool) -> OrtLibraryInfo | None:
     """The library, with a look at whether it fits; None when there is none and none is built."""
     path = find_ort_library(provider)
     if path is None:
@@ -106,21 +112,23 @@ def _fitting(provider: OpsProvider, ops: frozenset[str], *, build: bool) -> OrtL
             return None
         path = _built(provider)
     info = describe_ort_library(path)
-    require_fit(info, provider, ops)
+    require_fit(info, provider, asked)
     return info
 
 
-def require_fit(info: OrtLibraryInfo, provider: OpsProvider, ops: frozenset[str]) -> None:
-    """VIM-301 or VIM-903 when sessions of a provider cannot take all ``ops`` from a library."""
+def require_fit(info: OrtLibraryInfo, provider: OpsProvider, asked: AskedOps) -> None:
+    """VIM-301 or VIM-903 when sessions of a provider cannot have what is asked from a library."""
     why = ""
     if info.provider != provider:
         why = f"it is for the provider {info.provider}, the session is for {provider}"
-    elif not ops <= set(info.ops):
-        why = f"it has {', '.join(info.ops)}, the model {', '.join(sorted(ops))}"
+    elif not asked.names <= set(info.ops):
+        why = f"it has {', '.join(info.ops)}, the model {', '.join(sorted(asked.names))}"
     if why:
         raise VimDeployError(
             "VIM-903", f"{info.path} does not fit", why=why, fix=build_command(provider)
         )
+    # The library follows our own contract, or it could not have been described.
+    asked.require_known(info.path)
     ort.require_api(info.ort_api)
     ort.try_library(Path(info.path))
 
