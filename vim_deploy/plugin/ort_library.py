@@ -18,7 +18,8 @@ from vim_deploy.codec import decode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file, sha256_of
 from vim_deploy.ops import contract
-from vim_deploy.plugin.compiling import KEY_FILE, hash_files
+from vim_deploy.plugin.build_cache import KEY_FILE
+from vim_deploy.plugin.compiling import hash_files
 from vim_deploy.plugin.describe import in_cache, not_ours, open_library, own_words
 from vim_deploy.plugin.sources import ort_source_files, plugin_sources
 from vim_deploy.specs import OpsProvider

@@ -14,7 +14,7 @@ from tests.support.ort_ops import built_library
 from vim_deploy.errors import VimDeployError
 from vim_deploy.ops import OPS
 from vim_deploy.plugin import build_ort, describe, ort_library
-from vim_deploy.plugin.compiling import KEY_FILE
+from vim_deploy.plugin.build_cache import KEY_FILE
 from vim_deploy.plugin.ort_library import (
     describe_ort_library,
     find_ort_library,

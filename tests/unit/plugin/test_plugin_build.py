@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.support import plugins
+from tests.support.c_library import saying
 from vim_deploy.codec import encode
 from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.errors import VimDeployError
+from vim_deploy.ops import contract
 from vim_deploy.plugin import build as plugin_build
 from vim_deploy.plugin import describe as plugin_library
 from vim_deploy.plugin.build import PluginSettings, build_plugin, resolve_architectures
@@ -150,7 +152,38 @@ def test_failed_build_says_what_the_compiler_said_and_leaves_nothing(
         build_plugin(PluginSettings("80", tensorrt_root=headers), say=quiet)
     assert caught.value.code == "VIM-605"
     assert "nothing_here" in caught.value.why
-    assert [path for path in cache.rglob("*") if path.is_file()] == []
+    assert list(cache.iterdir()) == []
+
+
+def test_a_library_that_was_damaged_is_made_again(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugins.need_toolkit()
+    plugins.need_tool("cmake")
+    words = {
+        **{"version": "0.1.0", "contract_version": 1, "ops": [], "kernels": "0123456789abcdef"},
+        **{"plugin_version": contract.PLUGIN_VERSION, "plugin_namespace": ""},
+        **{"interface": "V3", "tensorrt": "10.6.1", "cuda": "13.0"},
+    }
+    made = saying(tmp_path, json.dumps(words))
+    monkeypatch.setattr(plugin_build._Work, "compile", lambda _, path: shutil.copy(made, path))
+    headers = write_headers(tmp_path / "include", 10)
+    said: list[str] = []
+
+    def build() -> plugin_build.PluginBuild:
+        return build_plugin(PluginSettings("80", tensorrt_root=headers), say=said.append)
+
+    first = build()
+    assert not first.up_to_date
+    assert build().up_to_date
+    assert first.library.parent.parent == cache
+    first.library.unlink()
+    first.library.write_bytes(made.read_bytes()[:5000])
+    said.clear()
+    again = build()
+    assert (again.library, again.up_to_date) == (first.library, False)
+    assert any("cannot be used: the file is cut off" in line for line in said)
+    assert again.library.read_bytes() == made.read_bytes()
 
 
 @pytest.mark.slow
