@@ -130,9 +130,38 @@ def means_none() -> bool:
     return os.environ.get(LIBRARY_VARIABLE) == ""
 
 
-def stale_ort_libraries(provider: OpsProvider) -> list[Path]:
-    """Libraries that were built here of other sources, or on another kind of machine."""
-    return _built(provider)[1]
+def no_ort_library(provider: OpsProvider) -> VimDeployError:
+    """VIM-401 for where ``find_ort_library`` finds none, with what is known of why."""
+    why, fix = "none was named or installed, and none was built here", build_command(provider)
+    others = _built(provider)[1]
+    if means_none():
+        why, fix = (
+            f"{LIBRARY_VARIABLE} is set to nothing, which means none",
+            f"unset {LIBRARY_VARIABLE}",
+        )
+    elif others:
+        why, fix = _not_taken(others[0], provider)
+    return VimDeployError(
+        "VIM-401", f"library of native ops ({provider}) not found", why=why, fix=fix
+    )
+
+
+def _not_taken(library: Path, provider: OpsProvider) -> tuple[str, str]:
+    """Why a library in the cache is not taken, and what to do about it."""
+    made_of, build = _made_of(library), build_command(provider)
+    if not {"sources", "machine"} <= made_of.keys():
+        return f"no {KEY_FILE} beside {library} says what it was built of", build
+    if made_of["machine"] != platform.machine():
+        where = f"on {made_of['machine']}, and this machine is {platform.machine()}"
+        return f"{library} was built {where}", build
+    try:
+        plugin_sources(provider)
+    except VimDeployError as error:
+        return (
+            f"{error.message}, so nobody can say whether {library} was built of them",
+            f"set {LIBRARY_VARIABLE} to that library to take it as it is",
+        )
+    return f"{library} was built of other sources", build
 
 
 def sources_key(provider: OpsProvider) -> dict[str, str]:
@@ -199,6 +228,17 @@ def describe_ort_library(path: Path) -> OrtLibraryInfo:
             fix=f"build it again: {build}",
         )
     return info
+
+
+def require_provider(info: OrtLibraryInfo, provider: OpsProvider) -> None:
+    """VIM-903 when a library's kernels are for another provider."""
+    if info.provider != provider:
+        raise VimDeployError(
+            "VIM-903",
+            f"{info.path} does not fit",
+            why=f"it is for the provider {info.provider}, and {provider} is asked for",
+            fix=build_command(provider),
+        )
 
 
 def needed_glibc(path: Path) -> str:

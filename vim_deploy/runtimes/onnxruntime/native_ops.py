@@ -15,13 +15,13 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.ops.functions import AskedOps
 from vim_deploy.plugin.build_ort import OrtBuildSettings, build_ort_library
 from vim_deploy.plugin.ort_library import (
-    LIBRARY_VARIABLE,
     OrtLibraryInfo,
     build_command,
     describe_ort_library,
     find_ort_library,
     means_none,
-    stale_ort_libraries,
+    no_ort_library,
+    require_provider,
 )
 from vim_deploy.runtimes.onnxruntime import capability as ort
 from vim_deploy.specs import OpsChoice, OpsProvider
@@ -118,14 +118,13 @@ def _fitting(provider: OpsProvider, asked: AskedOps, *, build: bool) -> OrtLibra
 
 def require_fit(info: OrtLibraryInfo, provider: OpsProvider, asked: AskedOps) -> None:
     """VIM-301 or VIM-903 when sessions of a provider cannot have what is asked from a library."""
-    why = ""
-    if info.provider != provider:
-        why = f"it is for the provider {info.provider}, the session is for {provider}"
-    elif not asked.names <= set(info.ops):
-        why = f"it has {', '.join(info.ops)}, the model {', '.join(sorted(asked.names))}"
-    if why:
+    require_provider(info, provider)
+    if not asked.names <= set(info.ops):
         raise VimDeployError(
-            "VIM-903", f"{info.path} does not fit", why=why, fix=build_command(provider)
+            "VIM-903",
+            f"{info.path} does not fit",
+            why=f"it has {', '.join(info.ops)}, the model {', '.join(sorted(asked.names))}",
+            fix=build_command(provider),
         )
     # The library follows our own contract, or it could not have been described.
     asked.require_known(info.path)
@@ -136,13 +135,7 @@ def require_fit(info: OrtLibraryInfo, provider: OpsProvider, asked: AskedOps) ->
 def _built(provider: OpsProvider) -> Path:
     """A library built now, for a CPU; VIM-401 where that is not for us to do."""
     if means_none() or provider != "cpu":
-        none = f"{LIBRARY_VARIABLE} is set to nothing, which means none"
-        raise VimDeployError(
-            "VIM-401",
-            f"library of native ops ({provider}) not found",
-            why=none if means_none() else "none was named, and none was built here",
-            fix=f"unset {LIBRARY_VARIABLE}" if means_none() else build_command(provider),
-        )
+        raise no_ort_library(provider)
     _log.info("no library of native ops was built here of these sources yet; building one")
     return build_ort_library(OrtBuildSettings(), say=lambda line: _log.info("%s", line)).library
 
@@ -151,11 +144,8 @@ def _hint(provider: OpsProvider) -> None:
     """How native ops are had, once; nothing where the user wants none."""
     if means_none():
         return
-    stale = stale_ort_libraries(provider)
-    why = f"{stale[0]} was built of other sources" if stale else "none are built or installed here"
-    _say_once(
-        f"without native ops, which are several times as fast: {why}; {build_command(provider)}",
-    )
+    lack = no_ort_library(provider)
+    _say_once(f"without native ops, which are several times as fast: {lack.why}; {lack.fix}")
 
 
 @functools.cache
