@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.support import plugins
-from tests.support.c_library import native_ops, saying
+from tests.support.c_library import PLUGIN_SAID, native_ops, saying
 from vim_deploy.cli.main import run
 from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.errors import VimDeployError
-from vim_deploy.ops import contract
 from vim_deploy.plugin.ort_library import library_name
 
 
@@ -54,12 +53,7 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What calls itself a plugin library for TensorRT."""
-    words = {
-        **{"version": "0.1.0", "contract_version": 1, "ops": [], "kernels": "0123456789abcdef"},
-        **{"plugin_version": contract.PLUGIN_VERSION, "plugin_namespace": ""},
-        **{"interface": "V3", "tensorrt": "10.6.1", "cuda": "13.0"},
-    }
-    return saying(tmp_path_factory.mktemp("plugin"), json.dumps(words))
+    return saying(tmp_path_factory.mktemp("plugin"), json.dumps(PLUGIN_SAID))
 
 
 def test_info_of_either_kind(

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support import plugins
 from tests.support.c_library import SAID
+from tests.support.toolkits import install
 from vim_deploy.errors import VimDeployError
 from vim_deploy.plugin import build_ort
 from vim_deploy.plugin.build_cache import KEY_FILE
@@ -108,37 +109,20 @@ def test_no_other_compiler_is_taken_for_the_one_that_is_named(
     assert "CXX" in error.fix
 
 
-NVCC = """#!/bin/sh
-case "$1" in
-  --version) echo "Cuda compilation tools, release 13.0, V13.0.88" ;;
-  --list-gpu-code) echo sm_90 ;;
-  --dryrun) echo '#$ TOP={top}' >&2 ;;
-esac
-"""
-
-
-def toolkit(root: Path) -> Path:
-    """The compiler of a toolkit that answers questions and compiles nothing."""
-    for name in ("include/cuda_runtime.h", "include/crt/host_config.h", "nvvm/bin/cicc"):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    return program(root / "bin" / "nvcc", NVCC.format(top=root))
-
-
 @pytest.mark.parametrize("variable", ["CUDACXX", "NVCC"])
 def test_the_cuda_compiler_that_is_named(
     bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
-    monkeypatch.setenv("CUDA_HOME", str(toolkit(tmp_path / "home").parents[1]))
-    named = toolkit(tmp_path / "na med")
+    monkeypatch.setenv("CUDA_HOME", str(install(tmp_path / "home")))
+    named = install(tmp_path / "na med") / "bin" / "nvcc"
     monkeypatch.setenv(variable, str(named))
     found = find_toolkit()
     assert (found.nvcc, found.source) == (named, variable)
     (bare / "nvcc-13").symlink_to(named)
     monkeypatch.setenv(variable, "nvcc-13")
     assert find_toolkit().nvcc == named
-    other = toolkit(tmp_path / "other")
-    assert find_toolkit(tmp_path / "other").nvcc == other
+    other = install(tmp_path / "other")
+    assert find_toolkit(other).root == other
 
     monkeypatch.setenv(variable, str(tmp_path / "gone"))
     error = error_of(find_toolkit)

@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.support import plugins
-from tests.support.c_library import saying
+from tests.support.c_library import PLUGIN_SAID, saying
 from vim_deploy.codec import encode
 from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.errors import VimDeployError
-from vim_deploy.ops import contract
 from vim_deploy.plugin import build as plugin_build
 from vim_deploy.plugin import describe as plugin_library
 from vim_deploy.plugin.build import PluginSettings, build_plugin, resolve_architectures
@@ -160,12 +159,7 @@ def test_a_library_that_was_damaged_is_made_again(
 ) -> None:
     plugins.need_toolkit()
     plugins.need_tool("cmake")
-    words = {
-        **{"version": "0.1.0", "contract_version": 1, "ops": [], "kernels": "0123456789abcdef"},
-        **{"plugin_version": contract.PLUGIN_VERSION, "plugin_namespace": ""},
-        **{"interface": "V3", "tensorrt": "10.6.1", "cuda": "13.0"},
-    }
-    made = saying(tmp_path, json.dumps(words))
+    made = saying(tmp_path, json.dumps(PLUGIN_SAID))
     monkeypatch.setattr(plugin_build._Work, "compile", lambda _, path: shutil.copy(made, path))
     headers = write_headers(tmp_path / "include", 10)
     said: list[str] = []
