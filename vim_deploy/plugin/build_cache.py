@@ -86,7 +86,7 @@ def compiled_once(
         if unfit:
             say(f"{library} is there and cannot be used: {unfit}; building it again")
         started = time.monotonic()
-        _clear_others(home, say)
+        _clear(home, say)
         _build_anew(library, key, build)
         return Compiled(library, describe(library), time.monotonic() - started)
 
@@ -111,8 +111,6 @@ def _build_anew(library: Path, key: Mapping[str, Any], build: Callable[[Path], N
     """Fill the library's folder; when that fails there is none, or what was there."""
     home = library.parent
     with output_errors(home):
-        for entry in _leftovers(home):
-            _remove(entry)
         home.mkdir(exist_ok=True)
     try:
         # First: where there is a library, it is known what it was made of.
@@ -139,22 +137,23 @@ def _lock_of(home: Path) -> Path:
     return home.with_name(f".{home.name}.lock")
 
 
-def _clear_others(mine: Path, say: Say) -> None:
-    """Remove what killed builds have left, except of ``mine``, whose lock is ours already."""
+def _clear(mine: Path, say: Say) -> None:
+    """Remove what killed builds have left, in ``mine``, whose lock is ours, and elsewhere."""
     with output_errors(mine.parent):
         found = [_HOME_OR_LOCK.fullmatch(entry.name) for entry in mine.parent.iterdir()]
-    names = {match[1] for match in found if match}
-    for home in (mine.with_name(name) for name in sorted(names - {mine.name})):
+    for home in (mine.with_name(name) for name in sorted({match[1] for match in found if match})):
         try:
+            if home == mine:
+                _remove_leftovers(home)
             # The lock's file, too, goes with a build, so that one that is there is held or left.
-            if os.path.lexists(_lock_of(home)) or _leftovers(home):
+            elif os.path.lexists(_lock_of(home)) or _leftovers(home):
                 with lock_held(_lock_of(home), home):
-                    for entry in _leftovers(home):
-                        _remove(entry)
+                    _remove_leftovers(home)
         except OtherWriterError:
             # A build that goes on.
             continue
         except (OSError, OutputLocationError) as error:
+            # Compilers of a build that was killed may write there yet; the next one looks again.
             say(f"{home}: what a killed build left there was not removed: {error}")
 
 
@@ -168,11 +167,12 @@ def _leftovers(home: Path) -> list[Path]:
     return [entry for entry in entries if entry.name != KEY_FILE and not entry.match("lib*.so")]
 
 
-def _remove(entry: Path) -> None:
-    if entry.is_dir() and not entry.is_symlink():
-        shutil.rmtree(entry)
-    else:
-        entry.unlink(missing_ok=True)
+def _remove_leftovers(home: Path) -> None:
+    for entry in _leftovers(home):
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
