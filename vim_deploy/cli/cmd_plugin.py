@@ -129,7 +129,7 @@ def info(library: Path | None, target: PluginTarget | None, provider: OpsProvide
     else:
         _refuse({"--provider": provider}, "--target onnxruntime")
         path = library or find_plugin_library()
-    found = _describe(path, target if library else None)
+    found = _describe(path, target or (None if library else "tensorrt"))
     if isinstance(found, OrtLibraryInfo):
         if not answer(encode(found)):
             print_table("native ops for ONNX Runtime", ("what", "value"), _ops_rows(found))

@@ -57,7 +57,7 @@ def compiled_once(
 ) -> Compiled[Info]:
     """The library of that key, from the cache where it is there and of use, else built into it.
 
-    Where another process builds it, this one waits, and takes what that has made.
+    Where another process or thread builds it, this one waits, and takes what that has made.
 
     Args:
         name: of the file.
@@ -78,7 +78,7 @@ def compiled_once(
     with _cache_errors(), contextlib.ExitStack() as stack:
         with output_errors(home):
             home.parent.mkdir(parents=True, exist_ok=True)
-        waiting = f"another process is building {library}; waiting for it"
+        waiting = f"another process or thread is building {library}; waiting for it"
         stack.enter_context(lock_in_turn(_lock_of(home), library, lambda: say(waiting)))
         info, unfit = _kept(library, describe)
         if info is not None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from vim_deploy.errors import VimDeployError
-from vim_deploy.files import atomic_output, sha256_of
+from vim_deploy.files import atomic_output, output_errors, sha256_of
 from vim_deploy.helpers import kill_helper
 
 
@@ -29,14 +29,18 @@ def compiler_program(words: Sequence[str], folder: Path) -> Path:
     """One program that compiles as ``words`` do, made in ``folder`` where there are arguments.
 
     CMake takes a launcher apart in other ways from release to release, and nvcc takes one file.
+
+    Raises:
+        VimDeployError: VIM-304, VIM-305 of the folder.
     """
     if len(words) == 1:
         return Path(words[0])
-    # nvcc looks for "clang" in the name of the compiler that it calls.
+    # Tools that look at a compiler's name for its kind find the one that is meant.
     programs = [word for word in words if not word.startswith("-") and shutil.which(word)]
     script = folder / Path((programs or words)[-1]).name
-    script.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', encoding="utf-8")
-    script.chmod(0o755)
+    with output_errors(script):
+        script.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', encoding="utf-8")
+        script.chmod(0o755)
     return script
 
 

@@ -132,15 +132,14 @@ def means_none() -> bool:
 
 def no_ort_library(provider: OpsProvider) -> VimDeployError:
     """VIM-401 for where ``find_ort_library`` finds none, with what is known of why."""
-    why, fix = "none was named or installed, and none was built here", build_command(provider)
-    others = _built(provider)[1]
     if means_none():
-        why, fix = (
-            f"{LIBRARY_VARIABLE} is set to nothing, which means none",
-            f"unset {LIBRARY_VARIABLE}",
-        )
-    elif others:
+        why = f"{LIBRARY_VARIABLE} is set to nothing, which means none"
+        fix = f"unset {LIBRARY_VARIABLE}"
+    elif others := _built(provider)[1]:
         why, fix = _not_taken(others[0], provider)
+    else:
+        why = "none was named or installed, and none was built here"
+        fix = build_command(provider)
     return VimDeployError(
         "VIM-401", f"library of native ops ({provider}) not found", why=why, fix=fix
     )

@@ -71,6 +71,25 @@ def test_info_of_either_kind(
         assert kind in error["why"]
 
 
+def test_info_of_what_a_variable_names_is_of_the_target(
+    native: Path,
+    plugin: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What would be taken for it, or refused."""
+    for variable, words, right, wrong in (
+        ("VIM_DEPLOY_PLUGIN", [], plugin, native),
+        ("VIM_DEPLOY_ORT_OPS", ["--target", "onnxruntime"], native, plugin),
+    ):
+        monkeypatch.setenv(variable, str(right))
+        assert run(["plugin", "info", "--json", *words]) == 0
+        assert json.loads(capsys.readouterr().out)["path"] == str(right)
+        monkeypatch.setenv(variable, str(wrong))
+        assert run(["plugin", "info", "--json", *words]) == 4
+        assert error_code(capsys) == "VIM-417"
+
+
 @pytest.mark.parametrize("command", ["info", "test"])
 @pytest.mark.parametrize("way", ["named", "folder", "variable"])
 def test_a_library_for_another_provider_is_refused(

@@ -104,7 +104,7 @@ def test_two_processes_build_once(
     first = started("one")
     assert line_of(first) == "building"
     second = started("one")
-    assert line_of(second).startswith("another process is building ")
+    assert line_of(second).startswith("another process or thread is building ")
     gate.unlink()
     assert line_of(first) == "one built"
     assert line_of(second) == "one taken"
