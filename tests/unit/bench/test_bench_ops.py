@@ -12,7 +12,8 @@ from onnx import parser
 import vim_deploy
 from tests.support.bench import bench_report, measured, written
 from tests.support.ort_ops import built_library
-from vim_deploy.bench.compare import compared, read_baseline
+from vim_deploy.bench.compare import compared, read_baseline, require_no_regression
+from vim_deploy.bench.report import BenchReport
 from vim_deploy.bench.subject import Subject
 from vim_deploy.cli.main import run
 from vim_deploy.codec import encode
@@ -137,6 +138,38 @@ def test_the_report_names_kernels_and_instruction_set(
         text = (tmp_path / "report" / name).read_text(encoding="utf-8").replace("\\_", "_")
         assert native["runtime"] in text
         assert native["facts"]["library"] in text
+
+
+@pytest.mark.parametrize(("then", "now"), [("function", "native"), ("native", "function")])
+def test_reports_of_two_ways_have_nothing_in_common(then: str, now: str, tmp_path: Path) -> None:
+    old = bench_report(measured("d", source={"ops": then}))
+    new = bench_report(measured("d", source={"ops": now}))
+    baseline = read_baseline(written(old, tmp_path), new.machine, new.settings)
+    with pytest.raises(VimDeployError, match="VIM-418") as caught:
+        compared(new, baseline, "old.json", 0.05)
+    words = {"native": "native ops", "function": "functions"}
+    assert "d, onnxruntime, native ops, 224x224, batch 1" in caught.value.why
+    assert "differ in the way that our ops run" in caught.value.why
+    assert f"{words[then]} there, {words[now]} here" in caught.value.why
+    assert caught.value.fix.startswith(f"--ops {then} ")
+
+
+def test_kernels_that_are_others_by_now_are_named(tmp_path: Path) -> None:
+    def run_with(library: str, milliseconds: float) -> BenchReport:
+        source, facts = {"ops": "native"}, {"ops": "native", "library": library}
+        return bench_report(measured("d", milliseconds, source=source, facts=facts))
+
+    old, new = run_with("kernels 0a", 10.0), run_with("kernels 0b", 20.0)
+    baseline = read_baseline(written(old, tmp_path), new.machine, new.settings)
+    report = compared(new, baseline, "old.json", 0.05)
+    said = "other kernels then, kernels 0a; now kernels 0b"
+    assert report.notes[-1] == f"compared with old.json: {said}"
+    assert encode(report)["comparison"]["kernels"] == [said]
+    with pytest.raises(VimDeployError, match="VIM-1001") as caught:
+        require_no_regression(report)
+    assert said in caught.value.why
+    same = compared(run_with("kernels 0a", 9.0), baseline, "old.json", 0.05)
+    assert (same.notes, "kernels" in encode(same)["comparison"]) == ((), False)
 
 
 def test_an_earlier_report_is_compared_with_the_function_bodies(tmp_path: Path) -> None:
