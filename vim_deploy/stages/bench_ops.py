@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from vim_deploy.ops.functions import AskedOps
 from vim_deploy.runtimes.base import RunnerOptions
 from vim_deploy.runtimes.onnxruntime.native_ops import choose_ops
 from vim_deploy.runtimes.onnxruntime.runner import CPU
+from vim_deploy.specs import OpsWay
 
-#: What ``RunnerOptions.ops`` says for one measurement.
-Way = Literal["native", "function"]
-BOTH: tuple[Way, ...] = ("native", "function")
+BOTH: tuple[OpsWay, ...] = ("native", "function")
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class OpsWays:
         note: why ``auto`` takes no native ops for a file with our ops; else empty.
     """
 
-    ways: tuple[Way, ...]
+    ways: tuple[OpsWay, ...]
     library: str = ""
     note: str = ""
 
@@ -43,7 +41,7 @@ def ops_ways(runner: RunnerOptions, asked: AskedOps) -> OpsWays:
     """
     chosen = choose_ops(runner.ops, runner.provider or CPU, asked)
     if chosen.library is not None:
-        ways: tuple[Way, ...] = BOTH if runner.ops == "auto" else ("native",)
+        ways: tuple[OpsWay, ...] = BOTH if runner.ops == "auto" else ("native",)
         return OpsWays(ways, chosen.library.sentence)
     wanted = asked.names and runner.ops == "auto"
     missing = "there is no library of native ops here" if wanted else ""

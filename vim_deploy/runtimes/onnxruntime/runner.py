@@ -128,8 +128,12 @@ class OrtRunner(Runner):
     def _open(
         self, handed: Path | bytes, settings: ort.SessionSettings, ops: OpsChoice, model: ModelProto
     ) -> Any:  # noqa: ANN401 - of an untyped module
-        """The session, with native ops where they are wanted; sets ``library`` and ``notes``."""
-        chosen = choose_ops(ops, settings.provider, asked_ops(model))
+        """The session, with native ops where they are wanted; sets what they have attributes for.
+
+        Those are ``library``, ``kernels``, ``ops`` and ``notes``.
+        """
+        asked = asked_ops(model)
+        chosen = choose_ops(ops, settings.provider, asked)
         self.library, note = chosen.library, chosen.note
         session = None
         if chosen.library is not None:
@@ -142,6 +146,9 @@ class OrtRunner(Runner):
                 self.library, note = None, unused(error.why)
         self.notes = (note,) if note else ()
         self.kernels = "" if self.library is None else self.library.sentence
+        # Bytes for TensorRT with plugins hold none of our functions any more.
+        if asked.names and not (settings.provider == TENSORRT and isinstance(handed, bytes)):
+            self.ops = "function" if self.library is None else "native"
         return session or ort.create_session(handed, settings, self._file)
 
     @property
