@@ -151,8 +151,20 @@ def prepare_folder(folder: Path, option: str) -> None:
     """
     with output_errors(folder, option):
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder, prefix=".vim-deploy-"):
-            pass
+    require_writable_folder(folder, option)
+
+
+def require_writable_folder(folder: Path, option: str = "-o") -> None:
+    """See that files can be made in ``folder``, before minutes are spent on one.
+
+    Raises:
+        VimDeployError: VIM-304 (missing, or not to be written), VIM-305.
+    """
+    with (
+        output_errors(folder, option),
+        tempfile.TemporaryFile(dir=folder, prefix=".vim-deploy-"),
+    ):
+        pass
 
 
 def kind_of(path: Path) -> int | None:

@@ -26,6 +26,7 @@ from vim_deploy.recipe.catalog import checkpoint_of
 from vim_deploy.recipe.model_config import unread_note
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.base import RunnerOptions
+from vim_deploy.runtimes.onnxruntime.native_ops import require_here
 from vim_deploy.runtimes.onnxruntime.runner import CPU
 from vim_deploy.runtimes.onnxruntime.runner import TENSORRT as ONNX_TENSORRT
 from vim_deploy.specs import Baseline, GraphForm
@@ -94,6 +95,7 @@ class SubjectMaker:
             self._check(name)
         engines = [name for name in names if is_engine(name)]
         self._check_runner(names, engines)
+        self._require_here(names, engines)
         stems = [Path(name).stem for name in names]
         labels = [
             stem if stems.count(stem) == 1 else name
@@ -182,6 +184,16 @@ class SubjectMaker:
                 raise VimDeployError(
                     "VIM-203", f"{option} has no effect: {why} is given", fix="leave it out"
                 )
+
+    def _require_here(self, names: Sequence[str], engines: Sequence[str]) -> None:
+        """What is missing is better known before models are exported for it."""
+        runner = self._runner
+        if runner.plugin is not None:
+            require_file(runner.plugin, "plugin library")
+        # A file may have none of our ops, and then there is nothing to want a library for.
+        exported = any(named(name) != "onnx" for name in names if name not in engines)
+        if exported or runner.provider not in (None, CPU):
+            require_here(runner.ops if exported else "auto", runner.provider or CPU)
 
     def _engine(self, path: Path, label: str, batch: int) -> Subject:
         file = self._file(path)

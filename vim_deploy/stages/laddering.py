@@ -39,6 +39,7 @@ from vim_deploy.stages.verifying import (
     VerifyOptions,
     functions_beside,
     live_cases,
+    require_images,
     require_parts,
 )
 
@@ -92,6 +93,7 @@ def verify_ladder(
         raise VimDeployError(
             "VIM-203", "--ladder compares with the twin where it must", fix="leave out --twin"
         )
+    require_images(options)
     chosen = subject or SubjectOptions()
     file = Artifact.open(Path(source)) if is_exported(source) else None
     if options.per_block and file is not None:

@@ -34,6 +34,7 @@ from vim_deploy.recipe.precision_policy import PrecisionPolicy
 from vim_deploy.runtimes import open_runner
 from vim_deploy.runtimes.base import Runner, RunnerOptions
 from vim_deploy.runtimes.onnxruntime.runner import TENSORRT
+from vim_deploy.scene.pictures import find_images
 from vim_deploy.specs import TensorSpec
 from vim_deploy.stages.exporting import require_torch
 
@@ -102,6 +103,7 @@ def verify(
     """
     options, against = options or VerifyOptions(), as_text(against, "against")
     file = Artifact.open(as_path(artifact, "artifact"))
+    require_images(options)
     other = reference_file(against, file)
     if options.per_block:
         require_parts(file, options.runner.provider)
@@ -149,6 +151,12 @@ def verify(
             blocks=blocks,
             functions=functions,
         )
+
+
+def require_images(options: VerifyOptions) -> None:
+    """VIM-401 for pictures that are not there, before a model is loaded or made."""
+    if options.images is not None:
+        find_images(options.images)
 
 
 @contextmanager

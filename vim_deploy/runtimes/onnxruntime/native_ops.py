@@ -72,22 +72,49 @@ def choose_ops(choice: OpsChoice, provider: str, asked: AskedOps) -> NativeOps:
         return NativeOps()
     if choice == "function" or not asked.names:
         return NativeOps()
-    kind: OpsProvider = "cpu" if provider == "cpu" else "cuda"
+    kind = _kind(provider)
     try:
-        info = _fitting(kind, asked, build=choice == "native")
+        info = _wanted(kind, asked) if choice == "native" else _fitting(kind, asked, build=False)
     except VimDeployError as error:
         if choice == "native":
             raise
         return NativeOps(why=f"{error.message}: {error.why}")
     except OSError as error:
-        if choice == "native":
-            raise _unreadable(kind, error) from error
         return NativeOps(why=str(error))
     if info is None:
         _hint(kind)
         return NativeOps()
     _say_once(f"native ops ({info.instruction_set or info.provider}): {info.path}")
     return NativeOps(info)
+
+
+def require_here(choice: OpsChoice, provider: str) -> None:
+    """What a session of any of our models needs, before minutes are spent on making the model.
+
+    Args:
+        choice, provider: as for ``choose_ops``; for ``native`` a library is built here already.
+
+    Raises:
+        VimDeployError: VIM-202 (no such provider), VIM-301 (ONNX Runtime or the provider is not
+            installed); with ``native`` as ``choose_ops``.
+    """
+    require_choice(choice, provider)
+    ort.require_provider(provider)
+    if choice == "native":
+        # Which ops the model has is not known yet; the library is asked again when it is.
+        _wanted(_kind(provider), AskedOps())
+
+
+def _kind(provider: str) -> OpsProvider:
+    return "cpu" if provider == "cpu" else "cuda"
+
+
+def _wanted(provider: OpsProvider, asked: AskedOps) -> OrtLibraryInfo | None:
+    """The library that was asked for by ``native``, whose every lack is an error."""
+    try:
+        return _fitting(provider, asked, build=True)
+    except OSError as error:
+        raise _unreadable(provider, error) from error
 
 
 def _unreadable(provider: OpsProvider, error: OSError) -> VimDeployError:
