@@ -185,6 +185,18 @@ def test_a_file_that_means_a_later_domain_runs_as_functions(file: Path, library:
     np.testing.assert_array_equal(runner.run(image)[name], plain.run(image)[name])
 
 
+def test_nothing_is_compiled_for_a_file_that_no_library_fits(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = onnx.load(file)
+    later.opset_import[-1].version = 2
+    onnx.save(later, file)
+    monkeypatch.delenv(LIBRARY_VARIABLE)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(choosing, "build_ort_library", lambda *_, **__: pytest.fail("compiled"))
+    assert code_of(file, "native") == "VIM-903"
+
+
 def test_an_attribute_that_the_kernels_do_not_know(file: Path, library: Path) -> None:
     """Its function may read it; kernels would pass over it without a word."""
     other = onnx.load(file)

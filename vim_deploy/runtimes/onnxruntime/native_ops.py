@@ -19,6 +19,7 @@ from vim_deploy.plugin.ort_library import (
     build_command,
     describe_ort_library,
     find_ort_library,
+    library_name,
     means_none,
     no_ort_library,
     require_provider,
@@ -137,6 +138,8 @@ def _fitting(provider: OpsProvider, asked: AskedOps, *, build: bool) -> OrtLibra
     if path is None:
         if not build:
             return None
+        # No library would fit such a file: none is compiled for it.
+        asked.require_known(library_name(provider))
         path = _built(provider)
     info = describe_ort_library(path)
     require_fit(info, provider, asked)
