@@ -115,7 +115,7 @@ def compared(report: BenchReport, baseline: Baseline, name: str, max_regress: fl
     common = [key for key in new if key in old]
     if not common:
         raise _nothing_common(name, old, new)
-    kernels = tuple(_other_kernels(baseline.results, report.results))
+    kernels = tuple(_other_kernels(common, baseline.results, report.results))
     comparison = Comparison(
         baseline=name,
         baseline_date=baseline.state.date,
@@ -137,8 +137,9 @@ def _nothing_common(name: str, old: Iterable[_Key], new: Iterable[_Key]) -> VimD
     why = f"there: {_all_of(there)}; here: {_all_of(here)}"
     fix = "measure files of the same names, runtimes, batches and image sizes"
     pairs = [(_apart(one, other), one, other) for one in there for other in here]
-    apart, one, other = min(pairs, key=lambda pair: len(pair[0]), default=((), None, None))
-    if one is not None and other is not None and one[0] == other[0]:
+    alike = [pair for pair in pairs if pair[1][0] == pair[2][0]]
+    if alike:
+        apart, one, other = min(alike, key=lambda pair: len(pair[0]))
         why += f"; the nearest two differ in {' and '.join(apart)}"
         if _WAY in apart:
             ways = [NATIVE_OPS if _is_native(key) else "functions" for key in (one, other)]
@@ -150,10 +151,9 @@ def _nothing_common(name: str, old: Iterable[_Key], new: Iterable[_Key]) -> VimD
 
 
 def _apart(one: _Key, other: _Key) -> tuple[str, ...]:
-    """What two measurements differ in, in words."""
+    """What two measurements of one name differ in, in words."""
     suffix = f", {NATIVE_OPS}"
     unequal = {
-        "the name": one[0] != other[0],
         "the runtime": one[1].removesuffix(suffix) != other[1].removesuffix(suffix),
         _WAY: _is_native(one) != _is_native(other),
         "the batch": one[2] != other[2],
@@ -170,13 +170,16 @@ def _all_of(keys: Iterable[_Key]) -> str:
     return " and ".join(map(_what, keys)) or "nothing"
 
 
-def _other_kernels(old: Iterable[Result], new: Iterable[Result]) -> Iterator[str]:
+def _other_kernels(
+    common: Iterable[_Key], old: Iterable[Result], new: Iterable[Result]
+) -> Iterator[str]:
     """A sentence for each pair of libraries that computed the same measurement then and now."""
-    then = {_key(result): result.facts.get("library") for result in old}
-    pairs = ((then.get(_key(result)), result.facts.get("library")) for result in new)
-    for before, now in dict.fromkeys(pairs):
-        if before and now and before != now:
-            yield f"other kernels then, {before}; now {now}"
+    # What an earlier report says there may be anything.
+    then, now = ({_key(item): str(item.facts.get("library", "")) for item in some}
+                 for some in (old, new))  # fmt: skip
+    for before, after in dict.fromkeys((then[key], now[key]) for key in common):
+        if before and after and before != after:
+            yield f"other kernels then, {before}; now {after}"
 
 
 def require_no_regression(report: BenchReport) -> None:

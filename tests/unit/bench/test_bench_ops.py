@@ -168,6 +168,12 @@ def test_kernels_that_are_others_by_now_are_named(tmp_path: Path) -> None:
     with pytest.raises(VimDeployError, match="VIM-1001") as caught:
         require_no_regression(report)
     assert said in caught.value.why
+    path = written(old, tmp_path)
+    strange = json.loads(path.read_text(encoding="utf-8"))
+    strange["results"][0]["facts"]["library"] = [1]
+    path.write_text(json.dumps(strange), encoding="utf-8")
+    found = read_baseline(path, new.machine, new.settings)
+    assert "other kernels then, [1];" in compared(new, found, "old.json", 0.05).notes[-1]
     same = compared(run_with("kernels 0a", 9.0), baseline, "old.json", 0.05)
     assert (same.notes, "kernels" in encode(same)["comparison"]) == ((), False)
 
