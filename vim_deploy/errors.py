@@ -218,6 +218,10 @@ class NoSpaceError(VimDeployError, code="VIM-305"):
     """No space is left for an output."""
 
 
+class OtherWriterError(VimDeployError, code="VIM-306"):
+    """Another process or thread is writing the same output."""
+
+
 class InputNotFoundError(VimDeployError, code="VIM-401"):
     """There is no such file, or none of the wanted kind in a folder."""
 

@@ -14,17 +14,20 @@ import re
 import stat
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from vim_deploy import interrupts
-from vim_deploy.errors import VimDeployError
+from vim_deploy.errors import OtherWriterError, VimDeployError
 from vim_deploy.text import json_text
 
 _CHUNK = 1 << 20
 _UMASK = threading.Lock()
+#: Between two looks at a lock that another has.
+_TURN_SECONDS = 0.2
 
 
 def sha256_of(path: Path) -> str:
@@ -148,8 +151,20 @@ def prepare_folder(folder: Path, option: str) -> None:
     """
     with output_errors(folder, option):
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder, prefix=".vim-deploy-"):
-            pass
+    require_writable_folder(folder, option)
+
+
+def require_writable_folder(folder: Path, option: str = "-o") -> None:
+    """See that files can be made in ``folder``, before minutes are spent on one.
+
+    Raises:
+        VimDeployError: VIM-304 (missing, or not to be written), VIM-305.
+    """
+    with (
+        output_errors(folder, option),
+        tempfile.TemporaryFile(dir=folder, prefix=".vim-deploy-"),
+    ):
+        pass
 
 
 def kind_of(path: Path) -> int | None:
@@ -204,6 +219,26 @@ def lock_held(lock_path: Path, path: Path) -> Iterator[None]:
         if stream is not None:
             lock_path.unlink(missing_ok=True)
             stream.close()
+
+
+@contextlib.contextmanager
+def lock_in_turn(lock_path: Path, path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """As ``lock_held``, after whoever has the lock now; ``waiting`` is called before a wait.
+
+    By looking again and again: a wait within ``flock`` could not be interrupted here.
+    """
+    with contextlib.ExitStack() as stack:
+        told = False
+        while True:
+            try:
+                stack.enter_context(lock_held(lock_path, path))
+                break
+            except OtherWriterError:
+                if not told:
+                    waiting()
+                told = True
+            time.sleep(_TURN_SECONDS)
+        yield
 
 
 def require_writable_place(path: Path) -> None:

@@ -35,6 +35,8 @@ Target = Literal["triton", "cpp"]
 #: Whose kernels compute our ops in ONNX Runtime. ``auto``: the native ones where a library of them
 #: is there, else the functions in the file; ``native`` and ``function``: these and no others.
 OpsChoice = Literal["auto", "native", "function"]
+#: What became of it: a runner has the one or the other, or none of our ops (None).
+OpsWay = Literal["native", "function"]
 #: Execution providers of ONNX Runtime that there are native ops for.
 OpsProvider = Literal["cpu", "cuda"]
 #: What plugin libraries are built for: full TensorRT, or ONNX Runtime (native ops).

@@ -99,6 +99,123 @@ def test_functions_that_differ_fail(
     assert re.search(r"does not agree .*: largest difference 1(\.\d+)?\b", said.out + said.err)
 
 
+def test_parts_are_those_of_the_side_that_differs(
+    digits: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the functions alone differ, their parts are looked into, and not the kernels'."""
+    real = OrtRunner.run
+
+    def wrong(self: OrtRunner, image: np.ndarray) -> dict[str, np.ndarray]:
+        values = dict(real(self, image))
+        return values if self.kernels else {name: value + 1 for name, value in values.items()}
+
+    words = ["verify", str(digits), "--against", CHECKPOINT, "--random", "2", "--batches", "2"]
+    assert run([*words, "--per-block", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["blocks"]["candidate"] == told["candidate"]
+    monkeypatch.setattr(OrtRunner, "run", wrong)
+    assert run(words) == 7
+    assert "--per-block names the part" in capsys.readouterr().err
+    assert run([*words, "--per-block", "--json"]) == 7
+    told = json.loads(capsys.readouterr().out)
+    assert told["error"]["code"] == "VIM-702"
+    assert "native" not in told["error"]["message"]
+    plain = told["functions"]["candidate"]
+    assert told["blocks"]["candidate"] == plain
+    assert run([*words, "--per-block"]) == 7
+    assert f"the parts are those of {plain}, which alone differs" in capsys.readouterr().out
+    assert not told["blocks"]["passed"]
+
+
+@pytest.mark.parametrize("ops", ["auto", "native", "function"])
+def test_the_ladder_has_a_rung_for_each_way(
+    ops: str, digits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["verify", str(digits), "--against", CHECKPOINT, "--random", "2", "--ladder"]
+    assert run([*words, "--ops", ops, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    rungs = {rung["name"]: rung for rung in told["ladder"]["rungs"]}
+    ends = {"auto": ["digits.onnx", "native ops"], "native": ["native ops"]}
+    assert list(rungs)[3:] == ends.get(ops, ["digits.onnx"])
+    assert "ops" not in rungs["PyTorch fp32"]
+    assert rungs["fused ONNX"]["ops"] == "function"
+    if ops != "native":
+        assert rungs["digits.onnx"]["ops"] == "function"
+        assert "kernels" not in rungs["digits.onnx"]
+    if ops != "function":
+        native = rungs["native ops"]
+        assert (native["ops"], native["against"]) == ("native", "PyTorch fp32")
+        assert native["runner"] == told["candidate"]
+        assert re.search(r"kernels [0-9a-f]+ of version", native["kernels"])
+    assert told["notes"] == ([] if ops == "function" else [rungs["native ops"]["kernels"]])
+    assert ("functions" in told) == (ops == "auto")
+    if ops == "auto":
+        assert told["functions"]["results"] == rungs["digits.onnx"]["results"]
+        assert 0 < told["functions"]["native"][0]["outputs"][0]["relative_l2"] < 1e-5
+        assert run(words) == 0
+        assert "native ops against the functions in the file" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("broken", "native"), [("digits.onnx", False), ("native ops", True)])
+def test_the_rung_of_the_way_that_differs_is_the_broken_one(
+    broken: str,
+    native: bool,
+    digits: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    real = OrtRunner.run
+
+    def wrong(self: OrtRunner, image: np.ndarray) -> dict[str, np.ndarray]:
+        values = dict(real(self, image))
+        hit = self._file == digits.name and bool(self.kernels) == native
+        return {name: value + 1 for name, value in values.items()} if hit else values
+
+    monkeypatch.setattr(OrtRunner, "run", wrong)
+    words = ["verify", str(digits), "--against", CHECKPOINT, "--random", "2", "--ladder"]
+    assert run([*words, "--json"]) == 7
+    told = json.loads(capsys.readouterr().out)
+    assert told["error"]["code"] == "VIM-703"
+    assert told["ladder"]["broken"] == broken
+    assert told["ladder"]["left_out"] == ([] if native else ["native ops"])
+    assert ("native ops" in told["ladder"]["blocks"]["candidate"]) == native
+    # Kernels that have not run are not named.
+    assert any("kernels" in note for note in told["notes"]) == native
+
+
+def test_a_data_set_says_which_kernels_ran(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["verify", str(digits), "--against", str(digits), "--image-limit", "20"]
+    words += ["--dataset", str(reference.SMALL / "vim_digits.npz")]
+    assert run([*words, "--json", "--report", str(tmp_path)]) == 0
+    told = json.loads(capsys.readouterr().out)
+    sides = told["candidate"], told["reference"]
+    assert [side["ops"] for side in sides] == ["native", "function"]
+    assert "kernels" not in sides[1]
+    (note,) = told["notes"]
+    assert sides[0]["kernels"] == note
+    assert re.search(r"kernels [0-9a-f]+ of version", note)
+    assert note in (tmp_path / "accuracy.html").read_text(encoding="utf-8")
+    assert run([*words, "--ops", "function", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["candidate"]["ops"], told["notes"]) == ("function", [])
+
+
+def test_a_data_set_says_why_kernels_did_not_run(
+    digits: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "text.so").write_text("text")
+    monkeypatch.setenv(LIBRARY_VARIABLE, str(tmp_path / "text.so"))
+    words = ["verify", str(digits), "--against", str(digits), "--image-limit", "20", "--json"]
+    assert run([*words, "--dataset", str(reference.SMALL / "vim_digits.npz")]) == 0
+    (note,) = json.loads(capsys.readouterr().out)["notes"]
+    assert "native ops not used" in note
+
+
 def test_run_says_what_ran(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = str(reference.SMALL.parent / "digits" / "3.png")
     assert run(["run", str(digits), picture, "--ops", "native", "--json"]) == 0

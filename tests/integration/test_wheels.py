@@ -116,6 +116,19 @@ def test_a_wheel_that_is_not_what_it_says_is_refused(recipe, pure: Path, carryin
             recipe.check_wheel(wheel, target)
 
 
+def test_flags_of_whoever_makes_a_wheel_are_not_in_it(
+    recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXXFLAGS", "-O0")
+    monkeypatch.setenv("LDFLAGS", "-lnothing")
+    tool = tmp_path / "cmake"
+    tool.write_text('#!/bin/sh\necho "<$CXXFLAGS$LDFLAGS>" >> "$0.log"\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    recipe.compile_library(recipe.TARGETS[0], tmp_path)
+    assert (tmp_path / "cmake.log").read_text() == "<>\n<>\n"
+
+
 def test_a_library_and_its_platform_go_together(tmp_path: Path) -> None:
     for name in ("VIM_DEPLOY_WHEEL_LIBRARY", "VIM_DEPLOY_WHEEL_PLATFORM"):
         done = subprocess.run(

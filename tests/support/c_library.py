@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 from tests.support import plugins
+from vim_deploy.ops import contract
 
 #: What a library of native ops says of itself.
 SAID: dict[str, object] = {
@@ -21,6 +22,19 @@ SAID: dict[str, object] = {
     "instruction_sets": ["avx2", "sse2"],
     "instruction_set": "avx2",
     "compiler": "g++ 12.2.0",
+    "kernels": "0123456789abcdef",
+}
+
+#: What a plugin library for TensorRT says of itself.
+PLUGIN_SAID: dict[str, object] = {
+    "version": "0.1.0",
+    "contract_version": 1,
+    "plugin_version": contract.PLUGIN_VERSION,
+    "plugin_namespace": "",
+    "ops": ["VimSelectiveScan", "VimBiCausalConv", "VimBiSelectiveScan"],
+    "interface": "V3",
+    "tensorrt": "10.6.1",
+    "cuda": "13.0",
     "kernels": "0123456789abcdef",
 }
 

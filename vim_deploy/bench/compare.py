@@ -16,6 +16,7 @@ from typing import Any
 from vim_deploy.bench import environment
 from vim_deploy.bench.measure import OK
 from vim_deploy.bench.report import SCHEMA, BenchReport, ComparedFigure, Comparison, Result
+from vim_deploy.bench.subject import NATIVE_OPS
 from vim_deploy.codec import decode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file
@@ -30,6 +31,8 @@ _MAX_BYTES = 64 << 20
 _MEMORY_NOISE = 8 << 20
 #: The verdict on a figure that became worse by more than the limit.
 REGRESSION = "regression"
+#: In words: whose kernels compute our ops in ONNX Runtime.
+_WAY = "the way that our ops run"
 #: A nanosecond, which is what clocks count, and a year.
 _SHORTEST_MS, _LONGEST_MS = 1e-6, 3.2e10
 
@@ -111,13 +114,8 @@ def compared(report: BenchReport, baseline: Baseline, name: str, max_regress: fl
     new = _figures_by_key(report.results)
     common = [key for key in new if key in old]
     if not common:
-        raise VimDeployError(
-            "VIM-418",
-            f"{name} and this run have no measurement in common",
-            why=f"there: {', '.join(sorted({key[0] for key in old})) or 'nothing'}; "
-            f"here: {', '.join(sorted({key[0] for key in new})) or 'nothing'}",
-            fix="measure files of the same names, runtimes, batches and image sizes",
-        )
+        raise _nothing_common(name, old, new)
+    kernels = tuple(_other_kernels(common, baseline.results, report.results))
     comparison = Comparison(
         baseline=name,
         baseline_date=baseline.state.date,
@@ -127,8 +125,61 @@ def compared(report: BenchReport, baseline: Baseline, name: str, max_regress: fl
         ),
         only_in_baseline=tuple(_what(key) for key in old if key not in new),
         only_here=tuple(_what(key) for key in new if key not in old),
+        kernels=kernels,
     )
-    return dataclasses.replace(report, comparison=comparison)
+    notes = (f"compared with {name}: {sentence}" for sentence in kernels)
+    return dataclasses.replace(report, comparison=comparison, notes=(*report.notes, *notes))
+
+
+def _nothing_common(name: str, old: Iterable[_Key], new: Iterable[_Key]) -> VimDeployError:
+    """VIM-418 that says what keeps the nearest two measurements apart."""
+    there, here = sorted(old), sorted(new)
+    why = f"there: {_all_of(there)}; here: {_all_of(here)}"
+    fix = "measure files of the same names, runtimes, batches and image sizes"
+    pairs = [(_apart(one, other), one, other) for one in there for other in here]
+    alike = [pair for pair in pairs if pair[1][0] == pair[2][0]]
+    if alike:
+        apart, one, other = min(alike, key=lambda pair: len(pair[0]))
+        why += f"; the nearest two differ in {' and '.join(apart)}"
+        if _WAY in apart:
+            ways = [NATIVE_OPS if _is_native(key) else "functions" for key in (one, other)]
+            why += f": {ways[0]} there, {ways[1]} here"
+            fix = f"--ops {'native' if _is_native(one) else 'function'} measures what is there"
+    return VimDeployError(
+        "VIM-418", f"{name} and this run have no measurement in common", why=why, fix=fix
+    )
+
+
+def _apart(one: _Key, other: _Key) -> tuple[str, ...]:
+    """What two measurements of one name differ in, in words."""
+    suffix = f", {NATIVE_OPS}"
+    unequal = {
+        "the runtime": one[1].removesuffix(suffix) != other[1].removesuffix(suffix),
+        _WAY: _is_native(one) != _is_native(other),
+        "the batch": one[2] != other[2],
+        "the image size": one[3] != other[3],
+    }
+    return tuple(what for what, differs in unequal.items() if differs)
+
+
+def _is_native(key: _Key) -> bool:
+    return key[1].endswith(f", {NATIVE_OPS}")
+
+
+def _all_of(keys: Iterable[_Key]) -> str:
+    return " and ".join(map(_what, keys)) or "nothing"
+
+
+def _other_kernels(
+    common: Iterable[_Key], old: Iterable[Result], new: Iterable[Result]
+) -> Iterator[str]:
+    """A sentence for each pair of libraries that computed the same measurement then and now."""
+    # What an earlier report says there may be anything.
+    then, now = ({_key(item): str(item.facts.get("library", "")) for item in some}
+                 for some in (old, new))  # fmt: skip
+    for before, after in dict.fromkeys((then[key], now[key]) for key in common):
+        if before and after and before != after:
+            yield f"other kernels then, {before}; now {after}"
 
 
 def require_no_regression(report: BenchReport) -> None:
@@ -144,7 +195,8 @@ def require_no_regression(report: BenchReport) -> None:
                 f"{entry.what}: {entry.figure} {entry.old} -> {entry.new} "
                 f"({100 * (entry.ratio - 1):+.1f} %)"
                 for entry in worse
-            ),
+            )
+            + "".join(f"\n{sentence}" for sentence in found.kernels),
             fix="find the change that did it, or measure again on a quiet machine",
         )
 
@@ -164,8 +216,12 @@ def _figures_by_key(results: Iterable[Result]) -> dict[_Key, _Figures]:
         figures = {"latency": (time.value, text)}
         if size:
             figures["memory"] = (float(size), f"{size / 1e6:.1f} MB")
-        found[(result.label, result.runner, result.batch, result.image)] = figures
+        found[_key(result)] = figures
     return found
+
+
+def _key(result: Result) -> _Key:
+    return result.label, result.runner, result.batch, result.image
 
 
 def _is_worse(figure: str, old: float, new: float, max_regress: float) -> bool:

@@ -191,9 +191,13 @@ class ComparedFigure:
     verdict: str
 
 
+@stored(sparse=("kernels",))
 @dataclass(frozen=True)
 class Comparison:
-    """This run against an earlier one; see ``bench.compare``."""
+    """This run against an earlier one; see ``bench.compare``.
+
+    ``kernels`` has a sentence for native ops that were others then than they are now.
+    """
 
     baseline: str
     baseline_date: str | None
@@ -201,6 +205,7 @@ class Comparison:
     entries: tuple[ComparedFigure, ...]
     only_in_baseline: tuple[str, ...]
     only_here: tuple[str, ...]
+    kernels: tuple[str, ...] = ()
 
 
 @stored(

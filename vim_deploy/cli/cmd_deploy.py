@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @graph_options
 @engine_options
 @click.option("--images", type=click.Path(path_type=Path), help="Pictures to verify on.")
-@ops_option
+@ops_option()
 @click.option("--no-engine", is_flag=True, help="Stop after the verified ONNX file.")
 @click.option(
     "--work",

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 from click.core import ParameterSource
 
-from vim_deploy.cli.options import WholeNumber, force_option
+from vim_deploy.cli.options import WholeNumber, force_option, ops_option
 from vim_deploy.cli.output import answer, json_option, print_table, result, say, say_notes
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.ranges import BATCH, INSTANCES, QUEUE_DELAY_US, SERVED_THREADS
-from vim_deploy.specs import Backend, OpsChoice
+from vim_deploy.specs import Backend
 
 if TYPE_CHECKING:
     from vim_deploy.packaging.check import CheckReport
@@ -87,13 +87,9 @@ _SERVING = (
     show_default=True,
     help="Threads inside one operator, for the python runtime; 0 for its own choice.",
 )
-@click.option(
-    "--ops",
-    type=click.Choice(get_args(OpsChoice)),
-    default="auto",
-    show_default=True,
-    help="Native ops for an ONNX file on a CPU: taken along where they are found and the server is "
-    "known to load them, in any case, or never (function).",
+@ops_option(
+    "Native ops for an ONNX file on a CPU: taken along where they are found and the server is "
+    "known to load them, in any case, or never (function)."
 )
 @click.option("--image", help="Triton's container image; must hold the engine's TensorRT.")
 @click.option(

@@ -26,9 +26,8 @@ library_argument = click.argument(
 target_option = click.option(
     "--target",
     type=click.Choice(get_args(PluginTarget)),
-    default="tensorrt",
-    show_default=True,
-    help="Plugins for full TensorRT, or native ops for ONNX Runtime (docs/native-ops.md).",
+    help="Plugins for full TensorRT, or native ops for ONNX Runtime (docs/native-ops.md).  "
+    "[default: tensorrt]",
 )
 provider_option = click.option(
     "--provider",
@@ -64,7 +63,7 @@ def command() -> None:
 @force_option
 @json_option
 def build(
-    target: PluginTarget,
+    target: PluginTarget | None,
     provider: OpsProvider | None,
     arch: str | None,
     tensorrt: str | None,
@@ -117,20 +116,20 @@ def _report(library: Path, up_to_date: bool, seconds: float, what: str) -> None:
 @target_option
 @provider_option
 @json_option
-def info(library: Path | None, target: PluginTarget, provider: OpsProvider | None) -> None:
-    """Ops, versions and processors of LIBRARY, of either kind.
+def info(library: Path | None, target: PluginTarget | None, provider: OpsProvider | None) -> None:
+    """Ops, versions and processors of LIBRARY, of either kind unless --target says which.
 
     By default the library that would be taken for --target.
     """
     from vim_deploy.plugin.describe import find_plugin_library
-
-    if library is None and target == "tensorrt":
-        _refuse({"--provider": provider}, "--target onnxruntime")
-        library = find_plugin_library()
-    path = library or _native_ops(None, provider)
-    found = describe_either(path, target)
     from vim_deploy.plugin.ort_library import OrtLibraryInfo
 
+    if target == "onnxruntime":
+        path = _native_ops(library, provider)
+    else:
+        _refuse({"--provider": provider}, "--target onnxruntime")
+        path = library or find_plugin_library()
+    found = _describe(path, target or (None if library else "tensorrt"))
     if isinstance(found, OrtLibraryInfo):
         if not answer(encode(found)):
             print_table("native ops for ONNX Runtime", ("what", "value"), _ops_rows(found))
@@ -140,28 +139,36 @@ def info(library: Path | None, target: PluginTarget, provider: OpsProvider | Non
 
 
 def _native_ops(library: Path | None, provider: OpsProvider | None) -> Path:
-    """The library of native ops to look at; VIM-401 when there is none."""
-    from vim_deploy.plugin.ort_library import build_command, find_ort_library
+    """The library of native ops to look at.
+
+    VIM-401 when there is none; VIM-903 when it is for another provider than the one asked for.
+    """
+    from vim_deploy.plugin.ort_library import (
+        describe_ort_library,
+        find_ort_library,
+        no_ort_library,
+        require_provider,
+    )
 
     found = find_ort_library(provider or "cpu", library)
     if found is None:
-        raise VimDeployError(
-            "VIM-401",
-            "library of native ops not found",
-            why="none was named or installed, and none was built here of these sources",
-            fix=build_command(provider or "cpu"),
-        )
+        raise no_ort_library(provider or "cpu")
+    if provider is not None:
+        require_provider(describe_ort_library(found), provider)
     return found
 
 
-def describe_either(path: Path, target: PluginTarget) -> PluginInfo | OrtLibraryInfo:
-    """What a library of either kind says of itself."""
-    from vim_deploy.plugin.describe import BUILD, describe_plugin, open_library, own_words
+def _describe(path: Path, target: PluginTarget | None) -> PluginInfo | OrtLibraryInfo:
+    """What a library says of itself; VIM-417 when it is not for ``target``, where that is said."""
+    from vim_deploy.plugin.describe import BUILD, describe_plugin, not_ours, open_library, own_words
     from vim_deploy.plugin.ort_library import build_command, describe_ort_library
 
-    build = BUILD if target == "tensorrt" else build_command("cpu")
+    build = build_command("cpu") if target == "onnxruntime" else BUILD
     words = own_words(path, open_library(path, build), build)
-    return describe_ort_library(path) if "ort_api" in words else describe_plugin(path)
+    kind: PluginTarget = "onnxruntime" if "ort_api" in words else "tensorrt"
+    if target not in (None, kind):
+        raise not_ours(path, f"it is for --target {kind}, not {target}", build)
+    return describe_ort_library(path) if kind == "onnxruntime" else describe_plugin(path)
 
 
 def _plugin_rows(found: PluginInfo) -> list[tuple[str, str]]:
@@ -205,7 +212,7 @@ def _ops_rows(found: OrtLibraryInfo) -> list[tuple[str, str]]:
 @target_option
 @provider_option
 @json_option
-def test(library: Path | None, target: PluginTarget, provider: OpsProvider | None) -> None:
+def test(library: Path | None, target: PluginTarget | None, provider: OpsProvider | None) -> None:
     """Run every op of LIBRARY, by default the one to be taken, and compare with float64.
 
     Kernels for TensorRT run on the GPU at hand, native ops in the ONNX Runtime that is installed.

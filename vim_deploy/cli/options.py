@@ -280,21 +280,30 @@ _GRAPH_OPTIONS = (
     click.option("--no-check", is_flag=True, help="Do not compare the file with PyTorch."),
 )
 
-ops_option = click.option(
-    "--ops",
-    type=click.Choice(get_args(OpsChoice)),
-    default="auto",
-    show_default=True,
-    help="Kernels of our ops in ONNX Runtime: native ones (auto: where they are built or "
-    "installed), or the functions in the file (docs/native-ops.md).",
+_OPS_HELP = (
+    "Kernels of our ops in ONNX Runtime: native ones (auto: where they are built or installed), or "
+    "the functions in the file (docs/native-ops.md)."
 )
+
+
+def ops_option(help_text: str = _OPS_HELP) -> Callable[[Command], Command]:
+    """``--ops``, and what it means to a command."""
+    return click.option(
+        "--ops",
+        type=click.Choice(get_args(OpsChoice)),
+        default="auto",
+        show_default=True,
+        help=help_text,
+    )
+
+
 _RUNNER_OPTIONS = (
     click.option(
         "--provider",
         type=click.Choice(tuple(PROVIDERS)),
         help="Where ONNX Runtime runs an ONNX file.  [default: cpu]",
     ),
-    ops_option,
+    ops_option(),
     click.option(
         "--plugin",
         type=click.Path(path_type=Path),

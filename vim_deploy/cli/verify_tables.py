@@ -35,6 +35,7 @@ def print_accuracy(result: AccuracyReport) -> None:
     )
     print_result(f"classes: {result.classes_by}")
     print_result(f"same class on both sides: {result.same_class} of {result.images}")
+    say_notes(result.notes)
     for line in (*result.sentences, *result.left_out, *unreadable_lines(result.unreadable)):
         print_result(line)
 
@@ -48,6 +49,8 @@ def print_report(result: ParityReport) -> None:
         print_result(result.functions.statement)
     say_notes(result.notes)
     if result.blocks is not None:
+        if result.blocks.candidate not in ("", result.candidate):
+            print_result(f"the parts are those of {result.blocks.candidate}, which alone differs")
         print_blocks(result.blocks)
     if result.results:
         state = "agrees" if result.passed else "does not agree"
@@ -156,6 +159,8 @@ def _figures(item: Comparison) -> Iterator[str]:
 def print_ladder(result: ParityReport) -> None:
     """What the ladder says, the rungs themselves having been said one by one."""
     assert result.ladder is not None
+    if result.functions is not None:
+        print_result(result.functions.statement)
     say_notes(result.notes)
     for blocks in (result.ladder.blocks, result.blocks):
         if blocks is not None:

@@ -7,6 +7,7 @@ function of that name in the file, so that any ONNX runtime can run it without a
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from string import Template
 
 import onnx
@@ -41,6 +42,75 @@ def nodes_of(graph: GraphProto, op: Op | None = None) -> list[NodeProto]:
     """The nodes of one of our own ops, or of any, in graph order."""
     own = [node for node in graph.node if node.domain == contract.DOMAIN]
     return own if op is None else [node for node in own if node.op_type == op.name]
+
+
+@dataclass(frozen=True)
+class AskedOps:
+    """What a model asks of kernels for our ops.
+
+    Attributes:
+        names: op types, wherever their nodes stand.
+        beyond: what the model says that kernels of this contract know nothing of, in words; they
+            would compute something else than its functions. Empty where there is nothing.
+    """
+
+    names: frozenset[str] = frozenset()
+    beyond: str = ""
+
+    def require_known(self, kernels: str) -> None:
+        """VIM-903 where ``kernels``, a library in words, would not compute what the model says."""
+        if self.beyond:
+            raise VimDeployError(
+                "VIM-903",
+                f"{kernels} does not fit",
+                why=f"{self.beyond}, which its kernels do not know",
+                fix="run the functions in the file (--ops function, or no plugin), or take a "
+                "vim-deploy as late as the one that made it",
+            )
+
+
+def asked_ops(model: onnx.ModelProto, ops: Mapping[str, Op] = OPS) -> AskedOps:
+    """Our ops in ``model``, in its functions and subgraphs, too, and what is asked of them."""
+    nodes = [
+        node
+        for holder in (model.graph, *model.functions)
+        for node in _all_of(holder.node)
+        if node.domain == contract.DOMAIN
+    ]
+    return AskedOps(frozenset(node.op_type for node in nodes), next(_beyond(model, nodes, ops), ""))
+
+
+def _all_of(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    """Nodes, and those of the graphs within them."""
+    for node in nodes:
+        yield node
+        for graph in subgraphs_of(node):
+            yield from _all_of(graph.node)
+
+
+def _beyond(
+    model: onnx.ModelProto, nodes: Iterable[NodeProto], ops: Mapping[str, Op]
+) -> Iterator[str]:
+    """What the contract does not have: another version of the domain, an attribute.
+
+    A default that a function states counts like an attribute of its nodes.
+    """
+    for holder in (model, *model.functions):
+        for entry in holder.opset_import:
+            if entry.domain == contract.DOMAIN and entry.version != contract.DOMAIN_VERSION:
+                yield (
+                    f"the file means version {entry.version} of the domain {contract.DOMAIN}, not "
+                    f"{contract.DOMAIN_VERSION}"
+                )
+    functions = [item for item in model.functions if item.domain == contract.DOMAIN]
+    said = [
+        *((f"node {item.name!r}", item.op_type, item.attribute) for item in nodes),
+        *((f"function {item.name!r}", item.name, item.attribute_proto) for item in functions),
+    ]
+    for what, name, attributes in said:
+        for attribute in attributes:
+            if name in ops and attribute.name not in ops[name].attributes:
+                yield f"the file's {what} says {attribute.name!r}"
 
 
 def plugin_attributes(op: Op) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vim_deploy.errors import VimDeployError
-from vim_deploy.ops.functions import nodes_of
+from vim_deploy.ops.functions import asked_ops
 from vim_deploy.packaging.repository import PYTHON, TENSORRT
 from vim_deploy.packaging.scripts import INSIDE, glibc_of, numbers, oldest_glibc
 from vim_deploy.packaging.servable import Servable
@@ -64,13 +64,13 @@ def choose_ops(
                 fix="leave it away, or package the ONNX file",
             )
         return None
-    ops = frozenset(node.op_type for node in nodes_of(servable.file.model.graph))
-    if choice == "function" or not ops:
+    asked = asked_ops(servable.file.model)
+    if choice == "function" or not asked.names:
         return None
-    here = session_ops.choose_ops(choice, "cpu", ops)
+    here = session_ops.choose_ops(choice, "cpu", asked)
     found = here.library
     if found is None:
-        why = here.note or f"none are here: {build_command('cpu')}"
+        why = here.why or f"none are here: {build_command('cpu')}"
         notes.append(f"no native ops go along: {why}")
         return None
     wrong = "" if runtime == PYTHON else _not_loaded_by(image, found.glibc)

@@ -20,6 +20,7 @@ from vim_deploy.parity.paired import PairedDifference, paired_difference
 from vim_deploy.paths import StrPath, as_path
 from vim_deploy.ranges import SHARE, require_all
 from vim_deploy.runtimes.base import Array, Runner, finite_rows, run_in_batches, run_padded
+from vim_deploy.specs import OpsWay
 
 Progress = Callable[[int, int], None]
 
@@ -47,13 +48,18 @@ class Limits:
         require_all(self, max_loss=SHARE, top1_agreement=SHARE)
 
 
-@stored(without=("images",), also=("not_a_number", "top1_accuracy", "top5_accuracy"))
+@stored(
+    without=("images",),
+    also=("not_a_number", "top1_accuracy", "top5_accuracy"),
+    sparse=("ops", "kernels"),
+)
 @dataclass(frozen=True)
 class SideAccuracy:
     """One side: right answers as counts; ``top5`` None where five classes are not told apart.
 
     ``unanswered`` names images with NaN or Inf among the scores. They are wrong answers, and the
-    comparison fails: two sides that give none lose nothing to each other.
+    comparison fails: two sides that give none lose nothing to each other. ``ops`` and ``kernels``
+    are the runner's (``runtimes.base.Runner``).
     """
 
     name: str
@@ -61,6 +67,8 @@ class SideAccuracy:
     top5: int | None
     unanswered: tuple[str, ...]
     images: int
+    ops: OpsWay | None = None
+    kernels: str = ""
 
     @property
     def not_a_number(self) -> int:
@@ -83,7 +91,7 @@ class SideAccuracy:
     keys=(
         "passed", "failures", "artifact", "artifact_sha256", "dataset=about_dataset", "reference",
         "candidate", "same_class", "top1", "top5", "method=METHOD", "limits",
-        "statement=sentences", "command",
+        "statement=sentences", "notes", "command",
     ),
 )  # fmt: skip
 @dataclass(frozen=True)
@@ -97,6 +105,7 @@ class AccuracyReport:
         top1, top5: paired differences.
         classes_by: how the data set's classes became the model's.
         left_out: what lies in the data set and is no image of it, in words.
+        notes: what a reader has to know of the artifact's runner.
     """
 
     METHOD: ClassVar[str] = "exact McNemar test; 95 % score interval (Tango 1998)"
@@ -115,6 +124,7 @@ class AccuracyReport:
     limits: Limits = Limits()
     command: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -235,10 +245,11 @@ def compare_accuracy(
         "dataset": dataset.name,
         "classes_by": dataset.classes_by,
         "left_out": dataset.left_out,
+        "notes": candidate.told,
         "images": done,
         "unreadable": tuple(unreadable.entries),
-        "reference": tallies[0].side(reference.name),
-        "candidate": tallies[1].side(candidate.name),
+        "reference": tallies[0].side(reference),
+        "candidate": tallies[1].side(candidate),
         "same_class": same,
         "top1": _paired(ref1, cand1),
         "top5": None if ref5 is None or cand5 is None else _paired(ref5, cand5),
@@ -264,11 +275,19 @@ class _Tally:
         """Whether the true class is among the first ``count``; None when fewer are ranked."""
         return None if count > self._ranked else np.concatenate(self._places) < count
 
-    def side(self, name: str) -> SideAccuracy:
+    def side(self, runner: Runner) -> SideAccuracy:
         top1, top5 = self.right(1), self.right(_TOP)
         assert top1 is not None
         right5 = None if top5 is None else int(top5.sum())
-        return SideAccuracy(name, int(top1.sum()), right5, tuple(self._unanswered), len(top1))
+        return SideAccuracy(
+            runner.name,
+            int(top1.sum()),
+            right5,
+            tuple(self._unanswered),
+            len(top1),
+            runner.ops,
+            runner.kernels,
+        )
 
 
 def rank_classes(outputs: Mapping[str, Array], runner: Runner) -> Array:

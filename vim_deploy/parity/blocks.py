@@ -69,6 +69,7 @@ class PartError:
     keys=(
         "passed",
         "verdict",
+        "candidate",
         "images",
         "limit",
         "first",
@@ -76,7 +77,8 @@ class PartError:
         "missing",
         "growth=grown",
         "parts",
-    )
+    ),
+    sparse=("candidate",),
 )
 @dataclass(frozen=True)
 class BlockReport:
@@ -88,6 +90,7 @@ class BlockReport:
         outputs_passed: whether the outputs of the same images were within their tolerance.
         missing: places that only one side has.
         images: which images, in words.
+        candidate: name of the runner whose parts they are, held to the reference's.
     """
 
     parts: tuple[PartError, ...]
@@ -95,6 +98,7 @@ class BlockReport:
     outputs_passed: bool
     missing: tuple[str, ...] = ()
     images: str = ""
+    candidate: str = ""
 
     @property
     def first(self) -> PartError | None:
@@ -161,14 +165,15 @@ def compare_parts(
     limit: float,
     outputs_passed: bool,
     images: str = "",
+    name: str = "",
 ) -> BlockReport:
-    """Measure every part that both sides have."""
+    """Measure every part that both sides have; ``name`` is the candidate's."""
     parts = tuple(
         _measure(where, reference[where], candidate[where])
         for where in sorted(reference.keys() & candidate.keys())
     )
     missing = tuple(str(where) for where in sorted(reference.keys() ^ candidate.keys()))
-    return BlockReport(parts, limit, outputs_passed, missing, images)
+    return BlockReport(parts, limit, outputs_passed, missing, images, name)
 
 
 def _measure(where: Place, reference: Array, candidate: Array) -> PartError:

@@ -13,9 +13,16 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.parity.blocks import BlockReport
 from vim_deploy.parity.metrics import Tolerance
 from vim_deploy.parity.report import CaseResult, results_passed, worst_of
+from vim_deploy.specs import OpsWay
 
 
-@stored(keys=("name", "runner", "against", "passed", "tolerance", "results", "seconds", "error"))
+@stored(
+    keys=(
+        "name", "runner", "ops", "kernels", "against", "passed", "tolerance", "results", "seconds",
+        "error",
+    ),
+    sparse=("ops", "kernels"),
+)  # fmt: skip
 @dataclass(frozen=True)
 class Rung:
     """One form of the model and how far it is from the rung that it must equal.
@@ -27,6 +34,7 @@ class Rung:
         results: per case and batch size; none for the first.
         seconds: wall time of making, running and comparing it.
         error: why it could not be made; there are no results then.
+        ops, kernels: of the runner, where it has our ops (``runtimes.base.Runner``).
     """
 
     name: str
@@ -36,6 +44,8 @@ class Rung:
     results: tuple[CaseResult, ...]
     seconds: float
     error: str = ""
+    ops: OpsWay | None = None
+    kernels: str = ""
 
     @property
     def passed(self) -> bool:

@@ -214,9 +214,10 @@ class FunctionRun:
 class ParityReport:
     """What was compared with what, and how it came out.
 
-    ``blocks`` is the comparison part by part, when it was asked for; ``ladder`` the rungs below the
-    artifact, a broken one part by part, and the results are then those of the last rung.
-    ``functions`` is the file without native ops, where the candidate has them.
+    ``blocks`` is the comparison part by part, when it was asked for, of the functions where they
+    alone differ; ``ladder`` the rungs below the artifact, a broken one part by part, and the
+    results are then those of the last rung. ``functions`` is the file without native ops, where the
+    candidate has them.
     """
 
     artifact: str
@@ -263,7 +264,8 @@ class ParityReport:
         if self.blocks is not None and self.blocks.first is not None:
             raise VimDeployError(
                 "VIM-702",
-                f"{self.candidate} and {self.reference} differ in {self.blocks.first.name}",
+                f"{self.blocks.candidate or self.candidate} and {self.reference} differ in "
+                f"{self.blocks.first.name}",
                 why=f"{self.blocks.verdict}; what comes before it agrees",
                 fix="check that part's weights and nodes; the report lists every part",
             )
@@ -395,4 +397,4 @@ def check_parts(
     # The candidate first: a graph that does not give its tensors out is found out sooner.
     found = candidate.parts(images)
     passed = worst_of(results)[1].passed
-    return compare_parts(reference.parts(images), found, limit, passed, name)
+    return compare_parts(reference.parts(images), found, limit, passed, name, candidate.name)

@@ -7,7 +7,6 @@ sources, tools and settings; asked for again, it is taken from there.
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,9 @@ from vim_deploy.codec import stored
 from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.errors import VimDeployError
 from vim_deploy.plugin import toolchain as cuda_toolkit
+from vim_deploy.plugin.build_cache import build_folder, compiled_once
 from vim_deploy.plugin.compiling import (
-    compiled_once,
+    compiler_program,
     copy_whole,
     deliver,
     hash_files,
@@ -105,11 +105,11 @@ def build_plugin(
         force: replace another file at ``output``.
 
     Raises:
-        VimDeployError: VIM-202 (architecture or TensorRT release not valid), VIM-204 (another
-            file at ``output``), VIM-301 (no CMake or C++ compiler),
-            VIM-302 (``native`` without a GPU), VIM-304, VIM-305, VIM-306 (cache or output),
-            VIM-307 (no nvcc), VIM-308 (no headers, or of the wrong release), VIM-401 (no
-            sources), VIM-605 (the compiler failed).
+        VimDeployError: VIM-202 (architecture or TensorRT release not valid, or a variable that
+            names no compiler), VIM-203 (two compilers named), VIM-204 (another file at
+            ``output``), VIM-301 (no CMake or C++ compiler), VIM-302 (``native`` without a GPU),
+            VIM-304, VIM-305 (cache or output), VIM-307 (no nvcc), VIM-308 (no headers, or of the
+            wrong release), VIM-401 (no sources), VIM-605 (the compiler failed).
     """
     work = _Work.found(settings)
     work.tell(say)
@@ -118,10 +118,11 @@ def build_plugin(
         say(f"compiling with {settings.jobs} processes; some minutes for many architectures")
         work.compile(library)
 
-    library, seconds = compiled_once(LIBRARY_NAME, work.key(), compile_it)
+    built = compiled_once(LIBRARY_NAME, work.key(), compile_it, describe_plugin, say)
+    library, info, seconds = built.library, built.info, built.seconds
     if output is not None:
         library = deliver(library, output, force)
-    info = describe_plugin(library)
+        info = describe_plugin(library)
     return PluginBuild(
         library, info, seconds is None, seconds or 0.0, work.toolkit, work.headers, work.left_out
     )
@@ -143,6 +144,7 @@ class _Work:
     def found(cls, settings: PluginSettings) -> _Work:
         sources = plugin_sources()
         tools = cuda_toolkit.find_build_tools()
+        tools.require_for_nvcc()
         toolkit = cuda_toolkit.find_toolkit(settings.cuda_root)
         headers = _fitting_headers(settings)
         architectures, left_out = resolve_architectures(settings.arch, toolkit)
@@ -164,17 +166,20 @@ class _Work:
             "architectures": list(self.architectures),
             "cuda": self.toolkit.version,
             "nvcc": str(self.toolkit.nvcc),
-            "compiler": str(self.tools.compiler),
+            "compiler": self.tools.compiler_line,
+            **self.tools.flags,
             "tensorrt": self.headers.version,
             "headers": str(self.headers.include),
         }
 
     def compile(self, library: Path) -> None:
         """Configure and build in a folder beside ``library``, which it becomes."""
-        cmake, compiler = str(self.tools.cmake), self.tools.compiler
-        with tempfile.TemporaryDirectory(prefix="build-", dir=library.parent) as folder:
+        cmake = str(self.tools.cmake)
+        with build_folder(library) as folder:
+            compiler = compiler_program(self.tools.compiler, folder)
             configure = [
-                *(cmake, "-S", str(self.sources), "-B", folder, "-G", self.tools.generator),
+                *(cmake, "-S", str(self.sources), "-B", str(folder)),
+                *("-G", self.tools.generator),
                 "-DCMAKE_BUILD_TYPE=Release",
                 f"-DCMAKE_CXX_COMPILER={compiler}",
                 f"-DCMAKE_CUDA_COMPILER={self.toolkit.nvcc}",
@@ -186,9 +191,9 @@ class _Work:
                 "-DVIM_PLUGINS_WERROR=OFF",
             ]
             run_tool(configure, "CMake did not configure the plugin library", NVCC_FIX)
-            build = [cmake, "--build", folder, "--parallel", str(self.settings.jobs)]
+            build = [cmake, "--build", str(folder), "--parallel", str(self.settings.jobs)]
             run_tool(build, "the plugin library did not compile", NVCC_FIX)
-            copy_whole(Path(folder) / LIBRARY_NAME, library)
+            copy_whole(folder / LIBRARY_NAME, library)
 
 
 def _fitting_headers(settings: PluginSettings) -> TensorRtHeaders:

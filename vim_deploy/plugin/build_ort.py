@@ -5,17 +5,16 @@ For CPUs this needs a C++ compiler and CMake alone, for GPUs the CUDA compiler, 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vim_deploy.codec import stored
-from vim_deploy.errors import VimDeployError
 from vim_deploy.plugin import toolchain
 from vim_deploy.plugin.build import NVCC_FIX, resolve_architectures
-from vim_deploy.plugin.compiling import compiled_once, copy_whole, deliver, run_tool
+from vim_deploy.plugin.build_cache import build_folder, compiled_once
+from vim_deploy.plugin.compiling import compiler_program, copy_whole, deliver, run_tool
 from vim_deploy.plugin.ort_library import (
     OrtLibraryInfo,
     describe_ort_library,
@@ -84,30 +83,21 @@ def build_ort_library(
         force: replace another file at ``output``.
 
     Raises:
-        VimDeployError: VIM-202 (architecture), VIM-204 (another file at ``output``), VIM-301 (no
-            CMake or C++ compiler), VIM-302 (``native`` without a GPU), VIM-304, VIM-305, VIM-306
-            (cache or output), VIM-307 (no nvcc), VIM-401 (no sources), VIM-605 (the compiler
-            failed).
+        VimDeployError: VIM-202 (architecture, or a variable that names no compiler), VIM-203 (two
+            compilers named), VIM-204 (another file at ``output``), VIM-301 (no CMake or C++
+            compiler), VIM-302 (``native`` without a GPU), VIM-304, VIM-305 (cache or output),
+            VIM-307 (no nvcc), VIM-401 (no sources), VIM-605 (the compiler failed).
     """
     work = _Work.found(settings)
-    say(f"native ops ({settings.provider}) with {work.tools.compiler}")
+    say(f"native ops ({settings.provider}) with {work.tools.compiler_line}")
 
     def compile_it(library: Path) -> None:
         say(f"compiling with {settings.jobs} processes; about a minute")
         work.compile(library)
 
     name, key = library_name(settings.provider), work.key()
-    library, seconds = compiled_once(name, key, compile_it)
-    try:
-        info = describe_ort_library(library)
-    except VimDeployError as error:
-        if seconds is not None:
-            raise
-        # Damaged, or made where the C library is newer: what was built is of no use here.
-        say(f"{library} is there and cannot be used: {error.why}; building it again")
-        library.unlink(missing_ok=True)
-        library, seconds = compiled_once(name, key, compile_it)
-        info = describe_ort_library(library)
+    built = compiled_once(name, key, compile_it, describe_ort_library, say)
+    library, info, seconds = built.library, built.info, built.seconds
     if output is not None:
         library = deliver(library, output, force)
         info = describe_ort_library(library)
@@ -130,6 +120,7 @@ class _Work:
         tools = toolchain.find_build_tools("the native ops")
         if settings.provider == "cpu":
             return cls(settings, sources, tools, None, ())
+        tools.require_for_nvcc()
         toolkit = toolchain.find_toolkit(settings.cuda_root)
         architectures, _ = resolve_architectures(settings.arch, toolkit)
         return cls(settings, sources, tools, toolkit, architectures)
@@ -140,7 +131,8 @@ class _Work:
         return {
             **sources_key(self.settings.provider),
             "provider": self.settings.provider,
-            "compiler": str(self.tools.compiler),
+            "compiler": self.tools.compiler_line,
+            **self.tools.flags,
             "nvcc": nvcc,
             "architectures": list(self.architectures),
         }
@@ -148,29 +140,30 @@ class _Work:
     def compile(self, library: Path) -> None:
         """Configure and build in a folder beside ``library``, which it becomes."""
         cmake, project = str(self.tools.cmake), PROJECTS[self.settings.provider]
-        with tempfile.TemporaryDirectory(prefix="build-", dir=library.parent) as folder:
+        with build_folder(library) as folder:
+            compiler = compiler_program(self.tools.compiler, folder)
             configure = [
-                *(cmake, "-S", str(self.sources / project), "-B", folder),
+                *(cmake, "-S", str(self.sources / project), "-B", str(folder)),
                 *("-G", self.tools.generator, "-DCMAKE_BUILD_TYPE=Release"),
-                f"-DCMAKE_CXX_COMPILER={self.tools.compiler}",
+                f"-DCMAKE_CXX_COMPILER={compiler}",
                 # A compiler newer than the ones tried may warn about what these did not.
                 "-DVIM_PLUGINS_WERROR=OFF",
-                *self._cuda_settings(),
+                *self._cuda_settings(compiler),
             ]
             fix = _CXX_FIX if self.toolkit is None else NVCC_FIX
             run_tool(configure, "CMake did not configure the native ops", fix)
             target = f"vim_ort_{self.settings.provider}"
-            build = [cmake, "--build", folder, "--target", target]
+            build = [cmake, "--build", str(folder), "--target", target]
             build += ["--parallel", str(self.settings.jobs)]
             run_tool(build, "the native ops did not compile", fix)
-            copy_whole(Path(folder) / library.name, library)
+            copy_whole(folder / library.name, library)
 
-    def _cuda_settings(self) -> list[str]:
+    def _cuda_settings(self, compiler: Path) -> list[str]:
         if self.toolkit is None:
             return []
         return [
             f"-DCMAKE_CUDA_COMPILER={self.toolkit.nvcc}",
-            f"-DCMAKE_CUDA_HOST_COMPILER={self.tools.compiler}",
+            f"-DCMAKE_CUDA_HOST_COMPILER={compiler}",
             f"-DCMAKE_CUDA_ARCHITECTURES={';'.join(self.architectures)}",
             "-DVIM_PLUGINS_INTERFACE=NONE",
             "-DVIM_PLUGINS_ORT=ON",

@@ -1,56 +1,18 @@
-"""What every build of a library has in common: its cache, its tools' errors, where it goes.
-
-A build is kept in the user's cache under the hash of sources, tools and settings, and made once.
-"""
+"""What every build of a library has in common: its sources' hash, its tools, where it goes."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 import shutil
 import subprocess
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from vim_deploy.errors import VimDeployError
-from vim_deploy.files import atomic_output, settings_hash, sha256_of, single_writer, write_json
+from vim_deploy.files import atomic_output, output_errors, sha256_of
 from vim_deploy.helpers import kill_helper
-from vim_deploy.plugin.describe import cache_folder
-
-#: Beside a library in the cache: what it was made of.
-KEY_FILE = "build.json"
-
-
-def compiled_once(
-    name: str, key: Mapping[str, Any], build: Callable[[Path], None]
-) -> tuple[Path, float | None]:
-    """The library of that key in the cache, and the seconds it took; None when it was there.
-
-    Args:
-        name: of the file.
-        key: everything that decides what the library becomes.
-        build: makes the file at the path it is given.
-
-    Raises:
-        VimDeployError: VIM-304, VIM-305, VIM-306 of the cache; what ``build`` raises.
-    """
-    home = cache_folder() / settings_hash(key)[:16]
-    library = home / name
-    if library.is_file():
-        return library, None
-    started = time.monotonic()
-    make_folder(home)
-    with single_writer(library):
-        # First: where there is a library, it is known what it was made of.
-        write_json(home / KEY_FILE, key)
-        try:
-            build(library)
-        except BaseException:
-            (home / KEY_FILE).unlink(missing_ok=True)
-            raise
-    return library, time.monotonic() - started
 
 
 def hash_files(sources: Path, files: Iterable[Path]) -> str:
@@ -63,17 +25,23 @@ def hash_files(sources: Path, files: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def make_folder(folder: Path) -> None:
-    """A folder of the user's cache; VIM-304 where none can be made."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise VimDeployError(
-            "VIM-304",
-            f"cannot write {folder}",
-            why=error.strerror or str(error),
-            fix="set XDG_CACHE_HOME to a folder that can be written",
-        ) from error
+def compiler_program(words: Sequence[str], folder: Path) -> Path:
+    """One program that compiles as ``words`` do, made in ``folder`` where there are arguments.
+
+    CMake takes a launcher apart in other ways from release to release, and nvcc takes one file.
+
+    Raises:
+        VimDeployError: VIM-304, VIM-305 of the folder.
+    """
+    if len(words) == 1:
+        return Path(words[0])
+    # Tools that look at a compiler's name for its kind find the one that is meant.
+    programs = [word for word in words if not word.startswith("-") and shutil.which(word)]
+    script = folder / Path((programs or words)[-1]).name
+    with output_errors(script):
+        script.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', encoding="utf-8")
+        script.chmod(0o755)
+    return script
 
 
 def run_tool(command: list[str], failure: str, fix: str) -> None:

@@ -18,7 +18,8 @@ from vim_deploy.codec import decode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file, sha256_of
 from vim_deploy.ops import contract
-from vim_deploy.plugin.compiling import KEY_FILE, hash_files
+from vim_deploy.plugin.build_cache import KEY_FILE
+from vim_deploy.plugin.compiling import hash_files
 from vim_deploy.plugin.describe import in_cache, not_ours, open_library, own_words
 from vim_deploy.plugin.sources import ort_source_files, plugin_sources
 from vim_deploy.specs import OpsProvider
@@ -129,9 +130,37 @@ def means_none() -> bool:
     return os.environ.get(LIBRARY_VARIABLE) == ""
 
 
-def stale_ort_libraries(provider: OpsProvider) -> list[Path]:
-    """Libraries that were built here of other sources, or on another kind of machine."""
-    return _built(provider)[1]
+def no_ort_library(provider: OpsProvider) -> VimDeployError:
+    """VIM-401 for where ``find_ort_library`` finds none, with what is known of why."""
+    if means_none():
+        why = f"{LIBRARY_VARIABLE} is set to nothing, which means none"
+        fix = f"unset {LIBRARY_VARIABLE}"
+    elif others := _built(provider)[1]:
+        why, fix = _not_taken(others[0], provider)
+    else:
+        why = "none was named or installed, and none was built here"
+        fix = build_command(provider)
+    return VimDeployError(
+        "VIM-401", f"library of native ops ({provider}) not found", why=why, fix=fix
+    )
+
+
+def _not_taken(library: Path, provider: OpsProvider) -> tuple[str, str]:
+    """Why a library in the cache is not taken, and what to do about it."""
+    made_of, build = _made_of(library), build_command(provider)
+    if not {"sources", "machine"} <= made_of.keys():
+        return f"no {KEY_FILE} beside {library} says what it was built of", build
+    if made_of["machine"] != platform.machine():
+        where = f"on {made_of['machine']}, and this machine is {platform.machine()}"
+        return f"{library} was built {where}", build
+    try:
+        plugin_sources(provider)
+    except VimDeployError as error:
+        return (
+            f"{error.message}, so nobody can say whether {library} was built of them",
+            f"set {LIBRARY_VARIABLE} to that library to take it as it is",
+        )
+    return f"{library} was built of other sources", build
 
 
 def sources_key(provider: OpsProvider) -> dict[str, str]:
@@ -198,6 +227,17 @@ def describe_ort_library(path: Path) -> OrtLibraryInfo:
             fix=f"build it again: {build}",
         )
     return info
+
+
+def require_provider(info: OrtLibraryInfo, provider: OpsProvider) -> None:
+    """VIM-903 when a library's kernels are for another provider."""
+    if info.provider != provider:
+        raise VimDeployError(
+            "VIM-903",
+            f"{info.path} does not fit",
+            why=f"it is for the provider {info.provider}, and {provider} is asked for",
+            fix=build_command(provider),
+        )
 
 
 def needed_glibc(path: Path) -> str:

@@ -46,8 +46,12 @@ def plugin_sources(kind: str = "tensorrt") -> Path:
     raise VimDeployError(
         "VIM-401",
         f"the sources of the {what} are not in {places[0] / PROJECTS[kind]}",
-        why="they are part of the repository, not of an installed package",
-        fix=f"work in a checkout (pip install -e .), or set {_SOURCE_VARIABLE} to its folder "
+        why=f"{_SOURCE_VARIABLE} names that folder"
+        if named
+        else "they are part of the repository, not of an installed package",
+        fix=f"unset {_SOURCE_VARIABLE}, or set it to the folder plugins of a checkout"
+        if named
+        else f"work in a checkout (pip install -e .), or set {_SOURCE_VARIABLE} to its folder "
         "plugins",
     )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -17,12 +18,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vim_deploy.errors import VimDeployError
+from vim_deploy.ranges import shown
 
 #: What makes a compiler from PyPI.
 NVCC_PACKAGES = "nvidia-cuda-nvcc nvidia-cuda-crt nvidia-nvvm nvidia-cuda-runtime nvidia-cuda-cccl"
 #: The package that carries the headers of TensorRT 10 (Apache-2.0), and nothing else of TensorRT.
 HEADERS_PACKAGE = "kernel-lens==2.0.1"
 
+#: Variables that name the CUDA compiler: CMake's own, and the one of many Makefiles.
+_NVCC_VARIABLES = ("CUDACXX", "NVCC")
+#: Variables of CMake and of nvcc that name the compiler of the host's half of CUDA files.
+_HOST_VARIABLES = ("CUDAHOSTCXX", "NVCC_CCBIN")
+#: Variables that CMake or nvcc itself reads, and that decide what a library becomes.
+_FLAG_VARIABLES = (
+    *("CXXFLAGS", "LDFLAGS", "CUDAFLAGS", "NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS"),
+    "CMAKE_TOOLCHAIN_FILE",
+)
 _DEFAULT_NVCC = Path("/usr/local/cuda/bin/nvcc")
 _SYSTEM_HEADERS = (
     "/usr/local/tensorrt/include",
@@ -71,8 +82,11 @@ class TensorRtHeaders:
 def find_toolkit(root: Path | None = None) -> Toolkit:
     """The first working compiler of: ``root``, CUDA_HOME, CUDA_PATH, PATH, PyPI, /usr/local/cuda.
 
+    Without ``root`` the one that CUDACXX or NVCC names is the only one.
+
     Raises:
-        VimDeployError: VIM-307, with what was tried and why each was not taken.
+        VimDeployError: VIM-202 (CUDACXX or NVCC has arguments), VIM-307, with what was tried and
+            why each was not taken.
     """
     tried = []
     for source, nvcc in _compilers(root):
@@ -92,6 +106,11 @@ def _compilers(root: Path | None) -> Iterator[tuple[str, Path]]:
     if root is not None:
         yield f"--cuda-root {root}", root / "bin" / "nvcc"
         return
+    for variable in _NVCC_VARIABLES:
+        named = os.environ.get(variable, "").strip()
+        if named:
+            yield variable, _named_nvcc(variable, named)
+            return
     for variable in ("CUDA_HOME", "CUDA_PATH"):
         if os.environ.get(variable):
             yield variable, Path(os.environ[variable]) / "bin" / "nvcc"
@@ -102,6 +121,20 @@ def _compilers(root: Path | None) -> Iterator[tuple[str, Path]]:
         yield "PyPI packages", folder / "bin" / "nvcc"
     if _DEFAULT_NVCC.exists():
         yield str(_DEFAULT_NVCC), _DEFAULT_NVCC
+
+
+def _named_nvcc(variable: str, named: str) -> Path:
+    """The compiler that a variable names; VIM-202 when it names arguments as well."""
+    found, *arguments = _command(variable, named) or (named,)
+    if arguments:
+        raise VimDeployError(
+            "VIM-202",
+            f"{variable} names more than a compiler: {shown(named)}",
+            why="the toolkit is found by asking the compiler alone",
+            fix=f"name the compiler alone in {variable}, options in NVCC_APPEND_FLAGS, and what "
+            "starts it in CMAKE_CUDA_COMPILER_LAUNCHER",
+        )
+    return Path(found)
 
 
 def _pypi_folders() -> list[Path]:
@@ -215,33 +248,88 @@ def _headers_version(folder: Path) -> str | None:
 
 @dataclass(frozen=True)
 class BuildTools:
-    """CMake, what it drives (``Ninja`` or ``Unix Makefiles``) and the C++ compiler."""
+    """CMake, what it drives (``Ninja`` or ``Unix Makefiles``) and the C++ compiler.
+
+    Attributes:
+        compiler: its program, with the arguments that ``CXX`` has: ``("/usr/bin/ccache", "g++")``.
+        flags: variables that are set and add to what compilers are told.
+    """
 
     cmake: Path
     generator: str
-    compiler: Path
+    compiler: tuple[str, ...]
+    flags: dict[str, str]
+
+    @property
+    def compiler_line(self) -> str:
+        """The compiler as one types it."""
+        return shlex.join(self.compiler)
+
+    def require_for_nvcc(self) -> None:
+        """VIM-203 where a variable names another compiler for the host's half of CUDA files."""
+        for variable in _HOST_VARIABLES:
+            named = os.environ.get(variable, "").strip()
+            if named and _command(variable, named) != self.compiler:
+                raise VimDeployError(
+                    "VIM-203",
+                    f"{variable} names {shown(named)}, and the C++ compiler is "
+                    f"{self.compiler_line}",
+                    why="one compiler makes the C++ files and the host's half of the CUDA files",
+                    fix=f"set CXX to it, or unset {variable}",
+                )
 
 
 def find_build_tools(what: str = "the plugin library") -> BuildTools:
-    """CMake and a C++ compiler.
+    """CMake and a C++ compiler: the one that ``CXX`` names, else g++, c++ or clang++.
 
     Args:
         what: is to be built, for the message.
 
     Raises:
-        VimDeployError: VIM-301 naming the one that is missing.
+        VimDeployError: VIM-202 (``CXX`` is no command), VIM-301 naming the one that is missing.
     """
     cmake = shutil.which("cmake")
-    named = os.environ.get("CXX", "") or "g++"
-    found = (shutil.which(name) for name in (named, "c++", "clang++"))
-    compiler = next((path for path in found if path is not None), None)
-    if cmake is None or compiler is None:
-        name = "cmake" if cmake is None else "a C++ compiler"
+    if cmake is None:
         raise VimDeployError(
             "VIM-301",
-            f"building {what} needs {name}",
-            why=f"PATH has no {'cmake' if cmake is None else 'g++, c++ or clang++'}",
-            fix="pip install cmake ninja" if cmake is None else "install g++ or clang, or set CXX",
+            f"building {what} needs cmake",
+            why="PATH has no cmake",
+            fix="pip install cmake ninja",
+        )
+    named = os.environ.get("CXX", "").strip()
+    places = (shutil.which(name) for name in ("g++", "c++", "clang++"))
+    compiler = _command("CXX", named) if named else tuple(filter(None, places))[:1]
+    if not compiler:
+        raise VimDeployError(
+            "VIM-301",
+            f"building {what} needs a C++ compiler",
+            why=f"CXX names {shown(named)}, which is no program here"
+            if named
+            else "PATH has no g++, c++ or clang++",
+            fix="set CXX to a compiler that is here, or unset it"
+            if named
+            else "install g++ or clang, or set CXX",
         )
     generator = "Ninja" if shutil.which("ninja") else "Unix Makefiles"
-    return BuildTools(Path(cmake), generator, Path(compiler))
+    flags = {name: os.environ[name] for name in _FLAG_VARIABLES if os.environ.get(name)}
+    return BuildTools(Path(cmake), generator, compiler, flags)
+
+
+def _command(variable: str, named: str) -> tuple[str, ...]:
+    """The program that a variable names and its arguments; empty when it is not here.
+
+    In words as make's shell would have them, and nothing else of a shell. VIM-202 for a quotation
+    that does not end.
+    """
+    whole = shutil.which(named)
+    try:
+        first, *others = [named] if whole else shlex.split(named)
+    except ValueError as error:
+        raise VimDeployError(
+            "VIM-202",
+            f"{variable} is no command: {shown(named)}",
+            why=str(error),
+            fix=f"set {variable} to a program and its arguments, or unset it",
+        ) from error
+    program = shutil.which(first)
+    return () if program is None else (os.path.abspath(program), *others)

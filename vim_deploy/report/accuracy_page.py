@@ -21,6 +21,7 @@ from vim_deploy.report.document import (
     command_section,
     environment_section,
     made_by,
+    notes_section,
     number,
     share,
 )
@@ -43,6 +44,7 @@ def accuracy_document(value: Value) -> Document:
             Section("compared", "What was compared", [Facts(list(_facts(value)))]),
             Section("results", "Results", list(_results(value))),
             Section("unreadable", "Images that could not be read", list(_unreadable(dataset))),
+            notes_section(value.get("notes", ())),
             environment_section(value.get("environment")),
             command_section(value["command"]),
         ],

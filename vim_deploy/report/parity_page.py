@@ -322,6 +322,8 @@ def block_items(blocks: Value | None, name: str) -> Iterator[Item]:
         return
     yield Text(_sentence(blocks["verdict"]))
     facts = [("images", blocks["images"]), ("limit", f"relative L2 {blocks['limit']:g}")]
+    if blocks.get("candidate"):
+        facts.insert(0, ("of", blocks["candidate"]))
     for key, what in (("first", "first part beyond it"), ("rise", "error rises most at")):
         if blocks[key]:
             error = number(blocks[key]["relative_l2"])

@@ -14,7 +14,7 @@ from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.paths import OptionalPath
 from vim_deploy.places import Place
 from vim_deploy.ranges import BATCH, SERVED_THREADS, require_all
-from vim_deploy.specs import OpsChoice, TensorSpec
+from vim_deploy.specs import OpsChoice, OpsWay, TensorSpec
 
 if TYPE_CHECKING:
     # Python 3.10 has none.
@@ -93,6 +93,8 @@ class Runner(ABC):
         input: the image input; a str in the shape is a dynamic size.
         outputs: output names in order.
         notes: what a reader of its results has to know.
+        ops: whether native ops compute ours in ONNX Runtime, or the functions in the file; None
+            where there are none of ours, or where something else computes them.
         kernels: the native ops that compute in it, in words; empty where none do.
     """
 
@@ -100,7 +102,13 @@ class Runner(ABC):
     input: TensorSpec
     outputs: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    ops: OpsWay | None = None
     kernels: str = ""
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """``notes``, and what the native ops are: what a report says of a runner."""
+        return (*self.notes, *([self.kernels] if self.kernels else []))
 
     @abstractmethod
     def run(self, image: Array) -> Mapping[str, Array]:

@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 
 from vim_deploy.errors import VimDeployError
-from vim_deploy.files import require_file, require_writable_place
+from vim_deploy.files import require_file, require_writable_folder, require_writable_place
 from vim_deploy.images import SUFFIXES, Pixels, Source, require_pixels
 from vim_deploy.paths import StrPath, as_path, several
 
@@ -202,7 +202,8 @@ def _require_apart(path: Path, made: Sequence[Path]) -> None:
 
 
 def require_free(path: Path | None, suffix: str, *, force: bool) -> None:
-    """Refuse an output of another suffix (VIM-202), or that is there already (VIM-204)."""
+    """Refuse an output of another suffix (VIM-202), that is there already (VIM-204), or that cannot
+    be written (VIM-304, VIM-305)."""
     if path is None:
         return
     if path.suffix != suffix:
@@ -210,6 +211,7 @@ def require_free(path: Path | None, suffix: str, *, force: bool) -> None:
     require_writable_place(path)
     if path.exists() and not force:
         raise _exists(path, 1)
+    require_writable_folder(path.parent)
 
 
 def output_paths(
@@ -226,6 +228,8 @@ def output_paths(
         raise VimDeployError(
             "VIM-304", f"cannot write into {folder}", why="it is not a folder", fix="name a folder"
         )
+    # What is not there yet is made in the nearest folder that is.
+    require_writable_folder(next(place for place in (folder, *folder.parents) if place.exists()))
     paths = {file: folder / f"{name}{ending}" for file, name in output_names(files).items()}
     inputs = {file.resolve() for file in files}
     for path in paths.values():

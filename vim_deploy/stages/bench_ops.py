@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
+from vim_deploy.ops.functions import AskedOps
 from vim_deploy.runtimes.base import RunnerOptions
 from vim_deploy.runtimes.onnxruntime.native_ops import choose_ops
 from vim_deploy.runtimes.onnxruntime.runner import CPU
+from vim_deploy.specs import OpsWay
 
-#: What ``RunnerOptions.ops`` says for one measurement.
-Way = Literal["native", "function"]
-BOTH: tuple[Way, ...] = ("native", "function")
+BOTH: tuple[OpsWay, ...] = ("native", "function")
 
 
 @dataclass(frozen=True)
@@ -25,24 +24,25 @@ class OpsWays:
         note: why ``auto`` takes no native ops for a file with our ops; else empty.
     """
 
-    ways: tuple[Way, ...]
+    ways: tuple[OpsWay, ...]
     library: str = ""
     note: str = ""
 
 
-def ops_ways(runner: RunnerOptions, ops: frozenset[str]) -> OpsWays:
+def ops_ways(runner: RunnerOptions, asked: AskedOps) -> OpsWays:
     """What ``runner.ops`` means on this machine.
 
     Args:
         runner: where the file runs.
-        ops: op types of ours in it.
+        asked: what it asks of our ops.
 
     Raises:
         VimDeployError: as ``choose_ops``; for ``native`` it builds the library where there is none.
     """
-    chosen = choose_ops(runner.ops, runner.provider or CPU, ops)
+    chosen = choose_ops(runner.ops, runner.provider or CPU, asked)
     if chosen.library is not None:
-        ways: tuple[Way, ...] = BOTH if runner.ops == "auto" else ("native",)
+        ways: tuple[OpsWay, ...] = BOTH if runner.ops == "auto" else ("native",)
         return OpsWays(ways, chosen.library.sentence)
-    missing = "there is no library of native ops here" if ops and runner.ops == "auto" else ""
-    return OpsWays(("function",), note=chosen.note or missing)
+    wanted = asked.names and runner.ops == "auto"
+    missing = "there is no library of native ops here" if wanted else ""
+    return OpsWays(("function",), note=chosen.why or missing)

@@ -21,11 +21,12 @@ from vim_deploy.bench.subject import (
 )
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.files import require_file
-from vim_deploy.ops.functions import nodes_of
+from vim_deploy.ops.functions import asked_ops
 from vim_deploy.recipe.catalog import checkpoint_of
 from vim_deploy.recipe.model_config import unread_note
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.base import RunnerOptions
+from vim_deploy.runtimes.onnxruntime.native_ops import require_here
 from vim_deploy.runtimes.onnxruntime.runner import CPU
 from vim_deploy.runtimes.onnxruntime.runner import TENSORRT as ONNX_TENSORRT
 from vim_deploy.specs import Baseline, GraphChoice
@@ -94,6 +95,7 @@ class SubjectMaker:
             self._check(name)
         engines = [name for name in names if is_engine(name)]
         self._check_runner(names, engines)
+        self._require_here(names, engines)
         stems = [Path(name).stem for name in names]
         labels = [
             stem if stems.count(stem) == 1 else name
@@ -183,6 +185,16 @@ class SubjectMaker:
                     "VIM-203", f"{option} has no effect: {why} is given", fix="leave it out"
                 )
 
+    def _require_here(self, names: Sequence[str], engines: Sequence[str]) -> None:
+        """What is missing is better known before models are exported for it."""
+        runner = self._runner
+        if runner.plugin is not None:
+            require_file(runner.plugin, "plugin library")
+        # A file may have none of our ops, and then there is nothing to want a library for.
+        exported = any(named(name) != "onnx" for name in names if name not in engines)
+        if exported or runner.provider not in (None, CPU):
+            require_here(runner.ops if exported else "auto", runner.provider or CPU)
+
     def _engine(self, path: Path, label: str, batch: int) -> Subject:
         file = self._file(path)
         file.refuse_diagnosis("measured")
@@ -238,9 +250,9 @@ class SubjectMaker:
         info = file.info
         self._note_unread(label, info)
         image, sha256 = file.image_size, file.sha256
-        ours = frozenset(node.op_type for node in nodes_of(file.model.graph))
+        asked = asked_ops(file.model)
         file.forget_model()
-        ops = ops_ways(self._runner, ours)
+        ops = ops_ways(self._runner, asked)
         facts = {
             "file": path.name,
             "sha256": sha256,
@@ -260,7 +272,7 @@ class SubjectMaker:
                     batch=batch,
                     image=image,
                     tokens=None if info is None else info.model_config.num_tokens,
-                    facts={**facts, **(about if ours else {})},
+                    facts={**facts, **(about if asked.names else {})},
                     estimated_bytes=None if info is None else _estimate(info, batch, way),
                 )
             )

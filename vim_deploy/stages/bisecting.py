@@ -27,7 +27,7 @@ from vim_deploy.recipe.precision_policy import PrecisionPolicy, Rule
 from vim_deploy.runtimes.base import RunnerOptions
 from vim_deploy.runtimes.onnxruntime.runner import memory_runner
 from vim_deploy.stages.subjects import Subject, SubjectOptions, open_subject
-from vim_deploy.stages.verifying import VerifyOptions, live_cases
+from vim_deploy.stages.verifying import VerifyOptions, live_cases, require_images
 
 #: Images that are run at once; only memory and time depend on it.
 _BATCH = 4
@@ -64,6 +64,7 @@ def bisect_precision(
     against = None if against is None else as_text(against, "against")
     options, chosen = options or VerifyOptions(), subject or SubjectOptions()
     _check(options, chosen)
+    require_images(options)
     with open_subject(source, against, chosen, RunnerOptions()) as found:
         precision = found.info.precision
         if precision == "fp32":

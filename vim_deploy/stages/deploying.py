@@ -13,7 +13,7 @@ from vim_deploy.artifact.profiles import ProfileOptions
 from vim_deploy.artifact.record import EngineRecord
 from vim_deploy.codec import encode, stored
 from vim_deploy.errors import VimDeployError
-from vim_deploy.files import output_errors
+from vim_deploy.files import output_errors, require_file
 from vim_deploy.parity.metrics import tolerance_for
 from vim_deploy.parity.report import ParityReport
 from vim_deploy.paths import StrPath, as_path, optional_path
@@ -23,12 +23,14 @@ from vim_deploy.report.write import makes_html
 from vim_deploy.runtimes import AUTO
 from vim_deploy.runtimes.base import RunnerOptions
 from vim_deploy.runtimes.building.process import ProgressCallback
-from vim_deploy.runtimes.building.request import BuildRequest, TrtOptions
+from vim_deploy.runtimes.building.request import NONE, BuildRequest, TrtOptions
+from vim_deploy.runtimes.onnxruntime.native_ops import require_here
+from vim_deploy.runtimes.onnxruntime.runner import CPU
 from vim_deploy.specs import OpsChoice
 from vim_deploy.stages.building import build, builder_for
 from vim_deploy.stages.exporting import ExportOptions, ExportResult, export, require_torch
 from vim_deploy.stages.reporting import prepare_report, provenance, write_run
-from vim_deploy.stages.verifying import VerifyOptions, verify
+from vim_deploy.stages.verifying import VerifyOptions, require_images, verify
 
 _log = logging.getLogger(__name__)
 
@@ -102,6 +104,8 @@ def deploy(
     request, work = ModelRequest.of(request), as_path(work, "work")
     report = optional_path(report, "report")
     verifying = VerifyOptions(images=images, runner=RunnerOptions(ops=ops))
+    require_images(verifying)
+    require_here(ops, CPU)
     if report is not None:
         prepare_report(report)
     wanted = BuildRequest(
@@ -114,6 +118,8 @@ def deploy(
     )
     if engine:
         builder_for(wanted)
+        if wanted.tensorrt.plugin not in (AUTO, NONE):
+            require_file(Path(wanted.tensorrt.plugin), "plugin library")
     folder = _new_folder(work, Path(request.source).stem)
     _log.info("working in %s", folder)
     seconds: dict[str, float] = {}
@@ -129,7 +135,8 @@ def deploy(
 
     record = None
     try:
-        parity.require_passed(f"vim-deploy verify {exported.path} --against {against} --per-block")
+        again = f"vim-deploy verify {exported.path} --against {against} --per-block"
+        parity.require_passed(again if ops == "auto" else f"{again} --ops {ops}")
         if engine:
             clock = time.perf_counter()
             record = build(

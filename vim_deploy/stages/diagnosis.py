@@ -14,14 +14,12 @@ from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.cuda import runtime as cudart
 from vim_deploy.errors import VimDeployError
 from vim_deploy.ops import OPS
+from vim_deploy.ops.functions import AskedOps
 from vim_deploy.plugin.describe import describe_plugin, find_plugin_library
 from vim_deploy.plugin.ort_library import (
-    LIBRARY_VARIABLE,
-    build_command,
     describe_ort_library,
     find_ort_library,
-    means_none,
-    stale_ort_libraries,
+    no_ort_library,
 )
 from vim_deploy.runtimes.onnxruntime.native_ops import require_fit
 
@@ -117,16 +115,14 @@ def _plugin() -> Finding:
 
 def _native_ops() -> Finding:
     """The library that sessions on the CPU would take; loading it runs its code."""
-    subject, fix = "verify: native ops", build_command("cpu")
+    subject = "verify: native ops"
     try:
         path = find_ort_library()
         if path is None:
-            stale = stale_ort_libraries("cpu")
-            none = f"{stale[0]} was built of other sources" if stale else "none built or installed"
-            lack = f"{LIBRARY_VARIABLE} is set to nothing" if means_none() else none
-            return Finding(subject, False, lack, f"{fix}; files run without, more slowly")
+            lack = no_ort_library("cpu")
+            return Finding(subject, False, lack.why, f"{lack.fix}; files run without, more slowly")
         info = describe_ort_library(path)
-        require_fit(info, "cpu", frozenset(OPS))
+        require_fit(info, "cpu", AskedOps(frozenset(OPS)))
     except VimDeployError as error:
         return Finding(subject, False, f"{error.message}: {error.why}", error.fix)
     return Finding(

@@ -1,4 +1,7 @@
-"""Verify by rungs: PyTorch, its typed twin, base, fused and typed graph, the file, the engine."""
+"""Verify by rungs: PyTorch, its typed twin, base, fused and typed graph, the file, the engine.
+
+A file with native ops is two rungs: its functions, which are the file, and the kernels.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ from vim_deploy.parity.metrics import Tolerance, adjusted, compare, tolerance_fo
 from vim_deploy.parity.report import (
     Case,
     CaseResult,
+    FunctionRun,
     ParityReport,
     answered,
     check_parts,
@@ -31,7 +35,13 @@ from vim_deploy.recipe.precision_policy import PrecisionPolicy
 from vim_deploy.runtimes.base import Runner
 from vim_deploy.runtimes.onnxruntime.runner import memory_runner
 from vim_deploy.stages.subjects import Subject, SubjectOptions, open_subject
-from vim_deploy.stages.verifying import VerifyOptions, live_cases, require_parts
+from vim_deploy.stages.verifying import (
+    VerifyOptions,
+    functions_beside,
+    live_cases,
+    require_images,
+    require_parts,
+)
 
 if TYPE_CHECKING:
     from vim_deploy.runtimes.torch.runner import TorchRunner
@@ -41,6 +51,8 @@ BATCHES = (1, 2)
 #: Images that PyTorch runs at once; only memory and time depend on it.
 REFERENCE_BATCH = 4
 FP32_MODULE = "PyTorch fp32"
+#: The file again, by kernels.
+NATIVE_OPS = "native ops"
 
 RungDone = Callable[[Rung], None]
 
@@ -67,8 +79,9 @@ def verify_ladder(
     Returns:
         The report: the results are those of the last rung, ``ladder`` has all of them, with block
         and role where a rung with inner tensors is broken; ``blocks`` are the parts of the last
-        rung, when they were asked for and nothing is broken. ``require_passed`` raises VIM-703,
-        also where a form could not be made.
+        rung, when they were asked for and nothing is broken; ``functions`` is the file's rung where
+        native ops are the last. ``require_passed`` raises VIM-703, also where a form could not be
+        made.
 
     Raises:
         VimDeployError: VIM-203, VIM-301, and VIM-4xx for a source that cannot be read.
@@ -80,13 +93,20 @@ def verify_ladder(
         raise VimDeployError(
             "VIM-203", "--ladder compares with the twin where it must", fix="leave out --twin"
         )
+    require_images(options)
     chosen = subject or SubjectOptions()
     file = Artifact.open(Path(source)) if is_exported(source) else None
     if options.per_block and file is not None:
         require_parts(file, options.runner.provider)
-    with open_subject(file or source, against, chosen, options.runner) as found:
+    with ExitStack() as stack:
+        found = stack.enter_context(open_subject(file or source, against, chosen, options.runner))
         _check(found, chosen)
-        ladder, blocks = _Climb(found, options, done).run()
+        plain = None
+        if found.file is not None and found.runner is not None:
+            beside = functions_beside(found.file, found.runner, options.runner)
+            plain = stack.enter_context(beside)
+        climb = _Climb(found, plain, options, done)
+        ladder, blocks = climb.run()
         last = ladder.rungs[-1]
         return ParityReport(
             artifact=found.name,
@@ -96,9 +116,13 @@ def verify_ladder(
             tolerance=last.tolerance,
             results=last.results,
             command=tuple(command),
-            notes=found.runner.notes if found.runner else (),
+            notes=(
+                *(found.runner.notes if found.runner else ()),
+                *([last.kernels] if last.kernels else []),
+            ),
             blocks=blocks,
             ladder=ladder,
+            functions=climb.functions,
         )
 
 
@@ -126,10 +150,26 @@ class _Step:
 
 
 class _Climb:
-    """One walk up the ladder; holds the outputs that later rungs are compared with."""
+    """One walk up the ladder; holds the outputs that later rungs are compared with.
 
-    def __init__(self, subject: Subject, options: VerifyOptions, done: RungDone | None) -> None:
-        self.subject, self.options = subject, options
+    Args:
+        subject: what is spoken of; its runner may have native ops.
+        plain: its file without them, where both are compared.
+        options, done: as for ``verify_ladder``.
+
+    Attributes:
+        functions: the file's rung and its distance from native ops, once those have run.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        plain: Runner | None,
+        options: VerifyOptions,
+        done: RungDone | None,
+    ) -> None:
+        self.subject, self.plain, self.options = subject, plain, options
+        self.functions: FunctionRun | None = None
         self.info = subject.info
         self.done = done or (lambda rung: None)
         self.typed = self.info.precision != "fp32"
@@ -145,6 +185,8 @@ class _Climb:
             check()
             with ExitStack() as stack:
                 rung, runner = self._try(step, stack)
+                if runner is not None and self.plain is not None and step.name == NATIVE_OPS:
+                    self._tell_apart(rungs[-1], runner)
                 rungs.append(rung)
                 self.done(rung)
                 if not rung.passed:
@@ -184,15 +226,26 @@ class _Climb:
             yield self._graph_step(name, info, FP32_MODULE, "fp32")
         if self.typed:
             yield self._graph_step(f"{precision} ONNX", self.info, goal, precision)
-        file = self.subject.runner
+        file, functions = self.subject.runner, self.plain
+        if functions is not None:
+            yield _Step(self.subject.name, goal, precision, lambda _: functions)
         if file is not None:
-            yield _Step(self.subject.name, goal, precision, lambda _: file)
+            name = NATIVE_OPS if file.ops == "native" else self.subject.name
+            yield _Step(name, goal, precision, lambda _: file)
 
     def _graph_step(self, name: str, info: ExportInfo, against: str, precision: str) -> _Step:
         def run(stack: ExitStack) -> Runner:
             return stack.enter_context(memory_runner(self.subject.graph(info), name))
 
         return _Step(name, against, precision, run)
+
+    def _tell_apart(self, file: Rung, native: Runner) -> None:
+        """The file's rung, by its functions, and how far native ops are from it."""
+        assert self.plain is not None
+        first = self._batches(native)[0]
+        answers = answered(self.plain, self.cases[file.against], first)
+        between = compare_runners(None, native, answers, [first], file.tolerance)
+        self.functions = FunctionRun(file.runner, file.results, between)
 
     def _twin(self, name: str) -> Runner:
         from vim_deploy.model.precision import typed_twin
@@ -262,7 +315,16 @@ class _Climb:
         results: tuple[CaseResult, ...],
         started: float,
     ) -> Rung:
-        return Rung(name, runner.name, against, tolerance, results, time.perf_counter() - started)
+        return Rung(
+            name,
+            runner.name,
+            against,
+            tolerance,
+            results,
+            time.perf_counter() - started,
+            ops=runner.ops,
+            kernels=runner.kernels,
+        )
 
     def _parts(
         self, step: _Step, rung: Rung, runner: Runner | None

@@ -12,7 +12,14 @@ import vim_deploy
 from vim_deploy.artifact import Artifact
 from vim_deploy.codec import encode
 from vim_deploy.errors import ExitCode, OtherMachineError, VimDeployError
-from vim_deploy.files import changed, kind_of, output_errors, settings_hash, sight
+from vim_deploy.files import (
+    changed,
+    kind_of,
+    output_errors,
+    require_writable_folder,
+    settings_hash,
+    sight,
+)
 from vim_deploy.folder_output import atomic_folder
 from vim_deploy.packaging import check as checks
 from vim_deploy.packaging import cpp
@@ -106,17 +113,20 @@ def package(
             fix=f"choose {checks.TARGET} or {cpp.TARGET}",
         )
     servable = read_servable(artifact)
-    plan = plan_repository(
-        servable, options.serving, image=options.image or "", plugin=options.plugin
-    )
     folder = output or artifact.with_name(artifact.name.partition(".")[0] + "-triton")
     # Renamed as a whole in the end, which "." and "made/.." cannot be.
     with output_errors(folder):
         folder = Path(os.path.abspath(folder))
+    # Before the plan, which may build native ops.
+    _require_place(folder)
+    golden_sha256 = _reference_sha256(servable, options.golden_from)
+    plan = plan_repository(
+        servable, options.serving, image=options.image or "", plugin=options.plugin
+    )
     settings = settings_hash(
         {
             **settings_of(plan),
-            "golden": _reference_sha256(servable, options.golden_from),
+            "golden": golden_sha256,
             "vim-deploy version": vim_deploy.__version__,
         }
     )
@@ -171,6 +181,14 @@ def _package_cpp(engine: Path, output: Path | None, options: PackageOptions) -> 
             settings=settings,
         )
     return PackageResult(folder, cpp.TARGET, plan.name, TENSORRT, tuple(manifest.files), plan.notes)
+
+
+def _require_place(folder: Path) -> None:
+    """VIM-304 and VIM-305 for a folder that no package can take the place of, or be made beside."""
+    if kind_of(folder) is None:
+        require_writable_folder(folder.parent)
+    else:
+        own_files(folder)
 
 
 def _existing(folder: Path, settings: str, *, force: bool) -> PackageResult | None:

@@ -24,6 +24,7 @@ from vim_deploy.parity.report import (
     image_case,
     random_case,
     referred,
+    results_passed,
     stored_case,
 )
 from vim_deploy.paths import OptionalPath, StrPath, as_path, as_text
@@ -33,6 +34,7 @@ from vim_deploy.recipe.precision_policy import PrecisionPolicy
 from vim_deploy.runtimes import open_runner
 from vim_deploy.runtimes.base import Runner, RunnerOptions
 from vim_deploy.runtimes.onnxruntime.runner import TENSORRT
+from vim_deploy.scene.pictures import find_images
 from vim_deploy.specs import TensorSpec
 from vim_deploy.stages.exporting import require_torch
 
@@ -52,7 +54,8 @@ class VerifyOptions:
         tolerance: limits; None for those of the artifact's precision.
         limits: single limits of ``Tolerance`` by name, over those.
         twin: compare with the module typed as the file is, instead of the float32 one.
-        per_block: compare the inner tensors as well, on the images that came out worst.
+        per_block: compare the inner tensors as well, on the images that came out worst; of native
+            ops and functions those of the functions where they alone differ.
         runner: where the artifact runs. With ``ops="auto"`` an ONNX file whose ops are native
             kernels is compared twice, by those and by the functions in the file.
     """
@@ -100,6 +103,7 @@ def verify(
     """
     options, against = options or VerifyOptions(), as_text(against, "against")
     file = Artifact.open(as_path(artifact, "artifact"))
+    require_images(options)
     other = reference_file(against, file)
     if options.per_block:
         require_parts(file, options.runner.provider)
@@ -111,6 +115,7 @@ def verify(
     settings = dataclasses.replace(options.runner, max_batch=largest)
     with (
         open_runner(file, settings) as runner,
+        functions_beside(file, runner, settings) as plain,
         open_reference(other or against, file, runner, options.twin) as (reference, stored),
     ):
         tolerance = adjusted(options.tolerance or tolerance_for(file.precision), options.limits)
@@ -119,16 +124,17 @@ def verify(
         stage_log.info("comparing outputs")
         expected = referred(reference, cases)
         results = compare_runners(None, runner, expected, batches, tolerance)
-        functions = None
-        if runner.kernels and options.runner.ops == "auto":
+        functions, looked_into = None, (runner, results)
+        if plain is not None:
             stage_log.info("comparing outputs of the functions in the file")
-            with open_runner(file, dataclasses.replace(settings, ops="function")) as plain:
-                functions = compare_functions(runner, plain, expected, batches, tolerance)
+            functions = compare_functions(runner, plain, expected, batches, tolerance)
+            if results_passed(results) and not functions.passed:
+                looked_into = plain, functions.results
         blocks = None
         if options.per_block and reference is not None:
             stage_log.info("comparing part by part")
             limit = options.limits.get("relative_l2", part_limit(file.precision))
-            blocks = check_parts(reference, runner, cases, results, limit)
+            blocks = check_parts(reference, looked_into[0], cases, looked_into[1], limit)
         return ParityReport(
             artifact=file.name,
             artifact_sha256=file.sha256,
@@ -138,14 +144,34 @@ def verify(
             results=results,
             command=tuple(command),
             notes=(
-                *runner.notes,
-                *([runner.kernels] if runner.kernels else []),
+                *runner.told,
                 *_not_stored(runner, stored, Path(against)),
                 *_not_given(runner, reference),
             ),
             blocks=blocks,
             functions=functions,
         )
+
+
+def require_images(options: VerifyOptions) -> None:
+    """VIM-401 for pictures that are not there, before a model is loaded or made."""
+    if options.images is not None:
+        find_images(options.images)
+
+
+@contextmanager
+def functions_beside(
+    file: Artifact, runner: Runner, options: RunnerOptions
+) -> Iterator[Runner | None]:
+    """The same file run by its functions, where ``runner`` has native ops that nobody insisted on.
+
+    None elsewhere: then there is one way to compare.
+    """
+    if runner.ops != "native" or options.ops != "auto":
+        yield None
+        return
+    with open_runner(file, dataclasses.replace(options, ops="function")) as plain:
+        yield plain
 
 
 def refuse_stored(against: str) -> None:

@@ -107,7 +107,9 @@ def compile_library(target: Target, folder: Path) -> Path:
     """The library for ``target``, compiled below ``folder``."""
     build = folder / target.machine
     # What was compiled once is not compiled again by the next run in the same place.
-    caches = {f"ZIG_{kind}_CACHE_DIR": str(folder / "zig") for kind in ("GLOBAL", "LOCAL")}
+    variables = {f"ZIG_{kind}_CACHE_DIR": str(folder / "zig") for kind in ("GLOBAL", "LOCAL")}
+    # CMake would take these from whoever makes a wheel.
+    variables.update(CXXFLAGS="", LDFLAGS="")
     configure = [
         *("cmake", "-S", str(ROOT / "plugins" / "cpu"), "-B", str(build), "-G", "Ninja"),
         "-DCMAKE_BUILD_TYPE=Release",
@@ -117,8 +119,8 @@ def compile_library(target: Target, folder: Path) -> Path:
         # Nothing of the folder that it was compiled in is to be in it.
         "-DCMAKE_SHARED_LINKER_FLAGS=-s",
     ]
-    run(configure, **caches)
-    run(["cmake", "--build", str(build), "--target", "vim_ort_cpu"], **caches)
+    run(configure, **variables)
+    run(["cmake", "--build", str(build), "--target", "vim_ort_cpu"], **variables)
     return build / LIBRARY_NAME
 
 

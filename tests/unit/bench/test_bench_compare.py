@@ -64,8 +64,12 @@ def test_only_common_measurements_count(tmp_path: Path) -> None:
 
 
 def test_nothing_in_common(tmp_path: Path) -> None:
-    with pytest.raises(VimDeployError, match=r"VIM-418(.|\n)*there: a; here: b"):
+    at = "onnxruntime, 224x224, batch 1"
+    with pytest.raises(VimDeployError, match=rf"VIM-418(.|\n)*there: a, {at}; here: b, {at}"):
         compare(bench_report(measured("a")), bench_report(measured("b")), tmp_path)
+    with pytest.raises(VimDeployError, match="VIM-418") as caught:
+        compare(bench_report(measured()), bench_report(measured(batch=2)), tmp_path)
+    assert "differ in the batch" in caught.value.why
 
 
 @pytest.mark.parametrize("key", ["cpu_model", "architecture", "cpus", "gpu"])

@@ -12,11 +12,13 @@ from onnx import parser
 import vim_deploy
 from tests.support.bench import bench_report, measured, written
 from tests.support.ort_ops import built_library
-from vim_deploy.bench.compare import compared, read_baseline
+from vim_deploy.bench.compare import compared, read_baseline, require_no_regression
+from vim_deploy.bench.report import BenchReport
 from vim_deploy.bench.subject import Subject
 from vim_deploy.cli.main import run
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
+from vim_deploy.ops.functions import AskedOps
 from vim_deploy.runtimes.base import RunnerOptions
 from vim_deploy.specs import OpsChoice
 from vim_deploy.stages.bench_ops import ops_ways
@@ -100,19 +102,21 @@ def test_without_a_library_the_function_bodies_are_measured_and_that_is_said(
 def test_a_library_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "text.so").write_text("this is no library")
     monkeypatch.setenv("VIM_DEPLOY_ORT_OPS", str(tmp_path / "text.so"))
-    ops = frozenset({"VimBiSelectiveScan"})
-    found = ops_ways(RunnerOptions(ops="auto"), ops)
+    asked = AskedOps(frozenset({"VimBiSelectiveScan"}))
+    found = ops_ways(RunnerOptions(ops="auto"), asked)
     assert (found.ways, found.library) == (("function",), "")
-    assert "native ops not used" in found.note
+    # Why alone: that function bodies are measured is said by whoever measures them.
+    assert str(tmp_path / "text.so") in found.note
+    assert "native ops not used" not in found.note
     with pytest.raises(VimDeployError, match="VIM-417"):
-        ops_ways(RunnerOptions(ops="native"), ops)
+        ops_ways(RunnerOptions(ops="native"), asked)
 
 
 def test_tensorrt_takes_no_native_ops() -> None:
-    ops = frozenset({"VimBiSelectiveScan"})
-    assert ops_ways(RunnerOptions(provider="tensorrt"), ops).ways == ("function",)
+    asked = AskedOps(frozenset({"VimBiSelectiveScan"}))
+    assert ops_ways(RunnerOptions(provider="tensorrt"), asked).ways == ("function",)
     with pytest.raises(VimDeployError, match="VIM-203"):
-        ops_ways(RunnerOptions(provider="tensorrt", ops="native"), ops)
+        ops_ways(RunnerOptions(provider="tensorrt", ops="native"), asked)
 
 
 def test_the_report_names_kernels_and_instruction_set(
@@ -134,6 +138,44 @@ def test_the_report_names_kernels_and_instruction_set(
         text = (tmp_path / "report" / name).read_text(encoding="utf-8").replace("\\_", "_")
         assert native["runtime"] in text
         assert native["facts"]["library"] in text
+
+
+@pytest.mark.parametrize(("then", "now"), [("function", "native"), ("native", "function")])
+def test_reports_of_two_ways_have_nothing_in_common(then: str, now: str, tmp_path: Path) -> None:
+    old = bench_report(measured("d", source={"ops": then}))
+    new = bench_report(measured("d", source={"ops": now}))
+    baseline = read_baseline(written(old, tmp_path), new.machine, new.settings)
+    with pytest.raises(VimDeployError, match="VIM-418") as caught:
+        compared(new, baseline, "old.json", 0.05)
+    words = {"native": "native ops", "function": "functions"}
+    assert "d, onnxruntime, native ops, 224x224, batch 1" in caught.value.why
+    assert "differ in the way that our ops run" in caught.value.why
+    assert f"{words[then]} there, {words[now]} here" in caught.value.why
+    assert caught.value.fix.startswith(f"--ops {then} ")
+
+
+def test_kernels_that_are_others_by_now_are_named(tmp_path: Path) -> None:
+    def run_with(library: str, milliseconds: float) -> BenchReport:
+        source, facts = {"ops": "native"}, {"ops": "native", "library": library}
+        return bench_report(measured("d", milliseconds, source=source, facts=facts))
+
+    old, new = run_with("kernels 0a", 10.0), run_with("kernels 0b", 20.0)
+    baseline = read_baseline(written(old, tmp_path), new.machine, new.settings)
+    report = compared(new, baseline, "old.json", 0.05)
+    said = "other kernels then, kernels 0a; now kernels 0b"
+    assert report.notes[-1] == f"compared with old.json: {said}"
+    assert encode(report)["comparison"]["kernels"] == [said]
+    with pytest.raises(VimDeployError, match="VIM-1001") as caught:
+        require_no_regression(report)
+    assert said in caught.value.why
+    path = written(old, tmp_path)
+    strange = json.loads(path.read_text(encoding="utf-8"))
+    strange["results"][0]["facts"]["library"] = [1]
+    path.write_text(json.dumps(strange), encoding="utf-8")
+    found = read_baseline(path, new.machine, new.settings)
+    assert "other kernels then, [1];" in compared(new, found, "old.json", 0.05).notes[-1]
+    same = compared(run_with("kernels 0a", 9.0), baseline, "old.json", 0.05)
+    assert (same.notes, "kernels" in encode(same)["comparison"]) == ((), False)
 
 
 def test_an_earlier_report_is_compared_with_the_function_bodies(tmp_path: Path) -> None:

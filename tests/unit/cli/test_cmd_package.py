@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.packages import classifier, engine
+from tests.support.source import PACKAGE
 from vim_deploy.cli.main import run
 
 pytest.importorskip("onnxruntime")
@@ -36,6 +37,12 @@ def test_make_then_check(toy: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert checks["golden output"]
     assert not checks["server"]
     assert "not checked" in answer.err
+
+
+def test_ops_is_declared_in_one_place() -> None:
+    sources = (PACKAGE / "cli").glob("*.py")
+    declared = [path.name for path in sources if '"--ops"' in path.read_text(encoding="utf-8")]
+    assert declared == ["options.py"]
 
 
 def test_the_folder_is_named_after_the_artifact(toy: Path, tmp_path: Path) -> None:

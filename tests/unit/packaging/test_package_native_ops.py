@@ -149,6 +149,19 @@ def test_where_there_is_none(toy: Path, tmp_path: Path) -> None:
     assert "native" not in read_manifest(result.folder).about["golden"]["made_by"]
 
 
+def test_a_library_that_does_not_fit_is_said_once(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "text.so").write_text("text")
+    monkeypatch.setenv("VIM_DEPLOY_ORT_OPS", str(tmp_path / "text.so"))
+    result = made(toy, tmp_path / "made", runtime="python")
+    assert not carried(result)
+    (note,) = [note for note in result.notes if "native ops" in note]
+    assert note.startswith("no native ops go along: not a plugin library")
+    assert str(tmp_path / "text.so") in note
+    assert "not used" not in note
+
+
 @pytest.mark.usefixtures("library")
 def test_the_library_of_a_package_is_never_loaded(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

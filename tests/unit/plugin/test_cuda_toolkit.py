@@ -7,36 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.toolkits import install
 from vim_deploy.errors import VimDeployError
 from vim_deploy.plugin import toolchain as cuda_toolkit
 from vim_deploy.plugin.toolchain import find_build_tools, find_tensorrt_headers, find_toolkit
-
-NVCC = """#!/bin/sh
-case "$1" in
-  --version) echo "Cuda compilation tools, release {version}, V{version}.88" ;;
-  --list-gpu-code) printf 'sm_80\\nsm_90\\nsm_120\\n' ;;
-  --dryrun) echo '#$ TOP={top}' >&2 ;;
-esac
-"""
-
-
-def install(root: Path, version: str = "13.0", *, complete: bool = True) -> Path:
-    """A toolkit whose compiler answers questions and compiles nothing."""
-    for folder in ("bin", "include/crt", "nvvm/bin"):
-        (root / folder).mkdir(parents=True)
-    nvcc = root / "bin" / "nvcc"
-    nvcc.write_text(NVCC.format(version=version, top=root))
-    nvcc.chmod(0o755)
-    for name in ("include/cuda_runtime.h", "include/crt/host_config.h", "nvvm/bin/cicc"):
-        if complete:
-            (root / name).touch()
-    return root
 
 
 @pytest.fixture(autouse=True)
 def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No toolkit, no headers, and only the system's own programs."""
-    for name in ("CUDA_HOME", "CUDA_PATH", "TensorRT_ROOT", "CXX"):
+    for name in ("CUDA_HOME", "CUDA_PATH", "TensorRT_ROOT", "CXX", "CUDACXX", "NVCC"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.setattr(cuda_toolkit, "_pypi_folders", list)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 from pathlib import Path
 
@@ -14,14 +15,14 @@ from tests.support.ort_ops import built_library
 from vim_deploy.errors import VimDeployError
 from vim_deploy.ops import OPS
 from vim_deploy.plugin import build_ort, describe, ort_library
-from vim_deploy.plugin.compiling import KEY_FILE
+from vim_deploy.plugin.build_cache import KEY_FILE
 from vim_deploy.plugin.ort_library import (
     describe_ort_library,
     find_ort_library,
     library_name,
     needed_glibc,
+    no_ort_library,
     sources_key,
-    stale_ort_libraries,
 )
 
 
@@ -179,21 +180,48 @@ def test_a_named_library_that_is_gone(tmp_path: Path, monkeypatch: pytest.Monkey
     assert caught.value.code == "VIM-401"
 
 
-@pytest.mark.parametrize("made_of", [{"sources": "0" * 64}, {"machine": "vax"}, [], None])
-def test_stale_libraries_are_not_taken(cache: Path, made_of: object) -> None:
+@pytest.mark.parametrize(
+    ("made_of", "known"),
+    [
+        ({"sources": "0" * 64}, "was built of other sources"),
+        ({"machine": "vax"}, f"was built on vax, and this machine is {platform.machine()}"),
+        ({"machine": "vax", "sources": "0" * 64}, "was built on vax"),
+        ([], "says what it was built of"),
+        (None, "says what it was built of"),
+    ],
+)
+def test_stale_libraries_are_not_taken(cache: Path, made_of: object, known: str) -> None:
     key = {**sources_key("cpu"), **made_of} if isinstance(made_of, dict) else made_of
     stale = in_cache(cache, "stale", key)
     assert find_ort_library() is None
-    assert stale_ort_libraries("cpu") == [stale]
+    lack = no_ort_library("cpu")
+    assert known in lack.why
+    assert str(stale) in lack.why
+    assert lack.fix == "vim-deploy plugin build --target onnxruntime"
 
 
 def test_without_sources_no_build_is_taken(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And none is called one of other sources: nobody can compare."""
     built = in_cache(cache, "built", sources_key("cpu"))
     assert find_ort_library() == built
     monkeypatch.setenv("VIM_DEPLOY_PLUGIN_SOURCES", str(tmp_path))
     assert find_ort_library() is None
+    lack = no_ort_library("cpu")
+    assert "nobody can say" in lack.why
+    assert str(tmp_path) in lack.why
+    assert str(built) in lack.why
+    assert "VIM_DEPLOY_ORT_OPS" in lack.fix
+
+
+def test_why_there_is_none(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not cache.exists()
+    assert "none was built here" in no_ort_library("cuda").why
+    assert no_ort_library("cuda").fix.endswith("--provider cuda")
+    monkeypatch.setenv(ort_library.LIBRARY_VARIABLE, "")
+    assert "means none" in no_ort_library("cpu").why
+    assert no_ort_library("cpu").fix == "unset VIM_DEPLOY_ORT_OPS"
 
 
 def test_a_library_beside_a_model_or_here_is_not_taken(

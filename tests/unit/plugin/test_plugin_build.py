@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import plugins
+from tests.support.c_library import PLUGIN_SAID, saying
 from vim_deploy.codec import encode
 from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.errors import VimDeployError
@@ -150,7 +151,33 @@ def test_failed_build_says_what_the_compiler_said_and_leaves_nothing(
         build_plugin(PluginSettings("80", tensorrt_root=headers), say=quiet)
     assert caught.value.code == "VIM-605"
     assert "nothing_here" in caught.value.why
-    assert [path for path in cache.rglob("*") if path.is_file()] == []
+    assert list(cache.iterdir()) == []
+
+
+def test_a_library_that_was_damaged_is_made_again(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugins.need_toolkit()
+    plugins.need_tool("cmake")
+    made = saying(tmp_path, json.dumps(PLUGIN_SAID))
+    monkeypatch.setattr(plugin_build._Work, "compile", lambda _, path: shutil.copy(made, path))
+    headers = write_headers(tmp_path / "include", 10)
+    said: list[str] = []
+
+    def build() -> plugin_build.PluginBuild:
+        return build_plugin(PluginSettings("80", tensorrt_root=headers), say=said.append)
+
+    first = build()
+    assert not first.up_to_date
+    assert build().up_to_date
+    assert first.library.parent.parent == cache
+    first.library.unlink()
+    first.library.write_bytes(made.read_bytes()[:5000])
+    said.clear()
+    again = build()
+    assert (again.library, again.up_to_date) == (first.library, False)
+    assert any("cannot be used: the file is cut off" in line for line in said)
+    assert again.library.read_bytes() == made.read_bytes()
 
 
 @pytest.mark.slow

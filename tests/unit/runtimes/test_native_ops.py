@@ -165,6 +165,49 @@ def test_libraries_for_something_else(
     assert "native ops not used" in opened(file, "auto").notes[0]
 
 
+def test_a_file_that_means_a_later_domain_runs_as_functions(file: Path, library: Path) -> None:
+    later = onnx.load(file)
+    (entry,) = [item for item in later.opset_import if item.domain == "vim_deploy"]
+    entry.version = 2
+    path = file.with_name("later.onnx")
+    onnx.save(later, path)
+    with pytest.raises(VimDeployError) as caught:
+        opened(path, "native")
+    assert caught.value.code == "VIM-903"
+    assert str(library) in caught.value.message
+    assert "version 2 of the domain vim_deploy" in caught.value.why
+    runner, plain = opened(path, "auto"), opened(file, "function")
+    assert (runner.library, runner.kernels) == (None, "")
+    assert "native ops not used" in runner.notes[0]
+    assert "version 2 of the domain vim_deploy" in runner.notes[0]
+    image = np.random.default_rng(3).standard_normal(SHAPE).astype(np.float32)
+    name = plain.outputs[0]
+    np.testing.assert_array_equal(runner.run(image)[name], plain.run(image)[name])
+
+
+def test_nothing_is_compiled_for_a_file_that_no_library_fits(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = onnx.load(file)
+    later.opset_import[-1].version = 2
+    onnx.save(later, file)
+    monkeypatch.delenv(LIBRARY_VARIABLE)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(choosing, "build_ort_library", lambda *_, **__: pytest.fail("compiled"))
+    assert code_of(file, "native") == "VIM-903"
+
+
+def test_an_attribute_that_the_kernels_do_not_know(file: Path, library: Path) -> None:
+    """Its function may read it; kernels would pass over it without a word."""
+    other = onnx.load(file)
+    node = next(node for node in other.graph.node if node.domain == "vim_deploy")
+    node.attribute.append(onnx.helper.make_attribute("gain", 2.0))
+    path = file.with_name("other.onnx")
+    onnx.save(other, path)
+    assert code_of(path, "native") == "VIM-903"
+    assert "says 'gain'" in opened(path, "auto").notes[0]
+
+
 def test_a_library_that_cannot_be_read(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(_provider: object) -> Path:
         raise PermissionError(13, "Permission denied", "lib.so")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,22 @@ def test_files_that_are_no_caches(monkeypatch, tmp_path):
     save_cache(tmp_path / "big", b"1234")
     content, note = read_cache(tmp_path / "big")
     assert (content, "too much" in note) == (b"", True)
+
+
+def test_what_a_killed_build_left_goes_when_timings_are_saved(tmp_path):
+    path = tmp_path / "timing" / "gpu.cache"
+    path.parent.mkdir()
+    (path.parent / ".gpu.cache.abcdefgh.part").write_bytes(b"half")
+    (path.parent / ".gpu.cache.lock").touch()
+    assert save_cache(path, b"whole") == ""
+    assert [entry.name for entry in path.parent.iterdir()] == ["gpu.cache"]
+    assert read_cache(path) == (b"whole", "")
+
+
+def test_two_builds_that_save_timings_at_once_both_do(tmp_path):
+    path = tmp_path / "gpu.cache"
+    contents = [bytes([number]) * 1000 for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        notes = list(pool.map(lambda content: save_cache(path, content), contents))
+    assert notes == [""] * 8
+    assert path.read_bytes() in contents

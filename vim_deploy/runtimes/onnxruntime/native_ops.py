@@ -12,15 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vim_deploy.errors import VimDeployError
+from vim_deploy.ops.functions import AskedOps
 from vim_deploy.plugin.build_ort import OrtBuildSettings, build_ort_library
 from vim_deploy.plugin.ort_library import (
-    LIBRARY_VARIABLE,
     OrtLibraryInfo,
     build_command,
     describe_ort_library,
     find_ort_library,
+    library_name,
     means_none,
-    stale_ort_libraries,
+    no_ort_library,
+    require_provider,
 )
 from vim_deploy.runtimes.onnxruntime import capability as ort
 from vim_deploy.specs import OpsChoice, OpsProvider
@@ -30,10 +32,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class NativeOps:
-    """The library to use, or None for the functions in the file, and what is to be said of it."""
+    """The library to use, or None for the functions in the file, and why not one that is there."""
 
     library: OrtLibraryInfo | None = None
-    note: str = ""
+    why: str = ""
+
+    @property
+    def note(self) -> str:
+        """What is to be said of a session; empty where nothing is."""
+        return unused(self.why) if self.why else ""
 
 
 def require_choice(choice: OpsChoice, provider: str) -> None:
@@ -47,14 +54,14 @@ def require_choice(choice: OpsChoice, provider: str) -> None:
         )
 
 
-def choose_ops(choice: OpsChoice, provider: str, ops: frozenset[str]) -> NativeOps:
+def choose_ops(choice: OpsChoice, provider: str, asked: AskedOps) -> NativeOps:
     """Whose kernels compute the ops of a model.
 
     Args:
         choice: as in ``specs.OpsChoice``; for ``native`` a library for CPUs is built when there is
             none.
         provider: ``cpu``, ``cuda`` or ``tensorrt``, which takes plugins instead.
-        ops: op types of ours in the model; without one there is nothing to choose.
+        asked: what the model asks of our ops; where it has none there is nothing to choose.
 
     Raises:
         VimDeployError: with ``native`` VIM-203 (provider ``tensorrt``), VIM-301 (an ONNX Runtime
@@ -64,24 +71,51 @@ def choose_ops(choice: OpsChoice, provider: str, ops: frozenset[str]) -> NativeO
     require_choice(choice, provider)
     if provider not in ("cpu", "cuda"):
         return NativeOps()
-    if choice == "function" or not ops:
+    if choice == "function" or not asked.names:
         return NativeOps()
-    kind: OpsProvider = "cpu" if provider == "cpu" else "cuda"
+    kind = _kind(provider)
     try:
-        info = _fitting(kind, ops, build=choice == "native")
+        info = _wanted(kind, asked) if choice == "native" else _fitting(kind, asked, build=False)
     except VimDeployError as error:
         if choice == "native":
             raise
-        return NativeOps(note=unused(f"{error.message}: {error.why}"))
+        return NativeOps(why=f"{error.message}: {error.why}")
     except OSError as error:
-        if choice == "native":
-            raise _unreadable(kind, error) from error
-        return NativeOps(note=unused(str(error)))
+        return NativeOps(why=str(error))
     if info is None:
         _hint(kind)
         return NativeOps()
     _say_once(f"native ops ({info.instruction_set or info.provider}): {info.path}")
     return NativeOps(info)
+
+
+def require_here(choice: OpsChoice, provider: str) -> None:
+    """What a session of any of our models needs, before minutes are spent on making the model.
+
+    Args:
+        choice, provider: as for ``choose_ops``; for ``native`` a library is built here already.
+
+    Raises:
+        VimDeployError: VIM-202 (no such provider), VIM-301 (ONNX Runtime or the provider is not
+            installed); with ``native`` as ``choose_ops``.
+    """
+    require_choice(choice, provider)
+    ort.require_provider(provider)
+    if choice == "native":
+        # Which ops the model has is not known yet; the library is asked again when it is.
+        _wanted(_kind(provider), AskedOps())
+
+
+def _kind(provider: str) -> OpsProvider:
+    return "cpu" if provider == "cpu" else "cuda"
+
+
+def _wanted(provider: OpsProvider, asked: AskedOps) -> OrtLibraryInfo | None:
+    """The library that was asked for by ``native``, whose every lack is an error."""
+    try:
+        return _fitting(provider, asked, build=True)
+    except OSError as error:
+        raise _unreadable(provider, error) from error
 
 
 def _unreadable(provider: OpsProvider, error: OSError) -> VimDeployError:
@@ -98,29 +132,32 @@ def unused(why: str) -> str:
     return f"native ops not used, the functions in the file are: {why}"
 
 
-def _fitting(provider: OpsProvider, ops: frozenset[str], *, build: bool) -> OrtLibraryInfo | None:
+def _fitting(provider: OpsProvider, asked: AskedOps, *, build: bool) -> OrtLibraryInfo | None:
     """The library, with a look at whether it fits; None when there is none and none is built."""
     path = find_ort_library(provider)
     if path is None:
         if not build:
             return None
+        # No library would fit such a file: none is compiled for it.
+        asked.require_known(library_name(provider))
         path = _built(provider)
     info = describe_ort_library(path)
-    require_fit(info, provider, ops)
+    require_fit(info, provider, asked)
     return info
 
 
-def require_fit(info: OrtLibraryInfo, provider: OpsProvider, ops: frozenset[str]) -> None:
-    """VIM-301 or VIM-903 when sessions of a provider cannot take all ``ops`` from a library."""
-    why = ""
-    if info.provider != provider:
-        why = f"it is for the provider {info.provider}, the session is for {provider}"
-    elif not ops <= set(info.ops):
-        why = f"it has {', '.join(info.ops)}, the model {', '.join(sorted(ops))}"
-    if why:
+def require_fit(info: OrtLibraryInfo, provider: OpsProvider, asked: AskedOps) -> None:
+    """VIM-301 or VIM-903 when sessions of a provider cannot have what is asked from a library."""
+    require_provider(info, provider)
+    if not asked.names <= set(info.ops):
         raise VimDeployError(
-            "VIM-903", f"{info.path} does not fit", why=why, fix=build_command(provider)
+            "VIM-903",
+            f"{info.path} does not fit",
+            why=f"it has {', '.join(info.ops)}, the model {', '.join(sorted(asked.names))}",
+            fix=build_command(provider),
         )
+    # The library follows our own contract, or it could not have been described.
+    asked.require_known(info.path)
     ort.require_api(info.ort_api)
     ort.try_library(Path(info.path))
 
@@ -128,13 +165,7 @@ def require_fit(info: OrtLibraryInfo, provider: OpsProvider, ops: frozenset[str]
 def _built(provider: OpsProvider) -> Path:
     """A library built now, for a CPU; VIM-401 where that is not for us to do."""
     if means_none() or provider != "cpu":
-        none = f"{LIBRARY_VARIABLE} is set to nothing, which means none"
-        raise VimDeployError(
-            "VIM-401",
-            f"library of native ops ({provider}) not found",
-            why=none if means_none() else "none was named, and none was built here",
-            fix=f"unset {LIBRARY_VARIABLE}" if means_none() else build_command(provider),
-        )
+        raise no_ort_library(provider)
     _log.info("no library of native ops was built here of these sources yet; building one")
     return build_ort_library(OrtBuildSettings(), say=lambda line: _log.info("%s", line)).library
 
@@ -143,11 +174,8 @@ def _hint(provider: OpsProvider) -> None:
     """How native ops are had, once; nothing where the user wants none."""
     if means_none():
         return
-    stale = stale_ort_libraries(provider)
-    why = f"{stale[0]} was built of other sources" if stale else "none are built or installed here"
-    _say_once(
-        f"without native ops, which are several times as fast: {why}; {build_command(provider)}",
-    )
+    lack = no_ort_library(provider)
+    _say_once(f"without native ops, which are several times as fast: {lack.why}; {lack.fix}")
 
 
 @functools.cache

@@ -19,7 +19,7 @@ from vim_deploy.errors import UnreadableModelError, VimDeployError
 from vim_deploy.files import require_file
 from vim_deploy.graph.inner_tensors import with_inner_outputs
 from vim_deploy.onnx_graph import ELEMENT_TYPES, computed_precision, half_types
-from vim_deploy.ops.functions import nodes_of
+from vim_deploy.ops.functions import asked_ops
 from vim_deploy.paths import StrPath, optional_path
 from vim_deploy.places import Place
 from vim_deploy.precisions import TABLE, TYPED
@@ -128,9 +128,12 @@ class OrtRunner(Runner):
     def _open(
         self, handed: Path | bytes, settings: ort.SessionSettings, ops: OpsChoice, model: ModelProto
     ) -> Any:  # noqa: ANN401 - of an untyped module
-        """The session, with native ops where they are wanted; sets ``library`` and ``notes``."""
-        own = frozenset(node.op_type for node in nodes_of(model.graph))
-        chosen = choose_ops(ops, settings.provider, own)
+        """The session, with native ops where they are wanted; sets what they have attributes for.
+
+        Those are ``library``, ``kernels``, ``ops`` and ``notes``.
+        """
+        asked = asked_ops(model)
+        chosen = choose_ops(ops, settings.provider, asked)
         self.library, note = chosen.library, chosen.note
         session = None
         if chosen.library is not None:
@@ -143,6 +146,9 @@ class OrtRunner(Runner):
                 self.library, note = None, unused(error.why)
         self.notes = (note,) if note else ()
         self.kernels = "" if self.library is None else self.library.sentence
+        # Bytes for TensorRT with plugins hold none of our functions any more.
+        if asked.names and not (settings.provider == TENSORRT and isinstance(handed, bytes)):
+            self.ops = "function" if self.library is None else "native"
         return session or ort.create_session(handed, settings, self._file)
 
     @property

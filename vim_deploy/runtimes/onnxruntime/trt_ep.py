@@ -16,7 +16,7 @@ from onnx import ModelProto
 from vim_deploy.errors import VimDeployError
 from vim_deploy.onnx_graph import inferred
 from vim_deploy.ops import contract
-from vim_deploy.ops.functions import nodes_of
+from vim_deploy.ops.functions import asked_ops, nodes_of
 
 #: Domain of TensorRT's plugins in ONNX Runtime.
 PLUGIN_DOMAIN = "trt.plugins"
@@ -29,8 +29,10 @@ def to_plugin_domain(model: ModelProto) -> ModelProto:
     A model without custom nodes comes back as an equal copy.
 
     Raises:
-        VimDeployError: VIM-409 when the type of a plugin's output cannot be told.
+        VimDeployError: VIM-409 when the type of a plugin's output cannot be told, VIM-903 when
+            plugins would compute something else than the model says.
     """
+    asked_ops(model).require_known("a plugin library of this contract")
     typed = inferred(model, strict=False)
     lowered = ModelProto()
     lowered.CopyFrom(model)

@@ -23,7 +23,7 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.opset import convert_opset
 from vim_deploy.onnx_graph import opset_version
 from vim_deploy.ops import contract
-from vim_deploy.ops.functions import nodes_of
+from vim_deploy.ops.functions import asked_ops, nodes_of
 from vim_deploy.runtimes.tensorrt.capability import Capabilities
 
 #: Attributes by which TensorRT's ONNX parser finds a plugin.
@@ -61,8 +61,11 @@ def lower(model: onnx.ModelProto, capabilities: Capabilities, *, use_plugin: boo
         use_plugin: our ops are to become plugin layers; otherwise their functions are used.
 
     Raises:
-        VimDeployError: VIM-609 when the model has no such form.
+        VimDeployError: VIM-609 when the model has no such form, VIM-903 when plugins would compute
+            something else than it says.
     """
+    if use_plugin:
+        asked_ops(model).require_known("a plugin library of this contract")
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     steps: list[str] = []

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from vim_deploy.errors import VimDeployError
-from vim_deploy.files import write_bytes
+from vim_deploy.files import lock_in_turn, remove_leftovers, write_bytes
 from vim_deploy.folders import user_cache
 from vim_deploy.runtimes.building.request import OFF, ON
 
@@ -58,7 +58,10 @@ def save_cache(path: Path, content: bytes) -> str:
     """Write a cache file atomically; a note when that fails, which costs time and no engine."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, content)
+        # Another build with the same timings is at it for a moment only.
+        with lock_in_turn(path.parent / f".{path.name}.lock", path, lambda: None):
+            remove_leftovers(path)
+            write_bytes(path, content)
     except (OSError, VimDeployError) as error:
         return f"timing cache {path} was not saved: {error}"
     return ""
