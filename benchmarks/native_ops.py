@@ -152,7 +152,10 @@ def measure(options: argparse.Namespace, openvino: bool) -> dict[str, Any]:
                 entries.append(measure_place(place, group, timing, len(entries)))
                 if disturbed(entries[-1]) and not options.busy:
                     raise SystemExit(f"{place} on {threads}: others were at work; try later")
-                profiles.append({"place": place, **profile(files[FORMS[0]], ops, threads, _RUNS)})
+                profiles += [
+                    {"place": place, "form": form, **profile(path, ops, threads, _RUNS)}
+                    for form, path in files.items()
+                ]
     return {"entries": entries, "profiles": profiles, "openvino_distance": distances}
 
 
@@ -173,7 +176,8 @@ def summary(value: Mapping[str, Any]) -> Iterator[str]:
             )
             yield f"{name}: {times[0]} ({over[0]:.2f}), CPU {times[1]} ({over[1]:.2f})"
     for found in value["profiles"]:
-        yield f"{found['place']} on {found['threads']}, nodes of native ops: {found['ms']:.1f} ms"
+        where = f"{found['place']}, {found['form']}, on {found['threads']}"
+        yield f"{where}, nodes with native ops: {found['ms']:.1f} ms"
         for row in found["rows"]:
             if row["share"] >= _LEAST_SHARE:
                 rate = f", {row['gflops']:.0f} GFLOP/s" if "gflops" in row else ""

@@ -36,7 +36,7 @@ def test_inner_tensors_are_in_the_network_of_nvidias_parser(tmp_path, precision)
     config = tiny_config()
     checkpoint = save_training_file(perturbed(VisionMamba(config)), tmp_path / "tiny.pth")
     request = ModelRequest(str(checkpoint), config=encode(config))
-    model = export(request, tmp_path / "m.onnx", ExportOptions(check=False)).path
+    model = export(request, tmp_path / "m.onnx", ExportOptions(graph="fused", check=False)).path
     plan = tmp_path / "m.plan"
     options = ProfileOptions(max_batch=4)
     record = build_engine_rtx(

@@ -85,7 +85,7 @@ def test_every_rung_up_to_the_file(folder: Path) -> None:
         "half.onnx", "tiny.pth", TWO_IMAGES, done=lambda rung: tried.append(rung.name)
     )
     report.require_passed()
-    assert tried == ["PyTorch fp32", "PyTorch fp16 twin", "base ONNX", "fused ONNX", "fp16 ONNX",
+    assert tried == ["PyTorch fp32", "PyTorch fp16 twin", "base ONNX", "fused-low-rank ONNX", "fp16 ONNX",
                      "half.onnx"]  # fmt: skip
     assert report.ladder is not None
     against = [rung.against for rung in report.ladder.rungs]
@@ -104,7 +104,7 @@ def test_ladder_of_a_float32_checkpoint_with_its_last_rung_part_by_part(folder: 
     report.require_passed()
     assert report.ladder is not None
     assert [rung.name for rung in report.ladder.rungs] == [
-        "PyTorch fp32", "base ONNX", "fused ONNX",
+        "PyTorch fp32", "base ONNX", "fused-low-rank ONNX",
     ]  # fmt: skip
     assert report.blocks is not None
     assert report.blocks.passed
@@ -149,7 +149,7 @@ def test_a_wrong_pass_breaks_the_fused_rung_and_ends_the_climb(
     ladder = report.ladder
     assert ladder is not None
     assert ladder.broken is not None
-    assert ladder.broken.name == "fused ONNX"
+    assert ladder.broken.name == "fused-low-rank ONNX"
     assert ladder.left_out == ("bf16 ONNX",)
     assert "block 2 conv fwd" in encode(ladder)["blocks"]["verdict"]
 
@@ -164,10 +164,10 @@ def test_a_form_that_cannot_be_made_is_a_broken_rung(
     assert run(["verify", "tiny.pth", "--config", "tiny.json", "--ladder", "--random", "1"]) == 7
     printed = capsys.readouterr()
     assert "base ONNX: holds against PyTorch fp32" in printed.out
-    assert "fused ONNX: BROKEN, it could not be made: VIM-502" in printed.out
+    assert "fused-low-rank ONNX: BROKEN, it could not be made: VIM-502" in printed.out
     assert "error VIM-703" in printed.err
     stored = json.loads(Path("parity.json").read_text())
-    assert (stored["passed"], stored["ladder"]["broken"]) == (False, "fused ONNX")
+    assert (stored["passed"], stored["ladder"]["broken"]) == (False, "fused-low-rank ONNX")
     assert "rewrote 2 mixers" in stored["ladder"]["rungs"][-1]["error"]
 
 

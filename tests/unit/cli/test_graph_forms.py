@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 
 from tests.support.models import perturbed, save_training_file, tiny_config
 from vim_deploy.cli.main import run
 from vim_deploy.codec import encode
+from vim_deploy.graph.verify import form_for
 from vim_deploy.model.vim import VisionMamba
+from vim_deploy.recipe.model_config import ModelConfig
+from vim_deploy.specs import GraphForm
 
 Capture = pytest.CaptureFixture[str]
 
@@ -35,18 +39,38 @@ def exported(capsys: Capture, *arguments: str) -> dict[str, object]:
     return found
 
 
-def test_fused_is_the_default_and_another_form_replaces_nothing(
+def test_low_rank_is_the_default_of_a_narrow_model_and_another_form_replaces_nothing(
     arguments: list[str], capsys: Capture
 ) -> None:
     found = exported(capsys, *arguments)
     assert (found["fused_scans"], found["fused_convolutions"], found["scans"]) == (1, 1, 2)
-    assert found["export"]["graph"] == "fused"
+    assert found["export"]["graph"] == "fused-low-rank"
     assert [report["name"] for report in found["passes"]][-1] == "bi_selective_scan"
-    assert exported(capsys, *arguments, "--graph", "fused")["up_to_date"]
+    assert exported(capsys, *arguments, "--graph", "fused-low-rank")["up_to_date"]
+    assert run([*arguments, "--graph", "fused"]) != 0
+    assert "differs in graph" in capsys.readouterr().err
     assert run([*arguments, "--graph", "base"]) != 0
     assert "differs in graph" in capsys.readouterr().err
     base = exported(capsys, *arguments, "--graph", "base", "--force")
     assert (base["fused_scans"], base["scans"], base["passes"]) == (0, 2, [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"embed_dim": 192}, "fused-low-rank"),  # Vim-Ti: rank 12
+        ({"embed_dim": 384}, "fused"),  # Vim-S
+        ({"embed_dim": 768}, "fused"),  # Vim-B
+        ({"embed_dim": 192, "ssm_cfg": {"dt_rank": 13}}, "fused"),
+        ({"embed_dim": 384, "ssm_cfg": {"dt_rank": 12}}, "fused-low-rank"),
+        ({"embed_dim": 192, "bimamba_type": "v1"}, "fused"),  # nothing to fuse
+    ],
+)
+def test_auto_goes_by_the_rank_of_dt(changes: dict[str, Any], expected: str) -> None:
+    config = ModelConfig(**changes)
+    assert form_for("auto", config) == expected
+    for form in get_args(GraphForm):
+        assert form_for(form, config) == form
 
 
 def test_scan_body_is_recorded_and_another_one_replaces_nothing(
