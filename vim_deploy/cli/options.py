@@ -216,9 +216,9 @@ _GRAPH_OPTIONS = (
         type=click.Choice(get_args(GraphChoice)),
         default="auto",
         show_default=True,
-        help="Fused: both directions of a mixer in one convolution and one scan; low-rank: the scan "
-        "computes dt as well; base: one scan node for each direction. Auto is low-rank for Vim-Ti, "
-        "else fused (docs/fused-graph.md).",
+        help="Both directions of a mixer in one convolution and one scan (low-rank: the scan "
+        "computes dt as well), or one scan node for each. Auto: low-rank for Vim-Ti, else fused "
+        "(docs/fused-graph.md).",
     ),
     click.option(
         "--scan-body",

@@ -19,8 +19,8 @@ from vim_deploy.ops.functions import loops, nodes_of
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.specs import GraphChoice, GraphForm
 
-#: Largest rank of dt for which ``auto`` lets the scan compute it, Vim-Ti's 12 (docs/fused-graph.md has
-#: the measurements).
+#: Largest rank of dt for which ``auto`` lets the scan compute it: Vim-Ti's, by the measurements in
+#: docs/fused-graph.md.
 LOW_RANK = 12
 
 #: Standard operators that the trace of a VisionMamba may hold, preparation and heads included, and
@@ -112,8 +112,8 @@ def fused_mixers(config: ModelConfig, graph: str) -> int:
 def form_for(choice: GraphChoice, config: ModelConfig) -> GraphForm:
     """The form that ``choice`` means for a model.
 
-    ``auto`` is ``fused-low-rank`` for a rank of dt of at most ``LOW_RANK``, where something is fused
-    at all, else ``fused``.
+    ``auto`` is ``fused-low-rank`` for a rank of dt of at most ``LOW_RANK``, where anything is
+    fused, else ``fused``.
     """
     if choice != "auto":
         return choice
