@@ -54,10 +54,10 @@ class ExportOptions:
     ``batch`` is a fixed batch size, or None for a dynamic one. ``graph`` is the form of the graph
     (``vim_deploy.specs.GraphChoice``), ``scan_body`` that of the scan ops' functions
     (``ScanBody``), ``dump_passes`` a folder for the graph before and after each fusion pass.
-    ``precision`` types weights and activations, apart from what the file ``precision_policy`` (None: the shipped one)
-    keeps in float32; ``io_precision`` the inputs and outputs. ``head`` None gives logits, or the
-    feature maps of a model without classes. ``check`` compares the file with PyTorch in ONNX
-    Runtime before it is put in place.
+    ``precision`` types weights and activations, apart from what the file ``precision_policy``
+    (None: the shipped one) keeps in float32; ``io_precision`` the inputs and outputs. ``head`` None
+    gives logits, or the feature maps of a model without classes. ``check`` compares the file with
+    PyTorch in ONNX Runtime before it is put in place.
     """
 
     batch: int | None = None
