@@ -1,12 +1,14 @@
 //! Every kernel of every instruction set that runs here, against float64; for sanitizers.
 //!
-//!     sweep all|races
+//!     sweep all|races|planted
 //!
 //! "all" runs each case of the sweep with one thread and with several; "races" runs a few large
-//! cases with several threads only, for ThreadSanitizer. Each tensor is an allocation that ends
-//! with it, so that AddressSanitizer sees any access past one, and starts at an odd element in
-//! every second case. Outputs and workspaces start as NaN. All thread counts must give the same
-//! bits. Prints one JSON object; the exit status is 1 when anything failed.
+//! cases with several threads only, for ThreadSanitizer: some pieces for each, and one for each
+//! (together.h). "planted" has every piece write the same bytes, which ThreadSanitizer is to see.
+//! Each tensor is an allocation that ends with it, so that AddressSanitizer sees any access past
+//! one, and starts at an odd element in every second case. Outputs and workspaces start as NaN. All
+//! thread counts must give the same bits. Prints one JSON object; the exit status is 1 when anything
+//! failed.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -14,64 +16,27 @@
 #include <string>
 #include <vector>
 
-#include "../../tests/common/problem.h"
-#include "../kernels/tasks.h"
-#include "thread_executor.h"
+#include "../../tests/common/sweeping.h"
+#include "together.h"
 
 namespace {
 
 using namespace vim_tests;
 namespace cpu = vim_plugins::cpu;
 
-class HostMemory : public Memory {
-  public:
-    //! Every tensor starts so many bytes after a multiple of 16.
-    explicit HostMemory(std::size_t shift) : shift_(shift) {}
-    void* place(const void* data, std::size_t bytes) override {
-        void* const at = room(bytes);
-        std::memcpy(at, data, bytes);
-        return at;
-    }
-    void* blank(std::size_t bytes) override {
-        void* const at = room(bytes);
-        std::memset(at, 0xFF, bytes);
-        return at;
-    }
-    void fetch(void* to, const void* from, std::size_t bytes) override {
-        std::memcpy(to, from, bytes);
-    }
-
-  private:
-    void* room(std::size_t bytes) {
-        blocks_.emplace_back(std::malloc(bytes + shift_), std::free);
-        return static_cast<char*>(blocks_.back().get()) + shift_;
-    }
-
-    std::size_t shift_;
-    std::vector<std::unique_ptr<void, void (*)(void*)>> blocks_;
-};
-
-struct Totals {
-    int runs = 0;
-    int failures = 0;
-    double worst_fp32 = 0.0;
-    std::string worst_case;
-};
-
-void fail(Totals& totals, const std::string& what, const std::string& why) {
-    ++totals.failures;
-    std::fprintf(stderr, "FAIL %s: %s\n", what.c_str(), why.c_str());
-}
-
 //! The output of one run into fresh NaNs, with a workspace of exactly the size asked for.
-std::vector<double> run(const Bound& bound, const cpu::Kernels& kernels, std::int32_t threads) {
+std::vector<double> run(const Bound& bound, const cpu::Kernels& kernels, std::int32_t threads,
+                        std::uint32_t seed) {
+    Together together;
+    together.threads = threads;
+    together.order.seed(seed);
     std::memset(bound.output_pointer(), 0xFF, bound.output_bytes());
     bound.visit([&](const auto& params) {
         const std::size_t bytes = cpu::workspace_bytes(params, threads);
         const std::unique_ptr<void, void (*)(void*)> workspace(
             std::aligned_alloc(cpu::kWorkspaceAlignment, bytes), std::free);
         std::memset(workspace.get(), 0xFF, bytes);
-        cpu::run_with(kernels, params, workspace.get(), thread_executor(threads));
+        cpu::run_with(meeting_kernels(kernels), params, workspace.get(), executor_of(together));
     });
     return bound.output();
 }
@@ -97,29 +62,14 @@ void check(const Spec& spec, std::uint32_t seed, const std::vector<std::int32_t>
         for (const std::int32_t threads : thread_counts) {
             const std::string what = describe(spec) + " " + kernels->name + " on " +
                                      std::to_string(threads) + " threads";
-            const std::vector<double> got = run(bound, *kernels, threads);
-            ++totals.runs;
-            const double error = relative_l2(got, want);
-            if (!(error <= tolerance(spec.type))) {
-                fail(totals, what, "relative L2 " + std::to_string(error * 1e6) + "e-6");
-            }
-            if (spec.type == DataType::kFloat32 && error > totals.worst_fp32) {
-                totals.worst_fp32 = error;
-                totals.worst_case = what;
-            }
-            if (!first.empty() && std::memcmp(got.data(), first.data(), 8 * got.size()) != 0) {
-                fail(totals, what, "another number of threads gives another result");
+            const std::vector<double> got = run(bound, *kernels, threads, seed);
+            totals.compare(spec, what, got, want);
+            if (!first.empty() && !same_bits(got, first)) {
+                totals.fail(what, "another number of threads gives another result");
             }
             first = got;
         }
     }
-}
-
-const std::vector<DataType> kTypes = {DataType::kFloat32, DataType::kFloat16, DataType::kBFloat16};
-
-template <typename V>
-const V& turn(const std::vector<V>& values, std::size_t i) {
-    return values[i % values.size()];
 }
 
 //! Every length for every op, some rounds, with the other factors taking turns: as their numbers
@@ -153,6 +103,9 @@ std::vector<Spec> all_cases() {
             }
         }
     }
+    for (const Spec& spec : fixed_scans()) {
+        specs.push_back(spec);
+    }
     return specs;
 }
 
@@ -167,7 +120,7 @@ std::vector<Spec> race_cases() {
             s.type = turn(kTypes, i);
             s.batch = 1 + int(i);
             s.channels = 192;
-            s.rank = op == Op::kBiScan && i == 1 ? 12 : 0;
+            s.rank = op == Op::kBiScan ? turn(std::vector<int>{0, 12, 13}, i) : 0;
             specs.push_back(s);
         }
     }
@@ -178,19 +131,20 @@ std::vector<Spec> race_cases() {
 
 int main(int argc, char** argv) {
     const std::string which = argc == 2 ? argv[1] : "";
-    if (which != "all" && which != "races") {
-        std::fprintf(stderr, "usage: sweep all|races\n");
+    if (which != "all" && which != "races" && which != "planted") {
+        std::fprintf(stderr, "usage: sweep all|races|planted\n");
         return 2;
     }
-    const bool races = which == "races";
+    int shared = 0;
+    planted_race = which == "planted" ? &shared : nullptr;
+    const bool all = which == "all";
+    // 24 are more than the pieces of any phase, so that all are one round.
     const std::vector<std::int32_t> thread_counts =
-        races ? std::vector<std::int32_t>{2, 5} : std::vector<std::int32_t>{1, 3};
+        all ? std::vector<std::int32_t>{1, 3} : std::vector<std::int32_t>{3, 24};
     Totals totals;
     std::uint32_t seed = 0;
-    for (const Spec& spec : races ? race_cases() : all_cases()) {
+    for (const Spec& spec : all ? all_cases() : race_cases()) {
         check(spec, ++seed, thread_counts, totals);
     }
-    std::printf("{\"runs\": %d, \"failures\": %d, \"worst_fp32\": %.3e, \"worst_case\": \"%s\"}\n",
-                totals.runs, totals.failures, totals.worst_fp32, totals.worst_case.c_str());
-    return totals.failures == 0 ? 0 : 1;
+    return totals.finish();
 }

@@ -11,7 +11,8 @@
 
 namespace vim_tests {
 
-//! Runs the pieces on `pool`'s number of threads, the calling one among them.
+//! Runs the pieces on `pool`'s number of threads, the calling one among them. together.h has one that
+//! looks for races.
 inline void run_on_threads(void* pool, std::size_t count, void (*body)(void*, std::size_t),
                            void* data) {
     std::atomic<std::size_t> next{0};

@@ -266,11 +266,13 @@ OrtStatus* ShapeInferContext_SetOutputTypeShape(OrtShapeInferContext const* cont
 OrtStatus* KernelContext_ParallelFor(OrtKernelContext const* context, ort::Piece piece,
                                      std::size_t total, std::size_t, void* data) {
     MAY_FAIL()
+    // Relaxed: an order of the pieces that ONNX Runtime does not promise would hide races.
     std::atomic<std::size_t> next{0};
+    auto const take = [&next] { return next.fetch_add(1, std::memory_order_relaxed); };
     auto const work = [&] {
-        for (std::size_t i = next++; i < total; i = next++) {
+        for (std::size_t i = take(); i < total; i = take()) {
             piece(data, i);
-            ++state.pieces;
+            state.pieces.fetch_add(1, std::memory_order_relaxed);
         }
     };
     std::vector<std::thread> pool;

@@ -53,6 +53,12 @@ class Random {
     float uniform(float low, float high) {
         return std::uniform_real_distribution<float>(low, high)(engine_);
     }
+    //! Between a half and three halves.
+    std::vector<float> positive(std::size_t count, DataType type) {
+        std::vector<float> out(count);
+        std::generate(out.begin(), out.end(), [&] { return rounded(uniform(0.5F, 1.5F), type); });
+        return out;
+    }
 
   private:
     std::mt19937 engine_;
@@ -137,6 +143,26 @@ std::vector<double> conv_reference(const Problem& p) {
     return out;
 }
 
+//! Makes every sum of the scan one of positive terms, and its states slow (Spec::memory).
+void remember(Problem& p, Random& random) {
+    const Spec& s = p.spec;
+    p.u = random.positive(p.u.size(), s.type);
+    p.skip = random.positive(p.skip.size(), DataType::kFloat32);
+    // The columns that dt is made of keep both signs, as dt itself does.
+    for (std::size_t first = 0; first < p.bc.size(); first += p.bc_columns) {
+        for (const int offset : {p.b_off, p.c_off}) {
+            const std::vector<float> row = random.positive(s.states, s.type);
+            std::copy(row.begin(), row.end(), p.bc.begin() + std::ptrdiff_t(first) + offset);
+        }
+    }
+    const std::size_t channels = s.channels;
+    for (std::size_t i = 0; i < p.A.size(); ++i) {
+        const float bias = p.bias[i / channels / s.states * channels + i % channels];
+        const float step = s.softplus ? std::log1p(std::exp(bias)) : bias;
+        p.A[i] = -random.uniform(0.8F, 1.25F) / (step * float(s.memory));
+    }
+}
+
 }  // namespace
 
 Problem make_problem(const Spec& s, std::uint32_t seed) {
@@ -182,6 +208,9 @@ Problem make_problem(const Spec& s, std::uint32_t seed) {
     for (std::size_t i = 0; i < directions * s.states * channels; ++i) {
         const float n = float(i / channels % s.states);
         p.A.push_back(-(n + 1.0F) * random.uniform(0.5F, 1.5F));
+    }
+    if (s.memory > 0) {
+        remember(p, random);
     }
     return p;
 }
@@ -335,7 +364,8 @@ std::string describe(const Spec& s) {
                               : " N=" + std::to_string(s.states)) +
            (s.reverse ? " reverse" : "") + (s.gate ? "" : " ungated") +
            (s.softplus ? "" : " no-softplus") + (s.rank > 0 ? " r=" + std::to_string(s.rank) : "") +
-           (s.margin > 0 ? " margin=" + std::to_string(s.margin) : "");
+           (s.margin > 0 ? " margin=" + std::to_string(s.margin) : "") +
+           (s.memory > 0 ? " memory=" + std::to_string(s.memory) : "");
 }
 
 }  // namespace vim_tests

@@ -18,45 +18,11 @@
 #include <string>
 #include <vector>
 
-#include "../common/problem.h"
+#include "../common/sweeping.h"
 
 namespace {
 
 using namespace vim_tests;
-
-class HostMemory : public Memory {
-  public:
-    void* place(const void* data, std::size_t bytes) override {
-        // malloc rather than aligned_alloc: its redzone starts at the very next byte, and its
-        // pointers are 16-byte aligned.
-        blocks_.emplace_back(std::malloc(bytes), std::free);
-        std::memcpy(blocks_.back().get(), data, bytes);
-        return blocks_.back().get();
-    }
-    void* blank(std::size_t bytes) override {
-        blocks_.emplace_back(std::malloc(bytes), std::free);
-        std::memset(blocks_.back().get(), 0xFF, bytes);
-        return blocks_.back().get();
-    }
-    void fetch(void* to, const void* from, std::size_t bytes) override {
-        std::memcpy(to, from, bytes);
-    }
-
-  private:
-    std::vector<std::unique_ptr<void, void (*)(void*)>> blocks_;
-};
-
-struct Totals {
-    int launches = 0;
-    int failures = 0;
-    double worst_fp32 = 0.0;
-    std::string worst_case;
-};
-
-void fail(Totals& totals, const std::string& what, const std::string& why) {
-    ++totals.failures;
-    std::fprintf(stderr, "FAIL %s: %s\n", what.c_str(), why.c_str());
-}
 
 //! One launch into fresh NaNs; the output.
 std::vector<double> launch(const Bound& bound, Tactic tactic, vim_shim::Schedule schedule,
@@ -76,43 +42,29 @@ void check(const Spec& spec, std::uint32_t seed, Totals& totals) {
     HostMemory memory;
     const Bound bound(problem, memory);
     if (const char* fault = bound.validate()) {
-        fail(totals, describe(spec), fault);
+        totals.fail(describe(spec), fault);
         return;
     }
     for (const Tactic tactic : bound.tactics()) {
         const std::string what = describe(spec) + " " + name_of(tactic);
         int status = 0;
         const auto got = launch(bound, tactic, vim_shim::Schedule::kAscending, status);
-        ++totals.launches;
         if (status != 0) {
-            fail(totals, what, "status " + std::to_string(status));
+            totals.fail(what, "status " + std::to_string(status));
             continue;
         }
-        const double error = relative_l2(got, want);
-        if (!(error <= tolerance(spec.type))) {
-            fail(totals, what, "relative L2 " + std::to_string(error * 1e6) + "e-6");
-        }
-        if (spec.type == DataType::kFloat32 && error > totals.worst_fp32) {
-            totals.worst_fp32 = error;
-            totals.worst_case = what;
-        }
+        totals.compare(spec, what, got, want);
         const auto schedule =
             seed % 2 == 0 ? vim_shim::Schedule::kDescending : vim_shim::Schedule::kShuffled;
         const auto again = launch(bound, tactic, schedule, status);
-        if (status != 0 || std::memcmp(got.data(), again.data(), 8 * got.size()) != 0) {
-            fail(totals, what, "another fiber order gives another result");
+        if (status != 0 || !same_bits(got, again)) {
+            totals.fail(what, "another fiber order gives another result");
         }
     }
 }
 
 const std::vector<int> kLengths = {1,  2,  3,   7,   8,   15,  16,  17,  31,
                                    32, 33, 196, 197, 255, 256, 257, 730, 1025};
-const std::vector<DataType> kTypes = {DataType::kFloat32, DataType::kFloat16, DataType::kBFloat16};
-
-template <typename V>
-const V& turn(const std::vector<V>& values, std::size_t i) {
-    return values[i % values.size()];
-}
 
 //! Every length, with the other factors taking turns; then rows that vary one factor each.
 std::vector<Spec> short_sweep() {
@@ -174,6 +126,9 @@ std::vector<Spec> short_sweep() {
             s.width = 3;
             specs.push_back(s);
         }
+    }
+    for (const Spec& spec : fixed_scans()) {
+        specs.push_back(spec);
     }
     return specs;
 }
@@ -246,8 +201,5 @@ int main(int argc, char** argv) {
             check(spec, seed, totals);
         }
     }
-    std::printf(
-        "{\"launches\": %d, \"failures\": %d, \"worst_fp32\": %.3e, \"worst_case\": \"%s\"}\n",
-        totals.launches, totals.failures, totals.worst_fp32, totals.worst_case.c_str());
-    return totals.failures == 0 ? 0 : 1;
+    return totals.finish();
 }
