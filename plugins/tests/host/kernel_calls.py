@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import reference
 from kernel_library import (
     DATA_TYPES,
     TACTICS,
@@ -81,6 +82,18 @@ class Scan:
         cut = {name: getattr(self, name)[:, part] for name in ("u", "dt", "b", "c")}
         z = None if self.z is None else self.z[:, part]
         return self.with_(**cut, z=z)
+
+    def expected(self, initial: reference.Array | None = None) -> reference.Array:
+        """y [B, L, D] in float64, from the state ``initial`` [B, N, D]."""
+        wide = [
+            np.asarray(x, np.float64)
+            for x in (self.u, self.dt, self.a, self.b, self.c, self.skip, self.bias)
+        ]
+        with np.errstate(invalid="ignore", over="ignore"):
+            y, _ = reference.selective_scan(
+                *wide, reverse=self.reverse, delta_softplus=self.delta_softplus, initial=initial
+            )
+            return y if self.z is None else y * reference.silu(np.asarray(self.z, np.float64))
 
     def params(self) -> SelectiveScanParams:
         """Parameters that point at aligned copies, which live as long as this object."""

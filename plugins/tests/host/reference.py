@@ -8,6 +8,11 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 
+def relative_l2(got: NDArray[np.floating], want: Array) -> float:
+    """|got - want| / |want| in the 2-norm."""
+    return float(np.linalg.norm(got - want) / np.linalg.norm(want))
+
+
 def softplus(x: Array) -> Array:
     """log(1 + exp(x))."""
     return np.logaddexp(0.0, x)

@@ -21,6 +21,7 @@ sys.path.insert(0, str(PLUGINS / "tests" / "host"))
 import reference  # noqa: E402
 from kernel_calls import Scan, aligned  # noqa: E402
 from kernel_library import BiSelectiveScanParams  # noqa: E402
+from reference import relative_l2  # noqa: E402
 
 Array = reference.Array
 
@@ -86,29 +87,12 @@ def run_both(forward: Scan, backward: Scan, isa: str, threads: int = 2) -> Array
     return kept["y"].astype(np.float64)
 
 
-def expected(scan: Scan) -> Array:
-    """One direction in float64."""
-    wide = [
-        np.asarray(x, np.float64)
-        for x in (scan.u, scan.dt, scan.a, scan.b, scan.c, scan.skip, scan.bias)
-    ]
-    with np.errstate(invalid="ignore", over="ignore"):
-        y, _ = reference.selective_scan(
-            *wide, reverse=scan.reverse, delta_softplus=scan.delta_softplus
-        )
-        return y if scan.z is None else y * reference.silu(np.asarray(scan.z, np.float64))
-
-
-def relative_l2(got: Array, want: Array) -> float:
-    return float(np.linalg.norm(got - want) / np.linalg.norm(want))
-
-
 @pytest.mark.parametrize("length", [1, 2, 17, 40])
 def test_both_directions_are_the_sum_of_each(isa: str, length: int) -> None:
     forward, backward = (Scan.random(2, length, 33, seed=seed) for seed in (1, 2))
     z = np.random.default_rng(3).standard_normal(forward.u.shape).astype(np.float32)
     backward.reverse = True
-    want = (expected(forward) + expected(backward)) * reference.silu(z.astype(np.float64))
+    want = (forward.expected() + backward.expected()) * reference.silu(z.astype(np.float64))
     assert relative_l2(run_both(forward.with_(z=z), backward, isa), want) <= TOLERANCE
 
 
@@ -163,7 +147,7 @@ class TestSpecialValues:
     def test_large_step_is_exact(self, isa: str, length: int, step: float) -> None:
         scan = Scan.random(1, length, 16)
         scan.dt = scan.dt + np.float32(step)
-        assert relative_l2(run(scan, isa) / step, expected(scan) / step) <= TOLERANCE
+        assert relative_l2(run(scan, isa) / step, scan.expected() / step) <= TOLERANCE
 
     def test_steps_of_any_sign_without_softplus(self, isa: str, length: int) -> None:
         """States grow as well as decay, and one step's power falls below the smallest float."""
@@ -173,7 +157,7 @@ class TestSpecialValues:
         scan.dt = scan.dt.astype(np.float32)
         scan.dt[0, 3, 5] = 90.0
         scan.dt[0, 9, 6] = np.inf
-        got, want = run(scan, isa), expected(scan)
+        got, want = run(scan, isa), scan.expected()
         keep = np.isfinite(want)
         assert keep.sum() >= want.size - length
         np.testing.assert_array_equal(np.isfinite(got), keep)
@@ -193,7 +177,7 @@ class TestSpecialValues:
         array = getattr(forward, tensor).copy()
         array[0, at, 3] = value
         bad = forward.with_(**{tensor: array})
-        want = ~np.isfinite(expected(bad))
+        want = ~np.isfinite(bad.expected())
         np.testing.assert_array_equal(~np.isfinite(run(bad, isa)), want)
         got = run_both(bad, backward, isa)
         np.testing.assert_array_equal(~np.isfinite(got), want)
@@ -239,7 +223,7 @@ def test_errors_of_slow_states_do_not_add_up(isa: str) -> None:
     scan.dt = np.ones((1, 1500, channels), np.float32)
     scan.b = scan.c = np.ones((1, 1500, 1), np.float32)
     scan.bias = scan.skip = np.zeros(channels, np.float32)
-    error = np.abs(run(scan, isa) / expected(scan) - 1.0).max(axis=1)[0]
+    error = np.abs(run(scan, isa) / scan.expected() - 1.0).max(axis=1)[0]
     # A power that is rounded to a float is off by up to half an ulp, at every token by the same;
     # where it is applied in two parts it is not rounded. The states' own roundings are left.
     memory = 1.0 / -np.expm1(scan.a[0].astype(np.float64))
