@@ -23,7 +23,11 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Case:
-    """Inputs in float64 as the kernels will read them, parameters without pointers, the truth."""
+    """Inputs in float64 as the kernels will read them, parameters without pointers, the truth.
+
+    ``memory`` is the largest number of tokens that a state remembers, 1 / (step |A|), where every
+    sum of the case is one of positive terms, so that errors of one sign add up; 0 elsewhere.
+    """
 
     op: str
     name: str
@@ -33,6 +37,19 @@ class Case:
     params: Callable[[], Params]
     output: str
     expected: Array
+    memory: int
+
+    def compare(self, given: Array) -> tuple[float | None, str]:
+        """Relative L2 distance of an output to the truth, in fp64; and what else is wrong with it.
+
+        The distance is None where there is none: another shape, or values that are not finite.
+        """
+        if given.shape != self.expected.shape:
+            return None, f"gave {list(given.shape)} where {list(self.expected.shape)} was expected"
+        if not np.isfinite(given).all():
+            return None, f"{np.count_nonzero(~np.isfinite(given))} values are not finite"
+        norm = float(np.linalg.norm(self.expected))
+        return float(np.linalg.norm(given - self.expected)) / (norm or 1.0), ""
 
 
 def encode(values: Array, dtype: DataType) -> bytes:
@@ -63,24 +80,38 @@ def rounded(values: Array, dtype: DataType) -> Array:
 
 #: 1 and primes, both sides of a multiple of 32 and of a chunked block, Vim's own 196, 197 and 730.
 LENGTHS = (1, 2, 7, 31, 33, 196, 197, 257, 730)
+#: Ranks of low-rank dt: of one column, of the published models and half of them, and a prime.
+RANKS = (1, 4, 12, 13, 24, 48)
+#: Tokens that states remember where no sum cancels, and the length of these cases. Below 500, what
+#: roundings of both signs leave of an error is within what is allowed (``check.TOLERANCES``).
+MEMORIES = (30, 300)
+LONG = 1025
 
 
 def cases(lengths: tuple[int, ...] = LENGTHS) -> Iterator[Case]:
-    """Lengths at the fast kernels' sizes, then one factor at a time at a length of 33."""
+    """Lengths at the fast kernels' sizes, then one factor at a time at a length of 33; at last slow
+    states over long sequences."""
     for dtype in DataType:
         for length in lengths:
             yield _scan_case(dtype, 2, length, 64, 16, reverse=length % 2 == 0)
-            yield _bi_scan_case(dtype, 2, length, 64, 16, low_rank=length % 2 == 1)
+            yield _bi_scan_case(dtype, 2, length, 64, 16, rank=12 * (length % 2))
             yield _conv_case(dtype, 2, length, 64, 4)
         for reverse in (False, True):
             yield _scan_case(dtype, 3, 33, 384, 16, reverse=reverse, gated=False)
             yield _scan_case(dtype, 1, 33, 64, 16, reverse=reverse, extreme=True)
             yield _scan_case(dtype, 1, 33, 100, 8, reverse=reverse)
             yield _scan_case(dtype, 1, 33, 7, 64, reverse=reverse, delta_softplus=False)
-        yield _bi_scan_case(dtype, 3, 33, 384, 16, low_rank=True, scale=1.0)
-        yield _bi_scan_case(dtype, 1, 33, 100, 1, low_rank=False)
-        yield _bi_scan_case(dtype, 1, 33, 64, 16, low_rank=False, extreme=True)
+        yield _bi_scan_case(dtype, 3, 33, 384, 16, rank=12, scale=1.0)
+        yield _bi_scan_case(dtype, 1, 33, 100, 1, rank=0)
+        yield _bi_scan_case(dtype, 1, 33, 64, 16, rank=0, extreme=True)
+        for rank in RANKS:
+            yield _bi_scan_case(dtype, 2, 33, 64, 16, rank=rank)
         yield _conv_case(dtype, 3, 33, 100, 3)
+        for memory in MEMORIES:
+            for reverse in (False, True):
+                yield _scan_case(dtype, 1, LONG, 16, 16, reverse=reverse, memory=memory)
+            for rank in (0, 12):
+                yield _bi_scan_case(dtype, 1, LONG, 16, 16, rank=rank, memory=memory)
 
 
 def _random(seed: int) -> Callable[..., Array]:
@@ -94,6 +125,7 @@ def _case(
     label: str,
     inputs: Mapping[str, Array],
     sizes: Mapping[str, int],
+    memory: int = 0,
     **attributes: float,
 ) -> Case:
     """A case of ``op``: ``inputs`` in the contract's order, from the start, in any precision."""
@@ -111,6 +143,7 @@ def _case(
         lambda: PARAMS[op.name](**sizes, **attributes, type=int(dtype)),
         op.outputs[0],
         op.reference(*held.values(), **attributes),
+        memory,
     )
 
 
@@ -128,6 +161,30 @@ def _steps(values: Array, extreme: bool) -> Array:
     return values
 
 
+def _remember(
+    inputs: dict[str, Array], draw: Callable[..., Array], first: int, states: int, memory: int
+) -> dict[str, Array]:
+    """A scan's inputs with slow states, and with u, B, C and the skip positive, so that no sum
+    cancels. B and C are ``states`` columns each from ``first``.
+
+    The steps, and with them the powers, differ from token to token: only an error that the powers
+    have in common adds up.
+    """
+    u, rows = ("u2", "xdbl") if "u2" in inputs else ("u", "bc")
+    columns = inputs[rows].copy()
+    columns[..., first : first + 2 * states] = np.exp(0.3 * draw(*columns.shape[:-1], 2 * states))
+    smallest = 10.0 ** (0.5 * draw(*inputs["dt_bias"].shape) - 2.0)
+    slowest = 1.0 + 0.3 * abs(draw(*inputs["A"].shape))
+    return inputs | {
+        u: np.exp(0.3 * inputs[u]),
+        rows: columns,
+        "dt": 0.5 * inputs["dt"],
+        "A": -slowest / (smallest[..., None, :] * memory),
+        "Dskip": abs(inputs["Dskip"]),
+        "dt_bias": np.log(np.expm1(smallest)),
+    }
+
+
 def _scan_case(
     dtype: DataType,
     batch: int,
@@ -139,10 +196,11 @@ def _scan_case(
     gated: bool = True,
     extreme: bool = False,
     delta_softplus: bool = True,
+    memory: int = 0,
 ) -> Case:
     draw = _random(length * 1000 + channels)
     columns = 2 * states + 4
-    step = draw(batch, length, channels) - 2.0
+    step = draw(batch, length, channels) - (0.0 if memory else 2.0)
     inputs = {
         "u": draw(batch, length, channels),
         "dt": _steps(step, extreme) if delta_softplus else abs(step) * 0.1,
@@ -153,12 +211,15 @@ def _scan_case(
     }
     if gated:
         inputs["z"] = draw(batch, length, 2 * channels)
+    if memory:
+        inputs = _remember(inputs, draw, 4, states, memory)
     return _case(
         SELECTIVE_SCAN,
         dtype,
         f"B={batch} L={length} D={channels} N={states} reverse={int(reverse)} gate={int(gated)}"
         + (" extreme" if extreme else "")
-        + ("" if delta_softplus else " no softplus"),
+        + ("" if delta_softplus else " no softplus")
+        + (f" memory={memory}" if memory else ""),
         inputs,
         {
             "batch": batch,
@@ -168,6 +229,7 @@ def _scan_case(
             "bc_columns": columns,
             "z_columns": 2 * channels if gated else 0,
         },
+        memory,
         reverse=int(reverse),
         delta_softplus=int(delta_softplus),
         b_off=4,
@@ -206,28 +268,35 @@ def _bi_scan_case(
     channels: int,
     states: int,
     *,
-    low_rank: bool,
+    rank: int,
     scale: float = 0.5,
     extreme: bool = False,
+    memory: int = 0,
 ) -> Case:
+    """``rank`` 0: dt is given per token."""
     draw = _random(length * 1000 + channels + 2)
-    rank = 12
-    columns = 2 * states + rank + 2
-    step = draw(2, channels, rank) * 0.3 if low_rank else draw(2, batch, length, channels) - 2.0
+    # Columns that nobody uses, in a row of even length, as the fast kernels want it.
+    columns = 2 * states + rank + 2 + rank % 2
+    shape = (2, channels, rank) if rank else (2, batch, length, channels)
+    step = draw(*shape) / max(rank, 1) ** 0.5
+    inputs = {
+        "u2": draw(2, batch, length, channels),
+        "dt": step if rank else _steps(step - (0.0 if memory else 2.0), extreme),
+        "xdbl": draw(2, batch, length, columns),
+        "A": _decay_rates(draw, 2, states, channels),
+        "Dskip": draw(2, channels),
+        "dt_bias": draw(2, channels) - 2.0,
+        "xz": draw(batch, length, 2 * channels),
+    }
+    if memory:
+        inputs = _remember(inputs, draw, 0, states, memory)
     return _case(
         BI_SELECTIVE_SCAN,
         dtype,
-        f"B={batch} L={length} D={channels} N={states} low_rank={int(low_rank)} scale={scale:g}"
-        + (" extreme" if extreme else ""),
-        {
-            "u2": draw(2, batch, length, channels),
-            "dt": step if low_rank else _steps(step, extreme),
-            "xdbl": draw(2, batch, length, columns),
-            "A": _decay_rates(draw, 2, states, channels),
-            "Dskip": draw(2, channels),
-            "dt_bias": draw(2, channels) - 2.0,
-            "xz": draw(batch, length, 2 * channels),
-        },
+        f"B={batch} L={length} D={channels} N={states} rank={rank} scale={scale:g}"
+        + (" extreme" if extreme else "")
+        + (f" memory={memory}" if memory else ""),
+        inputs,
         {
             "batch": batch,
             "length": length,
@@ -235,13 +304,14 @@ def _bi_scan_case(
             "states": states,
             "xdbl_columns": columns,
             "xz_columns": 2 * channels,
-            "rank": rank if low_rank else 0,
+            "rank": rank,
         },
+        memory,
         scale=scale,
         b_off=0,
         c_off=states,
         dt_off=2 * states,
         z_off=channels,
         delta_softplus=1,
-        low_rank=int(low_rank),
+        low_rank=int(rank > 0),
     )

@@ -19,10 +19,9 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.ops import OPS, contract
 from vim_deploy.ops.op import Kind
 from vim_deploy.plugin.cases import Case, cases
-from vim_deploy.plugin.check import TOLERANCES, CheckReport, CheckResult
+from vim_deploy.plugin.check import GPU_POWER_ERROR, CheckReport, CheckResult, tolerance
 from vim_deploy.plugin.kernels import DataType
 from vim_deploy.plugin.ort_library import OrtLibraryInfo, describe_ort_library
-from vim_deploy.runtimes.base import Array
 from vim_deploy.runtimes.onnxruntime import capability as ort
 
 _ELEMENTS = {
@@ -30,6 +29,8 @@ _ELEMENTS = {
     DataType.FP16: TensorProto.FLOAT16,
     DataType.BF16: TensorProto.BFLOAT16,
 }
+#: What 2^x may be off by in one direction (``check.tolerance``), by provider. On CPUs it is ours.
+_POWER_ERRORS = {"cpu": 0.0, "cuda": GPU_POWER_ERROR}
 #: Threads of the sessions; three cut batches of one and two in uneven pieces.
 THREADS = (1, 3)
 #: Oldest intermediate form and opset that exported files have.
@@ -82,26 +83,16 @@ def _run(info: OrtLibraryInfo, case: Case, threads: int) -> CheckResult:
     except VimDeployError as error:
         fault = error.why or error.message
     else:
-        distance, fault = _compare(given, case)
+        distance, fault = case.compare(given)
     return CheckResult(
         op=case.op,
         dtype=case.dtype.name.lower(),
         case=case.name,
         tactic=threads,
         error=distance,
-        tolerance=TOLERANCES[case.dtype],
+        tolerance=tolerance(case, _POWER_ERRORS[info.provider]),
         fault=fault,
     )
-
-
-def _compare(given: Array, case: Case) -> tuple[float | None, str]:
-    """Relative L2 distance to the truth (None: not finite), and what else is wrong."""
-    if given.shape != case.expected.shape:
-        return None, f"gave {list(given.shape)} where {list(case.expected.shape)} was expected"
-    if not np.isfinite(given).all():
-        return None, f"{np.count_nonzero(~np.isfinite(given))} values are not finite"
-    norm = float(np.linalg.norm(case.expected))
-    return float(np.linalg.norm(given - case.expected)) / (norm or 1.0), ""
 
 
 def _model(case: Case) -> bytes:
