@@ -16,7 +16,6 @@
 #include <numeric>
 #include <random>
 #include <thread>
-#include <utility>
 #include <vector>
 
 #include "../kernels/tasks.h"
@@ -136,6 +135,7 @@ Part meets(Part /*part*/) {
 //! The same kernels, whose pieces meet.
 inline vim_plugins::cpu::Kernels meeting_kernels(const vim_plugins::cpu::Kernels& kernels) {
     using vim_plugins::cpu::Kernels;
+    static_assert(sizeof(Kernels) == 4 * sizeof(void*), "a kernel was added: it has to meet below");
     kernels_that_meet = &kernels;
     Kernels out = kernels;
     out.prepare = meets<&Kernels::prepare>(kernels.prepare);
