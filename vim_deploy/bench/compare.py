@@ -16,7 +16,7 @@ from typing import Any
 from vim_deploy.bench import environment
 from vim_deploy.bench.measure import OK
 from vim_deploy.bench.report import SCHEMA, BenchReport, ComparedFigure, Comparison, Result
-from vim_deploy.bench.subject import NATIVE_OPS
+from vim_deploy.bench.subject import NATIVE_OPS, SubjectKey
 from vim_deploy.codec import decode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file
@@ -112,9 +112,8 @@ def compared(report: BenchReport, baseline: Baseline, name: str, max_regress: fl
     """
     old = _figures_by_key(baseline.results)
     new = _figures_by_key(report.results)
+    require_common(baseline, new, name)
     common = [key for key in new if key in old]
-    if not common:
-        raise _nothing_common(name, old, new)
     kernels = tuple(_other_kernels(common, baseline.results, report.results))
     comparison = Comparison(
         baseline=name,
@@ -131,9 +130,17 @@ def compared(report: BenchReport, baseline: Baseline, name: str, max_regress: fl
     return dataclasses.replace(report, comparison=comparison, notes=(*report.notes, *notes))
 
 
-def _nothing_common(name: str, old: Iterable[_Key], new: Iterable[_Key]) -> VimDeployError:
-    """VIM-418 that says what keeps the nearest two measurements apart."""
-    there, here = sorted(old), sorted(new)
+def require_common(baseline: Baseline, keys: Iterable[SubjectKey], name: str) -> None:
+    """VIM-418 when no measurement is in the baseline; says what keeps the nearest two apart.
+
+    Args:
+        baseline: called ``name``.
+        keys: of what was measured, or is to be.
+    """
+    old = _figures_by_key(baseline.results)
+    there, here = sorted(old), sorted(keys)
+    if any(key in old for key in here):
+        return
     why = f"there: {_all_of(there)}; here: {_all_of(here)}"
     fix = "measure files of the same names, runtimes, batches and image sizes"
     pairs = [(_apart(one, other), one, other) for one in there for other in here]
@@ -145,12 +152,12 @@ def _nothing_common(name: str, old: Iterable[_Key], new: Iterable[_Key]) -> VimD
             ways = [NATIVE_OPS if _is_native(key) else "functions" for key in (one, other)]
             why += f": {ways[0]} there, {ways[1]} here"
             fix = f"--ops {'native' if _is_native(one) else 'function'} measures what is there"
-    return VimDeployError(
+    raise VimDeployError(
         "VIM-418", f"{name} and this run have no measurement in common", why=why, fix=fix
     )
 
 
-def _apart(one: _Key, other: _Key) -> tuple[str, ...]:
+def _apart(one: SubjectKey, other: SubjectKey) -> tuple[str, ...]:
     """What two measurements of one name differ in, in words."""
     suffix = f", {NATIVE_OPS}"
     unequal = {
@@ -162,16 +169,16 @@ def _apart(one: _Key, other: _Key) -> tuple[str, ...]:
     return tuple(what for what, differs in unequal.items() if differs)
 
 
-def _is_native(key: _Key) -> bool:
+def _is_native(key: SubjectKey) -> bool:
     return key[1].endswith(f", {NATIVE_OPS}")
 
 
-def _all_of(keys: Iterable[_Key]) -> str:
+def _all_of(keys: Iterable[SubjectKey]) -> str:
     return " and ".join(map(_what, keys)) or "nothing"
 
 
 def _other_kernels(
-    common: Iterable[_Key], old: Iterable[Result], new: Iterable[Result]
+    common: Iterable[SubjectKey], old: Iterable[Result], new: Iterable[Result]
 ) -> Iterator[str]:
     """A sentence for each pair of libraries that computed the same measurement then and now."""
     # What an earlier report says there may be anything.
@@ -201,13 +208,12 @@ def require_no_regression(report: BenchReport) -> None:
         )
 
 
-_Key = tuple[str, str, int, tuple[int, int]]
 _Figures = dict[str, tuple[float, str]]
 
 
-def _figures_by_key(results: Iterable[Result]) -> dict[_Key, _Figures]:
+def _figures_by_key(results: Iterable[Result]) -> dict[SubjectKey, _Figures]:
     """Value and text of each compared figure, for every measurement that succeeded."""
-    found: dict[_Key, _Figures] = {}
+    found: dict[SubjectKey, _Figures] = {}
     for result in results:
         if result.status != OK or result.figures is None:
             continue
@@ -220,7 +226,7 @@ def _figures_by_key(results: Iterable[Result]) -> dict[_Key, _Figures]:
     return found
 
 
-def _key(result: Result) -> _Key:
+def _key(result: Result) -> SubjectKey:
     return result.label, result.runner, result.batch, result.image
 
 
@@ -231,7 +237,7 @@ def _is_worse(figure: str, old: float, new: float, max_regress: float) -> bool:
 
 
 def _entries(
-    key: _Key, old: _Figures, new: _Figures, max_regress: float
+    key: SubjectKey, old: _Figures, new: _Figures, max_regress: float
 ) -> Iterator[ComparedFigure]:
     for figure in sorted(old.keys() & new.keys()):
         (before, old_text), (now, new_text) = old[figure], new[figure]
@@ -239,6 +245,6 @@ def _entries(
         yield ComparedFigure(_what(key), figure, old_text, new_text, now / before, verdict)
 
 
-def _what(key: _Key) -> str:
+def _what(key: SubjectKey) -> str:
     label, runner, batch, image = key
     return f"{label}, {runner}, {'x'.join(map(str, image))}, batch {batch}"
