@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.data import pack_reference
 from tests.support import reference
@@ -95,6 +96,35 @@ def test_packing_gives_the_same_bytes_and_keeps_the_contents(tmp_path: Path) -> 
     with zipfile.ZipFile(packed / "A99_case.npz") as archive:
         kinds = {entry.compress_type for entry in archive.infolist()}
     assert kinds == {zipfile.ZIP_DEFLATED}
+
+
+def test_a_packed_checkpoint_is_smaller_and_means_the_same(tmp_path: Path) -> None:
+    shared = torch.arange(12.0).reshape(3, 4)
+    stored = {"model": {"a": shared, "b": shared.t(), "c": torch.ones(2, dtype=torch.int64)}}
+    for case in ("A99_case", "vim_digits"):
+        torch.save(stored, tmp_path / f"{case}.pth")
+    pack_reference.pack(tmp_path, tmp_path / "packed")
+    sizes = {path.stem: path.stat().st_size for path in (tmp_path / "packed").iterdir()}
+    assert sizes["A99_case"] < sizes["vim_digits"] < (tmp_path / "vim_digits.pth").stat().st_size
+    for case, folder in (("A99_case", "w"), ("vim_digits", "vim_digits")):
+        packed = tmp_path / "packed" / f"{case}.pth"
+        found = torch.load(packed, weights_only=True)["model"]
+        assert found.keys() == stored["model"].keys()
+        for name, tensor in stored["model"].items():
+            assert found[name].dtype == tensor.dtype
+            assert found[name].stride() == tensor.stride()
+            assert torch.equal(found[name], tensor)
+        assert found["a"].data_ptr() == found["b"].data_ptr()
+        with zipfile.ZipFile(packed) as archive:
+            assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_STORED}
+            assert {name.partition("/")[0] for name in archive.namelist()} == {folder}
+
+
+def test_the_committed_checkpoints_are_packed() -> None:
+    for name in (*reference.cases(), *reference.dense_cases()):
+        if name not in pack_reference.BYTES_STAY:
+            with zipfile.ZipFile(reference.load_case(name).checkpoint) as archive:
+                assert f"{pack_reference.FOLDER}/data.pkl" in archive.namelist()
 
 
 def test_of_a_dense_case_the_first_image_is_packed(tmp_path: Path) -> None:

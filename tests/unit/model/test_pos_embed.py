@@ -18,7 +18,6 @@ def vectors() -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("source", "target", "patches", "extra"),
     [
-        ("input", "output", 256, 1),
         ("midcls_input", "midcls_output_16x16", 256, 1),
         ("midcls_input", "midcls_output_10x10", 100, 1),
         ("nocls_input", "nocls_output_16x16", 256, 0),
