@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support import reference
+from tests.support import reference, traces
 from vim_deploy.plugin.ort_library import LIBRARY_VARIABLE
 from vim_deploy.runtimes.onnxruntime.capability import NO_TELEMETRY
 
@@ -17,6 +19,8 @@ from vim_deploy.runtimes.onnxruntime.capability import NO_TELEMETRY
 SHARED_BUILDS = ("tests/unit/plugins", "tests/unit/cpp")
 #: What takes one process minutes. The tests of these stay together as well.
 LONG_ALONE = (*SHARED_BUILDS, "tests/rules/test_page_commands.py")
+#: Tests of tracing itself, whose every trace is a new one; all others share (``support.traces``).
+TRACED_ANEW = ("tests/unit/graph/test_export_graph.py", "tests/integration/test_api_threads.py")
 
 
 def pytest_configure() -> None:
@@ -64,6 +68,28 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return next((folder for folder in SHARED_BUILDS if place.startswith(folder)), place)
 
     return Together(config, log)
+
+
+@pytest.fixture(scope="session")
+def folder_of_traces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of this run's traces, the same in every worker."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "traces"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shared_traces(request: pytest.FixtureRequest, folder_of_traces: Path) -> Iterator[None]:
+    """A module that another test has traced is not traced again."""
+    # What was collected has imported it, unless nothing of it traces; PyTorch takes seconds.
+    module = sys.modules.get("vim_deploy.graph.export_graph")
+    if module is None or request.node.nodeid.startswith(TRACED_ANEW):
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "trace", traces.shared(module.trace, folder_of_traces))
+        yield
 
 
 @pytest.fixture(scope="session")

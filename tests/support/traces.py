@@ -1,0 +1,78 @@
+"""Traces that the tests of one run share: PyTorch's exporter sees each module once.
+
+Tracing is nine tenths of an export, and the same few models are exported again and again: in
+another form or precision, by another stage, in the other worker. A trace is kept under everything
+it is made of, so whatever differs in a module, or in the code of its parts, is traced anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx
+
+if TYPE_CHECKING:
+    from vim_deploy.model.deployed import DeployedModel
+
+Trace = Callable[..., onnx.ModelProto]
+#: Attributes of a part of a module that its traced graph may depend on, beside its tensors.
+_PLAIN = (bool, int, float, str, tuple, type(None))
+
+
+def shared(trace: Trace, folder: Path) -> Trace:
+    """``vim_deploy.graph.trace.trace``, which takes from ``folder`` what it has traced before.
+
+    Several processes may use one folder; what an exporter refuses is not kept.
+    """
+
+    def traced(module: DeployedModel, *, batch: int | None) -> onnx.ModelProto:
+        path = folder / f"{key(module, batch)}.onnx"
+        if path.exists():
+            return onnx.load(path)
+        model = trace(module, batch=batch)
+        # Under its name only when it is whole: another process may look at any time.
+        handle, part = tempfile.mkstemp(dir=folder)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(model.SerializeToString())
+        Path(part).replace(path)
+        return model
+
+    return traced
+
+
+def key(module: DeployedModel, batch: int | None) -> str:
+    """SHA-256 of what a trace of ``module`` is made of: parts, their code, settings, tensors."""
+    state = hashlib.sha256()
+    for said in _described(module, batch):
+        state.update(said.encode() + b"\0")
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        values = tensor.detach().cpu().contiguous().numpy()
+        state.update(f"{name} {values.dtype} {values.shape}".encode() + b"\0")
+        state.update(values.tobytes())
+    return state.hexdigest()
+
+
+def _described(module: DeployedModel, batch: int | None) -> Iterator[str]:
+    network = module.model
+    yield repr((batch, module.preprocess, module.head, network.config, network.dense))
+    yield repr(module.head.output_names)
+    yield from _kind(module.head)
+    for name, part in module.named_modules():
+        yield name
+        yield from _kind(part)
+        plain = {k: v for k, v in vars(part).items() if isinstance(v, _PLAIN)}
+        yield repr(sorted(plain.items()))
+
+
+def _kind(part: object) -> Iterator[str]:
+    """What class it is of, and what its ``forward`` does."""
+    kind = type(part)
+    code = kind.forward.__code__  # type: ignore[attr-defined]
+    yield f"{kind.__module__}.{kind.__qualname__}"
+    yield code.co_code.hex()
+    yield repr([value for value in code.co_consts if isinstance(value, _PLAIN)])

@@ -1,0 +1,110 @@
+"""The traces that tests share: a module is itself, and every other one is another."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+
+from tests.support.models import perturbed, tiny_config
+from tests.support.traces import key, shared
+from vim_deploy.errors import VimDeployError
+from vim_deploy.graph.trace import trace
+from vim_deploy.heads import parse_head
+from vim_deploy.model.deployed import DeployedModel
+from vim_deploy.model.vim import VisionMamba
+from vim_deploy.specs import ImagePreparation
+
+
+def module(
+    preprocess: str = "none", head: str = "logits", mean: float = 0.5, **changes: object
+) -> DeployedModel:
+    config = tiny_config(**changes)
+    image = ImagePreparation(*config.image_hw, 3, (mean,) * 3, (0.25,) * 3)
+    model = perturbed(VisionMamba(config))
+    return DeployedModel(model, image, preprocess, parse_head(head, config))
+
+
+def other_weight(given: DeployedModel) -> None:
+    with torch.no_grad():
+        next(iter(given.parameters())).view(-1)[0] += 1e-6
+
+
+def other_code(given: DeployedModel) -> None:
+    class Changed(type(given.model.layers[0])):  # type: ignore[misc]
+        def forward(self, *arguments: object) -> object:
+            return super().forward(*arguments)
+
+    given.model.layers[0].__class__ = Changed
+
+
+def other_setting(given: DeployedModel) -> None:
+    given.model.layers[1].tests_own_setting = 3
+
+
+def other_head(given: DeployedModel) -> None:
+    class Changed(type(given.head)):  # type: ignore[misc]
+        def forward(self, network: torch.nn.Module, image: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(network, image)
+
+    given.head = Changed(**dataclasses.asdict(given.head))
+
+
+def test_the_same_module_has_the_same_key() -> None:
+    assert key(module(), None) == key(module(), None)
+
+
+@pytest.mark.parametrize("change", [other_weight, other_code, other_setting, other_head])
+def test_a_changed_module_has_another(change: Callable[[DeployedModel], None]) -> None:
+    changed = module()
+    change(changed)
+    assert key(changed, None) != key(module(), None)
+
+
+def test_other_settings_have_other_keys() -> None:
+    keys = {
+        key(module(), None),
+        key(module(), 2),
+        key(module("normalize"), None),
+        key(module("normalize", mean=0.25), None),
+        key(module("uint8"), None),
+        key(module(head="softmax"), None),
+        key(module(head="topk:2"), None),
+        key(module(head="topk:3"), None),
+        key(module(if_divide_out=False), None),
+    }
+    assert len(keys) == 9
+
+
+def test_what_is_shared_is_the_trace(tmp_path: Path) -> None:
+    made = 0
+
+    def counted(given: DeployedModel, *, batch: int | None) -> onnx.ModelProto:
+        nonlocal made
+        made += 1
+        return trace(given, batch=batch)
+
+    traced = shared(counted, tmp_path)
+    first = traced(module(depth=1), batch=None)
+    assert traced(module(depth=1), batch=None) == first
+    assert made == 1
+    # A caller may change what it is given.
+    traced(module(depth=1), batch=None).graph.ClearField("node")
+    assert traced(module(depth=1), batch=None) == first
+    assert [path.suffix for path in tmp_path.iterdir()] == [".onnx"]
+    traced(module(depth=1, if_divide_out=False), batch=None)
+    assert made == 2
+
+
+def test_a_refusal_is_not_kept(tmp_path: Path) -> None:
+    def refused(given: DeployedModel, *, batch: int | None) -> onnx.ModelProto:
+        raise VimDeployError("VIM-501", "no")
+
+    for _ in range(2):
+        with pytest.raises(VimDeployError):
+            shared(refused, tmp_path)(module(), batch=None)
+    assert list(tmp_path.iterdir()) == []
