@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -49,6 +50,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With several workers, what one of them has to run alone for long comes first, not last."""
     if os.environ.get("PYTEST_XDIST_WORKER"):
         items.sort(key=lambda item: not item.nodeid.startswith(LONG_ALONE))
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass by what is there for the whole run.
+
+    Millions of objects: PyTorch, SymPy, the tests. A test that looks for what is left of an engine
+    collects garbage several times, at half a second each.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
