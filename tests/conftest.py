@@ -20,8 +20,8 @@ from vim_deploy.runtimes.onnxruntime.capability import NO_TELEMETRY
 SHARED_BUILDS = ("tests/unit/plugins", "tests/unit/cpp")
 #: What takes one process minutes. The tests of these stay together as well.
 LONG_ALONE = (*SHARED_BUILDS, "tests/rules/test_page_commands.py")
-#: Tests of tracing itself, whose every trace is a new one; all others share (``support.traces``).
-TRACED_ANEW = ("tests/unit/graph/test_export_graph.py", "tests/integration/test_api_threads.py")
+#: Tests of what goes on while a model is traced; all others share traces (``support.traces``).
+TRACED_ANEW = ("tests/integration/test_api_threads.py",)
 
 
 def pytest_configure() -> None:
