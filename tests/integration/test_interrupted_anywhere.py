@@ -16,13 +16,15 @@ import pytest
 
 from tests.support.builds import RTX_IS_INSTALLED
 from tests.support.source import REPOSITORY
+from vim_deploy.stages.exporting import ExportOptions
+from vim_deploy.stages.exporting import export as export_here
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(os.name != "posix", reason="POSIX signals"),
 ]
-#: Moments of all commands together. All are tried with VIM_TEST_ALL=1, in about half an hour.
-MOMENTS = 200 if os.environ.get("VIM_TEST_ALL") == "1" else 10
+#: Moments of all commands together: one of each. VIM_TEST_ALL=1 tries 200, in about half an hour.
+MOMENTS = 200 if os.environ.get("VIM_TEST_ALL") == "1" else 5
 #: Seconds from the signal to the end. On a quiet machine it is below 5; this is for loaded ones.
 LIMIT = 5.0 if os.environ.get("VIM_TEST_ALL") == "1" else 30.0
 #: The interpreter's own start: before it, Python's own handlers are in place.
@@ -54,9 +56,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("given")
     source = REPOSITORY / "tests" / "data" / "reference" / "vim_digits.pth"
     shutil.copy(source, folder)
-    process = started(["export", "vim-digits", "-o", "d.onnx", "--no-check"], folder)
-    said = process.communicate()[1]
-    assert process.returncode == 0, said
+    export_here("vim-digits", folder / "d.onnx", ExportOptions(check=False))
     return folder
 
 

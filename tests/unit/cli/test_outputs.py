@@ -18,6 +18,7 @@ import PIL.Image
 import pytest
 
 from tests.support.source import REPOSITORY
+from vim_deploy.cli.main import run
 
 PROGRAM = [sys.executable, "-m", "vim_deploy"]
 DIGITS = REPOSITORY / "tests" / "data" / "digits"
@@ -46,8 +47,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported toy, and one with hostile labels and names beside a hostile picture."""
     place = tmp_path_factory.mktemp("outputs")
     (place / "labels.txt").write_text("\n".join([HOSTILE, *"123456789"]))
-    made = shell("VIM export vim-digits --labels labels.txt --no-check -o d.onnx", place)
-    assert made.returncode == 0, made.stderr
+    labels, path = str(place / "labels.txt"), str(place / "d.onnx")
+    assert run(["-q", "export", "vim-digits", "--labels", labels, "--no-check", "-o", path]) == 0
     model = onnx.load(place / "d.onnx")
     old = model.graph.output[0].name
     model.graph.output[0].name = HOSTILE
