@@ -21,13 +21,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
 
 from tests.support.source import REPOSITORY
 from vim_deploy.ops import OPS, contract
-from vim_deploy.ops.op import Kind
-from vim_deploy.plugin.cases import Case
-from vim_deploy.plugin.kernels import DataType
 from vim_deploy.runtimes.onnxruntime import capability
 
 PLUGINS = REPOSITORY / "plugins"
@@ -102,47 +98,10 @@ def output_of(*command: str) -> str:
     return done.stdout
 
 
-ELEMENTS = {
-    DataType.FP32: TensorProto.FLOAT,
-    DataType.FP16: TensorProto.FLOAT16,
-    DataType.BF16: TensorProto.BFLOAT16,
-}
 #: Of a log: nothing. Refusals are looked at through their exceptions.
 _SILENT = 4
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-
-def node_model(case: Case) -> tuple[bytes, dict[str, Array]]:
-    """A model of the one node of ``case``, and its feeds: float32, cast inside to the type of the
-    case, which holds the values exactly."""
-    op, params = OPS[case.op], case.params()
-    feeds = {name: values.astype(np.float32) for name, values in case.inputs.items()}
-    element = ELEMENTS[case.dtype]
-    inner = {name: f"{name}_t" if name in case.activations else name for name in feeds}
-    nodes = [
-        helper.make_node("Cast", [name], [inner[name]], to=element)
-        for name in feeds
-        if name in case.activations
-    ]
-    attributes = {
-        name: [0] if kind is Kind.DIRECTIONS else getattr(params, name)
-        for name, kind in op.attributes.items()
-    }
-    nodes.append(
-        helper.make_node(
-            op.name, list(inner.values()), ["y_t"], domain=contract.DOMAIN, **attributes
-        )
-    )
-    nodes.append(helper.make_node("Cast", ["y_t"], ["y"], to=TensorProto.FLOAT))
-    inputs = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, value.shape)
-        for name, value in feeds.items()
-    ]
-    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
-    opsets = [helper.make_opsetid("", 18), helper.make_opsetid(contract.DOMAIN, 1)]
-    graph = helper.make_graph(nodes, "one_node", inputs, [output])
-    return helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString(), feeds
 
 
 def text_model(graph: str) -> bytes:

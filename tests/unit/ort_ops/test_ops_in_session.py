@@ -13,6 +13,7 @@ from vim_deploy.ops import OPS
 from vim_deploy.plugin.cases import Case, cases
 from vim_deploy.plugin.check import TOLERANCES
 from vim_deploy.plugin.kernels import DataType
+from vim_deploy.runtimes.onnxruntime.check_ops import feeds_of, node_model
 
 THREADS = (1, 2, 4)
 #: 1, both sides of the middle where the directions meet, and Vim's own.
@@ -41,7 +42,7 @@ def test_every_op_agrees_with_float64(library: Path, dtype: DataType) -> None:
 
 def outputs(library: Path, case: Case) -> list[ort_ops.Array]:
     """The node's output with 1, 2 and 4 threads."""
-    model, feeds = ort_ops.node_model(case)
+    model, feeds = node_model(case), feeds_of(case)
     return [
         ort_ops.open_session(model, library, threads=threads).run(None, feeds)[0]
         for threads in THREADS

@@ -18,6 +18,7 @@ from vim_deploy.plugin.cases import cases
 from vim_deploy.plugin.kernels import DataType
 from vim_deploy.precisions import TABLE, Precision
 from vim_deploy.recipe.schema import ModelRequest
+from vim_deploy.runtimes.onnxruntime.check_ops import feeds_of, node_model
 from vim_deploy.specs import GraphForm
 from vim_deploy.stages.exporting import ExportOptions
 
@@ -93,7 +94,7 @@ def test_half_precision_files_take_kernels_of_their_type(library: Path, tmp_path
 def test_one_model_in_two_sessions_at_once(library: Path) -> None:
     """Sessions with threads of their own run, are made and go away beside each other."""
     chosen = [case for case in cases((197,)) if case.dtype is DataType.FP32]
-    made = [ort_ops.node_model(case) for case in chosen]
+    made = [(node_model(case), feeds_of(case)) for case in chosen]
 
     def run_all(threads: int) -> list[ort_ops.Array]:
         found = []
@@ -113,7 +114,7 @@ def test_one_model_in_two_sessions_at_once(library: Path) -> None:
 
 def test_one_session_runs_in_several_threads(library: Path) -> None:
     case = next(case for case in cases((197,)) if case.op == "VimBiSelectiveScan")
-    model, feeds = ort_ops.node_model(case)
+    model, feeds = node_model(case), feeds_of(case)
     session = ort_ops.open_session(model, library, threads=2)
     (want,) = session.run(None, feeds)
     with ThreadPoolExecutor(4) as pool:
@@ -124,7 +125,7 @@ def test_one_session_runs_in_several_threads(library: Path) -> None:
 def test_options_and_sessions_go_in_any_order(library: Path) -> None:
     """A session outlives the options, and so the handle of the library, that it was made with."""
     case = next(case for case in cases((33,)) if case.op == "VimBiSelectiveScan")
-    model, feeds = ort_ops.node_model(case)
+    model, feeds = node_model(case), feeds_of(case)
     sessions = [ort_ops.open_session(model, library) for _ in range(3)]
     outputs = [session.run(None, feeds)[0] for session in sessions]
     while sessions:

@@ -22,6 +22,7 @@ from vim_deploy.plugin.cases import Case, cases
 from vim_deploy.plugin.check import GPU_POWER_ERROR, CheckReport, CheckResult, tolerance
 from vim_deploy.plugin.kernels import DataType
 from vim_deploy.plugin.ort_library import OrtLibraryInfo, describe_ort_library
+from vim_deploy.runtimes.base import Array
 from vim_deploy.runtimes.onnxruntime import capability as ort
 
 _ELEMENTS = {
@@ -76,10 +77,9 @@ def check_native_ops(
 def _run(info: OrtLibraryInfo, case: Case, threads: int) -> CheckResult:
     distance, fault = None, ""
     settings = ort.SessionSettings(info.provider, threads=threads, library=Path(info.path))
-    feeds = {name: values.astype(np.float32) for name, values in case.inputs.items()}
     try:
-        session = ort.create_session(_model(case), settings, case.op)
-        given = np.asarray(ort.run_session(session, [case.output], feeds, case.op)[0])
+        session = ort.create_session(node_model(case), settings, case.op)
+        given = np.asarray(ort.run_session(session, [case.output], feeds_of(case), case.op)[0])
     except VimDeployError as error:
         fault = error.why or error.message
     else:
@@ -95,7 +95,12 @@ def _run(info: OrtLibraryInfo, case: Case, threads: int) -> CheckResult:
     )
 
 
-def _model(case: Case) -> bytes:
+def feeds_of(case: Case) -> dict[str, Array]:
+    """The inputs of ``node_model``."""
+    return {name: values.astype(np.float32) for name, values in case.inputs.items()}
+
+
+def node_model(case: Case) -> bytes:
     """A model of the case's node; inputs and output are float32, which holds every type's values.
 
     Inside, activations are cast to the case's element type, and the output back.
