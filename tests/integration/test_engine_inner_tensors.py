@@ -68,8 +68,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     checkpoint = save_training_file(perturbed(VisionMamba(config)), folder / "tiny.pth")
     request = ModelRequest(str(checkpoint), config=encode(config))
     forms = {
-        "fp32": ExportOptions(check=False),
-        "fp16": ExportOptions(precision="fp16", check=False),
+        "fp32": ExportOptions(graph="fused", check=False),
+        "fp16": ExportOptions(graph="fused", precision="fp16", check=False),
         "base": ExportOptions(graph="base", check=False),
     }
     made = {
