@@ -6,7 +6,8 @@ A ``.pth`` or ``.npz`` file is a zip archive with stored entries. This writes th
 the same order, with a fixed date and the arrays deflated: the same source gives the same bytes, and
 both ``torch.load(weights_only=True)`` and ``numpy.load`` read the result. Weights stay stored, as
 torch.save writes them: compressed checkpoints are refused. What stands around them is made small: a
-short name for the archive's folder, and a pickle without the marks that nothing in it refers to.
+short name for the archive's folder, a pickle without the marks that nothing in it refers to, and no
+entries that say how the file was written.
 ``.json`` files are copied. Of the arrays only those are written that show something (``kept``).
 The folder may not grow beyond ``MAX_TOTAL_BYTES``, which keeps a clone of the repository small.
 """
@@ -37,6 +38,8 @@ FIRST_IMAGE_ONLY = ("D0[2-9]*", "E[0-9]*")
 LEFT_OUT = ("E[0-9]*/feature_?", "pos_embed_interp/input", "pos_embed_interp/output")
 #: Checkpoints whose bytes stay, folder and pickle too: records in ``old/`` name this file's hash.
 BYTES_STAY = ("vim_digits",)
+#: Entries of a checkpoint that say how it was written, and that no release needs to read it.
+NOT_NEEDED = (".format_version", ".storage_alignment", ".data/serialization_id")
 #: The folder of a checkpoint's archive, which PyTorch calls after the file; every entry names it
 #: twice.
 FOLDER = "w"
@@ -56,10 +59,12 @@ def kept(case: str, array: str, contents: bytes) -> bytes | None:
     return first.getvalue()
 
 
-def small(name: str, contents: bytes) -> tuple[str, bytes]:
-    """An entry of a checkpoint, of the same meaning, in a shorter form."""
-    name = f"{FOLDER}/{name.partition('/')[2]}"
-    return name, pickletools.optimize(contents) if name == f"{FOLDER}/data.pkl" else contents
+def small(name: str, contents: bytes) -> tuple[str, bytes | None]:
+    """An entry of a checkpoint, of the same meaning, in a shorter form; None where it has none."""
+    name = name.partition("/")[2]
+    if name == "data.pkl":
+        contents = pickletools.optimize(contents)
+    return f"{FOLDER}/{name}", None if name in NOT_NEEDED else contents
 
 
 def repack(source: Path, destination: Path) -> None:
