@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from vim_deploy.bench import environment
-from vim_deploy.bench.compare import compared, read_baseline
+from vim_deploy.bench.compare import compared, read_baseline, require_common
 from vim_deploy.bench.measure import SKIPPED, Measurement, Timing, measure_group
 from vim_deploy.bench.report import BenchReport, busy_notes
 from vim_deploy.bench.subject import Subject, SubjectKey
@@ -150,6 +150,9 @@ def benchmark(
             progress=progress,
         )
         groups = maker.groups(names)
+        if baseline is not None and options.compare is not None:
+            keys = [subject.key for group in groups for subject in group]
+            require_common(baseline, keys, options.compare.name)
         if options.plot is not None:
             require_sizes(len({group[0].image for group in groups}))
         state, times, own = environment.state(), environment.cpu_times(), _own_cpu_seconds()

@@ -269,3 +269,17 @@ def test_a_baseline_of_another_machine_is_refused_before_anything_is_measured(ca
     assert "cpu_model: 'another' then" in said
     assert "cpus: 512 then" in said
     assert not list(Path("new").glob("*"))
+
+
+def test_nothing_in_common_is_refused_before_anything_is_measured(capsys: Any) -> None:
+    answer(capsys, "bench", "tiny.onnx", "--report", "old", *QUICK)
+    past = json.loads(Path("old/bench.json").read_text())
+    past["settings"]["duration_seconds"] = 60.0
+    for result in past["results"]:
+        result["label"] = "another"
+    Path("old/bench.json").write_text(json.dumps(past))
+    again = ("bench", "tiny.onnx", "--compare", "old/bench.json", "--report", "new", *QUICK)
+    said = fails(capsys, "VIM-418", *again, "--duration", "60")
+    assert "there: another" in said
+    assert "here: tiny" in said
+    assert not list(Path("new").glob("*"))
