@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from scaling import MOST_LOAD, disturbed
+from scaling_report import write_compact
 from scaling_steps import OK, Step, run_step
 from spine import about
 
 from vim_deploy.bench import environment
-from vim_deploy.files import write_json
 
 MODELS = ("upernet-vim-tiny", "vimdet-tiny", "upernet-vim-small", "vimdet-small")
 PRECISIONS = ("fp32", "fp16")
@@ -122,7 +122,7 @@ def main() -> None:
             results[model] = measure(model, Path(folder), busy=options.busy)
         if not options.busy:
             options.out.mkdir(parents=True, exist_ok=True)
-            write_json(options.out / "dense.json", results)
+            write_compact(options.out / "dense.json", results)
     print(json.dumps(results, indent=1) if options.busy else f"wrote {options.out}/dense.json")
 
 

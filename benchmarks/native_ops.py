@@ -26,14 +26,14 @@ import numpy as np
 from native_profile import profile
 from openvino_worker import OPENVINO, OpenVinoRunner
 from scaling import MOST_LOAD, disturbed, library
-from scaling_steps import kept_ratio, kept_result
+from scaling_report import write_compact
+from scaling_steps import kept_ratio, kept_result, short
 
 from vim_deploy.bench import environment
 from vim_deploy.bench.measure import Timing, measure_group
 from vim_deploy.bench.report import BenchReport
 from vim_deploy.bench.subject import Subject, input_for
 from vim_deploy.codec import encode
-from vim_deploy.files import write_json
 from vim_deploy.plugin.ort_library import find_ort_library
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.base import RunnerOptions
@@ -45,7 +45,7 @@ PLACES = "vim-tiny:224,vim-tiny:1248,vim-small:224,vim-base:224"
 FORMS = ("fused", "fused-low-rank")
 #: Runs of a profile; the shortest of each node counts.
 _RUNS = 5
-#: Kinds of nodes with less than this share of the time are not printed.
+#: Kinds of nodes with less than this share of the time are not kept.
 _LEAST_SHARE = 0.01
 _WORKER = (sys.executable, str(Path(__file__).with_name("openvino_worker.py").resolve()))
 
@@ -131,6 +131,14 @@ def measure_place(
     }
 
 
+def kept_profile(path: Path, library: Path | None, threads: int) -> dict[str, Any]:
+    """ONNX Runtime's profile of a file; ``ms`` is of all nodes, also those without a row here."""
+    found = profile(path, library, threads, _RUNS)
+    rows = [row for row in found["rows"] if row["share"] >= _LEAST_SHARE]
+    kept: dict[str, Any] = short({**found, "rows": rows})
+    return kept
+
+
 def measure(options: argparse.Namespace, openvino: bool) -> dict[str, Any]:
     """All of it."""
     entries: list[dict[str, Any]] = []
@@ -153,7 +161,7 @@ def measure(options: argparse.Namespace, openvino: bool) -> dict[str, Any]:
                 if disturbed(entries[-1]) and not options.busy:
                     raise SystemExit(f"{place} on {threads}: others were at work; try later")
                 profiles += [
-                    {"place": place, "form": form, **profile(path, ops, threads, _RUNS)}
+                    {"place": place, "form": form, **kept_profile(path, ops, threads)}
                     for form, path in files.items()
                 ]
     return {"entries": entries, "profiles": profiles, "openvino_distance": distances}
@@ -179,9 +187,8 @@ def summary(value: Mapping[str, Any]) -> Iterator[str]:
         where = f"{found['place']}, {found['form']}, on {found['threads']}"
         yield f"{where}, nodes with native ops: {found['ms']:.1f} ms"
         for row in found["rows"]:
-            if row["share"] >= _LEAST_SHARE:
-                rate = f", {row['gflops']:.0f} GFLOP/s" if "gflops" in row else ""
-                yield f"  {row['kind']} x{row['nodes']}: {row['share']:.1%}{rate}"
+            rate = f", {row['gflops']:.0f} GFLOP/s" if "gflops" in row else ""
+            yield f"  {row['kind']} x{row['nodes']}: {row['share']:.1%}{rate}"
     for name, far in value["openvino_distance"].items():
         yield f"{name} in OpenVINO: logits differ by {far:.1e} of the largest"
 
@@ -207,7 +214,7 @@ def main() -> None:
         print("the figures do not count: --busy")
         return
     options.out.mkdir(parents=True, exist_ok=True)
-    write_json(options.out / "native_ops.json", value)
+    write_compact(options.out / "native_ops.json", value)
     print(f"wrote {options.out / 'native_ops.json'}")
 
 

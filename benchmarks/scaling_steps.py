@@ -172,20 +172,22 @@ def kept_result(result: Mapping[str, Any]) -> dict[str, Any]:
         latency = result["latency"]
         kept |= {"calls": result["calls"], "ms": latency["p50_ms"] or latency["mean_ms"]}
         kept |= {"cpu_ms": result.get("cpu_ms"), "model_bytes": result["memory"]["model_bytes"]}
-    short: dict[str, Any] = _short(kept)
-    return short
+    result_in_short: dict[str, Any] = short(kept)
+    return result_in_short
 
 
 def kept_ratio(ratio: Mapping[str, Any]) -> dict[str, Any]:
     """What the results keep of one ratio."""
-    kept: dict[str, Any] = _short({key: ratio.get(key) for key in _RATIO})
+    kept: dict[str, Any] = short({key: ratio.get(key) for key in _RATIO})
     return kept
 
 
-def _short(value: Any) -> Any:  # noqa: ANN401 - JSON
+def short(value: Any) -> Any:  # noqa: ANN401 - JSON
     """The same with numbers of five digits, which is more than was measured."""
     if isinstance(value, dict):
-        return {key: _short(item) for key, item in value.items()}
+        return {key: short(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [short(item) for item in value]
     return float(f"{value:.5g}") if isinstance(value, float) else value
 
 

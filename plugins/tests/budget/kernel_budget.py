@@ -212,7 +212,9 @@ def main(arguments: list[str]) -> int:
         if find_cuobjdump(nvcc) is None:
             print("no cuobjdump: pip install nvidia-cuda-cuobjdump", file=sys.stderr)
             return 3
-        text = json.dumps({"nvcc": release_of(nvcc), "kernels": measured}, indent=1)
+        budget = {"nvcc": release_of(nvcc), "kernels": measured}
+        # A kernel a line, to be compared by people.
+        text = json.dumps(budget, separators=(",", ":")).replace("},", "},\n")
         BUDGET.write_text(text + "\n", encoding="utf-8")
         return 0
     budget = json.loads(BUDGET.read_text(encoding="utf-8"))
