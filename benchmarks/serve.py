@@ -330,7 +330,7 @@ def main() -> None:
         print("nothing written: measured on a busy machine", file=sys.stderr)
         return
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(figures, indent=2) + "\n")
+    options.output.write_text(json.dumps(figures, separators=(",", ":")) + "\n")
     print(f"wrote {options.output}", file=sys.stderr)
 
 
