@@ -37,7 +37,7 @@ def test_the_page_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     said = done.stdout.splitlines()
-    assert said[0].startswith(("work/vim-digits.onnx 92 1.0", "work/vim-digits.onnx 92 0.9999"))
+    assert said[0].startswith(("work/vim-digits.onnx 86 1.0", "work/vim-digits.onnx 86 0.9999"))
     assert said[1].startswith("3 three ")
     assert said[2:5] == ["picture-0 three", "picture-1 three", "tests/data/digits/7.png seven"]
     assert said[5] == "('zero', 'one', 'two') ('batch', 1, 32, 32) ('logits',)"

@@ -19,8 +19,8 @@ from vim_deploy.ops.functions import loops, nodes_of
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.specs import GraphChoice, GraphForm
 
-#: Largest rank of dt for which ``auto`` lets the scan compute it: Vim-Ti's, by the measurements in
-#: docs/fused-graph.md.
+#: Largest rank of dt for which ``auto`` lets the scan compute it, Vim-Ti's: by measurement on
+#: CPUs, by count on GPUs (docs/fused-graph.md).
 LOW_RANK = 12
 
 #: Standard operators that the trace of a VisionMamba may hold, preparation and heads included, and

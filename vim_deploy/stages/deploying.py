@@ -104,8 +104,6 @@ def deploy(
     request, work = ModelRequest.of(request), as_path(work, "work")
     report = optional_path(report, "report")
     verifying = VerifyOptions(images=images, runner=RunnerOptions(ops=ops))
-    require_images(verifying)
-    require_here(ops, CPU)
     if report is not None:
         prepare_report(report)
     wanted = BuildRequest(
@@ -120,6 +118,9 @@ def deploy(
         builder_for(wanted)
         if wanted.tensorrt.plugin not in (AUTO, NONE):
             require_file(Path(wanted.tensorrt.plugin), "plugin library")
+    require_images(verifying)
+    # Last: it may build a library.
+    require_here(ops, CPU)
     folder = _new_folder(work, Path(request.source).stem)
     _log.info("working in %s", folder)
     seconds: dict[str, float] = {}
