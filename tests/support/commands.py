@@ -45,7 +45,9 @@ def options(command: click.Command) -> dict[str, click.Option | None]:
 def parse(words: Sequence[str]) -> None:
     """Read a whole command line as the program would; ClickException or KeyError if it cannot."""
     command, rest = find(words)
-    command.make_context(command.name, rest, obj={})
+    # A command keeps the names of its help option from the first context it meets: the program's.
+    program = click.Context(cli, **cli.context_settings)
+    command.make_context(command.name, rest, parent=program, obj={})
 
 
 def mistakes(words: Sequence[str]) -> Iterator[str]:

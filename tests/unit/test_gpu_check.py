@@ -10,12 +10,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import click
 import numpy as np
 import pytest
 
+from tests.support.commands import parse
 from tests.support.source import REPOSITORY
-from vim_deploy.cli.main import cli
 from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.cuda.driver import Gpu
 
@@ -62,17 +61,6 @@ class Machine:
         if isinstance(answer, str):
             return subprocess.CompletedProcess(command, 7, "", answer)
         return subprocess.CompletedProcess(command, 0, json.dumps(answer), "")
-
-
-def parse(arguments: list[str]) -> None:
-    """Let click read the arguments of a command, and do nothing."""
-    command: click.Command = cli
-    context = click.Context(cli)
-    while isinstance(command, click.Group):
-        found = command.get_command(context, arguments[0])
-        assert found is not None
-        command, arguments = found, arguments[1:]
-    command.make_context(command.name, list(arguments))
 
 
 def started(
