@@ -76,16 +76,19 @@ def test_verify_runs_both_ways(digits: Path, capsys: pytest.CaptureFixture[str])
     assert "native" not in told["candidate"]
 
 
+_run = OrtRunner.run
+
+
+def wrong_by_functions(self: OrtRunner, image: np.ndarray) -> dict[str, np.ndarray]:
+    """``OrtRunner.run`` whose outputs are one more where no native ops compute."""
+    values = dict(_run(self, image))
+    return values if self.kernels else {name: value + 1 for name, value in values.items()}
+
+
 def test_functions_that_differ_fail(
     digits: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = OrtRunner.run
-
-    def wrong(self: OrtRunner, image: np.ndarray) -> dict[str, np.ndarray]:
-        values = dict(real(self, image))
-        return values if self.kernels else {name: value + 1 for name, value in values.items()}
-
-    monkeypatch.setattr(OrtRunner, "run", wrong)
+    monkeypatch.setattr(OrtRunner, "run", wrong_by_functions)
     words = ["verify", str(digits), "--against", CHECKPOINT, "--random", "2", "--batches", "2"]
     assert run([*words, "--json"]) == 7
     told = json.loads(capsys.readouterr().out)
@@ -103,17 +106,11 @@ def test_parts_are_those_of_the_side_that_differs(
     digits: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Where the functions alone differ, their parts are looked into, and not the kernels'."""
-    real = OrtRunner.run
-
-    def wrong(self: OrtRunner, image: np.ndarray) -> dict[str, np.ndarray]:
-        values = dict(real(self, image))
-        return values if self.kernels else {name: value + 1 for name, value in values.items()}
-
     words = ["verify", str(digits), "--against", CHECKPOINT, "--random", "2", "--batches", "2"]
     assert run([*words, "--per-block", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["blocks"]["candidate"] == told["candidate"]
-    monkeypatch.setattr(OrtRunner, "run", wrong)
+    monkeypatch.setattr(OrtRunner, "run", wrong_by_functions)
     assert run(words) == 7
     assert "--per-block names the part" in capsys.readouterr().err
     assert run([*words, "--per-block", "--json"]) == 7

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -130,8 +129,7 @@ def test_deploy_verifies_and_so_needs_onnx_runtime(
 def test_a_plugin_library_that_is_not_there(
     begun: list[str], capsys: Captured, monkeypatch: Patch
 ) -> None:
-    known: Callable[[object], None] = lambda wanted: None  # noqa: E731
-    monkeypatch.setattr(deploying, "builder_for", known)
+    monkeypatch.setattr(deploying, "builder_for", lambda wanted: None)
     assert code_of(capsys, "deploy vim-digits --plugin gone.so") == "VIM-401"
     providers = ("TensorrtExecutionProvider", "CPUExecutionProvider")
     here = capability.Capabilities("1.32.0", providers)
