@@ -7,7 +7,7 @@ whose producers go and hands over nodes that give the same tensors.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -102,6 +102,18 @@ def read_by_subgraphs(node: NodeProto) -> list[str]:
         for inner in body.node:
             names += [*inner.input, *read_by_subgraphs(inner)]
     return names
+
+
+def rename_tensors(nodes: Iterable[NodeProto], names: Mapping[str, str]) -> None:
+    """Give tensors other names, in place; a subgraph keeps what it defines itself."""
+    for node in nodes:
+        for fields in (node.input, node.output):
+            fields[:] = [names.get(name, name) for name in fields]
+        for graph in subgraphs_of(node):
+            own = {value.name for value in graph.input}
+            own |= {tensor.name for tensor in graph.initializer}
+            own |= {name for inner in graph.node for name in inner.output}
+            rename_tensors(graph.node, {old: new for old, new in names.items() if old not in own})
 
 
 def drop_unused_initializers(graph: GraphProto) -> None:
@@ -274,13 +286,13 @@ class Rewriter(GraphIndex):
 
     def add_constant(self, wanted: str, value: Array) -> str:
         """Add an initialiser; its name is ``wanted`` unless that is taken."""
-        name = _free(wanted, self._tensors)
+        name = free_name(wanted, self._tensors)
         self.graph.initializer.append(numpy_helper.from_array(value, name))
         return name
 
     def node_name(self, wanted: str) -> str:
         """A node name that is not taken."""
-        return _free(wanted, self._node_names)
+        return free_name(wanted, self._node_names)
 
     def finish(self) -> None:
         """Make the exchanges, then remove what nothing reads."""
@@ -302,7 +314,8 @@ class Rewriter(GraphIndex):
         drop_unused_initializers(self.graph)
 
 
-def _free(wanted: str, taken: set[str]) -> str:
+def free_name(wanted: str, taken: set[str]) -> str:
+    """``wanted``, or that with a number when it is taken; it is taken then."""
     name, number = wanted, 0
     while name in taken:
         number += 1

@@ -5,6 +5,7 @@ tells block, part and direction::
 
     block_07/mixer/bwd/x_proj/MatMul    layers.7.mixer.x_proj_b, where block 7 is not mirrored
     block_07/mixer/x_proj/MatMul        both directions at once, after fusing
+    block_07/mixer/scan/VimBiSelectiveScan/delta    of that op's function, put in its place
     block_07/Add                        the residual stream
     decode_head/conv_seg/Conv           behind the blocks
     Add_1                               beside all modules
@@ -262,6 +263,14 @@ def block_scope(block: int) -> str:
 def direction_of(second: bool, mirrored: bool) -> str:
     """The direction of a mixer's first or second branch; mirrored layers exchange them."""
     return DIRECTIONS[second != mirrored]
+
+
+def inlined_name(call: str, inner: str) -> str:
+    """The name of a node or tensor of a function's body where it was put in the place of ``call``.
+
+    Its ``scope`` ends with the call's operator: ``block_07/mixer/scan/VimBiSelectiveScan/delta``.
+    """
+    return f"{call}/{inner}"
 
 
 def module_scope(path: str, mirrored: Callable[[int], bool]) -> str:

@@ -21,6 +21,7 @@ from vim_deploy.onnx_graph import (
     attribute_int,
     opset_version,
     read_by_subgraphs,
+    rename_tensors,
     subgraphs_of,
 )
 from vim_deploy.ops import OPS, Op, contract
@@ -238,7 +239,7 @@ def _type_function(function: FunctionProto, fixed: tuple[str, ...]) -> None:
     (output,) = function.output
     renamed = {name: f"{name}_fp32" for name in (*activations, output)}
     body = list(function.node)
-    _rename(body, renamed)
+    rename_tensors(body, renamed)
     before = [
         helper.make_node("Cast", [name], [renamed[name]], to=TensorProto.FLOAT)
         for name in activations
@@ -249,17 +250,6 @@ def _type_function(function: FunctionProto, fixed: tuple[str, ...]) -> None:
     _settle(nodes)
     del function.node[:]
     function.node.extend(nodes)
-
-
-def _rename(nodes: Iterable[NodeProto], names: Mapping[str, str]) -> None:
-    """Give tensors other names; a subgraph keeps what it defines itself."""
-    for node in nodes:
-        for fields in (node.input, node.output):
-            fields[:] = [names.get(name, name) for name in fields]
-        for graph in subgraphs_of(node):
-            own = {value.name for value in graph.input}
-            own |= {name for inner in graph.node for name in inner.output}
-            _rename(graph.node, {old: new for old, new in names.items() if old not in own})
 
 
 def op_flaws(node: NodeProto, ops: Mapping[str, Op] = OPS) -> Iterator[str]:
