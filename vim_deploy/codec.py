@@ -68,7 +68,7 @@ class stored:  # noqa: N801 - a decorator
             ``decode`` gathers those that are its fields.
         also: properties to store behind the fields; as in ``keys``.
         without: fields that are not stored.
-        sparse: what is left out where it is None or empty.
+        sparse: what is left out where it is None, empty or false.
         blank: fields that are stored as an empty table where they are None.
         decimals: to which figures, or all of a mapping, are rounded.
         inner: the one field that is stored in the record's place, without its name.
@@ -149,7 +149,7 @@ def _of_record(record: Any) -> Any:  # noqa: ANN401 - any of our dataclasses
         value = _plain(operator.attrgetter((path or key).removeprefix("*"))(record))
         if key.startswith("*"):
             found |= value or {}
-        elif key not in form.sparse or value not in (None, "", [], {}):
+        elif key not in form.sparse or not (value is False or value in (None, "", [], {})):
             found[key] = form.figure(key, value)
     return found
 

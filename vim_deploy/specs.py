@@ -12,8 +12,9 @@ GraphForm = Literal["fused", "fused-low-rank", "base"]
 #: What may be asked for: a form, or ``auto``, the one that pays for the model
 #: (``vim_deploy.graph.verify.form_for``).
 GraphChoice = Literal["auto", "fused", "fused-low-rank", "base"]
-#: What the scan ops' local functions are made of: ``scan``: an ONNX Scan over the tokens;
-#: ``unrolled``: ceil(log2 tokens) steps on all tokens at once, for runtimes without loops.
+#: What the scan ops' local functions, or what stands in their calls' places, are made of:
+#: ``scan``: an ONNX Scan over the tokens; ``unrolled``: ceil(log2 tokens) steps on all tokens at
+#: once, for runtimes without loops.
 ScanBody = Literal["scan", "unrolled"]
 #: How a stored position embedding is fitted to another size (docs/resolutions.md).
 PosEmbedMode = Literal["grid", "official"]

@@ -283,6 +283,17 @@ class Artifact:
         """``info``; VIM-410, which says that the file ``unsaid``, when there is none."""
         return metadata.require_info(self.info, f"{self.name} {unsaid}", why=why, fix=fix)
 
+    def refuse_standalone(self, option: str) -> None:
+        """VIM-203 for an ``option`` that names kernels of our ops, and a file without any."""
+        if self.info is not None and self.info.standalone:
+            raise VimDeployError(
+                "VIM-203",
+                f"{option} for {self.name}, which is standalone",
+                why="it holds standard operators only: there is no node for such kernels to hold "
+                "on to",
+                fix=f"leave {option} out, or give an export without --standalone",
+            )
+
     @cached_property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """A str in a shape is a symbolic size; of an engine without record nothing is known."""

@@ -39,7 +39,7 @@ METADATA_KEY = "vim_deploy"
 _UNNAMED = "?"
 
 
-@stored(blank=("precision_policy", "dense"), unread="unread")
+@stored(blank=("precision_policy", "dense"), sparse=("standalone",), unread="unread")
 @dataclass(frozen=True)
 class ExportInfo:
     """What an exported file says about itself (stored in the ONNX metadata).
@@ -64,6 +64,8 @@ class ExportInfo:
         tool_version: of vim-deploy.
         settings_hash: of everything else; equal hash, equal file.
         scan_body: ``scan`` or ``unrolled``: form of the scan ops' local functions.
+        standalone: those functions stand in the places of their calls, so that the file holds
+            standard operators only.
         dense: what stands behind a dense model's backbone; None for others.
         unread: what a later version says of these that this one does not know, by path
             (``model_config.if_hydra``); not stored.
@@ -87,6 +89,7 @@ class ExportInfo:
     # Files from before the choice hold Scans and do not say so.
     scan_body: ScanBody = "scan"
     dense: DenseConfig | None = None
+    standalone: bool = False
     unread: tuple[str, ...] = ()
 
 

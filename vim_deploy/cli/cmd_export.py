@@ -29,8 +29,8 @@ def take_export_options(options: dict[str, Any], force: bool = False) -> ExportO
     """Take ``graph_options``'s values out of a command's keywords."""
     from vim_deploy.stages.exporting import ExportOptions
 
-    names = ("graph", "scan_body", "dump_passes", "precision", "precision_policy", "io_precision",
-             "opset", "preprocess", "head")  # fmt: skip
+    names = ("graph", "scan_body", "standalone", "dump_passes", "precision", "precision_policy",
+             "io_precision", "opset", "preprocess", "head")  # fmt: skip
     return ExportOptions(
         batch=options.pop("batch") or None,
         check=not options.pop("no_check"),
@@ -50,7 +50,8 @@ def command(output: Path | None, force: bool, **options: Any) -> None:  # noqa: 
 
     CHECKPOINT-OR-RECIPE is a checkpoint (.pth, .safetensors or a folder holding one), a hub
     address hf://owner/name[/file], the name of a recipe (vim-deploy recipes list) or a recipe
-    file. The file is compared with PyTorch before it is put in place.
+    file. The file is compared with PyTorch before it is put in place. With --standalone it may be
+    an exported file, too.
     """
     from vim_deploy.stages import export
 
@@ -78,9 +79,10 @@ def _report(made: ExportResult) -> None:
         say(f"up to date: {made.path}")
         return
     summary = made.summary
+    inlined = ", standalone" if made.info.standalone else ""
     say(
         f"wrote {made.path}: {made.info.model}, {made.info.graph} {made.info.precision} "
-        f"graph, {made.info.scan_body} body, {made.path.stat().st_size / 1e6:.1f} MB, "
+        f"graph, {made.info.scan_body} body{inlined}, {made.path.stat().st_size / 1e6:.1f} MB, "
         f"{summary.blocks} blocks, {summary.scans} scans ({summary.fused_scans} fused pairs), "
         f"{sum(summary.ops.values())} nodes, {made.seconds:.1f} s"
     )

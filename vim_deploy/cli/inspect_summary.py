@@ -141,7 +141,8 @@ def _exported(export: Facts | None, tensors: Facts) -> Iterator[Row]:
     if "precision" in export:
         yield "precision", f"{export['precision']}{inside}"
     if "graph" in export:
-        yield "form", f"{export['graph']}, body {export['scan_body']}"
+        inlined = ", standard operators only" if export.get("standalone") else ""
+        yield "form", f"{export['graph']}, body {export['scan_body']}{inlined}"
         yield "made by", f"vim-deploy {export['tool_version']}"
 
 

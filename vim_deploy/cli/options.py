@@ -223,12 +223,17 @@ _GRAPH_OPTIONS = (
     click.option(
         "--scan-body",
         type=click.Choice(get_args(ScanBody)),
-        default="scan",
-        show_default=True,
         help="What runtimes without the plugin run: an ONNX Scan, or log2(tokens) steps on all "
         "tokens at once, without a loop. Unrolled is slower on a CPU, loads more slowly, needs "
         "d_state times the memory of an activation, and holds for one token count "
-        "(docs/scan-op.md).",
+        "(docs/scan-op.md).  [default: scan, or the exported file's]",
+    ),
+    click.option(
+        "--standalone",
+        is_flag=True,
+        help="Standard operators only, for runtimes that know no functions of other domains: "
+        "OpenVINO, browsers, old ONNX Runtimes (docs/scan-op.md). Nothing is left for the plugin "
+        "or native ops to take.",
     ),
     click.option(
         "--dump-passes",

@@ -17,6 +17,7 @@ from onnx import NodeProto, TensorProto, helper
 from vim_deploy.artifact.metadata import inputs_of
 from vim_deploy.codec import stored
 from vim_deploy.errors import VimDeployError
+from vim_deploy.graph.standalone import call_of
 from vim_deploy.onnx_graph import inferred, inlined, without_weights
 from vim_deploy.recipe.model_config import ModelConfig
 
@@ -32,6 +33,8 @@ _SPREADING = frozenset({"ConvTranspose", "Resize"})
 #: for both directions of a mixer side by side.
 _SIDE_BY_SIDE = 2
 _LISTED = 5
+#: Whole numbers are axes, sizes and orders, no weights.
+_COUNTS = frozenset({TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL})
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,8 @@ def measure_activations(model: onnx.ModelProto, config: ModelConfig) -> Activati
     with_bodies = inlined(model)
     inner = tensor_sizes(with_bodies, batch)
     told = _square_told(model, config, batch)
-    written = _written(model, weights)
+    inside = _insides(model)
+    written = [name for name in _written(model, weights) if name not in inside]
     problems = _too_many(model, written, sizes, config, batch)
     if told:
         problems += _squares(_written(with_bodies, weights), inner, config)
@@ -241,12 +245,24 @@ def _written(model: onnx.ModelProto, weights: set[str]) -> list[str]:
     ]
 
 
+def _insides(model: onnx.ModelProto) -> set[str]:
+    """Tensors between the nodes that stand in the place of an op's, as within its function."""
+    bodies, others = set[str](), {value.name for value in model.graph.output}
+    for node in model.graph.node:
+        if call_of(node.name) is None:
+            others.update(node.input, node.output)
+        else:
+            bodies.update(node.output)
+    return bodies - others
+
+
 def _widths(model: onnx.ModelProto) -> set[int]:
     """Lengths of the axes of all weights but those with a row for each token."""
     return {
         int(dim)
         for tensor in model.graph.initializer
-        if tensor.name.rpartition(".")[2] not in _PER_TOKEN_WEIGHTS
+        if tensor.data_type not in _COUNTS
+        and tensor.name.rpartition(".")[2] not in _PER_TOKEN_WEIGHTS
         for dim in tensor.dims
     }
 

@@ -15,11 +15,12 @@ from vim_deploy.graph.activations import Activations, measure_activations
 from vim_deploy.graph.opset import convert_opset
 from vim_deploy.graph.passes.run import PassReport, run_passes
 from vim_deploy.graph.precision import PrecisionReport, apply_precision
+from vim_deploy.graph.standalone import standalone
 from vim_deploy.graph.tidy import apply_names, tidy
 from vim_deploy.graph.trace import trace
-from vim_deploy.graph.verify import GraphSummary, check_graph, fused_mixers
+from vim_deploy.graph.verify import GraphSummary, check_graph, check_standalone, fused_mixers
 from vim_deploy.model.deployed import DeployedModel
-from vim_deploy.ops.functions import attach_functions
+from vim_deploy.ops.functions import asked_ops, attach_functions, type_functions
 from vim_deploy.precisions import TABLE, require_io_precision
 from vim_deploy.progress import stage_log
 from vim_deploy.recipe.model_config import ModelConfig
@@ -73,8 +74,8 @@ def export_graph(
 
     Args:
         module: preparation, model and head, with weights.
-        info: stored in the file; its ``graph`` and ``scan_body`` decide the form, its precisions
-            and policy the types.
+        info: stored in the file; its ``graph``, ``scan_body`` and ``standalone`` decide the form,
+            its precisions and policy the types.
         batch: fixed batch size, or None for a dynamic one.
         dump: folder that takes the graph before and after each pass.
 
@@ -104,7 +105,7 @@ def finish_graph(
     Args and errors are those of ``export_graph``.
     """
     passes: tuple[PassReport, ...] = ()
-    unrolled = config.num_tokens if info.scan_body == "unrolled" else None
+    unrolled = _unrolled_tokens(info)
     if info.graph != "base":
         stage_log.info("fusing")
         low_rank = info.graph == "fused-low-rank"
@@ -120,10 +121,53 @@ def finish_graph(
         stage_log.info("typing in %s", info.precision)
         policy = info.precision_policy or PrecisionPolicy()
         report = apply_precision(model, info.precision, policy, info.io_precision)
+    return _finished(model, config, info, passes, report)
+
+
+def standalone_graph(model: onnx.ModelProto, info: ExportInfo) -> ExportedGraph:
+    """The standalone form of an exported file's graph, as an export of its checkpoint makes it.
+
+    Args:
+        model: as it was read; it is not changed.
+        info: of the new file; its ``scan_body`` may be another than the file's.
+
+    Raises:
+        VimDeployError: VIM-409, VIM-502 (the graph is not as it was exported), VIM-903 (its ops
+            mean something that this version does not know).
+    """
+    asked_ops(model).require_known("this version")
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    # Written anew: those of an early version have nodes without names, and other pads.
+    attach_functions(copy, _unrolled_tokens(info))
+    if TABLE[info.precision].typed:
+        type_functions(copy)
+    report = PrecisionReport(info.precision, info.io_precision, {}, 0, (), ())
+    return _finished(copy, info.model_config, info, (), report)
+
+
+def _unrolled_tokens(info: ExportInfo) -> int | None:
+    """Tokens that bodies without a loop are written for; None for bodies with one."""
+    return info.model_config.num_tokens if info.scan_body == "unrolled" else None
+
+
+def _finished(
+    model: onnx.ModelProto,
+    config: ModelConfig,
+    info: ExportInfo,
+    passes: tuple[PassReport, ...],
+    report: PrecisionReport,
+) -> ExportedGraph:
+    """Check a graph that has its functions, and put those in place where that is asked for."""
     _make_repeatable(model)
-    metadata.attach(model, info)
     summary = check_graph(model, config, info.graph, info.scan_body)
-    return ExportedGraph(model, summary, passes, report, measure_activations(model, config))
+    activations = measure_activations(model, config)
+    if info.standalone:
+        stage_log.info("inlining")
+        model = standalone(model)
+        summary = check_standalone(model, summary)
+    metadata.attach(model, info)
+    return ExportedGraph(model, summary, passes, report, activations)
 
 
 def _make_repeatable(model: onnx.ModelProto) -> None:

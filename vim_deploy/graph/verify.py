@@ -7,15 +7,18 @@ expects. Numbers are the business of ``parity``.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import onnx
 
 from vim_deploy.artifact.onnx_file import is_large
 from vim_deploy.errors import VimDeployError
+from vim_deploy.graph.standalone import call_of, is_standalone
 from vim_deploy.onnx_graph import attribute_int, constants_of, half_tensors, without_weights
 from vim_deploy.ops import BI_CAUSAL_CONV, BI_SELECTIVE_SCAN, OPS, SELECTIVE_SCAN, contract
 from vim_deploy.ops.functions import loops, nodes_of
+from vim_deploy.places import DIRECTIONS, parse
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.specs import GraphChoice, GraphForm
 
@@ -31,6 +34,9 @@ EXPECTED_OPS = frozenset(
      "Shape", "Sigmoid", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "TopK", "Transpose",
      "Unsqueeze", "ArgMax", "ConvTranspose", "Erf", "Gelu", "MaxPool", "Relu", "Resize"}
 )  # fmt: skip
+
+#: Those of the bodies of our ops' functions beside them.
+_BODY_OPS = frozenset({"CastLike", "ConstantOfShape", "Exp", "ReduceSum", "Scan", "Softplus"})
 
 #: Operators of norms and softmax: float32 in every precision.
 _WIDE_OPS = frozenset({"LayerNormalization", "Pow", "ReduceMean", "Softmax", "Sqrt"})
@@ -67,24 +73,34 @@ class GraphSummary:
 
 def summarize(model: onnx.ModelProto, blocks: int) -> GraphSummary:
     """Count nodes of the main graph."""
-    singles = nodes_of(model.graph, SELECTIVE_SCAN)
-    backward = sum(attribute_int(node, "reverse") for node in singles)
-    fused = len(nodes_of(model.graph, BI_SELECTIVE_SCAN))
+    found = Counter(_ops_of(model))
+    singles = found[SELECTIVE_SCAN.name, False] + found[SELECTIVE_SCAN.name, True]
+    backward = found[SELECTIVE_SCAN.name, True]
+    fused = found[BI_SELECTIVE_SCAN.name, False]
     ops = Counter(
         f"{node.domain}::{node.op_type}" if node.domain else node.op_type
         for node in model.graph.node
     )
     return GraphSummary(
         blocks=blocks,
-        scans=len(singles) + 2 * fused,
-        forward_scans=len(singles) - backward + fused,
+        scans=singles + 2 * fused,
+        forward_scans=singles - backward + fused,
         backward_scans=backward + fused,
         fused_scans=fused,
-        fused_convolutions=len(nodes_of(model.graph, BI_CAUSAL_CONV)),
+        fused_convolutions=found[BI_CAUSAL_CONV.name, False],
         flips=_count_flips(model),
         ops=dict(sorted(ops.items())),
         loops=_count_loops(model),
     )
+
+
+def _ops_of(model: onnx.ModelProto) -> Iterator[tuple[str, bool]]:
+    """Our ops with whether they run in reverse: nodes, and what stands in the places of such."""
+    for node in nodes_of(model.graph):
+        yield node.op_type, attribute_int(node, "reverse", 0) == 1
+    calls = {call: node.name for node in model.graph.node if (call := call_of(node.name))}
+    for (_, op), name in calls.items():
+        yield op, parse(name).direction == DIRECTIONS[1]
 
 
 def _count_loops(model: onnx.ModelProto) -> int:
@@ -172,6 +188,13 @@ def check_graph(
     ]
     problems += [f"the local function of {name} is missing" for name in missing_functions(model)]
     _require_none(problems)
+    _require_valid(model)
+    _require_none(_half_reductions(model))
+    return summary
+
+
+def _require_valid(model: onnx.ModelProto) -> None:
+    """VIM-502 for a graph that breaks ONNX's rules."""
     try:
         # In full: the types of a mixed-precision graph must meet everywhere.
         checked = without_weights(model) if is_large(model) else model
@@ -180,7 +203,37 @@ def check_graph(
         raise VimDeployError(
             "VIM-502", "the exported graph breaks ONNX's rules", why=str(error)
         ) from error
-    _require_none(_half_reductions(model))
+
+
+def check_standalone(model: onnx.ModelProto, before: GraphSummary) -> GraphSummary:
+    """Compare a graph of standard operators alone with what was counted before it became one.
+
+    Args:
+        model: what ``standalone`` has made.
+        before: of the graph with its functions, as ``check_graph`` found it.
+
+    Raises:
+        VimDeployError: VIM-502 with every deviation.
+    """
+    summary = summarize(model, before.blocks)
+    calls = Counter(call[1] for call in {call_of(node.name) for node in model.graph.node} if call)
+    each = sum(calls[op.name] for op in OPS.values() if loops(op))
+    expected = replace(before, ops=summary.ops, loops=each if before.loops else 0)
+    problems = [
+        f"{found} {name} instead of {wanted}"
+        for (name, found), wanted in zip(
+            vars(summary).items(), vars(expected).values(), strict=True
+        )
+        if found != wanted
+    ]
+    if not is_standalone(model):
+        problems.append("there are functions, or nodes of other domains than ONNX's")
+    allowed = EXPECTED_OPS | _BODY_OPS
+    problems += [f"unexpected operator {name}" for name in summary.ops if name not in allowed]
+    names = Counter(node.name for node in model.graph.node)
+    problems += [f"{count} nodes are called {name!r}" for name, count in names.items() if count > 1]
+    _require_none(problems)
+    _require_valid(model)
     return summary
 
 

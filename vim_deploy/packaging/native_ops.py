@@ -64,6 +64,8 @@ def choose_ops(
                 fix="leave it away, or package the ONNX file",
             )
         return None
+    if choice == "native":
+        servable.file.refuse_standalone("--ops native")
     asked = asked_ops(servable.file.model)
     if choice == "function" or not asked.names:
         return None

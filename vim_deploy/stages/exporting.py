@@ -6,45 +6,47 @@ import importlib.util
 import logging
 import os
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import vim_deploy
 from vim_deploy.artifact import Artifact
+from vim_deploy.artifact.file import named
 from vim_deploy.artifact.metadata import ExportInfo
-from vim_deploy.artifact.onnx_file import data_path, is_large, model_output, owned_data
-from vim_deploy.codec import encode, stored
+from vim_deploy.artifact.onnx_file import data_path, owned_data
+from vim_deploy.codec import stored
 from vim_deploy.errors import VimDeployError, missing_package
-from vim_deploy.files import remove_leftovers, settings_hash, sha256_of, single_writer
+from vim_deploy.files import remove_leftovers, single_writer
 from vim_deploy.graph.activations import Activations
 from vim_deploy.graph.passes.run import PassReport
 from vim_deploy.graph.precision import PrecisionReport
-from vim_deploy.graph.verify import GraphSummary, form_for, summarize
+from vim_deploy.graph.verify import GraphSummary, form_for
 from vim_deploy.heads import parse_head
-from vim_deploy.parity.metrics import Tolerance, tolerance_for
-from vim_deploy.parity.report import ParityReport, compare_runners, random_case
+from vim_deploy.parity.metrics import tolerance_for
+from vim_deploy.parity.report import ParityReport
 from vim_deploy.paths import OptionalPath, StrPath, optional_path
 from vim_deploy.precisions import TABLE, TYPED_IN_WORDS, Precision, require_io_precision
 from vim_deploy.progress import stage_log
 from vim_deploy.ranges import BATCH, OPSET, require_all, require_names
 from vim_deploy.recipe.precision_policy import chosen_policy
 from vim_deploy.recipe.schema import ModelRequest
-from vim_deploy.runtimes import runtime_named
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.specs import GraphChoice, Note, ScanBody
+from vim_deploy.stages.exported_file import (
+    Check,
+    Existing,
+    existing_export,
+    hashed,
+    write_checked,
+)
 
 if TYPE_CHECKING:
-    import onnx
-
-    from vim_deploy.model.deployed import DeployedModel
+    from vim_deploy.graph.export_graph import ExportedGraph
     from vim_deploy.model.load import LoadedModel
+    from vim_deploy.runtimes.base import Runner
 
 _log = logging.getLogger(__name__)
-
-#: Batch sizes that a check runs: one, an odd one, and never the one the trace used.
-CHECK_BATCHES = (1, 3)
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,9 @@ class ExportOptions:
 
     ``batch`` is a fixed batch size, or None for a dynamic one. ``graph`` is the form of the graph
     (``vim_deploy.specs.GraphChoice``), ``scan_body`` that of the scan ops' functions
-    (``ScanBody``), ``dump_passes`` a folder for the graph before and after each fusion pass.
+    (``ScanBody``; None: ``scan``, or what the exported file has that another is made from).
+    ``standalone`` puts the functions in the places of their calls, for runtimes that take standard
+    operators only. ``dump_passes`` is a folder for the graph before and after each fusion pass.
     ``precision`` types weights and activations, apart from what the file ``precision_policy``
     (None: the shipped one) keeps in float32; ``io_precision`` the inputs and outputs. ``head`` None
     gives logits, or the feature maps of a model without classes. ``check`` compares the file with
@@ -62,7 +66,8 @@ class ExportOptions:
 
     batch: int | None = None
     graph: GraphChoice = "auto"
-    scan_body: ScanBody = "scan"
+    scan_body: ScanBody | None = None
+    standalone: bool = False
     dump_passes: OptionalPath = OptionalPath()
     precision: Precision = "fp32"
     precision_policy: OptionalPath = OptionalPath()
@@ -76,7 +81,9 @@ class ExportOptions:
     def __post_init__(self) -> None:
         """VIM-202 for a number that nobody can mean."""
         require_all(self, batch=BATCH, opset=OPSET)
-        require_names(self, graph=get_args(GraphChoice), scan_body=get_args(ScanBody))
+        require_names(self, graph=get_args(GraphChoice))
+        if self.scan_body is not None:
+            require_names(self, scan_body=get_args(ScanBody))
         require_names(self, precision=TABLE, io_precision=TABLE)
 
 
@@ -133,9 +140,13 @@ def export(
 ) -> ExportResult:
     """Export a checkpoint, hub address or recipe to one ONNX file.
 
+    With ``options.standalone`` an exported file may be the source as well: the file that an export
+    of its checkpoint with that option gives is made of it, and compared with it.
+
     Args:
         request: what to load; a str or path is its ``source``.
-        output: file to write; by default the source's name with ``.onnx``, in this folder.
+        output: file to write; by default the source's name with ``.onnx``, in this folder; of an
+            exported file with ``-standalone.onnx``.
         options: form of the graph.
 
     Raises:
@@ -143,12 +154,14 @@ def export(
     """
     options = options or ExportOptions()
     _check_options(options)
-    require_torch()
-    from vim_deploy.model.load import load_model
-
     request = ModelRequest.of(request)
     path = optional_path(output, "output")
     started = time.perf_counter()
+    if named(request.source) == "onnx":
+        return _export_again(request, path, options, started)
+    require_torch()
+    from vim_deploy.model.load import load_model
+
     stage_log.info("reading %s", request.source)
     loaded = load_model(request)
     for note in loaded.notes:
@@ -206,46 +219,123 @@ def _export_loaded(
     module = DeployedModel(network, loaded.image, options.preprocess, head)
     info = export_info(loaded, options, module.preprocess)
     if not options.force:
-        existing = _existing_export(path, info, loaded.notes, started)
+        found = existing_export(path, info)
         # A dump needs the passes to run; the file they end in is the same one.
-        if existing is not None and options.dump_passes is None:
-            return existing
+        if found is not None and options.dump_passes is None:
+            return _up_to_date(path, found, loaded.notes, started)
     from vim_deploy.graph.export_graph import export_graph
 
     exported = export_graph(module, info, batch=options.batch, dump=options.dump_passes)
-    model, summary, passes, typed, activations = exported
-    _check_data_place(model, path, options)
-    stage_log.info("writing %s", path.name)
-    with model_output(model, path) as temporary:
-        tolerance = tolerance_for(info.precision, loaded.tolerances)
-        parity, notes = _check_export(temporary, path, module, info, options, tolerance)
-    if parity is not None:
-        parity = replace(parity, artifact_sha256=sha256_of(path))
-    notes = (*loaded.notes, *exported.notes, *notes)
+    tolerance = tolerance_for(info.precision, loaded.tolerances)
+
+    def reference() -> Runner:
+        from vim_deploy.runtimes.torch.runner import TorchRunner
+
+        return TorchRunner(module, threads=1)
+
+    check = Check("PyTorch", reference, tolerance, options.batch, made=options.check)
+    return _made(exported, info, path, options, check, loaded.notes, started)
+
+
+def _up_to_date(
+    path: Path, found: Existing, notes: tuple[Note, ...], started: float
+) -> ExportResult:
     seconds = time.perf_counter() - started
-    return ExportResult(
-        path,
+    return ExportResult(path, found.info, found.summary, None, notes, seconds, up_to_date=True)
+
+
+def _export_again(
+    request: ModelRequest, path: Path | None, options: ExportOptions, started: float
+) -> ExportResult:
+    """The standalone form of an exported file, without the checkpoint."""
+    _require_standalone(request, options)
+    source = Artifact.open(Path(request.source), "exported file")
+    info = source.require_info("cannot be written in standard operators")
+    if info.standalone:
+        raise VimDeployError(
+            "VIM-203",
+            f"{source.name} is a standalone file already",
+            why="it holds no functions any more that could be put in other places",
+            fix="use it as it is; give the file it was made of for another --scan-body",
+        )
+    path = path or Path(f"{source.path.stem}-standalone.onnx")
+    if path.exists() and path.samefile(source.path):
+        raise VimDeployError(
+            "VIM-203", f"the output {path} is the source itself", fix="choose another with -o"
+        )
+    batch = source.inputs[0].shape[0]
+    options = replace(options, batch=batch if isinstance(batch, int) else None)
+    info = replace(
         info,
-        summary,
-        parity,
-        notes,
-        seconds,
-        passes=passes,
-        precision=typed,
-        activations=activations,
+        scan_body=options.scan_body or info.scan_body,
+        standalone=True,
+        tool_version=vim_deploy.__version__,
+    )
+    info = hashed(info, options.batch)
+    with single_writer(path):
+        remove_leftovers(path)
+        remove_leftovers(data_path(path))
+        found = None if options.force else existing_export(path, info)
+        if found is not None:
+            return _up_to_date(path, found, (), started)
+        from vim_deploy.graph.export_graph import standalone_graph
+
+        exported = standalone_graph(source.model, info)
+        source.sighting.require_unchanged()
+        check = Check(
+            source.name,
+            lambda: OrtRunner(source),
+            tolerance_for(info.precision),
+            options.batch,
+            made=options.check,
+        )
+        return _made(exported, info, path, options, check, (), started)
+
+
+def _require_standalone(request: ModelRequest, options: ExportOptions) -> None:
+    """VIM-203 for an exported file and options that only an export of its checkpoint has."""
+    own = ExportOptions(
+        scan_body=options.scan_body, standalone=True, check=options.check, force=options.force
+    )
+    given = [
+        name
+        for record, usual in ((request, ModelRequest(request.source)), (options, own))
+        for name, value in vars(record).items()
+        if value != vars(usual)[name]
+    ]
+    if not given:
+        return
+    names = ", ".join("--" + name.replace("_", "-") for name in given if name != "standalone")
+    raise VimDeployError(
+        "VIM-203",
+        f"{request.source} is an exported file" + (f", which takes no {names}" if names else ""),
+        why="its checkpoint, precision and form were settled when it was exported",
+        fix="--standalone writes it in standard operators only, with --scan-body, --no-check, "
+        "--force and -o; vim-deploy verify, run, bench and package take it as it is",
     )
 
 
-def _check_data_place(model: onnx.ModelProto, path: Path, options: ExportOptions) -> None:
-    """VIM-204 when the weights need a file of their own and somebody else's has its name."""
-    data = data_path(path)
-    if options.force or not is_large(model) or not data.exists() or owned_data(path) == data:
-        return
-    raise VimDeployError(
-        "VIM-204",
-        f"{data} exists and is not part of an export to {path.name}",
-        why="the weights are more than one ONNX file holds (2 GiB) and would be written there",
-        fix="add --force to replace it, or choose another output with -o",
+def _made(
+    exported: ExportedGraph,
+    info: ExportInfo,
+    path: Path,
+    options: ExportOptions,
+    check: Check,
+    notes: tuple[Note, ...],
+    started: float,
+) -> ExportResult:
+    """The result of a finished graph, written when it has passed ``check``."""
+    parity, unchecked = write_checked(exported.model, path, info, check, force=options.force)
+    return ExportResult(
+        path,
+        info,
+        exported.summary,
+        parity,
+        (*notes, *exported.notes, *unchecked),
+        time.perf_counter() - started,
+        passes=exported.passes,
+        precision=exported.precision,
+        activations=exported.activations,
     )
 
 
@@ -268,67 +358,9 @@ def export_info(loaded: LoadedModel, options: ExportOptions, preprocess: Any) ->
         pos_embed=loaded.pos_embed,
         tool_version=vim_deploy.__version__,
         labels=loaded.labels,
-        scan_body=options.scan_body,
+        scan_body=options.scan_body or "scan",
+        standalone=options.standalone,
         dense=loaded.module.dense,
         settings_hash="",
     )
-    return replace(info, settings_hash=settings_hash({**encode(info), "batch": options.batch}))
-
-
-def _existing_export(
-    path: Path, info: ExportInfo, notes: tuple[Note, ...], started: float
-) -> ExportResult | None:
-    """The file at ``path`` if it was made with these settings; VIM-204 if with others."""
-    if not path.exists():
-        return None
-    why = "it is not a file that vim-deploy made"
-    try:
-        file = Artifact.open(path)
-        found = file.info
-    except VimDeployError as error:
-        why, found = error.message, None
-    if found is not None and found.settings_hash == info.settings_hash:
-        summary = summarize(file.model, found.model_config.layers_run)
-        seconds = time.perf_counter() - started
-        return ExportResult(path, found, summary, None, notes, seconds, up_to_date=True)
-    if found is not None:
-        why = "it differs in " + ", ".join(_differences(encode(found), encode(info)))
-    raise VimDeployError(
-        "VIM-204",
-        f"{path} exists and was made with other settings",
-        why=why,
-        fix="add --force to replace it, or choose another output with -o",
-    )
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    names = [key for key in new if key != "settings_hash" and old.get(key) != new[key]]
-    return names or ["the batch size"]
-
-
-def _check_export(
-    written: Path,
-    path: Path,
-    module: DeployedModel,
-    info: ExportInfo,
-    options: ExportOptions,
-    tolerance: Tolerance,
-) -> tuple[ParityReport | None, tuple[Note, ...]]:
-    """Compare the written file with the module; the reason when that was not done."""
-    if not options.check:
-        return None, (Note("not checked", "not checked against PyTorch: --no-check"),)
-    if not runtime_named("onnxruntime").is_installed():
-        why = "not checked against PyTorch: onnxruntime is not installed"
-        return None, (Note("not checked", why),)
-    from vim_deploy.runtimes.torch.runner import TorchRunner
-
-    stage_log.info("checking against PyTorch")
-    reference, candidate = TorchRunner(module, threads=1), OrtRunner(written)
-    batches = CHECK_BATCHES if options.batch is None else (options.batch,)
-    case = random_case(candidate.input, info.preprocess, max(batches))
-    results = compare_runners(reference, candidate, [case], batches, tolerance)
-    report = ParityReport(
-        path.name, sha256_of(written), reference.name, candidate.name, tolerance, results
-    )
-    report.require_passed()
-    return report, ()
+    return hashed(info, options.batch)

@@ -94,7 +94,8 @@ def graph_of_precision(
         )
     model, export = file.model, file.info
     found = _precision_of(model, export)
-    if precision and precision != found and found == "fp32" and export is not None:
+    inside = export is not None and export.standalone
+    if precision and precision != found == "fp32" and export is not None and not inside:
         info, step = _type(model, export, precision, like)
         return TypedModel(file, model, precision, info, typed=True, steps=(step,))
     if precision and precision != found:
@@ -102,7 +103,8 @@ def graph_of_precision(
             "VIM-203",
             f"{precision} was asked for, but the graph is {found}",
             why=f"{file.path} has {found} tensors, an engine has the types of its graph, and only "
-            "float32 files that vim-deploy exported can be typed",
+            "float32 files that vim-deploy exported can be typed"
+            + (", with the functions of their ops (this one is standalone)" if inside else ""),
             fix=f"vim-deploy export CHECKPOINT --precision {precision}, or leave the option out",
         )
     return TypedModel(file, model, found, export)

@@ -65,7 +65,8 @@ class OrtRunner(Runner):
         library: the native ops that are used, or None.
 
     Raises:
-        VimDeployError: VIM-203 (a plugin for another provider), VIM-301 (no ONNX Runtime, or none
+        VimDeployError: VIM-203 (a plugin for another provider, kernels for a file that holds none
+            of our ops), VIM-301 (no ONNX Runtime, or none
             with this provider), VIM-302 (the provider does not start), VIM-401, VIM-409 (file),
             VIM-415 (not a model with one image input); with native ops those of ``choose_ops``.
     """
@@ -93,6 +94,8 @@ class OrtRunner(Runner):
         ort.require_provider(provider)
         artifact = Artifact.of(source)
         path, model = artifact.path, artifact.model
+        if ops == "native" or plugin is not None:
+            artifact.refuse_standalone("--ops native" if plugin is None else "--plugin")
         # Not the model, which is large, unless whoever opened it holds it anyway.
         self._source, self._provider, self._threads = source, provider, threads
         self._inner = ExitStack()

@@ -19,9 +19,15 @@ from vim_deploy.artifact.record import PluginIdentity
 from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.files import write_bytes
+from vim_deploy.runtimes import AUTO
 from vim_deploy.runtimes.building.build import Builder, Work, settings_of
 from vim_deploy.runtimes.building.graph import TypedModel, marked_model
-from vim_deploy.runtimes.building.request import HARDWARE_LEVELS, NONE, BuildRequest, TrtOptions
+from vim_deploy.runtimes.building.request import (
+    HARDWARE_LEVELS,
+    NONE,
+    BuildRequest,
+    TrtOptions,
+)
 from vim_deploy.runtimes.tensorrt import capability as trt
 from vim_deploy.runtimes.tensorrt.capability import Capabilities
 from vim_deploy.runtimes.tensorrt.lower import lower, ops_of
@@ -77,6 +83,8 @@ class TrtBuilder(Builder):
         if options.inner_tensors:
             graph = marked_model(graph, here.debug_tensors)
         ops = ops_of(graph.model)
+        if options.plugin not in (AUTO, NONE):
+            graph.file.refuse_standalone("--plugin")
         use_plugin = bool(ops) and options.plugin != NONE
         if options.embed_plugin and not use_plugin:
             raise VimDeployError(
@@ -134,6 +142,13 @@ class TrtBuilder(Builder):
             work.graph.precision,
             f", plugin {work.plugin.path}" if work.plugin else ", no plugin",
         )
+        if work.graph.export is not None and work.graph.export.standalone:
+            _log.warning(
+                "%s is standalone: the plugin has nothing to hold on to, and the scans run as "
+                "standard operators; for the plugin's kernels build from an export without "
+                "--standalone",
+                work.graph.file.name,
+            )
         for step in work.settings.lowering:
             _log.info("graph, in memory: %s", step)
 

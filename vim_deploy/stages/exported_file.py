@@ -1,0 +1,145 @@
+"""The file that an export writes: what it is compared with, and one that is there already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vim_deploy.artifact import Artifact
+from vim_deploy.artifact.metadata import ExportInfo
+from vim_deploy.artifact.onnx_file import data_path, is_large, model_output, owned_data
+from vim_deploy.codec import encode
+from vim_deploy.errors import VimDeployError
+from vim_deploy.files import settings_hash, sha256_of
+from vim_deploy.graph.verify import GraphSummary, summarize
+from vim_deploy.parity.metrics import Tolerance
+from vim_deploy.parity.report import ParityReport, compare_runners, random_case
+from vim_deploy.progress import stage_log
+from vim_deploy.runtimes import runtime_named
+from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
+from vim_deploy.specs import Note
+
+if TYPE_CHECKING:
+    import onnx
+
+    from vim_deploy.runtimes.base import Runner
+
+#: Batch sizes that a check runs: one, an odd one, and never the one the trace used.
+CHECK_BATCHES = (1, 3)
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a written file is compared with before it gets its name.
+
+    Attributes:
+        against: that, in words.
+        reference: opens it.
+        tolerance: how far the file may be off.
+        batch: its fixed batch size, or None.
+        made: whether it is compared at all.
+    """
+
+    against: str
+    reference: Callable[[], Runner]
+    tolerance: Tolerance
+    batch: int | None = None
+    made: bool = True
+
+
+class Existing(NamedTuple):
+    """A file that is there already, made with the same settings."""
+
+    info: ExportInfo
+    summary: GraphSummary
+
+
+def hashed(info: ExportInfo, batch: int | None) -> ExportInfo:
+    """``info`` with the hash of itself and of what else decides the bytes."""
+    info = replace(info, settings_hash="")
+    return replace(info, settings_hash=settings_hash({**encode(info), "batch": batch}))
+
+
+def write_checked(
+    model: onnx.ModelProto, path: Path, info: ExportInfo, check: Check, *, force: bool
+) -> tuple[ParityReport | None, tuple[Note, ...]]:
+    """Write ``model``; it gets the name ``path`` when it has passed ``check``.
+
+    Returns:
+        The comparison, or None and the reason why there is none.
+
+    Raises:
+        VimDeployError: VIM-204 (a file for its weights is in the way), VIM-304, VIM-305, VIM-701
+            (it does not pass; nothing is written then).
+    """
+    _check_data_place(model, path, force=force)
+    stage_log.info("writing %s", path.name)
+    with model_output(model, path) as temporary:
+        parity, notes = _compared(temporary, path, check, info)
+    if parity is not None:
+        parity = replace(parity, artifact_sha256=sha256_of(path))
+    return parity, notes
+
+
+def existing_export(path: Path, info: ExportInfo) -> Existing | None:
+    """The file at ``path`` if it was made with these settings; VIM-204 if with others."""
+    if not path.exists():
+        return None
+    why = "it is not a file that vim-deploy made"
+    try:
+        file = Artifact.open(path)
+        found = file.info
+    except VimDeployError as error:
+        why, found = error.message, None
+    if found is not None and found.settings_hash == info.settings_hash:
+        return Existing(found, summarize(file.model, found.model_config.layers_run))
+    if found is not None:
+        why = "it differs in " + ", ".join(_differences(encode(found), encode(info)))
+    raise VimDeployError(
+        "VIM-204",
+        f"{path} exists and was made with other settings",
+        why=why,
+        fix="add --force to replace it, or choose another output with -o",
+    )
+
+
+def _check_data_place(model: onnx.ModelProto, path: Path, *, force: bool) -> None:
+    """VIM-204 when the weights need a file of their own and somebody else's has its name."""
+    data = data_path(path)
+    if force or not is_large(model) or not data.exists() or owned_data(path) == data:
+        return
+    raise VimDeployError(
+        "VIM-204",
+        f"{data} exists and is not part of an export to {path.name}",
+        why="the weights are more than one ONNX file holds (2 GiB) and would be written there",
+        fix="add --force to replace it, or choose another output with -o",
+    )
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    keys = dict.fromkeys((*new, *old))
+    names = [key for key in keys if key != "settings_hash" and old.get(key) != new.get(key)]
+    return names or ["the batch size"]
+
+
+def _compared(
+    written: Path, path: Path, check: Check, info: ExportInfo
+) -> tuple[ParityReport | None, tuple[Note, ...]]:
+    """Compare the written file with what it is to be like; the reason when that was not done."""
+    if not check.made:
+        return None, (Note("not checked", f"not checked against {check.against}: --no-check"),)
+    if not runtime_named("onnxruntime").is_installed():
+        why = f"not checked against {check.against}: onnxruntime is not installed"
+        return None, (Note("not checked", why),)
+    stage_log.info("checking against %s", check.against)
+    reference, candidate, tolerance = check.reference(), OrtRunner(written), check.tolerance
+    batches = CHECK_BATCHES if check.batch is None else (check.batch,)
+    case = random_case(candidate.input, info.preprocess, max(batches))
+    results = compare_runners(reference, candidate, [case], batches, tolerance)
+    report = ParityReport(
+        path.name, sha256_of(written), reference.name, candidate.name, tolerance, results
+    )
+    report.require_passed()
+    return report, ()
