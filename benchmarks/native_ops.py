@@ -4,9 +4,9 @@
 
 For every place (a model and an image size) and number of threads one group, measured in turns: Vim
 with native ops in the fused and in the low-rank graph, with the function bodies, DeiT of the same
-width in each form of its attention; and Vim and plain DeiT in OpenVINO, where ``openvino`` can be
-imported (``openvino_worker`` says in which form). Then ONNX Runtime's profile of Vim with native
-ops. ``native_ops.json`` has time and processor time of all, with ratios to the first.
+width in each form of its attention; and, where OpenVINO is installed, Vim and plain DeiT in it.
+Then ONNX Runtime's profile of Vim with native ops. ``native_ops.json`` has time and processor time
+of all, with ratios to the first.
 
 The machine has to be quiet; with --busy nothing is kept. About 10 minutes.
 """
@@ -14,7 +14,6 @@ The machine has to be quiet; with --busy nothing is kept. About 10 minutes.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import sys
 import tempfile
@@ -24,7 +23,6 @@ from typing import Any
 
 import numpy as np
 from native_profile import profile
-from openvino_worker import OPENVINO, OpenVinoRunner
 from scaling import MOST_LOAD, disturbed, library
 from scaling_report import write_compact
 from scaling_steps import kept_ratio, kept_result, short
@@ -36,8 +34,10 @@ from vim_deploy.bench.subject import Subject, input_for
 from vim_deploy.codec import encode
 from vim_deploy.plugin.ort_library import find_ort_library
 from vim_deploy.recipe.schema import ModelRequest
+from vim_deploy.runtimes import runtime_named
 from vim_deploy.runtimes.base import RunnerOptions
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
+from vim_deploy.runtimes.openvino.runner import OpenVinoRunner
 from vim_deploy.stages.bench_subjects import SubjectMaker
 from vim_deploy.stages.exporting import ExportOptions, export
 
@@ -47,7 +47,7 @@ FORMS = ("fused", "fused-low-rank")
 _RUNS = 5
 #: Kinds of nodes with less than this share of the time are not kept.
 _LEAST_SHARE = 0.01
-_WORKER = (sys.executable, str(Path(__file__).with_name("openvino_worker.py").resolve()))
+OPENVINO = runtime_named("openvino")
 
 
 def arguments() -> argparse.Namespace:
@@ -93,10 +93,10 @@ def subjects_of(files: dict[str, Path], folder: Path, *, openvino: bool) -> list
     group = [one for one in group if one.label != low or one.source.get("ops") == "native"]
     plain = next(one for one in group if one.facts.get("attention") == "eager")
     for one in (group[0], plain) if openvino else ():
-        source = {"path": one.source["path"], "batch": one.batch}
+        source = {"path": one.source["path"], "max_batch": one.batch}
         facts = {"form": "functions inlined, constants folded, batch fixed"}
         place = (one.batch, one.image, one.tokens)
-        group.append(Subject(one.label, OPENVINO, source, *place, facts))
+        group.append(Subject(one.label, OPENVINO.name, source, *place, facts))
     return group
 
 
@@ -105,7 +105,8 @@ def distance(path: Path) -> float:
     with OrtRunner(path, ops="function") as runner:
         image = input_for(runner, 1)
         expected = runner.run(image)["logits"]
-    found = OpenVinoRunner(path, 1).run(image)["logits"]
+    with OpenVinoRunner(path, 1) as runner:
+        found = runner.run(image)["logits"]
     return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
@@ -118,7 +119,7 @@ def measure_place(
     def tell(text: str) -> None:
         print(f"{place}, {timing.threads} threads: {text}", flush=True)
 
-    found = measure_group(group, timing, number, tell, others={OPENVINO: _WORKER})
+    found = measure_group(group, timing, number, tell)
     mine = sum(os.times()[:4]) - own
     shares = environment.disturbance(before, environment.cpu_times(), mine)
     value = encode(BenchReport(tuple(found), timing, {}, {}, {}, {}))
@@ -199,7 +200,7 @@ def main() -> None:
     load, processors = os.getloadavg()[0], environment.available_cpus()
     if not options.busy and load > MOST_LOAD * processors:
         raise SystemExit(f"the machine is not quiet (load {load:.2f}): try later")
-    openvino = importlib.util.find_spec(OPENVINO) is not None
+    openvino = OPENVINO.is_installed()
     about = {
         "command": ["python", *sys.argv],
         "machine": environment.machine(),

@@ -19,6 +19,7 @@ OPTIONAL = (
     "onnx_ir",
     "onnx_graphsurgeon",
     "onnxruntime",
+    "openvino",
     "tensorrt",
     "tensorrt_rtx",
     "cuda",

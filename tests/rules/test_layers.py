@@ -48,6 +48,7 @@ HOMES = {
     "onnxscript": ("vim_deploy.graph.",),
     "onnx_ir": ("vim_deploy.graph.",),
     "onnx_graphsurgeon": ("vim_deploy.graph.",),
+    "openvino": ("vim_deploy.runtimes.openvino.capability",),
     "onnxruntime": ("vim_deploy.runtimes.onnxruntime.capability",),
     "tensorrt": ("vim_deploy.runtimes.tensorrt.capability",),
     "tensorrt_rtx": ("vim_deploy.runtimes.tensorrt_rtx.capability",),

@@ -1,4 +1,4 @@
-"""``benchmarks/native_ops.py``: the profile's rows, and the form of a file that OpenVINO takes."""
+"""``benchmarks/native_ops.py``: the profile's rows, and OpenVINO beside."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
 import pytest
 
 import vim_deploy
 from tests.support.source import REPOSITORY
-from vim_deploy.artifact import Artifact
-from vim_deploy.onnx_graph import DEFAULT_DOMAINS
-from vim_deploy.runtimes.onnxruntime import capability as ort
+from vim_deploy.runtimes import runtime_named
 from vim_deploy.stages.exporting import ExportOptions
 
 pytest.importorskip("onnxscript", reason="pip install 'vim-deploy[torch]'")
@@ -76,25 +72,9 @@ def test_a_profile_of_a_file(digits_file: Path) -> None:
     assert all(row["gflops"] > 0 for row in products)
 
 
-def test_the_standalone_form_computes_the_same(digits_file: Path) -> None:
-    from openvino_worker import standalone
-
-    exported = Artifact.open(digits_file).model
-    found = standalone(exported)
-    assert not found.functions
-    assert {node.domain for node in found.graph.node} <= set(DEFAULT_DOMAINS)
-    # What made the sizes of the scan's state is folded: OpenVINO does not work it out itself.
-    onnx.checker.check_model(found, full_check=True)
-    images = np.random.default_rng(0).standard_normal((2, 1, 32, 32), dtype=np.float32)
-    logits = []
-    for model in (exported, found):
-        session = ort.create_session(model.SerializeToString(), ort.SessionSettings(), "digits")
-        logits += ort.run_session(session, ["logits"], {"image": images}, "digits")
-    np.testing.assert_allclose(logits[1], logits[0], rtol=1e-5, atol=1e-5)
-
-
 def test_openvino_runs_it(digits_file: Path) -> None:
-    pytest.importorskip("openvino", reason="pip install openvino")
+    if not runtime_named("openvino").is_installed():
+        pytest.skip("pip install 'vim-deploy[openvino]'")
     from native_ops import distance
 
     assert distance(digits_file) < 1e-4

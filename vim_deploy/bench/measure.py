@@ -16,7 +16,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -225,7 +225,6 @@ def measure_group(
     group: int,
     progress: Progress = lambda _: None,
     command: Sequence[str] | None = None,
-    others: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> list[Measurement]:
     """Measure ``subjects`` in turns.
 
@@ -235,8 +234,6 @@ def measure_group(
     Args:
         progress: told what happens, in words.
         command: of the worker, for tests.
-        others: commands of workers for runtimes that are none of the package's, by the subjects'
-            ``runner`` (``worker.main`` with another opener).
 
     Raises:
         VimDeployError: what cannot be opened: VIM-301, VIM-4xx.
@@ -247,8 +244,7 @@ def measure_group(
         for measurement in measurements:
             name = f"{measurement.subject.label} ({measurement.subject.runtime})"
             progress(f"loading {name}")
-            own = others.get(measurement.subject.runner, command)
-            worker = stack.enter_context(WorkerProcess(own))
+            worker = stack.enter_context(WorkerProcess(command))
             with _failing(measurement):
                 running.append(_start(measurement, worker, timing))
         _rounds([one for one in running if one.measurement.ok], timing, progress)

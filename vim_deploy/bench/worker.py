@@ -30,7 +30,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -114,20 +114,14 @@ def timed_turn(runner: Runner, image: Array, seconds: float) -> list[Sample]:
     return samples
 
 
-#: Imports a runtime, given its name.
-Load = Callable[[str], None]
-#: Makes a runner of a runtime's name, the subject's source and a number of threads.
-Opener = Callable[[str, dict[str, Any], int], Runner]
-
-
 class _Loaded:
     """A runner with its input, and what its process needed to get there."""
 
-    def __init__(self, job: Mapping[str, Any], load: Load, opener: Opener) -> None:
-        load(job["runner"])
+    def __init__(self, job: Mapping[str, Any]) -> None:
+        load_runtime(job["runner"])
         self.runtime_bytes = resident_bytes()
         started = time.perf_counter()
-        self.runner = opener(job["runner"], job["source"], int(job["threads"]))
+        self.runner = open_runner(job["runner"], job["source"], int(job["threads"]))
         self.load_seconds = time.perf_counter() - started
         self.image: Array = input_for(self.runner, int(job["batch"]))
         self.load_peak_bytes = peak_bytes()
@@ -176,12 +170,10 @@ def _turn(loaded: _Loaded, order: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def answers(
-    orders: Iterator[Mapping[str, Any]], load: Load = load_runtime, opener: Opener = open_runner
-) -> Iterator[dict[str, Any]]:
+def answers(orders: Iterator[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     """One answer for each order, the job first; stops after ``end`` or a failure."""
     try:
-        loaded = _Loaded(next(orders), load, opener)
+        loaded = _Loaded(next(orders))
         yield _ready(loaded)
         for order in orders:
             if order["do"] == "turn":
@@ -203,16 +195,12 @@ def _lines(stream: IO[bytes]) -> Iterator[Mapping[str, Any]]:
         yield json.loads(line)
 
 
-def main(load: Load = load_runtime, opener: Opener = open_runner) -> None:
-    """Answer orders until the input ends.
-
-    Args:
-        load, opener: of a program that measures a runtime which is none of the package's.
-    """
+def main() -> None:
+    """Answer orders until the input ends."""
     # What a library prints must not get between the answers: it goes where the errors go.
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as channel:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-        for answer in answers(_lines(sys.stdin.buffer), load, opener):
+        for answer in answers(_lines(sys.stdin.buffer)):
             channel.write(json.dumps(answer).encode() + b"\n")
             channel.flush()
 

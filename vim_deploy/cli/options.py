@@ -30,6 +30,7 @@ from vim_deploy.ranges import (
     shown,
 )
 from vim_deploy.recipe.schema import AUTO, ModelRequest
+from vim_deploy.runtimes import onnx_runtimes
 from vim_deploy.runtimes.onnxruntime.capability import PROVIDERS
 from vim_deploy.specs import (
     GraphChoice,
@@ -304,6 +305,11 @@ def ops_option(help_text: str = _OPS_HELP) -> Callable[[Command], Command]:
 
 _RUNNER_OPTIONS = (
     click.option(
+        "--runtime",
+        type=click.Choice(onnx_runtimes()),
+        help="Runs ONNX files (docs/runtimes.md).  [default: onnxruntime]",
+    ),
+    click.option(
         "--provider",
         type=click.Choice(tuple(PROVIDERS)),
         help="Where ONNX Runtime runs an ONNX file.  [default: cpu]",
@@ -344,7 +350,7 @@ def take_runner(options: dict[str, Any]) -> RunnerOptions:
     """Take ``runner_options``'s values out of a command's keywords."""
     from vim_deploy.runtimes.base import RunnerOptions
 
-    names = ("provider", "ops", "plugin", "allow_plan_code")
+    names = ("runtime", "provider", "ops", "plugin", "allow_plan_code")
     return RunnerOptions(**{name: options.pop(name) for name in names})
 
 

@@ -129,7 +129,7 @@ def _single_direction(
     copy.CopyFrom(scan)
     copy.name = name
     copy.output[0] = f"{name}_output_0"
-    constants = {tensor.name for tensor in graph.initializer}
+    constants = {tensor.name: tensor for tensor in graph.initializer}
     masks = []
     for position, (role, rank) in enumerate(_PAIR_RANKS.items()):
         source = scan.input[position]
@@ -138,11 +138,16 @@ def _single_direction(
         kept = np.zeros((2, *[1] * (rank - 1)), dtype=np.bool_)
         kept[index] = True
         zero = np.zeros((), dtype=helper.tensor_dtype_to_np_dtype(types[source]))
+        copy.input[position] = f"{name}_{role}"
+        if source in constants:
+            # Stays one: loops of OpenVINO's reach no further than to constants outside.
+            value = np.where(kept, numpy_helper.to_array(constants[source]), zero)
+            graph.initializer.append(numpy_helper.from_array(value, copy.input[position]))
+            continue
         for suffix, value in (("kept", kept), ("zero", zero)):
             graph.initializer.append(numpy_helper.from_array(value, f"{name}.{role}_{suffix}"))
         # Where, not a product: the other direction's NaN must not come through.
         inputs = [f"{name}.{role}_kept", source, f"{name}.{role}_zero"]
-        copy.input[position] = f"{name}_{role}"
         masks.append(
             helper.make_node("Where", inputs, [copy.input[position]], name=f"{name}/{role}")
         )

@@ -115,6 +115,17 @@ RUNTIMES = (
         open="vim_deploy.runtimes.onnxruntime.runner:open_runner",
     ),
     Runtime(
+        name="openvino",
+        title="OpenVINO",
+        package="openvino",
+        extra="openvino",
+        purpose="running an ONNX model in OpenVINO",
+        doctor="verify: OpenVINO",
+        takes=("onnx",),
+        capability="vim_deploy.runtimes.openvino.capability",
+        open="vim_deploy.runtimes.openvino.runner:open_runner",
+    ),
+    Runtime(
         name="tensorrt",
         title="full TensorRT",
         package="tensorrt",
@@ -158,8 +169,35 @@ def runtime_named(name: str) -> Runtime:
     return RUNTIMES[names.index(name)]
 
 
-def runtime_for(artifact: Artifact) -> Runtime:
-    """The first that takes the file; VIM-409 when none does."""
+def onnx_runtimes() -> tuple[str, ...]:
+    """Names of the rows that run ONNX files, in the order of preference."""
+    return tuple(row.name for row in RUNTIMES if "onnx" in row.takes)
+
+
+def runtime_for(artifact: Artifact, wanted: str | None = None) -> Runtime:
+    """The first that takes the file, or the one of that name.
+
+    Raises:
+        VimDeployError: VIM-409 when none takes it; VIM-202 for a name that none has, VIM-203 for a
+            runtime that does not take this file.
+    """
+    found = _first_for(artifact)
+    if wanted is None or wanted == found.name:
+        return found
+    row = runtime_named(wanted)
+    kind = artifact.runtime if artifact.is_engine else artifact.kind
+    if kind in row.takes:
+        return row
+    raise VimDeployError(
+        "VIM-203",
+        f"{row.title} does not run {artifact.name}",
+        why=f"it is {'an engine' if artifact.is_engine else 'an ONNX file'}, which runs in "
+        f"{found.title}",
+        fix=f"leave --runtime {wanted} away",
+    )
+
+
+def _first_for(artifact: Artifact) -> Runtime:
     kind = artifact.runtime if artifact.is_engine else artifact.kind
     for row in RUNTIMES:
         if artifact.path.suffix in row.takes:
@@ -178,10 +216,11 @@ def open_runner(artifact: Artifact, options: RunnerOptions) -> Runner:
     """The file in the runtime that takes it; close it, or use it as a context manager.
 
     Raises:
-        VimDeployError: VIM-203 for an option that its runtime does not know, VIM-301, VIM-302 (the
+        VimDeployError: VIM-203 for an option that its runtime does not know, or when the runtime
+            that was asked for does not take the file, VIM-301, VIM-302 (the
             runtime or its GPU is not here), VIM-409, VIM-413, VIM-415, VIM-9xx as the runtime says.
     """
-    return runtime_for(artifact).runner(artifact, options)
+    return runtime_for(artifact, options.runtime).runner(artifact, options)
 
 
 def builders() -> tuple[Runtime, ...]:

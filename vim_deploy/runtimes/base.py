@@ -14,11 +14,14 @@ from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.paths import OptionalPath
 from vim_deploy.places import Place
 from vim_deploy.ranges import BATCH, SERVED_THREADS, require_all
+from vim_deploy.runtimes import runtime_named
 from vim_deploy.specs import OpsChoice, OpsWay, TensorSpec
 
 if TYPE_CHECKING:
     # Python 3.10 has none.
     from typing import Self
+
+    from vim_deploy.artifact import Artifact
 
 Array = NDArray[Any]
 #: Inner tensors of one run: images as the model takes them, to float32 arrays by place.
@@ -30,18 +33,21 @@ class RunnerOptions:
     """Where and how an artifact runs; what a runtime does not know is refused or without meaning.
 
     Attributes:
-        provider: for an ONNX file: ``cpu`` (None means it), ``cuda`` or ``tensorrt``.
+        runtime: name of the one to run in; None for the first that takes the file, which is ONNX
+            Runtime for an ONNX file.
+        provider: for ONNX Runtime: ``cpu`` (None means it), ``cuda`` or ``tensorrt``.
         ops: whose kernels compute our ops in ONNX Runtime (``specs.OpsChoice``).
         plugin: TensorRT plugin library, for an engine or the provider ``tensorrt``.
         allow_plan_code: let an engine run code that its file carries.
-        max_batch: largest batch to come; the provider ``tensorrt`` builds for it, and an engine
-            that does not take it is refused before it is loaded.
+        max_batch: largest batch to come; the provider ``tensorrt`` and OpenVINO are made ready for
+            it, and an engine that does not take it is refused before it is loaded.
         threads: threads inside one operator on the CPU; 0 for the runtime's own choice.
         as_stored: run a float16 ONNX file as the provider does by itself (``OrtRunner``).
         cuda_graph: replay captured CUDA graphs of an engine.
         timed: let the device time each ``run``, for ``Runner.device_seconds``.
     """
 
+    runtime: str | None = None
     provider: str | None = None
     ops: OpsChoice = "auto"
     plugin: OptionalPath = OptionalPath()
@@ -55,6 +61,8 @@ class RunnerOptions:
     def __post_init__(self) -> None:
         """VIM-202 for a number that nobody can mean."""
         require_all(self, max_batch=BATCH, threads=SERVED_THREADS)
+        if self.runtime is not None:
+            runtime_named(self.runtime)
         if self.ops not in get_args(OpsChoice):
             raise VimDeployError(
                 "VIM-202", f"ops {self.ops!r}", fix=nearest(self.ops, get_args(OpsChoice))
@@ -211,6 +219,19 @@ def check_input(spec: TensorSpec, image: Array) -> None:
             f"{list(spec.shape)}",
             fix="prepare images as the model's metadata says: vim-deploy inspect MODEL.onnx",
         )
+
+
+def single_input(artifact: Artifact) -> TensorSpec:
+    """The image input of an ONNX file; VIM-415 for a file with another number of them."""
+    inputs = artifact.inputs
+    if len(inputs) != 1:
+        raise VimDeployError(
+            "VIM-415",
+            f"{artifact.path} has {len(inputs)} inputs; one image input is expected",
+            why=", ".join(spec.name for spec in inputs),
+            fix="give a model made by vim-deploy export",
+        )
+    return inputs[0]
 
 
 def run_padded(runner: Runner, images: Array) -> dict[str, Array]:

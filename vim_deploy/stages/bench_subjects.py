@@ -25,10 +25,12 @@ from vim_deploy.ops.functions import asked_ops
 from vim_deploy.recipe.catalog import checkpoint_of
 from vim_deploy.recipe.model_config import unread_note
 from vim_deploy.recipe.schema import ModelRequest
+from vim_deploy.runtimes import runtime_named
 from vim_deploy.runtimes.base import RunnerOptions
 from vim_deploy.runtimes.onnxruntime.native_ops import require_here
 from vim_deploy.runtimes.onnxruntime.runner import CPU
 from vim_deploy.runtimes.onnxruntime.runner import TENSORRT as ONNX_TENSORRT
+from vim_deploy.runtimes.openvino.runner import refuse_options
 from vim_deploy.specs import Baseline, GraphChoice
 from vim_deploy.stages.bench_ops import ops_ways
 from vim_deploy.stages.deit_baseline import DeitMaker, deit_sizes, require_classifiers
@@ -77,6 +79,7 @@ class SubjectMaker:
         self._seed = random_weights
         self._graph = graph
         self._runner = runner
+        self._onnx_runtime = runner.runtime or ONNX_RUNTIME
         self._cuda_graph = cuda_graph
         self._progress = progress
         self._seen: set[tuple[Any, ...]] = set()
@@ -140,7 +143,7 @@ class SubjectMaker:
         from vim_deploy.model.deit import deit_unread
 
         self._note(["DeiT has seeded weights; time does not depend on values"])
-        maker = DeitMaker(self._folder, self._onnx_source, self._progress)
+        maker = DeitMaker(self._folder, self._onnx_runtime, self._onnx_source, self._progress)
         for (image, batch), members in groups.items():
             with_pytorch = PYTORCH in self._baselines
             own = tuple(members)
@@ -164,6 +167,7 @@ class SubjectMaker:
         runner, files = self._runner, len(names) > len(engines)
         plugins_for_files = files and runner.provider == ONNX_TENSORRT
         wrong = (
+            ("--runtime", runner.runtime is not None and not files, "no ONNX file or model"),
             ("--provider", runner.provider is not None and not files, "no ONNX file or model"),
             (
                 "--baseline pytorch",
@@ -184,12 +188,17 @@ class SubjectMaker:
                 raise VimDeployError(
                     "VIM-203", f"{option} has no effect: {why} is given", fix="leave it out"
                 )
+        if self._onnx_runtime != ONNX_RUNTIME:
+            refuse_options(runner)
 
     def _require_here(self, names: Sequence[str], engines: Sequence[str]) -> None:
         """What is missing is better known before models are exported for it."""
         runner = self._runner
         if runner.plugin is not None:
             require_file(runner.plugin, "plugin library")
+        if self._onnx_runtime != ONNX_RUNTIME:
+            runtime_named(self._onnx_runtime).require_installed()
+            return
         # A file may have none of our ops, and then there is nothing to want a library for.
         exported = any(named(name) != "onnx" for name in names if name not in engines)
         if exported or runner.provider not in (None, CPU):
@@ -252,7 +261,6 @@ class SubjectMaker:
         image, sha256 = file.image_size, file.sha256
         asked = asked_ops(file.model)
         file.forget_model()
-        ops = ops_ways(self._runner, asked)
         facts = {
             "file": path.name,
             "sha256": sha256,
@@ -260,18 +268,21 @@ class SubjectMaker:
             "precision": None if info is None else info.precision,
             "weights": None if info is None else info.checkpoint.name,
         }
+        place = (batch, image, None if info is None else info.model_config.num_tokens)
+        if self._onnx_runtime != ONNX_RUNTIME:
+            source = self._onnx_source(path, batch)
+            return [Subject(label, self._onnx_runtime, source, *place, facts)]
+        ops = ops_ways(self._runner, asked)
         subjects = []
         for way in ops.ways:
             native = way == "native"
             about = {"ops": way, **({"library": ops.library} if native else {})}
             subjects.append(
                 Subject(
-                    label=label,
-                    runner=ONNX_RUNTIME,
-                    source=self._onnx_source(path, batch, way),
-                    batch=batch,
-                    image=image,
-                    tokens=None if info is None else info.model_config.num_tokens,
+                    label,
+                    ONNX_RUNTIME,
+                    self._onnx_source(path, batch, way),
+                    *place,
                     facts={**facts, **(about if asked.names else {})},
                     estimated_bytes=None if info is None else _estimate(info, batch, way),
                 )
@@ -281,8 +292,10 @@ class SubjectMaker:
         return subjects
 
     def _onnx_source(self, path: Path, batch: int, ops: str = "function") -> dict[str, Any]:
-        """An ONNX file in the provider that was asked for; the CPU's is not named."""
+        """An ONNX file in the runtime and provider asked for; the CPU's is not named."""
         runner = self._runner
+        if self._onnx_runtime != ONNX_RUNTIME:
+            return {"path": str(path), "max_batch": batch}
         provider = None if runner.provider == CPU else runner.provider
         # Also where engines are measured beside it: only this provider takes plugins.
         plugin = runner.plugin if provider == ONNX_TENSORRT else None

@@ -186,6 +186,7 @@ def _settings(artifacts: Sequence[str], options: BenchOptions, timing: Timing) -
         "baselines": list(options.baselines),
         "random_weights": options.random_weights,
         "graph": options.graph,
+        "runtime": options.runner.runtime,
         "provider": options.runner.provider,
         "ops": options.runner.ops,
         "cuda_graph": options.cuda_graph,

@@ -96,6 +96,7 @@ def _check(options: VerifyOptions, chosen: SubjectOptions) -> None:
         "--per-block": options.per_block,
         "--batches": options.batches is not None,
         "--precision-policy": chosen.precision_policy is not None,
+        "--runtime": options.runner.runtime is not None,
         "--provider": options.runner != RunnerOptions(),
     }
     for option, given in unused.items():

@@ -97,6 +97,7 @@ class DeitMaker:
 
     Args:
         folder: for what is exported and built, absolute.
+        onnx_runtime: that runs ONNX files.
         onnx_source: how an ONNX file is opened at a batch size.
         progress: told what is exported and built.
     """
@@ -104,10 +105,12 @@ class DeitMaker:
     def __init__(
         self,
         folder: Path,
+        onnx_runtime: str,
         onnx_source: Callable[[Path, int], dict[str, Any]],
         progress: Callable[[str], None],
     ) -> None:
-        self._folder, self._onnx_source, self._progress = folder, onnx_source, progress
+        self._folder, self._progress = folder, progress
+        self._onnx_runtime, self._onnx_source = onnx_runtime, onnx_source
         self._compared: dict[tuple[str, tuple[int, int]], str] = {}
 
     def beside(
@@ -125,10 +128,11 @@ class DeitMaker:
         engines = [member for member in members if runtime_named(member.runner).builder]
         kinds = {(m.runner, m.facts.get("precision") or "fp32"): m for m in engines}
         subjects = []
-        for attention in (*ATTENTIONS, FLASH):
+        flash = (FLASH,) if self._onnx_runtime == ONNX_RUNTIME else ()
+        for attention in (*ATTENTIONS, *flash):
             if len(engines) < len(members):
                 source = self._onnx_source(self._exported(size, image, attention), batch)
-                subject = _subject(ONNX_RUNTIME, source, size, image, batch, attention)
+                subject = _subject(self._onnx_runtime, source, size, image, batch, attention)
                 if attention == FLASH:
                     subject.facts["like eager"] = self._compared[size, image]
                 subjects.append(subject)

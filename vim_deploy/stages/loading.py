@@ -99,8 +99,8 @@ def load(artifact: StrPath, **options: Any) -> Model:  # noqa: ANN401 - fields o
 
     Args:
         artifact: made by ``export`` or ``build_engine``; says how pictures are prepared.
-        options: fields of ``RunnerOptions``: ``provider``, ``ops``, ``threads``, ``plugin``,
-            ``max_batch`` and the others.
+        options: fields of ``RunnerOptions``: ``runtime``, ``provider``, ``ops``, ``threads``,
+            ``plugin``, ``max_batch`` and the others.
 
     Raises:
         VimDeployError: VIM-201 (no such option), VIM-401, VIM-409 (a checkpoint, for instance, is

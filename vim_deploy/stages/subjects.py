@@ -106,7 +106,7 @@ def open_subject(
         if runner != RunnerOptions():
             raise VimDeployError(
                 "VIM-203",
-                "--provider, --ops, --plugin and --allow-plan-code say where a file runs",
+                "--runtime, --provider, --ops, --plugin and --allow-plan-code say where files run",
                 why=f"{source} is a checkpoint; its forms run in PyTorch and ONNX Runtime's CPU",
                 fix="leave them out, or give the file: ARTIFACT --against CHECKPOINT",
             )

@@ -98,19 +98,6 @@ def test_processor_time_stays_apart(tmp_path: Path) -> None:
     assert value["ratios"][0]["cpu_time"]["value"] == pytest.approx(2.0)
 
 
-def test_a_runtime_of_somebody_elses_has_its_own_worker(tmp_path: Path) -> None:
-    plan = {"call": 0.001, "log": str(tmp_path / "log"), "name": "other"}
-    told = WORKER.replace("fake 1.0", "other 2.0")
-    found = measure_group(
-        [subject("a", source=plan), subject("b", "theirs", source=plan)],
-        Timing(0.0, 0.01, 1),
-        0,
-        command=(sys.executable, "-c", WORKER),
-        others={"theirs": (sys.executable, "-c", told)},
-    )
-    assert [item.runtime for item in found] == ["fake 1.0", "other 2.0"]
-
-
 def test_an_interrupt_ends_the_process(tmp_path: Path) -> None:
     worker = WorkerProcess((sys.executable, "-c", "import time; time.sleep(60)"))
 

@@ -17,7 +17,6 @@ from vim_deploy.artifact.marked_tensors import InnerTensor
 from vim_deploy.artifact.onnx_file import model_output
 from vim_deploy.errors import UnreadableModelError, VimDeployError
 from vim_deploy.files import require_file
-from vim_deploy.graph.inner_tensors import with_inner_outputs
 from vim_deploy.onnx_graph import ELEMENT_TYPES, computed_precision, half_types
 from vim_deploy.ops.functions import asked_ops
 from vim_deploy.paths import StrPath, optional_path
@@ -30,7 +29,9 @@ from vim_deploy.runtimes.base import (
     RunnerOptions,
     check_input,
     for_others,
+    single_input,
 )
+from vim_deploy.runtimes.inner_outputs import instrumented
 from vim_deploy.runtimes.onnxruntime import capability as ort
 from vim_deploy.runtimes.onnxruntime.explicit_rounding import round_explicitly
 from vim_deploy.runtimes.onnxruntime.native_ops import choose_ops, require_choice, unused
@@ -100,7 +101,7 @@ class OrtRunner(Runner):
         self._source, self._provider, self._threads = source, provider, threads
         self._inner = ExitStack()
         self._instrumented: tuple[OrtRunner, Mapping[Place, InnerTensor]] | None = None
-        stored = _single_input(artifact)
+        stored = single_input(artifact)
         self._dtype = np.dtype(stored.dtype)
         self._half = stored.dtype in _HALVES
         self.input = replace(stored, dtype="float32") if self._half else stored
@@ -165,7 +166,7 @@ class OrtRunner(Runner):
 
     def _run_parts(self, image: Array) -> Mapping[Place, Array]:
         if self._instrumented is None:
-            model, tensors = _with_inner_outputs(Artifact.of(self._source))
+            model, tensors = instrumented(Artifact.of(self._source))
             ops: OpsChoice = "function" if self.library is None else "native"
             inner = memory_runner(model, self._file, self._provider, self._threads, ops)
             self._instrumented = self._inner.enter_context(inner), tensors
@@ -202,28 +203,6 @@ def open_runner(artifact: Artifact, options: RunnerOptions) -> OrtRunner:
         plugin=options.plugin,
         max_batch=options.max_batch,
         ops=options.ops,
-    )
-
-
-def _with_inner_outputs(artifact: Artifact) -> tuple[ModelProto, Mapping[Place, InnerTensor]]:
-    """A copy of the model that gives its inner tensors out, and how each place is read off them."""
-    why = "none of its nodes is named after a block"
-    if artifact.info is None:
-        why = "it holds no vim-deploy metadata"
-    else:
-        rank = artifact.info.model_config.dt_rank
-        try:
-            instrumented, tensors = with_inner_outputs(artifact.model, rank)
-        except (KeyError, StopIteration) as error:
-            why = f"{type(error).__name__}: {error}"
-        else:
-            if any(where.in_block for where in tensors):
-                return instrumented, tensors
-    raise VimDeployError(
-        "VIM-422",
-        f"{artifact.name} does not show its inner tensors",
-        why=why,
-        fix="give a file made by vim-deploy export, whose node names are unchanged",
     )
 
 
@@ -289,15 +268,3 @@ def tensorrt_options(
         for end, batch in (("min", 1), ("opt", max_batch), ("max", max_batch)):
             options[f"trt_profile_{end}_shapes"] = f"{spec.name}:{batch}x{tail}"
     return options
-
-
-def _single_input(artifact: Artifact) -> TensorSpec:
-    inputs = artifact.inputs
-    if len(inputs) != 1:
-        raise VimDeployError(
-            "VIM-415",
-            f"{artifact.path} has {len(inputs)} inputs; one image input is expected",
-            why=", ".join(spec.name for spec in inputs),
-            fix="give a model made by vim-deploy export",
-        )
-    return inputs[0]

@@ -1,0 +1,1 @@
+"""OpenVINO: runs exported ONNX files on the CPU."""

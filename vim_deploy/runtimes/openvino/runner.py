@@ -1,0 +1,138 @@
+"""OpenVINO runner: exported ONNX files on the CPU, in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from onnx import ModelProto
+
+from vim_deploy.artifact import Artifact
+from vim_deploy.artifact.marked_tensors import InnerTensor
+from vim_deploy.errors import VimDeployError
+from vim_deploy.graph.standalone import is_standalone, standalone
+from vim_deploy.onnx_graph import computed_precision
+from vim_deploy.ops.functions import asked_ops
+from vim_deploy.paths import StrPath
+from vim_deploy.places import Place
+from vim_deploy.precisions import TABLE, TYPED
+from vim_deploy.runtimes.base import (
+    Array,
+    PartSource,
+    Runner,
+    RunnerOptions,
+    check_input,
+    single_input,
+)
+from vim_deploy.runtimes.openvino import capability as ov
+from vim_deploy.runtimes.openvino.network import Network
+
+_HALVES = tuple(TABLE[name].dtype for name in TYPED)
+#: What a reader of results has to know. OpenVINO does to float16 what it is told by its hint, and
+#: leaves bfloat16 as the graph has it where the processor knows the type.
+_NOTES = {
+    "fp16": "OpenVINO computes this float16 file in float32: its weights have 16 bits, what it "
+    "computes is not rounded to them",
+    "bf16": "OpenVINO computes this bfloat16 file as the processor does: in bfloat16, or in "
+    "float32 where that knows no bfloat16",
+}
+
+
+class OpenVinoRunner(Runner):
+    """Runs an ONNX file in the form of standard operators, which is made in memory if need be.
+
+    OpenVINO knows no local functions. Half-precision inputs and outputs are float32 for the caller;
+    an input is rounded to the file's type first.
+
+    Args:
+        source: ONNX file with one input; opened, when something else is asked of it as well.
+        threads: for one call; 0 for OpenVINO's own choice.
+        batch: to be ready for; other batches are compiled for when they come.
+
+    Raises:
+        VimDeployError: VIM-301 (no OpenVINO), VIM-401, VIM-409 (file), VIM-415 (not a model with
+            one image input).
+    """
+
+    def __init__(
+        self, source: StrPath | Artifact, threads: int = 0, *, batch: int | None = None
+    ) -> None:
+        ov.load()
+        artifact = Artifact.of(source)
+        model = artifact.model
+        # Not the model, which is large, unless whoever opened it holds it anyway.
+        self._source, self._threads = source, threads
+        stored = single_input(artifact)
+        self._half = np.dtype(stored.dtype) if stored.dtype in _HALVES else None
+        self.input = stored if self._half is None else replace(stored, dtype="float32")
+        self.outputs = tuple(spec.name for spec in artifact.outputs)
+        self.ops = "function" if asked_ops(model).names else None
+        note = _NOTES.get(computed_precision(model))
+        self.notes = () if note is None else (note,)
+        self.name = f"OpenVINO {ov.version()} CPU"
+        self._file = artifact.name
+        self._inner: tuple[Network, Mapping[Place, InnerTensor]] | None = None
+        self._network = self._open(model, self.outputs)
+        sides = tuple(size for size in self.input.shape[1:] if isinstance(size, int))
+        if batch is not None and len(sides) == len(self.input.shape) - 1:
+            self._network.compile((self.fixed_batch or batch, *sides))
+
+    def _open(self, model: ModelProto, outputs: tuple[str, ...]) -> Network:
+        form = model if is_standalone(model) else standalone(model)
+        return Network(form, self.input, outputs, self._file, self._threads)
+
+    def run(self, image: Array) -> Mapping[str, Array]:
+        return self._network.run(self._taken(image))
+
+    def _taken(self, image: Array) -> Array:
+        """The array as the file's own input holds it, in float32."""
+        check_input(self.input, image)
+        return image if self._half is None else image.astype(self._half).astype(np.float32)
+
+    @property
+    def parts(self) -> PartSource:
+        """Inner tensors, made outputs of a second network when the first batch comes.
+
+        VIM-422 for a graph whose names do not say where its tensors are.
+        """
+        return self._run_parts
+
+    def _run_parts(self, image: Array) -> Mapping[Place, Array]:
+        if self._inner is None:
+            from vim_deploy.runtimes.inner_outputs import instrumented
+
+            model, tensors = instrumented(Artifact.of(self._source))
+            self._inner = self._open(model, tuple(one.name for one in tensors.values())), tensors
+        network, places = self._inner
+        values = network.run(self._taken(image))
+        return {where: tensor.read(values[tensor.name]) for where, tensor in places.items()}
+
+    def close(self) -> None:
+        self._inner = None
+
+
+def open_runner(artifact: Artifact, options: RunnerOptions) -> OpenVinoRunner:
+    """The runner for an ONNX file; VIM-203 for an option of other runtimes."""
+    refuse_options(options)
+    for option, given in (
+        ("--plugin", options.plugin is not None),
+        ("--allow-plan-code", options.allow_plan_code),
+    ):
+        if given:
+            raise _without_effect(option, "it is for engines of TensorRT")
+    return OpenVinoRunner(artifact, options.threads, batch=options.max_batch)
+
+
+def refuse_options(options: RunnerOptions) -> None:
+    """VIM-203 for what is ONNX Runtime's, whatever else is opened with the same options."""
+    if options.provider is not None:
+        raise _without_effect("--provider", "execution providers are ONNX Runtime's")
+    if options.ops == "native":
+        raise _without_effect("--ops native", "native ops are kernels for ONNX Runtime")
+
+
+def _without_effect(option: str, why: str) -> VimDeployError:
+    return VimDeployError(
+        "VIM-203", f"{option} has no effect in OpenVINO", why=why, fix=f"leave {option} away"
+    )
