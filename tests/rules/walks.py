@@ -25,7 +25,7 @@ from tests.support.source import PACKAGE, REPOSITORY
 #: The most files a command may walk through: what it does today. A command that needs another file
 #: has one fact in two rooms, or the limit is raised here by somebody who says why.
 LIMITS = {
-    "export": 64,
+    "export": 65,
     "build-engine": 34,
     "verify": 58,
     "bench": 45,

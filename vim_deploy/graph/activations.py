@@ -17,8 +17,8 @@ from onnx import NodeProto, TensorProto, helper
 from vim_deploy.artifact.metadata import inputs_of
 from vim_deploy.codec import stored
 from vim_deploy.errors import VimDeployError
-from vim_deploy.graph.standalone import call_of
 from vim_deploy.onnx_graph import inferred, inlined, without_weights
+from vim_deploy.ops.functions import call_of
 from vim_deploy.recipe.model_config import ModelConfig
 
 #: Their output is their input under another shape.

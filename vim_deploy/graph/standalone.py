@@ -30,8 +30,7 @@ from vim_deploy.onnx_graph import (
     subgraphs_of,
     tensor_bytes,
 )
-from vim_deploy.ops import OPS
-from vim_deploy.places import inlined_name, parse
+from vim_deploy.places import inlined_name
 
 #: What is worked out beforehand: operators that move values, and arithmetic on whole numbers. Both
 #: give what any runtime gives, to the bit; arithmetic on floats is left to the runtime.
@@ -94,13 +93,6 @@ def _foreign(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
             yield node
         for graph in subgraphs_of(node):
             yield from _foreign(graph.node)
-
-
-def call_of(name: str) -> tuple[str, str] | None:
-    """The call that the node ``name`` was put in the place of, and its op; None for other nodes."""
-    scope = parse(name).scope
-    op = scope[-1].partition("_")[0] if scope else ""
-    return (name.rpartition("/")[0], op) if op in OPS else None
 
 
 class _Inliner:

@@ -24,7 +24,7 @@ from onnxscript import rewriter
 from onnxscript.optimizer import fold_constants_ir
 from onnxscript.rewriter.rules import common as rules
 
-from vim_deploy.onnx_graph import attribute_int
+from vim_deploy.onnx_graph import attribute_int, constants_of
 from vim_deploy.ops import SELECTIVE_SCAN, contract
 from vim_deploy.places import module_scope
 from vim_deploy.recipe.model_config import ModelConfig
@@ -75,7 +75,22 @@ def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
     common.RemoveUnusedNodesPass()(graph)
     common.RemoveUnusedFunctionsPass()(graph)  # type: ignore[no-untyped-call]
     common.RemoveUnusedOpsetsPass()(graph)
-    return ir.serde.serialize_model(graph)
+    tidied: onnx.ModelProto = ir.serde.serialize_model(graph)
+    _drop_allowzero(tidied.graph)
+    return tidied
+
+
+def _drop_allowzero(graph: onnx.GraphProto) -> None:
+    """Take the attribute from every Reshape to sizes without a 0, to which it means nothing.
+
+    PyTorch's exporter sets it always, and there are runtimes that refuse it.
+    """
+    sizes = constants_of(graph)
+    for node in graph.node:
+        if node.op_type == "Reshape" and 0 not in sizes.get(node.input[1], [0]):
+            kept = [item for item in node.attribute if item.name != "allowzero"]
+            del node.attribute[:]
+            node.attribute.extend(kept)
 
 
 def apply_names(model: onnx.ModelProto, config: ModelConfig, vim_path: str = "") -> None:

@@ -14,10 +14,10 @@ import onnx
 
 from vim_deploy.artifact.onnx_file import is_large
 from vim_deploy.errors import VimDeployError
-from vim_deploy.graph.standalone import call_of, is_standalone
+from vim_deploy.graph.standalone import is_standalone
 from vim_deploy.onnx_graph import attribute_int, constants_of, half_tensors, without_weights
 from vim_deploy.ops import BI_CAUSAL_CONV, BI_SELECTIVE_SCAN, OPS, SELECTIVE_SCAN, contract
-from vim_deploy.ops.functions import loops, nodes_of
+from vim_deploy.ops.functions import call_of, loops, nodes_of
 from vim_deploy.places import DIRECTIONS, parse
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.specs import GraphChoice, GraphForm

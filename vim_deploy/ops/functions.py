@@ -27,6 +27,7 @@ from vim_deploy.onnx_graph import (
 from vim_deploy.ops import OPS, Op, contract
 from vim_deploy.ops.op import LOOP, Facts, Kind
 from vim_deploy.ops.selective_scan import SCAN_INPUT_DIRECTIONS, SCAN_OUTPUT_DIRECTIONS
+from vim_deploy.places import parse
 
 #: How a node and how a schema name the type of an attribute.
 _TYPES = {
@@ -43,6 +44,13 @@ def nodes_of(graph: GraphProto, op: Op | None = None) -> list[NodeProto]:
     """The nodes of one of our own ops, or of any, in graph order."""
     own = [node for node in graph.node if node.domain == contract.DOMAIN]
     return own if op is None else [node for node in own if node.op_type == op.name]
+
+
+def call_of(name: str) -> tuple[str, str] | None:
+    """The call in whose place a node of a standalone graph stands, and its op; None for others."""
+    scope = parse(name).scope
+    op = scope[-1].partition("_")[0] if scope else ""
+    return (name.rpartition("/")[0], op) if op in OPS else None
 
 
 @dataclass(frozen=True)
