@@ -30,8 +30,8 @@ Generation = Literal["8.6", "10", "11"]
 HardwareCompat = Literal["none", "ampere+", "same-cc"]
 #: Triton's backends that models are packaged for.
 Backend = Literal["tensorrt", "onnxruntime", "python"]
-#: What a package is made for: Triton Inference Server, or a C++ program.
-Target = Literal["triton", "cpp"]
+#: What a package is made for: Triton Inference Server, a C++ program, or a page in a browser.
+Target = Literal["triton", "cpp", "web"]
 
 #: Whose kernels compute our ops in ONNX Runtime. ``auto``: the native ones where a library of them
 #: is there, else the functions in the file; ``native`` and ``function``: these and no others.

@@ -67,8 +67,13 @@ class Browser:
         """One command to the page."""
         return self._ask(method, self._session, **parameters)
 
-    def open(self, path: Path, width: int, height: int, *, phone: bool, dark: bool = False) -> None:
-        """Show a file at a window size in CSS pixels; ``requests`` and ``messages`` begin anew."""
+    def open(
+        self, page: Path | str, width: int, height: int, *, phone: bool, dark: bool = False
+    ) -> None:
+        """Show a file, or an address, at a window size in CSS pixels.
+
+        ``requests`` and ``messages`` begin anew.
+        """
         self.requests, self.messages = [], []
         self.call(
             "Emulation.setDeviceMetricsOverride",
@@ -79,17 +84,30 @@ class Browser:
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
-        self.call("Page.navigate", url=path.resolve().as_uri())
-        end = time.monotonic() + _TIMEOUT
-        while self.ask("document.readyState + location.protocol") != "completefile:":
-            assert time.monotonic() < end, f"{path} did not load"
-            time.sleep(0.02)
+        address = page if isinstance(page, str) else page.resolve().as_uri()
+        # From nowhere, so that a page that is there already does not pass for the next.
+        self.call("Page.navigate", url="about:blank")
+        self.call("Page.navigate", url=address)
+        self.until(f"document.readyState === 'complete' && location.href === {json.dumps(address)}")
 
     def ask(self, script: str) -> Any:
         """The value of a JavaScript expression in the page."""
         answer = self.call("Runtime.evaluate", expression=script, returnByValue=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def until(self, condition: str) -> None:
+        """Wait until a JavaScript expression is true in the page."""
+        end = time.monotonic() + _TIMEOUT
+        while not self.ask(condition):
+            assert time.monotonic() < end, f"not true within {_TIMEOUT:g} s: {condition}"
+            time.sleep(0.02)
+
+    def choose(self, selector: str, file: Path) -> None:
+        """Put a file into an input of the page, as its user does."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        found = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=found, files=[str(file.resolve())])
 
     def picture(self) -> PIL.Image.Image:
         """The whole page, also what lies below the window."""

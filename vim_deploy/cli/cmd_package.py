@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 TARGETS = {
     "triton": "a model repository for Triton Inference Server, with client and scripts",
     "cpp": "a CMake project with an engine, the C++ library that runs it and a program",
+    "web": "a page that runs an ONNX file in the browser, offline",
 }
+#: What tells how it is used, in the folder.
+_THEN = {"triton": "run.sh", "cpp": "README.md", "web": "README.md"}
 _SERVING = (
     "runtime",
     "name",
@@ -101,6 +104,13 @@ _SERVING = (
     metavar="MODEL.onnx",
     help="Store this file's outputs, where the engine built from it does not run.",
 )
+@click.option(
+    "--web-runtime",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER-or-TGZ",
+    help="The npm package onnxruntime-web for a page.  [default: the one fetched before; else "
+    "it is fetched from npm's registry]",
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to write.")
 @force_option
 @json_option
@@ -114,11 +124,12 @@ def command(
     output: Path | None,
     **options: Any,  # noqa: ANN401
 ) -> None:
-    """Make a folder that serves or embeds an ONNX file or engine, or check one.
+    """Make a folder that serves, embeds or shows an ONNX file or engine, or check one.
 
     For Triton it holds the artifact, its configuration, scripts that start the server on 127.0.0.1,
-    a client and stored outputs; for C++ an engine, its plugin library, and a CMake project. Both
-    have a manifest with the hash of every file.
+    a client and stored outputs; for C++ an engine, its plugin library, and a CMake project; for a
+    browser the ONNX file, a page and onnxruntime-web. All have a manifest with the hash of every
+    file.
     """
     from vim_deploy.packaging.repository import ServingOptions
     from vim_deploy.stages.packaging import PackageOptions, check_package, package
@@ -166,5 +177,4 @@ def _print_made(made: PackageResult) -> None:
         say(f"wrote {made.folder}: {made.name} for {made.runtime}, {len(made.files)} files")
     result(str(made.folder))
     if not made.up_to_date:
-        then = "run.sh" if made.target == "triton" else "README.md"
-        say(f"next: vim-deploy package --check {made.folder}; {made.folder}/{then}")
+        say(f"next: vim-deploy package --check {made.folder}; {made.folder}/{_THEN[made.target]}")

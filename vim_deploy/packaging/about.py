@@ -19,7 +19,7 @@ from vim_deploy.packaging.triton import CONFIG_NAME
 from vim_deploy.parity.metrics import Tolerance
 from vim_deploy.specs import Backend, CheckpointInfo, ImagePreparation, PreprocessMode, TensorSpec
 
-About = TypeVar("About", "TritonAbout", "CppAbout", "PackedModel")
+About = TypeVar("About", "TritonAbout", "CppAbout", "WebAbout", "PackedModel")
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,24 @@ class CppAbout:
         """Files of the package that are opened by what is said here."""
         named = (self.artifact.path,)
         return named if self.plugin is None else (*named, self.plugin)
+
+
+@dataclass(frozen=True)
+class WebAbout:
+    """Of a page: name, runtime, the ONNX file and its tensors, stored answers, sentences."""
+
+    name: str
+    runtime: Literal["onnxruntime-web"]
+    artifact: PackedArtifact
+    input: TensorSpec
+    outputs: tuple[TensorSpec, ...]
+    golden: Golden
+    notes: tuple[str, ...]
+
+    @property
+    def files(self) -> Iterable[str]:
+        """Files of the package that are opened by what is said here."""
+        return (self.artifact.path, self.golden.file)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.record import read_record
 from vim_deploy.errors import ExitCode, VimDeployError, missing_package
 from vim_deploy.ops import contract
-from vim_deploy.packaging.about import TritonAbout, read_about
+from vim_deploy.packaging.about import TritonAbout, WebAbout, read_about
 from vim_deploy.packaging.manifest import Manifest, read_manifest, require_intact
 from vim_deploy.packaging.native_ops import check_library, opened_by
 from vim_deploy.packaging.plugin_probe import probe_in_process
@@ -28,6 +28,8 @@ from vim_deploy.untrusted import read_text
 TARGET = "triton"
 #: What ``packaging.cpp`` makes; its checks are there.
 CPP_TARGET = "cpp"
+#: And what ``packaging.web`` makes.
+WEB_TARGET = "web"
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def read_package(folder: Path) -> Manifest:
     """
     manifest = read_manifest(folder)
     require_intact(folder, manifest)
-    if manifest.target not in (TARGET, CPP_TARGET):
+    if manifest.target not in (TARGET, CPP_TARGET, WEB_TARGET):
         raise VimDeployError(
             "VIM-427",
             f"{folder} is a package for {manifest.target}, which --check does not know",
@@ -81,7 +83,7 @@ def static_checks(folder: Path, manifest: Manifest) -> list[Check]:
         checks.append(_engine(artifact))
         checks.append(_plugin(folder, artifact, about))
     else:
-        checks.append(_onnx(artifact, about))
+        checks.append(check_onnx(artifact, about))
         if about.ops is not None:
             checks.append(Check("native ops", True, check_library(folder, about.ops)))
     return checks
@@ -191,7 +193,8 @@ def _plugin(folder: Path, artifact: Path, about: TritonAbout) -> Check:
     return Check("plugin", True, f"opened as the backend does, TensorRT has {ops}")
 
 
-def _onnx(artifact: Path, about: TritonAbout) -> Check:
+def check_onnx(artifact: Path, about: TritonAbout | WebAbout) -> Check:
+    """VIM-428 when the ONNX file has other tensors than the manifest says."""
     model = Artifact.open(artifact)
     found = (*model.inputs, *model.outputs)
     if found != (about.input, *about.outputs):

@@ -22,11 +22,12 @@ from vim_deploy.files import (
 )
 from vim_deploy.folder_output import atomic_folder
 from vim_deploy.packaging import check as checks
-from vim_deploy.packaging import cpp
-from vim_deploy.packaging.about import CppAbout, TritonAbout, read_about
+from vim_deploy.packaging import cpp, web
+from vim_deploy.packaging.about import CppAbout, TritonAbout, WebAbout, read_about
 from vim_deploy.packaging.check import Check, CheckReport, read_package
 from vim_deploy.packaging.golden import (
     GOLDEN_NAME,
+    ROWS,
     differences,
     golden_input,
     golden_outputs,
@@ -37,7 +38,6 @@ from vim_deploy.packaging.manifest import compare, own_files, read_manifest, wri
 from vim_deploy.packaging.repository import TENSORRT, ServingOptions
 from vim_deploy.packaging.servable import Servable, read_servable
 from vim_deploy.packaging.triton import (
-    Plan,
     about,
     plan_repository,
     settings_of,
@@ -61,7 +61,9 @@ class PackageOptions:
         golden_from: ONNX file of the engine, whose outputs are stored where the engine does not
             run.
         force: replace a package of other settings.
-        target: ``triton`` or ``cpp``.
+        target: ``triton``, ``cpp`` or ``web``.
+        web_runtime: folder or archive of onnxruntime-web for a page; None for the one that was
+            fetched before, or is fetched now.
     """
 
     serving: ServingOptions = ServingOptions()  # noqa: RUF009 - frozen
@@ -70,6 +72,7 @@ class PackageOptions:
     golden_from: OptionalPath = OptionalPath()
     force: bool = False
     target: str = checks.TARGET
+    web_runtime: OptionalPath = OptionalPath()
 
 
 @dataclass(frozen=True)
@@ -88,29 +91,36 @@ class PackageResult:
 def package(
     artifact: StrPath, output: StrPath | None = None, options: PackageOptions | None = None
 ) -> PackageResult:
-    """Make a model repository for Triton from an ONNX file or engine, or a C++ project.
+    """Make a model repository for Triton from an ONNX file or engine, a C++ project, or a page.
 
     Args:
         artifact: made by ``export`` or ``build_engine``.
-        output: folder to write; None for the artifact's name with ``-triton`` or ``-cpp``.
+        output: folder to write; None for the artifact's name with ``-triton``, ``-cpp`` or
+            ``-web``.
         options: what it is made for, and how it is served.
 
     Raises:
         VimDeployError: VIM-202 (target), VIM-204 (the folder holds another package), VIM-304 (it
             holds something else), errors of ``read_servable``, ``plan_repository`` and
             ``atomic_folder``, VIM-430 (the artifact gives NaN or Inf), and of the runtime when the
-            artifact fails in it. For C++ VIM-203 (an option for Triton), and errors of
-            ``plan_cpp``.
+            artifact fails in it. For C++ and pages VIM-203 (an option for another target), and
+            errors of ``plan_cpp`` or ``plan_web``.
     """
     options, artifact = options or PackageOptions(), as_path(artifact, "artifact")
     output = optional_path(output, "output")
     if options.target == cpp.TARGET:
         return _package_cpp(artifact, output, options)
+    if options.target == web.TARGET:
+        return _package_web(artifact, output, options)
     if options.target != checks.TARGET:
         raise VimDeployError(
             "VIM-202",
             f"unknown target {options.target!r}",
-            fix=f"choose {checks.TARGET} or {cpp.TARGET}",
+            fix=f"choose {checks.TARGET}, {cpp.TARGET} or {web.TARGET}",
+        )
+    if options.web_runtime is not None:
+        raise VimDeployError(
+            "VIM-203", "--web-runtime is for pages", fix="leave it away, or add --target web"
         )
     servable = read_servable(artifact)
     folder = output or artifact.with_name(artifact.name.partition(".")[0] + "-triton")
@@ -136,7 +146,9 @@ def package(
     sighting = sight(artifact)
     with atomic_folder(folder, own_files) as place:
         write_repository(place, plan)
-        golden = _make_golden(place, plan, options)
+        ops: OpsChoice = "native" if plan.ops else "function"
+        images = golden_input(servable, plan.config["max_batch_size"])
+        golden = _make_golden(place, servable, images, ops, options)
         manifest = write_manifest(
             place,
             checks.TARGET,
@@ -183,6 +195,45 @@ def _package_cpp(engine: Path, output: Path | None, options: PackageOptions) -> 
     return PackageResult(folder, cpp.TARGET, plan.name, TENSORRT, tuple(manifest.files), plan.notes)
 
 
+def _package_web(artifact: Path, output: Path | None, options: PackageOptions) -> PackageResult:
+    own = PackageOptions(force=options.force, target=web.TARGET, web_runtime=options.web_runtime)
+    if options != own:
+        raise VimDeployError(
+            "VIM-203",
+            "options for a server or an engine were given, and --target is web",
+            why="a page holds an ONNX file, and runs it in the browser that shows it",
+            fix="give --web-runtime, --output and --force only, or --target triton",
+        )
+    folder = output or artifact.with_name(artifact.name.partition(".")[0] + "-web")
+    with output_errors(folder):
+        folder = Path(os.path.abspath(folder))
+    # Before the plan, which may fetch the runtime.
+    _require_place(folder)
+    plan = web.plan_web(artifact, runtime=options.web_runtime)
+    settings = settings_hash(
+        {**web.settings_of(plan), "vim-deploy version": vim_deploy.__version__}
+    )
+    existing = _existing(folder, settings, force=options.force)
+    if existing is not None:
+        return existing
+    servable, sighting = plan.servable, sight(artifact)
+    with atomic_folder(folder, own_files) as place:
+        web.write_web(place, plan)
+        images = golden_input(servable, ROWS)
+        golden = _make_golden(place, servable, images, "function", options)
+        manifest = write_manifest(
+            place,
+            web.TARGET,
+            web.about(plan, golden),
+            tool_version=vim_deploy.__version__,
+            settings=settings,
+        )
+        if sighting.sha256() != servable.file.sha256:
+            raise changed(artifact)
+    notes = (golden["why"],) if golden["why"] else ()
+    return PackageResult(folder, web.TARGET, plan.name, web.RUNTIME, tuple(manifest.files), notes)
+
+
 def _require_place(folder: Path) -> None:
     """VIM-304 and VIM-305 for a folder that no package can take the place of, or be made beside."""
     if kind_of(folder) is None:
@@ -203,9 +254,11 @@ def _existing(folder: Path, settings: str, *, force: bool) -> PackageResult | No
     manifest = read_manifest(folder)
     found = compare(folder, manifest)
     if manifest.settings_hash == settings and found.intact:
-        about: CppAbout | TritonAbout
+        about: CppAbout | TritonAbout | WebAbout
         if manifest.target == cpp.TARGET:
             about = read_about(folder, manifest, CppAbout)
+        elif manifest.target == web.TARGET:
+            about = read_about(folder, manifest, WebAbout)
         else:
             about = read_about(folder, manifest, TritonAbout)
         return PackageResult(
@@ -245,16 +298,17 @@ def _reference_sha256(servable: Servable, reference: Path | None) -> str:
     return found
 
 
-def _make_golden(place: Path, plan: Plan, options: PackageOptions) -> dict[str, Any]:
-    """Store input and outputs; what the manifest says about them."""
-    servable = plan.servable
-    images = golden_input(servable, plan.config["max_batch_size"])
+def _make_golden(
+    place: Path, servable: Servable, images: Array, ops: OpsChoice, options: PackageOptions
+) -> dict[str, Any]:
+    """Store input and outputs; what the manifest says about them.
+
+    What is packaged decides the bytes, and so ``ops``, not what else is on this machine.
+    """
     outputs: dict[str, Array] = {}
     by, why = "", ""
     own = options.golden_from in (None, servable.file.path)
     source = servable.file if own or not options.golden_from else Artifact.open(options.golden_from)
-    # What is packaged decides the bytes, not what else is on this machine.
-    ops: OpsChoice = "native" if plan.ops else "function"
     runner_options = RunnerOptions(plugin=options.plugin if own else None, ops=ops)
     try:
         with open_runner(source, runner_options) as runner:
@@ -295,6 +349,11 @@ def check_package(folder: StrPath) -> CheckReport:
         made = tuple(cpp.check_cpp(folder, manifest))
         engine = read_about(folder, manifest, CppAbout)
         return CheckReport(str(folder), engine.name, engine.runtime, made)
+    if manifest.target == web.TARGET:
+        page = read_about(folder, manifest, WebAbout)
+        found = [*web.check_web(folder, manifest), _check_golden(folder, page)]
+        found.append(Check("page", False, "no browser was started; README.md says how to show it"))
+        return CheckReport(str(folder), page.name, page.runtime, tuple(found))
     found = checks.static_checks(folder, manifest)
     about = read_about(folder, manifest, TritonAbout)
     found.append(_check_golden(folder, about))
@@ -302,12 +361,13 @@ def check_package(folder: StrPath) -> CheckReport:
     return CheckReport(str(folder), about.name, about.runtime, tuple(found))
 
 
-def _check_golden(folder: Path, about: TritonAbout) -> Check:
+def _check_golden(folder: Path, about: TritonAbout | WebAbout) -> Check:
     stored = about.golden
     if not stored.outputs:
         return Check("golden output", False, stored.why)
     images, wanted = read_golden(folder / stored.file)
-    plugin = None if about.plugin is None else folder / about.plugin
+    named = about.plugin if isinstance(about, TritonAbout) else None
+    plugin = None if named is None else folder / named
     try:
         file = Artifact.open(folder / about.artifact.path)
         with open_runner(file, RunnerOptions(plugin=plugin)) as runner:
