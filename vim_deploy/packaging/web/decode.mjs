@@ -81,19 +81,16 @@ function plainPng(bytes, chunks, upright) {
   return joined([bytes.subarray(0, 8), ...parts]);
 }
 
+/** A WebP without what is told apart; alpha stays where it is part of the pixels (lossless). */
 function plainWebp(bytes, upright) {
   const result = bytes.slice();
   const view = new DataView(result.buffer);
+  // What is left out, and the flag of the first chunk that says that it is there.
+  const flags = { ICCP: 0x20, ALPH: 0x10, ...(upright ? {} : { EXIF: 0x08 }) };
   for (let at = 12; at + 8 <= result.length; ) {
-    const kind = name(result, at);
-    const hidden = ["ICCP", "ALPH", ...(upright ? [] : ["EXIF"])];
-    if (kind === "VP8X") {
-      // Its flags say what else there is: a profile, alpha, Exif.
-      result[at + 8] &= ~(0x20 | 0x10 | (upright ? 0 : 0x08));
-    } else if (kind === "VP8L") {
-      // Whether alpha is used is bit 28 behind the first byte.
-      result[at + 12] &= ~0x10;
-    } else if (hidden.includes(kind)) {
+    const flag = flags[name(result, at)];
+    if (flag) {
+      if (name(result, 12) === "VP8X") result[20] &= ~flag;
       result.set([0x6e, 0x6f, 0x6e, 0x65], at);
     }
     const length = view.getUint32(at + 4, true);
