@@ -113,6 +113,9 @@ def _from_folder(folder: Path) -> dict[str, bytes]:
 
 def _from_archive_file(path: Path) -> dict[str, bytes]:
     require_file(path, f"archive of {PACKAGE}")
+    size = path.stat().st_size
+    if size > _ARCHIVE_BYTES:
+        raise _other(path, f"its size is {size}")
     return _unpacked(_read(path), str(path))
 
 
