@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -229,6 +230,38 @@ def test_preparation_is_that_of_python_bit_for_bit(in_node: InNode, tmp_path: Pa
         assert tuple(answer["dims"]) == batch.shape
         found = np.frombuffer(Path(f"{job['to']}.input").read_bytes(), batch.dtype)
         assert found.tobytes() == batch.tobytes(), job
+
+
+def test_a_fixed_batch_is_filled_with_the_picture(in_node: InNode, tmp_path: Path) -> None:
+    how = ImagePreparation(4, 5, 3, crop_ratio=1.0)
+    pixels = np.random.default_rng(8).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    job = {
+        "kind": "input",
+        "picture": picture_job(tmp_path, "it", pixels),
+        "model": {
+            "image": encode(how),
+            "preprocess": "none",
+            "input": {"dtype": "float32", "shape": [3, 3, 4, 5]},
+        },
+        "to": str(tmp_path / "it.made"),
+    }
+    (answer,) = in_node(job)
+    assert answer["dims"] == [3, 3, 4, 5]
+    found = np.fromfile(f"{job['to']}.input", np.float32).reshape(answer["dims"])
+    assert (found == batch_from_crops([pixels] * 3, how, "none")).all()
+
+
+@pytest.mark.slow
+@pytest.mark.reference
+@pytest.mark.skipif(not os.environ.get("VIM_TEST_ALL"), reason="VIM_TEST_ALL=1 runs Vim-Ti")
+def test_vim_tiny_gives_the_official_output(in_node: InNode, tmp_path: Path) -> None:
+    case = reference.load_case(reference.FULL_SIZE)
+    request = ModelRequest(str(case.checkpoint), config=encode(config_of(case)))
+    options = ExportOptions(standalone=True, check=False)
+    path = export(request, tmp_path / "tiny.onnx", options).path
+    job = infer_job(tmp_path, "tiny", path, case.image)
+    (found,) = outputs_of(job, in_node(job)[0]).values()
+    assert np.abs(found - case.output).max() <= BOUND
 
 
 def test_halves_are_those_of_numpy(in_node: InNode) -> None:

@@ -194,14 +194,22 @@ def test_what_is_no_picture_is_refused_in_words(
     digits: tuple[Path, Path], window: Browser, tmp_path: Path
 ) -> None:
     good = digit_pictures(tmp_path)[0]
+    photo, lossy = io.BytesIO(), io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
+    PIL.Image.fromarray(noise).save(photo, "JPEG")
+    PIL.Image.fromarray(noise).save(lossy, "WEBP")
     deep = tmp_path / "deep.png"
     PIL.Image.fromarray(np.zeros((9, 9), np.uint16)).save(deep)
     files = {
         "<img src=x onerror=alert(1)>.png": (b"no picture at all", "no PNG, JPEG"),
         "empty.png": (b"", "no PNG, JPEG"),
-        "cut.png": (good.read_bytes()[:60], "cannot decode"),
+        "cut.png": (good.read_bytes()[:-20], "not complete"),
+        "short.png": (good.read_bytes()[:30], "damaged"),
+        "half.jpg": (photo.getvalue()[:-500], "not complete"),
+        "half.webp": (lossy.getvalue()[:-500], "not complete"),
+        "bits.jpg": (b"\xff\xd8" + bytes(range(256)) + b"\xff\xd9", "cannot decode"),
         "deep.png": (deep.read_bytes(), "16 bits"),
-        "cut.jpg": (b"\xff\xd8\xff\xe0\x00\x10JFIF", "cannot decode"),
+        "cut.jpg": (b"\xff\xd8\xff\xe0\x00\x10JFIF", "not complete"),
     }
     with web.served(digits[1]) as (address, _):
         opened(window, address, dark=True)

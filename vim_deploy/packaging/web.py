@@ -108,14 +108,16 @@ def _refused(path: Path, why: str, fix: str) -> VimDeployError:
 def _facts(servable: Servable) -> dict[str, Any]:
     """What the page has to know of the model; it knows no head by name."""
     info, file = servable.info, servable.file
-    first, *beside = servable.files()
+    files = servable.files()
+    first, *beside = [name for _, name in files]
     return {
         "name": storable(file.name.partition(".")[0]),
         "about": f"{info.model}, {info.image.height} x {info.image.width} pixels, "
         f"{servable.precision}, by vim-deploy and {RUNTIME} {web_runtime.VERSION}",
-        "file": first[1],
-        "bytes": first[0].stat().st_size,
-        "beside": [name for _, name in beside],
+        "file": first,
+        "beside": beside,
+        "bytes": sum(path.stat().st_size for path, _ in files),
+        "runtime_bytes": sum(entry.bytes for entry in web_runtime.FILES.values()),
         "input": encode(servable.input),
         "outputs": [{"name": item.name, "holds": item.holds} for item in _outputs(servable)],
         "image": encode(info.image),

@@ -170,7 +170,7 @@ def _package_cpp(engine: Path, output: Path | None, options: PackageOptions) -> 
     if options != own:
         raise VimDeployError(
             "VIM-203",
-            "options for Triton were given, and --target is cpp",
+            "options for another target were given, and --target is cpp",
             why="a C++ package holds an engine, its library and its program; a program decides "
             "itself how it runs them",
             fix="give --plugin, --output and --force only, or --target triton",

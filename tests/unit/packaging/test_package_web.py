@@ -26,6 +26,7 @@ from click.testing import CliRunner
 from tests.support.engines import EXPORT
 from tests.support.packages import bytes_classifier, classifier, engine
 from tests.unit.packaging.test_package_dense import LABELS, segmentor
+from vim_deploy.artifact import onnx_file
 from vim_deploy.cli.main import cli
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import sha256_of
@@ -35,6 +36,7 @@ from vim_deploy.packaging.manifest import FileEntry, paths_in, read_manifest, wr
 from vim_deploy.packaging.repository import ServingOptions
 from vim_deploy.stages import check_package, inspect, package
 from vim_deploy.stages.packaging import PackageOptions
+from vim_deploy.untrusted import OnError, read_bytes
 
 pytest.importorskip("onnxruntime")
 
@@ -123,6 +125,18 @@ def test_contents_of_a_page(toy: Path, runtime: Path) -> None:
     # What a reader is told of the runtime is what is there.
     assert web_runtime.VERSION in (made.folder / "README.md").read_text()
     assert "onnxruntime-web" in str(inspect(made.folder))
+
+
+def test_the_model_is_read_once(toy: Path, runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+
+    def counted(path: Path, on_error: OnError, *, max_bytes: int) -> bytes:
+        read.append(path.name)
+        return read_bytes(path, on_error, max_bytes=max_bytes)
+
+    monkeypatch.setattr(onnx_file, "read_bytes", counted)
+    package(toy, options=web(runtime))
+    assert read == [toy.name]
 
 
 def test_same_input_same_bytes(toy: Path, runtime: Path, tmp_path: Path) -> None:

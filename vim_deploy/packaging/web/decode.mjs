@@ -35,6 +35,11 @@ function joined(parts) {
   return all;
 }
 
+// A browser shows as much of a picture as there is; vim-deploy takes whole ones only.
+function requireWhole(isWhole) {
+  if (!isWhole) throw new Error("The file is not complete.");
+}
+
 /**
  * A JPEG without colour profile, and without Exif unless it is to be turned upright; and whether it
  * has four channels.
@@ -57,6 +62,9 @@ function plainJpeg(bytes, upright) {
     if (!isProfile && (upright || !isExif)) parts.push(bytes.subarray(at, end));
     at = end;
   }
+  // Among coded pixels 0xff stands before 0 or a restart mark only, so this is the end's mark.
+  const isEnd = (value, i) => i >= at && value === 0xff && bytes[i + 1] === 0xd9;
+  requireWhole(bytes.findLastIndex(isEnd) >= 0);
   return { plain: joined([...parts, bytes.subarray(at)]), isCmyk };
 }
 
@@ -85,6 +93,7 @@ function plainPng(bytes, chunks, upright) {
 function plainWebp(bytes, upright) {
   const result = bytes.slice();
   const view = new DataView(result.buffer);
+  requireWhole(8 + view.getUint32(4, true) <= result.length);
   // What is left out, and the flag of the first chunk that says that it is there.
   const flags = { ICCP: 0x20, ALPH: 0x10, ...(upright ? {} : { EXIF: 0x08 }) };
   for (let at = 12; at + 8 <= result.length; ) {
@@ -124,7 +133,7 @@ export async function pixelsOfAlphaPng(chunks, width, height, channels) {
   const raw = await inflated(body);
   const step = channels + 1;
   const line = width * step;
-  if (raw.length !== height * (line + 1)) throw new Error("The file is not complete.");
+  requireWhole(raw.length === height * (line + 1));
   const rows = new Uint8Array(height * line);
   for (let y = 0; y < height; y++) {
     const filter = raw[y * (line + 1)];
@@ -182,6 +191,10 @@ async function byBrowser(bytes, kind) {
     data.set(four.subarray(4 * i, 4 * i + 3), 3 * i);
     clear += four[4 * i + 3] < 255 ? 1 : 0;
   }
+  // Of larger pictures than it can hold a canvas holds nothing, and some browsers do not say so.
+  if (clear && kind === "jpeg") {
+    throw new Error(`The browser cannot hold a picture of ${width} x ${height} pixels.`);
+  }
   const note = clear ? `Parts of the picture are transparent; ${OTHERWISE}` : "";
   return { image: { width, height, channels: 3, data }, note };
 }
@@ -210,6 +223,7 @@ export async function decode(file, upright) {
   const sizes = new DataView(head.buffer, head.byteOffset, 8);
   const [width, height] = [sizes.getUint32(0), sizes.getUint32(4)];
   requireSize(width, height);
+  requireWhole(chunks.at(-1).name === "IEND");
   const [depth, colours, , , interlaced] = head.subarray(8);
   if (depth > 8) throw new Error("The picture has 16 bits a channel; 8 are read.");
   const isTurned = upright && chunks.some((chunk) => chunk.name === "eXIf");

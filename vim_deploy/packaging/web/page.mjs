@@ -47,8 +47,8 @@ async function start() {
   document.title = model.name;
   at("name").textContent = model.name;
   at("about").textContent = model.about;
-  const megabytes = (model.bytes / 1e6).toFixed(1);
-  say("loading", `Loading the model (${megabytes} MB) and its runtime (14 MB) …`);
+  const [own, others] = [model.bytes, model.runtime_bytes].map((size) => (size / 1e6).toFixed(1));
+  say("loading", `Loading the model (${own} MB) and its runtime (${others} MB) …`);
   ort = await import("./runtime/ort.wasm.bundle.min.mjs");
   const { wasm } = ort.env;
   wasm.wasmPaths = { wasm: new URL("runtime/ort-wasm-simd-threaded.wasm", import.meta.url).href };
