@@ -38,7 +38,7 @@ from vim_deploy.stages import package
 from vim_deploy.stages.exporting import ExportOptions, export
 from vim_deploy.stages.packaging import PackageOptions
 
-#: As for ONNX Runtime, of which this is a build; measured: below 1e-5.
+#: As for ONNX Runtime, of which this is a build; measured: 2.2e-5 at most.
 BOUND = 1e-4
 DIGITS = 20
 
@@ -131,7 +131,7 @@ def test_standalone_files_give_the_official_outputs(
 ) -> None:
     for found, official in reference_runs[name]:
         assert found.shape == official.shape
-        assert np.abs(found - official).max() <= BOUND * max(1.0, np.abs(official).max())
+        assert np.abs(found - official).max() <= BOUND
 
 
 def test_other_forms_run_as_in_onnx_runtime(in_node: InNode, tmp_path: Path) -> None:

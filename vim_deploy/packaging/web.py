@@ -45,7 +45,7 @@ from vim_deploy.untrusted import read_json
 TARGET = WEB_TARGET
 RUNTIME = web_runtime.PACKAGE
 #: The page's files, as they lie in ``web`` beside this module.
-_FOLDER, _LICENSE = "web", "LICENSE-onnxruntime.txt"
+_FOLDER, _PAGE = "web", (".html", ".css", ".mjs", ".txt")
 #: What the page reads of a model, and where the runtime is.
 FACTS_NAME, _RUNTIME_FOLDER = "model.json", "runtime"
 
@@ -165,7 +165,8 @@ def _scene(servable: Servable) -> dict[str, Any] | None:
 def _page() -> dict[str, str]:
     """The page's files by their names."""
     folder = importlib.resources.files("vim_deploy.packaging") / _FOLDER
-    names = sorted(item.name for item in folder.iterdir())
+    # And no file that an editor has left there.
+    names = sorted(item.name for item in folder.iterdir() if item.name.endswith(_PAGE))
     return {name: unchanged(f"{_FOLDER}/{name}") for name in names}
 
 
