@@ -17,11 +17,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from tests.support.packages import classifier
 from vim_deploy.errors import VimDeployError
 from vim_deploy.folders import user_cache
 from vim_deploy.packaging.web_runtime import PACKAGE, VERSION, runtime_files
+from vim_deploy.stages import package
+from vim_deploy.stages.packaging import PackageOptions
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 NODE = "node"
 #: From this version on it has what the page's modules ask for.
@@ -55,13 +61,13 @@ def require_node() -> str:
     return program
 
 
-def in_node(package: Path, jobs: Sequence[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+def in_node(page: Path, jobs: Sequence[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
     """The answers of ``page_in_node.mjs`` to jobs: {"answer": ...} or {"error": ...} each."""
     program = require_node()
     path = folder / "jobs.json"
     path.write_text(json.dumps(jobs), "utf-8")
     done = subprocess.run(
-        [program, str(_DRIVER), str(package), str(path)],
+        [program, str(_DRIVER), str(page), str(path)],
         capture_output=True,
         text=True,
         timeout=240,
@@ -71,6 +77,42 @@ def in_node(package: Path, jobs: Sequence[dict[str, Any]], folder: Path) -> list
     answers: list[dict[str, Any]] = json.loads(done.stdout)
     assert len(answers) == len(jobs)
     return answers
+
+
+def answers(page: Path, jobs: Sequence[dict[str, Any]], folder: Path) -> list[Any]:
+    """``in_node`` for jobs that have to succeed."""
+    found = in_node(page, jobs, folder)
+    assert not [item["error"] for item in found if "error" in item]
+    return [item["answer"] for item in found]
+
+
+def made_page(folder: Path, config: pytest.Config) -> Path:
+    """A package of a small model, whose page is the same for every model."""
+    require_node()
+    options = PackageOptions(target="web", web_runtime=runtime_of(config))
+    return package(classifier(folder / "toy.onnx"), folder / "page", options).folder
+
+
+def infer_job(folder: Path, name: str, model: Path, image: Array) -> dict[str, Any]:
+    """The job that runs ``image`` through ``model``."""
+    (folder / f"{name}.in").write_bytes(np.ascontiguousarray(image).tobytes())
+    return {
+        "kind": "infer",
+        "model": str(model),
+        "input": str(folder / f"{name}.in"),
+        "type": image.dtype.name,
+        "dims": image.shape,
+        "to": str(folder / f"{name}.out"),
+    }
+
+
+def outputs_of(job: dict[str, Any], answer: list[dict[str, Any]]) -> dict[str, Array]:
+    """The arrays that a job has left."""
+    found = {}
+    for item in answer:
+        raw = Path(f"{job['to']}.{item['name']}").read_bytes()
+        found[item["name"]] = np.frombuffer(raw, item["type"]).reshape(item["dims"])
+    return found
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
