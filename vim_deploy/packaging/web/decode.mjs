@@ -143,8 +143,11 @@ export async function pixelsOfAlphaPng(chunks, width, height, channels) {
       const left = x >= step ? rows[at - step] : 0;
       const up = y ? rows[at - line] : 0;
       const corner = x >= step && y ? rows[at - line - step] : 0;
-      const paeth = nearestOf(left, up, corner);
-      const guess = [0, left, up, (left + up) >> 1, paeth][filter];
+      let guess = 0;
+      if (filter === 1) guess = left;
+      else if (filter === 2) guess = up;
+      else if (filter === 3) guess = (left + up) >> 1;
+      else if (filter === 4) guess = nearestOf(left, up, corner);
       rows[at] = raw[y * (line + 1) + 1 + x] + guess;
     }
   }
@@ -158,9 +161,11 @@ export async function pixelsOfAlphaPng(chunks, width, height, channels) {
 /** Of three neighbours the one that is nearest to left + up - corner, as PNG defines it. */
 function nearestOf(left, up, corner) {
   const guess = left + up - corner;
-  const [a, b, c] = [left, up, corner].map((value) => Math.abs(guess - value));
-  if (a <= b && a <= c) return left;
-  return b <= c ? up : corner;
+  const toLeft = Math.abs(guess - left);
+  const toUp = Math.abs(guess - up);
+  const toCorner = Math.abs(guess - corner);
+  if (toLeft <= toUp && toLeft <= toCorner) return left;
+  return toUp <= toCorner ? up : corner;
 }
 
 function requireSize(width, height) {
@@ -188,7 +193,7 @@ async function byBrowser(bytes, kind) {
   const data = new Uint8Array(width * height * 3);
   let clear = 0;
   for (let i = 0; i < width * height; i++) {
-    data.set(four.subarray(4 * i, 4 * i + 3), 3 * i);
+    for (let c = 0; c < 3; c++) data[3 * i + c] = four[4 * i + c];
     clear += four[4 * i + 3] < 255 ? 1 : 0;
   }
   // Of larger pictures than it can hold a canvas holds nothing, and some browsers do not say so.
