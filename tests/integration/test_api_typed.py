@@ -71,6 +71,10 @@ def test_a_wheel_says_that_it_is_typed(copy: Path, tmp_path: Path) -> None:
         names = set(wheel.namelist())
     assert "vim_deploy/py.typed" in names
     assert {module.path.relative_to(REPOSITORY).as_posix() for module in modules()} <= names
+    # What packages are made of, programs and pages, goes along.
+    parts = (REPOSITORY / "vim_deploy/packaging").rglob("[!.]*.*")
+    carried = {path.relative_to(REPOSITORY).as_posix() for path in parts if path.suffix != ".pyc"}
+    assert carried <= names
     assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"vim_deploy"}
 
 

@@ -218,7 +218,28 @@ def test_what_is_no_picture_is_refused_in_words(
             assert part in refusal(window, tmp_path / name)
         assert window.ask("document.querySelectorAll('img').length") == 0
         # The page goes on, and fits the window.
-        answer(window, good)
+        chosen = answer(window, good)
+        # What is dropped is run as well as what is chosen.
+        data = base64.b64encode(good.read_bytes()).decode()
+        bytes_ = f"Uint8Array.from(atob({json.dumps(data)}), item => item.charCodeAt(0))"
+        window.ask(
+            f"(() => {{ const dataTransfer = new DataTransfer();"
+            f"dataTransfer.items.add(new File([{bytes_}], 'dropped.png'));"
+            "document.body.dispatchEvent("
+            "new DragEvent('drop', {dataTransfer, bubbles: true, cancelable: true})); })()"
+        )
+        window.until("document.getElementById('page').dataset.file === 'dropped.png'")
+        dropped = json.loads(window.ask(_ANSWER))
+        assert (dropped["file"], dropped["top"]) == ("dropped.png", chosen["top"])
+        # What has to be told to who does not see the page has a name and is told.
+        tree = window.call("Accessibility.getFullAXTree")["nodes"]
+        named = {
+            n["role"]["value"]: n.get("name", {}).get("value", "") for n in tree if "role" in n
+        }
+        assert named["image"].startswith("What the model sees")
+        assert {"status", "alert", "heading", "region"} <= set(named)
+        said = window.ask("document.getElementById('status').textContent")
+        assert said == f"dropped.png: {dropped['top'][0]['label']}"
         assert window.ask("document.documentElement.scrollWidth") == PHONE[0]
         assert window.ask("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
 

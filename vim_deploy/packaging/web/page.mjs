@@ -180,7 +180,7 @@ async function show(file) {
   const { labels, ...plain } = answer;
   at("answer").dataset.answer = JSON.stringify({ file: file.name, times, note, ...plain });
   page.answer = { labels };
-  say("done", `${file.name}: done.`);
+  say("done", `${file.name}: ${at("answer-name").textContent}`);
 }
 
 /** Runs one picture after the other; of those that come meanwhile the last. */
