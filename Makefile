@@ -87,6 +87,8 @@ pins:
 	$(COMPILE) --no-deps requirements/source.in --output-file requirements/source.lock
 	$(COMPILE) --constraint requirements/dev.lock $(PINS_ARGS) requirements/wheels.in \
 		--output-file requirements/wheels.lock
+	set -e; for input in requirements/consumers/*.in; do \
+		$(COMPILE) --no-deps $$input --output-file $${input%.in}.lock; done
 	set -e; for name in model server; do \
 		lock=vim_deploy/packaging/served/requirements-$$name.txt; \
 		sed -n '/^#/p' $$lock > $$lock.new; \

@@ -18,6 +18,8 @@ else:
     import tomli as tomllib
 
 LOCKS = sorted((REPOSITORY / "requirements").glob("*.lock"))
+#: What tests of other runtimes install, each by itself; nothing here depends on them.
+CONSUMERS = sorted((REPOSITORY / "requirements" / "consumers").glob("*.lock"))
 #: What a package's server installs at its first start.
 SERVED = sorted((REPOSITORY / "vim_deploy/packaging/served").glob("requirements-*.txt"))
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
@@ -64,7 +66,7 @@ def wanted() -> list[Requirement]:
     return [Requirement(text) for text in texts]
 
 
-@pytest.mark.parametrize("lock", [*LOCKS, *SERVED], ids=lambda path: path.name)
+@pytest.mark.parametrize("lock", [*LOCKS, *CONSUMERS, *SERVED], ids=lambda path: path.name)
 def test_every_entry_is_exact_and_has_hashes(lock: Path) -> None:
     assert entries(lock)
     for requirement, hashes in entries(lock):

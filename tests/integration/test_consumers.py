@@ -1,0 +1,71 @@
+"""Standalone files in runtimes of others: every case's official outputs, one process a consumer."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import consumers
+
+#: Absolute, of each element against the official outputs: what the project promises for ONNX
+#: Runtime (``test_export_reference``). Measured: 2.1e-5 at most, in MNN 3.4e-5.
+BOUND = 1e-4
+#: Consumer of the worker, environment (None is that of the tests), scan body.
+OURS = [
+    ("onnxruntime", "onnxruntime-1.18.1", "scan"),
+    ("onnxruntime", "onnxruntime-1.20.1", "scan"),
+    ("onnxruntime", "onnxruntime-1.21.1", "scan"),
+    ("onnxruntime", None, "scan"),
+    ("tract", "tract", "scan"),
+]
+#: Minutes of compiling or converting: with VIM_TEST_ALL=1.
+SLOW = [("mnn", "mnn", "unrolled")]
+#: By environment and case, what the consumer says when it refuses: faults of its own. tract 0.23.9
+#: moves a Slice with a negative step before a Reshape ("Downsample over Reshape: Invalid axis").
+REFUSED = {("tract", "A21c_flip_always_rope"): "TractError: running pass declutter"}
+
+Results = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def results(folder_of_traces: Path, pytestconfig: pytest.Config) -> Results:
+    """What a consumer says of all files, asked once."""
+
+    @functools.cache
+    def said(consumer: str, environment: str | None, body: Any) -> dict[str, Any]:
+        place = consumers.environment_of(pytestconfig, environment) if environment else None
+        folder = consumers.files_of(folder_of_traces.parent, body)
+        return consumers.run_folder(consumer, folder, place)
+
+    return said
+
+
+@pytest.mark.parametrize(("consumer", "environment", "body"), OURS, ids=str)
+def test_official_outputs(
+    consumer: str, environment: str | None, body: str, results: Results
+) -> None:
+    said = results(consumer, environment, body)
+    if environment and "-" in environment:
+        assert said["version"] == environment.partition("-")[2]
+    assert said["results"].keys() == set(consumers.CASES)
+    for name, result in said["results"].items():
+        expected = REFUSED.get((environment or "", name))
+        assert result.get("refused") == expected, name
+        if expected is None:
+            assert result["differences"], name
+            # NaN is within no bound.
+            assert all(item <= BOUND for item in result["differences"]), (name, result)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("VIM_TEST_ALL"), reason="VIM_TEST_ALL=1 runs these")
+@pytest.mark.parametrize(("consumer", "environment", "body"), SLOW, ids=str)
+def test_official_outputs_without_loops(
+    consumer: str, environment: str, body: str, results: Results
+) -> None:
+    test_official_outputs(consumer, environment, body, results)
