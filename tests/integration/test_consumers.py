@@ -19,12 +19,11 @@ BOUND = 1e-4
 OURS = [
     ("onnxruntime", "onnxruntime-1.18.1", "scan"),
     ("onnxruntime", "onnxruntime-1.20.1", "scan"),
-    ("onnxruntime", "onnxruntime-1.21.1", "scan"),
     ("onnxruntime", None, "scan"),
     ("tract", "tract", "scan"),
 ]
-#: Minutes of compiling or converting: with VIM_TEST_ALL=1.
-SLOW = [("mnn", "mnn", "unrolled")]
+#: Minutes of compiling or converting, and one more of three old releases: with VIM_TEST_ALL=1.
+SLOW = [("mnn", "mnn", "unrolled"), ("onnxruntime", "onnxruntime-1.21.1", "scan")]
 #: By environment and case, what the consumer says when it refuses: faults of its own. tract 0.23.9
 #: moves a Slice with a negative step before a Reshape ("Downsample over Reshape: Invalid axis").
 REFUSED = {("tract", "A21c_flip_always_rope"): "TractError: running pass declutter"}
@@ -65,7 +64,7 @@ def test_official_outputs(
 @pytest.mark.slow
 @pytest.mark.skipif(not os.environ.get("VIM_TEST_ALL"), reason="VIM_TEST_ALL=1 runs these")
 @pytest.mark.parametrize(("consumer", "environment", "body"), SLOW, ids=str)
-def test_official_outputs_without_loops(
+def test_official_outputs_of_the_rest(
     consumer: str, environment: str, body: str, results: Results
 ) -> None:
     test_official_outputs(consumer, environment, body, results)

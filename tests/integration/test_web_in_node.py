@@ -11,13 +11,11 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.support import reference, web
-from tests.support.dense_graphs import expected_outputs, traced
+from tests.support import consumers, reference, web
 from tests.support.models import config_of
 from tests.support.packages import classifier
 from vim_deploy.artifact import Artifact
 from vim_deploy.codec import encode
-from vim_deploy.graph.standalone import standalone
 from vim_deploy.packaging.web_runtime import FILES
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
@@ -45,25 +43,17 @@ def in_node(page: Path, tmp_path: Path) -> InNode:
 
 @pytest.fixture(scope="module")
 def reference_runs(
-    page: Path, tmp_path_factory: pytest.TempPathFactory
+    page: Path, tmp_path_factory: pytest.TempPathFactory, folder_of_traces: Path
 ) -> dict[str, list[tuple[Array, Array]]]:
     """What onnxruntime-web gives for every case's standalone file, beside the official outputs."""
     folder = tmp_path_factory.mktemp("cases")
     wanted: dict[str, tuple[Array, ...]] = {}
     jobs = []
-    for name in reference.cases():
-        case = reference.load_case(name)
-        request = ModelRequest(str(case.checkpoint), config=encode(config_of(case)))
-        options = ExportOptions(standalone=True, check=False)
-        path = export(request, folder / f"{name}.onnx", options).path
-        wanted[name] = (case.output[:DIGITS],)
-        jobs.append(web.infer_job(folder, name, path, case.image[:DIGITS]))
-    for name in reference.dense_cases():
-        case = reference.load_case(name)
-        head, wanted[name] = expected_outputs(case)
-        path = folder / f"{name}.onnx"
-        onnx.save(standalone(traced(name[:3], head).finished(graph="fused").model), path)
-        jobs.append(web.infer_job(folder, name, path, case.image))
+    files = consumers.files_of(folder_of_traces.parent, "scan")
+    for name in consumers.CASES:
+        stored = reference.arrays_of(files / f"{name}.npz")
+        wanted[name] = tuple(stored[f"output_{number}"] for number in range(len(stored) - 1))
+        jobs.append(web.infer_job(folder, name, files / f"{name}.onnx", stored["image"]))
     answers = web.in_node(page, jobs, folder)
     found = {}
     for name, job, item in zip(wanted, jobs, answers, strict=True):

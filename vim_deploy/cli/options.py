@@ -233,7 +233,7 @@ _GRAPH_OPTIONS = (
         "--standalone",
         is_flag=True,
         help="Standard operators only, for runtimes that know no functions of other domains: "
-        "OpenVINO, browsers, old ONNX Runtimes (docs/scan-op.md). Nothing is left for the plugin "
+        "OpenVINO, browsers, old ONNX Runtimes (docs/runtimes.md). Nothing is left for the plugin "
         "or native ops to take.",
     ),
     click.option(

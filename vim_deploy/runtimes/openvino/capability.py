@@ -27,7 +27,7 @@ CPU = "CPU"
 _PLACES = ("Check '", "Exception from ", "FrontEnd API failed", "Summary:")
 #: Lines of an error that are shown.
 _MOST_LINES = 3
-_ELSEWHERE = "leave --runtime out: ONNX Runtime runs every file that vim-deploy exports"
+_ELSEWHERE = "leave --runtime out: ONNX Runtime runs every exported file"
 
 
 def load() -> Any:  # noqa: ANN401 - an untyped module

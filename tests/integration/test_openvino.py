@@ -1,0 +1,72 @@
+"""OpenVINO: every reference case within ONNX Runtime's bound, and the commands that take it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support import consumers, reference
+from vim_deploy.artifact import Artifact
+from vim_deploy.cli.main import run
+from vim_deploy.errors import VimDeployError
+from vim_deploy.runtimes import open_runner
+from vim_deploy.runtimes.base import RunnerOptions
+from vim_deploy.stages.exporting import ExportOptions, export
+
+pytest.importorskip("openvino")
+
+#: As ``test_export_reference``.
+BOUND = 1e-4
+OPENVINO = RunnerOptions(runtime="openvino")
+
+
+def test_every_reference_case(folder_of_traces: Path) -> None:
+    files = consumers.files_of(folder_of_traces.parent, "scan")
+    for name in consumers.CASES:
+        stored = reference.arrays_of(files / f"{name}.npz")
+        with open_runner(Artifact.open(files / f"{name}.onnx"), OPENVINO) as runner:
+            found = list(runner.run(stored["image"]).values())
+        wanted = [stored[f"output_{number}"] for number in range(len(stored) - 1)]
+        for one, other in zip(found, wanted, strict=True):
+            assert np.abs(one - other).max() <= BOUND, name
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("openvino") / "digits.onnx"
+    return export("vim-digits", path, ExportOptions(check=False)).path
+
+
+def test_files_with_functions_run(digits: Path) -> None:
+    case = reference.load_case(reference.DIGITS)
+    with open_runner(Artifact.open(digits), OPENVINO) as runner:
+        assert runner.name.startswith("OpenVINO ")
+        for batch in (1, 3, 2, 5):
+            found = runner.run(case.image[:batch])["logits"]
+            assert np.abs(found - case.output[:batch]).max() <= BOUND, batch
+
+
+def test_commands(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures = str(reference.SMALL.parent / "digits")
+    assert run(["run", str(digits), pictures, "--runtime", "openvino", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["runtime"].startswith("OpenVINO ")
+    assert run(["run", str(digits), pictures, "--json"]) == 0
+    usual = json.loads(capsys.readouterr().out)
+    tops = [[image["top"][0]["index"] for image in said["images"]] for said in (found, usual)]
+    assert tops[0] == tops[1]
+    words = ["verify", str(digits), "--against", str(digits), "--runtime", "openvino"]
+    assert run([*words, "--per-block", "-o", str(tmp_path / "parity.json")]) == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"provider": "cpu"}, {"ops": "native"}, {"plugin": Path("x.so")}, {"allow_plan_code": True}],
+)
+def test_options_of_others_are_refused(digits: Path, options: dict[str, object]) -> None:
+    with pytest.raises(VimDeployError) as caught:
+        open_runner(Artifact.open(digits), RunnerOptions(runtime="openvino", **options))
+    assert caught.value.code == "VIM-203"
