@@ -105,7 +105,7 @@ def finish_graph(
     Args and errors are those of ``export_graph``.
     """
     passes: tuple[PassReport, ...] = ()
-    unrolled = _unrolled_tokens(info)
+    unrolled = _unrolled_tokens(config, info)
     if info.graph != "base":
         stage_log.info("fusing")
         low_rank = info.graph == "fused-low-rank"
@@ -139,16 +139,16 @@ def standalone_graph(model: onnx.ModelProto, info: ExportInfo) -> ExportedGraph:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     # Written anew: those of an early version have nodes without names, and other pads.
-    attach_functions(copy, _unrolled_tokens(info))
+    attach_functions(copy, _unrolled_tokens(info.model_config, info))
     if TABLE[info.precision].typed:
         type_functions(copy)
     report = PrecisionReport(info.precision, info.io_precision, {}, 0, (), ())
     return _finished(copy, info.model_config, info, (), report)
 
 
-def _unrolled_tokens(info: ExportInfo) -> int | None:
+def _unrolled_tokens(config: ModelConfig, info: ExportInfo) -> int | None:
     """Tokens that bodies without a loop are written for; None for bodies with one."""
-    return info.model_config.num_tokens if info.scan_body == "unrolled" else None
+    return config.num_tokens if info.scan_body == "unrolled" else None
 
 
 def _finished(

@@ -96,11 +96,15 @@ def summarize(model: onnx.ModelProto, blocks: int) -> GraphSummary:
 
 def _ops_of(model: onnx.ModelProto) -> Iterator[tuple[str, bool]]:
     """Our ops with whether they run in reverse: nodes, and what stands in the places of such."""
-    for node in nodes_of(model.graph):
+    own = nodes_of(model.graph)
+    for node in own:
         yield node.op_type, attribute_int(node, "reverse", 0) == 1
+    # A cast in front of a node of ours is named after it, too.
+    there = {node.name for node in own}
     calls = {call: node.name for node in model.graph.node if (call := call_of(node.name))}
-    for (_, op), name in calls.items():
-        yield op, parse(name).direction == DIRECTIONS[1]
+    for (call, op), name in calls.items():
+        if call not in there:
+            yield op, parse(name).direction == DIRECTIONS[1]
 
 
 def _count_loops(model: onnx.ModelProto) -> int:
