@@ -101,9 +101,9 @@ def _ops_of(model: onnx.ModelProto) -> Iterator[tuple[str, bool]]:
         yield node.op_type, attribute_int(node, "reverse", 0) == 1
     # A cast in front of a node of ours is named after it, too.
     there = {node.name for node in own}
-    calls = {call: node.name for node in model.graph.node if (call := call_of(node.name))}
-    for (call, op), name in calls.items():
-        if call not in there:
+    calls = {found: node.name for node in model.graph.node if (found := call_of(node.name))}
+    for (place, op), name in calls.items():
+        if place not in there:
             yield op, parse(name).direction == DIRECTIONS[1]
 
 

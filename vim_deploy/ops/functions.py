@@ -49,8 +49,9 @@ def nodes_of(graph: GraphProto, op: Op | None = None) -> list[NodeProto]:
 def call_of(name: str) -> tuple[str, str] | None:
     """The call in whose place a node of a standalone graph stands, and its op; None for others."""
     scope = parse(name).scope
-    op = scope[-1].partition("_")[0] if scope else ""
-    return (name.rpartition("/")[0], op) if op in OPS else None
+    op, _, number = scope[-1].partition("_") if scope else ("", "", "")
+    is_call = op in OPS and (not number or number.isdigit())
+    return (name.rpartition("/")[0], op) if is_call else None
 
 
 @dataclass(frozen=True)

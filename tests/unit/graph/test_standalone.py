@@ -270,3 +270,19 @@ def test_functions_that_grow_without_bound_are_refused(monkeypatch: pytest.Monke
     with pytest.raises(VimDeployError, match="standard operators") as caught:
         standalone(parsed(text))
     assert "more than 50 nodes" in caught.value.why
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("block_00/mixer/scan/VimBiSelectiveScan/delta", "VimBiSelectiveScan"),
+        ("block_00/mixer/fwd/scan/VimSelectiveScan_1/delta", "VimSelectiveScan"),
+        # Casts that typing puts around a node of ours, and that node itself.
+        ("block_00/mixer/conv1d/VimBiCausalConv_output_0/Cast_fp16", None),
+        ("block_00/mixer/scan/VimBiSelectiveScan", None),
+        ("Add_1", None),
+    ],
+)
+def test_names_of_what_stands_in_the_place_of_a_call(name: str, expected: str | None) -> None:
+    found = call_of(name)
+    assert (found and found[1]) == expected
