@@ -78,6 +78,7 @@ def test_help_of_a_command(capsys: Captured, words: tuple[str, ...], path: str) 
         (("verify",), "VIM-202", "Usage: vim-deploy verify [OPTIONS]"),
         (("export", "m.pth", "--opset", "x"), "VIM-202", "--opset"),
         (("inspect", "a.onnx", "--gpu", "h200"), "VIM-203", "add --graph"),
+        (("export", "a.onnx"), "VIM-203", "a.onnx is an exported file"),
         (("export", "vim-digit"), "VIM-401", "did you mean the recipe 'vim-digits'?"),
     ],
 )
@@ -98,7 +99,6 @@ def test_what_is_misspelt_is_told(
         (("build-engine", "c.pth"), "c.pth is a checkpoint, no ONNX model"),
         (("package", "c.pth"), "c.pth is a checkpoint, no ONNX model"),
         (("inspect", "p.png"), "p.png is a picture"),
-        (("export", "a.onnx"), "it is an exported file"),
         (("export", "p.png"), "it is a picture"),
         (("run", "vim-digits", "p.png"), "it is a recipe"),
         (("build-engine", "vim-digits"), "it is a recipe"),
