@@ -91,21 +91,12 @@ def run_iree(path: Path, image: Array) -> Outputs:
     return [np.asarray(value) for value in found]
 
 
-def run_onnx_reference(path: Path, image: Array) -> Outputs:
-    """The reference evaluator of the onnx package."""
-    import onnx.reference
-
-    session = onnx.reference.ReferenceEvaluator(str(path))
-    return session.run(None, {session.input_names[0]: image})
-
-
 #: By name: the package whose version is told, and how a file is run.
 CONSUMERS = {
     "onnxruntime": ("onnxruntime", run_onnxruntime),
     "tract": ("tract", run_tract),
     "mnn": ("MNN", run_mnn),
     "iree": ("iree-base-compiler", run_iree),
-    "onnx": ("onnx", run_onnx_reference),
 }
 
 

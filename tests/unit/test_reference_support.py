@@ -21,8 +21,25 @@ def test_the_set_is_whole() -> None:
     dense = reference.dense_cases()
     assert [name[:3] for name in dense] == [*(f"D0{number}" for number in range(1, 10)), "E01"]
     for name in (*names, *dense):
-        for suffix in (".json", ".npz", ".pth"):
+        for suffix in (".json", ".npz"):
             assert (reference.SMALL / f"{name}{suffix}").is_file()
+        assert reference.load_case(name).checkpoint.is_file()
+        is_packed = (reference.SMALL / f"{name}.pth.xz").is_file()
+        assert is_packed == (name in pack_reference.PACKED)
+        assert is_packed != (reference.SMALL / f"{name}.pth").is_file()
+
+
+@pytest.mark.parametrize("contents", [b"", b"123", b"01234567", bytes(range(251))])
+def test_packed_bytes_come_back(contents: bytes) -> None:
+    assert reference.unpacked(pack_reference.packed(contents)) == contents
+
+
+def test_a_packed_checkpoint_is_made_once() -> None:
+    (name, *_) = pack_reference.PACKED
+    path = reference.checkpoint_path(name)
+    stored = (reference.SMALL / f"{name}.pth.xz").read_bytes()
+    assert path.read_bytes() == reference.unpacked(stored)
+    assert reference.checkpoint_path(name) == path
 
 
 def test_the_set_is_small() -> None:

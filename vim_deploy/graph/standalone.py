@@ -8,12 +8,13 @@ the computation are the same; there is no node left for a plugin or a native ker
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import zip_longest
+from typing import NamedTuple
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
@@ -48,7 +49,6 @@ _MOST_IN_NAME = 8
 _MOST_NODES = 1_000_000
 
 Key = tuple[str, str]
-Array = NDArray[np.generic]
 
 
 def standalone(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -142,15 +142,18 @@ class _Inliner:
         copies = [NodeProto() for _ in function.node]
         for copy, node in zip(copies, function.node, strict=True):
             copy.CopyFrom(node)
-        for inner, outer in zip_longest(function.output, call.output, fillvalue=""):
+        again = []
+        for inner, outer in zip(function.output, call.output, strict=False):
             if inner in names:
-                # What goes in comes out: a tensor has one name only.
-                self._count()
-                yield onnx.helper.make_node("Identity", [names[inner]], [outer], name=at)
+                # An input that comes out, or one output twice: a tensor has one name only.
+                again.append((names[inner], outer))
             elif outer:
                 names[inner] = outer
         self._place(copies, names, given, at)
         yield from copies
+        for inner, outer in again:
+            if outer:
+                yield onnx.helper.make_node("Identity", [inner], [outer], name=at)
 
     def _place(
         self,
@@ -202,30 +205,32 @@ def _fold(model: onnx.ModelProto) -> None:
     """Make initialisers of what is known before any picture comes, in place.
 
     Nothing is stored that takes more bytes than what it was made of, small tensors apart: weights
-    that a body widens to float32 stay in 16 bits.
+    that a body widens to float32 stay in 16 bits, and no small file asks for much memory.
     """
     graph = model.graph
-    sizes = _known_sizes(model)
+    told = _told(model)
     inputs = {value.name for value in graph.input}
     stored = {item.name: item for item in graph.initializer if item.name not in inputs}
     outputs = {value.name for value in graph.output}
-    merged = {item.name: item.name for item in stored.values()}
+    taken = {*stored, *inputs, *(name for node in graph.node for name in node.output)}
+    shared: dict[str, str] = {}
     renamed: dict[str, str] = {}
     kept: list[NodeProto] = []
     for node in graph.node:
         rename_tensors([node], renamed)
-        value = None if outputs.intersection(node.output) else _value(node, model, stored, sizes)
+        value = None if outputs.intersection(node.output) else _value(node, model, stored, told)
         if value is None:
             kept.append(node)
             continue
         (output,) = node.output
-        name = _shared_name(value) or output
-        if name not in merged:
-            stored[name] = numpy_helper.from_array(value, name)
-            graph.initializer.append(stored[name])
-            merged[name] = name
-        if name != output:
-            renamed[output] = name
+        wanted = _shared_name(value)
+        name = shared.get(wanted) or (free_name(wanted, taken) if wanted else output)
+        if name not in stored:
+            value.name = name
+            stored[name] = value
+            graph.initializer.append(value)
+        if wanted:
+            shared[wanted] = renamed[output] = name
     copies = [_copy(node) for node in kept]
     del graph.node[:]
     graph.node.extend(copies)
@@ -237,30 +242,46 @@ def _copy(node: NodeProto) -> NodeProto:
     return copy
 
 
-def _known_sizes(model: onnx.ModelProto) -> dict[str, tuple[int | None, ...]]:
-    """Sizes of every tensor whose rank can be told; None for those that only a picture tells."""
+class _Told(NamedTuple):
+    """What is known of a tensor: sizes, None for those that only a picture tells, and bytes."""
+
+    sizes: tuple[int | None, ...]
+    bytes: int | None
+
+
+def _told(model: onnx.ModelProto) -> dict[str, _Told]:
+    """Every tensor whose rank can be told."""
+    found = {}
     graph = inferred(model, strict=False)
-    return {
-        value.name: tuple(
-            int(dim.dim_value) if dim.HasField("dim_value") else None
-            for dim in value.type.tensor_type.shape.dim
+    for value in (*graph.input, *graph.value_info):
+        kind = value.type.tensor_type
+        if not kind.HasField("shape"):
+            continue
+        sizes = tuple(
+            int(dim.dim_value) if dim.HasField("dim_value") else None for dim in kind.shape.dim
         )
-        for value in (*graph.input, *graph.value_info)
-        if value.type.tensor_type.HasField("shape")
-    }
+        known = [size for size in sizes if size is not None]
+        whole = len(known) == len(sizes) and kind.elem_type in _PLAIN
+        width = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).itemsize if whole else 0
+        found[value.name] = _Told(sizes, width * math.prod(known) if whole else None)
+    return found
 
 
 def _value(
     node: NodeProto,
     model: onnx.ModelProto,
     stored: Mapping[str, TensorProto],
-    sizes: Mapping[str, tuple[int | None, ...]],
-) -> Array | None:
+    told: Mapping[str, _Told],
+) -> TensorProto | None:
     """What ``node`` makes of stored tensors; None where that is not known, or to be left alone."""
     if len(node.output) != 1 or node.domain not in DEFAULT_DOMAINS or subgraphs_of(node):
         return None
     if node.op_type == "Shape":
-        return _shape(node, sizes)
+        return _shape(node, told)
+    if node.op_type == "Constant" and node.attribute[0].HasField("t"):
+        value = TensorProto()
+        value.CopyFrom(node.attribute[0].t)
+        return value
     given = [stored[name] for name in node.input if name in stored]
     if len(given) < sum(map(bool, node.input)):
         return None
@@ -268,19 +289,22 @@ def _value(
     whole = node.op_type in _ARITHMETIC and types <= _WHOLE
     if not (whole or node.op_type in _MOVES) or not types <= _PLAIN:
         return None
-    made = _evaluate(node, model, given)
-    most = max(WEIGHT_BYTES, *map(tensor_bytes, given), 0) if given else WEIGHT_BYTES
-    return made if made.nbytes <= most or node.op_type == "Constant" else None
+    made = told.get(node.output[0], _Told((), None)).bytes
+    if made is None or made > max([WEIGHT_BYTES, *map(tensor_bytes, given)]):
+        return None
+    return _evaluate(node, model, given)
 
 
-def _shape(node: NodeProto, sizes: Mapping[str, tuple[int | None, ...]]) -> Array | None:
+def _shape(node: NodeProto, told: Mapping[str, _Told]) -> TensorProto | None:
+    if node.input[0] not in told:
+        return None
     ends = {item.name: int(item.i) for item in node.attribute}
-    asked = sizes.get(node.input[0], (None,))[ends.get("start", 0) : ends.get("end")]
+    asked = told[node.input[0]].sizes[ends.get("start", 0) : ends.get("end")]
     known = [size for size in asked if size is not None]
-    return np.array(known, np.int64) if len(known) == len(asked) else None
+    return numpy_helper.from_array(np.array(known, np.int64)) if len(known) == len(asked) else None
 
 
-def _evaluate(node: NodeProto, model: onnx.ModelProto, given: list[TensorProto]) -> Array:
+def _evaluate(node: NodeProto, model: onnx.ModelProto, given: list[TensorProto]) -> TensorProto:
     """The output of one node of constants, by ONNX's own reference."""
     value = onnx.ValueInfoProto(name=node.output[0])
     graph = GraphProto(name=node.op_type, node=[node], output=[value], initializer=given)
@@ -292,15 +316,21 @@ def _evaluate(node: NodeProto, model: onnx.ModelProto, given: list[TensorProto])
     except Exception as error:
         # The reference raises what NumPy and its own code do; which, no page says.
         raise _refused(f"node {node.name!r} cannot be worked out: {error}") from error
-    return np.asarray(made)
+    return numpy_helper.from_array(np.asarray(made))
 
 
-def _shared_name(value: Array) -> str:
+def _shared_name(value: TensorProto) -> str:
     """A name for a short list of whole numbers, such as ``int64_0_2``; empty for other tensors."""
-    if value.dtype != np.int64 or value.ndim > 1 or value.size > _MOST_IN_NAME or not value.size:
+    count = math.prod(value.dims)
+    if (
+        value.data_type != TensorProto.INT64
+        or len(value.dims) > 1
+        or not 0 < count <= _MOST_IN_NAME
+    ):
         return ""
-    shown = "_".join(str(number).replace("-", "minus") for number in value.reshape(-1))
-    return f"{'scalar' if value.ndim == 0 else 'int64'}_{shown}"
+    numbers = numpy_helper.to_array(value).reshape(-1)
+    shown = "_".join(str(number).replace("-", "minus") for number in numbers)
+    return f"{'int64' if value.dims else 'scalar'}_{shown}"
 
 
 def _refused(why: str) -> VimDeployError:

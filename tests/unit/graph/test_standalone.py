@@ -197,7 +197,45 @@ agraph (float[n] x) => (float[n] y) {
 """
 
 
+TWICE_OUT = """
+agraph (float[n] x) => (float[n] z, float[n] y) { z, y = own.Both (x) }
+<opset_import: ["": 18], domain: "own"> Both (a) => (b, b) { b = Neg (a) }
+"""
+# Initialisers that are called as shared constants are, with other values.
+TAKEN_CONSTANT = """
+agraph (float[n] x) => (float[1, n] y) <int64[1] int64_0 = {7}> {
+  k = Cast <to: int = 1> (int64_0)
+  s = Add (x, k)
+  y = own.Raised (s) }
+<opset_import: ["": 18], domain: "own"> Raised (a) => (b) {
+  axis = Constant <value = int64[1] {0}> ()
+  b = Unsqueeze (a, axis) }
+"""
+# Nothing is known of the sizes of a Squeeze without axes.
+UNKNOWN_RANK = """
+agraph (float[n, m] x) => (int64[k] y) {
+  s = Squeeze (x)
+  t = Shape <start: int = 1> (s)
+  y = Identity (t) }
+"""
+# A few bytes that ask for 4 GB.
+HUGE = """
+agraph (float[n] x) => (float[a, b] y) {
+  shape = Constant <value = int64[2] {32768, 32768}> ()
+  zeros = ConstantOfShape <value = float[1] {0}> (shape)
+  y = Add (x, zeros) }
+"""
 X = np.array([-1.5, 0.25, 3.0], np.float32)
+
+
+def test_a_size_that_is_not_known_is_left_to_the_runtime() -> None:
+    assert "Shape" in {node.op_type for node in standalone(parsed(UNKNOWN_RANK)).graph.node}
+
+
+def test_small_files_do_not_become_large() -> None:
+    made = standalone(parsed(HUGE))
+    assert made.ByteSize() < 1000
+    assert "ConstantOfShape" in {node.op_type for node in made.graph.node}
 
 
 @pytest.mark.parametrize(
@@ -208,8 +246,13 @@ X = np.array([-1.5, 0.25, 3.0], np.float32)
         (PASSED_ON, -X),
         (IN_A_BRANCH, -X),
         (TAKEN_NAMES, np.exp(np.abs(X))),
+        (TWICE_OUT, -X),
+        (TAKEN_CONSTANT, X[None] + 7),
     ],
-    ids=["nested", "optional input", "passed on", "in a branch", "taken names"],
+    ids=[
+        *("nested", "optional input", "passed on", "in a branch", "taken names"),
+        *("one output twice", "taken constant"),
+    ],
 )
 def test_functions_of_every_kind(text: str, expected: np.ndarray) -> None:
     model = parsed(text)
@@ -220,7 +263,7 @@ def test_functions_of_every_kind(text: str, expected: np.ndarray) -> None:
     found = ReferenceEvaluator(made).run(None, {v.name: feed[v.name] for v in model.graph.input})
     np.testing.assert_allclose(found[0], expected, rtol=1e-6)
     for other in found[1:]:
-        np.testing.assert_array_equal(other, X)
+        np.testing.assert_array_equal(np.abs(other), np.abs(X))
 
 
 def test_one_constant_serves_all_that_read_it() -> None:
