@@ -22,7 +22,7 @@ CLASSIFIER = dict(reference.load_case("A04_nocls_pool_mean").kwargs)
 
 def path_of(short: str) -> str:
     name = next(n for n in (*reference.cases(), *reference.dense_cases()) if n.startswith(short))
-    return str(reference.SMALL / f"{name}.pth")
+    return str(reference.checkpoint_path(name))
 
 
 def refusal(source: str | Path, **options: Any) -> VimDeployError:

@@ -14,7 +14,7 @@ import pytest
 from tests.support.engines import record_of, write_engine, write_record
 from vim_deploy.artifact import Artifact
 from vim_deploy.bench import environment
-from vim_deploy.bench.subject import Subject
+from vim_deploy.bench.subject import ONNX_RUNTIME, Subject
 from vim_deploy.errors import VimDeployError
 from vim_deploy.precisions import TABLE
 from vim_deploy.runtimes.base import RunnerOptions
@@ -40,7 +40,7 @@ def engine_subject(precision: str, runner: str = "tensorrt") -> Subject:
 
 
 def maker(folder: Path) -> DeitMaker:
-    return DeitMaker(folder, lambda path, batch: {"path": str(path)}, lambda _: None)
+    return DeitMaker(folder, ONNX_RUNTIME, lambda path, batch: {"path": str(path)}, lambda _: None)
 
 
 def no_builds(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:

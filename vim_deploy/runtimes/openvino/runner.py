@@ -16,7 +16,7 @@ from vim_deploy.onnx_graph import computed_precision
 from vim_deploy.ops.functions import asked_ops
 from vim_deploy.paths import StrPath
 from vim_deploy.places import Place
-from vim_deploy.precisions import TABLE, TYPED
+from vim_deploy.precisions import TABLE, TYPED, Precision
 from vim_deploy.runtimes.base import (
     Array,
     PartSource,
@@ -29,14 +29,6 @@ from vim_deploy.runtimes.openvino import capability as ov
 from vim_deploy.runtimes.openvino.network import Network
 
 _HALVES = tuple(TABLE[name].dtype for name in TYPED)
-#: What a reader of results has to know. OpenVINO does to float16 what it is told by its hint, and
-#: leaves bfloat16 as the graph has it where the processor knows the type.
-_NOTES = {
-    "fp16": "OpenVINO computes this float16 file in float32: its weights have 16 bits, what it "
-    "computes is not rounded to them",
-    "bf16": "OpenVINO computes this bfloat16 file as the processor does: in bfloat16, or in "
-    "float32 where that knows no bfloat16",
-}
 
 
 class OpenVinoRunner(Runner):
@@ -68,8 +60,7 @@ class OpenVinoRunner(Runner):
         self.input = stored if self._half is None else replace(stored, dtype="float32")
         self.outputs = tuple(spec.name for spec in artifact.outputs)
         self.ops = "function" if asked_ops(model).names else None
-        note = _NOTES.get(computed_precision(model))
-        self.notes = () if note is None else (note,)
+        self.notes = _notes(computed_precision(model))
         self.name = f"OpenVINO {ov.version()} CPU"
         self._file = artifact.name
         self._inner: tuple[Network, Mapping[Place, InnerTensor]] | None = None
@@ -110,6 +101,23 @@ class OpenVinoRunner(Runner):
 
     def close(self) -> None:
         self._inner = None
+
+
+def _notes(precision: Precision) -> tuple[str, ...]:
+    """What a reader of results has to know of a half-precision file.
+
+    OpenVINO does to float16 what it is told by its hint, and leaves bfloat16 as the graph has it
+    where the processor knows the type.
+    """
+    row = TABLE[precision]
+    if not row.typed:
+        return ()
+    how = (
+        "in float32: its weights have 16 bits, what it computes is not rounded to them"
+        if row.on_cpu
+        else f"as the processor does: in {row.dtype}, or in float32 where that knows none"
+    )
+    return (f"OpenVINO computes this {row.dtype} file {how}",)
 
 
 def open_runner(artifact: Artifact, options: RunnerOptions) -> OpenVinoRunner:
