@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 import onnx
 
 from vim_deploy.artifact import metadata
+from vim_deploy.artifact.description import Description, describe, undescribed
 from vim_deploy.artifact.engine_file import (
     ENGINE_SUFFIXES,
     MAGIC,
@@ -44,10 +45,6 @@ CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".pth.tar
 #: By which a folder is a package.
 MANIFEST_NAME = "manifest.json"
 _ZIP_MAGIC, _PICKLE_MAGIC = b"PK\x03\x04", b"\x80"
-_UNSAID = (
-    "it holds no vim-deploy metadata; for an engine that stands in its record NAME.plan.json",
-    "export the model with vim-deploy export; put an engine's record beside it",
-)
 
 
 def named(source: str | Path) -> Named:
@@ -264,24 +261,34 @@ class Artifact:
     # What either says.
 
     @cached_property
+    def description(self) -> Description:
+        """Of an ONNX file; VIM-409, VIM-410 when it cannot be read."""
+        return describe(self.model)
+
+    @cached_property
     def info(self) -> ExportInfo | None:
-        """What it says about its model; None when vim-deploy did not make it.
+        """What it says about its model, as its graph shows it to be; None when it says nothing.
 
         Raises:
             VimDeployError: VIM-409, VIM-410, VIM-413 when it cannot be read.
         """
         if self.is_engine:
             return self.record.export if self.record else None
-        return metadata.find(self.model)
+        return self.description.info
 
     def require_info(
-        self,
-        unsaid: str = "does not say how pictures are prepared for it",
-        why: str = _UNSAID[0],
-        fix: str = _UNSAID[1],
+        self, unsaid: str = "does not say how pictures are prepared for it", fix: str = ""
     ) -> ExportInfo:
-        """``info``; VIM-410, which says that the file ``unsaid``, when there is none."""
-        return metadata.require_info(self.info, f"{self.name} {unsaid}", why=why, fix=fix)
+        """``info``; VIM-410, which says that the file ``unsaid``, when there is none.
+
+        Args:
+            unsaid: what is missing.
+            fix: what helps besides a description.
+        """
+        if self.info is None:
+            found = None if self.is_engine else self.description
+            raise undescribed(found, self.path, unsaid, fix)
+        return self.info
 
     def refuse_standalone(self, option: str) -> None:
         """VIM-203 for an ``option`` that names kernels of our ops, and a file without any."""

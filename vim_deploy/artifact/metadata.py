@@ -34,6 +34,12 @@ from vim_deploy.untrusted import parse_json
 
 #: Key of the one metadata entry; its value is the JSON of ``ExportInfo``.
 METADATA_KEY = "vim_deploy"
+#: ``producer_name`` of exported files, and the name of their one input.
+PRODUCER = "vim-deploy"
+IMAGE_INPUT = "image"
+#: How the line of the graph's text begins that holds the same JSON. A line, since tools that join
+#: graphs put their texts one below the other.
+_LINE = f"{METADATA_KEY}: "
 
 #: A size that is free and that the file gives no name.
 _UNNAMED = "?"
@@ -42,7 +48,7 @@ _UNNAMED = "?"
 @stored(blank=("precision_policy", "dense"), sparse=("standalone",), unread="unread")
 @dataclass(frozen=True)
 class ExportInfo:
-    """What an exported file says about itself (stored in the ONNX metadata).
+    """What an exported file says about itself (stored in the ONNX file, ``attach``).
 
     Attributes:
         model: variant short name, or ``custom``.
@@ -119,29 +125,54 @@ def require_usable(info: ExportInfo) -> None:
 
 
 def attach(model: onnx.ModelProto, info: ExportInfo) -> None:
-    """Store ``info`` in ``model``, replacing an earlier one."""
+    """Store ``info`` in ``model``, replacing an earlier one, in both places (``description``)."""
+    text = json.dumps(encode(info), sort_keys=True, allow_nan=False)
     kept = [entry for entry in model.metadata_props if entry.key != METADATA_KEY]
     del model.metadata_props[:]
     model.metadata_props.extend(kept)
     entry = model.metadata_props.add()
     entry.key = METADATA_KEY
-    entry.value = json.dumps(encode(info), sort_keys=True, allow_nan=False)
+    entry.value = text
+    lines = model.graph.doc_string.split("\n") if model.graph.doc_string else []
+    others = [line for line in lines if not line.startswith(_LINE)]
+    model.graph.doc_string = "\n".join([*others, _LINE + text])
 
 
 def find(model: onnx.ModelProto) -> ExportInfo | None:
-    """The stored record, or None when the file was not made by this tool.
+    """The stored record as it stands, or None when the file holds none.
 
     Raises:
         VimDeployError: VIM-410 when there is one that is not as ``attach`` writes it.
     """
-    for entry in model.metadata_props:
-        if entry.key == METADATA_KEY:
-            try:
-                value = parse_json(entry.value)
-            except ValueError as error:
-                raise _unreadable(str(error)) from error
-            return read_export(value, _unreadable)
-    return None
+    text = entry_of(model)
+    if text is None:
+        text = line_of(model)
+    if text is None:
+        return None
+    try:
+        value = parse_json(text)
+    except ValueError as error:
+        raise _unreadable(str(error)) from error
+    return read_export(value, _unreadable)
+
+
+def entry_of(model: onnx.ModelProto) -> str | None:
+    """Text of the metadata entry; None when there is none."""
+    found = (entry.value for entry in model.metadata_props if entry.key == METADATA_KEY)
+    return next(found, None)
+
+
+def line_of(model: onnx.ModelProto) -> str | None:
+    """Text of the line that describes the graph; None when there is none.
+
+    Raises:
+        VimDeployError: VIM-410 for several that differ: of models that were joined.
+    """
+    lines = model.graph.doc_string.split("\n")
+    found = {line.removeprefix(_LINE).rstrip("\r") for line in lines if line.startswith(_LINE)}
+    if len(found) > 1:
+        raise _unreadable(f"the text of its graph describes {len(found)} models")
+    return next(iter(found), None)
 
 
 def _unreadable(why: str) -> VimDeployError:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from vim_deploy import runtimes
-from vim_deploy.artifact import Artifact, metadata
+from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import VimDeployError
 from vim_deploy.heads.base import Head
@@ -156,10 +156,7 @@ def seeded(info: ExportInfo) -> tuple[str, ExportInfo]:
 
 def require_info(file: Artifact) -> ExportInfo:
     """What an exported file says about itself; VIM-410 when it says nothing."""
-    fix = "export it with vim-deploy, or leave out --baseline"
-    return metadata.require_info(
-        file.info, f"{file.path} does not say which model it holds", fix=fix
-    )
+    return file.require_info("does not say which model it holds", fix="leave out --baseline")
 
 
 def input_for(runner: Runner, batch: int, seed: int = 0) -> Array:

@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from vim_deploy.cli.inspect_summary import summary
-from vim_deploy.cli.options import WholeNumber, key_option
+from vim_deploy.cli.options import WholeNumber, force_option, key_option
 from vim_deploy.cli.output import answer, is_verbose, json_option, print_table, result, say
+from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.ranges import BATCH
 
@@ -26,8 +27,25 @@ from vim_deploy.ranges import BATCH
 @click.option("--batch", type=WholeNumber(BATCH), help="Pictures, for --graph.  [default: 1]")
 @click.option("--gpu", help="GPU to predict for, for --graph.  [default: h200]")
 @key_option
+@click.option(
+    "--describe-from",
+    metavar="ORIGINAL",
+    type=click.Path(path_type=Path),
+    help="Write FILE, which a tool made of this exported file, with the description of this one.",
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="New file, for --describe-from."
+)
+@force_option
 @json_option
-def command(file: Path, graph: bool, batch: int | None, gpu: str | None, key: str | None) -> None:
+def command(
+    file: Path,
+    graph: bool,
+    batch: int | None,
+    gpu: str | None,
+    key: str | None,
+    **carrying: Any,  # noqa: ANN401 - the options of _carry
+) -> None:
     """Describe an ONNX file, engine, checkpoint, recipe or package.
 
     Reads an engine's header and record without loading it, so no GPU is needed. Of a package, a
@@ -36,6 +54,9 @@ def command(file: Path, graph: bool, batch: int | None, gpu: str | None, key: st
     from vim_deploy.stages import inspect
     from vim_deploy.stages.inspecting import GraphQuestion
 
+    if any(carrying.values()):
+        _carry(file, asked=(graph, batch, gpu, key), **carrying)
+        return
     if not graph and (batch is not None or gpu is not None):
         raise VimDeployError(
             "VIM-203", "--batch and --gpu belong to --graph", fix="add --graph, or leave them out"
@@ -53,6 +74,34 @@ def command(file: Path, graph: bool, batch: int | None, gpu: str | None, key: st
         say(f"all that is known: vim-deploy inspect -v {shlex.quote(str(file))}")
     if inventory is not None:
         _print_inventory(inventory)
+
+
+def _carry(
+    file: Path,
+    *,
+    asked: tuple[object, ...],
+    describe_from: Path | None,
+    output: Path | None,
+    force: bool,
+) -> None:
+    """Write the file that says again what it is."""
+    from vim_deploy.stages import describe_from as carry_over
+
+    if describe_from is None or output is None or any(item not in (None, False) for item in asked):
+        raise VimDeployError(
+            "VIM-203",
+            "--describe-from and -o belong together, and take no other option but --force",
+            fix="vim-deploy inspect CHANGED.onnx --describe-from ORIGINAL.onnx -o NEW.onnx",
+        )
+    made = carry_over(file, describe_from, output, force=force)
+    if answer(encode(made)):
+        return
+    differs = f"; other than there: {', '.join(made.changed)}" if made.changed else ""
+    say(f"wrote {made.path}: {file.name} with the description of {describe_from.name}{differs}")
+    # That both hold the same weights no description shows.
+    again = shlex.join(["vim-deploy", "verify", str(made.path), "--against", str(describe_from)])
+    say(f"next: {again}")
+    result(str(made.path))
 
 
 #: Rows up to which a description is one table.

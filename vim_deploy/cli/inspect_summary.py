@@ -40,8 +40,7 @@ def summary(description: Facts) -> list[Row]:
 
 def _onnx(found: Facts) -> Iterator[Row]:
     export, graph, sizes = found["export"], found["graph"], found["activations"]
-    if export is None:
-        yield "made by", "another exporter: it says nothing about its model"
+    yield from _said(export, found["description"])
     yield from _exported(export, found)
     needs = "runs in plain ONNX Runtime" if found["runs_without_plugin"] else "needs the plugin"
     yield "graph", f"opset {found['opset']}, {sum(graph['ops'].values())} nodes; {needs}"
@@ -58,6 +57,20 @@ def _onnx(found: Facts) -> Iterator[Row]:
         yield "activations", f"{sizes['tokens']} tokens, {most_at_once} at once with batch 1"
     beside = [f"{item['file']} ({_megabytes(item['bytes'])})" for item in found["external_data"]]
     yield "weights beside it", ", ".join(beside)
+
+
+def _said(export: Facts | None, found: Facts) -> Iterator[Row]:
+    """Who made the file, and where it says what it is, when that is not as an export leaves it."""
+    producer = "" if found["producer"].startswith("vim-deploy ") else found["producer"]
+    if export is None:
+        made = "vim-deploy, and a tool left out what it said" if found["was_exported"] else ""
+        yield "made by", made or "another exporter: it says nothing about its model"
+    elif found["place"] == "doc_string":
+        yield "description", "from the text of the graph: a tool left out the metadata"
+    yield "last written by", producer
+    for name, change in found["changed"].items():
+        yield f"changed {name}", f"{change['found']}; the export said {change['said']}"
+    yield "in doubt", found["doubt"]
 
 
 def _engine(found: Facts) -> Iterator[Row]:

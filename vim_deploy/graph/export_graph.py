@@ -172,7 +172,7 @@ def _finished(
 
 def _make_repeatable(model: onnx.ModelProto) -> None:
     """Remove what would differ between two exports of the same input."""
-    model.producer_name = "vim-deploy"
+    model.producer_name = metadata.PRODUCER
     model.producer_version = vim_deploy.__version__
     # Shapes of inner tensors: derivable, and keyed by names the exporter chose.
     del model.graph.value_info[:]

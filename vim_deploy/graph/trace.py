@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import vim_deploy.model.scan  # noqa: F401 - registers torch.ops.vim_deploy.selective_scan
 from vim_deploy import interrupts
+from vim_deploy.artifact.metadata import IMAGE_INPUT
 from vim_deploy.errors import VimDeployError
 from vim_deploy.model.deployed import DeployedModel, example_input
 from vim_deploy.ops import SELECTIVE_SCAN, contract
@@ -126,7 +127,7 @@ def _export(
                 (example,),
                 dynamo=True,
                 opset_version=TRACE_OPSET,
-                input_names=["image"],
+                input_names=[IMAGE_INPUT],
                 output_names=list(outputs),
                 dynamic_shapes=(shapes,),
                 custom_translation_table={

@@ -8,6 +8,7 @@ from vim_deploy.stages.benchmarking import benchmark
 from vim_deploy.stages.bisecting import bisect_precision
 from vim_deploy.stages.building import build_engine
 from vim_deploy.stages.deploying import deploy
+from vim_deploy.stages.describing import describe_from
 from vim_deploy.stages.exporting import export
 from vim_deploy.stages.inspecting import inspect
 from vim_deploy.stages.laddering import verify_ladder
@@ -24,6 +25,7 @@ __all__ = [
     "build_engine",
     "check_package",
     "deploy",
+    "describe_from",
     "export",
     "inspect",
     "load",

@@ -95,7 +95,9 @@ def existing_export(path: Path, info: ExportInfo) -> Existing | None:
         why, found = error.message, None
     if found is not None and found.settings_hash == info.settings_hash:
         return Existing(found, summarize(file.model, found.model_config.layers_run))
-    if found is not None:
+    if found is not None and not found.settings_hash:
+        why = "a tool has changed it since it was exported"
+    elif found is not None:
         why = "it differs in " + ", ".join(_differences(encode(found), encode(info)))
     raise VimDeployError(
         "VIM-204",

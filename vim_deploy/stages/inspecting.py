@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from vim_deploy.artifact import Artifact
+from vim_deploy.artifact.description import Description
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.activations import measure_activations
@@ -139,6 +140,20 @@ def _onnx(artifact: Artifact) -> dict[str, Any]:
             for item in artifact.companions
         ],
         "export": encode(info) if info else None,
+        "description": _description(artifact.description),
+    }
+
+
+def _description(found: Description) -> dict[str, Any]:
+    """Where ``export`` was found, what in it the graph shows to be otherwise, and who wrote it."""
+    return {
+        "place": found.place,
+        "changed": {
+            name: {"said": said, "found": is_so} for name, (said, is_so) in found.changed.items()
+        },
+        "doubt": found.doubt,
+        "producer": found.producer,
+        "was_exported": found.was_exported,
     }
 
 

@@ -158,11 +158,7 @@ def _from_artifact(
 ) -> Subject:
     from vim_deploy.model.reference import reference_model
 
-    info = file.require_info(
-        "does not say which model it holds",
-        why="",
-        fix="export it with vim-deploy export; an engine needs its record NAME.plan.json beside it",
-    )
+    info = file.require_info("does not say which model it holds")
     module = reference_model(against, info)
     if options.precision is not None and options.precision != info.precision:
         # The policy belongs to the precision that the file has.

@@ -119,6 +119,8 @@ def verify(
         open_reference(other or against, file, runner, options.twin) as (reference, stored),
     ):
         tolerance = adjusted(options.tolerance or tolerance_for(file.precision), options.limits)
+        if options.images is not None and not stored:
+            file.require_info("does not say how pictures are prepared", fix="--random N")
         cases = stored + live_cases(runner.input, file.info, options, stored=bool(stored))
         batches = batches_to_run(runner, options.batches)
         stage_log.info("comparing outputs")
@@ -261,15 +263,12 @@ def open_reference(
         head = heads.of_file(file.info) if file.info else None
         yield None, [stored_case(Path(against), runner.input, runner.outputs, head)]
     else:
-        yield _checkpoint_runner(against, file.info, twin), []
+        yield _checkpoint_runner(against, file, twin), []
 
 
-def _checkpoint_runner(against: str, info: ExportInfo | None, twin: bool) -> Runner:
-    info = require_info(
-        info,
-        "the file does not say which model it holds",
-        fix="--against ANOTHER.onnx or STORED.npz; an engine needs its record NAME.plan.json "
-        "beside it; or export the model with vim-deploy",
+def _checkpoint_runner(against: str, file: Artifact, twin: bool) -> Runner:
+    info = file.require_info(
+        "does not say which model it holds", fix="compare with --against ANOTHER.onnx or STORED.npz"
     )
     require_torch()
     from vim_deploy.model.reference import reference_model

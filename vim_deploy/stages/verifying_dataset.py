@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -88,6 +89,9 @@ def verify_dataset(
     other = reference_file(against, file) or against
     with open_runner(file, settings) as runner:
         _require_classifier(file.name, file.info)
+        if os.path.isdir(dataset):
+            unsaid = "does not say how pictures are prepared"
+            file.require_info(unsaid, fix="give an .npz with prepared images")
         found = open_dataset(dataset, file.info, runner.input, options.limit)
         with open_reference(other, file, runner, options.twin) as (reference, _):
             assert reference is not None
