@@ -12,6 +12,7 @@ from tests.support import consumers, reference
 from vim_deploy.artifact import Artifact
 from vim_deploy.cli.main import run
 from vim_deploy.errors import VimDeployError
+from vim_deploy.precisions import TABLE, TYPED, Precision
 from vim_deploy.runtimes import open_runner
 from vim_deploy.runtimes.base import RunnerOptions
 from vim_deploy.stages.exporting import ExportOptions, export
@@ -66,6 +67,32 @@ def test_commands(
     assert tops[0] == tops[1]
     words = ["verify", str(digits), "--against", str(digits), "--runtime", "openvino"]
     assert run([*words, "--per-block"]) == 0
+
+
+def test_a_fixed_batch_takes_that_batch(tmp_path: Path) -> None:
+    options = ExportOptions(batch=3, check=False)
+    path = export("vim-digits", tmp_path / "three.onnx", options).path
+    case = reference.load_case(reference.DIGITS)
+    with open_runner(Artifact.open(path), OPENVINO) as runner:
+        found = runner.run(case.image[:3])["logits"]
+        assert np.abs(found - case.output[:3]).max() <= BOUND
+        with pytest.raises(VimDeployError) as caught:
+            runner.run(case.image[:2])
+    assert caught.value.code == "VIM-415"
+
+
+@pytest.mark.parametrize("precision", TYPED)
+def test_half_precision_files_run(
+    precision: Precision, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the input in half precision, too, and within the tolerance of the precision."""
+    options = ExportOptions(precision=precision, io_precision=precision, check=False)
+    path = export("vim-digits", tmp_path / "half.onnx", options).path
+    words = ["verify", str(path), "--against", "vim-digits", "--runtime", "openvino", "--json"]
+    assert run(words) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["passed"]
+    assert TABLE[precision].dtype in json.dumps(said)
 
 
 @pytest.mark.parametrize(
