@@ -114,15 +114,21 @@ def describe(model: onnx.ModelProto) -> Description:
 
 
 def corrected(
-    info: ExportInfo, model: onnx.ModelProto
+    info: ExportInfo, model: onnx.ModelProto, original: onnx.ModelProto | None = None
 ) -> tuple[ExportInfo, dict[str, tuple[str, str]]]:
-    """``info`` with what ``model`` shows in its place, and what was another before: said, found."""
+    """``info`` with what ``model`` shows in its place, and what was another before: said, found.
+
+    Args:
+        info: what ``model``, or the ``original`` that it was made of, says of itself.
+        model: as it is.
+        original: as vim-deploy wrote it; None when only ``model`` is known.
+    """
     precisions = {row.dtype: row.name for row in TABLE.values()}
     outside = (*metadata.inputs_of(model), *metadata.outputs_of(model))
     floats = {precisions[spec.dtype] for spec in outside if spec.dtype in precisions}
-    # Our ops are still announced, and none is there: their functions were put into their places.
+    # Our ops were announced, and none is there: their functions were put into their places.
     domains = {node.domain for node in model.graph.node}
-    announced = any(item.domain == DOMAIN for item in model.opset_import)
+    announced = any(item.domain == DOMAIN for item in (original or model).opset_import)
     found = replace(
         info,
         standalone=info.standalone or (announced and domains <= set(DEFAULT_DOMAINS)),

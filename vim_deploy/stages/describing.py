@@ -62,7 +62,7 @@ def describe_from(
         raise VimDeployError(
             "VIM-203", f"the output {path} is the original itself", fix="choose another with -o"
         )
-    found, differing = corrected(info, model)
+    found, differing = corrected(info, model, source.model)
     # An export with this hash would write the original.
     found = replace(found, settings_hash="")
     metadata.attach(model, found)
