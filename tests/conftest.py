@@ -92,7 +92,7 @@ def folder_of_traces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def shared_traces(request: pytest.FixtureRequest, folder_of_traces: Path) -> Iterator[None]:
-    """A module that another test has traced is not traced again."""
+    """A module that another test has traced is not traced and tidied again."""
     # What was collected has imported it, unless nothing of it traces; PyTorch takes seconds.
     module = sys.modules.get("vim_deploy.graph.export_graph")
     if module is None or request.node.nodeid.startswith(TRACED_ANEW):
@@ -100,6 +100,7 @@ def shared_traces(request: pytest.FixtureRequest, folder_of_traces: Path) -> Ite
         return
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "trace", traces.shared(module.trace, folder_of_traces))
+        patch.setattr(module, "tidy", traces.shared_step(module.tidy, folder_of_traces))
         yield
 
 

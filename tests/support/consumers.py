@@ -7,15 +7,12 @@ say why. ``benchmarks/consumer_worker.py`` runs a folder of files in one process
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,7 @@ import pytest
 
 from tests.support import reference
 from tests.support.dense_graphs import expected_outputs, traced
+from tests.support.locks import alone
 from tests.support.models import config_of
 from vim_deploy.codec import encode
 from vim_deploy.graph.standalone import standalone
@@ -41,14 +39,6 @@ DIGITS = 20
 _NO_WHEEL = ("No matching distribution", "Could not find a version", "Temporary failure", "Errno")
 
 
-@contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """The block of one process at a time, by a lock at ``path``."""
-    with path.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
-
-
 def files_of(base: Path, body: ScanBody) -> Path:
     """The folder with NAME.onnx and NAME.npz of every case, standalone with this scan body."""
     folder = base / f"standalone-{body}"
@@ -57,7 +47,9 @@ def files_of(base: Path, body: ScanBody) -> Path:
             part = base / f"standalone-{body}.part"
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir()
-            for name in CASES:
+            # From behind: the other worker traces the same cases for other tests, in their order,
+            # and each takes what the other has traced.
+            for name in reversed(CASES):
                 _write(part, name, body)
             part.rename(folder)
     return folder

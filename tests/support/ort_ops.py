@@ -6,7 +6,6 @@ the reason where a machine has no C++ compiler or no CMake.
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import hashlib
 import json
@@ -22,6 +21,7 @@ import numpy as np
 import onnx
 import pytest
 
+from tests.support.locks import alone
 from tests.support.source import REPOSITORY
 from vim_deploy.ops import OPS, contract
 from vim_deploy.runtimes.onnxruntime import capability
@@ -77,9 +77,7 @@ def _built(target: str, file: str) -> Path:
     for path in sources():
         state.update(path.read_bytes())
     build = CACHE / state.hexdigest()[:16]
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone(CACHE / "lock"):
         for old in CACHE.iterdir():
             if old.is_dir() and old != build:
                 shutil.rmtree(old)

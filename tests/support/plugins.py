@@ -8,7 +8,6 @@ What a machine lacks makes the tests skip with the reason, which is why these fu
 from __future__ import annotations
 
 import atexit
-import fcntl
 import functools
 import os
 import shutil
@@ -16,13 +15,12 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.support.locks import alone
 from tests.support.source import REPOSITORY
 from vim_deploy.errors import VimDeployError
 from vim_deploy.plugin import toolchain as cuda_toolkit
@@ -73,20 +71,11 @@ def working_folder() -> Path:
     return _folder()
 
 
-@contextmanager
-def _alone() -> Iterator[None]:
-    """While no other test process makes anything in ``CACHE``."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 @functools.cache
 def tensorrt_headers() -> Path | str:
     """The headers of TensorRT 10.14 from PyPI, or why there are none."""
     package = CACHE / HEADERS_PACKAGE
-    with _alone():
+    with alone(CACHE / "lock"):
         failure = "" if package.is_dir() else _download_headers(package)
     return failure or package / "kernel_lens" / "include" / "tensorrt"
 
@@ -141,7 +130,7 @@ def built_plugin() -> PluginBuild | str:
     before = os.environ.get("XDG_CACHE_HOME")
     os.environ["XDG_CACHE_HOME"] = str(CACHE)
     try:
-        with _alone():
+        with alone(CACHE / "lock"):
             built = build_plugin(settings, say=lambda _: None)
             for other in built.library.parents[1].iterdir():
                 if other != built.library.parent:

@@ -2,7 +2,8 @@
 
 Tracing is nine tenths of an export, and the same few models are exported again and again: in
 another form or precision, by another stage, in the other worker. A trace is kept under everything
-it is made of, so whatever differs in a module, or in the code of its parts, is traced anew.
+it is made of, so whatever differs in a module, or in the code of its parts, is traced anew. What
+every export makes of a trace first, a graph that is tidied, is kept under the trace's bytes.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from typing import TYPE_CHECKING
 
 import onnx
 
+from tests.support.locks import alone
+
 if TYPE_CHECKING:
     from vim_deploy.model.deployed import DeployedModel
 
 Trace = Callable[..., onnx.ModelProto]
+Step = Callable[[onnx.ModelProto], onnx.ModelProto]
 #: Attributes of a part of a module that its traced graph may depend on, beside its tensors.
 _PLAIN = (bool, int, float, str, tuple, type(None))
 
@@ -27,22 +31,40 @@ _PLAIN = (bool, int, float, str, tuple, type(None))
 def shared(trace: Trace, folder: Path) -> Trace:
     """``vim_deploy.graph.trace.trace``, which takes from ``folder`` what it has traced before.
 
-    Several processes may use one folder; what an exporter refuses is not kept.
+    Several processes may use one folder: who wants what another is tracing waits for it. What an
+    exporter refuses is not kept.
     """
 
     def traced(module: DeployedModel, *, batch: int | None) -> onnx.ModelProto:
         path = folder / f"{key(module, batch)}.onnx"
-        if path.exists():
-            return onnx.load(path)
-        model = trace(module, batch=batch)
-        # Under its name only when it is whole: another process may look at any time.
-        handle, part = tempfile.mkstemp(dir=folder)
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(model.SerializeToString())
-        Path(part).replace(path)
-        return model
+        return _kept(path, lambda: trace(module, batch=batch))
 
     return traced
+
+
+def shared_step(step: Step, folder: Path) -> Step:
+    """``step``, which makes a graph of a graph, taking from ``folder`` what it has made before."""
+
+    def made(model: onnx.ModelProto) -> onnx.ModelProto:
+        given = hashlib.sha256(model.SerializeToString()).hexdigest()
+        return _kept(folder / f"{given}-{step.__name__}.onnx", lambda: step(model))
+
+    return made
+
+
+def _kept(path: Path, make: Callable[[], onnx.ModelProto]) -> onnx.ModelProto:
+    """The graph at ``path``, which one process makes where there is none yet."""
+    if not path.exists():
+        with alone(path.with_suffix(".lock")):
+            if not path.exists():
+                model = make()
+                # Under its name only when it is whole: another process may look at any time.
+                handle, part = tempfile.mkstemp(dir=path.parent)
+                with os.fdopen(handle, "wb") as stream:
+                    stream.write(model.SerializeToString())
+                Path(part).replace(path)
+                return model
+    return onnx.load(path)
 
 
 def key(module: DeployedModel, batch: int | None) -> str:

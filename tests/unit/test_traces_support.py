@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import onnx
@@ -11,7 +13,7 @@ import pytest
 import torch
 
 from tests.support.models import perturbed, tiny_config
-from tests.support.traces import key, shared
+from tests.support.traces import key, shared, shared_step
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.trace import trace
 from vim_deploy.heads import parse_head
@@ -95,7 +97,7 @@ def test_what_is_shared_is_the_trace(tmp_path: Path) -> None:
     # A caller may change what it is given.
     traced(module(depth=1), batch=None).graph.ClearField("node")
     assert traced(module(depth=1), batch=None) == first
-    assert [path.suffix for path in tmp_path.iterdir()] == [".onnx"]
+    assert len(list(tmp_path.glob("*.onnx"))) == 1
     traced(module(depth=1, if_divide_out=False), batch=None)
     assert made == 2
 
@@ -107,4 +109,32 @@ def test_a_refusal_is_not_kept(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(VimDeployError):
             shared(refused, tmp_path)(module(), batch=None)
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("*.onnx")) == []
+
+
+def test_who_wants_what_is_being_traced_waits_for_it(tmp_path: Path) -> None:
+    made: list[int] = []
+
+    def slow(given: DeployedModel, *, batch: int | None) -> onnx.ModelProto:
+        made.append(1)
+        time.sleep(0.5)
+        return onnx.ModelProto(ir_version=len(made))
+
+    given = module(depth=1)
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(shared(slow, tmp_path), given, batch=None) for _ in range(2)]
+        assert {job.result().ir_version for job in jobs} == {1}
+    assert made == [1]
+
+
+def test_a_step_is_made_once_for_each_graph(tmp_path: Path) -> None:
+    made: list[int] = []
+
+    def step(model: onnx.ModelProto) -> onnx.ModelProto:
+        made.append(model.ir_version)
+        return onnx.ModelProto(ir_version=model.ir_version + 1)
+
+    stepped = shared_step(step, tmp_path)
+    found = [stepped(onnx.ModelProto(ir_version=version)).ir_version for version in (1, 4, 1, 4)]
+    assert found == [2, 5, 2, 5]
+    assert made == [1, 4]
