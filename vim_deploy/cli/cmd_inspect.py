@@ -125,15 +125,22 @@ _BLOCK_COLUMNS = ("block", "nodes", "types", "launches", "parameters", "activati
 
 
 def _print_inventory(inventory: dict[str, Any]) -> None:
-    title = f"{inventory['tokens']} tokens, batch {inventory['batch']}"
+    tokens = inventory["tokens"]
+    title = (f"{tokens} tokens, " if tokens else "") + f"batch {inventory['batch']}"
     rows = []
     for block in inventory["blocks"]:
         ops = ", ".join(f"{count} {name}" for name, count in block["ops"].items())
         types = ", ".join(f"{count} {name}" for name, count in block["edge_types"].items())
         sizes = (f"{block['parameters']:,}", f"{block['activation_bytes'] / 1e6:.2f}")
-        rows.append((block["name"], ops, types, str(block["launches"]), *sizes))
+        rows.append((block["name"], ops, types, _text(block["launches"]), *sizes))
     print_table(title, _BLOCK_COLUMNS, rows)
     found = inventory["prediction"]
+    if found is None:
+        scans = [scan for block in inventory["blocks"] for scan in block["scans"]]
+        directions = sum(scan["directions"] for scan in scans)
+        counted = f"{len(scans)} scans, {directions} directions in all; " if scans else ""
+        result(f"{counted}no ideal times: {inventory['not_predicted']}")
+        return
     result(
         f"{inventory['launches']} kernel launches expected; ideal times on {found['gpu']}: scans "
         f"{found['scan_us']:.1f} us (bound by {found['scan_bound_by']}), the rest "

@@ -2,12 +2,14 @@
 
 Everything is read off the graph, with the batch size filled in and shapes inferred. Names say what
 belongs to a block (``places``); of dense models neck and heads are counted by themselves, as
-``neck`` and ``decode_head``; all other nodes count as ``outside``.
+``neck`` and ``decode_head``; all other nodes count as ``outside``. In a standalone graph names also
+say which nodes stand for a scan, but not how many kernels a runtime makes of them.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import onnx
@@ -16,7 +18,8 @@ from onnx import NodeProto
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.activations import TensorSizes, tensor_sizes
 from vim_deploy.ops import BI_CAUSAL_CONV, BI_SELECTIVE_SCAN, SELECTIVE_SCAN, contract
-from vim_deploy.places import DECODE_HEAD, NECK, OUTSIDE, parse
+from vim_deploy.ops.functions import inlined_calls
+from vim_deploy.places import DECODE_HEAD, NECK, OUTSIDE, inlined_name, parse
 
 #: Order of the groups that are no blocks.
 _OTHERS = (NECK, DECODE_HEAD, OUTSIDE)
@@ -48,13 +51,17 @@ _SEQUENCE_RANK = 3
 
 @dataclass(frozen=True)
 class Scan:
-    """One scan node: directions, tokens a picture, channels, states, bytes it moves."""
+    """One scan: directions, tokens a picture, channels, states, bytes it moves.
+
+    In a standalone graph bytes are None, for a runtime decides on them; so are states where a tool
+    took away the tensor that shows them.
+    """
 
     directions: int
     tokens: int
     channels: int
-    states: int
-    activation_bytes: int
+    states: int | None
+    activation_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -66,23 +73,24 @@ class BlockInventory:
         ops: nodes by operator.
         launches: kernels expected of an engine with the plugin library: add and norm one, each
             chain of elementwise nodes one (a ReLU with the convolution before it), every other node
-            one, reshapes and what computes shapes none.
+            one, reshapes and what computes shapes none. None with nodes of inlined ops, which the
+            library cannot take.
         edge_types: inner tensors by element type.
         parameters, parameter_bytes: initialisers that its nodes read.
         activation_bytes: of all tensors that its nodes write.
         moved_bytes: activations its launches read and write, and its parameters, once each; what
-            passes inside a launch does not count.
-        scans: its scan nodes.
+            passes inside a launch does not count. None where launches are.
+        scans: its scans, nodes or what stands for them.
     """
 
     name: str
     ops: dict[str, int]
-    launches: int
+    launches: int | None
     edge_types: dict[str, int]
     parameters: int
     parameter_bytes: int
     activation_bytes: int
-    moved_bytes: int
+    moved_bytes: int | None
     scans: tuple[Scan, ...]
 
 
@@ -107,6 +115,7 @@ def take_inventory(model: onnx.ModelProto, batch: int) -> tuple[BlockInventory, 
 
 def _block(name: str, nodes: list[NodeProto], sizes: TensorSizes) -> BlockInventory:
     launches = _launches([node for node in nodes if not _is_shape(node, sizes)])
+    whole = not inlined_calls(nodes)
     read = {tensor for node in nodes for tensor in node.input if tensor in sizes.parameters}
     written = [tensor for node in nodes for tensor in node.output if tensor]
     parameter_bytes = sum(sizes.bytes[tensor] for tensor in read)
@@ -114,16 +123,19 @@ def _block(name: str, nodes: list[NodeProto], sizes: TensorSizes) -> BlockInvent
     return BlockInventory(
         name=name,
         ops=dict(sorted(Counter(node.op_type for node in nodes).items())),
-        launches=len(launches),
+        launches=len(launches) if whole else None,
         edge_types=dict(sorted(Counter(sizes.types[tensor] for tensor in written).items())),
         parameters=sum(sizes.parameters[tensor] for tensor in read),
         parameter_bytes=parameter_bytes,
         activation_bytes=sum(sizes.bytes[tensor] for tensor in written),
-        moved_bytes=moved + parameter_bytes,
-        scans=tuple(
-            _scan(node, sizes)
-            for node in nodes
-            if node.domain == contract.DOMAIN and node.op_type in _SCAN_FACTS
+        moved_bytes=moved + parameter_bytes if whole else None,
+        scans=(
+            *(
+                _scan(node, sizes)
+                for node in nodes
+                if node.domain == contract.DOMAIN and node.op_type in _SCAN_FACTS
+            ),
+            *_inlined_scans(nodes, sizes),
         ),
     )
 
@@ -217,6 +229,20 @@ def _scan(node: NodeProto, sizes: TensorSizes) -> Scan:
     *_, states, channels = decay
     tokens = _sequence(node, sizes)[1]
     return Scan(directions, tokens, channels, states, _moved([node], sizes))
+
+
+def _inlined_scans(nodes: list[NodeProto], sizes: TensorSizes) -> Iterator[Scan]:
+    """The scans that stand in the places of calls; the last sequence that one makes is its output.
+
+    A tool may have changed the nodes: what they do not show is left out.
+    """
+    for (call, op), inlined in inlined_calls(nodes).items():
+        made = [sizes.shapes.get(name, ()) for node in inlined for name in node.output]
+        sequences = [shape for shape in made if len(shape) == _SEQUENCE_RANK]
+        if op in _SCAN_FACTS and sequences:
+            _, tokens, channels = sequences[-1]
+            b_rows = sizes.shapes.get(inlined_name(call, "b_rows"))
+            yield Scan(_SCAN_FACTS[op][0], tokens, channels, b_rows[-1] if b_rows else None, None)
 
 
 def _sequence(node: NodeProto, sizes: TensorSizes) -> tuple[int, ...]:

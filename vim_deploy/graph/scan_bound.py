@@ -82,12 +82,16 @@ def find_gpu(name: str) -> Gpu:
 
 
 def predict(blocks: Iterable[BlockInventory], gpu: Gpu, batch: int) -> Prediction:
-    """The ideal times of a graph taken for ``batch`` pictures."""
+    """The ideal times of a graph taken for ``batch`` pictures.
+
+    Raises:
+        ValueError: what the blocks move is not known, as in a standalone graph.
+    """
     blocks = tuple(blocks)
     scans = [scan for block in blocks for scan in block.scans]
     special = sum(_special(scan, batch) for scan in scans) / gpu.special_per_second
-    memory = sum(scan.activation_bytes for scan in scans) / gpu.bytes_per_second
-    moved = sum(block.moved_bytes for block in blocks) / gpu.bytes_per_second
+    memory = _known(scan.activation_bytes for scan in scans) / gpu.bytes_per_second
+    moved = _known(block.moved_bytes for block in blocks) / gpu.bytes_per_second
     scan_time, rest = max(special, memory), moved - memory
     total = scan_time + rest
     return Prediction(
@@ -100,5 +104,15 @@ def predict(blocks: Iterable[BlockInventory], gpu: Gpu, batch: int) -> Predictio
 
 
 def _special(scan: Scan, batch: int) -> int:
-    each = scan.directions * (scan.states + _SOFTPLUS) + _SILU
+    each = scan.directions * (_known([scan.states]) + _SOFTPLUS) + _SILU
     return batch * scan.tokens * scan.channels * each
+
+
+def _known(amounts: Iterable[int | None]) -> int:
+    """Their sum; ValueError where one is not known."""
+    total = 0
+    for amount in amounts:
+        if amount is None:
+            raise ValueError("the graph does not tell what its launches move")
+        total += amount
+    return total

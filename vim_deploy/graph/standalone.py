@@ -2,8 +2,9 @@
 
 Before: nodes of our ops, and functions that say what they mean. After: in each node's place the
 body of its function, its nodes and tensors named after the node (``places.inlined_name``); what
-can be known of a body before any picture comes is a stored value. Weights, numbers and order of
-the computation are the same; there is no node left for a plugin or a native kernel to take.
+can be known of a body before any picture comes is a stored value, and forms that some runtime does
+not take are exchanged (``common_forms``). Weights, numbers and order of the computation are the
+same; there is no node left for a plugin or a native kernel to take.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorPro
 from onnx.reference import ReferenceEvaluator
 
 from vim_deploy.errors import VimDeployError
+from vim_deploy.graph.common_forms import take_common_forms
 from vim_deploy.graph.precision import TRANSPARENT
 from vim_deploy.onnx_graph import (
     DEFAULT_DOMAINS,
@@ -76,8 +78,11 @@ def standalone(model: onnx.ModelProto) -> onnx.ModelProto:
     del copy.opset_import[:]
     copy.opset_import.extend(kept)
     del copy.graph.value_info[:]
-    _fold(copy)
-    Rewriter(copy.graph).finish()
+    told = _told(copy)
+    _fold(copy, told)
+    rewriter = Rewriter(copy.graph)
+    take_common_forms(rewriter, {name: item.sizes for name, item in told.items()})
+    rewriter.finish()
     return copy
 
 
@@ -201,14 +206,13 @@ def _fill(node: NodeProto, given: Mapping[str, AttributeProto]) -> None:
             filled.name = attribute.name
 
 
-def _fold(model: onnx.ModelProto) -> None:
+def _fold(model: onnx.ModelProto, told: Mapping[str, _Told]) -> None:
     """Make initialisers of what is known before any picture comes, in place.
 
     Nothing is stored that takes more bytes than what it was made of, small tensors apart: weights
     that a body widens to float32 stay in 16 bits, and no small file asks for much memory.
     """
     graph = model.graph
-    told = _told(model)
     inputs = {value.name for value in graph.input}
     stored = {item.name: item for item in graph.initializer if item.name not in inputs}
     outputs = {value.name for value in graph.output}

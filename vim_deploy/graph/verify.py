@@ -14,10 +14,11 @@ import onnx
 
 from vim_deploy.artifact.onnx_file import is_large
 from vim_deploy.errors import VimDeployError
+from vim_deploy.graph.common_forms import BACKWARDS
 from vim_deploy.graph.standalone import is_standalone
 from vim_deploy.onnx_graph import attribute_int, constants_of, half_tensors, without_weights
 from vim_deploy.ops import BI_CAUSAL_CONV, BI_SELECTIVE_SCAN, OPS, SELECTIVE_SCAN, contract
-from vim_deploy.ops.functions import call_of, loops, nodes_of
+from vim_deploy.ops.functions import inlined_calls, loops, nodes_of
 from vim_deploy.places import DIRECTIONS, parse
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.specs import GraphChoice, GraphForm
@@ -55,7 +56,7 @@ class GraphSummary:
         scans: directions scanned; a fused scan node counts twice.
         forward_scans, backward_scans: of those, each way.
         fused_scans, fused_convolutions: nodes that do both directions.
-        flips: slices that run backwards.
+        flips: slices that run backwards, or what stands for them in a standalone graph.
         ops: nodes of the main graph by operator.
         loops: Scan, Loop and If nodes, of the main graph and of all local functions.
     """
@@ -96,15 +97,10 @@ def summarize(model: onnx.ModelProto, blocks: int) -> GraphSummary:
 
 def _ops_of(model: onnx.ModelProto) -> Iterator[tuple[str, bool]]:
     """Our ops with whether they run in reverse: nodes, and what stands in the places of such."""
-    own = nodes_of(model.graph)
-    for node in own:
+    for node in nodes_of(model.graph):
         yield node.op_type, attribute_int(node, "reverse", 0) == 1
-    # A cast in front of a node of ours is named after it, too.
-    there = {node.name for node in own}
-    calls = {found: node.name for node in model.graph.node if (found := call_of(node.name))}
-    for (place, op), name in calls.items():
-        if place not in there:
-            yield op, parse(name).direction == DIRECTIONS[1]
+    for (_, op), nodes in inlined_calls(model.graph.node).items():
+        yield op, parse(nodes[0].name).direction == DIRECTIONS[1]
 
 
 def _count_loops(model: onnx.ModelProto) -> int:
@@ -117,6 +113,8 @@ def _count_flips(model: onnx.ModelProto) -> int:
     constants = constants_of(model.graph)
     flips = 0
     for node in model.graph.node:
+        if node.op_type == "Gather":
+            flips += any(name.startswith(BACKWARDS) for name in node.input[1:])
         if node.op_type == "Slice" and len(node.input) > 4:
             steps = constants.get(node.input[4])
             flips += steps is None or any(int(step) < 0 for step in steps)
@@ -220,7 +218,7 @@ def check_standalone(model: onnx.ModelProto, before: GraphSummary) -> GraphSumma
         VimDeployError: VIM-502 with every deviation.
     """
     summary = summarize(model, before.blocks)
-    calls = Counter(call[1] for call in {call_of(node.name) for node in model.graph.node} if call)
+    calls = Counter(op for _, op in inlined_calls(model.graph.node))
     each = sum(calls[op.name] for op in OPS.values() if loops(op))
     expected = replace(before, ops=summary.ops, loops=each if before.loops else 0)
     problems = [

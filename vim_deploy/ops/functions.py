@@ -54,6 +54,19 @@ def call_of(name: str) -> tuple[str, str] | None:
     return (name.rpartition("/")[0], op) if is_call else None
 
 
+def inlined_calls(nodes: Iterable[NodeProto]) -> dict[tuple[str, str], list[NodeProto]]:
+    """The nodes of a graph that stand in the places of calls, in order, by ``call_of``."""
+    nodes = list(nodes)
+    # A cast in front of a node of ours is named after it, too.
+    there = {node.name for node in nodes if node.domain == contract.DOMAIN}
+    found: dict[tuple[str, str], list[NodeProto]] = {}
+    for node in nodes:
+        call = call_of(node.name)
+        if call is not None and call[0] not in there:
+            found.setdefault(call, []).append(node)
+    return found
+
+
 @dataclass(frozen=True)
 class AskedOps:
     """What a model asks of kernels for our ops.

@@ -24,6 +24,14 @@ from vim_deploy.ranges import BATCH, require_all
 from vim_deploy.recipe.catalog import find_recipe
 from vim_deploy.specs import Target
 
+#: Why there is no prediction of the scans' share.
+_STANDALONE = (
+    "the file is standalone: its scans are standard operators, and what kernels a runtime makes of "
+    "them, it alone decides. A file exported without --standalone tells what an engine with the "
+    "plugin library launches"
+)
+_NO_SCAN = "no scan was found: no node is one of our ops, or named after one"
+
 
 @dataclasses.dataclass(frozen=True)
 class GraphQuestion:
@@ -46,7 +54,8 @@ def inspect(
     has the files' hashes, which were compared with the files. Checkpoints, or the folder of one,
     need torch; ``key`` names the entry with the weights.
     With ``graph``, an ONNX file's description has ``inventory`` as well: each block's operators,
-    types, kernel launches and sizes, and the scans' ideal share of the time.
+    types, kernel launches and sizes, and the scans' ideal share of the time, or why that cannot be
+    told (``not_predicted``).
 
     Raises:
         VimDeployError: VIM-202 when ``graph`` is given for something that is no ONNX file.
@@ -173,12 +182,19 @@ def _inventory(artifact: Artifact, question: GraphQuestion) -> dict[str, Any]:
     given = artifact.inputs[0].shape[0]
     batch = given if isinstance(given, int) else question.batch
     blocks = take_inventory(artifact.model, batch)
-    tokens = {scan.tokens for block in blocks for scan in block.scans}
+    scans = [scan for block in blocks for scan in block.scans]
+    launches = [block.launches for block in blocks if block.launches is not None]
+    unknown = ""
+    if len(launches) < len(blocks):
+        unknown = _STANDALONE
+    elif not scans:
+        unknown = _NO_SCAN
     return {
         "batch": batch,
-        "tokens": max(tokens, default=0),
-        "launches": sum(block.launches for block in blocks),
-        "prediction": encode(predict(blocks, gpu, batch)),
+        "tokens": max((scan.tokens for scan in scans), default=None),
+        "launches": sum(launches) if len(launches) == len(blocks) else None,
+        "prediction": None if unknown else encode(predict(blocks, gpu, batch)),
+        "not_predicted": unknown,
         "blocks": [encode(block) for block in blocks],
     }
 

@@ -13,6 +13,7 @@ from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.file import is_exported, named
 from vim_deploy.artifact.metadata import ExportInfo, require_info
 from vim_deploy.errors import VimDeployError
+from vim_deploy.graph.verify import fused_mixers
 from vim_deploy.parity.blocks import part_limit
 from vim_deploy.parity.metrics import Tolerance, adjusted, tolerance_for
 from vim_deploy.parity.report import (
@@ -149,6 +150,7 @@ def verify(
                 *runner.told,
                 *_not_stored(runner, stored, Path(against)),
                 *_not_given(runner, reference),
+                *(shared_parts_only(file, other) if options.per_block else ()),
             ),
             blocks=blocks,
             functions=functions,
@@ -222,6 +224,18 @@ def _not_given(candidate: Runner, reference: Runner | None) -> Iterator[str]:
     missing = [name for name in candidate.outputs if name not in given]
     if reference is not None and missing:
         yield f"not compared, because {reference.name} does not give it: {', '.join(missing)}"
+
+
+def shared_parts_only(*files: Artifact | None) -> Iterator[str]:
+    """What a comparison part by part cannot see in standalone ``files``."""
+    for file in {file.path: file for file in files if file is not None}.values():
+        info = file.info
+        if info is not None and info.standalone and fused_mixers(info.model_config, info.graph):
+            yield (
+                f"part by part, {file.name} shows of each mixer only what both directions share: "
+                "in a standalone file no node gives out one direction. An export with --graph base "
+                "--standalone, or one without --standalone, has them"
+            )
 
 
 def batches_to_run(candidate: Runner, wanted: tuple[int, ...] | None) -> tuple[int, ...]:

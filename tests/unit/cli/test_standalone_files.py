@@ -143,6 +143,20 @@ def test_verify_looks_into_the_blocks(here: Path, capsys: Capture) -> None:
     assert {(0, "in_proj"), (1, "mixed"), (1, "out_proj")} <= parts
 
 
+def test_per_block_says_what_it_cannot_see(here: Path, capsys: Capture) -> None:
+    def notes(*words: str) -> list[str]:
+        found = said(capsys, "verify", *words, "--random", "1", "--batches", "1")["notes"]
+        assert isinstance(found, list)
+        return [str(note) for note in found if "part by part" in str(note)]
+
+    (note,) = notes("s.onnx", "--against", "s.onnx", "--per-block")
+    assert "s.onnx shows of each mixer only what both directions share" in note
+    # Of the reference, too; and nothing where nothing was asked, or all is shown.
+    assert notes("x.onnx", "--against", "s.onnx", "--per-block") == [note]
+    assert notes("s.onnx", "--against", "x.onnx") == []
+    assert notes("x.onnx", "--against", "x.onnx", "--per-block") == []
+
+
 def test_packages_serve_it(here: Path, capsys: Capture) -> None:
     assert run(["package", "s.onnx", "-o", "served"]) == 0
     assert run(["package", "--check", "served"]) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -10,6 +11,7 @@ import pytest
 
 from tests.support.models import tiny_config
 from tests.unit.graph.test_passes import FUSED_BLOCK, block_ops, copy_of, exported
+from tests.unit.graph.test_standalone import exported as standalone_export
 from vim_deploy.cli.main import run
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.inventory import BlockInventory, Scan, take_inventory
@@ -147,3 +149,57 @@ def test_command_refuses_what_it_would_ignore(
     assert "belong to --graph" in capsys.readouterr().err
     assert run(["inspect", str(recipe), "--graph"]) == 2
     assert "VIM-202" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("graph", "precision"), [("fused", "fp32"), ("fused-low-rank", "fp16")])
+@pytest.mark.parametrize("body", ["scan", "unrolled"])
+def test_a_standalone_graph_tells_its_scans_and_no_launches(
+    graph: str, precision: str, body: str
+) -> None:
+    _, plain, made = standalone_export(graph, body, precision=precision)
+    blocks, expected = (take_inventory(item.model, 2) for item in (made, plain))
+    assert [block.name for block in blocks] == [block.name for block in expected]
+    for block, before in zip(blocks, expected, strict=True):
+        assert block.scans == tuple(replace(scan, activation_bytes=None) for scan in before.scans)
+        assert block.launches == (None if before.scans else before.launches)
+    with pytest.raises(ValueError, match="does not tell"):
+        predict(blocks, GPUS["l4"], 2)
+
+
+def test_each_direction_of_a_standalone_base_graph_is_a_scan() -> None:
+    _, plain, made = standalone_export("base")
+    blocks, expected = (take_inventory(item.model, 1) for item in (made, plain))
+    assert sum(len(block.scans) for block in blocks) == 4
+    for block, before in zip(blocks, expected, strict=True):
+        assert block.scans == tuple(replace(scan, activation_bytes=None) for scan in before.scans)
+
+
+def test_what_a_tool_took_from_a_standalone_graph_is_left_out() -> None:
+    model = standalone_export("fused")[2].model
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = [name.replace("/b_rows", "/renamed") for name in names]
+    scans = [scan for block in take_inventory(model, 1) for scan in block.scans]
+    assert [(scan.tokens, scan.states) for scan in scans] == [(TOKENS, None)] * 2
+
+
+def test_command_says_why_there_is_no_prediction(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(standalone_export("fused")[2].model, path)
+    assert run(["inspect", str(path), "--graph", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["inventory"]
+    assert (found["tokens"], found["launches"], found["prediction"]) == (TOKENS, None, None)
+    assert run(["inspect", str(path), "--graph"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"{TOKENS} tokens, batch 1" in printed
+    assert "2 scans, 4 directions in all; no ideal times: the file is standalone" in printed
+    model = onnx.load(path)
+    for node in model.graph.node:
+        node.name = ""
+    onnx.save(model, path)
+    assert run(["inspect", str(path), "--graph"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "tokens, batch" not in printed
+    assert "no ideal times: no scan was found" in printed
