@@ -20,8 +20,6 @@ from vim_deploy.runtimes.onnxruntime.capability import NO_TELEMETRY
 SHARED_BUILDS = ("tests/unit/plugins", "tests/unit/cpp")
 #: What takes one process minutes. The tests of these stay together as well.
 LONG_ALONE = (*SHARED_BUILDS, "tests/rules/test_page_commands.py")
-#: Tests of what goes on while a model is traced; all others share traces (``support.traces``).
-TRACED_ANEW = ("tests/integration/test_api_threads.py",)
 
 
 def pytest_configure() -> None:
@@ -91,16 +89,16 @@ def folder_of_traces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def shared_traces(request: pytest.FixtureRequest, folder_of_traces: Path) -> Iterator[None]:
+def shared_traces(folder_of_traces: Path) -> Iterator[None]:
     """A module that another test has traced is not traced and tidied again."""
     # What was collected has imported it, unless nothing of it traces; PyTorch takes seconds.
     module = sys.modules.get("vim_deploy.graph.export_graph")
-    if module is None or request.node.nodeid.startswith(TRACED_ANEW):
+    if module is None:
         yield
         return
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "trace", traces.shared(module.trace, folder_of_traces))
-        patch.setattr(module, "tidy", traces.shared_step(module.tidy, folder_of_traces))
+        for name, kept in traces.replaced(module, folder_of_traces).items():
+            patch.setattr(module, name, kept)
         yield
 
 

@@ -17,6 +17,8 @@ import torch
 import vim_deploy
 from tests.support.source import REPOSITORY
 from vim_deploy.errors import InputNotFoundError, VimDeployError
+from vim_deploy.graph import export_graph
+from vim_deploy.graph.trace import trace
 
 DIGITS = str(REPOSITORY / "tests" / "data" / "digits")
 CHECKPOINT = str(REPOSITORY / "tests" / "data" / "reference" / "vim_digits.pth")
@@ -29,7 +31,11 @@ def onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return vim_deploy.export("vim-digits", path, UNCHECKED).path
 
 
-def test_stages_run_in_threads_at_once(onnx: Path, tmp_path: Path) -> None:
+def test_stages_run_in_threads_at_once(
+    onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # PyTorch's exporter beside the rest, and no trace that another test has left.
+    monkeypatch.setattr(export_graph, "trace", trace)
     before = ([*warnings.filters], torch.get_num_threads())
     calls: dict[str, Any] = {
         "one": lambda: vim_deploy.export("vim-digits", tmp_path / "one.onnx"),
@@ -143,7 +149,9 @@ def test_a_pool_of_spawned_processes(onnx: Path) -> None:
     )
 
 
-def test_results_can_be_pickled(onnx: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_results_can_be_pickled(
+    onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("broken.png").write_bytes(b"x")
     made: list[Any] = [

@@ -116,6 +116,15 @@ record = vim_deploy.build_engine("x.onnx", "x.plan")
 vim_deploy.benchmark("x.onnx")
 """
 
+# What the package itself works with is not looked at, as where it is not installed: nine tenths of
+# the time, and no public name may lean on it.
+_SETTINGS = """
+[mypy]
+strict = True
+[mypy-huggingface_hub.*,onnx_ir.*,onnxscript.*,safetensors.*,sklearn.*,torch.*,transformers.*]
+follow_imports = skip
+"""
+
 
 @pytest.mark.slow
 def test_mypy_reads_the_types_of_what_is_installed(tmp_path: Path) -> None:
@@ -123,8 +132,9 @@ def test_mypy_reads_the_types_of_what_is_installed(tmp_path: Path) -> None:
     (tmp_path / "right.py").write_text(_USER, encoding="utf-8")
     wrong = 'import vim_deploy\nvim_deploy.run(3, "x")\nvim_deploy.load("x").label\n'
     (tmp_path / "wrong.py").write_text(wrong, encoding="utf-8")
+    (tmp_path / "mypy.ini").write_text(_SETTINGS, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "right.py", "wrong.py"],
+        [sys.executable, "-m", "mypy", "right.py", "wrong.py"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+from tests.support import traces
 from tests.support.markdown import blocks
 from tests.support.source import REPOSITORY
 
@@ -23,13 +25,14 @@ def program() -> str:
     )
 
 
-def test_the_page_runs(tmp_path: Path) -> None:
+def test_the_page_runs(tmp_path: Path, folder_of_traces: Path) -> None:
     for name in ("digits", "reference"):
         shutil.copytree(REPOSITORY / "tests" / "data" / name, tmp_path / "tests" / "data" / name)
     (tmp_path / "page.py").write_text(program(), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "page.py"],
         cwd=tmp_path,
+        env={**os.environ, **traces.variables(folder_of_traces)},
         capture_output=True,
         text=True,
         timeout=280,

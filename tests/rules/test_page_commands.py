@@ -20,6 +20,7 @@ from pathlib import Path
 import click
 import pytest
 
+from tests.support import traces
 from tests.support.builds import RTX_IS_INSTALLED
 from tests.support.commands import parse
 from tests.support.markdown import PROGRAM, Block, Command, blocks, commands, markdown_files
@@ -95,10 +96,10 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(command: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run one command in the clone; both streams come as one."""
+def run(command: Sequence[str], folder: Path, shared: Path) -> subprocess.CompletedProcess[str]:
+    """Run one command in the clone, with the traces of ``shared``; both streams come as one."""
     variables = {name: v for name, v in os.environ.items() if not name.startswith("VIM_DEPLOY_")}
-    variables["PYTHONPATH"] = str(REPOSITORY)
+    variables |= traces.variables(shared)
     variables["PATH"] = f"{folder.parent / 'bin'}:{variables['PATH']}"
     return subprocess.run(
         command,
@@ -134,7 +135,7 @@ def not_answered(said: Sequence[str], answer: str) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.rtx
 @pytest.mark.parametrize("page", PAGES, ids=relative)
-def test_page_runs(page: Path, clone: Path) -> None:
+def test_page_runs(page: Path, clone: Path, folder_of_traces: Path) -> None:
     if relative(page) in LONG_PAGES and not os.environ.get("VIM_TEST_ALL"):
         pytest.skip("VIM_TEST_ALL=1 runs the commands of this page")
     before = set(clone.rglob("*"))
@@ -145,7 +146,7 @@ def test_page_runs(page: Path, clone: Path) -> None:
             if NEED_RTX.search(command.text) and not RTX_IS_INSTALLED:
                 left_out.append(line)
                 continue
-            done = run(step, clone)
+            done = run(step, clone, folder_of_traces)
             assert (done.returncode != 0) == command.fails, f"{line}\n{done.stdout}"
             missing = not_answered(command.said, done.stdout)
             assert not missing, f"{line}\n{done.stdout}\ndoes not answer {missing}"
@@ -207,8 +208,9 @@ def test_a_page_reads_what_it_has_made_and_two_never_make_the_same_otherwise() -
                         assert known, f"{where}: {word} is not made on this page"
 
 
-def test_a_wrong_page_is_noticed(clone: Path) -> None:
-    done = run(["bash", "-c", f"{PROGRAM} export missing.pth -o m.onnx"], clone)
+def test_a_wrong_page_is_noticed(clone: Path, folder_of_traces: Path) -> None:
+    words = ["bash", "-c", f"{PROGRAM} export missing.pth -o m.onnx"]
+    done = run(words, clone, folder_of_traces)
     assert done.returncode == 4
     assert "VIM-401" in done.stdout
     answer = "a  1 s\nb: 2\nc"

@@ -60,11 +60,11 @@ def test_the_profiler_sees_functions_and_not_imports(tmp_path: Path) -> None:
     inside = compile("def f(): pass\nf()", str(PACKAGE / "errors.py"), "exec")
     called = compile("f()", str(tmp_path / "caller.py"), "exec").replace(co_name="caller")
     space: dict[str, object] = {}
-    sys.setprofile(profiler)
+    sys.settrace(profiler)
     exec(inside, space)  # a module body that calls a function of its own
-    sys.setprofile(None)
+    sys.settrace(None)
     assert not profiler.files
-    sys.setprofile(profiler)
+    sys.settrace(profiler)
     exec(called, space)
-    sys.setprofile(None)
+    sys.settrace(None)
     assert list(profiler.files) == ["errors.py"]

@@ -13,11 +13,12 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
 from tests.support.locks import alone
+from tests.support.source import REPOSITORY
 
 if TYPE_CHECKING:
     from vim_deploy.model.deployed import DeployedModel
@@ -26,6 +27,14 @@ Trace = Callable[..., onnx.ModelProto]
 Step = Callable[[onnx.ModelProto], onnx.ModelProto]
 #: Attributes of a part of a module that its traced graph may depend on, beside its tensors.
 _PLAIN = (bool, int, float, str, tuple, type(None))
+
+
+def replaced(exporter: Any, folder: Path) -> dict[str, Trace | Step]:
+    """What of ``vim_deploy.graph.export_graph`` is to be replaced, by name."""
+    return {
+        "trace": shared(exporter.trace, folder),
+        "tidy": shared_step(exporter.tidy, folder),
+    }
 
 
 def shared(trace: Trace, folder: Path) -> Trace:
@@ -65,6 +74,15 @@ def _kept(path: Path, make: Callable[[], onnx.ModelProto]) -> onnx.ModelProto:
                 Path(part).replace(path)
                 return model
     return onnx.load(path)
+
+
+def variables(folder: Path) -> dict[str, str]:
+    """Environment variables of a Python process that shares the traces in ``folder``.
+
+    What it runs is not changed otherwise; the repository is on its path.
+    """
+    path = (Path(__file__).with_name("started"), REPOSITORY)
+    return {"VIM_TEST_TRACES": str(folder), "PYTHONPATH": os.pathsep.join(map(str, path))}
 
 
 def key(module: DeployedModel, batch: int | None) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +15,7 @@ import onnx
 import pytest
 import torch
 
+from tests.support import traces
 from tests.support.models import perturbed, tiny_config
 from tests.support.traces import key, shared, shared_step
 from vim_deploy.errors import VimDeployError
@@ -138,3 +142,27 @@ def test_a_step_is_made_once_for_each_graph(tmp_path: Path) -> None:
     found = [stepped(onnx.ModelProto(ir_version=version)).ir_version for version in (1, 4, 1, 4)]
     assert found == [2, 5, 2, 5]
     assert made == [1, 4]
+
+
+_STARTED = """
+import sys
+assert not {"numpy", "onnx", "tests", "torch"} & {*sys.modules}
+from vim_deploy.graph import export_graph
+from tests.unit.test_traces_support import module
+print(export_graph.trace(module(depth=1), batch=None).doc_string)
+"""
+
+
+def test_a_started_process_takes_the_traces_of_the_run(tmp_path: Path) -> None:
+    made = shared(trace, tmp_path)(module(depth=1), batch=None)
+    (path,) = tmp_path.glob("*.onnx")
+    made.doc_string = "of the folder"
+    path.write_bytes(made.SerializeToString())
+    done = subprocess.run(
+        [sys.executable, "-c", _STARTED],
+        env={**os.environ, **traces.variables(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("of the folder\n", "")

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support import traces
 from tests.support.models import perturbed, save_training_file, tiny_config
 from vim_deploy.cli.main import run
 from vim_deploy.codec import encode
@@ -205,8 +206,14 @@ def test_output_is_a_device(folder: Path, checkpoint: Path, config_file: Path, c
     assert not Path("/dev/full").is_file()
 
 
-def start(*arguments: str | Path, folder: Path, limit: int | None = None) -> Any:
-    """The command line in a process of its own, with a file-size limit when given."""
+def start(
+    *arguments: str | Path, folder: Path, limit: int | None = None, shared: Path | None = None
+) -> Any:
+    """The command line in a process of its own, with a file-size limit when given.
+
+    With ``shared`` it takes traces from there; they have to be there where a limit is.
+    """
+    variables = traces.variables(shared) if shared else {"PYTHONPATH": str(REPOSITORY)}
 
     def restrict() -> None:
         if limit is not None:
@@ -216,17 +223,19 @@ def start(*arguments: str | Path, folder: Path, limit: int | None = None) -> Any
     return subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", "vim_deploy", *map(str, arguments)],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        env={**os.environ, **variables},
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=restrict,
     )
 
 
-def test_disk_full(folder: Path, checkpoint: Path, config_file: Path) -> None:
-    process = start(
-        "export", checkpoint, "--config", config_file, "-o", "x.onnx", folder=folder, limit=10_000
-    )
+@pytest.mark.usefixtures("exported")
+def test_disk_full(
+    folder: Path, checkpoint: Path, config_file: Path, folder_of_traces: Path
+) -> None:
+    arguments = ("export", checkpoint, "--config", config_file, "-o", "x.onnx")
+    process = start(*arguments, folder=folder, limit=10_000, shared=folder_of_traces)
     said = process.communicate()[1]
     assert "error VIM-305" in said
     assert process.returncode == 3
@@ -243,9 +252,11 @@ def test_read_only_folder(folder: Path, checkpoint: Path, config_file: Path, cap
     fails(capsys, "VIM-304", "export", checkpoint, "--config", config_file, "-o", place / "x.onnx")
 
 
-def test_two_exports_to_one_path(folder: Path, checkpoint: Path, config_file: Path) -> None:
+def test_two_exports_to_one_path(
+    folder: Path, checkpoint: Path, config_file: Path, folder_of_traces: Path
+) -> None:
     arguments = ("export", checkpoint, "--config", config_file, "-o", "x.onnx", "--force")
-    processes = [start(*arguments, folder=folder) for _ in range(3)]
+    processes = [start(*arguments, folder=folder, shared=folder_of_traces) for _ in range(3)]
     said = [process.communicate()[1] for process in processes]
     codes = sorted(process.returncode for process in processes)
     # Whoever comes while another writes is refused; whoever comes later replaces the file.

@@ -17,6 +17,7 @@ import onnx
 import PIL.Image
 import pytest
 
+from tests.support import traces
 from tests.support.source import REPOSITORY
 from vim_deploy.cli.main import run
 
@@ -30,12 +31,19 @@ OWN_STYLES = re.compile(rb"\x1b\[[0-9;]*m|\x1b\[\?25[hl]|\r")
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="/dev/full is Linux's")
 
 
+@pytest.fixture(autouse=True)
+def with_traces(folder_of_traces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes take the traces of this run: what they print is what is looked at."""
+    for name, value in traces.variables(folder_of_traces).items():
+        monkeypatch.setenv(name, value)
+
+
 def shell(line: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[bytes]:
     """A line of a POSIX shell in which VIM stands for the program."""
     return subprocess.run(
         ["sh", "-c", line.replace("VIM", " ".join(PROGRAM))],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **variables},
+        env={**os.environ, **variables},
         capture_output=True,
         timeout=240,
         check=False,
@@ -89,9 +97,8 @@ def test_a_result_does_not_need_standard_error(where: str, folder: Path) -> None
     assert done.returncode == 0
     assert json.loads(done.stdout)["kind"] == "onnx"
     assert shell(f"VIM inspect absent.onnx {where}", folder).returncode == 4
-    assert (
-        shell(f"VIM export vim-digits --no-check --force -o f.onnx {where}", folder).returncode == 0
-    )
+    line = f"VIM export vim-digits --no-check --force -o f.onnx {where}"
+    assert shell(line, folder).returncode == 0
 
 
 def test_errors_of_a_closed_output_keep_their_own_code(folder: Path) -> None:
@@ -138,7 +145,7 @@ def on_terminal(
     child, terminal = pty.fork()
     if child == 0:
         os.chdir(folder)
-        os.environ.update(PYTHONPATH=str(REPOSITORY), **variables)
+        os.environ.update(variables)
         fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         os.execv(PROGRAM[0], [*PROGRAM, *arguments])
     sent = b""
