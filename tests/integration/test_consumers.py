@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.consumer_runs import run_folder
 from tests.support import consumers
 
 #: Absolute, of each element against the official outputs: what the project promises for ONNX
@@ -36,7 +37,7 @@ def results(folder_of_traces: Path, pytestconfig: pytest.Config) -> Results:
     def said(consumer: str, environment: str | None, body: Any) -> dict[str, Any]:
         place = consumers.environment_of(pytestconfig, environment) if environment else None
         folder = consumers.files_of(folder_of_traces.parent, body)
-        return consumers.run_folder(consumer, folder, place)
+        return run_folder(consumer, folder, place)
 
     return said
 

@@ -1,17 +1,15 @@
-"""Other runtimes in tests: standalone files of every reference case, and environments to run them.
+"""Other runtimes in tests: files of every reference case in each form, and environments.
 
-Files are made once a run, for all workers. An environment is made once, in pytest's cache folder,
-from a lock with hashes of ``requirements/consumers``; where that cannot be done, its tests skip and
-say why. ``benchmarks/consumer_worker.py`` runs a folder of files in one process.
+Files are made once a run, for all workers; ``python -m tests.support.consumers FOLDER`` makes those
+that ``benchmarks/consumers.py`` runs. An environment is made once, in pytest's cache folder, from a
+lock with hashes of ``requirements/consumers``; where that cannot be done, its tests skip and say
+why.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,54 +18,57 @@ import numpy as np
 import onnx
 import pytest
 
+from benchmarks.consumer_runs import LOCKS, NotToBeHadError, install, locked
 from tests.support import reference
 from tests.support.dense_graphs import expected_outputs, traced
 from tests.support.locks import alone
 from tests.support.models import config_of
+from tests.support.traces import shared, shared_step
 from vim_deploy.codec import encode
-from vim_deploy.graph.standalone import standalone
+from vim_deploy.graph import export_graph
 from vim_deploy.recipe.schema import ModelRequest
-from vim_deploy.specs import ScanBody
 from vim_deploy.stages.exporting import ExportOptions, export
 
-WORKER = reference.REPOSITORY / "benchmarks" / "consumer_worker.py"
-LOCKS = reference.REPOSITORY / "requirements" / "consumers"
 CASES = (*reference.cases(), *reference.dense_cases())
 #: Pictures of the digits; of the other cases all that are stored.
 DIGITS = 20
-#: What pip says when it gets no wheel here: no such release for this Python, or no index.
-_NO_WHEEL = ("No matching distribution", "Could not find a version", "Temporary failure", "Errno")
+#: By name, the options of an export that make a form.
+FORMS: dict[str, dict[str, Any]] = {
+    "functions": {},
+    "scan": {"standalone": True},
+    "unrolled": {"standalone": True, "scan_body": "unrolled"},
+    "unrolled-17": {"standalone": True, "scan_body": "unrolled", "opset": 17},
+}
 
 
-def files_of(base: Path, body: ScanBody) -> Path:
-    """The folder with NAME.onnx and NAME.npz of every case, standalone with this scan body."""
-    folder = base / f"standalone-{body}"
-    with alone(base / f"standalone-{body}.lock"):
+def files_of(base: Path, form: str) -> Path:
+    """The folder with NAME.onnx and NAME.npz of every case in this form."""
+    folder = base / form
+    with alone(base / f"{form}.lock"):
         if not folder.exists():
-            part = base / f"standalone-{body}.part"
+            part = base / f"{form}.part"
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir()
             # From behind: the other worker traces the same cases for other tests, in their order,
             # and each takes what the other has traced.
             for name in reversed(CASES):
-                _write(part, name, body)
+                _write(part, name, FORMS[form])
             part.rename(folder)
     return folder
 
 
-def _write(folder: Path, name: str, body: ScanBody) -> None:
+def _write(folder: Path, name: str, options: dict[str, Any]) -> None:
     case = reference.load_case(name)
     path = folder / f"{name}.onnx"
     image = case.image
     wanted: tuple[Any, ...]
     if name in reference.dense_cases():
         head, wanted = expected_outputs(case)
-        graph = traced(name[:3], head).finished(graph="fused", scan_body=body)
-        onnx.save(standalone(graph.model), path)
+        onnx.save(traced(name[:3], head).finished(graph="fused", **options).model, path)
     else:
         image, wanted = image[:DIGITS], (case.output[:DIGITS],)
         request = ModelRequest(str(case.checkpoint), config=encode(config_of(case)))
-        export(request, path, ExportOptions(standalone=True, scan_body=body, check=False))
+        export(request, path, ExportOptions(check=False, **options))
     arrays = {f"output_{number}": value for number, value in enumerate(wanted)}
     np.savez(path.with_suffix(".npz"), image=image, **arrays)
 
@@ -82,36 +83,23 @@ def environment_of(config: pytest.Config, name: str) -> Path:
     place = base / f"{name}-{short}"
     with alone(base / f"{name}.lock"):
         if not place.exists():
-            _install(lock, place)
+            try:
+                install(locked(name), place)
+            except NotToBeHadError as error:
+                pytest.skip(f"{name} is not to be had here: {error}")
     return place
 
 
-def _install(lock: Path, place: Path) -> None:
-    part = place.with_name(f"{place.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    words = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    words += ["--no-deps", "--require-hashes", "--only-binary=:all:", "--target", str(part)]
-    done = subprocess.run(
-        [*words, "-r", str(lock)], capture_output=True, text=True, timeout=240, check=False
-    )
-    said = done.stderr.strip()[-500:]
-    if done.returncode and any(text in said for text in _NO_WHEEL):
-        pytest.skip(f"{lock.stem} is not to be had here: {said}")
-    assert done.returncode == 0, said
-    part.rename(place)
+def main(base: Path) -> None:
+    """Make every form in ``base``, each module traced once."""
+    place = base / "traces"
+    place.mkdir(parents=True, exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export_graph, "trace", shared(export_graph.trace, place))
+        patch.setattr(export_graph, "tidy", shared_step(export_graph.tidy, place))
+        for form in FORMS:
+            files_of(base, form)
 
 
-def run_folder(consumer: str, folder: Path, environment: Path | None) -> dict[str, Any]:
-    """What the worker says of every file in the folder, with the consumer of the environment."""
-    variables = {**os.environ, "PYTHONPATH": str(environment) if environment else ""}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(WORKER), consumer, str(folder)],
-        env=variables,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
