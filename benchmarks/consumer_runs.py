@@ -19,6 +19,8 @@ WORKER = Path(__file__).with_name("consumer_worker.py")
 LOCKS = Path(__file__).resolve().parents[1] / "requirements" / "consumers"
 #: What pip says when it gets no wheel here: no such release for this Python, or no index.
 _NO_WHEEL = ("No matching distribution", "Could not find a version", "Temporary failure", "Errno")
+#: Nobody is told of a run, and what would have pip install something as it goes gets nothing.
+_QUIET = {"ORT_DISABLE_TELEMETRY": "1", "PIP_NO_INDEX": "1", "PIP_REQUIRE_VIRTUALENV": "1"}
 
 
 class NotToBeHadError(Exception):
@@ -91,10 +93,19 @@ def run_folder(
     return found
 
 
+def variables(environment: Path | None) -> dict[str, str]:
+    """Of a process that runs what others wrote.
+
+    Args:
+        environment: its folder for PYTHONPATH; None: what is installed.
+    """
+    return {**os.environ, **_QUIET, "PYTHONPATH": str(environment or "")}
+
+
 def _started(words: Sequence[str], environment: Path | None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-W", "ignore", str(WORKER), *words],
-        env={**os.environ, "PYTHONPATH": str(environment or "")},
+        env=variables(environment),
         capture_output=True,
         text=True,
         check=False,

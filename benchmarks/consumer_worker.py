@@ -57,17 +57,15 @@ def run_tract(path: Path, image: Array) -> Outputs:
 
 def run_mnn(path: Path, image: Array) -> Outputs:
     """MNN: the file is converted, then run by its Python interface."""
+    # Not MNN.tools.mnnconvert around it, whose import installs another package with pip, any version
+    # into any environment, and by which MNN's makers are told of every conversion.
+    import _tools
     from MNN import nn, numpy
-    from MNN.tools import mnnconvert
 
     with tempfile.TemporaryDirectory() as folder:
         made = f"{folder}/model.mnn"
         words = ["mnnconvert", "-f", "ONNX", "--modelFile", str(path), "--MNNModel", made]
-        stored, sys.argv = sys.argv, [*words, "--bizCode", "vim"]
-        try:
-            mnnconvert.main()
-        finally:
-            sys.argv = stored
+        _tools.mnnconvert([*words, "--bizCode", "vim"])
         if not os.path.exists(made):
             raise RuntimeError("the converter made no file")
         network = nn.load_module_from_file(made, [], [])
@@ -115,6 +113,8 @@ def run_web(path: Path, image: Array) -> Outputs:
 
 def run_openvino(path: Path, image: Array) -> Outputs:
     """OpenVINO on the CPU, in float32."""
+    # Without this package, which its wheel asks for, nobody is told of a run.
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     import openvino
 
     core = openvino.Core()

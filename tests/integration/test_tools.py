@@ -14,6 +14,7 @@ from typing import Any
 import onnx
 import pytest
 
+from benchmarks import consumer_runs
 from tests.support import consumers
 from tests.support.source import REPOSITORY
 from tests.support.tool_worker import TOOLS
@@ -66,7 +67,7 @@ def put_through(folder: Path, tools: Sequence[str], environment: Path | None) ->
     """Every file through every tool; what the worker says."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", str(WORKER), str(folder), *tools],
-        env={**os.environ, "PYTHONPATH": str(environment or "")},
+        env=consumer_runs.variables(environment),
         capture_output=True,
         text=True,
         timeout=600,
