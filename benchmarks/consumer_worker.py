@@ -57,8 +57,8 @@ def run_tract(path: Path, image: Array) -> Outputs:
 
 def run_mnn(path: Path, image: Array) -> Outputs:
     """MNN: the file is converted, then run by its Python interface."""
-    # Not MNN.tools.mnnconvert around it, whose import installs another package with pip, any version
-    # into any environment, and by which MNN's makers are told of every conversion.
+    # Not MNN.tools.mnnconvert around it: its import has pip install another package, in any version
+    # and environment, and by that MNN's makers are told of every conversion.
     import _tools
     from MNN import nn, numpy
 
