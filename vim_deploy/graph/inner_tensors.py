@@ -1,7 +1,7 @@
 """Inner tensors of an exported graph by place, and a copy of the graph that gives them out.
 
 Names say where a node is (``places``); what a fused op holds for both directions at once is
-split here, so that base and fused graphs are read alike.
+split here, so that base and fused graphs are read alike, and standalone ones as those they are of.
 """
 
 from __future__ import annotations
@@ -13,9 +13,25 @@ import onnx
 from onnx import NodeProto, helper, numpy_helper
 
 from vim_deploy.artifact.marked_tensors import InnerTensor
-from vim_deploy.onnx_graph import attribute_float, attribute_int, element_types
+from vim_deploy.onnx_graph import (
+    GraphIndex,
+    attribute_float,
+    attribute_int,
+    element_types,
+    node_of,
+)
 from vim_deploy.ops import BI_SELECTIVE_SCAN, contract
-from vim_deploy.places import BEHIND_BLOCKS, DIRECTED, DIRECTIONS, Place, parse, place, stream_of
+from vim_deploy.ops.functions import inlined_calls
+from vim_deploy.places import (
+    BEHIND_BLOCKS,
+    DIRECTED,
+    DIRECTIONS,
+    Place,
+    inlined_name,
+    parse,
+    place,
+    stream_of,
+)
 
 #: The first of these operators in a norm has the stream as its first input. (Squares and means may
 #: belong to another block's norm: the layers of a pair in two-layer mode share them.) Files of
@@ -31,7 +47,8 @@ def with_inner_outputs(
     """A copy of ``model`` that also gives out its inner tensors, in their own types.
 
     A fused scan gives only the sum of its directions. The copy therefore holds it twice more, each
-    time with the inputs of one direction set to zero: what is left is the other's output.
+    time with the inputs of one direction set to zero: what is left is the other's output. Where it
+    is inlined, each direction is there before the gate, and the copy holds its product with that.
 
     Args:
         model: an exported graph.
@@ -55,6 +72,9 @@ def with_inner_outputs(
                 nodes += single
                 tensor = InnerTensor(single[-1].output[0], factor=scale)
                 found[place(block, "scan", direction)] = tensor
+    for at, product in _gated(nodes):
+        nodes.append(product)
+        found[at] = InnerTensor(product.output[0])
     del copy.graph.node[:]
     copy.graph.node.extend(nodes)
     types = element_types(copy)
@@ -65,15 +85,31 @@ def with_inner_outputs(
     return copy, dict(sorted(found.items()))
 
 
+def _gated(nodes: list[NodeProto]) -> list[tuple[Place, NodeProto]]:
+    """One direction of an inlined fused scan times the gate, as PyTorch has it, and where it is."""
+    found = []
+    for (call, op), inner in inlined_calls(nodes).items():
+        block, made = parse(call).block, {name for node in inner for name in node.output}
+        for direction in DIRECTIONS:
+            factors = [inlined_name(call, name) for name in (f"y_{direction}", "gate_silu")]
+            if op == BI_SELECTIVE_SCAN.name and block is not None and made.issuperset(factors):
+                product = node_of("Mul", f"{call}_{direction}", factors)
+                found.append((place(block, "scan", direction), product))
+    return found
+
+
 def inner_tensors(model: onnx.ModelProto, dt_rank: int) -> dict[Place, InnerTensor]:
     """The inner tensors of ``model`` that PyTorch has as well, in order of computation."""
     found: dict[Place, InnerTensor] = {}
     nodes = [node for node in model.graph.node if node.op_type != "Cast" and node.output]
     uncast = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Cast"}
     columns = {
-        parse(node.name).block: _traced_columns(node, dt_rank)
-        for node in nodes
-        if _is_fused_scan(node)
+        **_inlined_columns(model.graph, dt_rank),
+        **{
+            parse(node.name).block: _traced_columns(node, dt_rank)
+            for node in nodes
+            if _is_fused_scan(node)
+        },
     }
     for node in nodes:
         at, output = parse(node.name), InnerTensor(node.output[0])
@@ -115,9 +151,31 @@ def _both(
 def _traced_columns(scan: NodeProto, dt_rank: int) -> tuple[int, ...]:
     """Columns of the packed rows in PyTorch's order: dt, B, C."""
     b_off, c_off, dt_off = (attribute_int(scan, name) for name in ("b_off", "c_off", "dt_off"))
+    return _in_order(b_off, c_off, dt_off, dt_rank)
+
+
+def _in_order(b_off: int, c_off: int, dt_off: int, dt_rank: int) -> tuple[int, ...]:
     states = c_off - b_off
     starts = ((dt_off, dt_rank), (b_off, states), (c_off, states))
     return tuple(start + column for start, count in starts for column in range(count))
+
+
+def _inlined_columns(graph: onnx.GraphProto, dt_rank: int) -> dict[int | None, tuple[int, ...]]:
+    """What ``_traced_columns`` says, by block, read off the slices of inlined scans.
+
+    A scan that does not compute dt has no slice of its columns; they lie behind those of C.
+    """
+    index = GraphIndex(graph)
+    found = {}
+    for (call, op), nodes in inlined_calls(graph.node).items():
+        cuts = [node for node in nodes if node.op_type == "Slice"]
+        ends = {parse(node.name).operator: index.sliced(node) for node in cuts}
+        b, c = ends.get("b_rows"), ends.get("c_rows")
+        if op == BI_SELECTIVE_SCAN.name and b and c:
+            dt = ends.get("dt_rows")
+            dt_off = dt[0] if dt else c[1]
+            found[parse(call).block] = _in_order(b[0], c[0], dt_off, dt_rank)
+    return found
 
 
 def _single_direction(

@@ -41,7 +41,7 @@ from vim_deploy.stages.verifying import (
     live_cases,
     require_images,
     require_parts,
-    shared_parts_only,
+    unseen_directions,
 )
 
 if TYPE_CHECKING:
@@ -120,18 +120,12 @@ def verify_ladder(
             notes=(
                 *(found.runner.notes if found.runner else ()),
                 *([last.kernels] if last.kernels else []),
-                *(shared_parts_only(file) if file and _looked_into(ladder, blocks, found) else ()),
+                *unseen_directions(blocks, file),
             ),
             blocks=blocks,
             ladder=ladder,
             functions=climb.functions,
         )
-
-
-def _looked_into(ladder: Ladder, blocks: BlockReport | None, subject: Subject) -> bool:
-    """Whether the file itself was compared part by part."""
-    runner, last = subject.runner, ladder.rungs[-1]
-    return runner is not None and last.runner == runner.name and bool(blocks or ladder.blocks)
 
 
 def _check(subject: Subject, chosen: SubjectOptions) -> None:

@@ -14,7 +14,7 @@ from vim_deploy.artifact.file import is_exported, named
 from vim_deploy.artifact.metadata import ExportInfo, require_info
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.verify import fused_mixers
-from vim_deploy.parity.blocks import part_limit
+from vim_deploy.parity.blocks import BlockReport, part_limit
 from vim_deploy.parity.metrics import Tolerance, adjusted, tolerance_for
 from vim_deploy.parity.report import (
     Case,
@@ -150,7 +150,7 @@ def verify(
                 *runner.told,
                 *_not_stored(runner, stored, Path(against)),
                 *_not_given(runner, reference),
-                *(shared_parts_only(file, other) if options.per_block else ()),
+                *unseen_directions(blocks, file, other),
             ),
             blocks=blocks,
             functions=functions,
@@ -226,16 +226,15 @@ def _not_given(candidate: Runner, reference: Runner | None) -> Iterator[str]:
         yield f"not compared, because {reference.name} does not give it: {', '.join(missing)}"
 
 
-def shared_parts_only(*files: Artifact | None) -> Iterator[str]:
-    """What a comparison part by part cannot see in standalone ``files``."""
-    for file in {file.path: file for file in files if file is not None}.values():
-        info = file.info
-        if info is not None and info.standalone and fused_mixers(info.model_config, info.graph):
-            yield (
-                f"part by part, {file.name} shows of each mixer only what both directions share: "
-                "in a standalone file no node gives out one direction. An export with --graph base "
-                "--standalone, or one without --standalone, has them"
-            )
+def unseen_directions(blocks: BlockReport | None, *files: Artifact | None) -> Iterator[str]:
+    """That a comparison part by part saw no single direction of mixers that ``files`` fuse."""
+    infos = [file.info for file in files if file is not None and file.info is not None]
+    fused = any(info.standalone and fused_mixers(info.model_config, info.graph) for info in infos)
+    if blocks is not None and fused and not any(part.place.direction for part in blocks.parts):
+        yield (
+            "part by part, only what both directions of a mixer share was compared: a standalone "
+            "file shows single ones by the names in it, and a tool has changed those"
+        )
 
 
 def batches_to_run(candidate: Runner, wanted: tuple[int, ...] | None) -> tuple[int, ...]:

@@ -17,11 +17,13 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.graph import standalone as module_under_test
 from vim_deploy.graph.activations import measure_activations
 from vim_deploy.graph.export_graph import ExportedGraph, export_graph, standalone_graph
+from vim_deploy.graph.inner_tensors import with_inner_outputs
 from vim_deploy.graph.standalone import is_standalone, standalone
 from vim_deploy.graph.verify import check_standalone, summarize
 from vim_deploy.model.deployed import DeployedModel
 from vim_deploy.onnx_graph import subgraphs_of
 from vim_deploy.ops.functions import call_of
+from vim_deploy.places import place
 from vim_deploy.recipe.precision_policy import default_policy
 
 #: Relative L2 of float32 computed in the same order; ONNX Runtime 1.32 gives the same bits.
@@ -329,3 +331,26 @@ def test_functions_that_grow_without_bound_are_refused(monkeypatch: pytest.Monke
 def test_names_of_what_stands_in_the_place_of_a_call(name: str, expected: str | None) -> None:
     found = call_of(name)
     assert (found and found[1]) == expected
+
+
+@pytest.mark.parametrize(
+    ("graph", "body", "precision"),
+    [("fused", "scan", "fp32"), ("fused-low-rank", "unrolled", "fp32"), ("fused", "scan", "fp16")],
+)
+def test_it_shows_each_direction_as_its_source_does(graph: str, body: str, precision: str) -> None:
+    module, plain, made = exported(graph, body, precision=precision, if_divide_out=True)
+    found = []
+    for model in (plain.model, made.model):
+        shown, tensors = with_inner_outputs(model, module.model.config.dt_rank)
+        names = sorted({tensor.name for tensor in tensors.values()})
+        values = session(shown).run(names, {"image": images(module, 2)})
+        given = dict(zip(names, values, strict=True))
+        found.append({at: tensor.read(given[tensor.name]) for at, tensor in tensors.items()})
+    expected, parts = found
+    assert parts.keys() == expected.keys()
+    assert place(1, "scan", "bwd") in parts
+    # The source rounds a direction's output to the type of its activations.
+    limit = SAME if precision == "fp32" else 2**-11
+    for at, value in parts.items():
+        difference = np.float64(value) - expected[at]
+        assert np.linalg.norm(difference) <= limit * np.linalg.norm(np.float64(expected[at])), at
