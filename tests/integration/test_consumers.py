@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks.consumer_runs import run_folder
-from tests.support import consumers
+from tests.support import consumers, reference
 
 #: Absolute, of each element against the official outputs: what the project promises for ONNX
 #: Runtime (``test_export_reference``). Measured: 2.1e-5 at most, in MNN 3.4e-5.
@@ -25,6 +25,9 @@ OURS = [
 ]
 #: Minutes of compiling or converting, and one more of three old releases: with VIM_TEST_ALL=1.
 SLOW = [("mnn", "mnn", "unrolled"), ("onnxruntime", "onnxruntime-1.21.1", "scan")]
+#: What is run in IREE, which compiles for minutes: the forms that are written otherwise for it or
+#: for others (``graph.common_forms``), and a trained model.
+IN_IREE = ("A21c_flip_always_rope", "D04_seg_patch8", reference.DIGITS)
 
 Results = Callable[..., dict[str, Any]]
 
@@ -50,6 +53,11 @@ def test_official_outputs(
     if environment and "-" in environment:
         assert said["version"] == environment.partition("-")[2]
     assert said["results"].keys() == set(consumers.CASES)
+    require_close(said)
+
+
+def require_close(said: dict[str, Any]) -> None:
+    """Every file ran, and each output is within the bound."""
     for name, result in said["results"].items():
         assert "refused" not in result, (name, result)
         assert result["differences"], name
@@ -64,3 +72,15 @@ def test_official_outputs_of_the_rest(
     consumer: str, environment: str, body: str, results: Results
 ) -> None:
     test_official_outputs(consumer, environment, body, results)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("VIM_TEST_ALL"), reason="VIM_TEST_ALL=1 runs these")
+def test_forms_that_iree_computed_wrongly(
+    folder_of_traces: Path, pytestconfig: pytest.Config
+) -> None:
+    place = consumers.environment_of(pytestconfig, "iree")
+    folder = consumers.files_of(folder_of_traces.parent, "unrolled")
+    said = run_folder("iree", folder, place, IN_IREE)
+    assert said["results"].keys() == set(IN_IREE)
+    require_close(said)
