@@ -55,7 +55,7 @@ class Row:
         pins: where there is no lock, what pip is asked for; nothing: it is in the environment.
         module: that is importable where the environment has the consumer, and no pins are needed.
         forms: forms to run.
-        few: run ``FEW`` and no other cases.
+        cases: what to run of a consumer that takes minutes for a file; nothing: every case.
         exact: its outputs are meant to be those of the float32 model.
     """
 
@@ -66,7 +66,7 @@ class Row:
     pins: tuple[str, ...] = ()
     module: str = ""
     forms: tuple[str, ...] = USUAL
-    few: bool = False
+    cases: tuple[str, ...] = ()
     exact: bool = True
 
 
@@ -97,13 +97,19 @@ ROWS = (
     ),
     Row("tract", "tract", "tract", lock="tract"),
     Row("mnn", "MNN", "mnn", lock="mnn"),
-    Row("iree", "IREE", "iree", lock="iree"),
+    Row(
+        "iree",
+        "IREE",
+        "iree",
+        lock="iree",
+        cases=(*FEW, "A21c_flip_always_rope", "D04_seg_patch8"),
+    ),
     Row(
         "tvm",
         "TVM",
         "tvm",
         pins=("--no-deps", "apache-tvm==0.27.0.post1", "apache-tvm-ffi==0.1.15.post2"),
-        few=True,
+        cases=FEW,
     ),
     Row(
         "onnx2torch",
@@ -118,7 +124,7 @@ ROWS = (
         "onnx2tf",
         pins=("onnx2tf==1.29.24", "tensorflow==2.19.0", "tf_keras==2.19.0"),
         forms=_OPSET_17,
-        few=True,
+        cases=FEW,
     ),
     Row(
         "opencv",
@@ -143,9 +149,9 @@ ROWS = (
             *("requests==2.34.2", "tqdm==4.70.1", "portalocker==4.4.2"),
         ),
         forms=_OPSET_17,
-        few=True,
+        cases=FEW,
     ),
-    Row("onnx.reference", "onnx's reference evaluator", "onnx.reference", few=True),
+    Row("onnx.reference", "onnx's reference evaluator", "onnx.reference", cases=FEW),
     Row(
         "onnxslim",
         "onnxslim, then ONNX Runtime",
@@ -258,7 +264,7 @@ def measure(row: Row, files: Path, environments: Path, seconds: int) -> dict[str
     forms = {}
     version = ""
     for form in row.forms:
-        said = run_folder(row.consumer, files / form, place, FEW if row.few else (), seconds)
+        said = run_folder(row.consumer, files / form, place, row.cases, seconds)
         version = said["version"]
         forms[form] = summary(said["results"], row.exact)
         print(row.name, version, form, json.dumps(forms[form]), flush=True)
