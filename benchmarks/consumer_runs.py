@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def run_folder(
     left = list(names) or sorted(path.stem for path in folder.glob("*.onnx"))
     found: dict[str, Any] = {"results": {}}
     while left:
-        words = [consumer, str(folder), str(seconds), *left]
+        words = [consumer, str(folder.absolute()), str(seconds), *left]
         done = _started(words, environment)
         for line in done.stdout.splitlines():
             said = json.loads(line)
@@ -103,13 +104,16 @@ def variables(environment: Path | None) -> dict[str, str]:
 
 
 def _started(words: Sequence[str], environment: Path | None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", str(WORKER), *words],
-        env=variables(environment),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """The worker, in a folder of its own: converters leave files where they are started."""
+    with tempfile.TemporaryDirectory() as folder:
+        return subprocess.run(
+            [sys.executable, "-W", "ignore", str(WORKER), *words],
+            cwd=folder,
+            env=variables(environment and environment.absolute()),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
 
 def _ended(code: int, seconds: int) -> str:

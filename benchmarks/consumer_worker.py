@@ -184,6 +184,19 @@ def run_opencv(path: Path, image: Array) -> Outputs:
     return found
 
 
+def run_opencv_singly(path: Path, image: Array) -> Outputs:
+    """OpenCV's dnn module, one picture after the other."""
+    import cv2
+
+    network = cv2.dnn.readNetFromONNX(str(path))
+    names = network.getUnconnectedOutLayersNames()
+    found = []
+    for number in range(len(image)):
+        network.setInput(image[number : number + 1])
+        found.append([np.array(value) for value in network.forward(names)])
+    return [np.concatenate(values) for values in zip(*found, strict=True)]
+
+
 def run_tvm(path: Path, image: Array) -> Outputs:
     """TVM: imported with the shape of the input, compiled for the CPU, run."""
     import onnx
@@ -271,6 +284,7 @@ CONSUMERS = {
     "onnx2tf": ("onnx2tf", run_onnx2tf),
     "tvm": ("apache-tvm", run_tvm),
     "opencv": ("opencv-python-headless", run_opencv),
+    "opencv-singly": ("opencv-python-headless", run_opencv_singly),
     "ncnn": ("ncnn", run_ncnn),
 }
 

@@ -134,6 +134,13 @@ ROWS = (
         forms=_OPSET_17,
     ),
     Row(
+        "opencv-singly",
+        "OpenCV, one picture at a time",
+        "opencv-singly",
+        pins=("--no-deps", "opencv-python-headless==5.0.0.93"),
+        forms=_OPSET_17,
+    ),
+    Row(
         "opencv-4",
         "OpenCV",
         "opencv",
