@@ -289,14 +289,15 @@ CONSUMERS = {
 }
 
 #: What a line that says why looks like; others say where.
-_TELLING = re.compile(r"(?:\bnot\b|n't\b|\b[Nn]o\b|[Uu]nsupported|[Ii]nconsistent)")
+_TELLING = re.compile(r"(?:\bnot\b|n't\b|\b[Nn]o\b|[Uu]nsupported|[Ii]nconsistent|failed to)")
 _MOST_WORDS = 200
 
 
 def why(error: Exception) -> str:
     """Kind of an error, and the words in it that say what was refused."""
     lines = [line.strip(" >-") for line in str(error).splitlines() if line.strip(" >-")] or [""]
-    line = next((line for line in lines if _TELLING.search(line)), lines[0])
+    # Reasons come last, after who was asked.
+    line = next((line for line in reversed(lines) if _TELLING.search(line)), lines[0])
     found = _TELLING.search(line)
     if found and found.end() > _MOST_WORDS // 2:
         # What stands before it is a path, or the way to a node.
