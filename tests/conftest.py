@@ -36,6 +36,8 @@ def pytest_configure() -> None:
         mine = allowed[int(worker.removeprefix("gw")) :: count]
         if mine:
             os.sched_setaffinity(0, mine)
+    # Processes that tests start keep what Python compiles for the next of hundreds.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # What a developer has built or installed changes no test; those of native ops name a library.
     os.environ[LIBRARY_VARIABLE] = ""
     # Tests import ONNX Runtime themselves, perhaps before vim_deploy does.

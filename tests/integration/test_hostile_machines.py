@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.models import save_tiny
 from tests.support.packages import classifier
 from tests.support.source import REPOSITORY
 from vim_deploy.cli.main import run
@@ -27,7 +28,8 @@ COMMANDS = {
     "verify": ["verify", "{given}/m.onnx", "--against", "{given}/m.onnx", "--random", "1",
                "--report", "{out}/report"],
     "package": ["package", "{given}/m.onnx", "--runtime", "python", "-o", "{out}/package"],
-    "export": ["export", "vim-digits", "--no-check", "-o", "{out}/e.onnx"],
+    "export": ["export", "{given}/tiny.pth", "--config", "{given}/tiny.json", "--no-check",
+               "-o", "{out}/e.onnx"],
 }  # fmt: skip
 
 
@@ -53,10 +55,11 @@ ANSWERS = (0, 3, 4)
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model and a picture in a folder, and the same in one that nobody may enter."""
+    """A model, a picture and a checkpoint, and the first two in a folder nobody may enter."""
     from PIL import Image
 
     folder = tmp_path_factory.mktemp("given")
+    save_tiny(folder)
     for made in (folder, folder / "closed"):
         made.mkdir(exist_ok=True)
         classifier(made / "m.onnx")

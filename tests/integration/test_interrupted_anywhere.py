@@ -15,7 +15,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.builds import RTX_IS_INSTALLED
+from tests.support.models import save_tiny, tiny_config
 from tests.support.source import REPOSITORY
+from vim_deploy.codec import encode
+from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.stages.exporting import ExportOptions
 from vim_deploy.stages.exporting import export as export_here
 
@@ -30,13 +33,13 @@ LIMIT = 5.0 if os.environ.get("VIM_TEST_ALL") == "1" else 30.0
 #: The interpreter's own start: before it, Python's own handlers are in place.
 FIRST_MOMENT = 0.15
 
-EXPORT = ["export", "vim-digits", "-o", "new.onnx"]
+TINY = ["tiny.pth", "--config", "tiny.json"]
 COMMANDS = {
-    "export": EXPORT,
+    "export": ["export", *TINY, "-o", "new.onnx"],
     "package": ["package", "d.onnx", "--runtime", "python", "-o", "new"],
-    "verify": ["verify", "d.onnx", "--against", "vim_digits.pth", "--report", "new"],
+    "verify": ["verify", "d.onnx", "--against", "tiny.pth", "--report", "new"],
     "build-engine": ["build-engine", "d.onnx", "-o", "new.plan", "--runtime", "tensorrt-rtx"],
-    "deploy": ["deploy", "vim-digits", "--work", "new", "--runtime", "tensorrt-rtx"],
+    "deploy": ["deploy", *TINY, "--work", "new", "--runtime", "tensorrt-rtx"],
 }
 
 
@@ -54,9 +57,9 @@ def started(arguments: list[str], folder: Path) -> subprocess.Popen[bytes]:
 def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the commands read: an exported toy and its checkpoint."""
     folder = tmp_path_factory.mktemp("given")
-    source = REPOSITORY / "tests" / "data" / "reference" / "vim_digits.pth"
-    shutil.copy(source, folder)
-    export_here("vim-digits", folder / "d.onnx", ExportOptions(check=False))
+    checkpoint, _ = save_tiny(folder)
+    request = ModelRequest(str(checkpoint), config=encode(tiny_config()))
+    export_here(request, folder / "d.onnx", ExportOptions(check=False))
     return folder
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import plugins
+from tests.support import plugins, traces
 from tests.support.markdown import PROGRAM, blocks, console_commands
 from tests.support.source import REPOSITORY
 from tests.support.triton import STOP_LIMIT, environment_of, free_ports, prepare
@@ -36,7 +36,7 @@ def start(words: list[str], folder: Path, variables: dict[str, str]) -> subproce
 
 
 def test_from_a_checkpoint_to_a_running_server(
-    tmp_path: Path, request: pytest.FixtureRequest
+    tmp_path: Path, request: pytest.FixtureRequest, folder_of_traces: Path
 ) -> None:
     pytest.importorskip("torch")
     plugins.need_tool("curl")
@@ -55,7 +55,7 @@ def test_from_a_checkpoint_to_a_running_server(
         **{f"VIM_{name}_PORT": port for name, port in ports.items()},
         "VIM_SERVER_VENV": str(environment),
         "PYTHON": sys.executable,
-        "PYTHONPATH": str(REPOSITORY),
+        **traces.variables(folder_of_traces),
     }
 
     for words in before:

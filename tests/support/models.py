@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from tests.support.reference import ReferenceCase
+from vim_deploy.codec import encode
 from vim_deploy.model.checkpoint import read_checkpoint
 from vim_deploy.model.seeding import seed_weights
 from vim_deploy.model.vim import VisionMamba
@@ -74,3 +76,11 @@ def save_training_file(model: VisionMamba, path: Path) -> Path:
     """A checkpoint in the layout of the official main.py, without optimiser state."""
     torch.save({"model": model.state_dict(), "epoch": 1}, path)
     return path
+
+
+def save_tiny(folder: Path) -> tuple[Path, Path]:
+    """``tiny.pth`` and its ``--config``, ``tiny.json``, for commands: a model soon traced."""
+    checkpoint = save_training_file(perturbed(VisionMamba(tiny_config())), folder / "tiny.pth")
+    config = folder / "tiny.json"
+    config.write_text(json.dumps(encode(tiny_config())), encoding="utf-8")
+    return checkpoint, config

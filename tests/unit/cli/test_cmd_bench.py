@@ -12,11 +12,9 @@ import onnx
 import PIL.Image
 import pytest
 
-from tests.support.models import perturbed, save_training_file, tiny_config
+from tests.support.models import save_tiny
 from tests.support.tiny_onnx import perceptron
 from vim_deploy.cli.main import run
-from vim_deploy.codec import encode
-from vim_deploy.model.vim import VisionMamba
 
 QUICK = ("--warmup", "0", "--duration", "0.02", "--threads", "1")
 
@@ -25,8 +23,7 @@ QUICK = ("--warmup", "0", "--duration", "0.02", "--threads", "1")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny checkpoint, exported, a file without metadata and an engine by its name."""
     place = tmp_path_factory.mktemp("bench")
-    save_training_file(perturbed(VisionMamba(tiny_config())), place / "tiny.pth")
-    (place / "tiny.json").write_text(json.dumps(encode(tiny_config())))
+    save_tiny(place)
     exported = ["--config", str(place / "tiny.json"), "-o", str(place / "tiny.onnx")]
     assert run(["-q", "export", str(place / "tiny.pth"), *exported]) == 0
     onnx.save(perceptron(), str(place / "other.onnx"))

@@ -12,11 +12,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from tests.support.models import perturbed, save_training_file, tiny_config
+from tests.support.models import save_tiny
 from vim_deploy.cli.main import run
-from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
-from vim_deploy.model.vim import VisionMamba
 from vim_deploy.stages import deploying
 
 QUICK = ("--warmup", "0", "--duration", "0.02", "--threads", "1")
@@ -35,8 +33,7 @@ needs_jinja2 = pytest.mark.skipif(
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny checkpoint, exported, and labelled inputs for it."""
     place = tmp_path_factory.mktemp("reports")
-    save_training_file(perturbed(VisionMamba(tiny_config())), place / "tiny.pth")
-    (place / "tiny.json").write_text(json.dumps(encode(tiny_config())))
+    save_tiny(place)
     exported = ["--config", str(place / "tiny.json"), "-o", str(place / "tiny.onnx")]
     assert run(["-q", "export", str(place / "tiny.pth"), *exported]) == 0
     pixels = np.random.default_rng(0).standard_normal((9, 3, 16, 16), dtype=np.float32)

@@ -8,18 +8,15 @@ from typing import Any
 
 import pytest
 
-from tests.support.models import perturbed, save_training_file, tiny_config
+from tests.support.models import save_tiny
 from vim_deploy.cli.main import run
-from vim_deploy.codec import encode
-from vim_deploy.model.vim import VisionMamba
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint and its config."""
     place = tmp_path_factory.mktemp("work")
-    save_training_file(perturbed(VisionMamba(tiny_config())), place / "tiny.pth")
-    (place / "tiny.json").write_text(json.dumps(encode(tiny_config())))
+    save_tiny(place)
     (place / "labels.txt").write_text("\n".join("abcdefg"))
     return place
 
