@@ -83,7 +83,7 @@ def _cell(said: Mapping[str, Any] | None, exact: bool) -> str:
         return "-"
     refused = sum(map(_count, said["refused"].values()))
     if refused == said["cases"]:
-        return f"refused (0 of {refused})"
+        return f"refused (all {refused})"
     if not exact:
         return f"{said['within']} of {said['cases']} run, {100 * said['largest']:.0f} % off"
     largest = f" ({said['largest']:.1e})" if said["within"] else ""

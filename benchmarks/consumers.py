@@ -87,7 +87,7 @@ ROWS = (
     _onnxruntime("1.21.1", lock=True),
     _onnxruntime("1.22.1"),
     Row("onnxruntime", "ONNX Runtime", "onnxruntime"),
-    Row("onnxruntime-web", "onnxruntime-web under node", "onnxruntime-web"),
+    Row("onnxruntime-web", "onnxruntime-web, under node", "onnxruntime-web"),
     Row(
         "openvino",
         "OpenVINO",
@@ -158,7 +158,7 @@ ROWS = (
         forms=_OPSET_17,
         cases=FEW,
     ),
-    Row("onnx.reference", "onnx's reference evaluator", "onnx.reference", cases=FEW),
+    Row("onnx.reference", "onnx, its reference evaluator", "onnx.reference", cases=FEW),
     Row(
         "onnxslim",
         "onnxslim, then ONNX Runtime",
@@ -173,7 +173,7 @@ ROWS = (
     ),
     Row(
         "quantize_dynamic",
-        "ONNX Runtime's `quantize_dynamic`",
+        "ONNX Runtime, after its `quantize_dynamic`",
         "quantize_dynamic",
         exact=False,
     ),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from tests.support.source import REPOSITORY
 
@@ -109,3 +110,14 @@ def test_the_served_pins_are_those_asked_for(name: str) -> None:
     assert sorted((item.name, str(item.specifier)) for item in asked) == sorted(
         (item.name, str(item.specifier)) for item in locked
     )
+
+
+def test_the_oldest_onnx_runtime_that_is_allowed_is_tested() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (allowed,) = map(Requirement, project["optional-dependencies"]["ort"])
+    tested = min(
+        Version(path.stem.partition("-")[2])
+        for path in CONSUMERS
+        if path.stem.startswith("onnxruntime-")
+    )
+    assert str(allowed.specifier) == f">={tested.major}.{tested.minor}"
