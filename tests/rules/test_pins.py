@@ -120,4 +120,4 @@ def test_the_oldest_onnx_runtime_that_is_allowed_is_tested() -> None:
         for path in CONSUMERS
         if path.stem.startswith("onnxruntime-")
     )
-    assert str(allowed.specifier) == f">={tested.major}.{tested.minor}"
+    assert str(allowed.specifier) == f">={tested}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -142,3 +143,16 @@ def test_cpu_still_runs(tmp_path: Path) -> None:
     found = runner.run(np.ones((2, 8), np.float32))["logits"]
     assert found.shape == (2, 8)
     assert runner.name.endswith("CPU")
+
+
+def test_a_package_that_does_not_load_is_told_from_a_missing_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('numpy.core failed to import')\n")
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(VimDeployError) as caught:
+        ort.load()
+    assert caught.value.code == "VIM-301"
+    assert "ONNX Runtime is installed, but does not load" in str(caught.value)
+    assert "numpy.core failed to import" in str(caught.value)

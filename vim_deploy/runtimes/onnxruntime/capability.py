@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from vim_deploy.errors import VimDeployError, nearest, says_no_memory
+from vim_deploy.errors import VimDeployError, import_package, nearest, says_no_memory
 from vim_deploy.runtimes import runtime_named
 from vim_deploy.text import storable
 
@@ -70,13 +70,12 @@ class SessionSettings:
 
 
 def load() -> Any:  # noqa: ANN401 - an untyped module
-    """The module ``onnxruntime``, which sends nothing home; VIM-301 when it is not installed."""
+    """The module ``onnxruntime``, which sends nothing home; VIM-301 when it is not to be had."""
     runtime_named("onnxruntime").require_installed()
     # Only before the import: it reads the variable once, and starts what sends.
     os.environ.setdefault(*NO_TELEMETRY)
-    import onnxruntime
-
-    return onnxruntime
+    # Releases before 1.19 do not load with NumPy 2.
+    return import_package("onnxruntime", "ONNX Runtime", "pip install -U onnxruntime")
 
 
 def capabilities() -> Capabilities:
