@@ -298,6 +298,7 @@ def why(error: Exception) -> str:
     lines = [line.strip(" >-") for line in str(error).splitlines() if line.strip(" >-")] or [""]
     # Reasons come last, after who was asked.
     line = next((line for line in reversed(lines) if _TELLING.search(line)), lines[0])
+    line = re.sub(r"^/\S+: ", "", line)
     found = _TELLING.search(line)
     if found and found.end() > _MOST_WORDS // 2:
         # What stands before it is a path, or the way to a node.

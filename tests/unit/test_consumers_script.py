@@ -174,6 +174,7 @@ def test_a_file_is_run_and_compared(tmp_path: Path) -> None:
         ("It failed", "ValueError: It failed"),
         ("in core.cpp:84:\nnot converted\n-- No rule for X", "ValueError: No rule for X"),
         (f"{'/path' * 30} error: Can't create layer X", "ValueError: Can't create layer X"),
+        ("/tmp/x/a.mlir:3:4: error: failed to do it", "ValueError: error: failed to do it"),
         ("", "ValueError: "),
     ],
 )
