@@ -104,6 +104,16 @@ def read_by_subgraphs(node: NodeProto) -> list[str]:
     return names
 
 
+def named_in_subgraphs(nodes: Iterable[NodeProto]) -> set[str]:
+    """Tensors that the graphs inside ``nodes`` define, which hide outer ones of their names."""
+    names: set[str] = set()
+    for graph in (body for node in nodes for body in subgraphs_of(node)):
+        names |= {item.name for item in (*graph.input, *graph.initializer)}
+        names |= {name for inner in graph.node for name in inner.output}
+        names |= named_in_subgraphs(graph.node)
+    return names
+
+
 def rename_tensors(nodes: Iterable[NodeProto], names: Mapping[str, str]) -> None:
     """Give tensors other names, in place; a subgraph keeps what it defines itself."""
     for node in nodes:
@@ -275,7 +285,7 @@ class Rewriter(GraphIndex):
         self._inserted: dict[int, list[NodeProto]] = {}
         self._tensors = {item.name for item in [*graph.initializer, *graph.input]}
         self._tensors |= {item.values.name for item in graph.sparse_initializer}
-        self._tensors |= set(self._position)
+        self._tensors |= set(self._position) | named_in_subgraphs(graph.node)
         self._node_names = {node.name for node in graph.node}
 
     def replace(self, tensors: Iterable[str], nodes: Sequence[NodeProto]) -> None:

@@ -91,7 +91,7 @@ def describe(model: onnx.ModelProto) -> Description:
     Raises:
         VimDeployError: VIM-410 when that is not as ``metadata.attach`` writes it.
     """
-    entry, line = metadata.entry_of(model), metadata.line_of(model)
+    entry = metadata.entry_of(model)
     producer = f"{model.producer_name} {model.producer_version}".strip()
     ours = PRODUCER in model.producer_name or any(
         item.domain == DOMAIN for item in model.opset_import
@@ -103,7 +103,7 @@ def describe(model: onnx.ModelProto) -> Description:
         doubt = f"the text of its graph describes another one: {misfit}"
         return Description(None, None, doubt=doubt, producer=producer, was_exported=True)
     doubt = ""
-    if entry is not None and line is not None and line != entry:
+    if entry is not None and metadata.lines_of(model) - {entry}:
         doubt = "the text of its graph says otherwise than its metadata, which counts"
     as_found, changed = corrected(info, model)
     if entry is None:
@@ -131,7 +131,8 @@ def corrected(
     announced = any(item.domain == DOMAIN for item in (original or model).opset_import)
     found = replace(
         info,
-        standalone=info.standalone or (announced and domains <= set(DEFAULT_DOMAINS)),
+        standalone=DOMAIN not in domains
+        and (info.standalone or (announced and domains <= set(DEFAULT_DOMAINS))),
         opset=opset_version(model),
         precision=computed_precision(model),
         io_precision=floats.pop() if len(floats) == 1 else info.io_precision,

@@ -168,11 +168,16 @@ def line_of(model: onnx.ModelProto) -> str | None:
     Raises:
         VimDeployError: VIM-410 for several that differ: of models that were joined.
     """
-    lines = model.graph.doc_string.split("\n")
-    found = {line.removeprefix(_LINE).rstrip("\r") for line in lines if line.startswith(_LINE)}
+    found = lines_of(model)
     if len(found) > 1:
         raise _unreadable(f"the text of its graph describes {len(found)} models")
     return next(iter(found), None)
+
+
+def lines_of(model: onnx.ModelProto) -> set[str]:
+    """Texts of all lines that describe the graph, equal ones once."""
+    lines = model.graph.doc_string.split("\n")
+    return {line.removeprefix(_LINE).rstrip("\r") for line in lines if line.startswith(_LINE)}
 
 
 def _unreadable(why: str) -> VimDeployError:

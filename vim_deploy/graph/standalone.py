@@ -28,6 +28,7 @@ from vim_deploy.onnx_graph import (
     Rewriter,
     free_name,
     inferred,
+    named_in_subgraphs,
     opset_version,
     rename_tensors,
     subgraphs_of,
@@ -217,6 +218,7 @@ def _fold(model: onnx.ModelProto, told: Mapping[str, _Told]) -> None:
     stored = {item.name: item for item in graph.initializer if item.name not in inputs}
     outputs = {value.name for value in graph.output}
     taken = {*stored, *inputs, *(name for node in graph.node for name in node.output)}
+    taken |= named_in_subgraphs(graph.node)
     shared: dict[str, str] = {}
     renamed: dict[str, str] = {}
     kept: list[NodeProto] = []
@@ -282,7 +284,7 @@ def _value(
         return None
     if node.op_type == "Shape":
         return _shape(node, told)
-    if node.op_type == "Constant" and node.attribute[0].HasField("t"):
+    if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
         value = TensorProto()
         value.CopyFrom(node.attribute[0].t)
         return value
@@ -293,10 +295,13 @@ def _value(
     whole = node.op_type in _ARITHMETIC and types <= _WHOLE
     if not (whole or node.op_type in _MOVES) or not types <= _PLAIN:
         return None
-    made = told.get(node.output[0], _Told((), None)).bytes
-    if made is None or made > max([WEIGHT_BYTES, *map(tensor_bytes, given)]):
+    expected = told.get(node.output[0], _Told((), None))
+    most = max([WEIGHT_BYTES, *map(tensor_bytes, given)])
+    if expected.bytes is None or expected.bytes > most:
         return None
-    return _evaluate(node, model, given)
+    value = _evaluate(node, model, given)
+    # The reference clamps the bounds of a Slice as Python does, which is not always ONNX's way.
+    return value if tuple(value.dims) == expected.sizes else None
 
 
 def _shape(node: NodeProto, told: Mapping[str, _Told]) -> TensorProto | None:

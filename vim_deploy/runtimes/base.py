@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -263,6 +263,22 @@ def _require_rows(name: str, value: Array, rows: int) -> None:
             why=f"its shape is {list(value.shape)} for {rows} images",
             fix="export the model again with vim-deploy",
         )
+
+
+def answers_both(runner: Runner, given: Collection[str]) -> list[str]:
+    """Outputs of ``runner`` that the reference has ``given``, too; VIM-415 for none.
+
+    A tool may have renamed them or cut the graph, and a comparison of nothing says nothing.
+    """
+    both = [output for output in runner.outputs if output in given]
+    if not both:
+        raise VimDeployError(
+            "VIM-415",
+            f"{runner.name} and the reference have no output in common",
+            why=f"{', '.join(runner.outputs)}; the reference gives {', '.join(given)}",
+            fix="compare files whose outputs have the names that they had when they were exported",
+        )
+    return both
 
 
 def run_in_batches(runner: Runner, images: Array, batch: int) -> dict[str, Array]:

@@ -98,6 +98,26 @@ def test_the_metadata_counts_where_both_are(tmp_path: Path) -> None:
         describe(made)
 
 
+@pytest.mark.parametrize("text", ["vim_deploy: {", "vim_deploy: {}\nvim_deploy: []"])
+def test_a_damaged_text_does_not_spoil_the_metadata(tmp_path: Path, text: str) -> None:
+    made = model(tmp_path)
+    made.graph.doc_string = text
+    found = describe(made)
+    assert found.info == EXPORT
+    assert "says otherwise" in found.doubt
+
+
+def test_who_says_standalone_and_holds_our_ops_is_not(tmp_path: Path) -> None:
+    made = model(tmp_path)
+    metadata.attach(made, replace(EXPORT, standalone=True))
+    assert describe(made).changed == {}
+    made.graph.node.add(op_type="VimSelectiveScan", domain="vim_deploy")
+    found = describe(made)
+    assert found.info is not None
+    assert not found.info.standalone
+    assert found.changed == {"standalone": ("True", "False")}
+
+
 def test_the_second_place_is_read_as_strictly(tmp_path: Path) -> None:
     made = without_entry(tmp_path)
     good = made.graph.doc_string

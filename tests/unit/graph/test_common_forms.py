@@ -80,6 +80,28 @@ def test_other_slices_stay(text: str) -> None:
     assert ops_of(standalone(parsed(text))) == ["Slice", "Neg"]
 
 
+IN_A_BRANCH = """agraph (float[b, 5] x, bool c) => (float[b, 5] y)
+    <int64[1] start = {-1}, int64[1] end = {-9}, int64[1] axis = {1}, float one = {1}> {
+    step = Constant <value = int64[1] {-1}> ()
+    turned = Slice (x, start, end, axis, step)
+    y = If (c) <
+        then_branch = t () => (float[b, 5] r)
+            { backwards_5 = Neg (one)  r = Mul (turned, backwards_5) },
+        else_branch = e () => (float[b, 5] s)
+            { int64_minus1 = Neg (step)  k = Cast <to = 1> (int64_minus1)  s = Mul (turned, k) }
+    > }"""
+
+
+@pytest.mark.parametrize("branch", [True, False])
+def test_names_within_a_branch_are_taken(branch: bool) -> None:
+    model = parsed(IN_A_BRANCH)
+    made = standalone(model)
+    assert ops_of(made) == ["Gather", "If"]
+    feed = {"x": np.arange(10, dtype=np.float32).reshape(2, 5), "c": np.array(branch)}
+    found = session(made).run(None, feed)[0]
+    np.testing.assert_array_equal(found, feed["x"][:, ::-1] * (-1 if branch else 1))
+
+
 def test_an_order_longer_than_any_sequence_is_not_stored() -> None:
     made = standalone(parsed(sliced(-1, FAR, shape="b, 1000000000, 2")))
     assert made.ByteSize() < 1000

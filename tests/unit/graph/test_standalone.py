@@ -277,6 +277,24 @@ def test_one_constant_serves_all_that_read_it() -> None:
     assert not any(node.op_type == "Constant" for node in made.model.graph.node)
 
 
+def test_a_constant_that_onnx_counts_otherwise_than_python_stays() -> None:
+    # ONNX takes a start before the first position for the first, Python for nothing.
+    model = parsed("""agraph (float[1] x) => (float[1] y)
+        <float[3] w = {5, 6, 7}, int64[1] s = {-9}, int64[1] e = {-99}, int64[1] a = {0},
+         int64[1] t = {-1}> { first = Slice (w, s, e, a, t)  y = Add (x, first) }""")
+    made = standalone(model)
+    found = session(made).run(None, {"x": np.array([1], np.float32)})[0]
+    assert found.tolist() == [6.0]
+    assert [node.op_type for node in made.graph.node] == ["Slice", "Add"]
+
+
+def test_a_constant_without_a_value_is_left_to_the_runtime() -> None:
+    made = standalone(
+        parsed("agraph (float[1] x) => (float[1] y) { c = Constant () y = Add(x, c) }")
+    )
+    assert [node.op_type for node in made.graph.node] == ["Constant", "Add"]
+
+
 FOREIGN = "agraph (float[n] x) => (float[n] y) { y = own.Unknown (x) }"
 OTHER_OPSET = """
 agraph (float[n] x) => (float[n] y) { y = own.Negative (x) }

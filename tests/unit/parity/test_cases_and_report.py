@@ -77,6 +77,14 @@ def test_no_reference_and_nothing_stored() -> None:
     assert caught.value.code == "VIM-203"
 
 
+def test_outputs_that_a_tool_renamed_are_not_compared_in_silence() -> None:
+    stored = Case("c", np.ones((1, 1, 2, 2), np.float32), {"scores": np.ones((1, 4))})
+    with pytest.raises(VimDeployError, match="no output in common") as caught:
+        compare_runners(None, Doubler(), [stored], (1,), Tolerance())
+    assert caught.value.code == "VIM-415"
+    assert caught.value.why == "logits; the reference gives scores"
+
+
 def test_bytes_are_preferred_for_a_graph_that_takes_bytes(tmp_path: Path) -> None:
     pixels = np.full((1, 2, 2, 1), 9, np.uint8)
     np.savez(tmp_path / "s.npz", image_uint8=pixels, image=np.zeros(1), logits=np.zeros((1, 3)))
