@@ -12,12 +12,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import onnx
-from onnx import NodeProto, TensorProto, helper
+from onnx import GraphProto, NodeProto, TensorProto, helper
 
 from vim_deploy.artifact.metadata import inputs_of
 from vim_deploy.codec import stored
 from vim_deploy.errors import VimDeployError
-from vim_deploy.onnx_graph import inferred, inlined, without_weights
+from vim_deploy.onnx_graph import (
+    inferred,
+    inlined,
+    read_by_subgraphs,
+    subgraphs_of,
+    without_weights,
+)
 from vim_deploy.ops.functions import call_of
 from vim_deploy.recipe.model_config import ModelConfig
 
@@ -68,6 +74,7 @@ def tensor_sizes(model: onnx.ModelProto, batch: int) -> TensorSizes:
     for value in copy.graph.output:
         # A symbolic size would contradict the one filled in above.
         value.type.tensor_type.ClearField("shape")
+    _hand_in(copy.graph)
     graph = inferred(copy, data_prop=True)
     outputs = frozenset(value.name for value in model.graph.output)
     sizes = TensorSizes({}, {}, {}, {}, {}, outputs)
@@ -94,6 +101,20 @@ def tensor_sizes(model: onnx.ModelProto, batch: int) -> TensorSizes:
             fix="export the file again with this version of vim-deploy",
         )
     return sizes
+
+
+def _hand_in(graph: GraphProto) -> None:
+    """Give bodies the whole numbers around them that they read: inference does not look outside.
+
+    onnxslim 0.1.98 takes the axes of a sum out of the body of a Scan.
+    """
+    constants = {item.name: item for item in graph.initializer if item.data_type in _COUNTS}
+    for body in (body for node in graph.node for body in subgraphs_of(node)):
+        read = {name for node in body.node for name in (*node.input, *read_by_subgraphs(node))}
+        own = {item.name for item in (*body.input, *body.initializer)}
+        own |= {name for node in body.node for name in node.output}
+        body.initializer.extend(constants[name] for name in sorted(read & constants.keys() - own))
+        _hand_in(body)
 
 
 def _note(sizes: TensorSizes, name: str, element: int, shape: tuple[int, ...]) -> None:

@@ -6,8 +6,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
 from tests.support.models import tiny_config
 from tests.unit.graph.test_passes import FUSED_BLOCK, block_ops, copy_of, exported
@@ -16,6 +18,7 @@ from vim_deploy.cli.main import run
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.inventory import BlockInventory, Scan, take_inventory
 from vim_deploy.graph.scan_bound import GPUS, find_gpu, predict
+from vim_deploy.onnx_graph import rename_tensors, subgraphs_of
 from vim_deploy.places import OUTSIDE
 
 #: Of tiny_config: 4 patches and a class token; embed_dim 16, d_inner 32, d_state 4, dt_rank 1.
@@ -181,6 +184,20 @@ def test_what_a_tool_took_from_a_standalone_graph_is_left_out() -> None:
             names[:] = [name.replace("/b_rows", "/renamed") for name in names]
     scans = [scan for block in take_inventory(model, 1) for scan in block.scans]
     assert [(scan.tokens, scan.states) for scan in scans] == [(TOKENS, None)] * 2
+
+
+def test_axes_that_a_tool_took_out_of_a_loop_are_found_outside() -> None:
+    model = standalone_export("fused")[2].model
+    expected = take_inventory(model, 1)
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1]), "axes"))
+    for scan in [node for node in model.graph.node if node.op_type == "Scan"]:
+        body = subgraphs_of(scan)[0]
+        (constant,) = [node for node in body.node if node.op_type == "Constant"]
+        rename_tensors(body.node, {constant.output[0]: "axes"})
+        body.node.remove(constant)
+    onnx.checker.check_model(model)
+    found = take_inventory(model, 1)
+    assert [block.scans for block in found] == [block.scans for block in expected]
 
 
 def test_command_says_why_there_is_no_prediction(
