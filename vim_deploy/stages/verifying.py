@@ -149,7 +149,7 @@ def verify(
             notes=(
                 *runner.told,
                 *_not_stored(runner, stored, Path(against)),
-                *_not_given(runner, reference),
+                *_not_shared(runner, reference, file),
                 *unseen_directions(blocks, file, other),
             ),
             blocks=blocks,
@@ -218,12 +218,16 @@ def _not_stored(runner: Runner, stored: Sequence[Case], path: Path) -> Iterator[
             yield f"not compared, because {path.name} does not hold it: {', '.join(missing)}"
 
 
-def _not_given(candidate: Runner, reference: Runner | None) -> Iterator[str]:
-    """Outputs that the reference does not have, and so say nothing."""
-    given = candidate.outputs if reference is None else reference.outputs
-    missing = [name for name in candidate.outputs if name not in given]
-    if reference is not None and missing:
+def _not_shared(candidate: Runner, reference: Runner | None, file: Artifact) -> Iterator[str]:
+    """Outputs that only one side has, and so say nothing: a tool may have dropped one."""
+    if reference is None:
+        return
+    missing = [name for name in candidate.outputs if name not in reference.outputs]
+    if missing:
         yield f"not compared, because {reference.name} does not give it: {', '.join(missing)}"
+    dropped = [name for name in reference.outputs if name not in candidate.outputs]
+    if dropped:
+        yield f"not compared, because {file.name} does not give it: {', '.join(dropped)}"
 
 
 def unseen_directions(blocks: BlockReport | None, *files: Artifact | None) -> Iterator[str]:

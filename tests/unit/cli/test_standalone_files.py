@@ -165,6 +165,28 @@ def test_per_block_says_what_it_cannot_see(here: Path, capsys: Capture) -> None:
     assert "only what both directions of a mixer share was compared" in note
 
 
+def test_outputs_that_only_one_side_has_are_named(here: Path, capsys: Capture) -> None:
+    model = onnx.load("s.onnx")
+    last = model.graph.output[0]
+    more = model.graph.output.add()
+    more.CopyFrom(last)
+    more.name = "more"
+    model.graph.node.add(op_type="Identity", name="more", input=[last.name], output=["more"])
+    onnx.save(model, "two.onnx")
+    words = ("--random", "1", "--batches", "1")
+    for pair in (("two.onnx", "s.onnx"), ("s.onnx", "two.onnx")):
+        found = said(capsys, "verify", pair[0], "--against", pair[1], *words)
+        assert found["passed"] is True
+        (note,) = found["notes"]
+        assert note.startswith("not compared, because ")
+        assert note.endswith(" does not give it: more")
+    del model.graph.output[0]
+    onnx.save(model, "renamed.onnx")
+    error = refused(capsys, "verify", "renamed.onnx", "--against", "s.onnx", *words)
+    assert "VIM-415" in error
+    assert "no output in common" in error
+
+
 def test_packages_serve_it(here: Path, capsys: Capture) -> None:
     assert run(["package", "s.onnx", "-o", "served"]) == 0
     assert run(["package", "--check", "served"]) == 0
