@@ -55,6 +55,23 @@ class TensorSizes:
     outputs: frozenset[str]
 
 
+def batch_of(model: onnx.ModelProto, wanted: int) -> int:
+    """Pictures at once: the graph's own number when it has one, else ``wanted``.
+
+    Raises:
+        VimDeployError: VIM-415 for a graph without an input that is not a stored value as well.
+    """
+    inputs = inputs_of(model)
+    if not inputs:
+        raise VimDeployError(
+            "VIM-415",
+            "the graph has 0 inputs; one image input is expected",
+            fix="give a model made by vim-deploy export",
+        )
+    given = inputs[0].shape[0]
+    return given if isinstance(given, int) else wanted
+
+
 def tensor_sizes(model: onnx.ModelProto, batch: int) -> TensorSizes:
     """The sizes, with the batch filled in and shapes inferred.
 
@@ -173,11 +190,10 @@ def measure_activations(model: onnx.ModelProto, config: ModelConfig) -> Activati
         config: of the Vim in it.
 
     Raises:
-        VimDeployError: VIM-409 when the shapes of the graph cannot be worked out, VIM-502 when an
-            activation grows with the square of the tokens.
+        VimDeployError: VIM-409 when the shapes of the graph cannot be worked out, VIM-415 when it
+            has no input, VIM-502 when an activation grows with the square of the tokens.
     """
-    given = inputs_of(model)[0].shape[0]
-    batch = given if isinstance(given, int) else 1
+    batch = batch_of(model, 1)
     weights = {tensor.name for tensor in model.graph.initializer}
     sizes = tensor_sizes(model, batch)
     # The functions' insides too: their weights are inputs here, and the inliner copies little.

@@ -31,6 +31,7 @@ from vim_deploy.progress import stage_log
 from vim_deploy.ranges import BATCH, OPSET, require_all, require_names
 from vim_deploy.recipe.precision_policy import chosen_policy
 from vim_deploy.recipe.schema import ModelRequest
+from vim_deploy.runtimes.base import single_input
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.specs import GraphChoice, Note, ScanBody
 from vim_deploy.stages.exported_file import (
@@ -263,7 +264,7 @@ def _export_again(
         raise VimDeployError(
             "VIM-203", f"the output {path} is the source itself", fix="choose another with -o"
         )
-    batch = source.inputs[0].shape[0]
+    batch = single_input(source).shape[0]
     options = replace(options, batch=batch if isinstance(batch, int) else None)
     info = replace(
         info,

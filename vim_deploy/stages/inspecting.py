@@ -12,7 +12,7 @@ from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.description import Description
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
-from vim_deploy.graph.activations import measure_activations
+from vim_deploy.graph.activations import batch_of, measure_activations
 from vim_deploy.graph.inventory import take_inventory
 from vim_deploy.graph.scan_bound import find_gpu, predict
 from vim_deploy.graph.verify import missing_functions, summarize
@@ -179,8 +179,7 @@ def _activations(artifact: Artifact) -> dict[str, Any] | None:
 
 def _inventory(artifact: Artifact, question: GraphQuestion) -> dict[str, Any]:
     gpu = find_gpu(question.gpu)
-    given = artifact.inputs[0].shape[0]
-    batch = given if isinstance(given, int) else question.batch
+    batch = batch_of(artifact.model, question.batch)
     blocks = take_inventory(artifact.model, batch)
     scans = [scan for block in blocks for scan in block.scans]
     launches = [block.launches for block in blocks if block.launches is not None]

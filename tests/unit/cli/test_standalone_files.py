@@ -130,6 +130,19 @@ def test_a_file_of_others_is_not_made_one(here: Path, capsys: Capture) -> None:
     assert "VIM-410" in refused(capsys, "export", "foreign.onnx", "--standalone")
 
 
+def test_a_picture_that_is_stored_as_well_is_no_input(here: Path, capsys: Capture) -> None:
+    model = onnx.load("x.onnx")
+    stored = np.zeros((1, 3, 16, 16), np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(stored, "image"))
+    onnx.save(model, "none.onnx")
+    for words in (("export", "none.onnx", "--standalone"), ("inspect", "none.onnx", "--graph")):
+        error = refused(capsys, *words)
+        assert "VIM-415" in error
+        assert "0 inputs" in error
+    found = said(capsys, "inspect", "none.onnx")
+    assert "0 inputs" in found["activations"]["not_measured"]
+
+
 def test_run_gives_the_same_answer(here: Path, capsys: Capture) -> None:
     one, other = (said(capsys, "run", name, "p.png") for name in ("x.onnx", "s.onnx"))
     classes = [[row["index"] for row in found["images"][0]["top"]] for found in (one, other)]
