@@ -149,7 +149,8 @@ def corrected(
 def different_tensors(original: Sequence[TensorSpec], changed: Sequence[TensorSpec]) -> str:
     """How inputs or outputs are others than the original's, a sentence; empty when they fit.
 
-    Names and sizes have to be the same, where both are fixed; the type may differ among floats.
+    Names and sizes have to be the same, where both are fixed; the type may differ among floats. What
+    a tool does not declare (every answer has a batch, so no axes are none declared) is no other.
     """
     names = [[spec.name for spec in specs] for specs in (original, changed)]
     if names[0] != names[1]:
@@ -158,7 +159,8 @@ def different_tensors(original: Sequence[TensorSpec], changed: Sequence[TensorSp
     for old, new in zip(original, changed, strict=True):
         sizes = zip(old.shape, new.shape, strict=False)
         fixed = ((a, b) for a, b in sizes if isinstance(a, int) and isinstance(b, int))
-        alike = len(old.shape) == len(new.shape) and all(a == b for a, b in fixed)
+        alike = len(old.shape) == len(new.shape) or not new.shape
+        alike = alike and all(a == b for a, b in fixed)
         if not alike or (old.dtype != new.dtype and not {old.dtype, new.dtype} <= floats):
             said, found = (f"{spec.dtype} {list(spec.shape)}" for spec in (old, new))
             return f"{new.name} is {found}; the original's is {said}"

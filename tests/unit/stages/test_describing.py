@@ -120,6 +120,13 @@ def test_a_batch_or_a_float_type_of_its_own_is_no_other_graph() -> None:
     assert describe_from("b.onnx", "a.onnx", "c.onnx").info.labels == EXPORT.labels
 
 
+def test_sizes_that_a_tool_does_not_declare_are_no_others() -> None:
+    made = onnx.load("b.onnx")
+    made.graph.output[0].type.tensor_type.ClearField("shape")
+    write("b.onnx", made)
+    assert describe_from("b.onnx", "a.onnx", "c.onnx").info.labels == EXPORT.labels
+
+
 def test_of_other_weights_it_is_refused() -> None:
     made = onnx.load("b.onnx")
     other = CheckpointInfo("other.pth", "ff", "model")
