@@ -149,8 +149,8 @@ def corrected(
 def different_tensors(original: Sequence[TensorSpec], changed: Sequence[TensorSpec]) -> str:
     """How inputs or outputs are others than the original's, a sentence; empty when they fit.
 
-    Names and sizes have to be the same, where both are fixed; the type may differ among floats. What
-    a tool does not declare (every answer has a batch, so no axes are none declared) is no other.
+    Names and sizes have to be the same, where both are fixed; the type may differ among floats.
+    Sizes that a tool does not declare (no axes: every answer has a batch) are no others.
     """
     names = [[spec.name for spec in specs] for specs in (original, changed)]
     if names[0] != names[1]:

@@ -180,6 +180,11 @@ class Artifact:
         """
         return self._onnx.model
 
+    def lies_at(self, path: Path) -> bool:
+        """Whether ``path`` is this ONNX file, or one beside it with its weights; VIM-409."""
+        own = (self.path, *(self.path.parent / name for name in self._onnx.beside))
+        return path.exists() and any(path.samefile(place) for place in own)
+
     def forget_model(self) -> None:
         """Give the model's memory back; who asks for it again has it read again."""
         self.__dict__.pop("_onnx", None)

@@ -58,9 +58,11 @@ def describe_from(
     info = source.require_info("has no description to carry over")
     _require_same_model(file, source, info)
     model = copy.deepcopy(file.model)
-    if path.exists() and path.samefile(source.path):
+    if source.lies_at(path):
         raise VimDeployError(
-            "VIM-203", f"the output {path} is the original itself", fix="choose another with -o"
+            "VIM-203",
+            f"the output {path} is the original itself, or its weights",
+            fix="choose another with -o",
         )
     found, differing = corrected(info, model, source.model)
     # An export with this hash would write the original.

@@ -260,9 +260,11 @@ def _export_again(
             fix="use it as it is; give the file it was made of for another --scan-body",
         )
     path = path or Path(f"{source.path.stem}-standalone.onnx")
-    if path.exists() and path.samefile(source.path):
+    if source.lies_at(path):
         raise VimDeployError(
-            "VIM-203", f"the output {path} is the source itself", fix="choose another with -o"
+            "VIM-203",
+            f"the output {path} is the source itself, or its weights",
+            fix="choose another with -o",
         )
     batch = single_input(source).shape[0]
     options = replace(options, batch=batch if isinstance(batch, int) else None)

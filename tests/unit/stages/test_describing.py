@@ -120,6 +120,15 @@ def test_a_batch_or_a_float_type_of_its_own_is_no_other_graph() -> None:
     assert describe_from("b.onnx", "a.onnx", "c.onnx").info.labels == EXPORT.labels
 
 
+def test_weights_beside_the_original_are_not_written_over() -> None:
+    onnx.save_model(
+        onnx.load("a.onnx"), "a.onnx", save_as_external_data=True, location="w", size_threshold=0
+    )
+    for output in ("w", "a.onnx"):
+        error = refused("VIM-203", "b.onnx", "a.onnx", output, force=True)
+        assert "the original itself, or its weights" in error.message
+
+
 def test_sizes_that_a_tool_does_not_declare_are_no_others() -> None:
     made = onnx.load("b.onnx")
     made.graph.output[0].type.tensor_type.ClearField("shape")
