@@ -17,6 +17,8 @@ from typing import Any
 #: Absolute, of each element against the official outputs: what the project promises for ONNX
 #: Runtime.
 BOUND = 1e-4
+#: What the worker says of outputs with the wrong ones.
+OTHER_SHAPES = "outputs of shapes"
 MARKERS = ("<!-- made by benchmarks/consumer_table.py -->", "<!-- end of what it made -->")
 #: By form, what the page calls it.
 _TITLES = {
@@ -54,13 +56,20 @@ def _warnings(rows: Sequence[Row]) -> Iterator[str]:
         for form, said in row["forms"].items():
             if said["wrong"]:
                 count = f"{len(said['wrong'])} of {said['cases']}"
-                worst = max(said["wrong"].values(), key=float)
                 lines.append(
-                    f"- **{_title(row)}, {_TITLES[form]}: {count} cases come out wrong**, the "
-                    f"outputs up to {worst} off, without a word: {_names(said['wrong'])}."
+                    f"- **{_title(row)}, {_TITLES[form]}: {count} cases come out wrong**, "
+                    f"{_how(said['wrong'])}, without a word: {_names(said['wrong'])}."
                 )
     if lines:
         yield "\n".join(lines)
+
+
+def _how(wrong: Mapping[str, float | str]) -> str:
+    """In what the outputs of wrong cases differ."""
+    shapes = [text for text in wrong.values() if str(text).startswith(OTHER_SHAPES)]
+    others = [value for value in wrong.values() if value not in shapes]
+    worst = [f"the outputs up to {max(others, key=float)} off"] if others else []
+    return " and ".join([*worst, *map(str, shapes[:1])])
 
 
 def _names(names: Sequence[str] | Mapping[str, Any]) -> str:

@@ -96,14 +96,15 @@ def test_what_is_counted(script: ModuleType) -> None:
         "D03": ran(1e-6, 0.25),
         "D04": ran(math.nan, 0.0),
         "D05": {"refused": "no Pad"},
+        "D06": {"refused": "outputs of shapes [[1]]"},
         **many,
     }
     found = script.summary(results, exact=True)
     assert found == {
-        "cases": 11,
+        "cases": 12,
         "within": 2,
         "largest": 1e-4,
-        "wrong": {"D03": 0.25, "D04": "nan"},
+        "wrong": {"D03": 0.25, "D04": "nan", "D06": "outputs of shapes [[1]]"},
         "refused": {"no Pad": ["D05"], "no Scan": 6},
     }
     # Of what is not meant to be exact, the distance is told over the largest output.
@@ -114,6 +115,9 @@ def test_what_is_counted(script: ModuleType) -> None:
 def test_the_table_warns_of_what_is_silently_wrong(script: ModuleType) -> None:
     from consumer_table import table
 
+    shapes = {"refused": "outputs of shapes [[1]]"}
+    scan = table([row(forms={"scan": script.summary({"A01_x": shapes}, True)})])
+    assert "1 of 1 cases come out wrong**, outputs of shapes [[1]], without a word: A01." in scan
     results = {"A01_x": ran(0.5), "vim_digits": ran(1e-6), "A02_x": {"refused": "no | `Pad`"}}
     forms = {"functions": script.summary({"A01_x": {"refused": "no"}}, True)}
     forms["unrolled"] = script.summary(results, True)
