@@ -25,12 +25,12 @@ from tests.support.source import PACKAGE, REPOSITORY
 #: The most files a command may walk through: what it does today. A command that needs another file
 #: has one fact in two rooms, or the limit is raised here by somebody who says why.
 LIMITS = {
-    "export": 65,
+    "export": 66,
     "build-engine": 36,
     "verify": 59,
     "bench": 47,
-    "run": 38,
-    "package": 40,
+    "run": 39,
+    "package": 41,
 }
 _DIGITS = REPOSITORY / "tests" / "data"
 #: What each command is given behind its name; ``{onnx}`` is what ``export`` wrote.

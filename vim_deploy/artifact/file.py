@@ -27,7 +27,7 @@ from vim_deploy.artifact.engine_file import (
 )
 from vim_deploy.artifact.marked_tensors import refuse_diagnosis
 from vim_deploy.artifact.metadata import ExportInfo
-from vim_deploy.artifact.onnx_file import OnnxFile, read_onnx
+from vim_deploy.artifact.onnx_file import OnnxFile, data_path, read_onnx
 from vim_deploy.artifact.record import EngineRecord, FileIdentity, read_record, record_path
 from vim_deploy.errors import UnreadableEngineError, UnreadableModelError, VimDeployError
 from vim_deploy.files import Sighting, require_file, settings_hash, sight
@@ -181,9 +181,10 @@ class Artifact:
         return self._onnx.model
 
     def lies_at(self, path: Path) -> bool:
-        """Whether ``path`` is this ONNX file, or one beside it with its weights; VIM-409."""
+        """Whether a model written to ``path`` takes this ONNX file's place, or its weights'."""
         own = (self.path, *(self.path.parent / name for name in self._onnx.beside))
-        return path.exists() and any(path.samefile(place) for place in own)
+        written = (place for place in (path, data_path(path)) if place.exists())
+        return any(place.samefile(other) for place in written for other in own)
 
     def forget_model(self) -> None:
         """Give the model's memory back; who asks for it again has it read again."""

@@ -58,12 +58,14 @@ def describe_from(
     info = source.require_info("has no description to carry over")
     _require_same_model(file, source, info)
     model = copy.deepcopy(file.model)
-    if source.lies_at(path):
-        raise VimDeployError(
-            "VIM-203",
-            f"the output {path} is the original itself, or its weights",
-            fix="choose another with -o",
-        )
+    in_place = path.exists() and path.samefile(file.path)
+    for what, artifact in (("original", source), ("changed file", file)):
+        if artifact.lies_at(path) and not (artifact is file and in_place):
+            raise VimDeployError(
+                "VIM-203",
+                f"the output {path} is the {what} itself, or its weights",
+                fix="choose another with -o",
+            )
     found, differing = corrected(info, model, source.model)
     # An export with this hash would write the original.
     found = replace(found, settings_hash="")

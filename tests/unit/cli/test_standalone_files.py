@@ -247,3 +247,12 @@ def test_python_takes_an_exported_file_too(here: Path) -> None:
     assert result.info.standalone
     assert result.parity is not None
     assert Path("api.onnx").read_bytes() == Path("s.onnx").read_bytes()
+
+
+def test_weights_beside_the_source_are_not_written_over(here: Path, capsys: Capture) -> None:
+    onnx.save_model(onnx.load("x.onnx"), "e.onnx", save_as_external_data=True, location="w")
+    before = Path("w").read_bytes()
+    text = refused(capsys, "export", "e.onnx", "--standalone", "-o", "w", "--force")
+    assert "VIM-203" in text
+    assert "or its weights" in text
+    assert Path("w").read_bytes() == before

@@ -129,6 +129,20 @@ def test_weights_beside_the_original_are_not_written_over() -> None:
         assert "the original itself, or its weights" in error.message
 
 
+def test_weights_beside_the_changed_file_are_written_over_with_it_alone() -> None:
+    onnx.save_model(
+        onnx.load("b.onnx"),
+        "b.onnx",
+        save_as_external_data=True,
+        location="c.onnx.data",
+        size_threshold=0,
+    )
+    for output in ("c.onnx.data", "c.onnx"):
+        error = refused("VIM-203", "b.onnx", "a.onnx", output, force=True)
+        assert "the changed file itself, or its weights" in error.message
+    assert describe_from("b.onnx", "a.onnx", "b.onnx", force=True).info.labels == EXPORT.labels
+
+
 def test_sizes_that_a_tool_does_not_declare_are_no_others() -> None:
     made = onnx.load("b.onnx")
     made.graph.output[0].type.tensor_type.ClearField("shape")
