@@ -97,13 +97,7 @@ ROWS = (
     ),
     Row("tract", "tract", "tract", lock="tract"),
     Row("mnn", "MNN", "mnn", lock="mnn"),
-    Row(
-        "iree",
-        "IREE",
-        "iree",
-        lock="iree",
-        cases=(*FEW, "A21c_flip_always_rope", "D04_seg_patch8"),
-    ),
+    Row("iree", "IREE", "iree", lock="iree"),
     Row(
         "tvm",
         "TVM",
