@@ -57,7 +57,7 @@ def _warnings(rows: Sequence[Row]) -> Iterator[str]:
             if said["wrong"]:
                 count = f"{len(said['wrong'])} of {said['cases']}"
                 lines.append(
-                    f"- **{_title(row)}, {_TITLES[form]}: {count} cases come out wrong**, "
+                    f"- **{_title(row)}, {_TITLES[form]}: wrong in {count} cases**, "
                     f"{_how(said['wrong'])}, without a word: {_names(said['wrong'])}."
                 )
     if lines:

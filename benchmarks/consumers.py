@@ -39,6 +39,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 USUAL = ("functions", "scan", "unrolled")
 #: Of consumers that take minutes for a file: the digits, two classifiers, a segmentation network.
 FEW = ("vim_digits", "A01_middle_cls", "A20_cls_with_pool_max", "D01_seg_fpn")
+#: What the results say of how they were made: rows may come from several calls.
+_COMMAND = "python benchmarks/consumers.py --only ROW, of each row"
 #: Refused cases that are named.
 _NAMED = 5
 
@@ -310,7 +312,8 @@ def main() -> None:
             # Of every row itself: they need not be of one day.
             measured |= {"date": now["state"]["date"][:10], "commit": now["state"]["commit"]}
             old = json.loads(path.read_text())["rows"] if path.exists() else []
-            write_compact(path, {**now, "bound": BOUND, "rows": merged(old, [measured])})
+            found = {"bound": BOUND, "command": _COMMAND, "rows": merged(old, [measured])}
+            write_compact(path, {**now, **found})
     print(table(json.loads(path.read_text())["rows"]))
 
 

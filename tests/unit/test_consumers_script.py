@@ -117,12 +117,12 @@ def test_the_table_warns_of_what_is_silently_wrong(script: ModuleType) -> None:
 
     shapes = {"refused": "outputs of shapes [[1]]"}
     scan = table([row(forms={"scan": script.summary({"A01_x": shapes}, True)})])
-    assert "1 of 1 cases come out wrong**, outputs of shapes [[1]], without a word: A01." in scan
+    assert "wrong in 1 of 1 cases**, outputs of shapes [[1]], without a word: A01." in scan
     results = {"A01_x": ran(0.5), "vim_digits": ran(1e-6), "A02_x": {"refused": "no | `Pad`"}}
     forms = {"functions": script.summary({"A01_x": {"refused": "no"}}, True)}
     forms["unrolled"] = script.summary(results, True)
     text = table([row(forms=forms)])
-    assert text.startswith("- **Xylem 1.2, unrolled: 1 of 3 cases come out wrong**")
+    assert text.startswith("- **Xylem 1.2, unrolled: wrong in 1 of 3 cases**")
     assert "up to 0.5 off, without a word: A01." in text
     cells = "refused (all 1) | - | 1 of 3 (1.0e-06), **1 wrong**, 1 refused | -"
     assert f"| Xylem 1.2 | {cells} |" in text
