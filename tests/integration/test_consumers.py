@@ -13,9 +13,6 @@ import pytest
 from benchmarks.consumer_runs import run_folder
 from tests.support import consumers, reference
 
-#: Absolute, of each element against the official outputs: what the project promises for ONNX
-#: Runtime (``test_export_reference``). Measured: 2.1e-5 at most, in MNN 3.4e-5.
-BOUND = 1e-4
 #: Consumer of the worker, environment (None is that of the tests), scan body.
 OURS = [
     ("onnxruntime", "onnxruntime-1.18.1", "scan"),
@@ -62,7 +59,7 @@ def require_close(said: dict[str, Any]) -> None:
         assert "refused" not in result, (name, result)
         assert result["differences"], name
         # NaN is within no bound.
-        assert all(item <= BOUND for item in result["differences"]), (name, result)
+        assert all(item <= reference.BOUND for item in result["differences"]), (name, result)
 
 
 @pytest.mark.slow

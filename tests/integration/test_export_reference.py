@@ -17,6 +17,7 @@ import pytest
 from tests.support import reference
 from tests.support.models import config_of
 from tests.support.ort_ops import built_library, kernels_run, open_session
+from tests.support.reference import BOUND
 from vim_deploy.codec import encode
 from vim_deploy.ops import OPS, contract
 from vim_deploy.recipe.schema import ModelRequest
@@ -27,7 +28,6 @@ from vim_deploy.stages import verify
 from vim_deploy.stages.exporting import ExportOptions, ExportResult, export
 from vim_deploy.stages.verifying import VerifyOptions
 
-BOUND = 1e-4
 #: Every case, in the two forms that export makes by itself.
 FUSED = [
     (name, graph)

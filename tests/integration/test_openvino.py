@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.support import consumers, reference
+from tests.support.reference import BOUND
 from vim_deploy.artifact import Artifact
 from vim_deploy.cli.main import run
 from vim_deploy.errors import VimDeployError
@@ -19,8 +20,6 @@ from vim_deploy.stages.exporting import ExportOptions, export
 
 pytest.importorskip("openvino")
 
-#: As ``test_export_reference``.
-BOUND = 1e-4
 OPENVINO = RunnerOptions(runtime="openvino")
 
 

@@ -14,6 +14,7 @@ import pytest
 from tests.support import consumers, reference, web
 from tests.support.models import config_of
 from tests.support.packages import classifier
+from tests.support.reference import BOUND
 from vim_deploy.artifact import Artifact
 from vim_deploy.codec import encode
 from vim_deploy.packaging.web_runtime import FILES
@@ -21,8 +22,6 @@ from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.stages.exporting import ExportOptions, export
 
-#: As for ONNX Runtime, of which this is a build; measured: 2.2e-5 at most.
-BOUND = 1e-4
 DIGITS = 20
 
 Array = np.ndarray[Any, np.dtype[Any]]

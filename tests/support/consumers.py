@@ -19,11 +19,10 @@ import onnx
 import pytest
 
 from benchmarks.consumer_runs import LOCKS, NotToBeHadError, install, locked
-from tests.support import reference
+from tests.support import reference, traces
 from tests.support.dense_graphs import expected_outputs, traced
 from tests.support.locks import alone
 from tests.support.models import config_of
-from tests.support.traces import shared, shared_step
 from vim_deploy.codec import encode
 from vim_deploy.graph import export_graph
 from vim_deploy.recipe.schema import ModelRequest
@@ -95,8 +94,8 @@ def main(base: Path) -> None:
     place = base / "traces"
     place.mkdir(parents=True, exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export_graph, "trace", shared(export_graph.trace, place))
-        patch.setattr(export_graph, "tidy", shared_step(export_graph.tidy, place))
+        for name, kept in traces.replaced(export_graph, place).items():
+            patch.setattr(export_graph, name, kept)
         for form in FORMS:
             files_of(base, form)
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from benchmarks import consumer_runs
+from tests.support import reference
 from tests.support.packages import classifier
 from tests.support.source import REPOSITORY
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
@@ -86,6 +87,7 @@ def test_rows_are_what_can_be_run(script: ModuleType) -> None:
     assert {item.lock for item in script.ROWS if item.lock} <= locks
     assert {form for item in script.ROWS for form in item.forms} == set(FORMS) == set(_TITLES)
     assert set(script.FEW) <= set(CASES)
+    assert script.BOUND == reference.BOUND
 
 
 def test_what_is_counted(script: ModuleType) -> None:

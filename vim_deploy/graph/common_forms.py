@@ -54,7 +54,8 @@ def _turn(node: NodeProto, rewriter: Rewriter, sizes: Sizes, orders: dict[range,
     size = shape[axis] if -len(shape) <= axis < len(shape) else None
     if step >= 0 or size is None:
         return
-    # ONNX counts and clamps the bounds of a Slice as Python does.
+    # ONNX counts and clamps the bounds of a Slice as Python does, but for a start before the first
+    # position, where Python takes nothing: that stays as it is.
     order = range(size)[start:end:step]
     if not 0 < len(order) <= _MOST_POSITIONS:
         return

@@ -47,10 +47,10 @@ def describe_from(
         force: replace a file that is there.
 
     Raises:
-        VimDeployError: VIM-203 (the output is the original), VIM-401, VIM-409 (either file),
-            VIM-410 (the original says nothing), VIM-415 (inputs or outputs are others than the
-            original's), VIM-404 (the changed file says that it holds other weights), VIM-204 (an
-            output exists), VIM-304, VIM-305, VIM-306 (output).
+        VimDeployError: VIM-203 (the output is the original, or weights of either file), VIM-401,
+            VIM-409 (either file), VIM-410 (the original says nothing), VIM-415 (inputs or outputs
+            are others than the original's), VIM-404 (the changed file says that it holds other
+            weights), VIM-204 (an output exists), VIM-304, VIM-305, VIM-306 (output).
     """
     file = Artifact.open(as_path(changed, "changed"), "ONNX model")
     source = Artifact.open(as_path(original, "original"), "exported file")
