@@ -174,6 +174,8 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
         force_terminal=stream.isatty(),
         color_system="auto" if has_colours(stream) else None,
         width=columns_of(stream),
+        # Without a height, which no table depends on, Rich takes a dumb terminal for 80 columns.
+        height=25,
     )
     text = table_text(console, title, columns, [tuple(row) for row in rows])
     if form.as_json:

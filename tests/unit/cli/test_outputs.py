@@ -142,12 +142,20 @@ def on_terminal(
     arguments: list[str], folder: Path, columns: int = 80, **variables: str
 ) -> tuple[int, bytes]:
     """Exit status of a command in a pseudo-terminal, and the bytes it sent there."""
-    child, terminal = pty.fork()
-    if child == 0:
-        os.chdir(folder)
-        os.environ.update(variables)
-        fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-        os.execv(PROGRAM[0], [*PROGRAM, *arguments])
+    # Not with pty.fork: between fork and exec it runs Python in a copy of this process, which by
+    # then holds every runtime with its threads, and has died there.
+    terminal, side = pty.openpty()
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    process = subprocess.Popen(
+        [*PROGRAM, *arguments],
+        cwd=folder,
+        env={**os.environ, **variables},
+        stdin=side,
+        stdout=side,
+        stderr=side,
+        start_new_session=True,
+    )
+    os.close(side)
     sent = b""
     while True:
         try:
@@ -158,7 +166,7 @@ def on_terminal(
             break
         sent += part
     os.close(terminal)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), sent
+    return process.wait(timeout=240), sent
 
 
 @pytest.mark.parametrize(
