@@ -41,7 +41,7 @@ class ModelRunner(Runner):
         self.outputs = (output,)
         self.seen: list[int] = []
 
-    def run(self, image: Array) -> Mapping[str, Array]:
+    def run(self, image: Array, size: Any = None) -> Mapping[str, Array]:
         assert image.shape[1:] == self.input.shape[1:]
         self.seen.append(len(image))
         return {self._output: self._function(image)}

@@ -34,9 +34,11 @@ from vim_deploy.untrusted import parse_json
 
 #: Key of the one metadata entry; its value is the JSON of ``ExportInfo``.
 METADATA_KEY = "vim_deploy"
-#: ``producer_name`` of exported files, and the name of their one input.
+#: ``producer_name`` of exported files, and the names of their input and, where pictures are fitted
+#: into it, of the pictures' sizes.
 PRODUCER = "vim-deploy"
 IMAGE_INPUT = "image"
+SIZE_INPUT = "size"
 #: How the line of the graph's text begins that holds the same JSON. A line, since tools that join
 #: graphs put their texts one below the other.
 _LINE = f"{METADATA_KEY}: "

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 import vim_deploy.model.scan  # noqa: F401 - registers torch.ops.vim_deploy.selective_scan
 from vim_deploy import interrupts
-from vim_deploy.artifact.metadata import IMAGE_INPUT
+from vim_deploy.artifact.metadata import IMAGE_INPUT, SIZE_INPUT
 from vim_deploy.errors import VimDeployError
-from vim_deploy.model.deployed import DeployedModel, example_input
+from vim_deploy.model.deployed import DeployedModel, example_input, example_size
 from vim_deploy.ops import SELECTIVE_SCAN, contract
 from vim_deploy.ops.functions import direction_attributes, schema
 from vim_deploy.threads import TORCH, no_warnings
@@ -89,13 +89,17 @@ def trace(module: DeployedModel, *, batch: int | None) -> onnx.ModelProto:
         batch: fixed batch size, or None for a dynamic one.
 
     Returns:
-        A model with input ``image`` and the head's outputs; nodes carry the exporter's metadata.
+        A model with input ``image``, with ``size`` where the head takes it, and the head's outputs;
+        nodes carry the exporter's metadata.
 
     Raises:
         VimDeployError: VIM-501 when the exporter fails.
     """
-    example = example_input(module.model.config, module.preprocess, batch or TRACE_BATCH)
-    return _export(module, example, module.head.output_names, dynamic=batch is None)
+    config, size = module.model.config, batch or TRACE_BATCH
+    examples = {IMAGE_INPUT: example_input(config, module.preprocess, size)}
+    if module.head.takes_size:
+        examples[SIZE_INPUT] = example_size(config, size)
+    return _export(module, examples, module.head.output_names, dynamic=batch is None)
 
 
 def trace_classifier(module: nn.Module, image: tuple[int, int]) -> onnx.ModelProto:
@@ -111,11 +115,12 @@ def trace_classifier(module: nn.Module, image: tuple[int, int]) -> onnx.ModelPro
     Raises:
         VimDeployError: VIM-501 when the exporter fails.
     """
-    return _export(module, torch.zeros((TRACE_BATCH, 3, *image)), ("logits",), dynamic=True)
+    example = {IMAGE_INPUT: torch.zeros((TRACE_BATCH, 3, *image))}
+    return _export(module, example, ("logits",), dynamic=True)
 
 
 def _export(
-    module: nn.Module, example: Tensor, outputs: tuple[str, ...], *, dynamic: bool
+    module: nn.Module, examples: dict[str, Tensor], outputs: tuple[str, ...], *, dynamic: bool
 ) -> onnx.ModelProto:
     """Run PyTorch's exporter; ``dynamic`` leaves the batch open."""
     shapes = {0: torch.export.Dim("batch")} if dynamic else {}
@@ -124,12 +129,12 @@ def _export(
         with TORCH, interrupts.deferred(), _quiet_exporter(), torch.no_grad():
             program = torch.onnx.export(
                 module,
-                (example,),
+                tuple(examples.values()),
                 dynamo=True,
                 opset_version=TRACE_OPSET,
-                input_names=[IMAGE_INPUT],
+                input_names=list(examples),
                 output_names=list(outputs),
-                dynamic_shapes=(shapes,),
+                dynamic_shapes=(shapes,) * len(examples),
                 custom_translation_table={
                     torch.ops.vim_deploy.selective_scan.default: _translate_scan
                 },

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.heads.base import Head, Output
+from vim_deploy.heads.detections import Detections
 from vim_deploy.heads.features import Features
 from vim_deploy.heads.labels import Labels
 from vim_deploy.heads.logits import Logits
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 #: Every head; the one an export takes by itself comes first of its kind of model.
 TABLE: tuple[type[Head], ...] = (
     Logits, Softmax, TopK, Features, Tokens,
-    PixelLogits, Upsampled, Labels, Maps,
+    PixelLogits, Upsampled, Labels, Detections, Maps,
 )  # fmt: skip
 _NAME = re.compile(r"[^:+]*")
 
@@ -63,7 +64,8 @@ def parse_head(text: str | None, config: ModelConfig, dense: DenseConfig | None 
     """The head that ``--head`` asks for, fitted to a model.
 
     Args:
-        text: as the user wrote it; None for logits, or for the maps of a model without classes.
+        text: as the user wrote it; None for logits, for detections, or for the maps of a model
+            without classes.
         config, dense: of the model.
 
     Raises:
@@ -71,8 +73,15 @@ def parse_head(text: str | None, config: ModelConfig, dense: DenseConfig | None 
             have.
     """
     if text is None:
-        text = Maps.name if dense is not None and dense.decode_head is None else Logits.name
+        text = _usual(dense).name
     return find(text, dense=dense is not None).fitted(config, dense)
+
+
+def _usual(dense: DenseConfig | None) -> type[Head]:
+    """The head of an export that names none."""
+    if dense is not None and dense.detector is not None:
+        return Detections
+    return Maps if dense is not None and dense.decode_head is None else Logits
 
 
 class Described(Protocol):

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 #: How a result is read: one row of class scores for a picture; scores of classes for each pixel;
-#: the class of each pixel; numbers without classes.
-Kind = Literal["classes", "pixel scores", "label map", "features"]
+#: the class of each pixel; numbers without classes; boxes with a class, a score and a mask.
+Kind = Literal["classes", "pixel scores", "label map", "features", "detections"]
 #: What an output holds: logits (of which a softmax makes probabilities), other scores, the numbers
 #: of classes, or values without classes.
 Holds = Literal["logits", "scores", "classes", "values"]
@@ -78,6 +78,9 @@ class Head:
     full_size: ClassVar[bool] = False
     #: Whether it needs a score of each class for each picture.
     needs_scores: ClassVar[bool] = False
+    #: Whether it is told the size of the picture within the input: pictures are fitted into it,
+    #: with zeros around, rather than cropped or stretched. The graph has the input ``size`` then.
+    takes_size: ClassVar[bool] = False
 
     @classmethod
     def parse(cls: type[OwnHead], text: str) -> OwnHead:
@@ -115,12 +118,15 @@ class Head:
         """Names of the graph outputs."""
         return tuple(output.name for output in self.gives)
 
-    def forward(self, network: Network, image: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def forward(
+        self, network: Network, image: Tensor, size: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, ...]:
         """What the graph computes of a normalised ``image`` T[B, C, H, W]: one tensor or several.
 
         Args:
             network: ``vim_deploy.model.network.Network``.
             image: of its size.
+            size: float [B, 2], height and width of the pictures in it; given where ``takes_size``.
         """
         raise NotImplementedError(f"the head {self.name} has no forward")
 

@@ -17,6 +17,6 @@ class Features(Head):
     kind: ClassVar[Kind] = "features"
     gives: ClassVar[tuple[Output, ...]] = (Output("features", "values", ("batch", "channels")),)
 
-    def forward(self, network: Network, image: Tensor) -> Tensor:
+    def forward(self, network: Network, image: Tensor, size: Tensor | None = None) -> Tensor:
         """What stands before the last layer."""
         return network(image, True)

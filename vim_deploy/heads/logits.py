@@ -24,7 +24,7 @@ class Logits(Head):
     kind: ClassVar[Kind] = "classes"
     gives: ClassVar[tuple[Output, ...]] = (Output("logits", "logits", stored_as=("output",)),)
 
-    def forward(self, network: Network, image: Tensor) -> Tensor:
+    def forward(self, network: Network, image: Tensor, size: Tensor | None = None) -> Tensor:
         """The network's own output."""
         return network(image)
 

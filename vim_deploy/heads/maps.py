@@ -39,6 +39,8 @@ class Maps(DenseHead):
         """Names of the graph outputs."""
         return self.maps
 
-    def forward(self, network: Network, image: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, network: Network, image: Tensor, size: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         """Of the backbone inside a network, or of a backbone."""
         return tuple(network.feature_maps(image))

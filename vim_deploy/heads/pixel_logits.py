@@ -24,7 +24,9 @@ class PixelLogits(DenseHead):
     )
     takes_auxiliary: ClassVar[bool] = True
 
-    def forward(self, network: Network, image: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def forward(
+        self, network: Network, image: Tensor, size: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, ...]:
         """Of the decode head and, when asked for, of the auxiliary one, which is never resized."""
         maps = network.backbone(image)
         logits = self.of_logits(network, network.decode_head(maps))

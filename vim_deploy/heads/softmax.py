@@ -18,6 +18,6 @@ class Softmax(Head):
     gives: ClassVar[tuple[Output, ...]] = (Output("probabilities", "scores"),)
     needs_scores: ClassVar[bool] = True
 
-    def forward(self, network: Network, image: Tensor) -> Tensor:
+    def forward(self, network: Network, image: Tensor, size: Tensor | None = None) -> Tensor:
         """Over the last axis, which holds the classes."""
         return network(image).softmax(dim=-1)

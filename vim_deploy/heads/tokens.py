@@ -19,6 +19,6 @@ class Tokens(Head):
         Output("tokens", "values", ("batch", "tokens", "channels")),
     )
 
-    def forward(self, network: Network, image: Tensor) -> Tensor:
+    def forward(self, network: Network, image: Tensor, size: Tensor | None = None) -> Tensor:
         """In the order of the sequence."""
         return network.last_tokens(image)

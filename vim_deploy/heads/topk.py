@@ -55,7 +55,9 @@ class TopK(Head):
             )
         return self
 
-    def forward(self, network: Network, image: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, network: Network, image: Tensor, size: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         """Probabilities and class indices."""
         values, classes = network(image).softmax(dim=-1).topk(self.count, dim=-1)
         return values, classes

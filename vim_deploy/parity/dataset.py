@@ -22,7 +22,8 @@ from vim_deploy.heads import of_file
 from vim_deploy.images import batch_from_crops, crop_from_file
 from vim_deploy.npz import opened_npz
 from vim_deploy.parity.class_folders import class_numbers, misfit
-from vim_deploy.runtimes.base import Array, check_input, finite_rows
+from vim_deploy.runtimes.base import Array, finite_rows
+from vim_deploy.runtimes.inputs import check_input
 from vim_deploy.scene.pictures import class_folders, in_words, search_images
 from vim_deploy.specs import TensorSpec
 

@@ -22,7 +22,8 @@ from vim_deploy.npz import opened_npz
 from vim_deploy.parity.blocks import BlockReport, compare_parts
 from vim_deploy.parity.metrics import Comparison, Tolerance, compare
 from vim_deploy.paths import StrPath, as_path
-from vim_deploy.runtimes.base import Array, Runner, answers_both, check_input, run_in_batches
+from vim_deploy.runtimes.base import Array, Runner, answers_both, run_in_batches
+from vim_deploy.runtimes.inputs import check_input
 from vim_deploy.scene.pictures import find_images
 from vim_deploy.specs import TensorSpec
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from vim_deploy.codec import Byte, Number, Size, decode, encode
 from vim_deploy.errors import VimDeployError, nearest
+from vim_deploy.recipe.detector_config import DetectorConfig
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.specs import SceneMode
 
@@ -95,6 +96,7 @@ class DenseConfig:
         if_fpn: whether a segmentation backbone scales its maps (fpn1 to fpn4).
         decode_head, auxiliary_head: of a whole segmentation network; None for a backbone alone.
         pyramid: of a detection backbone.
+        detector: behind the pyramid; None for a backbone alone.
         test: of a whole segmentation network.
         palette: one colour for each class, red, green and blue; empty when not stored.
 
@@ -112,6 +114,7 @@ class DenseConfig:
     pyramid: PyramidConfig | None = None
     test: SceneTest | None = None
     palette: tuple[Colour, ...] = ()
+    detector: DetectorConfig | None = None
 
     def __post_init__(self) -> None:
         if self.last_layer_process not in LAST_LAYER_PROCESSES:
@@ -124,8 +127,9 @@ class DenseConfig:
 
     @property
     def num_classes(self) -> int:
-        """Classes of the segmentation head; 0 without one."""
-        return self.decode_head.num_classes if self.decode_head else 0
+        """Classes of the segmentation head or the detector; 0 without one."""
+        head = self.decode_head or self.detector
+        return head.num_classes if head else 0
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -220,7 +224,7 @@ def read_dense(values: Mapping[str, Any]) -> DenseConfig:
 
 
 def _check_segmentation(config: DenseConfig) -> None:
-    if config.pyramid is not None:
+    if config.pyramid is not None or config.detector is not None:
         raise _refuse("a segmentation model has no feature pyramid of detectron2")
     indices = config.out_indices
     if not indices or list(indices) != sorted(set(indices)):

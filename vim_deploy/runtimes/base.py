@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     # Python 3.10 has none.
     from typing import Self
 
-    from vim_deploy.artifact import Artifact
 
 Array = NDArray[Any]
 #: Inner tensors of one run: images as the model takes them, to float32 arrays by place.
@@ -99,6 +98,8 @@ class Runner(ABC):
     Attributes:
         name: runtime and version, for reports.
         input: the image input; a str in the shape is a dynamic size.
+        size: the input for the sizes of pictures within images, int64 [batch, 2] (height and
+            width), of a model whose pictures are fitted into its input; None for others.
         outputs: output names in order.
         notes: what a reader of its results has to know.
         ops: whether native ops compute ours in ONNX Runtime, or the functions in the file; None
@@ -108,6 +109,7 @@ class Runner(ABC):
 
     name: str
     input: TensorSpec
+    size: TensorSpec | None = None
     outputs: tuple[str, ...]
     notes: tuple[str, ...] = ()
     ops: OpsWay | None = None
@@ -119,8 +121,13 @@ class Runner(ABC):
         return (*self.notes, *([self.kernels] if self.kernels else []))
 
     @abstractmethod
-    def run(self, image: Array) -> Mapping[str, Array]:
-        """Outputs for one batch of images of the input's dtype and shape."""
+    def run(self, image: Array, size: Array | None = None) -> Mapping[str, Array]:
+        """Outputs for one batch of images of the input's dtype and shape.
+
+        Args:
+            image: the batch.
+            size: int64 [batch, 2], for a model with that input; None for pictures that fill it.
+        """
 
     @property
     def fixed_batch(self) -> int | None:
@@ -190,61 +197,22 @@ def for_others(option: str, kind: str, artifact: str) -> VimDeployError:
     )
 
 
-def fits(spec: TensorSpec, shape: Sequence[int]) -> bool:
-    """Whether ``shape`` is one of ``spec``'s, and holds something."""
-    return (
-        len(spec.shape) == len(shape)
-        and 0 not in shape
-        and all(
-            isinstance(wanted, str) or wanted == found
-            for wanted, found in zip(spec.shape, shape, strict=True)
-        )
-    )
-
-
-def check_input(spec: TensorSpec, image: Array) -> None:
-    """Refuse an array that the model does not take (VIM-415), before a runtime does it worse."""
-    if not isinstance(image, np.ndarray):
-        raise VimDeployError(
-            "VIM-415",
-            f"the model's input {spec.name!r} takes a NumPy array",
-            why=f"found {type(image).__name__}",
-            fix="numpy.asarray makes one",
-        )
-    if image.dtype != np.dtype(spec.dtype) or not fits(spec, image.shape):
-        raise VimDeployError(
-            "VIM-415",
-            f"the model's input {spec.name!r} does not take this array",
-            why=f"found {image.dtype} {list(image.shape)}, expected {spec.dtype} "
-            f"{list(spec.shape)}",
-            fix="prepare images as the model's metadata says: vim-deploy inspect MODEL.onnx",
-        )
-
-
-def single_input(artifact: Artifact) -> TensorSpec:
-    """The image input of an ONNX file; VIM-415 for a file with another number of them."""
-    inputs = artifact.inputs
-    if len(inputs) != 1:
-        raise VimDeployError(
-            "VIM-415",
-            f"{artifact.path} has {len(inputs)} inputs; one image input is expected",
-            why=", ".join(spec.name for spec in inputs),
-            fix="give a model made by vim-deploy export",
-        )
-    return inputs[0]
-
-
-def run_padded(runner: Runner, images: Array) -> dict[str, Array]:
+def run_padded(runner: Runner, images: Array, sizes: Array | None = None) -> dict[str, Array]:
     """Outputs for ``images``, also where the runner takes no batch of that size, but a larger one.
 
     The last image is repeated to fill the batch, and the rows of the copies are dropped. VIM-415
     when an output does not have one row for each image.
+
+    Args:
+        runner: of the model.
+        images, sizes: as ``Runner.run`` takes them.
     """
     count = len(images)
     wanted = runner.batch_for(count)
     if count < wanted:
-        images = np.concatenate([images, np.repeat(images[-1:], wanted - count, axis=0)])
-    outputs = runner.run(images)
+        images = _filled(images, wanted)
+        sizes = None if sizes is None else _filled(sizes, wanted)
+    outputs = runner.run(images, sizes)
     if not outputs:
         raise VimDeployError(
             "VIM-415", "the model has no outputs", fix="export the model again with vim-deploy"
@@ -252,6 +220,11 @@ def run_padded(runner: Runner, images: Array) -> dict[str, Array]:
     for name, value in outputs.items():
         _require_rows(name, value, len(images))
     return {name: value[:count] for name, value in outputs.items()}
+
+
+def _filled(rows: Array, count: int) -> Array:
+    """``rows``, and the last one again, up to ``count`` of them."""
+    return np.concatenate([rows, np.repeat(rows[-1:], count - len(rows), axis=0)])
 
 
 def _require_rows(name: str, value: Array, rows: int) -> None:
@@ -281,10 +254,17 @@ def answers_both(runner: Runner, given: Collection[str]) -> list[str]:
     return both
 
 
-def run_in_batches(runner: Runner, images: Array, batch: int) -> dict[str, Array]:
+def run_in_batches(
+    runner: Runner, images: Array, batch: int, sizes: Array | None = None
+) -> dict[str, Array]:
     """Run ``images`` in batches of ``batch`` (the last may be smaller) and join the outputs."""
     parts = [
-        run_padded(runner, images[start : start + batch]) for start in range(0, len(images), batch)
+        run_padded(
+            runner,
+            images[start : start + batch],
+            None if sizes is None else sizes[start : start + batch],
+        )
+        for start in range(0, len(images), batch)
     ]
     return {name: np.concatenate([part[name] for part in parts]) for name in runner.outputs}
 

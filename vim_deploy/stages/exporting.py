@@ -31,7 +31,7 @@ from vim_deploy.progress import stage_log
 from vim_deploy.ranges import BATCH, OPSET, require_all, require_names
 from vim_deploy.recipe.precision_policy import chosen_policy
 from vim_deploy.recipe.schema import ModelRequest
-from vim_deploy.runtimes.base import single_input
+from vim_deploy.runtimes.inputs import picture_inputs
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.specs import GraphChoice, Note, ScanBody
 from vim_deploy.stages.exported_file import (
@@ -266,7 +266,7 @@ def _export_again(
             f"the output {path} is the source itself, or its weights",
             fix="choose another with -o",
         )
-    batch = single_input(source).shape[0]
+    batch = picture_inputs(source)[0].shape[0]
     options = replace(options, batch=batch if isinstance(batch, int) else None)
     info = replace(
         info,

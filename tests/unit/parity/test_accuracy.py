@@ -60,7 +60,7 @@ class Level(Runner):
         self._classes = classes
         self._wrong = wrong
 
-    def run(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
+    def run(self, image: np.ndarray, size: Any = None) -> Mapping[str, np.ndarray]:
         self.seen.append(len(image))
         values = np.rint(image[:, 0, 0, 0] * 255 / 10).astype(int)
         values = np.where(np.isin(values, self._wrong), values + 1, values) % self._classes
@@ -192,7 +192,7 @@ def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
 
 def test_one_logit_tells_two_classes_apart(tmp_path: Path) -> None:
     class Binary(Level):
-        def run(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
+        def run(self, image: np.ndarray, size: Any = None) -> Mapping[str, np.ndarray]:
             return {"logits": np.where(image[:, :1, 0, 0] > 5 / 255, 3, -3).astype(np.float32)}
 
     dataset = open_dataset(folder(tmp_path / "set", ("no", "yes")), info(1, ("no", "yes")), SPEC)
@@ -292,7 +292,7 @@ def test_ranking_of_ties_nan_and_topk() -> None:
 
 def test_an_image_with_nan_is_wrong_on_its_side_and_no_agreement(tmp_path: Path) -> None:
     class Broken(Level):
-        def run(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
+        def run(self, image: np.ndarray, size: Any = None) -> Mapping[str, np.ndarray]:
             return {"logits": np.full((len(image), 3), np.nan, np.float32)}
 
     dataset = open_dataset(folder(tmp_path), info(), SPEC)

@@ -29,7 +29,9 @@ class Doubler(Runner):
         self.input = SPEC
         self.outputs = ("logits",)
 
-    def run(self, image: np.ndarray[Any, Any]) -> Mapping[str, np.ndarray[Any, Any]]:
+    def run(
+        self, image: np.ndarray[Any, Any], size: Any = None
+    ) -> Mapping[str, np.ndarray[Any, Any]]:
         self.seen.append(len(image))
         return {"logits": self.factor * image.reshape(len(image), -1)}
 

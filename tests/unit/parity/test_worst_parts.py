@@ -66,7 +66,7 @@ class _Inner(Runner):
         self.where = where
         self.seen: list[list[float]] = []
 
-    def run(self, image: Array) -> dict[str, Array]:
+    def run(self, image: Array, size: Array | None = None) -> dict[str, Array]:
         return {"logits": image}
 
     @property

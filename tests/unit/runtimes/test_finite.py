@@ -63,7 +63,7 @@ def test_an_answer_that_is_not_one_for_each_image_is_refused(
     class Answering(Runner):
         input = TensorSpec("image", "float32", ("batch", 1))
 
-        def run(self, image: Array) -> Mapping[str, Array]:
+        def run(self, image: Array, size: Any = None) -> Mapping[str, Array]:
             return outputs
 
     with pytest.raises(VimDeployError) as caught:

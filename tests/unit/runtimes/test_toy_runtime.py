@@ -22,8 +22,9 @@ from vim_deploy.artifact import Artifact
 from vim_deploy.bench.subject import load_runtime
 from vim_deploy.bench.subject import open_runner as open_for_bench
 from vim_deploy.errors import VimDeployError
-from vim_deploy.runtimes.base import Array, Runner, RunnerOptions, check_input, for_others
+from vim_deploy.runtimes.base import Array, Runner, RunnerOptions, for_others
 from vim_deploy.runtimes.building.request import BuildRequest
+from vim_deploy.runtimes.inputs import check_input
 from vim_deploy.stages import run, verify
 from vim_deploy.stages.building import build
 from vim_deploy.stages.diagnosis import diagnose
@@ -50,7 +51,7 @@ class ToyRunner(Runner):
         self.outputs = tuple(spec.name for spec in artifact.outputs)
         self._evaluator = ReferenceEvaluator(artifact.model)
 
-    def run(self, image: Array) -> Mapping[str, Array]:
+    def run(self, image: Array, size: Array | None = None) -> Mapping[str, Array]:
         check_input(self.input, image)
         values: Any = self._evaluator.run(list(self.outputs), {self.input.name: image})
         return dict(zip(self.outputs, values, strict=True))

@@ -27,11 +27,10 @@ from vim_deploy.runtimes.base import (
     PartSource,
     Runner,
     RunnerOptions,
-    check_input,
     for_others,
-    single_input,
 )
 from vim_deploy.runtimes.inner_outputs import instrumented
+from vim_deploy.runtimes.inputs import given_inputs, picture_inputs
 from vim_deploy.runtimes.onnxruntime import capability as ort
 from vim_deploy.runtimes.onnxruntime.explicit_rounding import round_explicitly
 from vim_deploy.runtimes.onnxruntime.native_ops import choose_ops, require_choice, unused
@@ -101,7 +100,7 @@ class OrtRunner(Runner):
         self._source, self._provider, self._threads = source, provider, threads
         self._inner = ExitStack()
         self._instrumented: tuple[OrtRunner, Mapping[Place, InnerTensor]] | None = None
-        stored = single_input(artifact)
+        stored, self.size = picture_inputs(artifact)
         self._dtype = np.dtype(stored.dtype)
         self._half = stored.dtype in _HALVES
         self.input = replace(stored, dtype="float32") if self._half else stored
@@ -178,13 +177,11 @@ class OrtRunner(Runner):
         self._instrumented = None
         self._inner.close()
 
-    def run(self, image: Array) -> Mapping[str, Array]:
-        check_input(self.input, image)
+    def run(self, image: Array, size: Array | None = None) -> Mapping[str, Array]:
+        given = given_inputs(self.input, self.size, image, size)
         if self._half and not self._rounds:
-            image = image.astype(self._dtype)
-        values = ort.run_session(
-            self._session, list(self.outputs), {self.input.name: image}, self._file
-        )
+            given[self.input.name] = image.astype(self._dtype)
+        values = ort.run_session(self._session, list(self.outputs), given, self._file)
         return {
             name: value.astype(np.float32) if value.dtype == np.float16 else value
             for name, value in zip(self.outputs, values, strict=True)

@@ -22,9 +22,8 @@ from vim_deploy.runtimes.base import (
     PartSource,
     Runner,
     RunnerOptions,
-    check_input,
-    single_input,
 )
+from vim_deploy.runtimes.inputs import check_input, given_inputs, picture_inputs
 from vim_deploy.runtimes.openvino import capability as ov
 from vim_deploy.runtimes.openvino.network import Network
 
@@ -55,7 +54,7 @@ class OpenVinoRunner(Runner):
         model = artifact.model
         # Not the model, which is large, unless whoever opened it holds it anyway.
         self._source, self._threads = source, threads
-        stored = single_input(artifact)
+        stored, self.size = picture_inputs(artifact)
         self._half = np.dtype(stored.dtype) if stored.dtype in _HALVES else None
         self.input = stored if self._half is None else replace(stored, dtype="float32")
         self.outputs = tuple(spec.name for spec in artifact.outputs)
@@ -73,7 +72,8 @@ class OpenVinoRunner(Runner):
         form = model if is_standalone(model) else standalone(model)
         return Network(form, self.input, outputs, self._file, self._threads)
 
-    def run(self, image: Array) -> Mapping[str, Array]:
+    def run(self, image: Array, size: Array | None = None) -> Mapping[str, Array]:
+        given_inputs(self.input, self.size, image, size)
         return self._network.run(self._taken(image))
 
     def _taken(self, image: Array) -> Array:

@@ -28,10 +28,9 @@ from vim_deploy.runtimes.base import (
     PartSource,
     Runner,
     RunnerOptions,
-    check_input,
-    fits,
     for_others,
 )
+from vim_deploy.runtimes.inputs import check_input, fits, given_inputs
 from vim_deploy.runtimes.tensorrt.capability import context_bytes
 from vim_deploy.runtimes.tensorrt.engine import LoadedEngine
 from vim_deploy.runtimes.tensorrt.lane import Lane, run_all
@@ -134,14 +133,14 @@ class TrtRunner(Runner):
             (item.min[0], item.opt[0], item.max[0]) for item in self._engine.profiles if item.min
         )
 
-    def run(self, image: Array) -> Mapping[str, Array]:
+    def run(self, image: Array, size: Array | None = None) -> Mapping[str, Array]:
         """Outputs for a batch on the host.
 
         Raises:
             VimDeployError: VIM-415 (not this input), VIM-905 (no profile takes the batch), VIM-906
                 (memory), VIM-904 (TensorRT or CUDA failed).
         """
-        check_input(self.input, image)
+        given_inputs(self.input, self.size, image, size)
         with self._lane(image.shape) as lane:
             values = lane.run(image)
         return {name: values[name] for name in self.outputs}

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vim_deploy.artifact.metadata import IMAGE_INPUT, SIZE_INPUT
 from vim_deploy.model.deployed import DeployedModel, example_input
 from vim_deploy.model.inner_outputs import inner_outputs
 from vim_deploy.model.scan import selective_scan_op
@@ -17,7 +18,8 @@ from vim_deploy.ops.functions import plugin_attributes
 from vim_deploy.places import Place
 from vim_deploy.plugin.kernels import ScanLibrary, selective_scan_params
 from vim_deploy.precisions import Precision
-from vim_deploy.runtimes.base import Array, PartSource, Runner, check_input
+from vim_deploy.runtimes.base import Array, PartSource, Runner
+from vim_deploy.runtimes.inputs import check_input, given_inputs
 from vim_deploy.specs import TensorSpec
 from vim_deploy.threads import TORCH
 
@@ -48,10 +50,10 @@ class ModuleRunner(Runner):
         typed = "" if precision == "fp32" else f" {precision}"
         self.name = f"PyTorch {torch.__version__} CPU{typed}"
 
-    def run(self, image: Array) -> Mapping[str, Array]:
-        check_input(self.input, image)
+    def run(self, image: Array, size: Array | None = None) -> Mapping[str, Array]:
+        given = given_inputs(self.input, self.size, image, size)
         with _threads(self._threads), torch.inference_mode():
-            result = self._module(torch.from_numpy(image))
+            result = self._module(*map(torch.from_numpy, given.values()))
         values = result if isinstance(result, tuple) else (result,)
         return {name: value.numpy() for name, value in zip(self.outputs, values, strict=True)}
 
@@ -69,8 +71,10 @@ class TorchRunner(ModuleRunner):
     ) -> None:
         example = example_input(module.model.config, module.preprocess, 1)
         dtype = str(example.dtype).removeprefix("torch.")
-        spec = TensorSpec("image", dtype, ("batch", *example.shape[1:]))
+        spec = TensorSpec(IMAGE_INPUT, dtype, ("batch", *example.shape[1:]))
         super().__init__(module, spec, module.head.output_names, precision, threads)
+        if module.head.takes_size:
+            self.size = TensorSpec(SIZE_INPUT, "int64", ("batch", 2))
         self._deployed = module
 
     @property
