@@ -9,9 +9,9 @@ resize the short side to ``int(size / crop_ratio)`` with PIL's filter, crop the 
 A file is decoded as torchvision's ``ImageFolder`` does it (``PIL.Image.convert("RGB")``): of
 several frames the first is taken, transparency and colour profiles are dropped, CMYK is converted
 as Pillow does, and EXIF orientation is not applied: a turned photograph stays turned. Where whole
-pictures are wanted (``picture_from``, for segmentation), it is applied: mmsegmentation reads
-them with OpenCV, which turns them upright. Images with more than 8 bits a channel are refused,
-since Pillow would clip them silently.
+pictures are wanted (``picture_from`` for segmentation, ``fit_from`` for detection), it is applied:
+mmsegmentation reads them with OpenCV, which turns them upright, and detectron2 turns them itself.
+Images with more than 8 bits a channel are refused, since Pillow would clip them silently.
 
 The part before the crop's last step (8-bit, height x width x channels) is always done here; which
 of the rest is left to the exported graph is the preprocess mode (``specs.ExportInfo.preprocess``).
@@ -84,6 +84,32 @@ def picture_from(source: Source, channels: int) -> Pixels:
     """
     image = _opened(source, channels, upright=True)
     return np.array(image, dtype=np.uint8).reshape(image.height, image.width, channels)
+
+
+def fit_from(source: Source, preparation: ImagePreparation) -> tuple[Pixels, tuple[int, int]]:
+    """Decode a picture, upright, and make it as large as fits into a detector's square input.
+
+    Returns:
+        uint8 [height, width, channels] of the input's size, the picture at the top left and zeros
+        beside and below it, and the height and width that the picture takes of it.
+
+    Raises:
+        VimDeployError: as ``crop_from``; VIM-415 for an input that is not square.
+    """
+    side = preparation.height
+    if side != preparation.width:
+        raise VimDeployError(
+            "VIM-415",
+            f"a detector takes a square input, and this one is {side} x {preparation.width}",
+            why="pictures are resized until their longer side is the input's",
+            fix="export the model with a square --image-size",
+        )
+    image = _opened(source, preparation.channels, upright=True)
+    height, width = fitted_size(image.height, image.width, side)
+    image = _resized(image, (width, height), preparation.interpolation)
+    padded = np.zeros((side, side, preparation.channels), np.uint8)
+    padded[:height, :width] = np.asarray(image).reshape(height, width, -1)
+    return padded, (height, width)
 
 
 def crop_from_array(pixels: Pixels, preparation: ImagePreparation) -> Pixels:
@@ -210,6 +236,23 @@ def resized_size(width: int, height: int, preparation: ImagePreparation) -> tupl
     return max(int(cover_height * width / height), cover_width), cover_height
 
 
+def fitted_size(height: int, width: int, side: int) -> tuple[int, int]:
+    """Height and width of a picture whose longer side is made ``side`` pixels, at least 1 each.
+
+    detectron2's ``ResizeShortestEdge(side, side)``: in double precision the shorter side is brought
+    to ``side``, then both are made smaller until the longer one fits, then 0.5 is added and the
+    rest is cut off. The order of these steps decides where the exact result is a half.
+    """
+    scale = side / min(height, width)
+    sides = [side if edge == min(height, width) else scale * edge for edge in (height, width)]
+    if max(sides) > side:
+        smaller = side / max(sides)
+        sides = [edge * smaller for edge in sides]
+    # Of a picture more than 2 * side times as long as wide nothing would be left.
+    rows, columns = (max(int(edge + 0.5), 1) for edge in sides)
+    return rows, columns
+
+
 def _crop(image: PIL.Image.Image, preparation: ImagePreparation) -> Pixels:
     """Resize and centre-crop a PIL image of the right mode."""
     size = resized_size(image.width, image.height, preparation)
@@ -220,17 +263,23 @@ def _crop(image: PIL.Image.Image, preparation: ImagePreparation) -> Pixels:
             why=f"it would become {size[0]} x {size[1]}; at most {MAX_PIXELS} pixels are made",
             fix="crop it closer to the model's shape first",
         )
-    if size != image.size:
-        # First the columns, then the rows, as Pillow did when the models were evaluated: from
-        # Pillow 13 on, one call takes tall pictures in the other order, which rounds otherwise.
-        pil_filter = _pil_filter(preparation.interpolation)
-        image = image.resize((size[0], image.height), pil_filter).resize(size, pil_filter)
+    image = _resized(image, size, preparation.interpolation)
     # Python rounds half to even, and so does torchvision's CenterCrop, which uses the same round.
     left = round((size[0] - preparation.width) / 2)
     top = round((size[1] - preparation.height) / 2)
     box = (left, top, left + preparation.width, top + preparation.height)
     pixels = np.array(image.crop(box), dtype=np.uint8)
     return pixels.reshape(preparation.height, preparation.width, preparation.channels)
+
+
+def _resized(image: PIL.Image.Image, size: tuple[int, int], filter_name: str) -> PIL.Image.Image:
+    """A picture of ``size``, width and height."""
+    if size == image.size:
+        return image
+    # First the columns, then the rows, as Pillow did when the models were evaluated: from
+    # Pillow 13 on, one call takes tall pictures in the other order, which rounds otherwise.
+    pil_filter = _pil_filter(filter_name)
+    return image.resize((size[0], image.height), pil_filter).resize(size, pil_filter)
 
 
 def _opened(source: Source, channels: int, *, upright: bool = False) -> PIL.Image.Image:

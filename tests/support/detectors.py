@@ -14,9 +14,9 @@ from vim_deploy.artifact.metadata import IMAGE_INPUT, PRODUCER
 #: Side of a mask, as the official mask head gives it.
 MASK = 28
 
-#: Of each picture only what lies inside its size counts. Row r of ``scores`` is ``falling[r]`` times
-#: the sigmoid of its mean, ``boxes`` are ``places[r]`` times the size, and the mean is added to the
-#: logits of the masks; all of it is zero in rows from ``count`` on.
+#: Of each picture only what lies inside its size counts. Row r of ``scores`` is ``falling[r]``
+#: times the sigmoid of its mean, ``boxes`` are ``places[r]`` times the size, and the mean is added
+#: to the logits of the masks; all of it is zero in rows from ``count`` on.
 _GRAPH = """
 detector (float[{batch},3,{size},{size}] image, int64[{batch},2] size)
     => (float[{batch},{rows},4] boxes, float[{batch},{rows}] scores, int64[{batch},{rows}] classes,
