@@ -8,8 +8,14 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper, parser
 
+import vim_deploy
 from tests.support.reference import Array
-from vim_deploy.artifact.metadata import IMAGE_INPUT, PRODUCER
+from vim_deploy.artifact import metadata
+from vim_deploy.artifact.metadata import PRODUCER, ExportInfo
+from vim_deploy.recipe.dense_config import DenseConfig, PyramidConfig
+from vim_deploy.recipe.detector_config import DetectorConfig, MaskHeadConfig
+from vim_deploy.recipe.model_config import ModelConfig
+from vim_deploy.specs import CheckpointInfo, ImagePreparation, PreprocessMode
 
 #: Side of a mask, as the official mask head gives it.
 MASK = 28
@@ -95,7 +101,6 @@ def graph(
         ir_version=8,
         producer_name=PRODUCER,
     )
-    assert model.graph.input[0].name == IMAGE_INPUT
     constants = _constants(size, classes, rows)
     if not masks:
         del constants["shapes"]
@@ -124,7 +129,59 @@ def _constants(size: int, classes: int, rows: int) -> dict[str, Array]:
     }
 
 
-def save_graph(path: Path, model: onnx.ModelProto) -> Path:
-    """Write it; the path."""
+def described(
+    size: int = 64,
+    classes: int = 3,
+    rows: int = 5,
+    *,
+    masks: bool = True,
+    preprocess: PreprocessMode = "none",
+) -> ExportInfo:
+    """What an exported detector with such a graph says of itself; classes are ``thing 0``, ..."""
+    detector = DetectorConfig(
+        num_classes=classes, detections=rows, mask_head=MaskHeadConfig() if masks else None
+    )
+    config = ModelConfig(
+        img_size=size, depth=1, embed_dim=8, d_state=2, num_classes=0, if_cls_token=False
+    )
+    return ExportInfo(
+        model="stand-in",
+        model_config=config,
+        checkpoint=CheckpointInfo("seed:0", "", "seeded"),
+        image=ImagePreparation(size, size, crop_ratio=1.0, interpolation="bilinear"),
+        preprocess=preprocess,
+        head="detections",
+        graph="base",
+        precision="fp32",
+        opset=18,
+        pos_embed="",
+        tool_version=vim_deploy.__version__,
+        settings_hash="",
+        labels=tuple(f"thing {index}" for index in range(classes)),
+        dense=DenseConfig(
+            "detection", (0,), pyramid=PyramidConfig(out_channels=8), detector=detector
+        ),
+    )
+
+
+def stand_in(
+    path: Path,
+    size: int = 64,
+    classes: int = 3,
+    rows: int = 5,
+    masks: bool = True,
+    batch: int | None = None,
+    info: ExportInfo | None = None,
+) -> Path:
+    """Write ``graph`` with its description; the path.
+
+    Args:
+        path: of the ONNX file.
+        size, classes, rows, masks, batch: as of ``graph``.
+        info: another description than ``described`` gives; its image may have other numbers, as
+            long as the graph is given floats.
+    """
+    model = graph(size, classes, rows, masks=masks, batch=batch)
+    metadata.attach(model, info or described(size, classes, rows, masks=masks))
     onnx.save(model, path)
     return path
