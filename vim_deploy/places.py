@@ -24,6 +24,7 @@ DIRECTIONS: Final = ("fwd", "bwd")
 BEFORE_BLOCKS: Final = -1
 BEHIND_BLOCKS: Final = 10_000
 NECK, DECODE_HEAD, OUTSIDE = "neck", "decode_head", "outside"
+RPN_HEAD, BOX_HEAD, MASK_HEAD = "rpn_head", "box_head", "mask_head"
 
 _MIXER = "mixer"
 
@@ -94,7 +95,15 @@ _SCOPE_ROLES = {
     "simfp_#": NECK,
     "decode_head": DECODE_HEAD,
     "auxiliary_head": DECODE_HEAD,
+    "proposal_generator/rpn_head": RPN_HEAD,
+    "roi_heads/box_head": BOX_HEAD,
+    "roi_heads/box_predictor": BOX_HEAD,
+    "roi_heads/mask_head": MASK_HEAD,
 }
+#: Modules that such a scope has at most.
+_SCOPE_DEPTH = 2
+#: Roles that are groups of nodes of their own beside the blocks, in order of computation.
+GROUPS: Final = (NECK, DECODE_HEAD, RPN_HEAD, BOX_HEAD, MASK_HEAD)
 #: Roles that precision policies name: those that exist once in a model, those of every block. What
 #: has another role, or none, is float32 always.
 MODEL_ROLES: Final = tuple(dict.fromkeys(_SCOPE_ROLES.values()))
@@ -208,11 +217,11 @@ class NodeName:
 
     @property
     def group(self) -> str:
-        """``block_03``, ``neck``, ``decode_head``, or ``outside``."""
+        """``block_03``, one of ``GROUPS``, or ``outside``."""
         if self.block is not None:
             return block_scope(self.block)
         role = self._scope_role
-        return role if role in (NECK, DECODE_HEAD) else OUTSIDE
+        return role if role in GROUPS else OUTSIDE
 
     @property
     def mixer(self) -> tuple[str, str] | None:
@@ -233,8 +242,11 @@ class NodeName:
 
     @property
     def _scope_role(self) -> str | None:
-        inside = self.block is not None or not self.scope
-        return None if inside else _SCOPE_ROLES.get(_unnumbered(self.scope[0]))
+        if self.block is not None:
+            return None
+        scope = [_unnumbered(piece) for piece in self.scope[:_SCOPE_DEPTH]]
+        starts = ("/".join(scope[:length]) for length in range(1, len(scope) + 1))
+        return next((_SCOPE_ROLES[start] for start in starts if start in _SCOPE_ROLES), None)
 
 
 def parse(name: str) -> NodeName:

@@ -19,10 +19,10 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.activations import TensorSizes, tensor_sizes
 from vim_deploy.ops import BI_CAUSAL_CONV, BI_SELECTIVE_SCAN, SELECTIVE_SCAN, contract
 from vim_deploy.ops.functions import inlined_calls
-from vim_deploy.places import DECODE_HEAD, NECK, OUTSIDE, inlined_name, parse
+from vim_deploy.places import GROUPS, OUTSIDE, inlined_name, parse
 
 #: Order of the groups that are no blocks.
-_OTHERS = (NECK, DECODE_HEAD, OUTSIDE)
+_OTHERS = (*GROUPS, OUTSIDE)
 
 #: No kernel of their own: they rename a tensor or work on shapes.
 _FREE = frozenset({"Constant", "Flatten", "Identity", "Reshape", "Shape", "Squeeze", "Unsqueeze"})
@@ -69,7 +69,7 @@ class BlockInventory:
     """One block, for the batch size that was asked for.
 
     Attributes:
-        name: ``block_03``, ``neck``, ``decode_head`` or ``outside``.
+        name: ``block_03``, one of ``places.GROUPS``, or ``outside``.
         ops: nodes by operator.
         launches: kernels expected of an engine with the plugin library: add and norm one, each
             chain of elementwise nodes one (a ReLU with the convolution before it), every other node

@@ -25,7 +25,7 @@ from onnxscript.optimizer import fold_constants_ir
 from onnxscript.rewriter.rules import common as rules
 
 from vim_deploy.onnx_graph import attribute_int, constants_of
-from vim_deploy.ops import SELECTIVE_SCAN, contract
+from vim_deploy.ops import OPS, contract
 from vim_deploy.places import module_scope
 from vim_deploy.recipe.model_config import ModelConfig
 
@@ -99,7 +99,8 @@ def apply_names(model: onnx.ModelProto, config: ModelConfig, vim_path: str = "")
     Args:
         model: as traced.
         config: of the Vim in it.
-        vim_path: where the Vim is among the network's modules; its nodes are named without it.
+        vim_path: where the Vim is among the network's modules; its nodes, and those of the modules
+            that hold it, are named without their paths.
     """
     graph = model.graph
     scopes = [_scope_of(node) for node in graph.node]
@@ -107,7 +108,7 @@ def apply_names(model: onnx.ModelProto, config: ModelConfig, vim_path: str = "")
     renamed = _name_initializers(model, scopes)
     seen: Counter[str] = Counter()
     for node, scope in zip(graph.node, scopes, strict=True):
-        inner = scope.removeprefix(f"{vim_path}.") if vim_path else scope
+        inner = _within(scope, vim_path)
         base = f"{module_scope(inner, config.mirrored)}/{node.op_type}".lstrip("/")
         seen[base] += 1
         node.name = base if seen[base] == 1 else f"{base}_{seen[base] - 1}"
@@ -116,6 +117,15 @@ def apply_names(model: onnx.ModelProto, config: ModelConfig, vim_path: str = "")
                 renamed[output] = f"{node.name}_output_{index}"
     _rename_tensors(model, renamed)
     _strip_metadata(model)
+
+
+def _within(scope: str, vim_path: str) -> str:
+    """``scope`` within the innermost of the modules around the Vim, and the Vim, that holds it."""
+    while vim_path:
+        if scope.startswith(f"{vim_path}."):
+            return scope.removeprefix(f"{vim_path}.")
+        vim_path = vim_path.rpartition(".")[0]
+    return scope
 
 
 def _scope_of(node: NodeProto) -> str:
@@ -153,7 +163,7 @@ def _name_initializers(model: onnx.ModelProto, scopes: list[str]) -> dict[str, s
 def _role(node: NodeProto, position: int) -> str:
     """What a folded constant is to the node that reads it."""
     if node.domain == contract.DOMAIN:
-        return SELECTIVE_SCAN.inputs[position]
+        return OPS[node.op_type].inputs[position]
     if node.op_type == "MatMul":
         return "weight_t"
     if node.op_type in ("Conv", "ConvTranspose"):

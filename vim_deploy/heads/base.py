@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 #: the class of each pixel; numbers without classes; boxes with a class, a score and a mask.
 Kind = Literal["classes", "pixel scores", "label map", "features", "detections"]
 #: What an output holds: logits (of which a softmax makes probabilities), other scores, the numbers
-#: of classes, or values without classes.
-Holds = Literal["logits", "scores", "classes", "values"]
+#: of classes, values without classes, or how many rows of the others count.
+Holds = Literal["logits", "scores", "classes", "values", "counts"]
 #: A network of ``vim_deploy.model`` and PyTorch's tensor, which heads call and do not import.
 Network = Any
 Tensor = Any

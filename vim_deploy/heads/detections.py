@@ -31,7 +31,7 @@ class Detections(DenseHead):
         Output("scores", "scores", ("batch", "detections")),
         Output("classes", "classes", ("batch", "detections"), dtype="int64"),
         Output("masks", "values", ("batch", "detections", "rows", "columns")),
-        Output("count", "values", ("batch",), dtype="int64"),
+        Output("count", "counts", ("batch",), dtype="int64"),
     )
     needs_decoder: ClassVar[bool] = False
     takes_size: ClassVar[bool] = True

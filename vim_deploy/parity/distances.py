@@ -38,7 +38,7 @@ def class_axis(output: str, shape: tuple[int, ...]) -> int | None:
         axis = 1 if is_logits(output) else None
     else:
         known, _ = next(outputs_called(output), (None, None))
-        no_scores = known is not None and known.holds == "values"
+        no_scores = known is not None and known.holds in ("values", "counts")
         axis = None if len(shape) < 2 or no_scores else len(shape) - 1
     return None if axis is None or shape[axis] < 2 else axis
 

@@ -31,7 +31,7 @@ def test_a_head_describes_its_outputs(head: type[heads.Head]) -> None:
     assert head.__doc__
     for output in head.gives:
         assert output.axes[0] == "batch"
-        assert (output.holds == "classes") == (output.dtype == "int64")
+        assert (output.holds in ("classes", "counts")) == (output.dtype == "int64")
         assert head.kind != "classes" or output.axes == ("batch", "classes")
 
 
@@ -44,7 +44,7 @@ def test_a_head_describes_its_outputs(head: type[heads.Head]) -> None:
         ("topk", False, "--head topk:5"),
         ("topk:0", False, "--head topk:5"),
         ("topk:5x", False, "--head topk:5"),
-        ("softmax", True, "valid names: features, labels, logits, upsampled"),
+        ("softmax", True, "valid names: detections, features, labels, logits, upsampled"),
         ("logits:3", True, "did you mean 'logits'"),
     ],
 )
