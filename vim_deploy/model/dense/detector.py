@@ -63,6 +63,18 @@ class DetectionBackbone(nn.Module):
         """The Vim itself."""
         return self.net
 
+    def levels_of(self) -> tuple[list[int], list[tuple[int, int]]]:
+        """Pixels of the image in one of each map, and rows and columns of each map."""
+        rows, columns = self.config.grid_hw
+        step = self.config.stride
+        strides = [step // 4, step // 2, step, step * 2]
+        grids = [(4 * rows, 4 * columns), (2 * rows, 2 * columns), (rows, columns)]
+        grids.append((rows // 2, columns // 2))
+        if self.top_block:
+            strides.append(step * 4)
+            grids.append(((grids[-1][0] + 1) // 2, (grids[-1][1] + 1) // 2))
+        return strides, grids
+
     def forward(self, image: Tensor) -> list[Tensor]:
         """The feature maps, finest first."""
         return self.feature_maps(image)
