@@ -31,7 +31,7 @@ LOCKED := $(INSTALL) --require-hashes
 BUILD := --no-build-isolation
 ASKS_FOR_CUDA := import importlib.metadata as m, sys; \
 	sys.exit(not any("nvidia" in item for item in m.requires("torch")))
-EXTRAS := torch ort rtx openvino demo deit dev
+EXTRAS := torch ort rtx openvino coco demo deit dev
 COMPILE := uv pip compile --quiet --universal --python-version 3.10 --generate-hashes \
 	--no-annotate --custom-compile-command 'make pins'
 
