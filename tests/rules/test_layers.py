@@ -98,6 +98,7 @@ SERVED_IMPORTS = (
     "tritonclient",
     "triton_python_backend_utils",
     "client_answers",
+    "client_detections",
     "client_pictures",
     "server_watch",
 )

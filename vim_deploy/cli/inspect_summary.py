@@ -129,7 +129,7 @@ def _package(found: Facts) -> Iterator[Row]:
     yield "model's name", about["name"]
     yield "runtime", about["runtime"]
     yield "artifact", about["artifact"]["path"]
-    inputs = about["inputs"] if "inputs" in about else [about["input"]]
+    inputs = about.get("inputs") or [spec for spec in (about["input"], about.get("size")) if spec]
     yield from _exported(about, {"inputs": inputs, "outputs": about["outputs"]})
     yield "largest batch", str(about["max_batch"]) if "max_batch" in about else ""
 

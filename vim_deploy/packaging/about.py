@@ -70,6 +70,7 @@ class TritonAbout:
         artifact: the file that is served.
         max_batch: most pictures at once; 0 for a fixed batch.
         input, outputs: of the artifact.
+        size: its second input, a detector's sizes of pictures; None where it takes none.
         golden: stored answers.
         plugin: library of an engine; None where it needs none beside it.
         notes: sentences for the user.
@@ -87,6 +88,12 @@ class TritonAbout:
     plugin: str | None
     notes: tuple[str, ...]
     ops: PackedOps | None = None
+    size: TensorSpec | None = None
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Of the artifact, in its order."""
+        return (self.input,) if self.size is None else (self.input, self.size)
 
     @property
     def files(self) -> Iterable[str]:
@@ -126,6 +133,11 @@ class WebAbout:
     outputs: tuple[TensorSpec, ...]
     golden: Golden
     notes: tuple[str, ...]
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Of the artifact."""
+        return (self.input,)
 
     @property
     def files(self) -> Iterable[str]:

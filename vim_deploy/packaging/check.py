@@ -118,7 +118,7 @@ def _disagreements(config: Any, about: TritonAbout) -> list[str]:  # noqa: ANN40
         wrong.append(f"name {config.name!r}, expected {about.name!r}")
     if config.max_batch_size != about.max_batch:
         wrong.append(f"max_batch_size {config.max_batch_size}, expected {about.max_batch}")
-    for found, stored in ((config.input, (about.input,)), (config.output, about.outputs)):
+    for found, stored in ((config.input, about.inputs), (config.output, about.outputs)):
         got = [(item.name, item.data_type, tuple(item.dims)) for item in found]
         wanted = [_tensor(config, spec, about.max_batch) for spec in stored]
         if got != wanted:
@@ -146,7 +146,8 @@ def _tensor(
     image = config.DESCRIPTOR.fields_by_name["input"].message_type
     enum = image.fields_by_name["data_type"].enum_type
     number = enum.values_by_name[data_type(spec.dtype, spec.name)].number
-    sizes = spec.shape[1:] if most else spec.shape
+    # One number for each picture is served as one element (``repository.model_config``).
+    sizes = (spec.shape[1:] or (1,)) if most else spec.shape
     return spec.name, number, tuple(-1 if isinstance(size, str) else size for size in sizes)
 
 
@@ -197,7 +198,8 @@ def check_onnx(artifact: Path, about: TritonAbout | WebAbout) -> Check:
     """VIM-428 when the ONNX file has other tensors than the manifest says."""
     model = Artifact.open(artifact)
     found = (*model.inputs, *model.outputs)
-    if found != (about.input, *about.outputs):
+    # Image and size are told apart by their names.
+    if {*model.inputs} != {*about.inputs} or model.outputs != about.outputs:
         raise VimDeployError(
             "VIM-428",
             f"{artifact.name} has other tensors than the manifest says",

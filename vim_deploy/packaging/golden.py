@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,28 @@ ROWS = 3
 #: Most bytes of stored outputs of one row and more: those of dense models are large.
 _MOST_BYTES = 64_000_000
 _SEED = 0
-INPUT_KEY, OUTPUT_PREFIX = "input", "output."
+INPUT_KEY, SIZE_KEY, OUTPUT_PREFIX = "input", "size", "output."
 
 
-def golden_input(servable: Servable, most: int) -> Array:
-    """Seeded pictures, prepared as the model takes them: [rows, ...] in the runner's dtype.
+@dataclass(frozen=True)
+class Pictures:
+    """What a model is given.
+
+    Attributes:
+        images: [rows, ...] in the runner's dtype.
+        sizes: height and width of each picture inside its image, int64 [rows, 2]; None for a model
+            that does not take them.
+    """
+
+    images: Array
+    sizes: Array | None = None
+
+
+def golden_input(servable: Servable, most: int) -> Pictures:
+    """Seeded pictures, prepared as the model takes them.
 
     Rows are ``ROWS``, or fewer when the model takes fewer at once or its outputs are large, or its
-    fixed batch.
+    fixed batch. For a detector the first picture fills the input, the others do not.
     """
     fixed = servable.input.shape[0]
     fitting = max(_MOST_BYTES // max(_row_bytes(servable), 1), 1)
@@ -38,7 +53,18 @@ def golden_input(servable: Servable, most: int) -> Array:
     generator = np.random.default_rng(_SEED)
     shape = (rows, how.height, how.width, how.channels)
     pixels = generator.integers(0, 256, shape, dtype=np.uint8)
-    return batch_from_crops(pixels, how, servable.info.preprocess)
+    sizes = None if servable.size is None else _sizes(servable, rows)
+    for picture, (height, width) in zip(pixels, [] if sizes is None else sizes, strict=False):
+        picture[height:] = 0
+        picture[:, width:] = 0
+    return Pictures(batch_from_crops(pixels, how, servable.info.preprocess), sizes)
+
+
+def _sizes(servable: Servable, rows: int) -> Array:
+    """A whole one, a wide one, a high one, and again."""
+    height, width = servable.info.image.height, servable.info.image.width
+    shapes = ((height, width), (max(height // 2, 1), width), (height, max(width * 3 // 4, 1)))
+    return np.array([shapes[row % len(shapes)] for row in range(rows)], np.int64)
 
 
 def _row_bytes(servable: Servable) -> int:
@@ -50,22 +76,24 @@ def _row_bytes(servable: Servable) -> int:
     )
 
 
-def golden_outputs(runner: Runner, images: Array) -> dict[str, Array]:
+def golden_outputs(runner: Runner, given: Pictures) -> dict[str, Array]:
     """What ``runner`` gives for the stored input; VIM-430 when that is no answer."""
-    outputs = run_padded(runner, images)
+    outputs = run_padded(runner, given.images, given.sizes)
     require_fit(outputs, "the package's stored pictures")
     return outputs
 
 
-def write_golden(path: Path, images: Array, outputs: Mapping[str, Array]) -> None:
+def write_golden(path: Path, given: Pictures, outputs: Mapping[str, Array]) -> None:
     """Store both; the same arrays give the same bytes."""
     named = {f"{OUTPUT_PREFIX}{name}": outputs[name] for name in sorted(outputs)}
-    arrays: dict[str, Any] = {INPUT_KEY: images, **named}
+    arrays: dict[str, Any] = {INPUT_KEY: given.images, **named}
+    if given.sizes is not None:
+        arrays[SIZE_KEY] = given.sizes
     with path.open("wb") as stream:
         np.savez(stream, **arrays)
 
 
-def read_golden(path: Path) -> tuple[Array, dict[str, Array]]:
+def read_golden(path: Path) -> tuple[Pictures, dict[str, Array]]:
     """Input and outputs by name.
 
     Raises:
@@ -84,8 +112,8 @@ def read_golden(path: Path) -> tuple[Array, dict[str, Array]]:
         arrays = {name: archive.read(name) for name in archive.names}
     if INPUT_KEY not in arrays:
         raise unreadable(f"it holds no {INPUT_KEY!r}")
-    images = arrays.pop(INPUT_KEY)
-    return images, {name.removeprefix(OUTPUT_PREFIX): arrays[name] for name in arrays}
+    given = Pictures(arrays.pop(INPUT_KEY), arrays.pop(SIZE_KEY, None))
+    return given, {name.removeprefix(OUTPUT_PREFIX): arrays[name] for name in arrays}
 
 
 def differences(

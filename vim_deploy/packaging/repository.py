@@ -185,7 +185,7 @@ def model_config(
     """
     runtime = choose_runtime(servable, options.runtime)
     most = largest_batch(servable, options.max_batch)
-    image = _tensor(servable.input, most)
+    inputs = tuple(_tensor(spec, most) for spec in servable.inputs)
     if options.cuda_graphs and runtime != TENSORRT:
         raise VimDeployError(
             "VIM-203",
@@ -203,7 +203,7 @@ def model_config(
         "backend": runtime,
         # 0 for a model that does not batch.
         "max_batch_size": most,
-        "input": (image,),
+        "input": inputs,
         "output": tuple(
             _tensor(spec, most, _labels(servable, spec)) for spec in servable.file.outputs
         ),
@@ -215,8 +215,8 @@ def model_config(
         }
         if batching
         else None,
-        "optimization": _graphs(image, sizes) if options.cuda_graphs else None,
-        "model_warmup": tuple(_warmup(image, size) for size in sizes),
+        "optimization": _graphs(inputs, sizes) if options.cuda_graphs else None,
+        "model_warmup": tuple(_warmup(inputs, size) for size in sizes),
         "parameters": _parameters(runtime, options.threads, ops_library),
         # ONNX Runtime's backend hands each name to the loader as it stands here.
         "model_operations": {"op_library_filename": (ops_library,)}
@@ -257,18 +257,28 @@ def _sizes(servable: Servable, most: int) -> list[int]:
 
 
 def _tensor(spec: TensorSpec, most: int, labels: str = "") -> dict[str, Any]:
-    """``dims`` without the batch where the model batches, -1 for any size."""
+    """``dims`` without the batch where the model batches, -1 for any size.
+
+    Triton knows no tensor without axes: one number for each picture, as the count of detections,
+    goes out as one of a single element.
+    """
     sizes = spec.shape[1:] if most else spec.shape
     dims = tuple(-1 if isinstance(size, str) else size for size in sizes)
-    if not dims:
+    if not dims and not most:
         raise VimDeployError(
             "VIM-426",
-            f"the output {spec.name!r} cannot be served",
-            why=f"its shape is {list(spec.shape)}: nothing is left of it without the batch",
+            f"the tensor {spec.name!r} cannot be served",
+            why="it has no axes",
             fix="export the model with another --head",
         )
     kind = data_type(spec.dtype, spec.name)
-    return {"name": spec.name, "data_type": kind, "dims": dims, "label_filename": labels}
+    return {
+        "name": spec.name,
+        "data_type": kind,
+        "dims": dims or (1,),
+        "reshape": None if dims else {"shape": ()},
+        "label_filename": labels,
+    }
 
 
 def _labels(servable: Servable, spec: TensorSpec) -> str:
@@ -283,17 +293,25 @@ def _instances(servable: Servable, runtime: str, count: int) -> dict[str, Any]:
     return {"count": count, "kind": Keyword(_KINDS[runtime]), "profile": profiles}
 
 
-def _graphs(image: Mapping[str, Any], sizes: list[int]) -> dict[str, Any]:
-    inputs = Map({image["name"]: {"dim": image["dims"]}})
-    specs = tuple({"batch_size": size, "input": inputs} for size in sizes)
+def _graphs(inputs: Iterable[Mapping[str, Any]], sizes: list[int]) -> dict[str, Any]:
+    given = Map({tensor["name"]: {"dim": tensor["dims"]} for tensor in inputs})
+    specs = tuple({"batch_size": size, "input": given} for size in sizes)
     return {"cuda": {"graphs": True, "graph_spec": specs}}
 
 
-def _warmup(image: Mapping[str, Any], size: int) -> dict[str, Any]:
+def _warmup(inputs: Iterable[Mapping[str, Any]], size: int) -> dict[str, Any]:
     """A request of zeros that the server answers to itself before it reports ready."""
-    given = {"data_type": image["data_type"], "dims": image["dims"], "zero_data": True}
-    inputs = Map({image["name"]: given})
-    return {"name": f"batch_{size}", "batch_size": size, "inputs": inputs, "count": 1}
+    given = Map(
+        {
+            tensor["name"]: {
+                "data_type": tensor["data_type"],
+                "dims": tensor["dims"],
+                "zero_data": True,
+            }
+            for tensor in inputs
+        }
+    )
+    return {"name": f"batch_{size}", "batch_size": size, "inputs": given, "count": 1}
 
 
 def _parameters(runtime: str, threads: int, ops_library: str) -> Map:

@@ -119,7 +119,7 @@ def write_labels(path: Path, labels: Sequence[str]) -> None:
 
 def scripts(around: Surroundings) -> dict[str, str]:
     """Text of every script and side file by its name in the package."""
-    carried = ["client.py", "client_answers.py", "client_pictures.py"]
+    carried = ["client.py", "client_answers.py", "client_detections.py", "client_pictures.py"]
     if around.runtime == "python":
         carried += ["server.py", "server_watch.py", *_REQUIREMENTS]
     files = {name: unchanged(f"served/{name}") for name in carried}

@@ -9,12 +9,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from vim_deploy import heads
 from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.engine_file import TENSORRT
 from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.artifact.record import EngineRecord, record_path
 from vim_deploy.errors import VimDeployError
 from vim_deploy.onnx_graph import computed_precision
+from vim_deploy.runtimes.inputs import picture_inputs
 from vim_deploy.specs import TensorSpec
 
 #: Names of the artifact inside a package: those that Triton looks for by itself.
@@ -38,6 +40,8 @@ class Servable:
     Attributes:
         file: the ONNX file or engine.
         input: the picture input; a str in the shape is a symbolic size.
+        size: a detector's second input, height and width of each picture inside it; None for
+            every other model.
         info: what it says about the model.
         precision: ``fp32``, ``fp16`` or ``bf16``.
         profiles: of an engine; empty for an ONNX file.
@@ -48,13 +52,19 @@ class Servable:
     info: ExportInfo
     precision: str
     profiles: tuple[BatchRange, ...]
+    size: TensorSpec | None = None
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Everything that goes in, in the file's order."""
+        return (self.input,) if self.size is None else (self.input, self.size)
 
     @property
     def batches(self) -> bool:
         """Whether the batch is dynamic, so that the server may join requests."""
         return all(
             bool(spec.shape) and isinstance(spec.shape[0], str)
-            for spec in (self.input, *self.file.outputs)
+            for spec in (*self.inputs, *self.file.outputs)
         )
 
     def files(self) -> list[tuple[Path, str]]:
@@ -77,20 +87,23 @@ def read_servable(path: Path) -> Servable:
     Raises:
         VimDeployError: VIM-401, VIM-409, VIM-413 (file not readable), VIM-410 (it does not say how
             pictures are prepared), VIM-426 (it cannot be served: an engine of TensorRT-RTX or
-            without record or weights, more than one input), VIM-902 (engine and record do not
-            belong together).
+            without record or weights, other inputs than pictures and a detector's sizes), VIM-902
+            (engine and record do not belong together).
     """
     file = Artifact.open(path)
     record = _servable_record(file) if file.is_engine else None
     info = file.require_info()
-    if len(file.inputs) != 1:
+    try:
+        image, size = picture_inputs(file)
+    except VimDeployError as error:
+        raise _refused(path, error.message.partition(" ")[2], error.why, error.fix) from error
+    if (size is not None) != heads.of_file(info).takes_size:
         raise _refused(
             path,
-            f"has {len(file.inputs)} inputs; one picture input is expected",
+            f"says that its head is {info.head}, and has other inputs",
             ", ".join(spec.name for spec in file.inputs),
             "give a model made by vim-deploy export",
         )
-    image = file.inputs[0]
     ranges = [profile.shapes[image.name] for profile in record.profiles] if record else []
     return Servable(
         file=file,
@@ -100,6 +113,7 @@ def read_servable(path: Path) -> Servable:
         profiles=tuple(
             BatchRange(item.min[0], item.opt[0], item.max[0]) for item in ranges if item.min
         ),
+        size=size,
     )
 
 

@@ -21,6 +21,7 @@ from vim_deploy.artifact.passport import matching_library
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import output_errors, sha256_of
+from vim_deploy.packaging.detector import detector_facts
 from vim_deploy.packaging.native_ops import OPS_LIBRARY, choose_ops, described, opened_by
 from vim_deploy.packaging.repository import (
     LABELS_NAME,
@@ -190,12 +191,14 @@ def about(plan: Plan, golden: dict[str, Any]) -> dict[str, Any]:
         "companions": companions,
         "max_batch": plan.config["max_batch_size"],
         "input": encode(servable.input),
+        "size": encode(servable.size) if servable.size else None,
         "outputs": [encode(spec) for spec in servable.file.outputs],
         "precision": servable.precision,
         "preprocess": info.preprocess,
         "image": encode(info.image),
         "head": info.head,
         "labels": list(info.labels),
+        **(detector_facts(info) if servable.size else {}),
         "model": info.model,
         "checkpoint": encode(info.checkpoint),
         "tensorrt": record.runtime_version if record else None,

@@ -134,6 +134,13 @@ def _outputs(servable: Servable) -> tuple[Output, ...]:
     shapes = {spec.name: spec.shape for spec in servable.file.outputs}
     if head.kind in ("pixel scores", "label map"):
         return head.gives[:1]
+    if head.kind == "detections":
+        raise _refused(
+            servable.file.path,
+            "it finds boxes and masks, and the page shows classes of whole pictures and of pixels",
+            "--target triton serves it, with a client that pastes the masks; run PICTURE --overlay "
+            "draws them",
+        )
     if not head.has_classes(shapes):
         raise _refused(
             servable.file.path,

@@ -28,6 +28,7 @@ from vim_deploy.packaging.check import Check, CheckReport, read_package
 from vim_deploy.packaging.golden import (
     GOLDEN_NAME,
     ROWS,
+    Pictures,
     differences,
     golden_input,
     golden_outputs,
@@ -147,8 +148,8 @@ def package(
     with atomic_folder(folder, own_files) as place:
         write_repository(place, plan)
         ops: OpsChoice = "native" if plan.ops else "function"
-        images = golden_input(servable, plan.config["max_batch_size"])
-        golden = _make_golden(place, servable, images, ops, options)
+        given = golden_input(servable, plan.config["max_batch_size"])
+        golden = _make_golden(place, servable, given, ops, options)
         manifest = write_manifest(
             place,
             checks.TARGET,
@@ -219,8 +220,8 @@ def _package_web(artifact: Path, output: Path | None, options: PackageOptions) -
     servable, sighting = plan.servable, sight(artifact)
     with atomic_folder(folder, own_files) as place:
         web.write_web(place, plan)
-        images = golden_input(servable, ROWS)
-        golden = _make_golden(place, servable, images, "function", options)
+        given = golden_input(servable, ROWS)
+        golden = _make_golden(place, servable, given, "function", options)
         manifest = write_manifest(
             place,
             web.TARGET,
@@ -299,7 +300,7 @@ def _reference_sha256(servable: Servable, reference: Path | None) -> str:
 
 
 def _make_golden(
-    place: Path, servable: Servable, images: Array, ops: OpsChoice, options: PackageOptions
+    place: Path, servable: Servable, given: Pictures, ops: OpsChoice, options: PackageOptions
 ) -> dict[str, Any]:
     """Store input and outputs; what the manifest says about them.
 
@@ -312,16 +313,16 @@ def _make_golden(
     runner_options = RunnerOptions(plugin=options.plugin if own else None, ops=ops)
     try:
         with open_runner(source, runner_options) as runner:
-            outputs = golden_outputs(runner, images)
+            outputs = golden_outputs(runner, given)
             by = runner.name
     except VimDeployError as error:
         if not _is_elsewhere(error):
             raise
         why = f"no stored outputs, because the artifact does not run here: {error.message}"
-    write_golden(place / GOLDEN_NAME, images, outputs)
+    write_golden(place / GOLDEN_NAME, given, outputs)
     return {
         "file": GOLDEN_NAME,
-        "rows": len(images),
+        "rows": len(given.images),
         "outputs": sorted(outputs),
         "made_by": by,
         "made_from": source.name if outputs else "",
@@ -365,13 +366,13 @@ def _check_golden(folder: Path, about: TritonAbout | WebAbout) -> Check:
     stored = about.golden
     if not stored.outputs:
         return Check("golden output", False, stored.why)
-    images, wanted = read_golden(folder / stored.file)
+    given, wanted = read_golden(folder / stored.file)
     named = about.plugin if isinstance(about, TritonAbout) else None
     plugin = None if named is None else folder / named
     try:
         file = Artifact.open(folder / about.artifact.path)
         with open_runner(file, RunnerOptions(plugin=plugin)) as runner:
-            outputs = golden_outputs(runner, images)
+            outputs = golden_outputs(runner, given)
             by = runner.name
     except VimDeployError as error:
         if not _is_elsewhere(error):

@@ -15,7 +15,7 @@ from tests.support.packages import classifier
 from tests.support.sick_models import INFO, nan_classifier, overflowing_classifier
 from vim_deploy.cli.main import run
 from vim_deploy.errors import VimDeployError
-from vim_deploy.packaging.golden import differences, golden_outputs
+from vim_deploy.packaging.golden import Pictures, differences, golden_outputs
 from vim_deploy.parity.metrics import tolerance_for
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 
@@ -116,7 +116,7 @@ def test_stored_outputs_of_a_package_are_judged(tmp_path: Path) -> None:
     images = np.zeros((2, 1, 2, 3), np.float32)
     sick = OrtRunner(nan_classifier(tmp_path / "s.onnx"))
     with pytest.raises(VimDeployError, match="VIM-430"):
-        golden_outputs(sick, images)
+        golden_outputs(sick, Pictures(images))
     limits = tolerance_for("fp32")
     values = {"logits": np.full((2, 4), np.nan, np.float32)}
     assert "NaN or Inf" in differences(values, values, limits)[0]

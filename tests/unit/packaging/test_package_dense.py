@@ -64,8 +64,8 @@ def test_a_segmentation_network_is_packaged_whole(
     assert f"TYPE_{dtype}" in config
     # Labels of pixels are no columns of an output: Triton's own ranking does not fit.
     assert "label_filename" not in config
-    images, outputs = read_golden(result.folder / "golden.npz")
-    assert [len(value) for value in outputs.values()] == [len(images)]
+    given, outputs = read_golden(result.folder / "golden.npz")
+    assert [len(value) for value in outputs.values()] == [len(given.images)]
     facts = read_manifest(result.folder).about
     assert facts["golden"]["tolerance"]["label_agreement"] == 0.9998
     checks = {item.name: item.checked for item in check_package(result.folder).checks}
@@ -76,10 +76,10 @@ def test_stored_answers_stay_small(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     # One picture's logits are 96 bytes.
     monkeypatch.setattr(golden, "_MOST_BYTES", 200)
     result = package(segmentor(tmp_path / "seg.onnx", "upsampled"), tmp_path / "made")
-    assert len(read_golden(result.folder / "golden.npz")[0]) == 2
+    assert len(read_golden(result.folder / "golden.npz")[0].images) == 2
     monkeypatch.setattr(golden, "_MOST_BYTES", 1)
     result = package(segmentor(tmp_path / "seg.onnx", "upsampled"), tmp_path / "other")
-    assert len(read_golden(result.folder / "golden.npz")[0]) == 1
+    assert len(read_golden(result.folder / "golden.npz")[0].images) == 1
 
 
 def test_no_classifier_program_for_a_dense_engine(tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ def test_contents_of_a_python_package(toy: Path, tmp_path: Path) -> None:
         "Dockerfile",
         "client.py",
         "client_answers.py",
+        "client_detections.py",
         "client_pictures.py",
         "compose.yaml",
         "golden.npz",
@@ -89,11 +90,11 @@ def test_same_input_same_bytes(toy: Path, tmp_path: Path) -> None:
 
 def test_stored_answers_are_those_of_the_artifact(toy: Path, tmp_path: Path) -> None:
     made = package(toy, tmp_path / "made").folder
-    images, outputs = read_golden(made / "golden.npz")
-    assert images.shape == (3, 1, 2, 3)
+    given, outputs = read_golden(made / "golden.npz")
+    assert given.images.shape == (3, 1, 2, 3)
     from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 
-    np.testing.assert_array_equal(outputs["logits"], OrtRunner(toy).run(images)["logits"])
+    np.testing.assert_array_equal(outputs["logits"], OrtRunner(toy).run(given.images)["logits"])
 
 
 def test_up_to_date_and_other_settings(toy: Path, tmp_path: Path) -> None:
@@ -264,8 +265,8 @@ def test_other_answers_are_noticed(toy: Path, tmp_path: Path) -> None:
 
     made = package(toy, tmp_path / "made", PYTHON).folder
     assert {item.name for item in check_package(made).checks if item.checked} >= {"golden output"}
-    images, outputs = read_golden(made / "golden.npz")
-    write_golden(made / "golden.npz", images, {"logits": outputs["logits"] + 1e-3})
+    given, outputs = read_golden(made / "golden.npz")
+    write_golden(made / "golden.npz", given, {"logits": outputs["logits"] + 1e-3})
     manifest = read_manifest(made)
     (made / MANIFEST_NAME).unlink()
     write_manifest(made, "triton", manifest.about, tool_version=__version__, settings="00")
@@ -320,8 +321,8 @@ def test_a_moved_package_is_the_same(toy: Path, tmp_path: Path) -> None:
 
 def test_bytes_are_stored_as_bytes(tmp_path: Path) -> None:
     made = package(bytes_classifier(tmp_path / "m.onnx"), tmp_path / "made", PYTHON).folder
-    images, _ = read_golden(made / "golden.npz")
-    assert images.dtype == np.uint8
+    given, _ = read_golden(made / "golden.npz")
+    assert given.images.dtype == np.uint8
     assert read_manifest(made).about["preprocess"] == "uint8" != EXPORT.preprocess
 
 

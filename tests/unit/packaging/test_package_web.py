@@ -121,8 +121,8 @@ def test_contents_of_a_page(toy: Path, runtime: Path) -> None:
     assert facts["outputs"] == [{"name": "logits", "holds": "logits"}]
     assert facts["scene"] is None
     assert facts["input"]["shape"] == ["batch", 1, 2, 3]
-    images, outputs = read_golden(made.folder / "golden.npz")
-    assert len(images) == len(outputs["logits"]) == 3
+    given, outputs = read_golden(made.folder / "golden.npz")
+    assert len(given.images) == len(outputs["logits"]) == 3
     # What a reader is told of the runtime is what is there.
     assert web_runtime.VERSION in (made.folder / "README.md").read_text()
     assert "onnxruntime-web" in str(inspect(made.folder))

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Client for the model of this folder: pictures in, the best classes out.
 
-Of a segmentation network these are the classes with the most pixels; of any other output it prints
-shape, mean and root mean square.
+Of a segmentation network these are the classes with the most pixels, of a detector everything it
+found: class, score, box and the pixels of its mask. Of any other output it prints shape, mean and
+root mean square.
 
     python client.py PICTURE...                      over HTTP
     python client.py --protocol grpc PICTURE...      over gRPC (pip install "tritonclient[grpc]")
@@ -32,9 +33,22 @@ HERE = Path(__file__).resolve().parent
 # started from.
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(HERE))
-from client_answers import ServerError, areas, best, difference, no_numbers, require_rows, summary
+from client_answers import (
+    ServerError,
+    areas,
+    as_exported,
+    best,
+    difference,
+    no_numbers,
+    printable,
+    require_rows,
+    summary,
+)
+from client_detections import detections, fit, show_found
 from client_pictures import prepare
 
+#: A picture's file, its row of the input, and of a detector's its size there and as it was.
+Prepared = tuple[Any, ...]
 #: KServe's dtype names -> NumPy's.
 DTYPES = {
     "BOOL": "bool",
@@ -46,6 +60,8 @@ DTYPES = {
     "FP32": "float32",
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
+#: Classes that are printed when nobody says how many.
+CLASSES = 5
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
@@ -80,18 +96,24 @@ class HttpModel:
             self.connection.close()
             raise
 
-    def infer(self, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """Outputs by name for an array of the input's dtype: [rows, ...]."""
-        body, length = encode(self.facts, images)
+    def infer(
+        self, images: NDArray[Any], sizes: NDArray[Any] | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """Outputs by name for an array of the input's dtype: [rows, ...].
+
+        ``sizes`` are a detector's second input: [rows, 2].
+        """
+        body, length = encode(self.facts, images, sizes)
         path = f"/v2/models/{self.facts['name']}/infer"
         sent = {HEADER_LENGTH: str(length), "Content-Type": "application/octet-stream"}
         status, headers, body = self.request("POST", path, body, sent)
         if status != 200:
             raise ServerError(f"HTTP {status}: {message_of(body)}")
         try:
-            return decode(headers, body)
+            answer: dict[str, NDArray[Any]] = as_exported(decode(headers, body), self.facts)
         except (KeyError, TypeError, ValueError) as error:
             raise ServerError(f"the answer cannot be read: {error!r}") from error
+        return answer
 
     def statistics(self) -> dict[str, Any]:
         """The server's counters of this model."""
@@ -109,16 +131,33 @@ class HttpModel:
         self.connection.close()
 
 
-def encode(facts: dict[str, Any], images: NDArray[Any]) -> tuple[bytes, int]:
-    """A request's body, and how many of its bytes are the JSON before the tensor."""
-    tensor = {
-        "name": facts["input"]["name"],
-        "shape": list(images.shape),
-        "datatype": NAMES[str(images.dtype)],
-        "parameters": {"binary_data_size": images.nbytes},
-    }
-    header = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
-    return header + np.ascontiguousarray(images).tobytes(), len(header)
+def given(
+    facts: dict[str, Any], images: NDArray[Any], sizes: NDArray[Any] | None
+) -> dict[str, NDArray[Any]]:
+    """The inputs' arrays by name."""
+    arrays = {facts["input"]["name"]: np.ascontiguousarray(images)}
+    if sizes is not None:
+        size = facts["size"]
+        arrays[size["name"]] = np.ascontiguousarray(sizes, size["dtype"])
+    return arrays
+
+
+def encode(
+    facts: dict[str, Any], images: NDArray[Any], sizes: NDArray[Any] | None = None
+) -> tuple[bytes, int]:
+    """A request's body, and how many of its bytes are the JSON before the tensors."""
+    arrays = given(facts, images, sizes)
+    tensors = [
+        {
+            "name": name,
+            "shape": list(array.shape),
+            "datatype": NAMES[str(array.dtype)],
+            "parameters": {"binary_data_size": array.nbytes},
+        }
+        for name, array in arrays.items()
+    ]
+    header = json.dumps({"inputs": tensors, "parameters": {"binary_data_output": True}}).encode()
+    return header + b"".join(array.tobytes() for array in arrays.values()), len(header)
 
 
 def decode(headers: Message, body: bytes) -> dict[str, NDArray[Any]]:
@@ -158,28 +197,28 @@ class GrpcModel:
         self.facts, self.timeout, self.grpc = facts, timeout, tritonclient.grpc
         self.client = tritonclient.grpc.InferenceServerClient(url)
 
-    def infer(self, images: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """Outputs by name for an array of the input's dtype: [rows, ...]."""
-        name = self.facts["input"]["name"]
-        tensor = self.grpc.InferInput(name, list(images.shape), NAMES[str(images.dtype)])
-        tensor.set_data_from_numpy(images)
+    def infer(
+        self, images: NDArray[Any], sizes: NDArray[Any] | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """As ``HttpModel.infer``."""
+        tensors = []
+        for name, array in given(self.facts, images, sizes).items():
+            tensors.append(self.grpc.InferInput(name, list(array.shape), NAMES[str(array.dtype)]))
+            tensors[-1].set_data_from_numpy(array)
         outputs = [output["name"] for output in self.facts["outputs"]]
         wanted = [self.grpc.InferRequestedOutput(output) for output in outputs]
         try:
             answer = self.client.infer(
-                self.facts["name"], [tensor], outputs=wanted, client_timeout=self.timeout
+                self.facts["name"], tensors, outputs=wanted, client_timeout=self.timeout
             )
         except Exception as error:
             raise ServerError(f"gRPC: {error}") from error
-        return {output: answer.as_numpy(output) for output in outputs}
+        arrays = {output: answer.as_numpy(output) for output in outputs}
+        found: dict[str, NDArray[Any]] = as_exported(arrays, self.facts)
+        return found
 
     def close(self) -> None:
         self.client.close()
-
-
-def printable(text: object) -> str:
-    """A text of somebody else's for a terminal: what does not print is written out."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(text))
 
 
 def show(
@@ -190,8 +229,9 @@ def show(
     options: argparse.Namespace,
 ) -> None:
     """Print what one picture gave."""
-    top = best(outputs, row, facts, options.top)
-    large = [] if top else areas(outputs, row, facts, options.top)
+    count = options.top or CLASSES
+    top = best(outputs, row, facts, count)
+    large = [] if top else areas(outputs, row, facts, count)
     others = {} if top or large else summary(outputs, row)
     if options.json:
         extra = {"areas": large} if large else {"outputs": others} if others else {}
@@ -215,7 +255,8 @@ def check(model: HttpModel | GrpcModel, facts: dict[str, Any], folder: Path = HE
         return [f"the package stores no answers: {golden['why']}"]
     with np.load(folder / golden["file"], allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
-    found = model.infer(arrays["input"].astype(facts["input"]["dtype"]))
+    images = arrays["input"].astype(facts["input"]["dtype"])
+    found = model.infer(images, *([arrays["size"]] if facts.get("size") else []))
     failures = []
     for output in facts["outputs"]:
         name = output["name"]
@@ -229,31 +270,34 @@ def check(model: HttpModel | GrpcModel, facts: dict[str, Any], folder: Path = HE
 
 def run(model: HttpModel | GrpcModel, facts: dict[str, Any], options: argparse.Namespace) -> int:
     """Print what every picture gave; the number of pictures that failed."""
-    failed = 0
+    failed, detects = 0, bool(facts.get("size"))
     fixed = facts["input"]["shape"][0]
     size = fixed if isinstance(fixed, int) else min(max(options.batch, 1), facts["max_batch"])
-    rows, names = [], []
+    pictures: list[Prepared] = []
     for path in options.pictures:
         try:
-            rows.append(prepare(path, facts))
-            names.append(path)
+            pictures.append((path, *(fit(path, facts) if detects else (prepare(path, facts),))))
         # Pillow's decoders raise almost anything for a file that somebody has damaged.
         except Exception as error:
             print(printable(f"{path}: {error or type(error).__name__}"), file=sys.stderr)
             failed += 1
-    for start in range(0, len(rows), size):
-        part = rows[start : start + size]
-        filling = [part[-1]] * (size - len(part)) if isinstance(fixed, int) else []
-        sent = np.stack([*part, *filling])
-        outputs = model.infer(sent)
-        require_rows(outputs, len(sent))
-        for row, name in enumerate(names[start : start + size]):
+    for start in range(0, len(pictures), size):
+        part = pictures[start : start + size]
+        filled = part + [part[-1]] * (size - len(part) if isinstance(fixed, int) else 0)
+        sent = [np.stack([picture[1] for picture in filled])]
+        if detects:
+            sent.append(np.array([picture[2] for picture in filled]))
+        outputs = model.infer(*sent)
+        require_rows(outputs, len(filled))
+        for row, (name, _, *inside) in enumerate(part):
             wrong = no_numbers(outputs, row)
             if wrong:
                 print(printable(f"{name}: {wrong}"), file=sys.stderr)
                 failed += 1
-                continue
-            show(name, outputs, row, facts, options)
+            elif detects:
+                show_found(name, detections(outputs, row, facts, inside), options)
+            else:
+                show(name, outputs, row, facts, options)
     return failed
 
 
@@ -269,6 +313,17 @@ def whole_number(text: str) -> int:
     if text.isascii() and text.isdecimal() and len(text) <= 10 and 1 <= int(text) < 1 << 31:
         return int(text)
     raise argparse.ArgumentTypeError(f"not a whole number from 1 to {(1 << 31) - 1}")
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError("not a number from 0 to 1")
+    return value
 
 
 def seconds(text: str) -> float:
@@ -290,7 +345,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--url", help="address and port [as run.sh: 127.0.0.1:8000, gRPC :8001]")
     count = whole_number
     parser.add_argument("--batch", type=count, default=8, help="pictures in one request [8]")
-    parser.add_argument("--top", type=count, default=5, help="classes of each picture [5]")
+    parser.add_argument(
+        "--top", type=count, help=f"classes of each picture [{CLASSES}], or detections [all]"
+    )
+    parser.add_argument(
+        "--score", type=share, default=0.0, help="detections have at least this [all the model has]"
+    )
     parser.add_argument("--timeout", type=seconds, default=30.0, help="for an answer, in s [30]")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--check", action="store_true", help="ask for the stored answers")

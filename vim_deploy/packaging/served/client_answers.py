@@ -15,6 +15,20 @@ class ServerError(Exception):
     """The server refused a request or answered something else than was agreed."""
 
 
+def printable(text: object) -> str:
+    """A text of somebody else's for a terminal: what does not print is written out."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(text))
+
+
+def as_exported(outputs: Outputs, facts: dict[str, Any]) -> Outputs:
+    """With one number for each picture where the model gives that: Triton sends [rows, 1]."""
+    single = {spec["name"] for spec in facts["outputs"] if len(spec["shape"]) == 1}
+    return {
+        name: values.reshape(len(values)) if name in single and values.ndim else values
+        for name, values in outputs.items()
+    }
+
+
 def best(
     outputs: Outputs, row: int, facts: dict[str, Any], count: int
 ) -> list[tuple[int, str, float]]:

@@ -20,9 +20,12 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 
 
-def read_picture(path: Path, mode: str) -> Image.Image:
-    """A picture in Pillow's ``mode``; ValueError for a small file that takes much to decode."""
-    from PIL import Image
+def read_picture(path: Path, mode: str, *, upright: bool = False) -> Image.Image:
+    """A picture in Pillow's ``mode``; ValueError for a small file that takes much to decode.
+
+    ``upright`` turns a photograph as its EXIF orientation says.
+    """
+    from PIL import Image, ImageOps
 
     if not path.is_file() or path.stat().st_size > MOST_BYTES:
         raise ValueError(f"not a file of at most {MOST_BYTES} bytes")
@@ -38,10 +41,12 @@ def read_picture(path: Path, mode: str) -> Image.Image:
         parts = opened.format in ("JPEG", "MPO") and min(scans, default=0) < len(opened.getbands())
         kept = parts or bool(opened.info.get("progressive"))
         beside = {"TIFF": 4, "WEBP": 12}.get(opened.format or "", 0)
-        copies = 4 + 4 * (opened.mode != mode) + beside + 6 * kept
+        copies = 4 + 4 * (opened.mode != mode) + beside + 6 * kept + 4 * upright
         if pixels > MOST_PIXELS or pixels * copies > FREE_BYTES + 4 * len(data):
             raise ValueError(f"{opened.width} x {opened.height} pixels in {len(data)} bytes")
         opened.load()
+        if upright:
+            ImageOps.exif_transpose(opened, in_place=True)
         return opened if opened.mode == mode else opened.convert(mode)
 
 

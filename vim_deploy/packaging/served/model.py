@@ -2,7 +2,9 @@
 
 The server hands over several requests at once. Their rows are joined to one batch, run, and split
 again. A request that cannot be run gets an error of its own; the others are answered. So does one
-whose answer would not be numbers: NaN and infinity have no class.
+whose answer would not be numbers: NaN and infinity have no class. A detector takes a second input,
+the size of each picture inside its padding, and finds nothing in a picture that holds NaN; that,
+too, is an error of its request, and no empty picture.
 
 A package may hold native kernels for the model's own ops. Where they do not load (an older C
 library, another processor, an older ONNX Runtime) the log says why, and the model runs as the file
@@ -29,6 +31,8 @@ from numpy.typing import NDArray
 ERRORS_ONLY = 3
 #: The first ONNX Runtime that native ops are for; an older one would take none of them, silently.
 LEAST_FOR_OPS = (1, 17)
+#: Arrays of one request by the names of the inputs.
+Rows = dict[str, NDArray[Any]]
 #: The session's entry in which native ops look for their number of threads.
 OPS_THREADS = "vim_deploy.intra_op_num_threads"
 
@@ -49,6 +53,14 @@ def not_numbers(what: str, arrays: dict[str, NDArray[Any]]) -> str | None:
             count = int(values.size - np.count_nonzero(np.isfinite(values)))
             if count:
                 return f"{count} of {values.size} values of the {what} {name!r} are NaN or infinite"
+    return None
+
+
+def outside(sizes: NDArray[Any], sides: list[int]) -> str | None:
+    """Which size does not fit a square of ``sides``, in words; None when all do."""
+    for height, width in sizes.tolist():
+        if not (0 <= height <= sides[0] and 0 <= width <= sides[1]):
+            return f"a picture of {height} x {width} pixels in an input of {sides[0]} x {sides[1]}"
     return None
 
 
@@ -84,9 +96,15 @@ class TritonPythonModel:
         require_old_numpy()
         config = json.loads(args["model_config"])
         self.most = int(config["max_batch_size"])
-        self.input = config["input"][0]
-        self.dims = [int(size) for size in self.input["dims"]]
-        self.dtype = np.dtype(pb_utils.triton_string_to_numpy(self.input["data_type"]))
+        self.inputs = {
+            given["name"]: (
+                np.dtype(pb_utils.triton_string_to_numpy(given["data_type"])),
+                [int(size) for size in given["dims"]],
+            )
+            for given in config["input"]
+        }
+        # The pictures come first; the sizes of a detector's behind them.
+        self.image, self.size = [*self.inputs, ""][:2]
         self.outputs = [output["name"] for output in config["output"]]
         parameters = config.get("parameters", {})
         self.threads = int(parameters.get("THREADS", {}).get("string_value", "0"))
@@ -124,39 +142,63 @@ class TritonPythonModel:
     def execute(self, requests: list[Any]) -> list[Any]:
         """One response for each request, in their order."""
         taken = [self.read(request) for request in requests]
-        good = [rows for rows in taken if isinstance(rows, np.ndarray)]
+        good = [rows for rows in taken if isinstance(rows, dict)]
         parts = iter(self.run(good))
         return [
-            self.response(request, next(parts) if isinstance(rows, np.ndarray) else rows)
+            self.response(request, next(parts) if isinstance(rows, dict) else rows)
             for request, rows in zip(requests, taken)
         ]
 
-    def read(self, request: Any) -> NDArray[Any] | str:  # noqa: ANN401 - Triton's
-        """The request's array, or the reason why it is refused."""
-        tensor = pb_utils.get_input_tensor_by_name(request, self.input["name"])
+    def read(self, request: Any) -> Rows | str:  # noqa: ANN401 - Triton's
+        """The request's arrays, or the reason why it is refused."""
+        rows: Rows = {}
+        for name in self.inputs:
+            found = self.read_input(request, name)
+            if isinstance(found, str):
+                return found
+            rows[name] = found
+        counts = {name: len(values) for name, values in rows.items()}
+        if len(set(counts.values())) > 1:
+            return f"the inputs have different numbers of rows: {counts}"
+        if self.size:
+            dtype, dims = self.inputs[self.image]
+            # Bytes have their channels last; a fixed batch has its own axis before them.
+            sides = dims[-3:-1] if dtype == np.uint8 else dims[-2:]
+            return outside(rows[self.size], sides) or rows
+        return rows
+
+    def read_input(self, request: Any, name: str) -> NDArray[Any] | str:  # noqa: ANN401
+        """One array of the request, or the reason why it is refused."""
+        dtype, dims = self.inputs[name]
+        label = "input" if name == self.image else f"input {name!r}"
+        tensor = pb_utils.get_input_tensor_by_name(request, name)
         if tensor is None:
-            return f"the request has no input {self.input['name']!r}"
+            return f"the request has no input {name!r}"
         # A view of what the server received: nothing is copied before it is known to fit.
         rows: NDArray[Any] = tensor.as_numpy()
         found = list(rows.shape[1:] if self.most else rows.shape)
-        fits = len(found) == len(self.dims) and all(
-            wanted in (-1, size) for wanted, size in zip(self.dims, found)
+        fits = len(found) == len(dims) and all(
+            wanted in (-1, size) for wanted, size in zip(dims, found)
         )
-        if rows.dtype != self.dtype or not fits:
-            return f"input is {rows.dtype} {list(rows.shape)}, expected {self.dtype} {self.dims}"
+        if rows.dtype != dtype or not fits:
+            return f"{label} is {rows.dtype} {list(rows.shape)}, expected {dtype} {dims}"
         if self.most and not 1 <= len(rows) <= self.most:
-            return f"input has {len(rows)} rows, expected 1 to {self.most}"
+            return f"{label} has {len(rows)} rows, expected 1 to {self.most}"
         return rows
 
-    def run(self, arrays: list[NDArray[Any]]) -> list[dict[str, NDArray[Any]] | str]:
-        """For each array its outputs by name, or the reason why there are none."""
+    def run(self, arrays: list[Rows]) -> list[dict[str, NDArray[Any]] | str]:
+        """For each request's arrays its outputs by name, or the reason why there are none."""
         if not arrays:
             return []
         if len(arrays) > 1 and not self.most:
             return [part for rows in arrays for part in self.run([rows])]
         try:
-            joined = np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
-            values = self.session.run(self.outputs, {self.input["name"]: joined})
+            joined = arrays[0]
+            if len(arrays) > 1:
+                joined = {
+                    name: np.concatenate([rows[name] for rows in arrays]) for name in self.inputs
+                }
+            values = self.session.run(self.outputs, joined)
         except Exception as error:
             if len(arrays) == 1:
                 return [f"the model failed: {error}"]
@@ -164,7 +206,7 @@ class TritonPythonModel:
             return [part for rows in arrays for part in self.run([rows])]
         if len(arrays) == 1:
             return [dict(zip(self.outputs, values))]
-        ends = np.cumsum([len(rows) for rows in arrays])[:-1]
+        ends = np.cumsum([len(rows[self.image]) for rows in arrays])[:-1]
         columns = [np.split(value, ends) for value in values]
         return [dict(zip(self.outputs, row)) for row in zip(*columns)]
 
@@ -172,10 +214,12 @@ class TritonPythonModel:
         """The answer in Triton's form: the outputs the client asked for, or an error."""
         if not isinstance(result, str):
             reason = not_numbers("output", result)
-            # Classes are whole numbers, whatever they were taken from.
-            if reason or not any(values.dtype.kind == "f" for values in result.values()):
-                sent = pb_utils.get_input_tensor_by_name(request, self.input["name"]).as_numpy()
-                reason = not_numbers("input", {self.input["name"]: sent}) or reason
+            # Classes are whole numbers, whatever they were taken from, and a detector finds nothing
+            # in what is no number.
+            whole = not any(values.dtype.kind == "f" for values in result.values())
+            if reason or whole or self.size:
+                sent = pb_utils.get_input_tensor_by_name(request, self.image).as_numpy()
+                reason = not_numbers("input", {self.image: sent}) or reason
             result = reason or result
         if isinstance(result, str):
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(result))

@@ -26,9 +26,9 @@ POLL_SECONDS = 0.25
 STOPPED_SECONDS = 5.0
 #: Two signals within so many seconds are one wish: supervisors and terminals repeat themselves.
 AGAIN_SECONDS = 2.0
-#: Triton's data types of images and the bytes of one element.
-ELEMENT_BYTES = {"uint8": 1, "float16": 2, "float32": 4}
-TRITON_TYPES = {"uint8": "UINT8", "float16": "FP16", "float32": "FP32"}
+#: Triton's data types of inputs and the bytes of one element.
+ELEMENT_BYTES = {"uint8": 1, "float16": 2, "float32": 4, "int64": 8}
+TRITON_TYPES = {"uint8": "UINT8", "float16": "FP16", "float32": "FP32", "int64": "INT64"}
 #: Questions to our own server go to it, whatever proxy the environment names.
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 #: What asking may raise, also where something else than an HTTP server answers.
@@ -36,13 +36,26 @@ UNANSWERED = (OSError, ValueError, http.client.HTTPException)
 
 
 class Facts:
-    """The model's name, input and its dtype, shape of the least request, bytes of the largest."""
+    """The model's name, its inputs (name, dtype, shape of the least request), bytes of the largest.
+
+    A detector has two: the pictures, and their sizes.
+    """
 
     def __init__(self, about: dict[str, Any]) -> None:
-        image, most = about["input"], about["max_batch"]
-        self.name, self.image, self.dtype = about["name"], image["name"], image["dtype"]
-        self.least = [1, *image["shape"][1:]] if most else image["shape"]
-        self.largest = math.prod(self.least) * max(most, 1) * ELEMENT_BYTES[self.dtype]
+        most = about["max_batch"]
+        given = [about["input"], *([about["size"]] if about.get("size") else [])]
+        self.name = about["name"]
+        self.inputs = [
+            (spec["name"], spec["dtype"], [1, *spec["shape"][1:]] if most else spec["shape"])
+            for spec in given
+        ]
+        self.largest = max(most, 1) * sum(map(self.bytes_of, self.inputs))
+
+    @staticmethod
+    def bytes_of(given: tuple[str, str, list[int]]) -> int:
+        """Of one input of the least request."""
+        _, dtype, shape = given
+        return math.prod(shape) * ELEMENT_BYTES[dtype]
 
 
 def number(name: str, default: float, most: float = 1e9, least: float = 0) -> float:
@@ -115,15 +128,17 @@ class Probe(threading.Thread):
     @staticmethod
     def zeros(facts: Facts) -> tuple[bytes, int]:
         """Body of the smallest request, of zeros, and the length of its first part."""
-        data = bytes(math.prod(facts.least) * ELEMENT_BYTES[facts.dtype])
-        given = {
-            "name": facts.image,
-            "shape": facts.least,
-            "datatype": TRITON_TYPES[facts.dtype],
-            "parameters": {"binary_data_size": len(data)},
-        }
-        head = json.dumps({"inputs": [given], "parameters": {"binary_data_output": True}}).encode()
-        return head + data, len(head)
+        tensors = [
+            {
+                "name": given[0],
+                "shape": given[2],
+                "datatype": TRITON_TYPES[given[1]],
+                "parameters": {"binary_data_size": facts.bytes_of(given)},
+            }
+            for given in facts.inputs
+        ]
+        head = json.dumps({"inputs": tensors, "parameters": {"binary_data_output": True}}).encode()
+        return head + bytes(sum(map(facts.bytes_of, facts.inputs))), len(head)
 
     def executions(self) -> int | None:
         """How often the model has run; None when the server does not say."""

@@ -1,0 +1,341 @@
+"""Packages of detectors for Triton: two inputs, five outputs, and a client that finds things."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from tests.support.detectors import described, detections_of, stand_in
+from tests.support.packages import SERVED, names_of
+from tests.unit.packaging.test_package_python_model import Tensor, fake_utils
+from vim_deploy.errors import VimDeployError
+from vim_deploy.images import batch_from_crops, fit_from
+from vim_deploy.packaging.golden import read_golden
+from vim_deploy.packaging.manifest import read_manifest
+from vim_deploy.packaging.repository import ServingOptions
+from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
+from vim_deploy.scene.paste import pasted
+from vim_deploy.stages import check_package, package
+from vim_deploy.stages.packaging import PackageOptions
+
+pytest.importorskip("onnxruntime")
+
+SIDE, ROWS = 64, 5
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A package for the python backend."""
+    folder = tmp_path_factory.mktemp("detector")
+    path = stand_in(folder / "finder.onnx", SIDE, rows=ROWS)
+    return package(path, folder / "made", PackageOptions(ServingOptions(runtime="python"))).folder
+
+
+@pytest.fixture(scope="module")
+def client() -> SimpleNamespace:
+    found = names_of(SERVED / "client.py")
+    return SimpleNamespace(**vars(names_of(SERVED / "client_detections.py")) | vars(found))
+
+
+def facts_of(made: Path) -> dict[str, Any]:
+    return dict(read_manifest(made).about)
+
+
+def picture(folder: Path, width: int, height: int, name: str = "picture.png") -> Path:
+    pixels = np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    PIL.Image.fromarray(pixels).save(folder / name)
+    return folder / name
+
+
+def test_the_configuration_has_two_inputs(made: Path) -> None:
+    text = (made / "models/finder/config.pbtxt").read_text()
+    assert '  name: "size"\n  data_type: TYPE_INT64\n  dims: [ 2 ]\n' in text
+    # A count for each picture: no axis is left without the batch, and Triton knows no such tensor.
+    count = '  name: "count"\n  data_type: TYPE_INT64\n  dims: [ 1 ]\n  reshape {\n  }\n'
+    assert count in text
+    assert text.count('key: "size"') == text.count('key: "image"') > 0
+    checks = {item.name: item for item in check_package(made).checks}
+    assert checks["golden output"].checked
+    assert checks["configuration"].checked or "tritonclient" in checks["configuration"].detail
+
+
+def test_what_the_manifest_says(made: Path) -> None:
+    about = facts_of(made)
+    assert about["size"] == {"name": "size", "dtype": "int64", "shape": ["batch", 2]}
+    assert [spec["name"] for spec in about["outputs"]] == [
+        "boxes",
+        "scores",
+        "classes",
+        "masks",
+        "count",
+    ]
+    assert about["fit"]["longer_side"] == SIDE
+    assert (about["fit"]["interpolation"], about["fit"]["padding"]) == ("bilinear", 0)
+    assert about["detector"]["score_threshold"] == 0.05
+    assert about["detector"]["detections"] == ROWS
+    assert about["labels"] == ["thing 0", "thing 1", "thing 2"]
+
+
+def test_stored_pictures_have_sizes(made: Path, tmp_path: Path) -> None:
+    given, outputs = read_golden(made / "golden.npz")
+    assert given.sizes is not None
+    assert given.sizes.tolist() == [[SIDE, SIDE], [SIDE // 2, SIDE], [SIDE, SIDE * 3 // 4]]
+    assert outputs["count"].tolist() == [detections_of(ROWS)] * 3
+    assert np.all(outputs["boxes"][1, :, 3] <= SIDE // 2)
+    # Zeros before the pixels were normalised.
+    zero = batch_from_crops(np.zeros((1, SIDE, SIDE, 3), np.uint8), described(SIDE).image, "none")
+    np.testing.assert_array_equal(given.images[1, :, SIDE // 2 :], zero[0, :, SIDE // 2 :])
+
+
+def test_a_model_whose_inputs_are_not_its_heads_is_refused(tmp_path: Path) -> None:
+
+    info = dataclasses.replace(described(SIDE), head="features")
+    with pytest.raises(VimDeployError, match="head is features") as caught:
+        package(stand_in(tmp_path / "m.onnx", SIDE, info=info), tmp_path / "made")
+    assert caught.value.code == "VIM-426"
+
+
+#: Sizes whose shorter side is a half, whose longer side is the input's, and that nearly vanish.
+SIZES = [(64, 64), (64, 40), (100, 150), (150, 100), (33, 200), (500, 3), (3, 500), (17, 9)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kind", ["RGB", "L"])
+def test_pictures_are_fitted_as_in_vim_deploy(
+    client: SimpleNamespace, made: Path, tmp_path: Path, size: tuple[int, int], kind: str
+) -> None:
+    path = picture(tmp_path, *size)
+    PIL.Image.open(path).convert(kind).save(path)
+    row, inside, own = client.fit(path, facts_of(made))
+    how = described(SIDE).image
+    pixels, wanted = fit_from(path, how)
+    assert (inside, own) == (wanted, (size[1], size[0]))
+    np.testing.assert_array_equal(row, batch_from_crops([pixels], how, "none")[0])
+
+
+def test_a_turned_photograph_is_turned_upright(
+    client: SimpleNamespace, made: Path, tmp_path: Path
+) -> None:
+    path, exif = tmp_path / "turned.jpg", PIL.Image.Exif()
+    exif[0x0112] = 6
+    PIL.Image.open(picture(tmp_path, 90, 40)).save(path, exif=exif)
+    row, inside, own = client.fit(path, facts_of(made))
+    pixels, wanted = fit_from(path, described(SIDE).image)
+    assert own == (90, 40)
+    assert inside == wanted
+    np.testing.assert_array_equal(row, batch_from_crops([pixels], described(SIDE).image, "none")[0])
+
+
+def boxes_in(height: int, width: int, count: int) -> np.ndarray:
+    """Boxes of every kind: large, a pixel wide, a thousandth of one, at the borders."""
+    random = np.random.default_rng(count)
+    corners = np.sort(random.uniform(0, 1, (count, 2, 2)), axis=1) * (width, height)
+    corners[::5, 1] = corners[::5, 0] + 1e-3
+    corners[1::5] = np.round(corners[1::5])
+    corners[2::5, 0], corners[3::5, 1] = 0, (width, height)
+    corners[1::5, 1] = np.maximum(corners[1::5, 1], corners[1::5, 0] + 1)
+    return corners.reshape(count, 4).astype(np.float32)
+
+
+def filled(mask: dict[str, Any]) -> np.ndarray:
+    """A mask of run lengths, as bool [height, width]."""
+    height, width = mask["size"]
+    values = np.arange(len(mask["counts"])) % 2 == 1
+    return np.repeat(values, mask["counts"]).reshape(width, height).T
+
+
+def test_masks_are_pasted_as_in_vim_deploy(client: SimpleNamespace) -> None:
+    random, size = np.random.default_rng(0), (37, 53)
+    for box in boxes_in(*size, 40):
+        mask = random.random((28, 28)).astype(np.float32)
+        part, corner = client.pasted(mask, box, size)
+        wanted = pasted(mask, box, size)
+        assert corner == (wanted.top, wanted.left)
+        np.testing.assert_array_equal(part, wanted.pixels)
+        whole = np.zeros(size, bool)
+        whole[corner[0] :, corner[1] :][: part.shape[0], : part.shape[1]] = part
+        np.testing.assert_array_equal(filled(client.run_lengths(part, corner, size)), whole)
+
+
+def test_a_mask_that_fills_the_picture_is_one_run(client: SimpleNamespace) -> None:
+    found = client.run_lengths(np.ones((3, 2), bool), (0, 0), (3, 2))
+    assert found["counts"] == [0, 6, 0]
+    assert client.run_lengths(np.zeros((3, 2), bool), (0, 0), (3, 2))["counts"] == [6]
+
+
+def answers(made: Path, sizes: list[list[int]]) -> dict[str, np.ndarray]:
+    images = np.zeros((len(sizes), 3, SIDE, SIDE), np.float32)
+    return dict(OrtRunner(made / "models/finder/1/model.onnx").run(images, np.array(sizes)))
+
+
+def test_detections_are_those_of_the_picture(client: SimpleNamespace, made: Path) -> None:
+    outputs = answers(made, [[32, 64]])
+    outputs["boxes"] = outputs["boxes"].copy()
+    outputs["boxes"][0, 1, 2] = outputs["boxes"][0, 1, 0]
+    found = client.detections(outputs, 0, facts_of(made), ((32, 64), (100, 200)))
+    assert len(found) == detections_of(ROWS) - 1, "a box without area, and rows behind the count"
+    assert [entry["label"] for entry in found] == ["thing 0", "thing 2", "thing 0"]
+    scale = np.array([200 / 64, 100 / 32] * 2, np.float32)
+    np.testing.assert_array_equal(found[0]["box"], outputs["boxes"][0, 0] * scale)
+    mask = filled(found[0]["mask"])
+    assert mask.shape == (100, 200)
+    assert mask.sum() == found[0]["area"] > 0
+
+
+def test_the_client_prints_what_was_found(
+    client: SimpleNamespace, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runner = OrtRunner(made / "models/finder/1/model.onnx")
+    model = SimpleNamespace(infer=lambda images, sizes: dict(runner.run(images, sizes)))
+    pictures = [picture(tmp_path, 80, 60, "a.png"), tmp_path / "none.png", picture(tmp_path, 9, 30)]
+    options = SimpleNamespace(pictures=pictures, batch=8, top=None, json=False, score=0.0)
+    assert client.run(model, facts_of(made), options) == 1
+    said = capsys.readouterr()
+    assert "none.png: not a file" in said.err
+    lines = [line.split("\t") for line in said.out.splitlines()]
+    assert len(lines) == 2 * detections_of(ROWS)
+    assert lines[0][0].endswith("a.png")
+    assert lines[0][1] == "0 thing 0"
+    assert lines[0][4].endswith(" pixels")
+    options.json, options.top = True, 2
+    client.run(model, facts_of(made), options)
+    first, _ = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert [entry["class"] for entry in first["detections"]] == [0, 1]
+    assert first["detections"][0]["mask"]["size"] == [60, 80]
+    options.json, options.score = False, 1.0
+    client.run(model, facts_of(made), options)
+    assert capsys.readouterr().out.count("nothing found") == 2
+
+
+def test_a_request_of_two_inputs(client: SimpleNamespace, made: Path) -> None:
+    images, sizes = np.zeros((2, 3, SIDE, SIDE), np.float32), np.array([[1, 2], [3, 4]], np.int32)
+    body, length = client.encode(facts_of(made), images, sizes)
+    header = json.loads(body[:length])
+    assert [(item["name"], item["datatype"], item["shape"]) for item in header["inputs"]] == [
+        ("image", "FP32", [2, 3, SIDE, SIDE]),
+        ("size", "INT64", [2, 2]),
+    ]
+    np.testing.assert_array_equal(np.frombuffer(body[-32:], np.int64), [1, 2, 3, 4])
+    counts = client.as_exported({"count": np.array([[2], [3]])}, facts_of(made))
+    assert counts["count"].tolist() == [2, 3]
+
+
+def test_the_servers_watch_asks_with_both_inputs(made: Path) -> None:
+    watch = names_of(SERVED / "server_watch.py")
+    facts = watch.Facts(facts_of(made))
+    body, length = watch.Probe.zeros(facts)
+    given = json.loads(body[:length])["inputs"]
+    assert [(item["name"], item["shape"]) for item in given] == [
+        ("image", [1, 3, SIDE, SIDE]),
+        ("size", [1, 2]),
+    ]
+    assert len(body) - length == 3 * SIDE * SIDE * 4 + 16
+
+
+@pytest.fixture
+def model(made: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The package's model.py with a stand-in for Triton's module, as the backend starts it."""
+    import runpy
+    import sys
+
+    utils = fake_utils()
+    types = {"TYPE_FP32": np.float32, "TYPE_INT64": np.int64}
+    utils.triton_string_to_numpy = types.__getitem__  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", utils)
+    monkeypatch.setattr(np, "__version__", "1.26.4")
+    folder = made / "models/finder"
+    found = runpy.run_path(str(folder / "1/model.py"))["TritonPythonModel"]()
+    config = {
+        "max_batch_size": 32,
+        "input": [
+            {"name": "image", "data_type": "TYPE_FP32", "dims": [3, SIDE, SIDE]},
+            {"name": "size", "data_type": "TYPE_INT64", "dims": [2]},
+        ],
+        "output": [{"name": name} for name in ("boxes", "scores", "classes", "masks", "count")],
+    }
+    found.initialize(
+        {
+            "model_config": json.dumps(config),
+            "model_repository": str(folder),
+            "model_version": "1",
+        }
+    )
+    return found
+
+
+def request(images: np.ndarray, sizes: np.ndarray) -> SimpleNamespace:
+    inputs = {"image": Tensor("image", images), "size": Tensor("size", sizes)}
+    return SimpleNamespace(inputs=inputs, requested_output_names=list)
+
+
+def images_of(rows: int) -> np.ndarray:
+    random = np.random.default_rng(rows)
+    return random.standard_normal((rows, 3, SIDE, SIDE)).astype(np.float32)
+
+
+def test_the_backend_joins_and_splits_both_inputs(model: Any, made: Path) -> None:
+    runner = OrtRunner(made / "models/finder/1/model.onnx")
+    given = [
+        (images_of(1), np.array([[SIDE, 20]])),
+        (images_of(3), np.array([[9, SIDE], [0, 0], [1, 1]])),
+    ]
+    found = model.execute([request(*arrays) for arrays in given])
+    for arrays, answer in zip(given, found, strict=True):
+        assert answer.error is None
+        for name, wanted in runner.run(*arrays).items():
+            # Sums in another order.
+            np.testing.assert_allclose(answer.tensors[name], wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_a_bad_size_spoils_no_other_request(model: Any) -> None:
+    good, nan = np.array([[SIDE, SIDE]]), images_of(1)
+    nan[0, 0, 0, 0] = np.nan
+    bad = [
+        (request(images_of(1), np.array([[SIDE + 1, 3]])), "65 x 3 pixels in an input of 64 x 64"),
+        (request(images_of(1), np.array([[3, -1]])), "3 x -1 pixels"),
+        (request(images_of(1), np.array([[3.0, 1.0]])), "input 'size' is float64"),
+        (request(images_of(1), np.array([[3, 1, 2]])), "expected int64 [2]"),
+        (request(images_of(2), good), "different numbers of rows: {'image': 2, 'size': 1}"),
+        (request(nan, good), "1 of 12288 values of the input 'image' are NaN or infinite"),
+    ]
+    alone = request(images_of(1), good)
+    del alone.inputs["size"]
+    bad.append((alone, "no input 'size'"))
+    answers = model.execute([request(images_of(1), good), *(item for item, _ in bad)])
+    assert answers[0].error is None
+    for answer, (_, why) in zip(answers[1:], bad, strict=True):
+        assert why in answer.error
+
+
+def test_without_masks_and_with_a_fixed_batch(
+    client: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = stand_in(tmp_path / "two.onnx", SIDE, masks=False, batch=2)
+    made = package(path, tmp_path / "made", PackageOptions(ServingOptions(runtime="python"))).folder
+    text = (made / "models/two/config.pbtxt").read_text()
+    assert 'name: "count"\n  data_type: TYPE_INT64\n  dims: [ 2 ]\n}' in text
+    assert "dims: [ 2, 2 ]" in text
+    assert check_package(made).checks
+    runner = OrtRunner(made / "models/two/1/model.onnx")
+    model = SimpleNamespace(infer=lambda images, sizes: dict(runner.run(images, sizes)))
+    options = SimpleNamespace(
+        pictures=[picture(tmp_path, 20, 30)], batch=8, top=1, json=True, score=0.0
+    )
+    assert client.run(model, facts_of(made), options) == 0
+    (entry,) = json.loads(capsys.readouterr().out)["detections"]
+    assert "mask" not in entry
+
+
+def test_no_page_for_a_detector(tmp_path: Path) -> None:
+    with pytest.raises(VimDeployError, match="cannot be shown in a browser") as caught:
+        package(stand_in(tmp_path / "finder.onnx"), tmp_path / "page", PackageOptions(target="web"))
+    assert caught.value.code == "VIM-426"
+    assert "--target triton" in caught.value.fix
+    assert not (tmp_path / "page").exists()
