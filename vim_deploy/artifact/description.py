@@ -20,8 +20,10 @@ from typing import Literal
 
 import onnx
 
+from vim_deploy import heads
 from vim_deploy.artifact import metadata
-from vim_deploy.artifact.metadata import IMAGE_INPUT, PRODUCER, ExportInfo
+from vim_deploy.artifact.metadata import IMAGE_INPUT, PRODUCER, SIZE_INPUT, ExportInfo
+from vim_deploy.artifact.model_inputs import size_flaw
 from vim_deploy.errors import VimDeployError
 from vim_deploy.onnx_graph import DEFAULT_DOMAINS, computed_precision, opset_version
 from vim_deploy.ops.contract import DOMAIN
@@ -168,20 +170,23 @@ def different_tensors(original: Sequence[TensorSpec], changed: Sequence[TensorSp
 
 
 def misfit_of(info: ExportInfo, model: onnx.ModelProto) -> str:
-    """How the input of ``model`` is another than ``info`` describes; empty when it is not."""
-    inputs = metadata.inputs_of(model)
-    names = ", ".join(spec.name for spec in inputs)
-    if len(inputs) != 1 or inputs[0].name != IMAGE_INPUT:
-        return f"its inputs are {names or 'none'}, not {IMAGE_INPUT}"
-    image, shape = info.image, inputs[0].shape
+    """How the inputs of ``model`` are others than ``info`` describes; empty when they are not."""
+    inputs = {spec.name: spec for spec in metadata.inputs_of(model)}
+    sized = heads.of_file(info).takes_size
+    expected = (IMAGE_INPUT, SIZE_INPUT) if sized else (IMAGE_INPUT,)
+    if set(inputs) != set(expected):
+        names = ", ".join(inputs) or "none"
+        return f"its inputs are {names}, not {' and '.join(expected)}"
+    source = inputs[IMAGE_INPUT]
+    image, shape = info.image, source.shape
     bytes_in = info.preprocess == "uint8"
     sizes = (image.height, image.width)
-    expected = (*sizes, image.channels) if bytes_in else (image.channels, *sizes)
+    axes = (*sizes, image.channels) if bytes_in else (image.channels, *sizes)
     fits = len(shape) == 4 and all(
         not isinstance(found, int) or found == size
-        for found, size in zip(shape[1:], expected, strict=True)
+        for found, size in zip(shape[1:], axes, strict=True)
     )
-    if not fits or bytes_in != (inputs[0].dtype == "uint8"):
-        wanted = "x".join(map(str, expected))
-        return f"its input is {inputs[0].dtype} {list(shape)}, pictures are prepared as {wanted}"
-    return ""
+    if not fits or bytes_in != (source.dtype == "uint8"):
+        wanted = "x".join(map(str, axes))
+        return f"its input is {source.dtype} {list(shape)}, pictures are prepared as {wanted}"
+    return size_flaw(inputs[SIZE_INPUT], source) if sized else ""

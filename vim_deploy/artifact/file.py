@@ -27,6 +27,7 @@ from vim_deploy.artifact.engine_file import (
 )
 from vim_deploy.artifact.marked_tensors import refuse_diagnosis
 from vim_deploy.artifact.metadata import ExportInfo
+from vim_deploy.artifact.model_inputs import extents, model_inputs
 from vim_deploy.artifact.onnx_file import OnnxFile, data_path, read_onnx
 from vim_deploy.artifact.record import EngineRecord, FileIdentity, read_record, record_path
 from vim_deploy.errors import UnreadableEngineError, UnreadableModelError, VimDeployError
@@ -332,7 +333,7 @@ class Artifact:
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width of its pictures, as it says, else as its one NCHW input has them.
+        """Height and width of its pictures, as it says, else as its picture input has them.
 
         Raises:
             VimDeployError: VIM-410 (an engine says nothing), VIM-415 (an ONNX file has no such
@@ -340,10 +341,10 @@ class Artifact:
         """
         if self.info is not None:
             return self.info.image.height, self.info.image.width
-        shape = self.inputs[0].shape if len(self.inputs) == 1 else ()
-        sizes = [size for size in shape[-2:] if isinstance(size, int)]
-        if len(shape) == 4 and len(sizes) == 2:
-            return sizes[0], sizes[1]
+        found = model_inputs(self.inputs)
+        sides = None if found is None else extents(found.image)
+        if sides is not None:
+            return sides
         if self.is_engine:
             raise metadata.undescribed(
                 f"nothing says which images {self.name} takes",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vim_deploy.artifact.engine_file import TENSORRT, TENSORRT_RTX, TITLES, describe_gpus
 from vim_deploy.artifact.file import Artifact
-from vim_deploy.artifact.profiles import Profile
+from vim_deploy.artifact.profiles import Profile, narrowed
 from vim_deploy.artifact.record import EngineRecord, PluginIdentity
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file, sha256_of
@@ -251,13 +251,10 @@ def matching_library(
 
 
 def _check_batch(name: str, profiles: tuple[Profile, ...], batch: int) -> None:
-    """VIM-905 when no profile takes ``batch`` in its first input."""
-    ranges = [
-        (shape.min[0], shape.max[0])
-        for profile in profiles
-        for shape in list(profile.shapes.values())[:1]
-        if shape.min
-    ]
+    """VIM-905 when no profile takes ``batch`` in all of its inputs."""
+    shapes = [[shape for shape in item.shapes.values() if shape.min] for item in profiles]
+    taken = [narrowed(*found) for found in shapes if found]
+    ranges = [(shape.min[0], shape.max[0]) for shape in taken]
     if not ranges or any(low <= batch <= high for low, high in ranges):
         return
     raise VimDeployError(

@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from vim_deploy.artifact.model_inputs import ModelInputs, model_inputs
 from vim_deploy.codec import stored
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.ranges import BATCH, MOST_ELEMENTS, PROFILE, SIZE, require_all, shown
@@ -31,6 +32,20 @@ class ShapeRange:
     min: Shape
     opt: Shape
     max: Shape
+
+
+def narrowed(image: ShapeRange, *others: ShapeRange) -> ShapeRange:
+    """``image`` with only the batches that the ``others``, which have one in front, take as well.
+
+    Where there are none, its least batch is above its largest.
+    """
+    every = (image, *others)
+    low, high = max(item.min[0] for item in every), min(item.max[0] for item in every)
+    usual = min(max(image.opt[0], low), high)
+    tails = (image.min[1:], image.opt[1:], image.max[1:])
+    return ShapeRange(
+        *((size, *tail) for size, tail in zip((low, usual, high), tails, strict=True))
+    )
 
 
 @stored(inner="shapes")
@@ -127,7 +142,8 @@ def resolve_profiles(
     """The profiles to build with, one or more, each complete and checked.
 
     Args:
-        inputs: the ONNX file's inputs; a str (or 0) in a shape is a dynamic size.
+        inputs: the ONNX file's inputs; a str (or 0) in a shape is a dynamic size. The batch of
+            pictures' sizes is that of the pictures.
         options: what the user asked for.
 
     Raises:
@@ -143,13 +159,33 @@ def resolve_profiles(
             why="each of them sets the whole profile",
             fix="use --min-batch/--opt-batch/--max-batch, or --minShapes/--optShapes/--maxShapes",
         )
+    own = model_inputs(inputs)
     if shapes_given:
         texts = _shape_texts(options)
-        profiles = tuple(_profile_from_shapes(inputs, *group) for group in texts)
+        profiles = tuple(_profile_from_shapes(inputs, own, *group) for group in texts)
     else:
         profiles = (_profile_from_batches(inputs, options),)
     _check_indices(options, len(profiles))
+    if own is not None and own.size is not None:
+        for profile in profiles:
+            _check_in_step(profile, own.image.name, own.size.name)
     return profiles
+
+
+def _check_in_step(profile: Profile, image: str, size: str) -> None:
+    """VIM-203 when pictures and their sizes have not the same batches."""
+    found, wanted = (
+        [shape.min[0], shape.opt[0], shape.max[0]]
+        for shape in (profile.shapes[size], profile.shapes[image])
+    )
+    if found != wanted:
+        raise VimDeployError(
+            "VIM-203",
+            f"the batches of {size!r} are not those of {image!r}",
+            why=f"{found} against {wanted} (smallest, usual, largest)",
+            fix=f"leave {size!r} out of the shapes: it has the batch of {image!r}; a file that "
+            "fixes the batch of one of the two has to be exported again",
+        )
 
 
 def _check_indices(options: ProfileOptions, count: int) -> None:
@@ -180,7 +216,7 @@ def _shape_texts(options: ProfileOptions) -> list[tuple[str, str, str]]:
 
 
 def _profile_from_shapes(
-    inputs: Sequence[TensorSpec], minimum: str, usual: str, maximum: str
+    inputs: Sequence[TensorSpec], own: ModelInputs | None, minimum: str, usual: str, maximum: str
 ) -> Profile:
     parsed = {
         "--minShapes": parse_shapes(minimum, "--minShapes"),
@@ -197,6 +233,8 @@ def _profile_from_shapes(
                     why="inputs: " + ", ".join(describe(spec) for spec in inputs),
                     fix=nearest(name, names),
                 )
+        if own is not None and own.size is not None:
+            _add_size(shapes, own.image, own.size)
     ranges = {}
     for spec in inputs:
         three = [
@@ -204,6 +242,13 @@ def _profile_from_shapes(
         ]
         ranges[spec.name] = _checked_range(spec, ShapeRange(*three), tuple(parsed))
     return Profile(ranges)
+
+
+def _add_size(shapes: dict[str, Shape], image: TensorSpec, size: TensorSpec) -> None:
+    """The shape of ``size``, which follows the image's, where it is not given or fixed."""
+    batch = shapes.get(image.name, image.shape)[0]
+    if _is_dynamic(size.shape[0]) and not _is_dynamic(batch):
+        shapes.setdefault(size.name, (int(batch), *map(int, size.shape[1:])))
 
 
 def _is_dynamic(size: int | str) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vim_deploy.artifact.metadata import SIZE_INPUT
+from vim_deploy.artifact.model_inputs import ModelInputs, extents, require_inputs
 from vim_deploy.errors import VimDeployError
 from vim_deploy.specs import TensorSpec
 
@@ -49,39 +49,26 @@ def check_input(spec: TensorSpec, image: Array) -> None:
         )
 
 
-def picture_inputs(artifact: Artifact) -> tuple[TensorSpec, TensorSpec | None]:
+def picture_inputs(artifact: Artifact) -> ModelInputs:
     """The image input of an ONNX file, and that for the sizes of pictures, which most have not.
 
     Raises:
         VimDeployError: VIM-415 for a file with other inputs.
     """
-    inputs = artifact.inputs
-    sizes = [spec for spec in inputs if spec.name == SIZE_INPUT]
-    images = [spec for spec in inputs if spec.name != SIZE_INPUT]
-    if len(images) != 1 or not all(_holds_sizes(spec) for spec in sizes):
-        raise VimDeployError(
-            "VIM-415",
-            f"{artifact.path} has {len(inputs)} inputs; one image input is expected",
-            why=", ".join(f"{spec.name} {spec.dtype} {list(spec.shape)}" for spec in inputs),
-            fix="give a model made by vim-deploy export",
-        )
-    return images[0], next(iter(sizes), None)
-
-
-def _holds_sizes(spec: TensorSpec) -> bool:
-    """Whether it takes height and width of each picture of a batch."""
-    return spec.dtype in ("int64", "int32") and len(spec.shape) == 2 and spec.shape[1] == 2
+    return require_inputs(
+        artifact.inputs, str(artifact.path), "give a model made by vim-deploy export"
+    )
 
 
 def full_sizes(image: TensorSpec, batch: int) -> NDArray[np.int64]:
     """Sizes [batch, 2] of pictures that fill the input ``image``, NCHW or (uint8) NHWC."""
-    sides = image.shape[1:3] if image.dtype == "uint8" else image.shape[2:4]
-    if len(image.shape) != 4 or not all(isinstance(side, int) for side in sides):
+    sides = extents(image)
+    if sides is None:
         raise VimDeployError(
             "VIM-415",
             f"the model's input {image.name!r} has no fixed size",
             why=f"its shape is {list(image.shape)}",
-            fix="give the size of each picture",
+            fix="export the model again with vim-deploy",
         )
     return np.tile(np.array(sides, np.int64), (batch, 1))
 
@@ -100,6 +87,13 @@ def given_inputs(
             within the input, sizes for a model without that input.
     """
     check_input(spec, image)
+    return {spec.name: image, **given_sizes(spec, size_spec, len(image), size)}
+
+
+def given_sizes(
+    spec: TensorSpec, size_spec: TensorSpec | None, batch: int, size: Array | None
+) -> dict[str, Array]:
+    """The part of ``given_inputs`` that holds sizes, for a batch of images that fit."""
     if size_spec is None:
         if size is not None:
             raise VimDeployError(
@@ -108,28 +102,31 @@ def given_inputs(
                 why=f"its only input is {spec.name!r}",
                 fix="give the images alone",
             )
-        return {spec.name: image}
-    full = full_sizes(spec, len(image))
+        return {}
+    full = full_sizes(spec, batch)
     if size is None:
         size = full
     if not isinstance(size, np.ndarray) or size.shape != full.shape or size.dtype.kind not in "iu":
-        found = (
-            f"{size.dtype} {list(size.shape)}"
-            if isinstance(size, np.ndarray)
-            else type(size).__name__
-        )
-        raise VimDeployError(
-            "VIM-415",
+        kind = type(size).__name__
+        is_array = isinstance(size, np.ndarray)
+        raise _wrong_sizes(
             f"the model's input {size_spec.name!r} does not take this array",
-            why=f"found {found}, expected {size_spec.dtype} {list(full.shape)}",
-            fix="give height and width of each picture within the input",
+            f"found {f'{size.dtype} {list(size.shape)}' if is_array else kind}, "
+            f"expected {size_spec.dtype} {list(full.shape)}",
         )
-    if (size < 0).any() or (size > full).any():
-        raise VimDeployError(
-            "VIM-415",
+    beyond = ((size < 0) | (size > full)).any(axis=1)
+    if beyond.any():
+        raise _wrong_sizes(
             f"sizes in {size_spec.name!r} are not within the input",
-            why=f"found {size[((size < 0) | (size > full)).any(1)][0].tolist()}, the input has "
-            f"{full[0].tolist()}",
-            fix="give height and width of each picture within the input",
+            f"found {size[beyond][0].tolist()}, the input has {full[0].tolist()}",
         )
-    return {spec.name: image, size_spec.name: np.ascontiguousarray(size, size_spec.dtype)}
+    return {size_spec.name: np.ascontiguousarray(size, size_spec.dtype)}
+
+
+def _wrong_sizes(message: str, why: str) -> VimDeployError:
+    return VimDeployError(
+        "VIM-415",
+        message,
+        why=why,
+        fix="give whole numbers: height and width of each picture within the input",
+    )

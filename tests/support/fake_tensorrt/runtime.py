@@ -1,7 +1,8 @@
 """The runtime of the stand-in TensorRT: Runtime, ICudaEngine, IExecutionContext, in four releases.
 
 An engine computes ``logits = image @ w`` per pixel row in NumPy, on the memory of a
-``FakeCudart``, so that results can be checked. ``plan_bytes`` writes a plan of it and
+``FakeCudart``, so that results can be checked; one that takes the pictures' sizes, too, adds
+``height + width / 4`` and counts the pixels in a second output, an integer. ``plan_bytes`` writes a plan of it and
 ``runtime_module`` makes a module of one release; names that a release does not have raise
 AttributeError, as read off NVIDIA's Python bindings of 8.6.1, 10.3, 10.14 and 11.1.
 
@@ -32,9 +33,14 @@ _ENGINE_SPANS = {
     "num_bindings": ((0, 0), (10, 0)),
 }
 CLASSES, FEATURES = 4, 6
+#: Output that is an integer, of engines that take sizes.
+COUNT = "count"
 
 DataType = enum.IntEnum(
     "DataType", ["FLOAT", "HALF", "INT8", "INT32", "BOOL", "UINT8", "FP8", "BF16", "INT64"], start=0
+)
+_DATA_TYPE_OF_8 = enum.IntEnum(
+    "DataType", {item.name: item.value for item in DataType if item.name not in ("BF16", "INT64")}
 )
 TensorIOMode = enum.IntEnum("TensorIOMode", ["NONE", "INPUT", "OUTPUT"], start=0)
 TensorLocation = enum.IntEnum("TensorLocation", ["DEVICE", "HOST"], start=0)
@@ -48,9 +54,14 @@ def weights() -> np.ndarray[Any, Any]:
     return np.random.default_rng(5).standard_normal((FEATURES, CLASSES)).astype(np.float32)
 
 
-def expected(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """What an engine computes for ``image`` [B, 1, 2, 3]."""
-    return (image.reshape(len(image), FEATURES).astype(np.float32) @ weights()).astype(np.float32)
+def expected(
+    image: np.ndarray[Any, Any], size: np.ndarray[Any, Any] | None = None
+) -> np.ndarray[Any, Any]:
+    """What an engine computes for ``image`` [B, 1, 2, 3], and ``size`` [B, 2]."""
+    logits = image.reshape(len(image), FEATURES).astype(np.float32) @ weights()
+    if size is not None:
+        logits = logits + (size @ [[1.0], [0.25]])
+    return logits.astype(np.float32)
 
 
 def plan_bytes(
@@ -68,7 +79,8 @@ def plan_bytes(
         profiles: batch sizes, (min, opt, max) each; one with equal sizes makes a fixed batch.
         cc: compute capability it was built for.
         plugins: ops it needs.
-        other: ``dtype``, ``inputs``, ``outputs``, ``context_bytes``, ``lean``, ``uncapturable``.
+        other: ``dtype``, ``inputs``, ``outputs``, ``size_profiles``, ``context_bytes``, ``lean``,
+            ``uncapturable``.
     """
     numbers = [int(part) for part in version.split(".")]
     numbers += [0] * (4 - len(numbers))
@@ -128,6 +140,7 @@ class _Context:
         first = state.release >= (10, 0) or state.alive.get("context", 0) == 0
         self.active_optimization_profile = 0 if first else -1
         self._shape: tuple[int, ...] | None = None
+        self._sizes: tuple[int, ...] | None = None
         self._addresses: dict[str, int] = {}
         self._warm = False
         state.made("context", 1)
@@ -141,18 +154,22 @@ class _Context:
             raise RuntimeError("Error in set optimization profile async.")
         self._state.cuda.enqueue(stream, lambda: None)
         self.active_optimization_profile = index
-        self._shape = None
+        self._shape = self._sizes = None
         return True
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        assert name == "image"
-        low, _, high = self._engine.plan["profiles"][self.active_optimization_profile]
+        assert name in self._engine.inputs
+        low, _, high = self._engine.profiles_of(name)[self.active_optimization_profile]
         if "shape" in self._state.fail or not low <= shape[0] <= high:
             return self._engine.error(
                 "Error Code 3: API Usage Error (Parameter check failed, condition: supplied shape "
                 "does not satisfy any optimization profiles)"
             )
-        self._shape, self._warm = tuple(shape), False
+        if name == "size":
+            assert tuple(shape[1:]) == (2,)
+            self._sizes, self._warm = tuple(shape), False
+        else:
+            self._shape, self._warm = tuple(shape), False
         return True
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
@@ -160,7 +177,9 @@ class _Context:
             return tuple(-1 for _ in self._engine.get_tensor_shape(name))
         if self._engine.plan.get("data_dependent"):
             return (-1, CLASSES)
-        return self._shape if name == "image" else (self._shape[0], CLASSES)
+        if name in self._engine.inputs:
+            return self._shape if name == "image" else self._sizes
+        return (self._shape[0], *self._engine.get_tensor_shape(name)[1:])
 
     def set_tensor_address(self, name: str, pointer: int) -> bool:
         if "address" in self._state.fail:
@@ -172,8 +191,10 @@ class _Context:
         state, cuda, shape = self._state, self._state.cuda, self._shape
         state.calls.append("execute")
         assert stream != 0, "the default stream"
-        assert set(self._addresses) == {"image", *self._engine.outputs}, "no address set"
+        inputs = self._engine.inputs
+        assert set(self._addresses) == {*inputs, *self._engine.outputs}, "no address set"
         assert shape is not None, "no shape set"
+        assert len(inputs) == 1 or self._sizes == (shape[0], 2), "the inputs' batches differ"
         if cuda.capturing(stream) and (not self._warm or self._engine.plan.get("uncapturable")):
             cuda.break_capture(stream)
             return self._engine.error("CUDA error 900: operation not permitted in a capture")
@@ -181,11 +202,18 @@ class _Context:
             return self._engine.error("Error Code 1: Cask (Cask convolution execution)")
         addresses, dtype = dict(self._addresses), self._engine.plan.get("dtype", "float32")
 
+        integer = self._engine.integer
+
         def compute() -> None:
-            image = cuda.view(addresses["image"], dtype, shape)
+            image, size = cuda.view(addresses["image"], dtype, shape), None
+            if "size" in inputs:
+                size = cuda.view(addresses["size"], integer, (shape[0], 2))
             for index, name in enumerate(self._engine.outputs):
+                if name == COUNT:
+                    cuda.view(addresses[name], integer, shape[:1])[:] = size.prod(axis=1)
+                    continue
                 target = cuda.view(addresses[name], np.float32, (shape[0], CLASSES))
-                target[:] = expected(image) * (index + 1)
+                target[:] = expected(image, size) * (index + 1)
 
         cuda.enqueue(stream, compute)
         self._warm = True
@@ -197,6 +225,8 @@ class _Engine:
         self.plan, self._runtime, self._state = plan, runtime, runtime.state
         self.outputs = list(plan.get("outputs", ["logits"]))
         self.inputs = list(plan.get("inputs", ["image"]))
+        # TensorRT 8.6 knows no other integers (its parser casts those of ONNX down).
+        self.integer = "int64" if runtime.state.release >= (10, 0) else "int32"
         self._state.made("engine", 1)
 
     def __del__(self) -> None:
@@ -230,18 +260,30 @@ class _Engine:
         return TensorIOMode.INPUT if name in self.inputs else TensorIOMode.OUTPUT
 
     def get_tensor_dtype(self, name: str) -> Any:
+        if name in ("size", COUNT):
+            return DataType[self.integer.upper()]
         if name not in self.inputs:
             return DataType.FLOAT
         kinds = {"float32": DataType.FLOAT, "uint8": DataType.UINT8, "bfloat16": DataType.BF16}
         return kinds[self.plan.get("dtype", "float32")]
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        sizes = {size for profile in self.plan["profiles"] for size in profile}
+        sizes = {size for profile in self.profiles_of(name) for size in profile}
         batch = -1 if len(sizes) > 1 else sizes.pop()
-        return (batch, 1, 2, 3) if name in self.inputs else (batch, CLASSES)
+        return (batch, *self._tail(name))
+
+    def _tail(self, name: str) -> tuple[int, ...]:
+        if name in self.inputs:
+            return (2,) if name == "size" else (1, 2, 3)
+        return () if name == COUNT else (CLASSES,)
+
+    def profiles_of(self, name: str) -> list[list[int]]:
+        """Batch sizes of each profile; those of ``size`` may be others than the images'."""
+        other = self.plan.get("size_profiles") if name == "size" else None
+        return other or self.plan["profiles"]
 
     def get_tensor_profile_shape(self, name: str, index: int) -> list[tuple[int, ...]]:
-        return [(batch, 1, 2, 3) for batch in self.plan["profiles"][index]]
+        return [(batch, *self._tail(name)) for batch in self.profiles_of(name)[index]]
 
     def create_execution_context(self) -> Any:
         cuda = self._state.cuda
@@ -342,7 +384,7 @@ def runtime_module(version: str, cuda: FakeCudart) -> ModuleType:
         ILogger=type("ILogger", (_Logger,), {"Severity": Severity}),
         Runtime=type("Runtime", (_Runtime,), {"state": state}),
         TensorIOMode=TensorIOMode,
-        DataType=DataType,
+        DataType=DataType if numbers >= (10, 0) else _DATA_TYPE_OF_8,
         get_plugin_registry=lambda: registry,
     )
     if numbers >= (10, 0):

@@ -23,6 +23,7 @@ from onnx import TensorProto, helper
 from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.marked_tensors import DEBUG, OUTPUT, OWN_OUTPUT, InnerTensor, MarkedTensor
 from vim_deploy.artifact.metadata import ExportInfo, attach, inputs_of, outputs_of
+from vim_deploy.artifact.model_inputs import require_inputs
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.graph.inner_tensors import with_inner_outputs
 from vim_deploy.graph.precision import apply_precision
@@ -198,7 +199,7 @@ def _give_out(model: onnx.ModelProto, how: Mapping[str, str]) -> dict[str, str]:
     """
     graph = inferred(model)
     known = {value.name: value for value in (*graph.value_info, *graph.output)}
-    (source,) = inputs_of(model)
+    source = require_inputs(inputs_of(model), "the graph", "export it with vim-deploy").image
     kept, renamed = [], {}
     for value in model.graph.output:
         if how.get(value.name) == OWN_OUTPUT:

@@ -6,6 +6,7 @@ the shape of 11. Only names that all of them have are used.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable
 from types import ModuleType
@@ -14,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from vim_deploy.artifact.engine_file import DATA_TYPES
-from vim_deploy.artifact.profiles import Shape, ShapeRange
+from vim_deploy.artifact.model_inputs import require_inputs
+from vim_deploy.artifact.profiles import Shape, ShapeRange, narrowed
 from vim_deploy.errors import VimDeployError
 from vim_deploy.runtimes.tensorrt.errors import explain, notes_in
 from vim_deploy.specs import TensorSpec
@@ -68,7 +70,8 @@ class LoadedEngine:
 
     Raises:
         VimDeployError: VIM-301 or VIM-302 (no runtime), VIM-413, VIM-901, VIM-903, VIM-906 as
-            TensorRT says, VIM-415 (not one image input, or a type that NumPy has not).
+            TensorRT says, VIM-415 (other inputs than a picture and its size, or a type that
+            NumPy has not).
     """
 
     def __init__(
@@ -119,27 +122,35 @@ class LoadedEngine:
         names = [self.engine.get_tensor_name(i) for i in range(self.engine.num_io_tensors)]
         modes = {name: self.engine.get_tensor_mode(name) for name in names}
         inputs = [name for name in names if modes[name] == self.module.TensorIOMode.INPUT]
-        if len(inputs) != 1:
-            raise VimDeployError(
-                "VIM-415",
-                f"{self.name} has {len(inputs)} inputs; one image input is expected",
-                why=", ".join(inputs),
-                fix="give an engine built from a model made by vim-deploy export",
-            )
-        self.input = self._tensor(inputs[0])
-        self.outputs = tuple(self._tensor(name) for name in names if name != inputs[0])
+        self.input, self.size = require_inputs(
+            [self._tensor(name) for name in inputs],
+            self.name,
+            "give an engine built from a model made by vim-deploy export",
+        )
+        self.inputs = (self.input,) if self.size is None else (self.input, self.size)
+        self.outputs = tuple(self._tensor(name) for name in names if name not in inputs)
         self.profiles = self._profiles()
 
     def _profiles(self) -> tuple[ShapeRange, ...]:
-        """Shapes of the input in each profile; of an engine without dynamic sizes, its one."""
-        fixed = tuple(size for size in self.input.shape if isinstance(size, int))
-        if len(fixed) == len(self.input.shape):
+        """Shapes of the image in each profile; of an engine without dynamic sizes, its one.
+
+        Where an engine takes sizes, too, these are the batches that both inputs take.
+        """
+        every = [self._ranges(tensor) for tensor in self.inputs]
+        # An input without dynamic sizes has one range, whatever the other has.
+        most = max(map(len, every))
+        spread = (ranges if len(ranges) == most else ranges * most for ranges in every)
+        return tuple(itertools.starmap(narrowed, zip(*spread, strict=True)))
+
+    def _ranges(self, tensor: TensorSpec) -> tuple[ShapeRange, ...]:
+        fixed = tuple(size for size in tensor.shape if isinstance(size, int))
+        if len(fixed) == len(tensor.shape):
             return (ShapeRange(fixed, fixed, fixed),)
         return tuple(
             ShapeRange(
                 *(
                     tuple(int(size) for size in shape)
-                    for shape in self.engine.get_tensor_profile_shape(self.input.name, index)
+                    for shape in self.engine.get_tensor_profile_shape(tensor.name, index)
                 )
             )
             for index in range(self.engine.num_optimization_profiles)
@@ -160,6 +171,11 @@ class LoadedEngine:
             for axis, size in enumerate(self.engine.get_tensor_shape(name))
         )
         return TensorSpec(name, dtype, shape)
+
+    @property
+    def has_int64(self) -> bool:
+        """Whether this release knows 64-bit integers; TensorRT 8.6 has int32 in their places."""
+        return hasattr(self.module.DataType, "INT64")
 
     def choose_profile(self, shape: Shape) -> int:
         """Number of the profile to run ``shape`` with.

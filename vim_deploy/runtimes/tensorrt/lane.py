@@ -64,7 +64,7 @@ class Lane:
             raise
         if timed:
             self._timers = (cuda.create_timer(), cuda.create_timer())
-        tensors = (loaded.input, *loaded.outputs)
+        tensors = (*loaded.inputs, *loaded.outputs)
         self._buffers = {tensor.name: StagingBuffer(cuda) for tensor in tensors}
 
     @property
@@ -73,7 +73,7 @@ class Lane:
         return sum(buffer.bytes for buffer in self._buffers.values())
 
     def prepare(self, shape: Shape) -> dict[str, Shape]:
-        """Set the input's shape; the outputs' shapes.
+        """Set the image's shape, and with it the batch of all inputs; the outputs' shapes.
 
         Raises:
             VimDeployError: VIM-905 when no profile takes it, VIM-415 when an output's shape
@@ -85,8 +85,9 @@ class Lane:
             self._drop_graphs()
             self.shape = None
             self._set_profile(profile)
-            name, text = self._loaded.input.name, "x".join(map(str, shape))
-            self._loaded.ask(f"take the shape {text}", self._context.set_input_shape, name, shape)
+            self._set_shape(self._loaded.input.name, shape)
+            if self._loaded.size is not None:
+                self._set_shape(self._loaded.size.name, (shape[0], 2))
             self.shape, self._profile = shape, profile
         shapes = {}
         for tensor in self._loaded.outputs:
@@ -101,6 +102,10 @@ class Lane:
             shapes[tensor.name] = found
         return shapes
 
+    def _set_shape(self, name: str, shape: Shape) -> None:
+        text = "x".join(map(str, shape))
+        self._loaded.ask(f"take the shape {text}", self._context.set_input_shape, name, shape)
+
     def _set_profile(self, profile: int) -> None:
         if self._context.active_optimization_profile == profile:
             return
@@ -109,19 +114,22 @@ class Lane:
         # Later work may come on another stream than the switch.
         self._cuda.synchronize(self.stream)
 
-    def run(self, image: Array) -> dict[str, Array]:
-        """Copy in, compute, copy out; waits. The arrays are the caller's."""
-        shapes = self.prepare(image.shape)
-        source = self._buffers[self._loaded.input.name]
-        # Only another shape makes a buffer grow, and that has dropped the graphs already.
-        source.fit(image.nbytes)
+    def run(self, given: Mapping[str, Array]) -> dict[str, Array]:
+        """Copy in, compute, copy out; waits. The arrays are the caller's.
+
+        Args:
+            given: arrays of the engine's inputs by name, of the engine's types.
+        """
+        shapes = self.prepare(given[self._loaded.input.name].shape)
+        for name, array in given.items():
+            self._stage(name, array)
         sizes = {}
         for tensor in self._loaded.outputs:
             sizes[tensor.name] = math.prod(shapes[tensor.name]) * np.dtype(tensor.dtype).itemsize
             self._buffers[tensor.name].fit(sizes[tensor.name])
-        np.copyto(source.host(image.dtype.name, image.shape), image)
         with _Finished(self._cuda, self.stream):
-            source.upload(image.nbytes, self.stream)
+            for name, array in given.items():
+                self._buffers[name].upload(array.nbytes, self.stream)
             self._mark(0)
             self._enqueue({name: b.device for name, b in self._buffers.items()}, self.stream)
             self._mark(1)
@@ -134,7 +142,15 @@ class Lane:
             for tensor in self._loaded.outputs
         }
 
-    def run_inner(self, image: Array, names: Sequence[str]) -> dict[str, Array]:
+    def _stage(self, name: str, array: Array) -> StagingBuffer:
+        """Copy an input's array to where it is uploaded from."""
+        buffer = self._buffers[name]
+        # Only another shape makes a buffer grow, and that has dropped the graphs already.
+        buffer.fit(array.nbytes)
+        np.copyto(buffer.host(array.dtype.name, array.shape), array)
+        return buffer
+
+    def run_inner(self, given: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
         """As ``run``, and the engine's debug tensors ``names`` beside the outputs.
 
         A captured graph would not give them out: for lanes without.
@@ -142,12 +158,21 @@ class Lane:
         if self._reader is None:
             self._reader = DebugReader(self._cuda, self._loaded, self._context)
         with self._reader.reading(names) as found:
-            outputs = self.run(image)
+            outputs = self.run(given)
         return {**outputs, **found}
 
     def _mark(self, index: int) -> None:
         if self._timers:
             self._cuda.record(self._timers[index], self.stream)
+
+    def upload(self, name: str, array: Array, stream: int) -> int:
+        """Enqueue the copy of an input's array to the GPU, after ``prepare``; its address there.
+
+        It stays until the lane prepares again, which waits for the work that reads it.
+        """
+        buffer = self._stage(name, array)
+        buffer.upload(array.nbytes, stream)
+        return buffer.device
 
     def run_at(self, addresses: Addresses, stream: int, *, wait: bool) -> None:
         """Compute on the given addresses, after ``prepare``; waits, or leaves that to the caller.

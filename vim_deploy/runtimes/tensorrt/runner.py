@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.marked_tensors import DEBUG, OUTPUT
 from vim_deploy.artifact.profiles import Shape
@@ -30,7 +32,7 @@ from vim_deploy.runtimes.base import (
     RunnerOptions,
     for_others,
 )
-from vim_deploy.runtimes.inputs import check_input, fits, given_inputs
+from vim_deploy.runtimes.inputs import fits, given_inputs, given_sizes
 from vim_deploy.runtimes.tensorrt.capability import context_bytes
 from vim_deploy.runtimes.tensorrt.engine import LoadedEngine
 from vim_deploy.runtimes.tensorrt.lane import Lane, run_all
@@ -97,7 +99,7 @@ class TrtRunner(Runner):
         try:
             self._engine_bytes = max(before - self._cuda.memory()[0], 0)
             self.info = artifact.info
-            self.input = loaded.input
+            self.input, self.size = loaded.input, loaded.size
             self._inner = artifact.record.inner_tensors if artifact.record else ()
             # Inner tensors that the engine gives out are no outputs of the model.
             inner = {item.name for item in self._inner if item.how == OUTPUT}
@@ -134,23 +136,27 @@ class TrtRunner(Runner):
         )
 
     def run(self, image: Array, size: Array | None = None) -> Mapping[str, Array]:
-        """Outputs for a batch on the host.
+        """Outputs for a batch on the host; int64 of the model as int64, also from TensorRT 8.6.
 
         Raises:
             VimDeployError: VIM-415 (not this input), VIM-905 (no profile takes the batch), VIM-906
                 (memory), VIM-904 (TensorRT or CUDA failed).
         """
-        given_inputs(self.input, self.size, image, size)
+        given = given_inputs(self.input, self.size, image, size)
         with self._lane(image.shape) as lane:
-            values = lane.run(image)
-        return {name: values[name] for name in self.outputs}
+            values = lane.run(given)
+        return {name: self._widened(values[name]) for name in self.outputs}
 
-    def _run_parts(self, image: Array) -> dict[Place, Array]:
+    def _widened(self, value: Array) -> Array:
+        narrow = value.dtype == np.int32 and not self._engine.has_int64
+        return value.astype(np.int64) if narrow else value
+
+    def _run_parts(self, image: Array, size: Array | None = None) -> dict[Place, Array]:
         """As ``run``; what the engine cannot give out is VIM-904."""
-        check_input(self.input, image)
+        given = given_inputs(self.input, self.size, image, size)
         names = dict.fromkeys(item.name for item in self._inner if item.how == DEBUG)
         with self._lane(image.shape) as lane:
-            values = lane.run_inner(image, tuple(names)) if names else lane.run(image)
+            values = lane.run_inner(given, tuple(names)) if names else lane.run(given)
         return {item.place: item.read(values[item.name]) for item in self._inner}
 
     def run_device(
@@ -158,8 +164,9 @@ class TrtRunner(Runner):
         image: Any,  # noqa: ANN401 - any array on the GPU
         outputs: Mapping[str, Any] | None = None,
         stream: int | None = None,
+        size: Any = None,  # noqa: ANN401 - of NumPy, or any array on the GPU
     ) -> Mapping[str, Any]:
-        """Outputs for a batch that is on the GPU; nothing is copied.
+        """Outputs for a batch that is on the GPU; but for a size on the host, nothing is copied.
 
         Args:
             image: dense array with DLPack or ``__cuda_array_interface__``, of the input's dtype and
@@ -169,6 +176,8 @@ class TrtRunner(Runner):
             stream: a CUDA stream (in PyTorch ``torch.cuda.current_stream().cuda_stream``) that the
                 work is enqueued on; the call returns before it is done, and image and outputs
                 have to stay until then. None takes a stream of the runner's and waits.
+            size: for a model that takes one: int64 [B,2] of NumPy, or on the GPU an array of the
+                engine's type, whose values nobody looks at. None: every picture fills its input.
 
         Returns:
             The output arrays by name.
@@ -185,7 +194,7 @@ class TrtRunner(Runner):
             shapes = lane.prepare(source.shape)
             results = self._outputs(outputs, shapes)
             addresses = {self.input.name: source.pointer}
-            kept = [source.owner]
+            kept = [source.owner, *self._place_size(lane, ours, size, source.shape, addresses)]
             for tensor in self._engine.outputs:
                 spec = TensorSpec(tensor.name, tensor.dtype, shapes[tensor.name])
                 view = view_of(results[tensor.name], self._cuda, ours, name=repr(tensor.name))
@@ -194,6 +203,25 @@ class TrtRunner(Runner):
                 kept.append(view.owner)
             lane.run_at(addresses, ours, wait=stream is None)
         return results
+
+    def _place_size(
+        self,
+        lane: Lane,
+        stream: int,
+        size: Any,  # noqa: ANN401
+        shape: Shape,
+        addresses: dict[str, int],
+    ) -> tuple[Any, ...]:
+        """Put where the sizes of images of ``shape`` are into ``addresses``; what keeps them."""
+        own = self.size
+        if own is None or size is None or isinstance(size, np.ndarray):
+            for name, sizes in given_sizes(self.input, own, shape[0], size).items():
+                addresses[name] = lane.upload(name, sizes, stream)
+            return ()
+        view = view_of(size, self._cuda, stream, name=repr(own.name))
+        _check_view(TensorSpec(own.name, own.dtype, (shape[0], 2)), view)
+        addresses[own.name] = view.pointer
+        return (view.owner,)
 
     def _outputs(
         self, given: Mapping[str, Any] | None, shapes: Mapping[str, Shape]
