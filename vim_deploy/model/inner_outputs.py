@@ -23,14 +23,16 @@ from vim_deploy.places import (
 )
 
 
-def inner_outputs(module: DeployedModel, image: Tensor) -> dict[Place, Tensor]:
+def inner_outputs(
+    module: DeployedModel, image: Tensor, size: Tensor | None = None
+) -> dict[Place, Tensor]:
     """Run ``module`` once and keep its inner tensors, float32, in order of computation.
 
     Tokens are in natural order everywhere, as in exported graphs: [B, L, channels].
 
     Args:
         module: preparation, model and head; typed twins are fine.
-        image: as the module takes it.
+        image, size: as the module takes them.
     """
     found: dict[Place, Tensor] = {}
     handles: list[Any] = []
@@ -61,7 +63,7 @@ def inner_outputs(module: DeployedModel, image: Tensor) -> dict[Place, Tensor]:
         keep(place(BEHIND_BLOCKS, part), child, lambda output: output)
     try:
         with torch.inference_mode():
-            module(image)
+            module(image, size)
     finally:
         for handle in handles:
             handle.remove()

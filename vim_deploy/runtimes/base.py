@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,13 @@ if TYPE_CHECKING:
 
 
 Array = NDArray[Any]
-#: Inner tensors of one run: images as the model takes them, to float32 arrays by place.
-PartSource = Callable[[Array], Mapping[Place, Array]]
+
+
+class PartSource(Protocol):
+    """Inner tensors of one run."""
+
+    def __call__(self, image: Array, size: Array | None = None, /) -> Mapping[Place, Array]:
+        """Float32 arrays by place, of what ``Runner.run`` takes."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,8 @@ class Runner(ABC):
         name: runtime and version, for reports.
         input: the image input; a str in the shape is a dynamic size.
         size: the input for the sizes of pictures within images, int64 [batch, 2] (height and
-            width), of a model whose pictures are fitted into its input; None for others.
+            width; int32 where the runtime knows no other), of a model whose pictures are fitted
+            into its input; None for others.
         outputs: output names in order.
         notes: what a reader of its results has to know.
         ops: whether native ops compute ours in ONNX Runtime, or the functions in the file; None
@@ -126,7 +132,8 @@ class Runner(ABC):
 
         Args:
             image: the batch.
-            size: int64 [batch, 2], for a model with that input; None for pictures that fill it.
+            size: whole numbers [batch, 2], for a model with that input; None for pictures that
+                fill it.
         """
 
     @property
@@ -201,13 +208,14 @@ def run_padded(runner: Runner, images: Array, sizes: Array | None = None) -> dic
     """Outputs for ``images``, also where the runner takes no batch of that size, but a larger one.
 
     The last image is repeated to fill the batch, and the rows of the copies are dropped. VIM-415
-    when an output does not have one row for each image.
+    when sizes are not one for each image, or an output does not have one row for each.
 
     Args:
         runner: of the model.
         images, sizes: as ``Runner.run`` takes them.
     """
     count = len(images)
+    _require_each(sizes, count)
     wanted = runner.batch_for(count)
     if count < wanted:
         images = _filled(images, wanted)
@@ -220,6 +228,17 @@ def run_padded(runner: Runner, images: Array, sizes: Array | None = None) -> dic
     for name, value in outputs.items():
         _require_rows(name, value, len(images))
     return {name: value[:count] for name, value in outputs.items()}
+
+
+def _require_each(sizes: Array | None, count: int) -> None:
+    """VIM-415 for sizes of other pictures than the ``count`` at hand, before they are cut."""
+    if sizes is not None and np.shape(sizes)[:1] != (count,):
+        raise VimDeployError(
+            "VIM-415",
+            "the sizes are not those of the images",
+            why=f"their shape is {list(np.shape(sizes))} for {count} images",
+            fix="give height and width of each picture",
+        )
 
 
 def _filled(rows: Array, count: int) -> Array:
@@ -257,7 +276,11 @@ def answers_both(runner: Runner, given: Collection[str]) -> list[str]:
 def run_in_batches(
     runner: Runner, images: Array, batch: int, sizes: Array | None = None
 ) -> dict[str, Array]:
-    """Run ``images`` in batches of ``batch`` (the last may be smaller) and join the outputs."""
+    """Run ``images`` in batches of ``batch`` (the last may be smaller) and join the outputs.
+
+    VIM-415 as ``run_padded``.
+    """
+    _require_each(sizes, len(images))
     parts = [
         run_padded(
             runner,

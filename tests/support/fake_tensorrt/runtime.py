@@ -2,9 +2,9 @@
 
 An engine computes ``logits = image @ w`` per pixel row in NumPy, on the memory of a
 ``FakeCudart``, so that results can be checked; one that takes the pictures' sizes, too, adds
-``height + width / 4`` and counts the pixels in a second output, an integer. ``plan_bytes`` writes a plan of it and
-``runtime_module`` makes a module of one release; names that a release does not have raise
-AttributeError, as read off NVIDIA's Python bindings of 8.6.1, 10.3, 10.14 and 11.1.
+``height + width / 4`` and counts the pixels in an output that is an integer. ``plan_bytes`` writes
+a plan of it and ``runtime_module`` makes a module of one release; names that a release does not
+have raise AttributeError, as read off NVIDIA's Python bindings of 8.6.1, 10.3, 10.14 and 11.1.
 
 Like TensorRT, it refuses what is not done in order: an address before a shape, a context without a
 profile, a capture right after a change of shape.

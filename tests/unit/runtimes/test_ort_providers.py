@@ -57,17 +57,23 @@ def save(model: onnx.ModelProto, folder: Path) -> Path:
 
 
 def test_options_of_tensorrt(tmp_path: Path) -> None:
-    assert tensorrt_options(SPEC, None, max_batch=None, types=set()) == {}
+    assert tensorrt_options([SPEC], None, max_batch=None, types=set()) == {}
     library = tmp_path / "libvim_plugins.so"
-    assert tensorrt_options(SPEC, library, max_batch=16, types={onnx.TensorProto.FLOAT16}) == {
+    assert tensorrt_options([SPEC], library, max_batch=16, types={onnx.TensorProto.FLOAT16}) == {
         "trt_extra_plugin_lib_paths": str(library),
         "trt_fp16_enable": "1",
         "trt_profile_min_shapes": "image:1x3x224x224",
         "trt_profile_opt_shapes": "image:16x3x224x224",
         "trt_profile_max_shapes": "image:16x3x224x224",
     }
+    sized = [SPEC, TensorSpec("size", "int64", ("batch", 2))]
+    assert tensorrt_options(sized, None, max_batch=4, types=set()) == {
+        "trt_profile_min_shapes": "image:1x3x224x224,size:1x2",
+        "trt_profile_opt_shapes": "image:4x3x224x224,size:4x2",
+        "trt_profile_max_shapes": "image:4x3x224x224,size:4x2",
+    }
     fixed = TensorSpec("image", "float32", (4, 3, 224, 224))
-    assert tensorrt_options(fixed, None, max_batch=4, types=set()) == {}
+    assert tensorrt_options([fixed], None, max_batch=4, types=set()) == {}
 
 
 def test_cuda(gpu_build: None, tmp_path: Path) -> None:

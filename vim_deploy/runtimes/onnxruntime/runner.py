@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -51,7 +51,7 @@ class OrtRunner(Runner):
     its custom nodes are plugins then (``trt_ep``). The file itself does not change.
 
     Args:
-        source: ONNX file with one input; opened, when something else is asked of it as well.
+        source: ONNX file with an image input; opened, when something else is asked of it as well.
         provider: ``cpu``, ``cuda`` or ``tensorrt``.
         threads: threads inside one operator on the CPU; 0 for the runtime's choice.
         as_stored: run a float16 graph as the provider does by itself, for its speed. It has no
@@ -68,7 +68,7 @@ class OrtRunner(Runner):
         VimDeployError: VIM-203 (a plugin for another provider, kernels for a file that holds none
             of our ops), VIM-301 (no ONNX Runtime, or none
             with this provider), VIM-302 (the provider does not start), VIM-401, VIM-409 (file),
-            VIM-415 (not a model with one image input); with native ops those of ``choose_ops``.
+            VIM-415 (a model with other inputs); with native ops those of ``choose_ops``.
     """
 
     def __init__(
@@ -114,7 +114,8 @@ class OrtRunner(Runner):
             options = cuda_options()
         elif provider == TENSORRT:
             types = half_types(model)
-            options = tensorrt_options(stored, plugin, max_batch=max_batch, types=types)
+            inputs = (stored,) if self.size is None else (stored, self.size)
+            options = tensorrt_options(inputs, plugin, max_batch=max_batch, types=types)
             if plugin is not None:
                 # Only looked for, not opened: the library registers its plugins at the moment it is
                 # opened, and TensorRT is not loaded before the session is made.
@@ -163,14 +164,14 @@ class OrtRunner(Runner):
         """
         return None if self._provider == TENSORRT else self._run_parts
 
-    def _run_parts(self, image: Array) -> Mapping[Place, Array]:
+    def _run_parts(self, image: Array, size: Array | None = None) -> Mapping[Place, Array]:
         if self._instrumented is None:
             model, tensors = instrumented(Artifact.of(self._source))
             ops: OpsChoice = "function" if self.library is None else "native"
             inner = memory_runner(model, self._file, self._provider, self._threads, ops)
             self._instrumented = self._inner.enter_context(inner), tensors
         runner, places = self._instrumented
-        values = runner.run(image)
+        values = runner.run(image, size)
         return {where: tensor.read(values[tensor.name]) for where, tensor in places.items()}
 
     def close(self) -> None:
@@ -246,12 +247,16 @@ _TYPE_FLAGS = {ELEMENT_TYPES[name]: f"trt_{name}_enable" for name in TYPED}
 
 
 def tensorrt_options(
-    spec: TensorSpec, plugin: Path | None, *, max_batch: int | None, types: set[int]
+    inputs: Sequence[TensorSpec],
+    plugin: Path | None,
+    *,
+    max_batch: int | None,
+    types: set[int],
 ) -> dict[str, str]:
     """Options of the TensorRT provider, by its own names.
 
     Args:
-        spec: the image input.
+        inputs: the image input first; all have one batch.
         plugin: library to load before the model is parsed.
         max_batch: largest batch of a dynamic input.
         types: half types that the file holds.
@@ -259,9 +264,10 @@ def tensorrt_options(
     options = {flag: "1" for kind, flag in _TYPE_FLAGS.items() if kind in types}
     if plugin is not None:
         options["trt_extra_plugin_lib_paths"] = str(plugin.resolve())
-    dynamic = [axis for axis, size in enumerate(spec.shape) if isinstance(size, str)]
+    dynamic = [axis for axis, size in enumerate(inputs[0].shape) if isinstance(size, str)]
     if max_batch is not None and dynamic == [0]:
-        tail = "x".join(str(size) for size in spec.shape[1:])
         for end, batch in (("min", 1), ("opt", max_batch), ("max", max_batch)):
-            options[f"trt_profile_{end}_shapes"] = f"{spec.name}:{batch}x{tail}"
+            shapes = (f"{spec.name}:{'x'.join(map(str, (batch, *spec.shape[1:])))}"
+                      for spec in inputs)  # fmt: skip
+            options[f"trt_profile_{end}_shapes"] = ",".join(shapes)
     return options

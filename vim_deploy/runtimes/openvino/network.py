@@ -29,11 +29,11 @@ _ANY: tuple[int, ...] = ()
 
 
 class Network:
-    """A model that takes one array; threads may run it at the same time.
+    """A model that takes a batch; threads may run it at the same time.
 
     Args:
         model: in standard operators. Above 2 GiB its weights are gone from it afterwards.
-        spec: its input; a str in the shape is a dynamic size.
+        inputs: the image first, all with one batch; a str in a shape is a dynamic size.
         outputs: their names.
         name: of the file, for messages.
         threads: for one call; 0 for OpenVINO's own choice.
@@ -44,9 +44,14 @@ class Network:
     """
 
     def __init__(
-        self, model: ModelProto, spec: TensorSpec, outputs: Sequence[str], name: str, threads: int
+        self,
+        model: ModelProto,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[str],
+        name: str,
+        threads: int,
     ) -> None:
-        self._spec, self._outputs, self._name = spec, tuple(outputs), name
+        self._inputs, self._outputs, self._name = tuple(inputs), tuple(outputs), name
         # By itself it may compute in bfloat16, where the processor does.
         self._settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         self._settings["NUM_STREAMS"] = "1"
@@ -58,24 +63,36 @@ class Network:
             self._network = ov.read_network(source, name)
 
     def compile(self, shape: Sequence[int]) -> _Compiled:
-        """What runs arrays of that shape, which the input takes; VIM-409 as ``Network``."""
+        """What runs images of that shape, which the input takes; VIM-409 as ``Network``."""
         wanted = tuple(shape)
         with self._lock:
             if wanted not in self._compiled:
                 fixed = len(self._compiled) < MOST_FIXED
                 wanted = wanted if fixed else _ANY
             if wanted not in self._compiled:
-                sizes = [size if isinstance(size, int) else -1 for size in self._spec.shape]
-                shapes = {self._spec.name: wanted or sizes}
-                made = ov.compile_network(self._network, shapes, self._settings, self._name)
+                made = ov.compile_network(
+                    self._network, self._shapes(wanted), self._settings, self._name
+                )
                 self._compiled[wanted] = _Compiled(made)
             return self._compiled[wanted]
 
-    def run(self, image: Array) -> Mapping[str, Array]:
-        """Outputs by name; VIM-409 when the model fails on an array that the input takes."""
-        compiled = self.compile(image.shape)
+    def _shapes(self, images: tuple[int, ...]) -> dict[str, Sequence[int]]:
+        """Of all inputs, for images of that shape, or of any (``_ANY``)."""
+        image, *others = self._inputs
+        free = [size if isinstance(size, int) else -1 for size in image.shape]
+        batch, *_ = images or free
+        tails = {spec.name: [size for size in spec.shape[1:] if isinstance(size, int)]
+                 for spec in others}  # fmt: skip
+        return {
+            image.name: images or free,
+            **{name: [batch, *rest] for name, rest in tails.items()},
+        }
+
+    def run(self, given: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Outputs by name; VIM-409 when the model fails on arrays that the inputs take."""
+        compiled = self.compile(given[self._inputs[0].name].shape)
         with compiled.request() as request:
-            return ov.infer(request, {self._spec.name: image}, self._outputs, self._name)
+            return ov.infer(request, given, self._outputs, self._name)
 
 
 class _Compiled:

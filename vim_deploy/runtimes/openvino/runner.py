@@ -23,7 +23,7 @@ from vim_deploy.runtimes.base import (
     Runner,
     RunnerOptions,
 )
-from vim_deploy.runtimes.inputs import check_input, given_inputs, picture_inputs
+from vim_deploy.runtimes.inputs import given_inputs, picture_inputs
 from vim_deploy.runtimes.openvino import capability as ov
 from vim_deploy.runtimes.openvino.network import Network
 
@@ -37,13 +37,13 @@ class OpenVinoRunner(Runner):
     an input is rounded to the file's type first.
 
     Args:
-        source: ONNX file with one input; opened, when something else is asked of it as well.
+        source: ONNX file with an image input; opened, when something else is asked of it as well.
         threads: for one call; 0 for OpenVINO's own choice.
         batch: to be ready for; other batches are compiled for when they come.
 
     Raises:
-        VimDeployError: VIM-301 (no OpenVINO), VIM-401, VIM-409 (file), VIM-415 (not a model with
-            one image input).
+        VimDeployError: VIM-301 (no OpenVINO), VIM-401, VIM-409 (file), VIM-415 (a model with
+            other inputs).
     """
 
     def __init__(
@@ -70,16 +70,18 @@ class OpenVinoRunner(Runner):
 
     def _open(self, model: ModelProto, outputs: tuple[str, ...]) -> Network:
         form = model if is_standalone(model) else standalone(model)
-        return Network(form, self.input, outputs, self._file, self._threads)
+        inputs = (self.input,) if self.size is None else (self.input, self.size)
+        return Network(form, inputs, outputs, self._file, self._threads)
 
     def run(self, image: Array, size: Array | None = None) -> Mapping[str, Array]:
-        given_inputs(self.input, self.size, image, size)
-        return self._network.run(self._taken(image))
+        return self._network.run(self._taken(image, size))
 
-    def _taken(self, image: Array) -> Array:
-        """The array as the file's own input holds it, in float32."""
-        check_input(self.input, image)
-        return image if self._half is None else image.astype(self._half).astype(np.float32)
+    def _taken(self, image: Array, size: Array | None) -> Mapping[str, Array]:
+        """Arrays by input, the image as the file's own input holds it, in float32."""
+        given = given_inputs(self.input, self.size, image, size)
+        if self._half is not None:
+            given[self.input.name] = image.astype(self._half).astype(np.float32)
+        return given
 
     @property
     def parts(self) -> PartSource:
@@ -89,14 +91,14 @@ class OpenVinoRunner(Runner):
         """
         return self._run_parts
 
-    def _run_parts(self, image: Array) -> Mapping[Place, Array]:
+    def _run_parts(self, image: Array, size: Array | None = None) -> Mapping[Place, Array]:
         if self._inner is None:
             from vim_deploy.runtimes.inner_outputs import instrumented
 
             model, tensors = instrumented(Artifact.of(self._source))
             self._inner = self._open(model, tuple(one.name for one in tensors.values())), tensors
         network, places = self._inner
-        values = network.run(self._taken(image))
+        values = network.run(self._taken(image, size))
         return {where: tensor.read(values[tensor.name]) for where, tensor in places.items()}
 
     def close(self) -> None:

@@ -19,13 +19,13 @@ from vim_deploy.places import Place
 from vim_deploy.plugin.kernels import ScanLibrary, selective_scan_params
 from vim_deploy.precisions import Precision
 from vim_deploy.runtimes.base import Array, PartSource, Runner
-from vim_deploy.runtimes.inputs import check_input, given_inputs
+from vim_deploy.runtimes.inputs import given_inputs
 from vim_deploy.specs import TensorSpec
 from vim_deploy.threads import TORCH
 
 
 class ModuleRunner(Runner):
-    """Runs any module with one image input eagerly on the CPU.
+    """Runs any module that takes images, or images and sizes, eagerly on the CPU.
 
     Args:
         module: with weights, in eval mode.
@@ -82,10 +82,10 @@ class TorchRunner(ModuleRunner):
         """The module's inner tensors for one batch, float32, in order of computation."""
         return self._run_parts
 
-    def _run_parts(self, image: Array) -> Mapping[Place, Array]:
-        check_input(self.input, image)
+    def _run_parts(self, image: Array, size: Array | None = None) -> Mapping[Place, Array]:
+        given = given_inputs(self.input, self.size, image, size)
         with _threads(self._threads):
-            found = inner_outputs(self._deployed, torch.from_numpy(image))
+            found = inner_outputs(self._deployed, *map(torch.from_numpy, given.values()))
         return {where: value.numpy() for where, value in found.items()}
 
 
