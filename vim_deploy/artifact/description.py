@@ -22,8 +22,7 @@ import onnx
 
 from vim_deploy import heads
 from vim_deploy.artifact import metadata
-from vim_deploy.artifact.metadata import IMAGE_INPUT, PRODUCER, SIZE_INPUT, ExportInfo
-from vim_deploy.artifact.model_inputs import size_flaw
+from vim_deploy.artifact.metadata import IMAGE_INPUT, PRODUCER, SIZE_INPUT, ExportInfo, size_flaw
 from vim_deploy.errors import VimDeployError
 from vim_deploy.onnx_graph import DEFAULT_DOMAINS, computed_precision, opset_version
 from vim_deploy.ops.contract import DOMAIN

@@ -26,8 +26,7 @@ from vim_deploy.artifact.engine_file import (
     read_header,
 )
 from vim_deploy.artifact.marked_tensors import refuse_diagnosis
-from vim_deploy.artifact.metadata import ExportInfo
-from vim_deploy.artifact.model_inputs import extents, model_inputs
+from vim_deploy.artifact.metadata import ExportInfo, extents, model_inputs
 from vim_deploy.artifact.onnx_file import OnnxFile, data_path, read_onnx
 from vim_deploy.artifact.record import EngineRecord, FileIdentity, read_record, record_path
 from vim_deploy.errors import UnreadableEngineError, UnreadableModelError, VimDeployError

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from vim_deploy.artifact.model_inputs import ModelInputs, model_inputs
+from vim_deploy.artifact.metadata import ModelInputs, model_inputs
 from vim_deploy.codec import stored
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.ranges import BATCH, MOST_ELEMENTS, PROFILE, SIZE, require_all, shown

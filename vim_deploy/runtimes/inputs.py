@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vim_deploy.artifact.model_inputs import ModelInputs, extents, require_inputs
+from vim_deploy.artifact.metadata import ModelInputs, extents, require_inputs
 from vim_deploy.errors import VimDeployError
 from vim_deploy.specs import TensorSpec
 

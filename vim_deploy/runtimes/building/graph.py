@@ -22,8 +22,7 @@ from onnx import TensorProto, helper
 
 from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.marked_tensors import DEBUG, OUTPUT, OWN_OUTPUT, InnerTensor, MarkedTensor
-from vim_deploy.artifact.metadata import ExportInfo, attach, inputs_of, outputs_of
-from vim_deploy.artifact.model_inputs import require_inputs
+from vim_deploy.artifact.metadata import ExportInfo, attach, inputs_of, outputs_of, require_inputs
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.graph.inner_tensors import with_inner_outputs
 from vim_deploy.graph.precision import apply_precision

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from vim_deploy.artifact.engine_file import DATA_TYPES
-from vim_deploy.artifact.model_inputs import require_inputs
+from vim_deploy.artifact.metadata import require_inputs
 from vim_deploy.artifact.profiles import Shape, ShapeRange, narrowed
 from vim_deploy.errors import VimDeployError
 from vim_deploy.runtimes.tensorrt.errors import explain, notes_in
