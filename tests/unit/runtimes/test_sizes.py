@@ -28,6 +28,11 @@ NAMES = ("boxes", "scores", "classes", "masks", "count")
 SIZES = np.array([[16, 16], [9, 16], [0, 0], [1, 1], [16, 3]])
 
 
+def saved(path: Path, model: onnx.ModelProto) -> Path:
+    onnx.save(model, path)
+    return path
+
+
 class Found(torch.nn.Module):
     """Counts the pixels inside, and sums them."""
 
@@ -56,7 +61,7 @@ def openvino_runner(path: Path) -> Runner:
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("detectors")
-    return detectors.save_graph(folder / "d.onnx", detectors.graph(SIDE, rows=ROWS))
+    return saved(folder / "d.onnx", detectors.graph(SIDE, rows=ROWS))
 
 
 def images(batch: int = len(SIZES)) -> Array:
@@ -153,7 +158,7 @@ def test_other_whole_numbers_are_taken(path: Path) -> None:
 
 def test_padded_rows_have_the_last_size(tmp_path: Path) -> None:
     model = detectors.graph(SIDE, rows=ROWS, batch=4)
-    with ort_runner(detectors.save_graph(tmp_path / "d.onnx", model)) as runner:
+    with ort_runner(saved(tmp_path / "d.onnx", model)) as runner:
         given: list[list[list[int]]] = []
         original = runner.run
 
@@ -204,7 +209,7 @@ def test_a_half_picture_leaves_integers_and_floats_what_they_are(
     # Only what touches 16 bits has casts around it.
     wide = {node.name for node in rounded.graph.node if node.op_type == "Cast"}
     assert not any("masks" in name or "size" in name for name in wide)
-    half = detectors.save_graph(tmp_path / "h.onnx", model)
+    half = saved(tmp_path / "h.onnx", model)
     with ort_runner(path) as plain:
         wanted = plain.run(images(), SIZES)
     for stored in (False, True):
@@ -240,7 +245,7 @@ def test_other_second_inputs_are_refused(
     nodes = [helper.make_node("Identity", [end.name[:-4]], [end.name]) for end in ends]
     graph = helper.make_graph(nodes, "two", [image, other], ends)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    path = detectors.save_graph(tmp_path / "two.onnx", model)
+    path = saved(tmp_path / "two.onnx", model)
     said = refused(lambda: OrtRunner(path))
     assert "has 2 inputs; image, or image and size, are expected" in said
     assert name in said
@@ -253,7 +258,7 @@ def test_the_image_is_found_whichever_comes_first(tmp_path: Path) -> None:
     second.CopyFrom(model.graph.input[1])
     del model.graph.input[:]
     model.graph.input.extend([second, first])
-    path = detectors.save_graph(tmp_path / "turned.onnx", model)
+    path = saved(tmp_path / "turned.onnx", model)
     assert Artifact.open(path).image_size == (SIDE, SIDE)
     with ort_runner(path) as runner:
         assert runner.input.name == "image"
