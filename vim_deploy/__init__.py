@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vim_deploy.recipe.schema import ModelRequest
     from vim_deploy.runtimes.base import RunnerOptions
     from vim_deploy.runtimes.building.request import TrtOptions
-    from vim_deploy.scene.records import RunOptions, SceneOptions
+    from vim_deploy.scene.records import DetectionOptions, RunOptions, SceneOptions
     from vim_deploy.stages import (
         benchmark,
         bisect_precision,
@@ -51,6 +51,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BenchOptions",
     "DatasetOptions",
+    "DetectionOptions",
     "ExportOptions",
     "Model",
     "ModelRequest",
@@ -86,6 +87,7 @@ __all__ = [
 _HOMES = {
     "BenchOptions": "vim_deploy.stages.benchmarking",
     "DatasetOptions": "vim_deploy.stages.verifying_dataset",
+    "DetectionOptions": "vim_deploy.scene.records",
     "ExportOptions": "vim_deploy.stages.exporting",
     "Model": "vim_deploy.stages.loading",
     "ModelRequest": "vim_deploy.recipe.schema",

@@ -60,6 +60,7 @@ HOMES = {
     "PIL": (
         "vim_deploy.images",
         "vim_deploy.image_bounds",
+        "vim_deploy.scene.boxes_overlay",
         "vim_deploy.scene.overlay",
         "vim_deploy.scene.pictures",
     ),

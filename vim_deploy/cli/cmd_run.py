@@ -25,6 +25,9 @@ from vim_deploy.specs import SceneMode
 
 if TYPE_CHECKING:
     from vim_deploy.scene.records import (
+        DetectedImage,
+        DetectionOptions,
+        DetectionResult,
         RunResult,
         SceneOptions,
         SceneResult,
@@ -72,7 +75,8 @@ _SCENE_OPTIONS = (
         "--overlay",
         type=click.Path(path_type=Path),
         metavar="FOLDER",
-        help="Write NAME_overlay.png: each picture under the colours of its classes, and a legend.",
+        help="Write NAME_overlay.png: each picture under the colours of its classes, and a legend; "
+        "of a detector with boxes, names, scores and masks.",
     ),
     click.option(
         "--opacity",
@@ -87,6 +91,20 @@ _SCENE_OPTIONS = (
     ),
 )
 
+_DETECTION_OPTIONS = (
+    click.option(
+        "--score",
+        type=RealNumber(SHARE),
+        help="Detection: keep what has a higher score.  [default: all that the model gives]",
+    ),
+    click.option(
+        "--coco",
+        type=click.Path(path_type=Path),
+        metavar="FILE.json",
+        help="Detection: write COCO results with masks, and FILE.images.json with the pictures.",
+    ),
+)
+
 
 @click.command("run")
 @click.argument("artifact", metavar="ARTIFACT", type=click.Path(path_type=Path))
@@ -94,22 +112,25 @@ _SCENE_OPTIONS = (
 @click.option(
     "--top",
     type=WholeNumber(COUNT),
-    help="Classes to print for each picture.  [default: 5; of a segmentation all that are there]",
+    help="Classes to print for each picture.  [default: 5; of a segmentation all that are there]  "
+    "Of a detector the best detections to keep.  [default: all]",
 )
 @click.option(
     "--batch",
     type=WholeNumber(BATCH),
-    help="Pictures, or windows of them, at once.  [default: what the artifact is made for, else 8]",
+    help="Pictures, or windows of them, at once.  [default: what the artifact is made for, else 8, "
+    "of a detector 1]",
 )
 @all_of(_SCENE_OPTIONS)
+@all_of(_DETECTION_OPTIONS)
 @runner_options
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE.npz",
-    help="Write the raw outputs, or the labels of a segmentation, and the pictures' names; needed "
-    "for the head features.",
+    help="Write the raw outputs, the labels of a segmentation or the detections, and the pictures' "
+    "names; needed for the head features.",
 )
 @force_option
 @json_option
@@ -122,25 +143,28 @@ def command(
 
     ARTIFACT is an ONNX file, which runs in ONNX Runtime, or an engine, which runs in TensorRT;
     IMAGES are files and folders. Of a classification model the best classes are printed, of a
-    segmentation model all classes with their areas. A picture that cannot be read is named, the
-    others are still run, and the command leaves with exit code 4.
+    segmentation model all classes with their areas, of a detector its detections. A picture that
+    cannot be read is named, the others are still run, and the command leaves with exit code 4.
     """
     from vim_deploy.scene.records import RunOptions
     from vim_deploy.stages import run
 
-    runner, scene = take_runner(options), _take_scene(options)
-    result = run(artifact, images, RunOptions(runner=runner, scene=scene, **options))
+    runner, scene, detection = take_runner(options), _take_scene(options), _take_detection(options)
+    wanted = RunOptions(runner=runner, scene=scene, detection=detection, **options)
+    result = run(artifact, images, wanted)
     _report(result)
     answer(encode(result), result.require_complete)
 
 
 def _report(result: RunResult) -> None:
     """A table of classes, and what was written."""
-    from vim_deploy.scene.records import SegmentationResult
+    from vim_deploy.scene.records import DetectionResult, SegmentationResult
 
     say_notes(result.notes)
     if isinstance(result, SegmentationResult):
         _print_segmentation(result)
+    elif isinstance(result, DetectionResult):
+        _print_detections(result)
     else:
         _print_classes(result)
     if result.output is not None:
@@ -219,6 +243,52 @@ def _how(result: SegmentationResult) -> str:
         else ", pictures fitted into " + " x ".join(map(str, scene["scale"]))
     )
     return f"windows of {window} every {stride}{scale}{', padded' if scene['pad'] else ''}"
+
+
+def _print_detections(result: DetectionResult) -> None:
+    """For each picture its detections, and what was written."""
+    rows = [row for image in result.images for row in _detections(image)]
+    if rows:
+        print_table(
+            f"{result.artifact} in {result.runtime}: scores above {result.score:g}",
+            ("picture", "class", "score", "left, top, right, bottom", "mask"),
+            rows,
+        )
+    for image in result.images:
+        if image.overlay is not None:
+            say(f"wrote {image.overlay}")
+    if result.coco is not None:
+        say(f"wrote {result.coco.results} and {result.coco.images}")
+
+
+def _detections(image: DetectedImage) -> list[tuple[str, str, str, str, str]]:
+    """The first row has the file's name and size, a last one how many were left out."""
+    rows = [
+        (
+            "",
+            item.label if item.label == f"class {item.index}" else f"{item.index} {item.label}",
+            f"{item.score:.3f}",
+            ", ".join(f"{edge:.1f}" for edge in item.box),
+            "" if item.pixels is None else f"{item.pixels:,} px",
+        )
+        for item in image.detections
+    ]
+    left_out = image.found - len(image.detections)
+    if left_out:
+        more = "1 more detection" if left_out == 1 else f"{left_out} more detections"
+        rows.append(("", more, "", "", ""))
+    name = f"{image.file}: {image.height} x {image.width}"
+    if (image.run_height, image.run_width) != (image.height, image.width):
+        name += f" at {image.run_height} x {image.run_width}"
+    first = rows[0][1:] if rows else ("no detections", "", "", "")
+    return [(name, *first), *rows[1:]]
+
+
+def _take_detection(options: dict[str, Any]) -> DetectionOptions:
+    """Take the options' values out of a command's keywords."""
+    from vim_deploy.scene.records import DetectionOptions
+
+    return DetectionOptions(score=options.pop("score"), coco=options.pop("coco"))
 
 
 def _take_scene(options: dict[str, Any]) -> SceneOptions:

@@ -81,10 +81,17 @@ def _spread_colours() -> tuple[Colour, ...]:
 
 def oklab(colours: Array) -> NDArray[np.float64]:
     """sRGB [..., 3] from 0 to 255 in the colour space OKLab."""
-    share = np.asarray(colours, np.float64) / 255
-    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
-    lab: NDArray[np.float64] = np.cbrt(linear @ _TO_CONES.T) @ _TO_LAB.T
+    lab: NDArray[np.float64] = np.cbrt(linear_light(colours) @ _TO_CONES.T) @ _TO_LAB.T
     return lab
+
+
+def linear_light(colours: Array) -> NDArray[np.float64]:
+    """sRGB [..., 3] from 0 to 255 as shares of light, 0 to 1 (IEC 61966-2-1)."""
+    share = np.asarray(colours, np.float64) / 255
+    linear: NDArray[np.float64] = np.where(
+        share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4
+    )
+    return linear
 
 
 def class_areas(labels: Array, names: Sequence[str], classes: int) -> tuple[ClassArea, ...]:

@@ -210,13 +210,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _require_sensible(options: RunOptions, classes: int) -> None:
-    scene = options.scene
-    if scene.opacity is not None and scene.overlay is None:
-        raise VimDeployError(
-            "VIM-203",
-            "--opacity is for overlays, and none is asked for",
-            fix="add --overlay FOLDER, or leave --opacity away",
-        )
+    options.scene.require_overlay()
     if options.top is not None and options.top > classes:
         raise VimDeployError(
             "VIM-202",

@@ -156,12 +156,12 @@ def _legend(
 ) -> _Legend:
     """The legend, in the form that makes the whole picture smallest."""
     letter = min(max(_SMALLEST, round(max(size) / _LETTERS)), _LARGEST)
-    font = _font(letter)
+    font = font_of(letter)
     shown = areas if len(areas) <= MOST_ENTRIES else areas[: MOST_ENTRIES - 1]
     entries = [
         _Entry(
             palette[area.index],
-            _cut(printable(area), font, _NAME_WIDTH * letter),
+            cut_text(printable(area.label, area.index), font, _NAME_WIDTH * letter),
             _share(area.share),
         )
         for area in shown
@@ -170,8 +170,8 @@ def _legend(
         rest = areas[len(shown) :]
         share = _share(sum(area.share for area in rest))
         entries.append(_Entry(None, f"{len(rest)} more classes", share))
-    name_width = max(_width(entry.name, font) for entry in entries)
-    share_width = max(_width(entry.share, font) for entry in entries)
+    name_width = max(text_width(entry.name, font) for entry in entries)
+    share_width = max(text_width(entry.share, font) for entry in entries)
     forms = [
         _Legend(tuple(entries), font, letter, name_width, share_width, columns, beside)
         for columns in range(1, len(entries) + 1)
@@ -199,33 +199,35 @@ def _share(share: float) -> str:
     return "< 0.1 %" if share < 0.001 else f"{100 * share:.1f} %"
 
 
-def printable(area: ClassArea) -> str:
-    """A class's name in the letters that Pillow's own font has, which are ASCII.
+def printable(label: str, index: int) -> str:
+    """The name of class ``index`` in the letters that Pillow's own font has, which are ASCII.
 
     Accents are dropped; a name in another script is ``class N``.
     """
-    plain = unicodedata.normalize("NFKD", area.label)
+    plain = unicodedata.normalize("NFKD", label)
     kept = [letter for letter in plain if not unicodedata.combining(letter)]
     text = "".join(letter if " " <= letter <= "~" else "?" for letter in kept)
     readable = sum(letter != "?" for letter in text)
-    return text if 2 * readable > len(text) else f"class {area.index}"
+    return text if 2 * readable > len(text) else f"class {index}"
 
 
-def _cut(text: str, font: Any, width: int) -> str:  # noqa: ANN401 - a Pillow font
+def cut_text(text: str, font: Any, width: int) -> str:  # noqa: ANN401 - a Pillow font
     """``text``, or as much of its beginning as fits with three dots into ``width`` pixels."""
-    if len(text) < 1000 and _width(text, font) <= width:
+    if len(text) < 1000 and text_width(text, font) <= width:
         return text
     text = text[:200]
-    while text and _width(f"{text}...", font) > width:
+    while text and text_width(f"{text}...", font) > width:
         text = text[:-1].rstrip()
     return f"{text}..."
 
 
-def _width(text: str, font: Any) -> int:  # noqa: ANN401 - a Pillow font
+def text_width(text: str, font: Any) -> int:  # noqa: ANN401 - a Pillow font
+    """How wide ``text`` is, in pixels."""
     return int(np.ceil(font.getlength(text)))
 
 
-def _font(size: int) -> Any:  # noqa: ANN401 - a Pillow font
+def font_of(size: int) -> Any:  # noqa: ANN401 - a Pillow font
+    """Pillow's own font in that size, in pixels; VIM-301 for a Pillow without it."""
     import PIL.ImageFont
 
     try:
@@ -233,7 +235,7 @@ def _font(size: int) -> Any:  # noqa: ANN401 - a Pillow font
     except ImportError as error:
         raise VimDeployError(
             "VIM-301",
-            "an overlay's legend needs a Pillow with FreeType, which this one was built without",
+            "letters on pictures need a Pillow with FreeType, which this one was built without",
             why=str(error),
             fix="pip install --force-reinstall pillow, or leave --overlay away",
         ) from error

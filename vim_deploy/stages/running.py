@@ -1,4 +1,4 @@
-"""Run: pictures in, the best classes of each out, or a class for each pixel."""
+"""Run: pictures in, the best classes of each out, a class for each pixel, or objects in boxes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from vim_deploy.paths import StrPath, as_path
 from vim_deploy.runtimes import open_runner
 from vim_deploy.runtimes.base import Runner
 from vim_deploy.scene.classifying import ClassesJob
+from vim_deploy.scene.coco import images_path
+from vim_deploy.scene.detecting import DetectionsJob
 from vim_deploy.scene.labelling import LabelsJob
 from vim_deploy.scene.pictures import Pictures, pictures, require_free
-from vim_deploy.scene.records import RunOptions, RunResult
+from vim_deploy.scene.records import DRAWN, RunOptions, RunResult
 
-#: Pictures, or windows of them, at once where the artifact leaves the choice.
+#: Pictures, or windows of them, at once where the artifact leaves the choice; a detector runs one
+#: at a time then: each takes memory for its thousand regions.
 DEFAULT_BATCH = 8
 
 
@@ -37,8 +40,8 @@ def run(
 
     Returns:
         One result for each picture that can be read and gets numbers for an answer; of a
-        segmentation model a ``SegmentationResult``. The others are in ``failures``, and
-        ``require_complete`` raises an error for them (VIM-411, VIM-430).
+        segmentation model a ``SegmentationResult``, of a detector a ``DetectionResult``. The others
+        are in ``failures``, and ``require_complete`` raises an error for them (VIM-411, VIM-430).
 
     Raises:
         VimDeployError: VIM-202 (more classes wanted than there are), VIM-203 (the head gives no
@@ -50,6 +53,9 @@ def run(
     options = options or RunOptions()
     found = pictures(images, options.scene.folders)
     require_free(options.output, ".npz", force=options.force)
+    if (coco := options.detection.coco) is not None:
+        for path in (coco, images_path(coco)):
+            require_free(path, ".json", force=options.force)
     if isinstance(artifact, Artifact):
         file = artifact
     else:
@@ -77,21 +83,43 @@ def run_through(
         options: of the run; its ``runner`` was for opening.
     """
     files, notes = found
-    batch = batch_size(runner, options.batch)
-    if of_file(info).kind in ("pixel scores", "label map"):
-        result: RunResult = LabelsJob(runner, info, options, batch, files).run(name)
+    kind = of_file(info).kind
+    batch = batch_size(runner, options.batch, 1 if kind == "detections" else DEFAULT_BATCH)
+    if kind == "detections":
+        options.scene.require_unused(f"{name} is a detector", kept=DRAWN)
+        result: RunResult = DetectionsJob(runner, info, options, batch, files).run(name)
+        return dataclasses.replace(result, notes=(*result.notes, *notes))
+    options.detection.require_unused(_no_detections(info, name))
+    if kind in ("pixel scores", "label map"):
+        result = LabelsJob(runner, info, options, batch, files).run(name)
     else:
-        options.scene.require_unused(
-            f"the head {info.head} gives feature maps, and no labels"
-            if info.dense
-            else f"{name} is a classification model"
-        )
+        options.scene.require_unused(_no_labels(info, name))
         result = ClassesJob(runner, info, options, batch).run(files, name)
     return dataclasses.replace(result, notes=(*result.notes, *notes))
 
 
-def batch_size(runner: Runner, asked: int | None) -> int:
-    """Pictures at once: what was asked for, else the artifact's own fixed or tuned batch."""
+def _no_labels(info: ExportInfo, name: str) -> str:
+    """Why a model, which is no segmentation model, gives no labels."""
+    if info.dense:
+        return f"the head {info.head} gives feature maps, and no labels"
+    return f"{name} is a classification model"
+
+
+def _no_detections(info: ExportInfo, name: str) -> str:
+    """Why a model, which does not have the head detections, gives none."""
+    if info.dense:
+        return f"the head {info.head} gives no detections"
+    return f"{name} is a classification model"
+
+
+def batch_size(runner: Runner, asked: int | None, usual: int = DEFAULT_BATCH) -> int:
+    """Pictures at once: what was asked for, else the artifact's own fixed or tuned batch.
+
+    Args:
+        runner: of the artifact.
+        asked: by the user; None for what it is made for.
+        usual: where the artifact leaves the choice.
+    """
     fixed = runner.fixed_batch
     if fixed is not None:
         if asked not in (None, fixed):
@@ -102,4 +130,4 @@ def batch_size(runner: Runner, asked: int | None) -> int:
                 fix="leave --batch away, or export the model with --batch dynamic",
             )
         return fixed
-    return asked or runner.usual_batch or DEFAULT_BATCH
+    return asked or runner.usual_batch or usual

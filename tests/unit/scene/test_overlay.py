@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 
 from vim_deploy.scene import overlay as module
-from vim_deploy.scene.classes import ClassArea, class_areas, class_name, oklab, palette_of
+from vim_deploy.scene.classes import class_areas, class_name, oklab, palette_of
 from vim_deploy.scene.overlay import MOST_ENTRIES, overlay, printable, save_labels, save_picture
 
 PALETTE = ((200, 0, 0), (0, 180, 40), (20, 60, 220), (240, 200, 0))
@@ -125,7 +125,7 @@ def test_long_names_are_cut():
     ],
 )
 def test_names_are_written_in_letters_the_font_has(name, expected):
-    assert printable(ClassArea(7, name, 1, 1.0)) == expected
+    assert printable(name, 7) == expected
 
 
 def test_class_names():
