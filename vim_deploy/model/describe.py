@@ -19,6 +19,7 @@ _KINDS: dict[Kind | None, str] = {
     "segmentor": "segmentation network",
     "backbone": "segmentation backbone",
     "detector": "detection backbone",
+    "rcnn": "detector",
 }
 
 

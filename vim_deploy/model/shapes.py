@@ -140,6 +140,24 @@ def cannot_infer(message: str, why: str, fix: str = "") -> VimDeployError:
     return VimDeployError("VIM-407", message, why=why, fix=fix)
 
 
+def shape_of(tensors: Mapping[str, Tensor], key: str, axes: int) -> tuple[int, ...]:
+    """A weight's shape; VIM-407 unless it is there and has ``axes`` axes, none of them empty."""
+    shape: tuple[int, ...] = tuple(tensors[key].shape) if key in tensors else ()
+    if len(shape) != axes or 0 in shape:
+        found = f"has shape {list(shape)}" if key in tensors else "is missing"
+        raise cannot_infer(
+            f"the architecture cannot be inferred: {key} {found}",
+            f"the size of that part is read from it; expected {axes} axes, none of them empty",
+            "get the whole checkpoint, as the training framework saved it",
+        )
+    return shape
+
+
+def count_of(tensors: Mapping[str, Tensor], pattern: str) -> int:
+    """How many different texts the group of ``pattern`` matches at the start of keys."""
+    return len({match[1] for key in tensors if (match := re.match(pattern, key))})
+
+
 def _tensor(state_dict: Mapping[str, Tensor], key: str, axes: int) -> Tensor:
     tensor = state_dict.get(key)
     if tensor is None or tensor.ndim != axes or 0 in tensor.shape:

@@ -146,7 +146,7 @@ class DenseConfig:
         value = encode(self)
         for name in ("test", "palette"):
             del value[name]
-        for head in ("decode_head", "auxiliary_head"):
+        for head in ("decode_head", "auxiliary_head", "detector"):
             if value[head] is not None:
                 del value[head]["num_classes"]
         return value

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from vim_deploy.errors import VimDeployError
+from vim_deploy.model.dense.detector_shapes import require_heads
 from vim_deploy.model.dense.infer import DenseArchitecture
 from vim_deploy.model.dense.weights import KIND_NAMES, DenseWeights, Kind, kind_of, name_of
 from vim_deploy.model.shapes import measure
@@ -24,7 +25,7 @@ _HEADS = ("decode_head", "auxiliary_head")
 def wanted_kind(dense: DenseConfig) -> Kind:
     """The kind of checkpoint that a configuration describes."""
     if dense.task == "detection":
-        return "detector"
+        return "detector" if dense.detector is None else "rcnn"
     return "backbone" if dense.decode_head is None else "segmentor"
 
 
@@ -34,11 +35,15 @@ def require_kind(found: DenseArchitecture, state_dict: Mapping[str, Tensor]) -> 
     name = name_of(state_dict)
     # Without feature scales (if_fpn false) a backbone's keys are those of a bare Vim.
     bare = kind is None and name == KIND_NAMES[None]
-    if kind == wanted or (wanted == "backbone" and bare and not found.dense.if_fpn):
+    # Of a whole detector the backbone may be exported alone.
+    if kind == wanted or (wanted, kind) == ("detector", "rcnn"):
+        return
+    if wanted == "backbone" and bare and not found.dense.if_fpn:
         return
     fixes = {
         "segmentor": "export it without a description: --head features gives its feature maps",
         "detector": "export it without a description: its feature maps come out",
+        "rcnn": "export it without a description, as the detector it is",
         "backbone": "get the checkpoint that the training framework saved, with decode_head.*; or "
         "export the backbone alone, without a description",
         None: "export it without a description, as the classifier or backbone it is",
@@ -69,6 +74,8 @@ def require_sizes(found: DenseArchitecture, weights: DenseWeights) -> None:
             continue
         if logits.shape[0] != described.num_classes:
             raise _other_classes(found, head, described.num_classes, logits.shape[0])
+    if found.dense.detector is not None:
+        require_heads(found.dense.detector, weights.tensors, found.source)
     _require_counts(found, weights)
 
 

@@ -33,11 +33,14 @@ def decoded(deltas: Tensor, boxes: Tensor, weights: Sequence[float]) -> Tensor:
     """
     x1, y1, x2, y2 = boxes.unbind(-1)
     width, height = x2 - x1, y2 - y1
-    dx, dy, dw, dh = deltas.unbind(-1)
-    centre_x = dx / weights[0] * width + (x1 + 0.5 * width)
-    centre_y = dy / weights[1] * height + (y1 + 0.5 * height)
-    half_width = 0.5 * (torch.exp((dw / weights[2]).clamp(max=_MOST_GROWTH)) * width)
-    half_height = 0.5 * (torch.exp((dh / weights[3]).clamp(max=_MOST_GROWTH)) * height)
+    dx, dy, dw, dh = (
+        delta if weight == 1 else delta / weight
+        for delta, weight in zip(deltas.unbind(-1), weights, strict=True)
+    )
+    centre_x = dx * width + (x1 + 0.5 * width)
+    centre_y = dy * height + (y1 + 0.5 * height)
+    half_width = 0.5 * (torch.exp(dw.clamp(max=_MOST_GROWTH)) * width)
+    half_height = 0.5 * (torch.exp(dh.clamp(max=_MOST_GROWTH)) * height)
     corners = (
         centre_x - half_width,
         centre_y - half_height,
@@ -76,7 +79,12 @@ def has_area(boxes: Tensor) -> Tensor:
 def zeros_unless(kept: Tensor, x: Tensor) -> Tensor:
     """``x`` where the mask ``kept`` (broadcast) is true, else zeros, whatever stood there."""
     # Not a product: NaN times zero is NaN.
-    return torch.where(kept, x, torch.zeros_like(x))
+    return where(kept, x, 0)
+
+
+def where(kept: Tensor, x: Tensor, value: float) -> Tensor:
+    """``x`` where ``kept`` is true, else ``value``: a constant of the graph, not a tensor of it."""
+    return torch.where(kept, x, torch.tensor(value, dtype=x.dtype, device=x.device))
 
 
 def padded_rows(x: Tensor, rows: int, value: float = 0.0) -> Tensor:

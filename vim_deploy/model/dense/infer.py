@@ -8,7 +8,6 @@ what it says, and was trained with the code from before, or gave a model with d_
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +15,10 @@ from typing import Any
 from torch import Tensor
 
 from vim_deploy.errors import VimDeployError
+from vim_deploy.model.dense.detector_shapes import heads_of
 from vim_deploy.model.dense.weights import DenseWeights
 from vim_deploy.model.infer import infer_config
-from vim_deploy.model.shapes import Shapes, cannot_infer, measure
+from vim_deploy.model.shapes import Shapes, cannot_infer, count_of, measure, shape_of
 from vim_deploy.model.variants import ImageSize
 from vim_deploy.recipe.dense_config import PYRAMID_SCALES, DenseConfig, read_dense
 from vim_deploy.recipe.model_config import ModelConfig, read_config
@@ -100,14 +100,15 @@ def inferred(
     # That there is no classifier is no news of a dense model.
     statements = [text for text in vim.statements if not text.startswith("num_classes=0")]
     config = vim.config.replace(final_pool_type="all", num_classes=0)
-    if config.channels not in (1, 3) and weights.kind != "detector":
+    detector = weights.kind in ("detector", "rcnn")
+    if config.channels not in (1, 3) and not detector:
         statements.append(
             f"d_state={config.d_state} and {config.channels} input channels: what the official "
             f"segmentation code builds from in_chans={config.d_state}, "
             f"num_classes={config.channels}, which it passes into the wrong slots"
         )
-    if weights.kind == "detector":
-        values = _detector_parts(weights.tensors, config, statements)
+    if detector:
+        values = _detector_parts(weights, config, statements)
     else:
         values = _segmentation_parts(weights, config, statements)
     dense = read_dense(values)
@@ -116,10 +117,12 @@ def inferred(
 
 
 def _detector_parts(
-    tensors: Mapping[str, Tensor], config: ModelConfig, statements: list[str]
+    weights: DenseWeights, config: ModelConfig, statements: list[str]
 ) -> dict[str, Any]:
-    out_channels = _shape(tensors, "simfp_4.0.weight", 4)[0]
-    norm = "BN" if "simfp_4.0.norm.running_mean" in tensors else "LN"
+    tensors = weights.tensors
+    first = weights.vim_path.removesuffix("net") + "simfp_4.0"
+    out_channels = shape_of(tensors, f"{first}.weight", 4)[0]
+    norm = "BN" if f"{first}.norm.running_mean" in tensors else "LN"
     statements += [
         f"from the shapes of the pyramid: out_channels={out_channels}, norm={norm!r}",
         "assumed last_layer_process='add', top_block=True: the published detectors have these",
@@ -134,6 +137,7 @@ def _detector_parts(
             "norm": norm,
             "scale_factors": list(PYRAMID_SCALES),
         },
+        "detector": heads_of(tensors, statements) if weights.kind == "rcnn" else None,
     }
 
 
@@ -169,8 +173,8 @@ def _segmentation_parts(
 
 
 def _heads(tensors: Mapping[str, Tensor], statements: list[str]) -> dict[str, Any]:
-    classes, channels, _, _ = _shape(tensors, "decode_head.conv_seg.weight", 4)
-    scales = _count(tensors, r"decode_head\.psp_modules\.(\d+)\.")
+    classes, channels, _, _ = shape_of(tensors, "decode_head.conv_seg.weight", 4)
+    scales = count_of(tensors, r"decode_head\.psp_modules\.(\d+)\.")
     if scales != len(_POOL_SCALES):
         raise cannot_infer(
             "the architecture cannot be inferred: pool_scales of the decode head",
@@ -189,29 +193,13 @@ def _heads(tensors: Mapping[str, Tensor], statements: list[str]) -> dict[str, An
         f"assumed pool_scales={list(_POOL_SCALES)}"
     )
     if any(key.startswith("auxiliary_head.") for key in tensors):
-        width, _, size, _ = _shape(tensors, "auxiliary_head.convs.0.conv.weight", 4)
+        width, _, size, _ = shape_of(tensors, "auxiliary_head.convs.0.conv.weight", 4)
         values["auxiliary_head"] = {
             "channels": width,
-            "num_classes": _shape(tensors, "auxiliary_head.conv_seg.weight", 4)[0],
-            "num_convs": _count(tensors, r"auxiliary_head\.convs\.(\d+)\."),
+            "num_classes": shape_of(tensors, "auxiliary_head.conv_seg.weight", 4)[0],
+            "num_convs": count_of(tensors, r"auxiliary_head\.convs\.(\d+)\."),
             "kernel_size": size,
             "in_index": 2,
         }
         statements.append("auxiliary head: FCNHead; assumed in_index=2")
     return values
-
-
-def _shape(tensors: Mapping[str, Tensor], key: str, axes: int) -> tuple[int, ...]:
-    shape: tuple[int, ...] = tuple(tensors[key].shape) if key in tensors else ()
-    if len(shape) != axes or 0 in shape:
-        found = f"has shape {list(shape)}" if key in tensors else "is missing"
-        raise cannot_infer(
-            f"the architecture cannot be inferred: {key} {found}",
-            f"the size of that part is read from it; expected {axes} axes, none of them empty",
-            "get the whole checkpoint, as the training framework saved it",
-        )
-    return shape
-
-
-def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
-    return len({match[1] for key in tensors if (match := re.match(pattern, key))})

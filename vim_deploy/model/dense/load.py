@@ -45,6 +45,7 @@ def load_dense(request: ModelRequest, recipe: Recipe | None, checkpoint: Checkpo
     weights = dense_weights(checkpoint.state_dict, kind_of(checkpoint.state_dict) or "backbone")
     found = _architecture(request, recipe, checkpoint, weights)
     require_kind(found, checkpoint.state_dict)
+    weights = _described_part(weights, found.dense)
     require_sizes(found, weights)
     dense, statements = found.dense, [*found.statements, *weights.notes]
     if dense.auxiliary_head is not None and not weights.has("auxiliary_head"):
@@ -95,6 +96,7 @@ def fill(
     Raises:
         VimDeployError: VIM-404 for keys that are missing, unexpected or misshapen; VIM-406.
     """
+    weights = _described_part(weights, dense)
     tensors = weights.tensors
     notes: tuple[str, ...] = ()
     if dense.decode_head is not None and dense.auxiliary_head is None:
@@ -118,6 +120,12 @@ def fill(
         vim_path=network.vim_path,
     )
     return network, report.pos_embed, (*notes, *report.notes)
+
+
+def _described_part(weights: DenseWeights, dense: DenseConfig) -> DenseWeights:
+    """Of a whole detector the backbone alone, where nothing else is described."""
+    alone = weights.kind == "rcnn" and dense.detector is None
+    return weights.backbone_alone() if alone else weights
 
 
 def seeded_dense(request: ModelRequest, recipe: Recipe | None) -> Network:

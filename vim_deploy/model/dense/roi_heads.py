@@ -18,6 +18,7 @@ from vim_deploy.model.dense.boxes import (
     finite_rows,
     padded_rows,
     picked_rows,
+    where,
     wide,
     zeros_unless,
 )
@@ -175,7 +176,7 @@ class RoiHeads(nn.Module):
         above = (values > config.score_threshold).to(values.dtype)
         keep = torch.ops.vim_deploy.sorted_nms(boxes, label, above, config.nms_threshold, classes)
         # Scores are above zero: what went is below every threshold.
-        values = torch.where(keep > 0.5, values, torch.full_like(values, -1.0))
+        values = where(keep > 0.5, values, -1.0)
         values, index = values.topk(min(config.detections, count), dim=1)
         valid = values > config.score_threshold
         found = (
@@ -192,7 +193,8 @@ class RoiHeads(nn.Module):
         logits = wide(self.mask_head(self._pooled(maps, boxes, MASK_BINS)))
         planes = logits.flatten(0, 1)
         first = torch.arange(logits.shape[0], device=classes.device) * logits.shape[1]
-        chosen = planes[first + classes.flatten()].reshape(-1, classes.shape[1], *planes.shape[1:])
+        chosen = planes.index_select(0, first + classes.flatten())
+        chosen = chosen.reshape(-1, classes.shape[1], *planes.shape[1:])
         return zeros_unless(valid[..., None, None], torch.sigmoid(chosen))
 
     def _pooled(self, maps: list[Tensor], boxes: Tensor, bins: int) -> Tensor:

@@ -18,6 +18,7 @@ from vim_deploy.model.dense.boxes import (
     has_area,
     padded_rows,
     picked_rows,
+    where,
     wide,
     zeros_unless,
 )
@@ -99,7 +100,7 @@ class ProposalGenerator(nn.Module):
             1,
         )
         keep = keep.view(-1, len(levels), boxes.shape[2]) > 0.5
-        logits = torch.where(keep, logits, torch.full_like(logits, NO_LOGIT)).flatten(1)
+        logits = where(keep, logits, NO_LOGIT).flatten(1)
         logits, index = logits.topk(min(config.post_nms_topk, logits.shape[1]), dim=1)
         valid = logits > _REAL_LOGIT
         chosen = zeros_unless(valid[..., None], picked_rows(boxes.flatten(1, 2), index))
@@ -117,11 +118,11 @@ class ProposalGenerator(nn.Module):
             .flatten(1, 3)
         )
         # Nobody agrees on where NaN is sorted to.
-        logits = torch.where(finite(logits), logits, torch.full_like(logits, NO_LOGIT))
+        logits = where(finite(logits), logits, NO_LOGIT)
         count = min(config.pre_nms_topk, logits.shape[1])
         logits, index = logits.topk(count, dim=1)
         of_level: Tensor = getattr(self, f"anchors_{level}")
-        boxes = decoded(picked_rows(deltas, index), of_level[index], _WEIGHTS)
+        boxes = decoded(picked_rows(deltas, index), F.embedding(index, of_level), _WEIGHTS)
         boxes = zeros_unless(finite_rows(boxes)[..., None], clipped(boxes, size))
         # All levels have the same number of rows: what is missing has no area.
         return (

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import Tensor
 
 #: ``segmentor``: backbone and heads of mmsegmentation; ``backbone``: VisionMambaSeg alone;
-#: ``detector``: VisionMambaDet with its pyramid.
-Kind = Literal["segmentor", "backbone", "detector"]
+#: ``detector``: VisionMambaDet with its pyramid; ``rcnn``: detectron2's detector around it.
+Kind = Literal["segmentor", "backbone", "detector", "rcnn"]
 
 #: Counts of training steps: no output depends on them.
 _COUNTER = "num_batches_tracked"
 _BACKBONE = "backbone."
+#: Keys of a whole detector behind its backbone begin with these.
+_BEHIND = ("proposal_generator", "roi_heads")
+#: What detectron2 stores of a detector and computes anew: no weights.
+_PIXELS = ("pixel_mean", "pixel_std")
 #: How messages call each kind; None stands for keys of a Vim alone, without feature scales.
 KIND_NAMES: dict[Kind | None, str] = {
     "segmentor": "a whole segmentation network",
     "backbone": "a segmentation backbone alone",
     "detector": "a detection backbone with its pyramid",
+    "rcnn": "a whole detector",
     None: "a bare Vim without feature scales",
+}
+_VIM_PATHS: dict[Kind, str] = {
+    "segmentor": "backbone",
+    "backbone": "",
+    "detector": "net",
+    "rcnn": "backbone.net",
 }
 #: Parts that a note lists before it only counts.
 _LISTED = 8
@@ -33,7 +44,7 @@ class DenseWeights:
     Attributes:
         kind: what they belong to.
         tensors: without counters and what is not exported.
-        vim_path: where the Vim's own keys are: ``backbone``, ``net`` or empty.
+        vim_path: where the Vim's own keys are: ``backbone``, ``net``, ``backbone.net`` or empty.
         notes: sentences on what was left out.
     """
 
@@ -45,6 +56,11 @@ class DenseWeights:
     def has(self, part: str) -> bool:
         """Whether any weight belongs to that part, such as ``auxiliary_head``."""
         return any(key.startswith(f"{part}.") for key in self.tensors)
+
+    def backbone_alone(self) -> DenseWeights:
+        """Of a whole detector its backbone and pyramid, which may be exported alone."""
+        found = dense_weights(self.tensors, "detector")
+        return replace(found, notes=(*self.notes, *found.notes))
 
     def vim(self) -> dict[str, Tensor]:
         """The Vim's weights by the keys of a classifier, the feature scales left out."""
@@ -61,7 +77,8 @@ def kind_of(state_dict: Mapping[str, Tensor]) -> Kind | None:
     """What the keys say; None for a classifier, or a backbone that looks like one."""
     first = {key.partition(".")[0] for key in state_dict}
     if "simfp_2" in first or any(key.startswith("backbone.simfp_2.") for key in state_dict):
-        return "detector"
+        whole = "backbone" in first and not first.isdisjoint(_BEHIND)
+        return "rcnn" if whole else "detector"
     if "backbone" in first or "decode_head" in first:
         return "segmentor" if "decode_head" in first else "backbone"
     return "backbone" if "fpn1" in first else None
@@ -79,6 +96,8 @@ def dense_weights(state_dict: Mapping[str, Tensor], kind: Kind) -> DenseWeights:
     """The part of a checkpoint of that kind that is exported."""
     notes = []
     tensors = {key: value for key, value in state_dict.items() if not key.endswith(_COUNTER)}
+    if kind == "rcnn":
+        tensors = {key: value for key, value in tensors.items() if key not in _PIXELS}
     if kind == "detector" and any(key.startswith(_BACKBONE) for key in tensors):
         # A whole detector: proposals, regions and their heads are behind what is exported.
         behind = [key for key in tensors if not key.startswith(_BACKBONE)]
@@ -87,10 +106,9 @@ def dense_weights(state_dict: Mapping[str, Tensor], kind: Kind) -> DenseWeights:
             named = ", ".join(parts[:_LISTED]) + ", ..." * (len(parts) > _LISTED)
             notes.append(f"{len(behind)} tensors behind the backbone left out: {named}")
         tensors = {key: value for key, value in tensors.items() if key.startswith(_BACKBONE)}
-    if kind != "segmentor" and any(key.startswith(_BACKBONE) for key in tensors):
+    if kind not in ("segmentor", "rcnn") and any(key.startswith(_BACKBONE) for key in tensors):
         tensors = {key.removeprefix(_BACKBONE): value for key, value in tensors.items()}
         notes.append("prefix 'backbone.' removed from all keys")
         if kind == "backbone":
             notes.append("the checkpoint has no decode_head: the backbone alone is exported")
-    path = {"segmentor": "backbone", "backbone": "", "detector": "net"}[kind]
-    return DenseWeights(kind, tensors, path, tuple(notes))
+    return DenseWeights(kind, tensors, _VIM_PATHS[kind], tuple(notes))
