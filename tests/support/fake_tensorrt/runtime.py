@@ -150,7 +150,7 @@ class _Context:
 
     def set_optimization_profile_async(self, index: int, stream: int) -> bool:
         self._state.calls.append(f"profile {index}")
-        if "profile" in self._state.fail or not 0 <= index < len(self._engine.plan["profiles"]):
+        if "profile" in self._state.fail or not 0 <= index < self._engine.num_optimization_profiles:
             raise RuntimeError("Error in set optimization profile async.")
         self._state.cuda.enqueue(stream, lambda: None)
         self.active_optimization_profile = index
@@ -251,7 +251,7 @@ class _Engine:
 
     @property
     def num_optimization_profiles(self) -> int:
-        return len(self.plan["profiles"])
+        return max(len(self.plan["profiles"]), len(self.plan.get("size_profiles") or ()))
 
     def get_tensor_name(self, index: int) -> str:
         return [*self.inputs, *self.outputs][index]
@@ -280,7 +280,8 @@ class _Engine:
     def profiles_of(self, name: str) -> list[list[int]]:
         """Batch sizes of each profile; those of ``size`` may be others than the images'."""
         other = self.plan.get("size_profiles") if name == "size" else None
-        return other or self.plan["profiles"]
+        found = other or self.plan["profiles"]
+        return found if len(found) > 1 else found * self.num_optimization_profiles
 
     def get_tensor_profile_shape(self, name: str, index: int) -> list[tuple[int, ...]]:
         return [(batch, *self._tail(name)) for batch in self.profiles_of(name)[index]]
