@@ -187,13 +187,24 @@ def tensor_facts(tensor: Any) -> dict[str, Any]:  # noqa: ANN401
     }
 
 
-def check_interface(network: Any, job: BuildJob) -> None:  # noqa: ANN401
+def check_interface(network: Any, job: BuildJob, *, has_int64: bool = True) -> None:  # noqa: ANN401
     """Compare names and types of the network's inputs and outputs with those of the ONNX file.
+
+    Args:
+        network: as parsed.
+        job: what the file has.
+        has_int64: whether the runtime knows 64-bit integers; one that does not has int32 in their
+            places, which holds every size, class and count that a model has.
 
     Raises:
         VimDeployError: VIM-601; the parser turns float64 into float32 without a word, for one.
     """
     asked = {"inputs": dict(job.inputs), "outputs": dict(job.outputs)}
+    if not has_int64:
+        asked = {
+            side: {name: "int32" if kind == "int64" else kind for name, kind in types.items()}
+            for side, types in asked.items()
+        }
     for side, tensors in _interface(network).items():
         made = {tensor["name"]: tensor["dtype"] for tensor in tensors}
         if made != asked[side]:
@@ -337,7 +348,8 @@ class Compiler:
         network = builder.create_network(self.network_flags())
         with events.phase("Parsing the ONNX model"):
             parse_model(self.module, network, self.logger, job)
-            check_interface(network, job)
+            has_int64 = hasattr(self.module.DataType, "INT64")
+            check_interface(network, job, has_int64=has_int64)
             self.check(network)
             mark_debug_tensors(network, job)
         config = builder.create_builder_config()
