@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vim_deploy.artifact.metadata import ModelInputs, model_inputs
 from vim_deploy.codec import stored
@@ -160,6 +160,8 @@ def resolve_profiles(
             fix="use --min-batch/--opt-batch/--max-batch, or --minShapes/--optShapes/--maxShapes",
         )
     own = model_inputs(inputs)
+    if own is not None and own.size is not None:
+        inputs, own = _in_step(own.image, own.size)
     if shapes_given:
         texts = _shape_texts(options)
         profiles = tuple(_profile_from_shapes(inputs, own, *group) for group in texts)
@@ -170,6 +172,14 @@ def resolve_profiles(
         for profile in profiles:
             _check_in_step(profile, own.image.name, own.size.name)
     return profiles
+
+
+def _in_step(image: TensorSpec, size: TensorSpec) -> tuple[Sequence[TensorSpec], ModelInputs]:
+    """Both inputs, ``size`` with the fixed batch of the image where a tool has fixed that alone."""
+    batch = image.shape[0]
+    if not _is_dynamic(batch) and _is_dynamic(size.shape[0]):
+        size = replace(size, shape=(batch, *size.shape[1:]))
+    return (image, size), ModelInputs(image, size)
 
 
 def _check_in_step(profile: Profile, image: str, size: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.support import detectors
 from tests.support.engines import EXPORT
 from tests.support.packages import classifier
 from tests.support.reference import REPOSITORY
@@ -215,3 +217,89 @@ def test_a_file_that_says_nothing_is_named(tmp_path: Path, capsys: Any) -> None:
             assert "error VIM-410" in said
             assert why in said
             assert f"inspect {tmp_path / 'm.onnx'} --describe-from ORIGINAL.onnx" in said
+
+
+def detector(tmp_path: Path) -> onnx.ModelProto:
+    """The stand-in as a tool leaves it that builds a file without its metadata."""
+    made = onnx.load(detectors.stand_in(tmp_path / "d.onnx", 16))
+    del made.metadata_props[:]
+    return made
+
+
+def test_a_detector_is_described_by_both_inputs(tmp_path: Path) -> None:
+    made = detector(tmp_path)
+    found = describe(made)
+    assert found.info is not None
+    assert found.doubt == ""
+    # Tools give the batch another name, and may turn the inputs round.
+    for value in made.graph.input:
+        value.type.tensor_type.shape.dim[0].dim_param = f"{value.name}_n"
+    first = made.graph.input.pop(0)
+    made.graph.input.append(first)
+    assert describe(made).info == found.info
+
+
+def renamed_size(made: onnx.ModelProto) -> None:
+    made.graph.input[1].name = made.graph.node[6].input[0] = "im_shape"
+
+
+def without_size(made: onnx.ModelProto) -> None:
+    del made.graph.input[1]
+
+
+def float_size(made: onnx.ModelProto) -> None:
+    made.graph.input[1].type.tensor_type.elem_type = TensorProto.FLOAT
+
+
+def wide_size(made: onnx.ModelProto) -> None:
+    made.graph.input[1].type.tensor_type.shape.dim[1].dim_value = 4
+
+
+def another(made: onnx.ModelProto) -> None:
+    made.graph.input.add().CopyFrom(made.graph.input[1])
+    made.graph.input[2].name = "scale_factor"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (renamed_size, "its inputs are image, im_shape, not image and size"),
+        (without_size, "its inputs are image, not image and size"),
+        (another, "its inputs are image, size, scale_factor, not image and size"),
+        (float_size, "'size' is float32 ['batch', 2], where int64 ['batch', 2] is expected"),
+        (wide_size, "'size' is int64 ['batch', 4], where int64 ['batch', 2] is expected"),
+    ],
+)
+def test_a_detector_with_other_inputs_is_not_believed(
+    tmp_path: Path, change: Callable[[onnx.ModelProto], None], says: str
+) -> None:
+    made = detector(tmp_path)
+    change(made)
+    found = describe(made)
+    assert found.info is None
+    assert says in found.doubt
+
+
+def test_a_size_for_a_model_that_takes_none_is_not_believed(tmp_path: Path) -> None:
+    made = without_entry(tmp_path)
+    made.graph.input.add().CopyFrom(
+        helper.make_tensor_value_info("size", TensorProto.INT64, ("batch", 2))
+    )
+    assert "its inputs are image, size, not image" in describe(made).doubt
+
+
+def test_describe_from_carries_a_detector_over(tmp_path: Path) -> None:
+    original = detectors.stand_in(tmp_path / "d.onnx", 16)
+    made = detector(tmp_path)
+    made.graph.doc_string = ""
+    onnx.save(made, tmp_path / "tool.onnx")
+    detectors.stand_in(original, 16)
+    command = ["inspect", str(tmp_path / "tool.onnx"), "--describe-from", str(original)]
+    assert run([*command, "-o", str(tmp_path / "new.onnx")]) == 0
+    new = Artifact.open(tmp_path / "new.onnx")
+    assert new.info == replace(Artifact.open(original).require_info(), settings_hash="")
+    assert new.image_size == (16, 16)
+    # Sizes of another type or shape are another input.
+    float_size(made)
+    onnx.save(made, tmp_path / "tool.onnx")
+    assert run([*command, "-o", str(tmp_path / "other.onnx")]) != 0

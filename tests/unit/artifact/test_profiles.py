@@ -9,6 +9,7 @@ from vim_deploy.artifact.profiles import (
     ProfileOptions,
     ShapeRange,
     check_profiles,
+    narrowed,
     parse_shapes,
     resolve_profiles,
 )
@@ -263,3 +264,51 @@ def test_stored_profiles_fit_their_inputs(change, why):
         return
     with pytest.raises(ValueError, match=why):
         check_profiles([stored], [IMAGE, MASK])
+
+
+SIZE = TensorSpec("size", "int64", ("batch", 2))
+
+
+def test_sizes_follow_the_batch_of_the_images():
+    for order in ([IMAGE, SIZE], [SIZE, IMAGE]):
+        (profile,) = resolve_profiles(order, ProfileOptions(2, 3, 5))
+        assert batches(profile) == batches(profile, "size") == (2, 3, 5)
+        assert profile.shapes["size"].max == (5, 2)
+    shapes = ProfileOptions(
+        min_shapes=("image:1x3x224x224", "image:4x3x224x224,size:4x2"),
+        opt_shapes=("image:2x3x224x224", "image:8x3x224x224"),
+        max_shapes=("image:4x3x224x224", "image:8x3x224x224"),
+    )
+    first, second = resolve_profiles([IMAGE, SIZE], shapes)
+    assert batches(first, "size") == (1, 2, 4)
+    assert batches(second, "size") == (4, 8, 8)
+    check_profiles([first, second], [IMAGE, SIZE])
+    # A tool may have fixed the batch of the images alone.
+    (profile,) = resolve_profiles([FIXED, SIZE], ProfileOptions(opt_shapes=("size:4x2",)))
+    assert batches(profile, "size") == (4, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "options", "code"),
+    [
+        ([IMAGE, SIZE], ProfileOptions(opt_shapes=("image:2x3x224x224,size:3x2",)), "VIM-203"),
+        ([FIXED, SIZE], ProfileOptions(opt_shapes=("size:3x2",)), "VIM-415"),
+        ([IMAGE, TensorSpec("size", "int64", (4, 2))], ProfileOptions(1, 2, 4), "VIM-203"),
+    ],
+)
+def test_other_batches_of_sizes_are_refused(inputs, options, code):
+    assert code_of(inputs, options) == code
+
+
+def test_sizes_of_an_unknown_batch_follow_a_fixed_one():
+    (profile,) = resolve_profiles([FIXED, SIZE])
+    assert batches(profile, "size") == (4, 4, 4)
+    assert code_of([FIXED, SIZE], ProfileOptions(max_batch=8)) == "VIM-415"
+
+
+def test_what_all_inputs_take():
+    wide = ShapeRange((1, 3), (8, 3), (32, 3))
+    assert narrowed(wide) == wide
+    assert narrowed(wide, ShapeRange((2, 2), (4, 2), (6, 2))) == ShapeRange((2, 3), (6, 3), (6, 3))
+    none = narrowed(wide, ShapeRange((40, 2), (40, 2), (40, 2)))
+    assert none.min[0] > none.max[0]
