@@ -12,7 +12,7 @@ from vim_deploy.paths import StrPath, as_path
 from vim_deploy.runtimes import open_runner
 from vim_deploy.runtimes.base import Runner, RunnerOptions
 from vim_deploy.scene.pictures import Pictures, pictures
-from vim_deploy.scene.records import RunOptions, RunResult, SceneOptions
+from vim_deploy.scene.records import DetectionOptions, RunOptions, RunResult, SceneOptions
 from vim_deploy.specs import TensorSpec
 from vim_deploy.stages.running import run_through
 
@@ -39,12 +39,13 @@ class Model:
         top: int | None = None,
         batch: int | None = None,
         scene: SceneOptions | None = None,
+        detection: DetectionOptions | None = None,
     ) -> RunResult:
-        """Classes and probabilities of pictures, or areas of a segmentation.
+        """Classes and probabilities of pictures, areas of a segmentation, or detections.
 
         Args:
             images: one picture or several, as ``run`` takes them.
-            top, batch, scene: as in ``RunOptions``.
+            top, batch, scene, detection: as in ``RunOptions``.
 
         Returns:
             One result for each picture, as ``run`` gives them.
@@ -53,7 +54,12 @@ class Model:
             VimDeployError: as ``run``; for a picture without a result, too (``run`` notes it, and
                 gives the results of the others); VIM-203 when the model is closed.
         """
-        options = RunOptions(top=top, batch=batch, scene=scene or SceneOptions())
+        options = RunOptions(
+            top=top,
+            batch=batch,
+            scene=scene or SceneOptions(),
+            detection=detection or DetectionOptions(),
+        )
         if self._closed:
             raise VimDeployError(
                 "VIM-203", f"{self.path.name} is closed", fix="load it again, or close it later"
