@@ -182,7 +182,7 @@ class _Typing:
 
     def _type_node(self, node: NodeProto) -> None:
         own = node.domain == contract.DOMAIN
-        fixed = OPS[node.op_type].fp32 if own else ()
+        fixed = OPS[node.op_type].fixed if own else ()
         names = OPS[node.op_type].inputs if own else ()
         floats = [
             position
@@ -190,12 +190,15 @@ class _Typing:
             if name in self.types and not (own and names[position] in fixed)
         ]
         element = self._element_of(node, floats)
-        for position in floats:
-            node.input[position] = self._as(node.input[position], element, node)
+        for position, name in enumerate(node.input):
+            if name in self.types:
+                # What an op fixes is float32, whatever wrote it.
+                kind = element if position in floats else FLOAT
+                node.input[position] = self._as(name, kind, node)
         for name in node.output:
             if name in self.types:
                 self.types[name] = element
-        if floats and node.op_type not in TRANSPARENT and node.op_type != "Cast":
+        if (floats or own) and node.op_type not in TRANSPARENT and node.op_type != "Cast":
             self.counts[element] += 1
         self.nodes.append(node)
 

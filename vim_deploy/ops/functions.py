@@ -33,11 +33,17 @@ from vim_deploy.places import parse
 _TYPES = {
     Kind.FLAG: (AttributeProto.INT, OpSchema.AttrType.INT),
     Kind.COLUMN: (AttributeProto.INT, OpSchema.AttrType.INT),
+    Kind.COUNT: (AttributeProto.INT, OpSchema.AttrType.INT),
     Kind.NUMBER: (AttributeProto.FLOAT, OpSchema.AttrType.FLOAT),
     Kind.DIRECTIONS: (AttributeProto.INTS, OpSchema.AttrType.INTS),
 }
-#: Columns of a row: far above any model, far below what overflows a 32-bit number.
-_MOST_COLUMNS = 1 << 24
+#: What whole numbers may be. Columns of a row, groups and bins are far above any model, and far
+#: below what overflows a 32-bit number.
+_RANGES = {
+    Kind.FLAG: range(2),
+    Kind.COLUMN: range((1 << 24) + 1),
+    Kind.COUNT: range(1, (1 << 16) + 1),
+}
 
 
 def nodes_of(graph: GraphProto, op: Op | None = None) -> list[NodeProto]:
@@ -152,7 +158,11 @@ def direction_attributes(reverse: bool) -> dict[str, list[int]]:
 
 
 def attach_functions(
-    model: onnx.ModelProto, unrolled_tokens: int | None = None, ops: Mapping[str, Op] = OPS
+    model: onnx.ModelProto,
+    unrolled_tokens: int | None = None,
+    ops: Mapping[str, Op] = OPS,
+    *,
+    plain: bool = False,
 ) -> None:
     """Give ``model`` a local function for each of our ops that it holds.
 
@@ -161,6 +171,7 @@ def attach_functions(
         unrolled_tokens: tokens that every scan of the model sees, for bodies without a loop; None
             for ONNX Scans, which take any number.
         ops: by name; functions of these are replaced, or go when the model does not hold their op.
+        plain: bodies without NonMaxSuppression and RoiAlign, where an op has one.
 
     Raises:
         VimDeployError: VIM-502 when nodes of one op differ in what a function is written for (a
@@ -169,7 +180,7 @@ def attach_functions(
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     opset = opset_version(model)
     functions = [
-        _function(op, _shared_facts(op, nodes, shapes), unrolled_tokens, opset)
+        _function(op, _shared_facts(op, nodes, shapes), unrolled_tokens, opset, plain)
         for op in ops.values()
         if (nodes := nodes_of(model.graph, op))
     ]
@@ -203,9 +214,9 @@ def _facts(op: Op, node: NodeProto, shapes: Shapes) -> dict[str, int | float]:
     return facts
 
 
-def _function(op: Op, shared: Facts, tokens: int | None, opset: int) -> FunctionProto:
+def _function(op: Op, shared: Facts, tokens: int | None, opset: int, plain: bool) -> FunctionProto:
     """The function of ``op`` for nodes with these facts."""
-    facts: dict[str, object] = {**shared, "tokens": tokens}
+    facts: dict[str, object] = {**shared, "tokens": tokens, "plain": int(plain)}
     for start, size in op.blocks.items():
         if size in shared:
             facts[f"{start.removesuffix('_off')}_end"] = shared[start] + shared[size]
@@ -249,10 +260,11 @@ def type_functions(model: onnx.ModelProto, ops: Mapping[str, Op] = OPS) -> None:
 
     Before: a body for float32 tensors. After: the same body between casts, T to float32 on the way
     in and back on the way out, as the contract has it: activations T, parameters and state float32.
+    An op without activations keeps its body.
     """
     for function in model.functions:
-        if function.domain == contract.DOMAIN:
-            _type_function(function, ops[function.name].fp32)
+        if function.domain == contract.DOMAIN and ops[function.name].has_activations:
+            _type_function(function, ops[function.name].fixed)
 
 
 def _type_function(function: FunctionProto, fixed: tuple[str, ...]) -> None:
@@ -288,9 +300,7 @@ def op_flaws(node: NodeProto, ops: Mapping[str, Op] = OPS) -> Iterator[str]:
         kind = op.attributes[name]
         if name not in given or given[name].type != _TYPES[kind][0]:
             yield f"{what} does not say {name}"
-        elif kind != Kind.NUMBER and not 0 <= given[name].i <= (
-            1 if kind == Kind.FLAG else _MOST_COLUMNS
-        ):
+        elif kind in _RANGES and given[name].i not in _RANGES[kind]:
             yield f"{what} says {name} = {given[name].i}"
 
 
@@ -301,11 +311,12 @@ def schema(op: Op) -> OpSchema:
         op.name,
         contract.DOMAIN,
         contract.DOMAIN_VERSION,
-        inputs=[parameter(name, "tensor(float)" if name in op.fp32 else "T") for name in op.inputs],
-        outputs=[parameter(name, "T") for name in op.outputs],
+        inputs=[parameter(name, op.element(name)) for name in op.inputs],
+        outputs=[parameter(name, op.element(name)) for name in op.outputs],
         type_constraints=[
             ("T", ["tensor(float)", "tensor(float16)", "tensor(bfloat16)"], "activations")
-        ],
+        ]
+        * op.has_activations,
         attributes=[
             OpSchema.Attribute(name, _TYPES[kind][1], required=True)
             for name, kind in op.attributes.items()

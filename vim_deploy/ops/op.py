@@ -21,6 +21,7 @@ class Kind(Enum):
     FLAG = "INT, 0 or 1"
     COLUMN = "INT, a column of an input's rows"
     NUMBER = "FLOAT"
+    COUNT = "INT, how many of something there are"
     #: For the function alone: ONNX cannot turn the INT ``reverse`` into the lists of directions
     #: that Scan wants, so the node carries those lists as well. Plugins ignore them.
     DIRECTIONS = "INTS, of a Scan"
@@ -32,7 +33,8 @@ class Part:
 
     Attributes:
         text: nodes, with ``$name`` for a fact: an attribute, a size, the end of a block, ``tokens``
-            (None, or how many every node sees). Or what writes them for a number of tokens.
+            (None, or how many every node sees), ``plain``. Or what writes them for a number of
+            tokens.
         when: facts with the values that all must have for this piece to be there.
         unless: facts with values that none may have.
     """
@@ -44,6 +46,8 @@ class Part:
 
 #: For ``Part``: an ONNX Scan runs the tokens, however many there are.
 LOOP = {"tokens": None}
+#: For ``Part``: without operators that some runtime has not, where the usual body has them.
+PLAIN = {"plain": 1}
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,8 @@ class Op:
             there next to casts. No pads are negative: not every runtime cuts with a Pad.
         reference: the same in float64 NumPy, token by token: inputs in order, attributes by name.
             What kernels are compared with.
-        fp32: inputs that are float32 whatever the element type T of the others.
+        fp32: inputs and outputs that are float32 whatever the element type T of the others.
+        int64: inputs that are int64.
         optional: inputs that a node may leave out.
         per_node: attributes that the body refers to, so that the nodes of a file may differ in
             them; it is written for the values of the others.
@@ -68,6 +73,8 @@ class Op:
             fact ``x_end`` is where it ends.
         derived: more facts, worked out from the others.
         kernel_sizes: the sizes in the parameter struct of the op's kernels, in order.
+        plugin: whether there is a kernel for GPUs, and so a plugin for TensorRT; without one every
+            runtime on GPUs takes the body.
     """
 
     name: str
@@ -77,12 +84,30 @@ class Op:
     body: tuple[Part, ...]
     reference: Callable[..., Array]
     fp32: tuple[str, ...] = ()
+    int64: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     per_node: tuple[str, ...] = ()
     sizes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     blocks: Mapping[str, str] = field(default_factory=dict)
     derived: Callable[[Facts], dict[str, object]] | None = None
     kernel_sizes: tuple[str, ...] = ()
+    plugin: bool = True
+
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """Inputs and outputs whose element type does not follow the activations'."""
+        return (*self.fp32, *self.int64)
+
+    @property
+    def has_activations(self) -> bool:
+        """Whether any input or output has the element type T."""
+        return not {*self.inputs, *self.outputs} <= {*self.fixed}
+
+    def element(self, name: str) -> str:
+        """The type of the input or output ``name`` in a schema; ``T`` for activations."""
+        if name in self.int64:
+            return "tensor(int64)"
+        return "tensor(float)" if name in self.fp32 else "T"
 
 
 def columns(source: str, block: str, name: str, axis: int) -> str:

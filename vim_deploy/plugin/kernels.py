@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from vim_deploy.errors import VimDeployError
-from vim_deploy.ops import OPS, SELECTIVE_SCAN, Op
+from vim_deploy.ops import PLUGIN_OPS, SELECTIVE_SCAN, Op
 from vim_deploy.ops.op import Kind
 from vim_deploy.plugin.describe import open_library
 
@@ -62,8 +62,8 @@ def _struct(op: Op) -> type[Params]:
     return type(name, (Params,), {"op": op, "_fields_": fields})
 
 
-#: The struct of every op, by the op's name.
-PARAMS = {op.name: _struct(op) for op in OPS.values()}
+#: The struct of every op with kernels for GPUs, by the op's name.
+PARAMS = {op.name: _struct(op) for op in PLUGIN_OPS.values()}
 
 
 class DeviceTensor(Protocol):

@@ -48,4 +48,20 @@ inline constexpr std::array<const char*, 6> kBiSelectiveScanAttributes = {
     "delta_softplus", "b_off", "c_off", "dt_off", "z_off", "low_rank"};
 inline constexpr std::array<const char*, 1> kBiSelectiveScanFloatAttributes = {"scale"};
 
+//! boxes f[B,N,4] by falling score, group int64[B,N], valid f[B,N] -> keep f[B,N].
+inline constexpr const char* kSortedNms = "VimSortedNms";
+inline constexpr std::array<const char*, 3> kSortedNmsInputs = {"boxes", "group", "valid"};
+inline constexpr std::array<const char*, 1> kSortedNmsOutputs = {"keep"};
+inline constexpr std::array<const char*, 1> kSortedNmsAttributes = {"groups"};
+inline constexpr std::array<const char*, 1> kSortedNmsFloatAttributes = {"iou_threshold"};
+
+//! p2, p3, p4, p5 f[B,C,H,W], boxes f[B,N,4] -> pooled f[B*N,C,o,o].
+inline constexpr const char* kPyramidRoiAlign = "VimPyramidRoiAlign";
+inline constexpr std::array<const char*, 5> kPyramidRoiAlignInputs = {"p2", "p3", "p4", "p5",
+                                                                      "boxes"};
+inline constexpr std::array<const char*, 1> kPyramidRoiAlignOutputs = {"pooled"};
+inline constexpr std::array<const char*, 1> kPyramidRoiAlignAttributes = {"output_size"};
+inline constexpr std::array<const char*, 2> kPyramidRoiAlignFloatAttributes = {"canonical_size",
+                                                                               "spatial_scale"};
+
 }  // namespace vim_plugins

@@ -10,8 +10,9 @@ from onnx import FunctionProto, NodeProto, numpy_helper
 
 from tests.unit.ops import test_function_body as single
 from tests.unit.ops import test_fused_bodies as pair
+from tests.unit.ops import test_region_ops as regions
 from vim_deploy.onnx_graph import subgraphs_of
-from vim_deploy.ops import BI_CAUSAL_CONV, OPS
+from vim_deploy.ops import BI_CAUSAL_CONV, OPS, PYRAMID_ROI_ALIGN, SORTED_NMS
 from vim_deploy.ops.functions import attach_functions, type_functions
 
 
@@ -24,15 +25,18 @@ def models() -> Iterator[onnx.ModelProto]:
                 yield pair.scan_model(pair.scan_inputs(2, flag)[0], flag, softplus, scale)
     weights = {"w": pair.np.ones((2, 4, 6)), "b": pair.np.ones((2, 6))}
     yield pair.model_of(BI_CAUSAL_CONV.name, BI_CAUSAL_CONV.inputs, "u2", weights, x_off=0)
+    yield regions.node_model(SORTED_NMS, iou_threshold=0.5, groups=3)
+    scales = {"canonical_size": 224.0, "spatial_scale": 0.25}
+    yield regions.node_model(PYRAMID_ROI_ALIGN, output_size=7, **scales)
 
 
 def bodies() -> list[FunctionProto]:
     """Each of them with and without a loop, in float32 and for any element type."""
     found = []
     for model in models():
-        for tokens in (None, 1, 2, 9):
+        for tokens, plain in ((None, False), (1, False), (2, True), (9, False)):
             for typed in (False, True):
-                attach_functions(model, tokens)
+                attach_functions(model, tokens, plain=plain)
                 if typed:
                     type_functions(model)
                 (function,) = model.functions

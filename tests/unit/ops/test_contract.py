@@ -66,5 +66,7 @@ def test_the_header_states_what_python_does() -> None:
 def test_an_op_names_what_it_has(op: Op) -> None:
     for names in (op.inputs, op.outputs, tuple(op.attributes)):
         assert len(set(names)) == len(names)
-    assert {*op.fp32, *op.optional, *op.sizes} <= set(op.inputs)
+    assert {*op.int64, *op.optional, *op.sizes} <= set(op.inputs)
+    assert set(op.fp32) <= {*op.inputs, *op.outputs}
+    assert not set(op.fp32) & set(op.int64)
     assert {*op.per_node, *op.blocks} <= set(op.attributes)

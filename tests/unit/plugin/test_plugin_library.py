@@ -12,7 +12,7 @@ import pytest
 from tests.support import plugins
 from tests.support.c_library import compile_c
 from vim_deploy.errors import VimDeployError
-from vim_deploy.ops import OPS, contract
+from vim_deploy.ops import PLUGIN_OPS, contract
 from vim_deploy.plugin import describe as plugin_library
 from vim_deploy.plugin.describe import PluginInfo, describe_plugin, gpu_architectures
 
@@ -95,7 +95,7 @@ def test_which_tensorrt_is_served() -> None:
 @pytest.mark.slow
 def test_the_built_library_describes_itself() -> None:
     info = plugins.need_plugin().info
-    assert info.ops == tuple(OPS)
+    assert info.ops == tuple(PLUGIN_OPS)
     assert info.contract_version == contract.CONTRACT_VERSION
     assert (info.plugin_version, info.plugin_namespace) == ("1", "")
     assert info.architectures == ("sm_80", "compute_80")

@@ -11,7 +11,7 @@ from fnmatch import fnmatch
 import pytest
 
 from tests.support import plugins
-from vim_deploy.ops import OPS
+from vim_deploy.ops import PLUGIN_OPS
 
 #: All that the library may export.
 WHITELIST = (
@@ -87,7 +87,7 @@ def in_registry(*steps: str) -> dict:
 
 
 def creators() -> list[list[str]]:
-    return [[op, "1", ""] for op in OPS]
+    return [[op, "1", ""] for op in PLUGIN_OPS]
 
 
 @pytest.mark.slow

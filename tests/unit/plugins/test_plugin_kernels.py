@@ -16,7 +16,7 @@ import pytest
 from tests.support import plugins
 from tests.support.host_device import HostDevice
 from vim_deploy.errors import VimDeployError
-from vim_deploy.ops import BI_CAUSAL_CONV, OPS, SELECTIVE_SCAN
+from vim_deploy.ops import BI_CAUSAL_CONV, PLUGIN_OPS, SELECTIVE_SCAN
 from vim_deploy.plugin import check as plugin_check
 from vim_deploy.plugin.cases import cases, decode, encode
 from vim_deploy.plugin.check import CheckReport, CheckResult, check_library
@@ -144,7 +144,7 @@ def test_check_passes_on_good_kernels(library: ScanLibrary) -> None:
     results = tuple(check_library(library, HostDevice(), small_cases()))
     tactics = {result.tactic for result in results if result.op == "VimSelectiveScan"}
     assert len(tactics) > 1
-    assert {result.op for result in results} == set(OPS)
+    assert {result.op for result in results} == set(PLUGIN_OPS)
     report = CheckReport("library", "CPU", results)
     assert report.failures == ()
     assert report.ok

@@ -1,9 +1,10 @@
 """The form of an exported file that ONNX Runtime's TensorRT execution provider takes.
 
-Before: nodes in the domain ``vim_deploy``, each with a local function. After: the same nodes in the
-domain ``trt.plugins`` and no such functions. The provider registers the plugins it finds under that
-domain; it cannot see a node that ONNX Runtime has already replaced by its function, and ONNX
-Runtime does so with every function that no provider claims.
+Before: nodes in the domain ``vim_deploy``, each with a local function. After: those that are
+plugins in the domain ``trt.plugins``, and no functions of their names. Ops without a kernel for
+GPUs stay as they are. The provider registers the plugins it finds under that domain; it cannot see
+a node that ONNX Runtime has already replaced by its function, and ONNX Runtime does so with every
+function that no provider claims.
 
 A plugin tells ONNX Runtime nothing about the type of its output, so the types are written down.
 """
@@ -15,7 +16,7 @@ from onnx import ModelProto
 
 from vim_deploy.errors import VimDeployError
 from vim_deploy.onnx_graph import inferred
-from vim_deploy.ops import contract
+from vim_deploy.ops import PLUGIN_OPS, contract
 from vim_deploy.ops.functions import asked_ops, nodes_of
 
 #: Domain of TensorRT's plugins in ONNX Runtime.
@@ -36,7 +37,7 @@ def to_plugin_domain(model: ModelProto) -> ModelProto:
     typed = inferred(model, strict=False)
     lowered = ModelProto()
     lowered.CopyFrom(model)
-    custom = nodes_of(lowered.graph)
+    custom = [node for node in nodes_of(lowered.graph) if node.op_type in PLUGIN_OPS]
     if not custom:
         return lowered
     known = {value.name: value for value in typed.value_info}
@@ -60,10 +61,15 @@ def to_plugin_domain(model: ModelProto) -> ModelProto:
 
 
 def _replace_domain(model: ModelProto) -> None:
-    functions = [item for item in model.functions if item.domain != contract.DOMAIN]
+    functions = [
+        item
+        for item in model.functions
+        if item.domain != contract.DOMAIN or item.name not in PLUGIN_OPS
+    ]
     del model.functions[:]
     model.functions.extend(functions)
-    opsets = [item for item in model.opset_import if item.domain != contract.DOMAIN]
+    stays = bool(nodes_of(model.graph))
+    opsets = [item for item in model.opset_import if stays or item.domain != contract.DOMAIN]
     del model.opset_import[:]
     model.opset_import.extend(
         [*opsets, onnx.helper.make_opsetid(PLUGIN_DOMAIN, PLUGIN_DOMAIN_VERSION)]

@@ -8,12 +8,17 @@ TensorRT         with the plugin                              with ``--plugin no
 8.6              functions dropped, others inlined; opset 17  all functions inlined; opset 17
 ===============  ===========================================  ==================================
 
+Ops without a kernel for GPUs (``Op.plugin``) are no plugins in any row: their functions stay, or
+are inlined. TensorRT computes those with layers of its own, NonMaxSuppression and RoiAlign among
+them.
+
 A parser of 10.7 and later prefers a registered plugin to a function of its name (TensorRT's
 changelog). Nodes that are to become plugins say the plugin's version and namespace themselves.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import onnx
@@ -22,7 +27,7 @@ from onnx import helper, inliner
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.opset import convert_opset
 from vim_deploy.onnx_graph import opset_version
-from vim_deploy.ops import contract
+from vim_deploy.ops import PLUGIN_OPS, contract
 from vim_deploy.ops.functions import asked_ops, nodes_of
 from vim_deploy.runtimes.tensorrt.capability import Capabilities
 
@@ -49,8 +54,12 @@ class Lowered:
 
 
 def ops_of(model: onnx.ModelProto) -> frozenset[str]:
-    """Our op types among the nodes of the graph."""
-    return frozenset(node.op_type for node in nodes_of(model.graph))
+    """Our op types among the nodes of the graph, of those that a plugin computes."""
+    return frozenset(node.op_type for node in _for_plugins(nodes_of(model.graph)))
+
+
+def _for_plugins(nodes: Iterable[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    return [node for node in nodes if node.op_type in PLUGIN_OPS]
 
 
 def lower(model: onnx.ModelProto, capabilities: Capabilities, *, use_plugin: bool) -> Lowered:
@@ -69,13 +78,12 @@ def lower(model: onnx.ModelProto, capabilities: Capabilities, *, use_plugin: boo
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     steps: list[str] = []
-    nodes = nodes_of(copy.graph)
-    if use_plugin:
-        _drop_functions(copy, {node.op_type for node in nodes}, steps)
-        _identify(nodes)
-    plugin_nodes = _named(nodes) if use_plugin else {}
-    if not use_plugin:
-        _require_functions(copy, nodes)
+    plugins = _for_plugins(nodes_of(copy.graph)) if use_plugin else []
+    plugin_ops = {node.op_type for node in plugins}
+    _drop_functions(copy, plugin_ops, steps)
+    _identify(plugins)
+    plugin_nodes = _named(plugins)
+    _require_functions(copy, {node.op_type for node in nodes_of(copy.graph)} - plugin_ops)
     if copy.functions and not capabilities.local_functions:
         names = ", ".join(sorted(function.name for function in copy.functions))
         copy = inliner.inline_local_functions(copy)
@@ -121,15 +129,16 @@ def _named(nodes: list[onnx.NodeProto]) -> dict[str, str]:
     return named
 
 
-def _require_functions(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> None:
+def _require_functions(model: onnx.ModelProto, ops: set[str]) -> None:
     there = {function.name for function in model.functions if function.domain == contract.DOMAIN}
-    missing = sorted({node.op_type for node in nodes} - there)
+    missing = sorted(ops - there)
     if missing:
         raise VimDeployError(
             "VIM-609",
             f"the file has no local function for {', '.join(missing)}",
-            why="without the plugin, TensorRT needs the op's meaning in standard operators",
-            fix="leave out --plugin none, or export the file again with this version",
+            why="without a plugin, TensorRT needs the op's meaning in standard operators",
+            fix="export the file again with this version"
+            + (", or leave out --plugin none" if set(missing) <= set(PLUGIN_OPS) else ""),
         )
 
 
