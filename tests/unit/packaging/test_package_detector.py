@@ -339,3 +339,56 @@ def test_no_page_for_a_detector(tmp_path: Path) -> None:
     assert caught.value.code == "VIM-426"
     assert "--target triton" in caught.value.fix
     assert not (tmp_path / "page").exists()
+
+
+LIMITS = {"boxes": 1e-3, "scores": 1e-4, "masks": 1e-3, "margin": 1e-4, "score_threshold": 0.05}
+
+
+def changed(
+    outputs: dict[str, np.ndarray], row: int, **values: tuple[int, float]
+) -> dict[str, np.ndarray]:
+    """A copy in which ``values`` were added to a detection's boxes, scores, ..."""
+    found = {name: value.copy() for name, value in outputs.items()}
+    for name, (at, change) in values.items():
+        found[name][row, at] += change
+    return found
+
+
+def test_stored_detections_are_compared_by_what_they_are(
+    client: SimpleNamespace, made: Path
+) -> None:
+    stored = answers(made, [[SIDE, SIDE], [20, SIDE]])
+    assert client.differences(stored, stored, LIMITS) == []
+    swapped = {name: value.copy() for name, value in stored.items()}
+    for name in ("boxes", "scores", "classes", "masks"):
+        swapped[name][0, [0, 1]] = swapped[name][0, [1, 0]]
+    assert client.differences(stored, swapped, LIMITS) == []
+    assert client.differences(stored, changed(stored, 1, boxes=(2, 5e-4)), LIMITS) == []
+    (said,) = client.differences(stored, changed(stored, 1, boxes=(2, 0.1)), LIMITS)
+    assert said.startswith("picture 1: boxes differ by up to 0.1")
+    (said,) = client.differences(stored, changed(stored, 0, masks=(0, 0.01)), LIMITS)
+    assert said.startswith("picture 0: masks differ")
+    assert client.differences(stored, changed(stored, 0, classes=(1, 1)), LIMITS) == [
+        "picture 0: 1 detections are only stored",
+        "picture 0: 1 detections are only answered",
+    ]
+    fewer = {**stored, "count": stored["count"] - 1}
+    assert client.differences(stored, fewer, LIMITS)[0].endswith("1 detections are only stored")
+    # The last one's score may be what the model leaves out.
+    least = float(stored["scores"][:, detections_of(ROWS) - 1].max())
+    near = {**LIMITS, "score_threshold": least - 1e-5}
+    assert client.differences(stored, fewer, near) == []
+    nan = changed(stored, 0, scores=(0, np.nan))
+    assert client.differences(stored, nan, LIMITS) == ["scores: NaN or Inf in the answer"]
+    assert "another shape" in client.differences(stored, answers(made, [[9, 9]]), LIMITS)[0]
+
+
+def test_an_answer_that_means_nothing(client: SimpleNamespace, made: Path) -> None:
+    outputs = answers(made, [[SIDE, SIDE]])
+    for name, change in (("count", 9), ("count", -9)):
+        sick = {**outputs, name: outputs[name] + change}
+        with pytest.raises(Exception, match="mean nothing"):
+            client.detections(sick, 0, facts_of(made), ((9, 9), (9, 9)))
+    sick = changed(outputs, 0, classes=(1, -3))
+    with pytest.raises(Exception, match="mean nothing"):
+        client.detections(sick, 0, facts_of(made), ((9, 9), (9, 9)))

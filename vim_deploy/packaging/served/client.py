@@ -44,7 +44,7 @@ from client_answers import (
     require_rows,
     summary,
 )
-from client_detections import detections, fit, show_found
+from client_detections import detections, differences, fit, show_found
 from client_pictures import prepare
 
 #: A picture's file, its row of the input, and of a detector's its size there and as it was.
@@ -253,14 +253,17 @@ def check(model: HttpModel | GrpcModel, facts: dict[str, Any], folder: Path = HE
     golden = facts["golden"]
     if not golden["outputs"]:
         return [f"the package stores no answers: {golden['why']}"]
-    with np.load(folder / golden["file"], allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in stored.files}
+    with np.load(folder / golden["file"], allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
     images = arrays["input"].astype(facts["input"]["dtype"])
     found = model.infer(images, *([arrays["size"]] if facts.get("size") else []))
+    stored = {name[len("output.") :]: arrays[name] for name in arrays if "." in name}
+    if "detections" in golden:
+        return list(differences(stored, found, golden["detections"]))
     failures = []
     for output in facts["outputs"]:
         name = output["name"]
-        wanted, answer = arrays.get(f"output.{name}"), found.get(name)
+        wanted, answer = stored.get(name), found.get(name)
         if wanted is None or answer is None:
             failures.append(f"{name}: not {'stored' if wanted is None else 'answered'}")
             continue

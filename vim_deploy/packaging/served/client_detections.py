@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from client_answers import printable
+from client_answers import Outputs, ServerError, no_numbers, printable
 from client_pictures import read_picture, scaled
 from numpy.typing import NDArray
 
 #: Height and width.
 Size = tuple[int, int]
+#: Boxes of one class no side of which is further off are the same thing, in pixels of the input;
+#: how far off they may be is the package's to say.
+SAME_PIXELS = 2.0
 
 
 def fitted_size(height: int, width: int, side: int) -> Size:
@@ -58,16 +61,21 @@ def fit(path: Path, facts: dict[str, Any]) -> tuple[NDArray[Any], Size, Size]:
 
 
 def detections(
-    outputs: dict[str, NDArray[Any]], row: int, facts: dict[str, Any], sizes: Sequence[Size]
+    outputs: Outputs, row: int, facts: dict[str, Any], sizes: Sequence[Size]
 ) -> list[dict[str, Any]]:
     """What was found in one picture, best first, in the pixels of the picture as it was.
 
     Each has ``class``, ``label``, ``score``, ``box`` (left, top, right, bottom) and, where the
     model gives masks, ``area`` and ``mask`` (``run_lengths``). ``sizes`` are those that ``fit``
     gave. Boxes without area are dropped (detectron2's ``detector_postprocess``).
+
+    ServerError for a count or class that there cannot be.
     """
     (height, width), (own_height, own_width) = sizes
     count = int(outputs["count"][row])
+    numbers = outputs["classes"][row][: max(count, 0)]
+    if not 0 <= count <= len(outputs["boxes"][row]) or (numbers < 0).any():
+        raise ServerError(f"{count} detections of the classes {numbers.tolist()} mean nothing")
     factors = np.array([own_width / width, own_height / height] * 2, np.float32)
     limits = np.array([own_width, own_height] * 2, np.float32)
     boxes = np.clip(outputs["boxes"][row][:count].astype(np.float32) * factors, 0, limits)
@@ -75,7 +83,7 @@ def detections(
     for at, box in enumerate(boxes):
         if not (box[2] > box[0] and box[3] > box[1]):
             continue
-        index = int(outputs["classes"][row][at])
+        index = int(numbers[at])
         entry: dict[str, Any] = {
             "class": index,
             "label": labels[index] if index < len(labels) else "",
@@ -158,3 +166,65 @@ def show_found(name: object, found: list[dict[str, Any]], options: argparse.Name
         print(f"{name}\t{what}\t{100 * entry['score']:.2f} %\t{box}{area}")
     if not found:
         print(f"{name}\tnothing found")
+
+
+def differences(wanted: Outputs, answered: Outputs, limits: dict[str, Any]) -> list[str]:
+    """Sentences about detections that are not the stored ones; none when they are.
+
+    Rows mean nothing: two of nearly the same score may stand in either order. One that only one
+    side has is a difference unless its score is within the limits' ``margin`` of what the model
+    leaves out: of the threshold, or of the other side's last one where its list is full.
+    """
+    pictures = len(wanted["count"])
+    for name, values in wanted.items():
+        if name not in answered or answered[name].shape != values.shape:
+            return [f"{name}: not answered, or of another shape than {list(values.shape)}"]
+        for side, outputs in (("answer", answered), ("stored output", wanted)):
+            if wrong := [no_numbers({name: outputs[name]}, row) for row in range(pictures)]:
+                if any(wrong):
+                    return [f"{name}: NaN or Inf in the {side}"]
+    sentences = []
+    for row in range(pictures):
+        pairs = same_things(wanted, answered, row)
+        for name in ("boxes", "scores", "masks"):
+            limit = limits.get(name)
+            if name not in wanted or limit is None or not pairs:
+                continue
+            first, second = np.array(pairs).T
+            a, b = wanted[name][row][first], answered[name][row][second]
+            worst = float(np.abs(a.astype(np.float64) - b).max())
+            if not worst <= limit:
+                sentences.append(f"picture {row}: {name} differ by up to {worst:g}")
+        for side, at, own, other in (
+            ("stored", 0, wanted, answered),
+            ("answered", 1, answered, wanted),
+        ):
+            left = set(range(int(own["count"][row]))) - {pair[at] for pair in pairs}
+            lost = [i for i in sorted(left) if not is_near_cut(own, other, (row, i), limits)]
+            if lost:
+                sentences.append(f"picture {row}: {len(lost)} detections are only {side}")
+    return sentences
+
+
+def same_things(wanted: Outputs, answered: Outputs, row: int) -> list[tuple[int, int]]:
+    """Rows of both sides that are one thing in a picture: of one class, their boxes nearest."""
+    near = []
+    for i in range(int(wanted["count"][row])):
+        for j in range(int(answered["count"][row])):
+            if wanted["classes"][row][i] == answered["classes"][row][j]:
+                apart = float(np.abs(wanted["boxes"][row][i] - answered["boxes"][row][j]).max())
+                near += [(apart, abs(i - j), i, j)] if apart <= SAME_PIXELS else []
+    pairs: list[tuple[int, int]] = []
+    for _, _, i, j in sorted(near):
+        if all(i != a and j != b for a, b in pairs):
+            pairs.append((i, j))
+    return pairs
+
+
+def is_near_cut(own: Outputs, other: Outputs, at: tuple[int, int], limits: dict[str, Any]) -> bool:
+    """Whether one side's detection may be what the other side has just left out."""
+    row, (score, margin) = at[0], (float(own["scores"][at]), limits["margin"])
+    count = int(other["count"][row])
+    full = count == len(other["scores"][row])
+    last = float(other["scores"][row][count - 1]) if full and count else -np.inf
+    return score <= limits["score_threshold"] + margin or score <= last + margin
