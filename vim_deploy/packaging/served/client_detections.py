@@ -180,9 +180,8 @@ def differences(wanted: Outputs, answered: Outputs, limits: dict[str, Any]) -> l
         if name not in answered or answered[name].shape != values.shape:
             return [f"{name}: not answered, or of another shape than {list(values.shape)}"]
         for side, outputs in (("answer", answered), ("stored output", wanted)):
-            if wrong := [no_numbers({name: outputs[name]}, row) for row in range(pictures)]:
-                if any(wrong):
-                    return [f"{name}: NaN or Inf in the {side}"]
+            if any(no_numbers({name: outputs[name]}, row) for row in range(pictures)):
+                return [f"{name}: NaN or Inf in the {side}"]
     sentences = []
     for row in range(pictures):
         pairs = same_things(wanted, answered, row)
@@ -223,8 +222,8 @@ def same_things(wanted: Outputs, answered: Outputs, row: int) -> list[tuple[int,
 
 def is_near_cut(own: Outputs, other: Outputs, at: tuple[int, int], limits: dict[str, Any]) -> bool:
     """Whether one side's detection may be what the other side has just left out."""
-    row, (score, margin) = at[0], (float(own["scores"][at]), limits["margin"])
-    count = int(other["count"][row])
-    full = count == len(other["scores"][row])
-    last = float(other["scores"][row][count - 1]) if full and count else -np.inf
-    return score <= limits["score_threshold"] + margin or score <= last + margin
+    scores, count = other["scores"][at[0]], int(other["count"][at[0]])
+    cut = float(limits["score_threshold"])
+    if count == len(scores):
+        cut = max(cut, float(scores[count - 1]))
+    return float(own["scores"][at]) <= cut + float(limits["margin"])
