@@ -35,7 +35,12 @@ _TYPES = {
     TensorProto.BFLOAT16: DataType.BF16,
     TensorProto.INT64: DataType.INT64,
 }
-_NUMPY = {DataType.FLOAT: np.float32, DataType.HALF: np.float16, DataType.INT64: np.int64}
+_NUMPY = {
+    DataType.FLOAT: np.float32,
+    DataType.HALF: np.float16,
+    DataType.INT64: np.int64,
+    DataType.INT32: np.int32,
+}
 
 
 def use_onnx_engines(state: State) -> None:
@@ -59,7 +64,12 @@ class OnnxEngine:
         given = [value.name for value in model.graph.output]
         assert set(plan["outputs"]) | set(plan["debug"]) <= set(given)
         self.runner = OrtRunner(Path(plan["model"]), threads=1)
-        self.image = tuple(self.runner.input.shape[1:])
+        if self.state.release < (10, 0):
+            # TensorRT 8.6 knows no 64-bit integers.
+            narrow = {DataType.INT64: DataType.INT32}
+            self.types = {name: narrow.get(kind, kind) for name, kind in self.types.items()}
+        specs = (self.runner.input, self.runner.size)
+        self.tails = {spec.name: tuple(spec.shape[1:]) for spec in specs if spec is not None}
         self.state.made("engine", 1)
 
     def __del__(self) -> None:
@@ -71,26 +81,26 @@ class OnnxEngine:
 
     @property
     def num_io_tensors(self) -> int:
-        return 1 + len(self.plan["outputs"])
+        return len(self.tails) + len(self.plan["outputs"])
 
     @property
     def num_optimization_profiles(self) -> int:
         return len(self.plan["profiles"])
 
     def get_tensor_name(self, index: int) -> str:
-        return [self.runner.input.name, *self.plan["outputs"]][index]
+        return [*self.tails, *self.plan["outputs"]][index]
 
     def get_tensor_mode(self, name: str) -> Any:
-        return TensorIOMode.INPUT if name == self.runner.input.name else TensorIOMode.OUTPUT
+        return TensorIOMode.INPUT if name in self.tails else TensorIOMode.OUTPUT
 
     def get_tensor_dtype(self, name: str) -> Any:
         return DataType.FLOAT if name == self.runner.input.name else self.types[name]
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return (-1, *self.image) if name == self.runner.input.name else (-1, -1, -1)
+        return (-1, *self.tails[name]) if name in self.tails else (-1, -1, -1)
 
     def get_tensor_profile_shape(self, name: str, index: int) -> list[tuple[int, ...]]:
-        return [(batch, *self.image) for batch in self.plan["profiles"][index]]
+        return [(batch, *self.tails[name]) for batch in self.plan["profiles"][index]]
 
     def create_execution_context(self) -> Any:
         return _DebugContext(self) if self.state.release >= (10, 0) else _Context(self)
@@ -100,7 +110,7 @@ class _Context:
     def __init__(self, engine: OnnxEngine) -> None:
         self._engine = engine
         self.active_optimization_profile = 0
-        self._shape: tuple[int, ...] = ()
+        self._given: dict[str, tuple[int, ...]] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
         engine.state.made("context", 1)
@@ -109,10 +119,12 @@ class _Context:
         self._engine.state.made("context", -1)
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        assert name == self._engine.runner.input.name
-        self._shape = tuple(shape)
-        values = self._engine.runner.run(np.zeros(self._shape, np.float32))
-        self._shapes = {name: value.shape for name, value in values.items()}
+        image = self._engine.runner.input.name
+        assert tuple(shape[1:]) == self._engine.tails[name]
+        self._given[name] = tuple(shape)
+        if name == image:
+            values = self._engine.runner.run(np.zeros(self._given[image], np.float32))
+            self._shapes = {name: value.shape for name, value in values.items()}
         return True
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
@@ -124,11 +136,18 @@ class _Context:
 
     def execute_async_v3(self, stream: int) -> bool:
         engine = self._engine
-        cuda, source = engine.state.cuda, engine.runner.input.name
-        assert set(self._addresses) == {source, *engine.plan["outputs"]}, "no address set"
+        cuda = engine.state.cuda
+        assert set(self._addresses) == {*engine.tails, *engine.plan["outputs"]}, "no address set"
+        assert len({self._given[name][0] for name in engine.tails}) == 1, "the batches differ"
         # The listener is called while the work is enqueued, when what comes before has run.
         cuda.cudaStreamSynchronize(stream)
-        values = engine.runner.run(cuda.view(self._addresses[source], np.float32, self._shape))
+        given = [
+            cuda.view(
+                self._addresses[name], _NUMPY[engine.get_tensor_dtype(name)], self._given[name]
+            )
+            for name in engine.tails
+        ]
+        values = engine.runner.run(*given)
         for name in engine.plan["outputs"]:
             kind = _NUMPY[engine.types[name]]
             target = cuda.view(self._addresses[name], kind, values[name].shape)

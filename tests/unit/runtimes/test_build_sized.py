@@ -10,7 +10,7 @@ import pytest
 from onnx import helper
 
 from tests.support import detectors
-from tests.support.builds import build_engine_trt
+from tests.support.builds import build_engine_rtx, build_engine_trt, needs_rtx
 from tests.support.trt_builds import VERSIONS, make_machine
 from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.passport import Machine, check_passport
@@ -78,6 +78,16 @@ def test_both_inputs_and_all_outputs_are_recorded(
     assert check_passport(engine, here, batch=4).plugin is None
     with pytest.raises(VimDeployError, match="VIM-905"):
         check_passport(engine, here, batch=5)
+
+
+@needs_rtx
+@pytest.mark.rtx
+def test_tensorrt_rtx_takes_both_inputs(tmp_path: Path, model: Path) -> None:
+    record = build_engine_rtx(model, tmp_path / "d.plan", profiles=ProfileOptions(1, 2, 4))
+    onnx_file = Artifact.open(model)
+    assert record.inputs == onnx_file.inputs
+    assert record.outputs == onnx_file.outputs
+    assert record.profiles[0].shapes["size"].max == (4, 2)
 
 
 def test_a_batch_that_only_one_input_takes_is_refused(

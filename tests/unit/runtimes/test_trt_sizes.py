@@ -11,13 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support import detectors
 from tests.support.engines import images, use_fake_gpu, write_engine
 from tests.support.fake_cudart import FakeCudart
 from tests.support.fake_tensorrt import VERSIONS
+from tests.support.fake_tensorrt.onnx_engine import KIND, use_onnx_engines
 from tests.support.fake_tensorrt.runtime import COUNT, expected, runtime_module
 from tests.unit.runtimes.test_device_arrays import DlTensor, Tensor
 from vim_deploy.errors import VimDeployError
 from vim_deploy.runtimes.base import run_in_batches
+from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.runtimes.tensorrt.runner import TrtRunner
 
 SIZED: dict[str, Any] = {"inputs": ["image", "size"], "outputs": ["logits", COUNT]}
@@ -166,6 +169,27 @@ def test_sizes_for_an_engine_that_takes_none(
                 assert caught.value.code == "VIM-415"
     tensor.free()
     there.free()
+
+
+@pytest.mark.parametrize("version", ["8.6", "11"])
+def test_a_whole_detector_gives_what_onnx_runtime_gives(
+    gpu: FakeCudart, tmp_path: Path, version: str
+) -> None:
+    """Five outputs of other shapes and types."""
+    file = detectors.stand_in(tmp_path / "d.onnx", 16)
+    module = runtime_module(version, gpu)
+    use_onnx_engines(module.state)
+    names = ["boxes", "scores", "classes", "masks", "count"]
+    path = write_engine(tmp_path, version, kind=KIND, model=str(file), outputs=names, debug=[])
+    image = np.random.default_rng(1).standard_normal((3, 3, 16, 16)).astype(np.float32)
+    size = np.array([[16, 9], [0, 0], [16, 16]])
+    with TrtRunner(path, module=module) as runner, OrtRunner(file, threads=1) as reference:
+        wanted = reference.run(image, size)
+        found = run_in_batches(runner, image, 2, size)
+        assert list(found) == list(wanted) == names
+        for name in names:
+            assert found[name].dtype == wanted[name].dtype
+            np.testing.assert_array_equal(found[name], wanted[name])
 
 
 @pytest.mark.parametrize("inputs", [["image", "mask"], ["image", "size", "mask"], []])
