@@ -25,7 +25,7 @@ from vim_deploy.onnx_graph import (
     subgraphs_of,
 )
 from vim_deploy.ops import OPS, Op, contract
-from vim_deploy.ops.op import LOOP, Facts, Kind
+from vim_deploy.ops.op import LOOP, PLAIN, Facts, Kind
 from vim_deploy.ops.selective_scan import SCAN_INPUT_DIRECTIONS, SCAN_OUTPUT_DIRECTIONS
 from vim_deploy.places import parse
 
@@ -150,6 +150,29 @@ def plugin_attributes(op: Op) -> tuple[str, ...]:
 def loops(op: Op) -> bool:
     """Whether the body of ``op`` has a form with an ONNX Scan, and one without."""
     return any(part.when == LOOP for part in op.body)
+
+
+def with_plain_forms(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    """A copy of ``model`` with the plain bodies of those of its ops that have one; their names.
+
+    Where none has one, ``model`` itself comes back.
+
+    Raises:
+        VimDeployError: VIM-903 when the model says of its ops what this version does not know.
+    """
+    there = {node.op_type for node in nodes_of(model.graph)}
+    plain = {
+        name: op
+        for name, op in OPS.items()
+        if name in there and any(part.when == PLAIN for part in op.body)
+    }
+    if not plain:
+        return model, ()
+    asked_ops(model).require_known("this version")
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    attach_functions(copy, ops=plain, plain=True)
+    return copy, tuple(plain)
 
 
 def direction_attributes(reverse: bool) -> dict[str, list[int]]:

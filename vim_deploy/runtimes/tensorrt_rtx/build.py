@@ -18,6 +18,7 @@ from vim_deploy.runtimes.building.build import Builder, Work, settings_of
 from vim_deploy.runtimes.building.graph import TypedModel, marked_model
 from vim_deploy.runtimes.building.request import NONE, BuildRequest
 from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
+from vim_deploy.runtimes.tensorrt_rtx.lower import lower
 
 _log = logging.getLogger(__name__)
 
@@ -44,9 +45,14 @@ class RtxBuilder(Builder):
             )
 
     def decide(self, request: BuildRequest, graph: TypedModel) -> Work:
-        """The GPUs; the graph is built as it is, with our ops' local functions."""
+        """The GPUs, and the graph with forms of our ops' functions that TensorRT-RTX takes.
+
+        Raises:
+            VimDeployError: VIM-202, VIM-301, VIM-434, and as ``lower``.
+        """
         if request.tensorrt.inner_tensors:
             graph = marked_model(graph, debug_tensors=True)
+        graph = lower(graph)
         here = trt_rtx.capabilities()
         named = parse_compute_capabilities(
             request.compute_capabilities,
