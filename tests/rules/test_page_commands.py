@@ -37,6 +37,7 @@ NEED_RTX = re.compile(rf"{PROGRAM} (build-engine|deploy)\b|\bbuild_engine\(|\.pl
 WRITE = (
     "-o",
     "--output",
+    "--coco",
     "--dump-passes",
     "--export-dir",
     "--overlay",
