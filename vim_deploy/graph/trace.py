@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import onnx
@@ -12,12 +12,13 @@ import torch
 from onnxscript import values
 from torch import Tensor, nn
 
-import vim_deploy.model.scan  # noqa: F401 - registers torch.ops.vim_deploy.selective_scan
+import vim_deploy.model.dense.region_ops
+import vim_deploy.model.scan  # noqa: F401 - both register torch.ops.vim_deploy
 from vim_deploy import interrupts
 from vim_deploy.artifact.metadata import IMAGE_INPUT, SIZE_INPUT
 from vim_deploy.errors import VimDeployError
 from vim_deploy.model.deployed import DeployedModel, example_input, example_size
-from vim_deploy.ops import SELECTIVE_SCAN, contract
+from vim_deploy.ops import PYRAMID_ROI_ALIGN, SELECTIVE_SCAN, SORTED_NMS, Op, contract
 from vim_deploy.ops.functions import direction_attributes, schema
 from vim_deploy.threads import TORCH, no_warnings
 
@@ -26,11 +27,14 @@ TRACE_OPSET = 18
 #: A batch of 1 would be specialised: the exporter treats a size of 1 as a constant.
 TRACE_BATCH = 2
 
-_SCAN_OP = values.Op(
-    values.Opset(contract.DOMAIN, contract.DOMAIN_VERSION),
-    SELECTIVE_SCAN.name,
-    schema(SELECTIVE_SCAN),
-)
+
+def _caller(op: Op) -> values.Op:
+    """What makes nodes of ``op`` in the exporter."""
+    opset = values.Opset(contract.DOMAIN, contract.DOMAIN_VERSION)
+    return values.Op(opset, op.name, schema(op))
+
+
+_SCAN, _NMS, _ALIGN = map(_caller, (SELECTIVE_SCAN, SORTED_NMS, PYRAMID_ROI_ALIGN))
 
 
 def _translate_scan(
@@ -49,7 +53,7 @@ def _translate_scan(
     has_z: bool,
 ) -> Any:  # noqa: ANN401
     """The traced op as a contract node."""
-    return _SCAN_OP(
+    return _SCAN(
         u,
         dt,
         a,
@@ -65,6 +69,45 @@ def _translate_scan(
         has_z=int(has_z),
         **direction_attributes(reverse),
     )
+
+
+def _translate_nms(
+    boxes: Any,  # noqa: ANN401
+    group: Any,  # noqa: ANN401
+    valid: Any,  # noqa: ANN401
+    iou_threshold: float,
+    groups: int,
+) -> Any:  # noqa: ANN401
+    return _NMS(boxes, group, valid, iou_threshold=iou_threshold, groups=groups)
+
+
+def _translate_align(
+    p2: Any,  # noqa: ANN401
+    p3: Any,  # noqa: ANN401
+    p4: Any,  # noqa: ANN401
+    p5: Any,  # noqa: ANN401
+    boxes: Any,  # noqa: ANN401
+    output_size: int,
+    canonical_size: float,
+    spatial_scale: float,
+) -> Any:  # noqa: ANN401
+    return _ALIGN(
+        p2,
+        p3,
+        p4,
+        p5,
+        boxes,
+        output_size=output_size,
+        canonical_size=canonical_size,
+        spatial_scale=spatial_scale,
+    )
+
+
+_TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+    torch.ops.vim_deploy.selective_scan.default: _translate_scan,
+    torch.ops.vim_deploy.sorted_nms.default: _translate_nms,
+    torch.ops.vim_deploy.pyramid_roi_align.default: _translate_align,
+}
 
 
 @contextlib.contextmanager
@@ -135,9 +178,7 @@ def _export(
                 input_names=list(examples),
                 output_names=list(outputs),
                 dynamic_shapes=(shapes,) * len(examples),
-                custom_translation_table={
-                    torch.ops.vim_deploy.selective_scan.default: _translate_scan
-                },
+                custom_translation_table=_TRANSLATIONS,
                 optimize=False,
                 verbose=False,
             )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import onnx
 
+from vim_deploy.artifact.metadata import SIZE_INPUT
 from vim_deploy.artifact.onnx_file import is_large
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.common_forms import BACKWARDS
@@ -34,6 +35,12 @@ EXPECTED_OPS = frozenset(
      "MatMul", "Mul", "Neg", "Pad", "Pow", "ReduceMax", "ReduceMean", "Reshape",
      "Shape", "Sigmoid", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "TopK", "Transpose",
      "Unsqueeze", "ArgMax", "ConvTranspose", "Erf", "Gelu", "MaxPool", "Relu", "Resize"}
+)  # fmt: skip
+
+#: Operators that choose boxes and decode them, in a detector and nowhere else.
+_DETECTOR_OPS = frozenset(
+    {"Abs", "And", "Clip", "Exp", "Floor", "GatherElements", "GatherND", "Greater", "Less", "Min",
+     "Range", "ReduceSum", "Sign", "Where"}
 )  # fmt: skip
 
 #: Those of the bodies of our ops' functions beside them.
@@ -183,16 +190,22 @@ def check_graph(
     # Only flip_img_sequences_ratio asks for a flipped sequence.
     if summary.flips and not config.flips_sequence:
         problems.append(f"{summary.flips} flips")
+    allowed = EXPECTED_OPS | _OWN_OPS | (_DETECTOR_OPS if _detects(model) else frozenset())
     problems += [
         f"unexpected operator {name} ({count} times)"
         for name, count in summary.ops.items()
-        if name not in EXPECTED_OPS and name not in _OWN_OPS
+        if name not in allowed
     ]
     problems += [f"the local function of {name} is missing" for name in missing_functions(model)]
     _require_none(problems)
     _require_valid(model)
     _require_none(_half_reductions(model))
     return summary
+
+
+def _detects(model: onnx.ModelProto) -> bool:
+    """Whether it is a detector's graph, as its inputs say."""
+    return any(value.name == SIZE_INPUT for value in model.graph.input)
 
 
 def _require_valid(model: onnx.ModelProto) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vim_deploy.model.dense.detector import DetectionBackbone
+from vim_deploy.model.dense.detector_heads import Detector
 from vim_deploy.model.dense.segmentor import Segmentor
 from vim_deploy.model.deployed import DeployedModel
 from vim_deploy.model.vim import Block
@@ -118,6 +119,8 @@ def _dense_parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def necks_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """The modules that scale the backbone's maps, by the maps' names; none without a neck."""
+    if isinstance(model, Detector):
+        model = model.backbone
     if isinstance(model, DetectionBackbone):
         # The level of the top block drops pixels of the one before it, and computes nothing.
         yield from zip(model.dense.feature_names, model.levels, strict=False)

@@ -5,8 +5,9 @@ the scan compute in float32 on rounded inputs, and norms, embeddings and pooling
 ``graph.precision`` does to a fused graph. Hooks do it from outside; the module's code is the same.
 
 Necks and heads of dense models compute in the type of what they are given (``model.dense.layers``),
-so rounding their inputs is all there is to do; channel norms stay float32, like every norm. Where
-ONNX has no convolution in a precision, the graph computes it in float32, and so does the twin.
+so rounding their inputs is all there is to do; channel norms stay float32, like every norm. Of a
+detector boxes, and what is pooled from them, are float32, and its layers widen what they give.
+Where ONNX has no convolution in a precision, the graph computes it in float32, and so does the twin.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vim_deploy.model.dense.detector_heads import Detector
 from vim_deploy.model.dense.layers import (
     AdaptiveAverage,
     ChannelNorm,
@@ -122,6 +124,29 @@ def _type_dense(model: nn.Module, type_of: _Type) -> None:
             if head is not None:
                 _type_part(head, type_of("decode_head"))
                 _type_logits(head.conv_seg, type_of("head"))
+    if isinstance(model, Detector):
+        for role, part in (
+            ("rpn_head", model.proposal_generator.rpn_head),
+            ("box_head", model.roi_heads.box_head),
+            ("box_head", model.roi_heads.box_predictor),
+            ("mask_head", getattr(model.roi_heads, "mask_head", None)),
+        ):
+            if part is not None:
+                _type_head(part, type_of(role))
+
+
+def _type_head(part: nn.Module, dtype: torch.dtype) -> None:
+    """Convolutions and linear layers of a detector's head; a ReLU rounds nothing further."""
+    for module in part.modules():
+        if isinstance(module, nn.Conv2d | UpsampleByTwo):
+            _round_inputs(module, _convolution_type(dtype))
+        if isinstance(module, nn.Conv2d) and not isinstance(module, ConvNorm):
+            _store(module, _convolution_type(dtype))
+        elif isinstance(module, nn.Linear):
+            _store(module, dtype)
+            _round_inputs(module, dtype)
+        elif isinstance(module, ChannelNorm):
+            _round_inputs(module, torch.float32)
 
 
 def _type_part(part: nn.Module, dtype: torch.dtype) -> None:
