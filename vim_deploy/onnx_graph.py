@@ -194,14 +194,20 @@ def inferred(model: ModelProto, *, data_prop: bool = False, strict: bool = True)
         raise _contradicts(error) from error
 
 
-def inlined(model: ModelProto) -> ModelProto:
+def inlined(model: ModelProto, but: Iterable[tuple[str, str]] = ()) -> ModelProto:
     """A copy of ``model``, weights as inputs, with local functions in place of their calls.
+
+    Args:
+        model: with its functions.
+        but: domain and name of functions that stay functions.
 
     Raises:
         VimDeployError: VIM-409 when a call does not fit its function.
     """
     try:
-        return onnx.inliner.inline_local_functions(without_weights(model))
+        return onnx.inliner.inline_selected_functions(
+            without_weights(model), list(but), exclude=True
+        )
     except _REFUSALS as error:
         raise _contradicts(error) from error
 

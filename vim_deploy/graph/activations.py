@@ -24,6 +24,7 @@ from vim_deploy.onnx_graph import (
     subgraphs_of,
     without_weights,
 )
+from vim_deploy.ops import OPS, PLUGIN_OPS, contract
 from vim_deploy.ops.functions import call_of
 from vim_deploy.recipe.model_config import ModelConfig
 
@@ -83,10 +84,10 @@ def tensor_sizes(model: onnx.ModelProto, batch: int) -> TensorSizes:
         VimDeployError: VIM-409 when the shapes of the graph cannot be worked out.
     """
     copy = without_weights(model)
-    image = inputs_of(model)[0]
+    pictures = {spec.name for spec in inputs_of(model)}
     for value in copy.graph.input:
         dims = value.type.tensor_type.shape.dim
-        if value.name == image.name and dims and not dims[0].HasField("dim_value"):
+        if value.name in pictures and dims and not dims[0].HasField("dim_value"):
             dims[0].dim_value = batch
     for value in copy.graph.output:
         # A symbolic size would contradict the one filled in above.
@@ -197,7 +198,9 @@ def measure_activations(model: onnx.ModelProto, config: ModelConfig) -> Activati
     weights = {tensor.name for tensor in model.graph.initializer}
     sizes = tensor_sizes(model, batch)
     # The functions' insides too: their weights are inputs here, and the inliner copies little.
-    with_bodies = inlined(model)
+    # Those on boxes stay: how large their tensors are, what is in the pictures decides.
+    on_boxes = [(contract.DOMAIN, name) for name in OPS.keys() - PLUGIN_OPS.keys()]
+    with_bodies = inlined(model, but=on_boxes)
     inner = tensor_sizes(with_bodies, batch)
     told = _square_told(model, config, batch)
     inside = _insides(model)

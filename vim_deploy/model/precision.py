@@ -7,7 +7,7 @@ the scan compute in float32 on rounded inputs, and norms, embeddings and pooling
 Necks and heads of dense models compute in the type of what they are given (``model.dense.layers``),
 so rounding their inputs is all there is to do; channel norms stay float32, like every norm. Of a
 detector boxes, and what is pooled from them, are float32, and its layers widen what they give.
-Where ONNX has no convolution in a precision, the graph computes it in float32, and so does the twin.
+Where ONNX has no convolution in a precision, graph and twin compute it in float32.
 """
 
 from __future__ import annotations
@@ -125,14 +125,15 @@ def _type_dense(model: nn.Module, type_of: _Type) -> None:
                 _type_part(head, type_of("decode_head"))
                 _type_logits(head.conv_seg, type_of("head"))
     if isinstance(model, Detector):
-        for role, part in (
+        heads: tuple[tuple[str, nn.Module | None], ...] = (
             ("rpn_head", model.proposal_generator.rpn_head),
             ("box_head", model.roi_heads.box_head),
             ("box_head", model.roi_heads.box_predictor),
             ("mask_head", getattr(model.roi_heads, "mask_head", None)),
-        ):
-            if part is not None:
-                _type_head(part, type_of(role))
+        )
+        for role, layers in heads:
+            if layers is not None:
+                _type_head(layers, type_of(role))
 
 
 def _type_head(part: nn.Module, dtype: torch.dtype) -> None:

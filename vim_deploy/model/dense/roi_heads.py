@@ -191,10 +191,8 @@ class RoiHeads(nn.Module):
     def masks(self, maps: list[Tensor], boxes: Tensor, classes: Tensor, valid: Tensor) -> Tensor:
         """Masks f32[B, D, 28, 28] of the detections: the plane of its class, after the sigmoid."""
         logits = wide(self.mask_head(self._pooled(maps, boxes, MASK_BINS)))
-        planes = logits.flatten(0, 1)
-        first = torch.arange(logits.shape[0], device=classes.device) * logits.shape[1]
-        chosen = planes.index_select(0, first + classes.flatten())
-        chosen = chosen.reshape(-1, classes.shape[1], *planes.shape[1:])
+        plane = classes.view(-1, 1, 1, 1).expand(-1, 1, *logits.shape[2:])
+        chosen = torch.gather(logits, 1, plane).view(-1, classes.shape[1], *logits.shape[2:])
         return zeros_unless(valid[..., None, None], torch.sigmoid(chosen))
 
     def _pooled(self, maps: list[Tensor], boxes: Tensor, bins: int) -> Tensor:
