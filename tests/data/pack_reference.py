@@ -8,15 +8,17 @@ both ``torch.load(weights_only=True)`` and ``numpy.load`` read the result. Weigh
 torch.save writes them: compressed checkpoints are refused. What stands around them is made small: a
 short name for the archive's folder, a pickle without the marks that nothing in it refers to, and no
 entries that say how the file was written.
-``.json`` files are copied. Of the arrays only those are written that show something (``kept``).
-The folder may not grow beyond ``MAX_TOTAL_BYTES``, which keeps a clone of the repository small.
+``.json`` and ``.yaml`` files are copied. Of the arrays only those are written that show something
+(``kept``). The folder may not grow beyond ``MAX_TOTAL_BYTES``, which keeps clones small.
 """
 
 from __future__ import annotations
 
 import argparse
 import fnmatch
+import hashlib
 import io
+import json
 import lzma
 import pickletools
 import zipfile
@@ -24,27 +26,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 DESTINATION = Path(__file__).resolve().parent / "reference"
-#: Classification cases, segmentation and detection cases, position-embedding vectors and the
-#: trained toy checkpoint; the full-size case B is not packed.
-PATTERNS = ("A[0-9]*", "D[0-9]*", "E[0-9]*", "pos_embed_interp.*", "vim_digits.*")
+#: Classification cases, segmentation and detection cases, whole detectors, position-embedding
+#: vectors and the trained toy checkpoint; the full-size case B is not packed.
+PATTERNS = ("A[0-9]*", "D[0-9]*", "E[0-9]*", "F0[12]*", "pos_embed_interp.*", "vim_digits.*")
 ARCHIVES = (".npz", ".pth")
-#: 36 classifiers and ten dense models: random float32 weights, which have to stay exact.
-MAX_TOTAL_BYTES = 26_000_000
+#: 36 classifiers, ten dense models, two detectors: random float32 weights, which stay exact.
+MAX_TOTAL_BYTES = 24_800_000
 #: Dense cases of which the first image of the batch is kept. D01 keeps both of its images.
 FIRST_IMAGE_ONLY = ("D0[2-9]*", "E[0-9]*")
 #: Arrays that are not kept: the backbone's maps of the whole network, whose backbone is D01's; and
 #: two position embeddings that are there a second time, with ``midcls_`` before their names.
-LEFT_OUT = ("E[0-9]*/feature_?", "pos_embed_interp/input", "pos_embed_interp/output")
+#: Of detectors what is behind the RPN head and the box deltas (proposals and boxes show both), and
+#: what ``tests.support.detector_cases`` makes again: the resized pictures, checked by their hash,
+#: and the proposals, which are the boxes of the first stage.
+LEFT_OUT = (
+    "E[0-9]*/feature_?", "pos_embed_interp/input", "pos_embed_interp/output", "F*/*_rpn_*",
+    "F*/*_deltas", "F*/*_resized", "F*/*_proposal_boxes",
+)  # fmt: skip
+#: Masks of the detections that are kept: of F02's hundred the best.
+MASKS_KEPT = 30
 #: Checkpoints whose bytes stay, folder and pickle too: records in ``old/`` name this file's hash.
 BYTES_STAY = ("vim_digits",)
-#: Large checkpoints that no test opens by its path, kept as ``.pth.xz``: bytes of every fourth
-#: place together, since the exponents of float32 numbers take less beside each other.
-PACKED = (
-    "A03_double_cls", "D03_seg_residual_features_addnorm", "D04_seg_patch8",
-    "D09_det_sfp_norope_none_bnorm",
-)  # fmt: skip
+#: Checkpoints that the documentation names by their path. All others are kept as ``.pth.xz``: bytes
+#: of every fourth place together, since the exponents of float32 numbers take less beside each
+#: other. That saves a sixth.
+PLAIN = ("E01_upernet", "vim_digits")
 #: Entries of a checkpoint that say how it was written, and that no release needs to read it.
 NOT_NEEDED = (".format_version", ".storage_alignment", ".data/serialization_id")
 #: The folder of a checkpoint's archive, which PyTorch calls after the file; every entry names it
@@ -58,12 +67,43 @@ def kept(case: str, array: str, contents: bytes) -> bytes | None:
     """What is kept of an ``.npy`` entry: all of it, its first image, or nothing (None)."""
     if any(fnmatch.fnmatchcase(f"{case}/{array}", pattern) for pattern in LEFT_OUT):
         return None
+    if case.startswith("F"):
+        return kept_of_detector(array, contents)
     if not any(fnmatch.fnmatchcase(case, pattern) for pattern in FIRST_IMAGE_ONLY):
         return contents
+    return npy(loaded(contents)[:1])
+
+
+def kept_of_detector(array: str, contents: bytes) -> bytes:
+    """What is kept of an ``.npy`` entry of a detector: pictures as the bytes of a PNG file."""
+    if array.endswith("_picture"):
+        stream = io.BytesIO()
+        Image.fromarray(loaded(contents)).save(stream, "PNG", optimize=True)
+        return npy(np.frombuffer(stream.getvalue(), np.uint8))
+    return npy(loaded(contents)[:MASKS_KEPT]) if array[2:] == "_masks" else contents
+
+
+def loaded(contents: bytes) -> np.ndarray[Any, np.dtype[Any]]:
+    """The array of an ``.npy`` entry."""
     values: np.ndarray[Any, np.dtype[Any]] = np.load(io.BytesIO(contents), allow_pickle=False)
-    first = io.BytesIO()
-    np.lib.format.write_array(first, np.ascontiguousarray(values[:1]), version=(1, 0))
-    return first.getvalue()
+    return values
+
+
+def npy(values: np.ndarray[Any, np.dtype[Any]]) -> bytes:
+    """The ``.npy`` entry of an array."""
+    stream = io.BytesIO()
+    np.lib.format.write_array(stream, np.ascontiguousarray(values), version=(1, 0))
+    return stream.getvalue()
+
+
+def with_hashes(path: Path) -> str:
+    """A detector's ``.json`` and in it the hashes of its resized pictures, which are left out."""
+    record = json.loads(path.read_text(encoding="utf-8"))
+    with np.load(path.with_suffix(".npz")) as arrays:
+        for number, image in enumerate(record["images"]):
+            resized = arrays[f"i{number}_resized"].tobytes()
+            image["resized_sha256"] = hashlib.sha256(resized).hexdigest()
+    return json.dumps(record)
 
 
 def small(name: str, contents: bytes) -> tuple[str, bytes | None]:
@@ -96,9 +136,11 @@ def repack(source: Path, destination: Path) -> None:
 
 
 def packed(contents: bytes) -> bytes:
-    """What is kept of a checkpoint of ``PACKED``; ``tests.support.reference`` makes it again."""
+    """A checkpoint that is not ``PLAIN``; ``tests.support.reference`` makes its bytes again."""
     columns = (contents[start::4] for start in range(4))
-    return lzma.compress(b"".join(columns), format=lzma.FORMAT_XZ, preset=6)
+    # Bytes of one place have nothing to do with their position or with those before them.
+    strongest = {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "pb": 0}
+    return lzma.compress(b"".join(columns), format=lzma.FORMAT_XZ, filters=[strongest])
 
 
 def pack(source: Path, destination: Path) -> int:
@@ -112,9 +154,11 @@ def pack(source: Path, destination: Path) -> int:
         target.unlink(missing_ok=True)
         if path.suffix in ARCHIVES:
             repack(path, target)
-            if path.suffix == ".pth" and path.stem in PACKED:
+            if path.suffix == ".pth" and path.stem not in PLAIN:
                 target.with_suffix(".pth.xz").write_bytes(packed(target.read_bytes()))
                 target.unlink()
+        elif path.suffix == ".json" and path.stem.startswith("F"):
+            target.write_text(with_hashes(path), encoding="utf-8")
         else:
             target.write_bytes(path.read_bytes())
     return sum(path.stat().st_size for path in destination.iterdir())

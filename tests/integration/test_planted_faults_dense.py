@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 from tests.support import plant
-from tests.support.reference import SMALL
+from tests.support.reference import checkpoint_path
 from vim_deploy.errors import VimDeployError
 from vim_deploy.parity.report import ParityReport
 from vim_deploy.recipe.schema import ModelRequest
@@ -34,7 +34,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], P
         path = folder / f"{case}.{graph}.onnx"
         if not path.exists():
             options = ExportOptions(graph=graph, head=HEADS[case], check=False)  # type: ignore[arg-type]
-            export(ModelRequest(str(SMALL / f"{case}.pth")), path, options)
+            export(ModelRequest(str(checkpoint_path(case))), path, options)
         return path
 
     return make
@@ -51,14 +51,14 @@ def verified(path: Path, case: str, weight: str) -> ParityReport:
     plant.change_weight(graph, weight, change)
     wrong = path.with_name(f"wrong_{path.name}")
     onnx.save(graph, wrong)
-    return verify(wrong, str(SMALL / f"{case}.pth"), ONE_IMAGE)
+    return verify(wrong, str(checkpoint_path(case)), ONE_IMAGE)
 
 
 @pytest.mark.parametrize("case", HEADS)
 def test_the_right_files_pass_and_every_part_is_on_both_sides(
     exported: Callable[[str, str], Path], case: str
 ) -> None:
-    report = verify(exported(case, "fused"), str(SMALL / f"{case}.pth"), ONE_IMAGE)
+    report = verify(exported(case, "fused"), str(checkpoint_path(case)), ONE_IMAGE)
     report.require_passed()
     assert report.blocks is not None
     assert report.blocks.missing == ()

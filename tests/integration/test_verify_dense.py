@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.support.reference import SMALL, arrays_of
+from tests.support.reference import SMALL, arrays_of, checkpoint_path
 from vim_deploy.cli.main import run
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.export_graph import finish_graph, named_trace
@@ -36,7 +36,7 @@ Exported = Callable[..., Path]
 
 
 def checkpoint(case: str) -> str:
-    return str(SMALL / f"{case}.pth")
+    return str(checkpoint_path(case))
 
 
 @pytest.fixture(scope="module")

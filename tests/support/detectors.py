@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 
 import numpy as np
 import onnx
-import pytest
 from onnx import helper, numpy_helper, parser
 
 import vim_deploy
-from tests.support.reference import SMALL, Array, arrays_of, full_size_folder
+from tests.support.reference import Array
 from vim_deploy.artifact import metadata
 from vim_deploy.artifact.metadata import PRODUCER, ExportInfo
 from vim_deploy.recipe.dense_config import DenseConfig, PyramidConfig
@@ -187,15 +185,6 @@ def stand_in(
     metadata.attach(model, info or described(size, classes, rows, masks=masks))
     onnx.save(model, path)
     return path
-
-
-@functools.lru_cache(maxsize=2)
-def detector_arrays(short: str) -> dict[str, Array]:
-    """Arrays of the official detector's case ``short``, ``F01`` or ``F02``; skips without it."""
-    for folder in (SMALL, full_size_folder()):
-        for path in folder.glob(f"{short}_*.npz"):
-            return arrays_of(path)
-    pytest.skip(f"the detector's reference case {short} is neither committed nor on this machine")
 
 
 def pictures_of(arrays: dict[str, Array]) -> list[dict[str, Array]]:

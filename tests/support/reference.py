@@ -80,12 +80,17 @@ class ReferenceCase:
 
 def cases() -> tuple[str, ...]:
     """Names of the committed classifiers, sorted: the A cases and vim_digits."""
-    return tuple(name for name in _committed() if name not in dense_cases())
+    return tuple(name for name in _committed() if name[0] in "Av")
 
 
 def dense_cases() -> tuple[str, ...]:
     """Names of the committed segmentation and detection cases, sorted: D01 to D09 and E01."""
     return tuple(name for name in _committed() if name[0] in "DE")
+
+
+def detector_cases() -> tuple[str, ...]:
+    """Names of the committed detectors: F01 and F02 (see ``tests.support.detector_cases``)."""
+    return tuple(name for name in _committed() if name[0] == "F")
 
 
 def dense_case(short: str) -> ReferenceCase:

@@ -20,12 +20,14 @@ def test_the_set_is_whole() -> None:
     assert reference.DIGITS in names
     dense = reference.dense_cases()
     assert [name[:3] for name in dense] == [*(f"D0{number}" for number in range(1, 10)), "E01"]
-    for name in (*names, *dense):
+    detectors = reference.detector_cases()
+    assert [name[:3] for name in detectors] == ["F01", "F02"]
+    for name in (*names, *dense, *detectors):
         for suffix in (".json", ".npz"):
             assert (reference.SMALL / f"{name}{suffix}").is_file()
-        assert reference.load_case(name).checkpoint.is_file()
+        assert reference.checkpoint_path(name).is_file()
         is_packed = (reference.SMALL / f"{name}.pth.xz").is_file()
-        assert is_packed == (name in pack_reference.PACKED)
+        assert is_packed == (name not in pack_reference.PLAIN)
         assert is_packed != (reference.SMALL / f"{name}.pth").is_file()
 
 
@@ -35,7 +37,7 @@ def test_packed_bytes_come_back(contents: bytes) -> None:
 
 
 def test_a_packed_checkpoint_is_made_once() -> None:
-    (name, *_) = pack_reference.PACKED
+    name = reference.dense_cases()[0]
     path = reference.checkpoint_path(name)
     stored = (reference.SMALL / f"{name}.pth.xz").read_bytes()
     assert path.read_bytes() == reference.unpacked(stored)
@@ -115,9 +117,12 @@ def test_packing_gives_the_same_bytes_and_keeps_the_contents(tmp_path: Path) -> 
     assert kinds == {zipfile.ZIP_DEFLATED}
 
 
-def test_a_packed_checkpoint_is_smaller_and_means_the_same(tmp_path: Path) -> None:
+def test_a_packed_checkpoint_is_smaller_and_means_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shared = torch.arange(12.0).reshape(3, 4)
     stored = {"model": {"a": shared, "b": shared.t(), "c": torch.ones(2, dtype=torch.int64)}}
+    monkeypatch.setattr(pack_reference, "PLAIN", ("A99_case", "vim_digits"))
     for case in ("A99_case", "vim_digits"):
         torch.save(stored, tmp_path / f"{case}.pth")
     pack_reference.pack(tmp_path, tmp_path / "packed")
@@ -141,9 +146,9 @@ def test_a_packed_checkpoint_is_smaller_and_means_the_same(tmp_path: Path) -> No
 
 
 def test_the_committed_checkpoints_are_packed() -> None:
-    for name in (*reference.cases(), *reference.dense_cases()):
+    for name in (*reference.cases(), *reference.dense_cases(), *reference.detector_cases()):
         if name not in pack_reference.BYTES_STAY:
-            with zipfile.ZipFile(reference.load_case(name).checkpoint) as archive:
+            with zipfile.ZipFile(reference.checkpoint_path(name)) as archive:
                 assert f"{pack_reference.FOLDER}/data.pkl" in archive.namelist()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.reference import SMALL
+from tests.support.reference import checkpoint_path
 from vim_deploy.graph.export_graph import named_trace
 from vim_deploy.graph.inventory import BlockInventory, take_inventory
 from vim_deploy.heads import parse_head
@@ -13,7 +13,7 @@ from vim_deploy.recipe.schema import ModelRequest
 
 
 def inventory(case: str, head: str) -> dict[str, BlockInventory]:
-    loaded = load_model(ModelRequest(str(SMALL / f"{case}.pth")))
+    loaded = load_model(ModelRequest(str(checkpoint_path(case))))
     network = loaded.module
     parsed = parse_head(head, network.config, network.dense)
     module = DeployedModel(network, loaded.image, "none", parsed)

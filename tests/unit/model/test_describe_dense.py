@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.reference import SMALL
+from tests.support.reference import checkpoint_path
 from vim_deploy.model.describe import describe_checkpoint
 
 
@@ -18,7 +18,7 @@ from vim_deploy.model.describe import describe_checkpoint
     ],
 )
 def test_what_a_checkpoint_holds(case: str, holds: str) -> None:
-    found = describe_checkpoint(SMALL / f"{case}.pth")
+    found = describe_checkpoint(checkpoint_path(case))
     assert found["holds"] == holds
     assert found["architecture"]["embed_dim"] == 48
     assert (found["dense"] is None) == (holds == "classifier")
@@ -28,11 +28,11 @@ def test_what_a_checkpoint_holds(case: str, holds: str) -> None:
 
 
 def test_the_swapped_slots_are_said() -> None:
-    found = describe_checkpoint(SMALL / "D07_seg_shipped_positional_bug.pth")
+    found = describe_checkpoint(checkpoint_path("D07_seg_shipped_positional_bug"))
     assert (found["architecture"]["d_state"], found["architecture"]["channels"]) == (3, 5)
     assert any("wrong slots" in text for text in found["statements"])
 
 
 def test_a_classifier_without_head_still_says_so() -> None:
-    found = describe_checkpoint(SMALL / "A25_num_classes0.pth")
+    found = describe_checkpoint(checkpoint_path("A25_num_classes0"))
     assert any("there is no head" in text for text in found["statements"])

@@ -8,7 +8,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from tests.support.detectors import detector_arrays, pictures_of
+from tests.support.detector_cases import detector_arrays
+from tests.support.detectors import pictures_of
 from vim_deploy.errors import VimDeployError
 from vim_deploy.images import fit_from, fitted_size
 from vim_deploy.specs import ImagePreparation
