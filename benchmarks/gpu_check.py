@@ -47,7 +47,7 @@ def prepare(folder: Path, models: Sequence[str]) -> None:
     """Exports and stored outputs, made where PyTorch is."""
     import numpy as np
 
-    from vim_deploy.parity.report import random_case
+    from vim_deploy.parity.cases import random_case
     from vim_deploy.recipe.catalog import checkpoint_of
     from vim_deploy.recipe.schema import ModelRequest
     from vim_deploy.stages.exporting import ExportOptions, export

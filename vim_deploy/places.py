@@ -25,6 +25,10 @@ BEFORE_BLOCKS: Final = -1
 BEHIND_BLOCKS: Final = 10_000
 NECK, DECODE_HEAD, OUTSIDE = "neck", "decode_head", "outside"
 RPN_HEAD, BOX_HEAD, MASK_HEAD = "rpn_head", "box_head", "mask_head"
+#: Levels that a detector's proposals come from, and the most stages of boxes: places of both are
+#: numbered.
+RPN_LEVELS: Final = ("p2", "p3", "p4", "p5", "p6")
+MOST_STAGES: Final = 8
 
 _MIXER = "mixer"
 
@@ -76,6 +80,20 @@ _OUTER_PARTS = (
             "auxiliary_head.convs.#", "auxiliary_head.conv_seg",
         )
     ),
+    # Of a detector. The RPN's head runs once a level, and regions are not told apart by modules:
+    # what is where, only readers can tell.
+    *(
+        _Part(f"rpn.{level}.{what}", None, RPN_HEAD)
+        for level in RPN_LEVELS for what in ("logits", "deltas")
+    ),
+    _Part("proposals", None, "regions"),
+    *(
+        _Part(f"stage.{stage}.{what}", None, BOX_HEAD)
+        for stage in range(MOST_STAGES) for what in ("logits", "deltas")
+    ),
+    _Part("boxes", None, "regions"),
+    _Part("classes", None, "regions"),
+    _Part("masks", None, MASK_HEAD),
 )  # fmt: skip
 _PARTS = (
     _Part("patch_embed", ("patch_embed",), "patch_embed"),
@@ -138,7 +156,10 @@ class Place:
             ``x_proj``, ``dt_proj``, ``scan`` (one direction's output, gated), ``mixed`` (their
             sum), ``out_proj``; then ``norm_f``, ``features`` (what the head reads), ``head``; of
             dense models the neck's maps by their output's name, ``feature_0`` or ``p2``, and the
-            convolutions of the heads by their path, such as ``decode_head.lateral_convs.0``.
+            convolutions of the heads by their path, such as ``decode_head.lateral_convs.0``; of
+            detectors ``rpn.p2.logits`` and ``.deltas`` of each level, ``proposals``,
+            ``stage.0.logits`` and ``.deltas`` of each stage, then ``boxes``, ``classes`` and
+            ``masks`` of the detections.
         direction: ``fwd``, ``bwd``, or empty for what the directions share.
     """
 

@@ -155,7 +155,7 @@ PIXELS = Whole(1, 65_535, "no picture has a longer side")
 MOST_ELEMENTS = 1 << 40
 #: Counts of what is gone through one after the other.
 COUNT = Whole(1, _INT32, "counts are signed numbers of 32 bits")
-#: As many rows as ``parity.report`` takes of a stored file; more is a data set.
+#: As many rows as ``parity.cases`` takes of a stored file; more is a data set.
 RANDOM = Whole(1, 100_000, "more images are a data set: --dataset")
 #: glibc's CPU_SETSIZE: a process cannot be given more processors without special calls.
 THREADS = Whole(1, 1_024, "Linux counts 1024 processors in a process's usual set")

@@ -22,7 +22,7 @@ from tests.support.source import REPOSITORY
 from tests.support.triton import Server, environment_of, listening, prepare, served
 from vim_deploy.packaging.manifest import read_manifest, require_intact
 from vim_deploy.packaging.repository import ServingOptions
-from vim_deploy.parity.metrics import FP32_ATOL, FP32_RTOL
+from vim_deploy.parity.limits import FP32_ATOL, FP32_RTOL
 from vim_deploy.runtimes.base import run_in_batches
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.stages import export, package

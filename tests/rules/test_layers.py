@@ -56,6 +56,7 @@ HOMES = {
     "huggingface_hub": ("vim_deploy.model.hub",),
     "jinja2": ("vim_deploy.report.write",),
     "tritonclient": ("vim_deploy.packaging.check",),
+    "pycocotools": ("vim_deploy.parity.average_precision",),
     "transformers": ("vim_deploy.model.deit",),
     "PIL": (
         "vim_deploy.images",

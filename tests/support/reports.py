@@ -18,8 +18,9 @@ from vim_deploy.codec import decode, encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.parity.accuracy import AccuracyReport, Limits, SideAccuracy
 from vim_deploy.parity.blocks import BlockReport, PartError
+from vim_deploy.parity.comparison import Comparison
 from vim_deploy.parity.ladder import Ladder, Rung
-from vim_deploy.parity.metrics import Comparison, Tolerance, compare
+from vim_deploy.parity.metrics import Tolerance, compare
 from vim_deploy.parity.paired import paired_difference
 from vim_deploy.parity.report import CaseResult, ParityReport
 from vim_deploy.places import BEHIND_BLOCKS, place

@@ -18,7 +18,8 @@ from vim_deploy.graph.activations import Activations
 from vim_deploy.graph.passes.run import PassReport
 from vim_deploy.graph.precision import PrecisionReport
 from vim_deploy.packaging.manifest import MANIFEST_NAME, read_manifest, sealed
-from vim_deploy.parity.metrics import Comparison, Tolerance
+from vim_deploy.parity.comparison import Comparison
+from vim_deploy.parity.metrics import Tolerance
 from vim_deploy.parity.report import CaseResult, ParityReport
 from vim_deploy.recipe.catalog import find_recipe
 from vim_deploy.text import json_text

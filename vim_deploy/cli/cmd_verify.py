@@ -80,12 +80,12 @@ from vim_deploy.ranges import BATCH, COSINE, COUNT, RANDOM, RELATIVE, SHARE, TOL
     "--dataset",
     type=click.Path(path_type=Path),
     help="Accuracy instead: a folder with one folder of pictures for each class, or an .npz with "
-    "image and labels.",
+    "image and labels; of a detector a folder in COCO's form.",
 )
 @click.option(
     "--max-loss",
     type=Percent(SHARE),
-    help="With --dataset: largest upper bound of the loss of top-1 accuracy.",
+    help="With --dataset: largest upper bound of the loss of top-1 accuracy, or box and mask AP.",
 )
 @click.option(
     "--batches",
@@ -105,6 +105,21 @@ from vim_deploy.ranges import BATCH, COSINE, COUNT, RANDOM, RELATIVE, SHARE, TOL
     "--top1-agree",
     type=RealNumber(SHARE),
     help="Smallest share of equal top-1, of images or (segmentation) pixels.",
+)
+@click.option(
+    "--box-pixels",
+    type=RealNumber(TOLERANCE),
+    help="Of detections: largest difference of a box's side; half precision's default is 0.5.",
+)
+@click.option(
+    "--score-difference",
+    type=RealNumber(SHARE),
+    help="Of detections: largest difference of a score; half precision's default is 0.01.",
+)
+@click.option(
+    "--mask-difference",
+    type=RealNumber(SHARE),
+    help="Of detections: largest difference of a mask's value; half precision has no default.",
 )
 @click.option("--kl", type=RealNumber(TOLERANCE), help="Largest KL of an image's softmax, nats.")
 @click.option(

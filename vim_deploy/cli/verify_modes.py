@@ -32,8 +32,13 @@ if TYPE_CHECKING:
 
     Report = ParityReport | AccuracyReport | BisectReport
 
-#: Options that are limits of ``parity.metrics.Tolerance``.
-LIMITS = ("atol", "rtol", "relative_l2", "cosine", "top1_agreement", "kl")
+#: Options that are limits (``parity.metrics.adjusted``), and their names there.
+LIMITS = {
+    **{name: name for name in ("atol", "rtol", "relative_l2", "cosine", "top1_agreement", "kl")},
+    "box_pixels": "boxes",
+    "score_difference": "scores",
+    "mask_difference": "masks",
+}
 #: Options of which at most one says what is done.
 MODES = ("dataset", "ladder", "bisect")
 
@@ -200,7 +205,9 @@ def _verify_options(options: dict[str, Any]) -> VerifyOptions:
     return VerifyOptions(
         images=options["images"],
         random=options["random"],
-        limits={name: options[name] for name in LIMITS if options[name] is not None},
+        limits={
+            limit: options[name] for name, limit in LIMITS.items() if options[name] is not None
+        },
         twin=options["twin"],
         per_block=options["per_block"],
         runner=take_runner(options),

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from vim_deploy.parity.accuracy import AccuracyReport
     from vim_deploy.parity.bisect import BisectReport, Evaluation
     from vim_deploy.parity.blocks import BlockReport, PartError
+    from vim_deploy.parity.comparison import Comparison
     from vim_deploy.parity.ladder import Rung
-    from vim_deploy.parity.metrics import Comparison
     from vim_deploy.parity.report import CaseResult, ParityReport
 
 

@@ -17,6 +17,7 @@ from vim_deploy.places import (
     BEFORE_BLOCKS,
     BEHIND_BLOCKS,
     DIRECTED,
+    RPN_LEVELS,
     Place,
     direction_of,
     place,
@@ -62,12 +63,17 @@ def inner_outputs(
         keep(place(BEHIND_BLOCKS, "head"), model.head, lambda output: output)
     for part, child in _dense_parts(module.model):
         keep(place(BEHIND_BLOCKS, part), child, lambda output: output)
+    if isinstance(module.model, Detector):
+        handles += _keep_regions(found, module.model)
     try:
         with torch.inference_mode():
-            module(image, size)
+            outputs = module(image, size)
     finally:
         for handle in handles:
             handle.remove()
+    for name, value in zip(module.head.output_names, outputs, strict=False):
+        if module.head.kind == "detections" and name in ("boxes", "classes", "masks"):
+            found[place(BEHIND_BLOCKS, name)] = value.float()
     return dict(sorted(found.items()))
 
 
@@ -93,6 +99,38 @@ def _keep_block(
                 keep(place(index, part, direction), child, lambda output: output)
     keep_input(place(index, "mixed"), mixer.out_proj)
     keep(place(index, "out_proj"), mixer, lambda output: output)
+
+
+def _keep_regions(found: dict[Place, Tensor], model: Detector) -> list[Any]:
+    """Hooks that keep what a detector's heads compute; their handles.
+
+    The RPN's head runs once for each level, finest first.
+    """
+
+    def keep_pair(prefix: str, pair: tuple[Tensor, Tensor]) -> None:
+        for what, value in zip(("logits", "deltas"), pair, strict=True):
+            found[place(BEHIND_BLOCKS, f"{prefix}.{what}")] = value.detach().float()
+
+    levels = iter(RPN_LEVELS)
+
+    def of_level(_module: nn.Module, _arguments: object, output: tuple[Tensor, Tensor]) -> None:
+        keep_pair(f"rpn.{next(levels)}", output)
+
+    def of_proposals(_module: nn.Module, _arguments: object, output: tuple[Tensor, ...]) -> None:
+        found[place(BEHIND_BLOCKS, "proposals")] = output[0].detach().float()
+
+    def of_stage(stage: int) -> Callable[[nn.Module, object, tuple[Tensor, Tensor]], None]:
+        return lambda _module, _arguments, output: keep_pair(f"stage.{stage}", output)
+
+    generator, stages = model.proposal_generator, model.roi_heads.stage_parts
+    return [
+        generator.rpn_head.register_forward_hook(of_level),
+        generator.register_forward_hook(of_proposals),
+        *(
+            predictor.register_forward_hook(of_stage(number))
+            for number, (_, predictor, _) in enumerate(stages)
+        ),
+    ]
 
 
 def _dense_parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from vim_deploy.codec import encode, stored
-from vim_deploy.parity.metrics import Comparison, Tolerance
+from vim_deploy.parity.comparison import Comparison
+from vim_deploy.parity.metrics import Tolerance
 from vim_deploy.recipe.precision_policy import ROLES, PrecisionPolicy, Rule, ranges_text
 
 #: Evaluations after which a search stops with the best set so far.

@@ -10,13 +10,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vim_deploy.codec import encode, stored
 from vim_deploy.errors import VimDeployError, nearest
+from vim_deploy.heads import of_file
+from vim_deploy.parity.comparison import Comparison
 from vim_deploy.parity.distances import (
     Distances,
     chunks,
@@ -27,42 +29,29 @@ from vim_deploy.parity.distances import (
     largest,
     mean_iou,
 )
+from vim_deploy.parity.limits import (
+    DETECTION_NAMES,
+    FP32_ATOL,
+    FP32_RTOL,
+    HALF_ORIGIN,
+    LABEL_AGREEMENT,
+    TOLERANCE_ORIGIN,
+    DetectionLimits,
+    adjusted_detections,
+    detection_limits,
+)
 from vim_deploy.precisions import TABLE
 from vim_deploy.ranges import COSINE, RELATIVE, SHARE, TOLERANCE, require_all
 from vim_deploy.recipe.schema import Tolerances
 from vim_deploy.runtimes.base import is_finite, strays
 
+if TYPE_CHECKING:
+    from vim_deploy.artifact.metadata import ExportInfo
+
 Array = NDArray[Any]
 
-#: Default tolerances for float32 against float32. The official code differs from itself by up to
-#: 1.1e-5 (its own kernels' bodies against its reference functions, feature maps up to 20, logits
-#: 5e-6; measured on the reference vectors in tests/data/reference). 1e-4 leaves a factor of nine
-#: for other summation orders; the relative part covers outputs far above 1.
-FP32_ATOL = 1e-4
-FP32_RTOL = 1e-5
-TOLERANCE_ORIGIN = (
-    "float32 rounding: the official code differs from itself by up to 1.1e-5 absolute; "
-    "1e-4 + 1e-5 |reference| allows for other summation orders"
-)
 
-#: Share of pixels that change their class, over the relative error of the logits. Where two classes
-#: are closer than the error, either may come first. For logits of 150 classes that are independent
-#: and normal, the gap between the best two has the density sqrt(2 ln 150) = 3.2 at zero, in units
-#: of their standard deviation (spacings of normal extremes: David and Nagaraja, Order Statistics,
-#: 2003), and errors e of both change the order in 3.2 e / sqrt(pi) = 1.8 e of the pixels. Rounded
-#: up; trained models have fewer pixels without a clear class.
-_CHANGED_PIXELS = 2.0
-#: Smallest share of equal pixels of label maps without a recipe: 0.9998, 0.98 and 0.84.
-LABEL_AGREEMENT = {
-    name: round(1 - _CHANGED_PIXELS * row.relative_l2, 6) for name, row in TABLE.items()
-}
-_HALF_ORIGIN = (
-    "rounding of {precision}: about seven roundings a block and 24 blocks, independent, give "
-    "13 unit roundoffs; class indices of pictures are reported, not limited; twice as large a "
-    "share of a label map may change: the pixels whose best two classes are closer than that"
-)
-
-
+@stored(sparse=("detections",))
 @dataclass(frozen=True)
 class Tolerance:
     """Limits of a comparison; None leaves a metric unchecked.
@@ -82,6 +71,7 @@ class Tolerance:
         where_classes: whether ``top1_agreement`` is demanded only where there are classes, as by a
             recipe, which knows the model and not which of its outputs were chosen; else an output
             without classes fails.
+        detections: of a detector, whose detections are matched and held to these limits instead.
     """
 
     atol: float | None = FP32_ATOL
@@ -94,6 +84,7 @@ class Tolerance:
     origin: str = TOLERANCE_ORIGIN
     label_agreement: float | None = LABEL_AGREEMENT["fp32"]
     where_classes: bool = False
+    detections: DetectionLimits | None = None
 
     def __post_init__(self) -> None:
         """VIM-202 for a limit that limits nothing or is no number."""
@@ -102,6 +93,8 @@ class Tolerance:
 
     def limits(self) -> str:
         """The limits on differences, for a sentence."""
+        if self.detections is not None:
+            return self.detections.in_words()
         parts = []
         if self.atol is not None:
             parts.append(f"{self.atol:g} + {self.rtol:g} |reference|")
@@ -110,19 +103,29 @@ class Tolerance:
         return ", ".join(parts) or "any difference"
 
 
-def tolerance_for(precision: str, tolerances: Tolerances | None = None) -> Tolerance:
+def tolerance_for(
+    precision: str, tolerances: Tolerances | None = None, info: ExportInfo | None = None
+) -> Tolerance:
     """For outputs of a graph of this precision against float32.
 
     Args:
         precision: ``fp32``, ``fp16`` or ``bf16``.
         tolerances: what a recipe demands of float32 outputs.
+        info: what the file says of itself: a detector has limits of its own.
     """
+    found = _of_precision(precision, tolerances)
+    if info is None or of_file(info).kind != "detections":
+        return found
+    return dataclasses.replace(found, detections=detection_limits(precision, info))
+
+
+def _of_precision(precision: str, tolerances: Tolerances | None) -> Tolerance:
     if TABLE[precision].typed:
         return Tolerance(
             atol=None,
             relative_l2=TABLE[precision].relative_l2,
             same_integers=False,
-            origin=_HALF_ORIGIN.format(precision=precision),
+            origin=HALF_ORIGIN.format(precision=precision),
             label_agreement=LABEL_AGREEMENT[precision],
         )
     if tolerances is None:
@@ -134,13 +137,27 @@ def tolerance_for(precision: str, tolerances: Tolerances | None = None) -> Toler
 
 
 def adjusted(tolerance: Tolerance, limits: Mapping[str, float]) -> Tolerance:
-    """``tolerance`` with the limits that the user set; its origin says so."""
+    """``tolerance`` with the limits that the user set; its origin says so.
+
+    Raises:
+        VimDeployError: VIM-202 for what is no limit, VIM-203 for one that the outputs do not have:
+            detections have other ones.
+    """
     if not limits:
         return tolerance
-    known = {item.name for item in dataclasses.fields(Tolerance)} - {"origin", "where_classes"}
+    own = {item.name for item in dataclasses.fields(Tolerance)}
+    known = (own | set(DETECTION_NAMES)) - {"origin", "where_classes", "detections"}
     for name in limits:
         if name not in known:
             raise VimDeployError("VIM-202", f"{name!r} is no limit", fix=nearest(name, known))
+    if tolerance.detections is not None:
+        return _adjusted_detections(tolerance, tolerance.detections, limits)
+    if alien := [name for name in limits if name in DETECTION_NAMES]:
+        raise VimDeployError(
+            "VIM-203",
+            f"a limit of {', '.join(alien)} has no effect: the model gives no detections",
+            fix="leave it out",
+        )
     origin = f"{', '.join(limits)} set by the user; else {tolerance.origin}"
     changes: dict[str, Any] = {**limits, "origin": origin}
     if "top1_agreement" in limits:
@@ -149,62 +166,34 @@ def adjusted(tolerance: Tolerance, limits: Mapping[str, float]) -> Tolerance:
     return dataclasses.replace(tolerance, **changes)
 
 
-@stored(also=("passed",))
-@dataclass(frozen=True)
-class Comparison:
-    """Metrics of one output over all rows (images).
+def _adjusted_detections(
+    tolerance: Tolerance, found: DetectionLimits, limits: Mapping[str, float]
+) -> Tolerance:
+    # The relative L2 distance is that of inner tensors then (--per-block).
+    alien = [name for name in limits if name not in (*DETECTION_NAMES, "relative_l2")]
+    if alien:
+        raise VimDeployError(
+            "VIM-203",
+            f"a limit of {', '.join(alien)} has no effect on detections",
+            why="they are matched, then boxes, scores and masks are compared",
+            fix="--box-pixels, --score-difference or --mask-difference",
+        )
+    own = {name: limits[name] for name in DETECTION_NAMES if name in limits}
+    return dataclasses.replace(tolerance, detections=adjusted_detections(found, own))
 
-    ``max_abs``, ``mean_abs`` and ``relative_l2`` are over all elements; ``worst`` is the largest
-    difference as a multiple of what is allowed, at most 1 when within tolerance. Agreement of top-1
-    and top-5 is None where an output has no classes (``distances.class_axis``); where each pixel
-    has one, shares are of pixels, and only then there is a ``mean_iou`` (as ``distances`` has it).
-    ``kl`` is ``distances.largest_kl``, for outputs with logits, else None. ``worst_row`` is the row
-    furthest from the reference. ``indices``: the output holds class indices, which have no
-    distance: ``relative_l2`` is 0 where all are equal and else 1, and ``cosine`` the other way
-    round.
+
+def compare(
+    output: str,
+    reference: Array,
+    candidate: Array,
+    tolerance: Tolerance,
+    *,
+    classes: bool = True,
+) -> Comparison:
+    """Compare two arrays of the same output; the first axis is the batch.
+
+    ``classes`` False takes them for values of which none is a class, whatever they are called.
     """
-
-    output: str
-    rows: int
-    max_abs: float
-    mean_abs: float
-    relative_l2: float
-    cosine: float
-    worst: float
-    top1_agreement: float | None
-    top5_agreement: float | None
-    failures: tuple[str, ...]
-    kl: float | None = None
-    worst_row: int = 0
-    mean_iou: float | None = None
-    indices: bool = False
-
-    @property
-    def passed(self) -> bool:
-        """Whether every limit is met."""
-        return not self.failures
-
-    @property
-    def in_words(self) -> str:
-        """How far apart the sides are."""
-        if not self.indices or self.top1_agreement is None:
-            return f"largest difference {self.max_abs:.2g} (relative L2 {self.relative_l2:.2g})"
-        share = f"{100 * self.top1_agreement:.2f} %"
-        if self.mean_iou is None:
-            return f"the same first class for {share} of the pictures"
-        return f"the same class at {share} of the pixels (mean IoU {100 * self.mean_iou:.2f} %)"
-
-    def explained(self, limits: str) -> str:
-        """What is not met, with the distances and their ``limits`` where there are any."""
-        found = "; ".join(self.failures)
-        if self.indices:
-            return found
-        sizes = f"max abs {self.max_abs:.3g}, relative L2 {self.relative_l2:.3g}"
-        return f"{found} ({sizes}; allowed: {limits})"
-
-
-def compare(output: str, reference: Array, candidate: Array, tolerance: Tolerance) -> Comparison:
-    """Compare two arrays of the same output; the first axis is the batch."""
     why = _other_form(reference, candidate)
     if why:
         return _incomparable(output, len(candidate) if candidate.ndim else 0, why)
@@ -214,9 +203,8 @@ def compare(output: str, reference: Array, candidate: Array, tolerance: Toleranc
         return _compare_integers(output, reference, candidate, tolerance)
     if not (is_finite(candidate) and is_finite(reference)):
         return _not_numbers(output, reference, candidate)
-    found = Distances(
-        class_axis(output, reference.shape), is_logits(output), tolerance.atol, tolerance.rtol
-    )
+    axis = class_axis(output, reference.shape) if classes else None
+    found = Distances(axis, is_logits(output), tolerance.atol, tolerance.rtol)
     for rows in chunks(reference):
         found.add(reference[rows], candidate[rows])
     return _comparison(output, found, reference, tolerance)

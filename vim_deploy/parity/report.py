@@ -1,156 +1,35 @@
-"""What is compared, one parity run as a record, ``parity.json`` and a verdict."""
+"""One parity run as a record, ``parity.json`` and a verdict."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 import vim_deploy
-from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.codec import encode, stored
 from vim_deploy.errors import VimDeployError
-from vim_deploy.files import require_file, write_json
-from vim_deploy.heads import outputs_called
-from vim_deploy.heads.base import Head
-from vim_deploy.images import load_batch
-from vim_deploy.npz import opened_npz
+from vim_deploy.files import write_json
+from vim_deploy.parity.average_precision import ParityAp
 from vim_deploy.parity.blocks import BlockReport, compare_parts
-from vim_deploy.parity.metrics import Comparison, Tolerance, compare
+from vim_deploy.parity.cases import Case
+from vim_deploy.parity.comparison import Comparison, are_detections
+from vim_deploy.parity.detections import compare_detections
+from vim_deploy.parity.metrics import Tolerance, compare
+from vim_deploy.parity.region_parts import matched_parts
 from vim_deploy.paths import StrPath, as_path
+from vim_deploy.places import Place
 from vim_deploy.runtimes.base import Array, Runner, answers_both, run_in_batches
-from vim_deploy.runtimes.inputs import check_input
-from vim_deploy.scene.pictures import find_images
-from vim_deploy.specs import TensorSpec
-
-#: Rows of a stored file are one input each; more than this is a data set, not a parity case.
-_MAX_ROWS = 100_000
-#: A batch and something in it.
-_LEAST_AXES = 2
-#: Of random images: outputs and the runtime need as much again on a machine with 16 GB.
-_MOST_BYTES = 4 << 30
-
-
-@dataclass(frozen=True)
-class Case:
-    """Images in the graph's own input format, with stored outputs when there are any."""
-
-    name: str
-    images: Array
-    stored: Mapping[str, Array] = field(default_factory=dict)
-
-
-def random_case(spec: TensorSpec, preprocess: str, count: int, seed: int = 0) -> Case:
-    """``count`` repeatable random images: normal for normalised input, else uniform.
-
-    Raises:
-        VimDeployError: VIM-202 for more than fit into memory; VIM-415 for an input whose size is
-            not fixed.
-    """
-    if len(spec.shape) < _LEAST_AXES or not all(
-        isinstance(size, int) and size > 0 for size in spec.shape[1:]
-    ):
-        raise VimDeployError(
-            "VIM-415",
-            f"no random images can be made for the input {spec.name!r}",
-            why=f"its shape is {list(spec.shape)}, and only the first size may be free",
-            fix="give a model made by vim-deploy export",
-        )
-    shape = (count, *(int(size) for size in spec.shape[1:]))
-    needed = math.prod(shape) * np.dtype(np.float32).itemsize
-    if needed > _MOST_BYTES:
-        raise VimDeployError(
-            "VIM-202",
-            f"{count} random images of this model are too many",
-            why=f"they take {needed / 1e9:.1f} GB, and all are in memory at once",
-            fix="give fewer; pictures of a folder are not made up: --dataset, or --images with "
-            "--image-limit",
-        )
-    generator = np.random.default_rng(seed)
-    if preprocess == "uint8":
-        images: Array = generator.integers(0, 256, shape, dtype=np.uint8)
-    elif preprocess == "normalize":
-        images = generator.random(shape, dtype=np.float32)
-    else:
-        images = generator.standard_normal(shape, dtype=np.float32)
-    return Case(f"random (seed {seed})", images)
-
-
-def image_case(path: Path, info: ExportInfo, limit: int) -> Case:
-    """Pictures from a file or folder, prepared as the model's metadata says."""
-    files = find_images(path)[:limit]
-    return Case(f"images ({path.name})", load_batch(files, info.image, info.preprocess))
-
-
-def stored_case(
-    path: Path, spec: TensorSpec, outputs: tuple[str, ...], head: Head | None = None
-) -> Case:
-    """An .npz with the input under the graph's input name and outputs under theirs.
-
-    Logits may also be stored as ``output``, those of the picture's size as ``whole_output``, those
-    of the auxiliary head as ``aux_output``, and feature maps as ``output_0`` or ``output_p2``; for
-    a graph that takes uint8, ``image_uint8`` is preferred to ``image``.
-
-    Args:
-        path: of the file.
-        spec: the graph's input.
-        outputs: names of the graph's outputs.
-        head: of the graph, where it is known.
-
-    Raises:
-        VimDeployError: VIM-401, VIM-414 (not an .npz, no matching input or output), VIM-415.
-    """
-    require_file(path, "stored outputs")
-    names = [spec.name] if spec.dtype != "uint8" else [f"{spec.name}_uint8", spec.name]
-
-    def unreadable(why: str) -> VimDeployError:
-        return VimDeployError(
-            "VIM-414",
-            f"{path} is not a readable .npz file",
-            why=why,
-            fix="store arrays with numpy.savez(path, image=..., logits=...)",
-        )
-
-    with opened_npz(path, unreadable) as archive:
-        found_keys = sorted(archive.names)
-        key = next((name for name in names if name in archive), None)
-        keys = {name: _stored_name(name, head, archive.names) for name in outputs}
-        images = None if key is None else archive.read(key)
-        stored = {name: archive.read(found) for name, found in keys.items() if found is not None}
-    if images is None or not stored:
-        raise VimDeployError(
-            "VIM-414",
-            f"{path} holds no input or no output of this model",
-            why=f"found {found_keys}; wanted input {names} and outputs {list(outputs)}",
-            fix="store arrays with numpy.savez(path, image=..., logits=...)",
-        )
-    check_input(spec, images[:1])
-    if len(images) > _MAX_ROWS or any(len(value) != len(images) for value in stored.values()):
-        raise VimDeployError(
-            "VIM-414",
-            f"{path} does not hold one output row for each input row",
-            why=f"{len(images)} inputs; outputs "
-            + ", ".join(f"{name} {list(value.shape)}" for name, value in stored.items()),
-            fix="store inputs and outputs of the same run",
-        )
-    return Case(f"stored ({path.name})", images, stored)
-
-
-def _stored_name(output: str, head: Head | None, keys: list[str]) -> str | None:
-    known, match = next(outputs_called(output, head), (None, None))
-    others = [match.expand(name) for name in known.stored_as] if known and match else []
-    return next((name for name in (output, *others) if name in keys), None)
-
 
 if TYPE_CHECKING:
     from vim_deploy.parity.ladder import Ladder
 
 #: Images the reference runs at once; only memory depends on it.
 _REFERENCE_BATCH = 8
+#: Told of a case what the reference and the candidate give for it.
+Seen = Callable[[Case, Mapping[str, Array], Mapping[str, Array]], None]
 
 
 @stored(keys=("case", "batch", "outputs=comparisons"))
@@ -167,6 +46,12 @@ def results_passed(results: Sequence[CaseResult]) -> bool:
     """Whether there is a comparison and every one is within tolerance."""
     comparisons = [item for result in results for item in result.comparisons]
     return bool(comparisons) and all(item.passed for item in comparisons)
+
+
+def found_nothing(results: Sequence[CaseResult]) -> bool:
+    """Whether these are detections and neither side has any: then nothing was compared."""
+    found = [item.found for result in results for item in result.comparisons if item.found]
+    return bool(found) and all(item.nothing for item in found)
 
 
 def worst_of(results: Sequence[CaseResult]) -> tuple[CaseResult, Comparison]:
@@ -205,10 +90,11 @@ class FunctionRun:
 
 @stored(
     head={"tool": f"vim-deploy {vim_deploy.__version__}"},
-    sparse=("functions",),
+    sparse=("functions", "average_precision"),
     keys=(
         "passed", "artifact", "artifact_sha256", "reference", "candidate", "tolerance", "results",
         "notes", "command", "blocks", "ladder", "functions",
+        "average_precision",
     ),
 )  # fmt: skip
 @dataclass(frozen=True)
@@ -218,7 +104,7 @@ class ParityReport:
     ``blocks`` is the comparison part by part, when it was asked for, of the functions where they
     alone differ; ``ladder`` the rungs below the artifact, a broken one part by part, and the
     results are then those of the last rung. ``functions`` is the file without native ops, where the
-    candidate has them.
+    candidate has them. ``average_precision`` is of detections on pictures.
     """
 
     artifact: str
@@ -232,12 +118,18 @@ class ParityReport:
     blocks: BlockReport | None = None
     ladder: Ladder | None = None
     functions: FunctionRun | None = None
+    average_precision: ParityAp | None = None
 
     @property
     def passed(self) -> bool:
         """Whether there is a result and everything that was compared is within tolerance."""
         parts = (self.blocks, self.ladder, self.functions)
-        return results_passed(self.results) and all(part is None or part.passed for part in parts)
+        compared = self.blocks is not None or not found_nothing(self.results)
+        return (
+            compared
+            and results_passed(self.results)
+            and all(part is None or part.passed for part in parts)
+        )
 
     @property
     def worst(self) -> Comparison:
@@ -262,6 +154,8 @@ class ParityReport:
             self.ladder.require_passed()
         if not self.results:
             raise VimDeployError("VIM-701", "nothing was compared")
+        if self.blocks is None and found_nothing(self.results):
+            raise nothing_to_compare(self.candidate, self.reference)
         if self.blocks is not None and self.blocks.first is not None:
             raise VimDeployError(
                 "VIM-702",
@@ -282,26 +176,56 @@ class ParityReport:
         )
 
 
+def nothing_to_compare(candidate: str, reference: str) -> VimDeployError:
+    """VIM-701 for images in which neither side found anything."""
+    return VimDeployError(
+        "VIM-701",
+        f"nothing was compared: neither {candidate} nor {reference} found anything",
+        why="there is no detection above the score threshold in any image, and of none it cannot "
+        "be said that both sides agree",
+        fix="--images PICTURES with objects in them; or --per-block, which compares what is inside",
+    )
+
+
+def compare_outputs(
+    names: Sequence[str],
+    expected: Mapping[str, Array],
+    found: Mapping[str, Array],
+    tolerance: Tolerance,
+) -> tuple[Comparison, ...]:
+    """Each output by itself; those of a detector as detections, whose rows mean nothing.
+
+    Args:
+        names: of outputs that both sides have.
+        expected, found: of the reference and the candidate.
+    """
+    if are_detections(expected) and are_detections(found):
+        return compare_detections(expected, found, tolerance.detections)
+    return tuple(compare(name, expected[name], found[name], tolerance) for name in names)
+
+
 def compare_runners(
     reference: Runner | None,
     candidate: Runner,
     cases: Sequence[Case],
     batches: Sequence[int],
     tolerance: Tolerance,
+    seen: Seen | None = None,
 ) -> tuple[CaseResult, ...]:
     """Run every case at every batch size and compare with stored outputs or the reference.
 
     The reference runs once per case, and not for stored outputs. VIM-415: no output of one name.
+    ``seen`` is shown every case with both sides' outputs, once, at the first batch size.
     """
     results = []
     for case in cases:
         expected = _expected(reference, case)
         names = answers_both(candidate, expected)
         for batch in batches:
-            found = run_in_batches(candidate, case.images, batch)
-            comparisons = tuple(
-                compare(name, expected[name], found[name], tolerance) for name in names
-            )
+            found = run_in_batches(candidate, case.images, batch, case.sizes)
+            if seen is not None and batch == batches[0]:
+                seen(case, expected, found)
+            comparisons = compare_outputs(names, expected, found, tolerance)
             results.append(CaseResult(case.name, batch, comparisons))
     return tuple(results)
 
@@ -316,7 +240,9 @@ def _expected(reference: Runner | None, case: Case) -> Mapping[str, Array]:
             why=f"case {case.name} has no stored outputs and no reference was given",
             fix="--against CHECKPOINT, ANOTHER.onnx or STORED.npz",
         )
-    return run_in_batches(reference, case.images, reference.batch_within(_REFERENCE_BATCH))
+    # What a detector holds of each image is many times a classifier's.
+    batch = reference.batch_within(_REFERENCE_BATCH if case.sizes is None else 1)
+    return run_in_batches(reference, case.images, batch, case.sizes)
 
 
 def referred(reference: Runner | None, cases: Sequence[Case]) -> list[Case]:
@@ -348,13 +274,16 @@ def compare_functions(
 
 def answered(runner: Runner, cases: Sequence[Case], batch: int) -> list[Case]:
     """``cases`` with what ``runner`` gives for them, run in batches of ``batch``."""
-    return [replace(case, stored=run_in_batches(runner, case.images, batch)) for case in cases]
+    return [
+        replace(case, stored=run_in_batches(runner, case.images, batch, case.sizes))
+        for case in cases
+    ]
 
 
 def worst_images(
     cases: Sequence[Case], results: Sequence[CaseResult], fixed_batch: int | None = None
-) -> tuple[Array, str]:
-    """The batch that the worst comparison is about, as it was run, and its name in words.
+) -> Case:
+    """The batch that the worst comparison is about, as it was run; its name says which.
 
     Args:
         cases: that ``results`` come from.
@@ -364,14 +293,14 @@ def worst_images(
     result, comparison = worst_of(results)
     case = next(case for case in cases if case.name == result.case)
     start = comparison.worst_row // result.batch * result.batch
-    images = case.images[start : start + result.batch]
+    rows = np.arange(len(case.images))[start : start + result.batch]
     name = f"{case.name}, image {comparison.worst_row + 1} of {len(case.images)}"
-    if len(images) > 1:
-        name += f" in a batch of {len(images)}"
-    if fixed_batch is not None and len(images) < fixed_batch:
-        fill = np.repeat(images[-1:], fixed_batch - len(images), axis=0)
-        images = np.concatenate([images, fill])
-    return images, name
+    if len(rows) > 1:
+        name += f" in a batch of {len(rows)}"
+    if fixed_batch is not None and len(rows) < fixed_batch:
+        rows = np.append(rows, np.repeat(rows[-1:], fixed_batch - len(rows)))
+    sizes = None if case.sizes is None else case.sizes[rows]
+    return replace(case, name=name, images=case.images[rows], sizes=sizes, stored={})
 
 
 def check_parts(
@@ -391,10 +320,33 @@ def check_parts(
     Raises:
         VimDeployError: VIM-422 when a graph does not show where its tensors are.
     """
-    assert reference.parts is not None
-    assert candidate.parts is not None
-    images, name = worst_images(cases, results, candidate.fixed_batch)
+    case = worst_images(cases, results, candidate.fixed_batch)
     # The candidate first: a graph that does not give its tensors out is found out sooner.
-    found = candidate.parts(images)
+    found, wanted = (_parts(runner, case) for runner in (candidate, reference))
     passed = worst_of(results)[1].passed
-    return compare_parts(reference.parts(images), found, limit, passed, name, candidate.name)
+    if case.sizes is not None:
+        wanted, found = matched_parts(wanted, found, limit)
+    return compare_parts(wanted, found, limit, passed, case.name, candidate.name)
+
+
+def _parts(runner: Runner, case: Case) -> Mapping[Place, Array]:
+    assert runner.parts is not None
+    return runner.parts(case.images, case.sizes)
+
+
+def parts_of_nothing(
+    reference: Runner | None,
+    candidate: Runner,
+    cases: Sequence[Case],
+    results: Sequence[CaseResult],
+    limit: float,
+) -> BlockReport | None:
+    """The inner tensors where neither side found anything and both show them; None elsewhere.
+
+    Args as for ``check_parts``: what is inside agrees or does not, however little comes out.
+    """
+    if reference is None or not found_nothing(results):
+        return None
+    if reference.parts is None or candidate.parts is None:
+        return None
+    return check_parts(reference, candidate, cases, results, limit)

@@ -18,8 +18,15 @@ from vim_deploy.parity.bisect import (
     Unit,
     bisect,
 )
+from vim_deploy.parity.cases import Case
+from vim_deploy.parity.comparison import are_detections
 from vim_deploy.parity.metrics import Tolerance, adjusted, tolerance_for
-from vim_deploy.parity.report import answered, compare_runners, worst_of
+from vim_deploy.parity.report import (
+    answered,
+    compare_runners,
+    nothing_to_compare,
+    worst_of,
+)
 from vim_deploy.paths import StrPath, as_text
 from vim_deploy.places import role_of
 from vim_deploy.precisions import TYPED_IN_WORDS, Precision
@@ -73,7 +80,7 @@ def bisect_precision(
                 f"{found.name} is float32 already: there is nothing to bisect",
                 fix=f"add --precision {TYPED_IN_WORDS}",
             )
-        limits = options.tolerance or tolerance_for(precision)
+        limits = options.tolerance or tolerance_for(precision, info=found.info)
         tolerance = adjusted(limits, options.limits)
         trial = _Trial(found, precision, options, tolerance)
         bisection = bisect(trial.units, trial.evaluate, most, progress)
@@ -120,6 +127,13 @@ def _hopeless(trial: _Trial, tolerance: Tolerance) -> VimDeployError:
     )
 
 
+def _require_found(cases: Sequence[Case], reference: str) -> None:
+    """VIM-701 for images without a detection: with nothing to lose every policy is right."""
+    counts = [case.stored["count"] for case in cases if are_detections(case.stored)]
+    if counts and not any(count.any() for count in counts):
+        raise nothing_to_compare("a model of lower precision", reference)
+
+
 class _Trial:
     """Typed graphs of one model with other policies, and how far they are from the module."""
 
@@ -133,8 +147,9 @@ class _Trial:
         # One thread: PyTorch's scan makes many small calls (``ModuleRunner``).
         runner = TorchRunner(subject.module, threads=1)
         self.reference, self.candidate = runner.name, ""
-        cases = live_cases(runner.input, subject.info, options, stored=False)
-        self.cases = answered(runner, cases, _BATCH)
+        cases = live_cases(runner, subject.info, options, stored=False)
+        self.cases = answered(runner, cases, _BATCH if runner.size is None else 1)
+        _require_found(self.cases, self.reference)
         self.plain = subject.graph(subject.plain)
         self.units = units_of(self.plain)
 

@@ -14,8 +14,10 @@ from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import settings_hash, sha256_of
 from vim_deploy.graph.verify import GraphSummary, summarize
+from vim_deploy.parity.blocks import part_limit
+from vim_deploy.parity.cases import random_case
 from vim_deploy.parity.metrics import Tolerance
-from vim_deploy.parity.report import ParityReport, compare_runners, random_case
+from vim_deploy.parity.report import ParityReport, compare_runners, parts_of_nothing
 from vim_deploy.progress import stage_log
 from vim_deploy.runtimes import runtime_named
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
@@ -138,10 +140,19 @@ def _compared(
     stage_log.info("checking against %s", check.against)
     reference, candidate, tolerance = check.reference(), OrtRunner(written), check.tolerance
     batches = CHECK_BATCHES if check.batch is None else (check.batch,)
-    case = random_case(candidate.input, info.preprocess, max(batches))
-    results = compare_runners(reference, candidate, [case], batches, tolerance)
+    sized = candidate.size is not None
+    cases = [random_case(candidate.input, info.preprocess, max(batches), sized=sized)]
+    results = compare_runners(reference, candidate, cases, batches, tolerance)
+    # Noise may hold nothing to detect.
+    limit = part_limit(info.precision)
     report = ParityReport(
-        path.name, sha256_of(written), reference.name, candidate.name, tolerance, results
+        path.name,
+        sha256_of(written),
+        reference.name,
+        candidate.name,
+        tolerance,
+        results,
+        blocks=parts_of_nothing(reference, candidate, cases, results, limit),
     )
     report.require_passed()
     return report, ()

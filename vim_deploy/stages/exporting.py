@@ -227,7 +227,7 @@ def _export_loaded(
     from vim_deploy.graph.export_graph import export_graph
 
     exported = export_graph(module, info, batch=options.batch, dump=options.dump_passes)
-    tolerance = tolerance_for(info.precision, loaded.tolerances)
+    tolerance = tolerance_for(info.precision, loaded.tolerances, info)
 
     def reference() -> Runner:
         from vim_deploy.runtimes.torch.runner import TorchRunner
@@ -288,7 +288,7 @@ def _export_again(
         check = Check(
             source.name,
             lambda: OrtRunner(source),
-            tolerance_for(info.precision),
+            tolerance_for(info.precision, info=info),
             options.batch,
             made=options.check,
         )

@@ -19,16 +19,18 @@ from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import ExitCode, NoInnerTensorsError, VimDeployError
 from vim_deploy.interrupts import check
 from vim_deploy.parity.blocks import BlockReport, part_limit
+from vim_deploy.parity.cases import Case
 from vim_deploy.parity.ladder import Ladder, Rung
-from vim_deploy.parity.metrics import Tolerance, adjusted, compare, tolerance_for
+from vim_deploy.parity.metrics import Tolerance, adjusted, tolerance_for
 from vim_deploy.parity.report import (
-    Case,
     CaseResult,
     FunctionRun,
     ParityReport,
     answered,
     check_parts,
+    compare_outputs,
     compare_runners,
+    found_nothing,
 )
 from vim_deploy.paths import StrPath, as_text
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
@@ -39,6 +41,7 @@ from vim_deploy.stages.verifying import (
     VerifyOptions,
     functions_beside,
     live_cases,
+    nothing_found,
     require_images,
     require_parts,
     unseen_directions,
@@ -121,6 +124,7 @@ def verify_ladder(
                 *(found.runner.notes if found.runner else ()),
                 *([last.kernels] if last.kernels else []),
                 *unseen_directions(blocks, file),
+                *nothing_found(last.results, blocks),
             ),
             blocks=blocks,
             ladder=ladder,
@@ -195,7 +199,8 @@ class _Climb:
                     left = tuple(later.name for later in steps[number + 1 :])
                     blocks, note = self._parts(step, rung, runner)
                     return Ladder(tuple(rungs), left, blocks, note), None
-                if self.options.per_block and step is steps[-1]:
+                looked = self.options.per_block or found_nothing(rung.results)
+                if looked and step is steps[-1]:
                     return Ladder(tuple(rungs)), self._parts(step, rung, runner)[0]
         return Ladder(tuple(rungs)), None
 
@@ -206,7 +211,7 @@ class _Climb:
         started = time.perf_counter()
         # One thread: PyTorch's scan makes many small calls (``ModuleRunner``).
         runner = TorchRunner(self.subject.module, threads=1)
-        cases = live_cases(runner.input, self.info, self.options, stored=False)
+        cases = live_cases(runner, self.info, self.options, stored=False)
         self._refer(FP32_MODULE, runner, cases)
         return self._rung(FP32_MODULE, runner, "", self._limits("fp32"), (), started)
 
@@ -261,7 +266,7 @@ class _Climb:
 
     def _limits(self, precision: str) -> Tolerance:
         """Limits of one precision; the user's are about the precision that the ladder leads to."""
-        tolerance = tolerance_for(precision, self.subject.tolerances)
+        tolerance = tolerance_for(precision, self.subject.tolerances, self.info)
         if precision != self.info.precision:
             return tolerance
         return adjusted(self.options.tolerance or tolerance, self.options.limits)
@@ -294,10 +299,7 @@ class _Climb:
             CaseResult(
                 want.name,
                 min(REFERENCE_BATCH, len(want.images)),
-                tuple(
-                    compare(name, value, have.stored[name], limits)
-                    for name, value in want.stored.items()
-                ),
+                compare_outputs(list(want.stored), want.stored, have.stored, limits),
             )
             for want, have in zip(expected, found, strict=True)
         )

@@ -14,19 +14,20 @@ from vim_deploy.artifact.file import is_exported, named
 from vim_deploy.artifact.metadata import ExportInfo, require_info
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.verify import fused_mixers
+from vim_deploy.parity.average_precision import ParityPrecision
 from vim_deploy.parity.blocks import BlockReport, part_limit
+from vim_deploy.parity.cases import Case, image_case, random_case, stored_case
 from vim_deploy.parity.metrics import Tolerance, adjusted, tolerance_for
 from vim_deploy.parity.report import (
-    Case,
+    CaseResult,
     ParityReport,
     check_parts,
     compare_functions,
     compare_runners,
-    image_case,
-    random_case,
+    found_nothing,
+    parts_of_nothing,
     referred,
     results_passed,
-    stored_case,
 )
 from vim_deploy.paths import OptionalPath, StrPath, as_path, as_text
 from vim_deploy.progress import stage_log
@@ -36,7 +37,6 @@ from vim_deploy.runtimes import open_runner
 from vim_deploy.runtimes.base import Runner, RunnerOptions
 from vim_deploy.runtimes.onnxruntime.runner import TENSORRT
 from vim_deploy.scene.pictures import find_images
-from vim_deploy.specs import TensorSpec
 from vim_deploy.stages.exporting import require_torch
 
 #: Batch sizes to run where the artifact takes any.
@@ -119,25 +119,30 @@ def verify(
         functions_beside(file, runner, settings) as plain,
         open_reference(other or against, file, runner, options.twin) as (reference, stored),
     ):
-        tolerance = adjusted(options.tolerance or tolerance_for(file.precision), options.limits)
+        limits = options.tolerance or tolerance_for(file.precision, info=file.info)
+        tolerance = adjusted(limits, options.limits)
         if options.images is not None and not stored:
             file.require_info("does not say how pictures are prepared", fix="--random N")
-        cases = stored + live_cases(runner.input, file.info, options, stored=bool(stored))
+        cases = stored + live_cases(runner, file.info, options, stored=bool(stored))
         batches = batches_to_run(runner, options.batches)
         stage_log.info("comparing outputs")
         expected = referred(reference, cases)
-        results = compare_runners(None, runner, expected, batches, tolerance)
+        precision = None if runner.size is None else ParityPrecision()
+        seen = None if precision is None else precision.add
+        results = compare_runners(None, runner, expected, batches, tolerance, seen)
         functions, looked_into = None, (runner, results)
         if plain is not None:
             stage_log.info("comparing outputs of the functions in the file")
             functions = compare_functions(runner, plain, expected, batches, tolerance)
             if results_passed(results) and not functions.passed:
                 looked_into = plain, functions.results
-        blocks = None
+        limit = options.limits.get("relative_l2", part_limit(file.precision))
+        blocks: BlockReport | None
         if options.per_block and reference is not None:
             stage_log.info("comparing part by part")
-            limit = options.limits.get("relative_l2", part_limit(file.precision))
             blocks = check_parts(reference, looked_into[0], cases, looked_into[1], limit)
+        else:
+            blocks = parts_of_nothing(reference, runner, cases, results, limit)
         return ParityReport(
             artifact=file.name,
             artifact_sha256=file.sha256,
@@ -151,9 +156,12 @@ def verify(
                 *_not_stored(runner, stored, Path(against)),
                 *_not_shared(runner, reference, file),
                 *unseen_directions(blocks, file, other),
+                *(precision.notes if precision else ()),
+                *nothing_found(results, blocks),
             ),
             blocks=blocks,
             functions=functions,
+            average_precision=None if precision is None else precision.result(),
         )
 
 
@@ -241,6 +249,15 @@ def unseen_directions(blocks: BlockReport | None, *files: Artifact | None) -> It
         )
 
 
+def nothing_found(results: Sequence[CaseResult], blocks: BlockReport | None) -> Iterator[str]:
+    """That there were no detections, and what was compared in their place."""
+    if blocks is not None and found_nothing(results):
+        yield (
+            "neither side found anything in these images: the inner tensors were compared, and no "
+            "detection; --images PICTURES with objects in them compares those"
+        )
+
+
 def batches_to_run(candidate: Runner, wanted: tuple[int, ...] | None) -> tuple[int, ...]:
     """The batch sizes asked for; without a wish those that the artifact is made for."""
     if candidate.fixed_batch is not None:
@@ -248,7 +265,9 @@ def batches_to_run(candidate: Runner, wanted: tuple[int, ...] | None) -> tuple[i
     if wanted is not None:
         return wanted
     made_for = {size for sizes in candidate.batches for size in sizes}
-    return tuple(sorted(made_for)) or DEFAULT_BATCHES
+    # A detector holds gigabytes for each picture of a full size.
+    usual = DEFAULT_BATCHES if candidate.size is None else DEFAULT_BATCHES[:2]
+    return tuple(sorted(made_for)) or usual
 
 
 def reference_file(against: str, file: Artifact) -> Artifact | None:
@@ -278,7 +297,8 @@ def open_reference(
             yield reference, []
     elif kind == "stored":
         head = heads.of_file(file.info) if file.info else None
-        yield None, [stored_case(Path(against), runner.input, runner.outputs, head)]
+        case = stored_case(Path(against), runner.input, runner.outputs, head, runner.size)
+        yield None, [case]
     else:
         yield _checkpoint_runner(against, file, twin), []
 
@@ -302,9 +322,10 @@ def _checkpoint_runner(against: str, file: Artifact, twin: bool) -> Runner:
 
 
 def live_cases(
-    spec: TensorSpec, info: ExportInfo | None, options: VerifyOptions, stored: bool
+    runner: Runner, info: ExportInfo | None, options: VerifyOptions, stored: bool
 ) -> list[Case]:
     """Pictures and random images; none when stored inputs are all there is to compare."""
+    spec, sized = runner.input, runner.size is not None
     if stored:
         if options.images is not None or options.random is not None:
             raise VimDeployError(
@@ -321,5 +342,5 @@ def live_cases(
     count = options.random if options.random is not None else (0 if cases else 4)
     if count:
         preprocess = info.preprocess if info else "none"
-        cases.append(random_case(spec, preprocess, count))
+        cases.append(random_case(spec, preprocess, count, sized=sized))
     return cases

@@ -14,8 +14,8 @@ from vim_deploy.cli.main import cli, run
 from vim_deploy.errors import VimDeployError
 from vim_deploy.packaging.repository import ServingOptions
 from vim_deploy.parity.accuracy import Limits
+from vim_deploy.parity.cases import random_case
 from vim_deploy.parity.metrics import Tolerance
-from vim_deploy.parity.report import random_case
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.building.request import TrtOptions
 from vim_deploy.scene.records import RunOptions, SceneOptions

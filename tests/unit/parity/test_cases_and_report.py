@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from vim_deploy.errors import VimDeployError
+from vim_deploy.parity.cases import Case, random_case, stored_case
 from vim_deploy.parity.metrics import Tolerance
-from vim_deploy.parity.report import Case, ParityReport, compare_runners, random_case, stored_case
+from vim_deploy.parity.report import ParityReport, compare_runners
 from vim_deploy.runtimes.base import Runner
 from vim_deploy.specs import TensorSpec
 

@@ -9,10 +9,10 @@ import pytest
 
 from vim_deploy.codec import encode
 from vim_deploy.parity import distances
+from vim_deploy.parity.comparison import Comparison
 from vim_deploy.parity.distances import class_axis, largest_kl, mean_iou, same_best
+from vim_deploy.parity.limits import LABEL_AGREEMENT
 from vim_deploy.parity.metrics import (
-    LABEL_AGREEMENT,
-    Comparison,
     Tolerance,
     adjusted,
     compare,

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from vim_deploy.codec import encode
+from vim_deploy.parity.comparison import Comparison
 from vim_deploy.parity.distances import largest_kl
 from vim_deploy.parity.metrics import (
-    Comparison,
     Tolerance,
     adjusted,
     compare,

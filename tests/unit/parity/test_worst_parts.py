@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from vim_deploy.parity.blocks import compare_parts
+from vim_deploy.parity.cases import Case
 from vim_deploy.parity.metrics import Tolerance, compare
-from vim_deploy.parity.report import Case, CaseResult, check_parts, worst_images
+from vim_deploy.parity.report import CaseResult, check_parts, worst_images
 from vim_deploy.places import Place, place
 from vim_deploy.runtimes.base import Array, PartSource, Runner
 from vim_deploy.specs import TensorSpec
@@ -46,14 +49,18 @@ def results(case: str, batch: int, wrong_row: int) -> tuple[CaseResult, ...]:
 def test_the_batch_with_the_worst_image(
     case: str, batch: int, row: int, expected: list[float], name: str
 ) -> None:
-    images, said = worst_images(CASES, results(case, batch, row))
-    assert images[:, 0].tolist() == expected
-    assert said == name
+    found = worst_images(CASES, results(case, batch, row))
+    assert found.images[:, 0].tolist() == expected
+    assert found.name == name
+    assert found.sizes is None
 
 
 def test_a_fixed_batch_is_filled_with_the_last_image() -> None:
-    images, _ = worst_images(CASES, results("random", 4, 4), fixed_batch=4)
-    assert images[:, 0].tolist() == [14, 14, 14, 14]
+    sized = tuple(dataclasses.replace(case, sizes=np.arange(10).reshape(5, 2)) for case in CASES)
+    found = worst_images(sized, results("random", 4, 4), fixed_batch=4)
+    assert found.images[:, 0].tolist() == [14, 14, 14, 14]
+    assert found.sizes is not None
+    assert found.sizes.tolist() == [[8, 9]] * 4
 
 
 class _Inner(Runner):
@@ -73,7 +80,7 @@ class _Inner(Runner):
     def parts(self) -> PartSource:
         return self._run_parts
 
-    def _run_parts(self, images: Array) -> dict[Place, Array]:
+    def _run_parts(self, images: Array, _size: Array | None = None) -> dict[Place, Array]:
         self.seen.append(images[:, 0].tolist())
         return {self.where: images}
 
