@@ -45,6 +45,11 @@ _DETECTOR_OPS = frozenset(
 
 #: Those of the bodies of our ops' functions beside them.
 _BODY_OPS = frozenset({"CastLike", "ConstantOfShape", "Exp", "ReduceSum", "Scan", "Softplus"})
+#: Those of the bodies of ops on boxes.
+_BOX_BODY_OPS = frozenset(
+    {"Ceil", "Equal", "GreaterOrEqual", "LessOrEqual", "Loop", "Max", "NonMaxSuppression", "Not",
+     "RoiAlign", "ScatterND"}
+)  # fmt: skip
 
 #: Operators of norms and softmax: float32 in every precision.
 _WIDE_OPS = frozenset({"LayerNormalization", "Pow", "ReduceMean", "Softmax", "Sqrt"})
@@ -244,6 +249,8 @@ def check_standalone(model: onnx.ModelProto, before: GraphSummary) -> GraphSumma
     if not is_standalone(model):
         problems.append("there are functions, or nodes of other domains than ONNX's")
     allowed = EXPECTED_OPS | _BODY_OPS
+    if _detects(model):
+        allowed |= _DETECTOR_OPS | _BOX_BODY_OPS
     problems += [f"unexpected operator {name}" for name in summary.ops if name not in allowed]
     names = Counter(node.name for node in model.graph.node)
     problems += [f"{count} nodes are called {name!r}" for name, count in names.items() if count > 1]
