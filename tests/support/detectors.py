@@ -185,18 +185,3 @@ def stand_in(
     metadata.attach(model, info or described(size, classes, rows, masks=masks))
     onnx.save(model, path)
     return path
-
-
-def pictures_of(arrays: dict[str, Array]) -> list[dict[str, Array]]:
-    """The arrays of each picture of a case, without the picture's number."""
-    found: list[dict[str, Array]] = []
-    while f"i{len(found)}_picture" in arrays:
-        prefix = f"i{len(found)}_"
-        found.append(
-            {
-                key.removeprefix(prefix): value
-                for key, value in arrays.items()
-                if key.startswith(prefix)
-            }
-        )
-    return found
