@@ -58,6 +58,7 @@ HOMES = {
     "tritonclient": ("vim_deploy.packaging.check",),
     "pycocotools": ("vim_deploy.parity.average_precision",),
     "transformers": ("vim_deploy.model.deit",),
+    "yaml": ("vim_deploy.recipe.lazy_yaml",),
     "PIL": (
         "vim_deploy.images",
         "vim_deploy.image_bounds",

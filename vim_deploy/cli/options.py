@@ -170,7 +170,7 @@ _MODEL_OPTIONS = (
         "--config",
         "config_file",
         type=click.Path(path_type=Path),
-        help="JSON file with the official constructor's keywords.",
+        help="JSON with the official constructor's keywords; a detector's YAML of LazyConfig.",
     ),
     click.option("--image-size", type=ImageSize(), help="Another size than the checkpoint's."),
     click.option(
@@ -374,9 +374,14 @@ def _read_config(path: Path) -> dict[str, Any]:
             "VIM-416",
             f"{path} is not a model config",
             why=why,
-            fix="write one JSON object with the official constructor's keywords",
+            fix="write one JSON object with the official constructor's keywords, or give the YAML "
+            "file that detectron2's LazyConfig saved",
         )
 
+    if path.suffix.lower() in (".yaml", ".yml"):
+        from vim_deploy.recipe.lazy_yaml import read_lazy_config
+
+        return read_lazy_config(require_file(path, "model config"), bad)
     value = read_json(require_file(path, "model config"), bad, max_bytes=_MAX_CONFIG_BYTES)
     if not isinstance(value, dict):
         raise bad(f"it holds {json.dumps(value)[:60]}, not an object")
