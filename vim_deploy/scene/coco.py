@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,8 @@ class CocoWriter:
     Args:
         path: of the results, ``NAME.json``; the pictures go into ``images_path(path)``.
         stack: of whoever writes.
-        names: all pictures of the run.
+        ids: of all pictures of the run, by name; None for their places, from 1.
+        names: of these pictures.
         labels, classes: of the model.
     """
 
@@ -130,13 +131,13 @@ class CocoWriter:
         self,
         path: Path,
         stack: ExitStack,
+        ids: Mapping[str, int] | None,
         names: Sequence[str],
         labels: Sequence[str],
         classes: int,
     ) -> None:
-        own = image_ids(names)
-        self._ids = own or {name: place for place, name in enumerate(names, 1)}
-        self._by_name, self._labels, self._path = own is not None, labels, path
+        self._ids = ids or {name: place for place, name in enumerate(names, 1)}
+        self._by_name, self._labels, self._path = ids is not None, labels, path
         self._categories = category_ids(labels, classes)
         self._pictures: list[dict[str, Any]] = []
         stack.enter_context(single_writer(path))

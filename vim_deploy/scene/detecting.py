@@ -24,7 +24,7 @@ from vim_deploy.images import (
 from vim_deploy.runtimes.base import Array, Runner, run_padded
 from vim_deploy.scene.boxes_overlay import canvas_of, tint, with_boxes
 from vim_deploy.scene.classes import class_name, palette_of
-from vim_deploy.scene.coco import CocoWriter, compressed, run_lengths
+from vim_deploy.scene.coco import CocoWriter, compressed, image_ids, images_path, run_lengths
 from vim_deploy.scene.detections import (
     Detected,
     Size,
@@ -34,7 +34,7 @@ from vim_deploy.scene.detections import (
 )
 from vim_deploy.scene.overlay import DEFAULT_OPACITY, save_picture
 from vim_deploy.scene.paste import pasted
-from vim_deploy.scene.pictures import output_paths
+from vim_deploy.scene.pictures import output_paths, require_free
 from vim_deploy.scene.records import (
     FILES_KEY,
     CocoFile,
@@ -91,6 +91,9 @@ class DetectionsJob(Job):
         self._palette = palette_of(info.dense.palette, self._detector.num_classes)
         require_picture_channels(info.image.channels)
         options.scene.require_overlay()
+        if (coco := options.detection.coco) is not None:
+            for path in (coco, images_path(coco)):
+                require_free(path, ".json", force=options.force)
         folder = options.scene.overlay
         self._overlays: Mapping[Path, Path] = {}
         if folder is not None:
@@ -170,8 +173,13 @@ class DetectionsJob(Job):
         """Make of a picture's detections what was asked for."""
         wanted = self.options.detection.coco
         if wanted is not None and self._coco is None:
-            names, classes = list(self._files), self._detector.num_classes
-            self._coco = CocoWriter(wanted, stack, names, self.info.labels, classes)
+            # What is no file is called by its place, which is no number of its own.
+            are_files = all(isinstance(source, Path) for source in self._files.values())
+            ids = image_ids(self._files) if are_files else None
+            classes = self._detector.num_classes
+            self._coco = CocoWriter(
+                wanted, stack, ids, list(self._files), self.info.labels, classes
+            )
         above = every
         if self._score is not None:
             above = every.chosen(np.flatnonzero(every.scores > self._score))

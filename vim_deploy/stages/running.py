@@ -14,7 +14,6 @@ from vim_deploy.paths import StrPath, as_path
 from vim_deploy.runtimes import open_runner
 from vim_deploy.runtimes.base import Runner
 from vim_deploy.scene.classifying import ClassesJob
-from vim_deploy.scene.coco import images_path
 from vim_deploy.scene.detecting import DetectionsJob
 from vim_deploy.scene.labelling import LabelsJob
 from vim_deploy.scene.pictures import Pictures, pictures, require_free
@@ -53,9 +52,6 @@ def run(
     options = options or RunOptions()
     found = pictures(images, options.scene.folders)
     require_free(options.output, ".npz", force=options.force)
-    if (coco := options.detection.coco) is not None:
-        for path in (coco, images_path(coco)):
-            require_free(path, ".json", force=options.force)
     if isinstance(artifact, Artifact):
         file = artifact
     else:

@@ -17,6 +17,7 @@ from tests.support.detectors import described, detections_of, graph, stand_in
 from vim_deploy import DetectionOptions, RunOptions, SceneOptions
 from vim_deploy.artifact import metadata
 from vim_deploy.cli.main import run
+from vim_deploy.errors import VimDeployError
 from vim_deploy.images import fit_from, normalized
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.scene.coco import NAMES
@@ -298,4 +299,9 @@ def test_from_python(models, photos, tmp_path):
     assert Path(image.overlay).is_file()
     with vim_deploy.load(models["detector"]) as model:
         again = model(picture, top=2, detection=DetectionOptions(score=0.3))
-    assert again.images[0].detections == image.detections
+        assert again.images[0].detections == image.detections
+        # Pictures in memory have no numbers of their own.
+        assert result.coco.image_ids == "order"
+        assert json.loads(detection.coco.read_text())[0]["image_id"] == 1
+        with pytest.raises(VimDeployError, match="VIM-204"):
+            model(picture, detection=detection)
