@@ -192,7 +192,8 @@ def attach_functions(
     Args:
         model: changed in place; functions of other names stay.
         unrolled_tokens: tokens that every scan of the model sees, for bodies without a loop; None
-            for ONNX Scans, which take any number.
+            for ONNX Scans, which take any number. Runtimes without Scan lack RoiAlign as well, and
+            so such a file does without it; NonMaxSuppression is exchanged for a loop only.
         ops: by name; functions of these are replaced, or go when the model does not hold their op.
         plain: bodies without NonMaxSuppression and RoiAlign, where an op has one.
 
@@ -239,7 +240,11 @@ def _facts(op: Op, node: NodeProto, shapes: Shapes) -> dict[str, int | float]:
 
 def _function(op: Op, shared: Facts, tokens: int | None, opset: int, plain: bool) -> FunctionProto:
     """The function of ``op`` for nodes with these facts."""
-    facts: dict[str, object] = {**shared, "tokens": tokens, "plain": int(plain)}
+    facts: dict[str, object] = {
+        **shared,
+        "tokens": tokens,
+        "plain": int(op.is_plain(plain, tokens is not None)),
+    }
     for start, size in op.blocks.items():
         if size in shared:
             facts[f"{start.removesuffix('_off')}_end"] = shared[start] + shared[size]

@@ -75,6 +75,7 @@ class Op:
         kernel_sizes: the sizes in the parameter struct of the op's kernels, in order.
         plugin: whether there is a kernel for GPUs, and so a plugin for TensorRT; without one every
             runtime on GPUs takes the body.
+        plain_loops: the plain form of the body has a loop, and is not taken where none may be.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Op:
     derived: Callable[[Facts], dict[str, object]] | None = None
     kernel_sizes: tuple[str, ...] = ()
     plugin: bool = True
+    plain_loops: bool = False
 
     @property
     def fixed(self) -> tuple[str, ...]:
@@ -102,6 +104,10 @@ class Op:
     def has_activations(self) -> bool:
         """Whether any input or output has the element type T."""
         return not {*self.inputs, *self.outputs} <= {*self.fixed}
+
+    def is_plain(self, plain: bool, unrolled: bool) -> bool:
+        """Whether the body is in its plain form where that, or one without loops, is asked for."""
+        return plain and not unrolled if self.plain_loops else plain or unrolled
 
     def element(self, name: str) -> str:
         """The type of the input or output ``name`` in a schema; ``T`` for activations."""

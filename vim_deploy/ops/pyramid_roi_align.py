@@ -73,7 +73,8 @@ _ON_LEVEL = """
 
 _IMAGE_OF_ROW = """
     images = Shape <start = 0, end = 1> (boxes)
-    image_count = Squeeze (images)
+    axis_0 = Constant <value = int64[1] {0}> ()
+    image_count = Squeeze (images, axis_0)
     image_numbers = Range (first, image_count, step)
     image_column = Unsqueeze (image_numbers, axis_1)
     box_shape = Shape <start = 0, end = 2> (boxes)
@@ -132,7 +133,7 @@ _WEIGHTS = """
     samples_4d_~ = Unsqueeze (samples_~, axes_23)
     divisor_4d_~ = Unsqueeze (divisor_~, axes_23)
     divisor_3d_~ = Unsqueeze (divisor_~, axis_2)
-    cell_count_~ = Squeeze (cell_count_1d_~)
+    cell_count_~ = Squeeze (cell_count_1d_~, same)
     cell_numbers_int_~ = Range (first, cell_count_~, step)
     cell_numbers_~ = Cast <to = 1> (cell_numbers_int_~)
     cell_~ = Unsqueeze (cell_numbers_~, axis_1)

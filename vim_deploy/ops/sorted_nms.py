@@ -19,6 +19,7 @@ from vim_deploy.ops.op import PLAIN, Array, Kind, Op, Part
 
 #: Sides and corners [B,N,1], what may be kept at all [B,N], and the numbers of the boxes.
 _BOXES = """
+    axis_0 = Constant <value = int64[1] {0}> ()
     axis_1 = Constant <value = int64[1] {1}> ()
     axis_2 = Constant <value = int64[1] {2}> ()
     corner_sizes = Constant <value = int64[4] {1, 1, 1, 1}> ()
@@ -31,7 +32,7 @@ _BOXES = """
     is_valid = Greater (valid, half)
     is_live = And (is_valid, has_area)
     number_of_boxes = Shape <start = 1, end = 2> (valid)
-    count = Squeeze (number_of_boxes)
+    count = Squeeze (number_of_boxes, axis_0)
     first = Constant <value = int64 {0}> ()
     step = Constant <value = int64 {1}> ()
     order = Range (first, count, step)
@@ -40,7 +41,7 @@ _BOXES = """
 
 #: The operator sorts by scores, which are ranks here, each group a class of its own. It selects
 #: above the score threshold 0, and as many as there are boxes. Its indices, as many as are kept,
-#: end behind ScatterND.
+#: end behind ScatterND. tract takes limits of one axis only.
 _BY_OPERATOR = """
     rank_int = Sub (count, order)
     rank = Cast <to = 1> (rank_int)
@@ -52,7 +53,9 @@ _BY_OPERATOR = """
     group_3d = Unsqueeze (group, axis_1)
     is_member = Equal (group_3d, groups_2d)
     scores = Where (is_member, score_3d, zero)
-    selected = NonMaxSuppression (boxes, scores, number_of_boxes, iou_limit, zero)
+    iou_limit_1d = Unsqueeze (iou_limit, axis_0)
+    score_limit = Constant <value = float[1] {0}> ()
+    selected = NonMaxSuppression (boxes, scores, number_of_boxes, iou_limit_1d, score_limit)
     image_and_box = Constant <value = int64[2] {0, 2}> ()
     kept_index = Gather <axis = 1> (selected, image_and_box)
     kept_count = Shape <start = 0, end = 1> (selected)
@@ -157,4 +160,5 @@ SORTED_NMS = Op(
     int64=("group",),
     per_node=("iou_threshold", "groups"),
     plugin=False,
+    plain_loops=True,
 )

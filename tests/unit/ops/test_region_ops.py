@@ -124,6 +124,15 @@ def test_nothing_to_keep(plain: bool) -> None:
     assert run(model, boxes, group, np.zeros((2, 5), np.float32)).tolist() == [[0.0] * 5] * 2
 
 
+def test_no_loop_where_none_may_be() -> None:
+    model = node_model(SORTED_NMS, plain=True, iou_threshold=0.5, groups=2)
+    assert "Loop" in {node.op_type for node in model.functions[0].node}
+    attach_functions(model, unrolled_tokens=64, plain=True)
+    found = {node.op_type for node in model.functions[0].node}
+    assert "NonMaxSuppression" in found
+    assert "Loop" not in found
+
+
 def pyramid(images: int, side: int, channels: int = 3) -> list[Array]:
     draw = np.random.default_rng(side)
     return [
@@ -238,10 +247,11 @@ def test_nodes_of_one_file_may_differ() -> None:
     next(item for item in other.attribute if item.name == "output_size").i = 2
     model.graph.node.append(other)
     model.graph.output.append(helper.make_tensor_value_info("small", 1, [None] * 4))
-    for plain in (False, True):
-        attach_functions(model, plain=plain)
+    for plain, tokens in ((False, None), (True, None), (False, 64)):
+        attach_functions(model, tokens, plain=plain)
         (function,) = model.functions
-        assert ("RoiAlign" in {node.op_type for node in function.node}) is not plain
+        usual = "RoiAlign" in {node.op_type for node in function.node}
+        assert usual is not (plain or tokens is not None)
         session = onnxruntime.InferenceSession(
             model.SerializeToString(), providers=["CPUExecutionProvider"]
         )
