@@ -1,13 +1,13 @@
 //! \file classify.cpp
 //! Classifies pictures with an engine: what a program has to do, from the file to the labels.
 #include <algorithm>
-#include <charconv>
 #include <cstdio>
 #include <string>
 #include <string_view>
-#include <system_error>
+#include <utility>
 #include <vector>
 
+#include "program.h"
 #include "vim_deploy/classification.h"
 #include "vim_deploy/image.h"
 #include "vim_deploy/runtime.h"
@@ -37,15 +37,6 @@ struct Arguments {
     bool help = false;
 };
 
-// The number that `text` is, or -1: digits alone, at most a million.
-long number_of(std::string const& text) {
-    long value = -1;
-    char const* const end = text.data() + text.size();
-    auto const [last, problem] = std::from_chars(text.data(), end, value);
-    bool const good = problem == std::errc() && last == end && value >= 0 && value <= 1'000'000;
-    return good && text[0] != '-' ? value : -1;
-}
-
 Result<Arguments> parse(std::vector<std::string> const& words) {
     Arguments arguments;
     std::vector<std::string> files;
@@ -67,7 +58,7 @@ Result<Arguments> parse(std::vector<std::string> const& words) {
             continue;
         }
         std::string const value = i + 1 < words.size() ? words[++i] : "";
-        long const number = number_of(value);
+        long const number = program::number_of(value);
         if (word == "--plugin" ? value.empty() : number < (word == "--top-k" ? 1 : 0)) {
             return Error{"VIM-202", word + " " + value + " is not valid", "",
                          "see classify --help"};
@@ -106,11 +97,11 @@ vim_deploy::Status classify(Arguments const& arguments) {
     if (!session) {
         return session.error();
     }
-    if (!engine->record()->exported) {
-        return Error{"VIM-410", arguments.engine + " does not say how pictures are prepared",
-                     "its ONNX file was not made by vim-deploy", "export it with vim-deploy"};
+    auto const found = program::exported_of(*engine, arguments.engine);
+    if (!found) {
+        return found.error();
     }
-    auto const& exported = *engine->record()->exported;
+    auto const& exported = *found;
     auto next = arguments.pictures.begin();
     while (next != arguments.pictures.end()) {
         auto const left = arguments.pictures.end() - next;
@@ -156,14 +147,5 @@ int main(int count, char** words) {
     } else if (arguments) {
         status = classify(*arguments);
     }
-    // A full disk or a closed pipe shows here; classes that nobody got are no success.
-    if (status && (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)) {
-        status = Error{"VIM-304", "the results cannot be written", "standard output takes no more",
-                       "free space, or keep the reader of the pipe open"};
-    }
-    if (!status) {
-        std::fprintf(stderr, "%s\n", status.error().text().c_str());
-        return status.error().exit_code();
-    }
-    return 0;
+    return program::finish(std::move(status));
 }

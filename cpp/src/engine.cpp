@@ -86,7 +86,7 @@ Result<bool> find_plugin(std::string const& plan_path, EngineRecord const* recor
 
 Error cannot_run(std::string const& path, std::string const& why) {
     return {"VIM-413", path + " is not an engine that this library runs", why,
-            "use an engine of one picture input, made by vim-deploy build-engine"};
+            "use an engine of pictures, made by vim-deploy build-engine"};
 }
 
 Error not_its_record(std::string const& path, std::string const& why) {
@@ -134,6 +134,10 @@ bool ProfileRange::holds(Shape const& shape) const noexcept {
         inside = shape[i] >= min[i] && shape[i] <= max[i];
     }
     return inside;
+}
+
+Shape shape_of_sizes(Shape const& batch) {
+    return {batch.empty() ? 0 : batch.front(), 2};
 }
 
 Shape shape_of(nvinfer1::Dims const& dims) {
@@ -198,7 +202,7 @@ Status Engine::Impl::load(std::vector<char> const& plan, EngineOptions const& op
 }
 
 Status Engine::Impl::read_tensors() {
-    bool has_input = false;
+    std::vector<TensorInfo> inputs;
     for (std::int32_t i = 0; i < engine->getNbIOTensors(); ++i) {
         char const* name = engine->getIOTensorName(i);
         auto const type = type_of(engine->getTensorDataType(name));
@@ -209,22 +213,41 @@ Status Engine::Impl::read_tensors() {
         }
         if (engine->getTensorIOMode(name) == nvinfer1::TensorIOMode::kOUTPUT) {
             outputs.push_back({name, *type, shape});
-        } else if (has_input) {
-            return cannot_run(path, "it has a second input, " + std::string(name));
         } else {
-            input = {name, *type, shape};
-            has_input = true;
+            inputs.push_back({name, *type, shape});
         }
     }
-    if (!has_input || outputs.empty() || input.shape.empty()) {
+    return sort_inputs(std::move(inputs));
+}
+
+// The picture input, and that for the sizes of pictures, which only detectors have.
+Status Engine::Impl::sort_inputs(std::vector<TensorInfo> inputs) {
+    auto const sizes = std::find_if(inputs.begin(), inputs.end(), [](TensorInfo const& tensor) {
+        return tensor.name == kSizeInput && tensor.shape.size() == 2 && tensor.shape[1] == 2 &&
+               (tensor.type == DataType::kInt64 || tensor.type == DataType::kInt32);
+    });
+    if (inputs.size() == 2 && sizes != inputs.end()) {
+        size = *sizes;
+        inputs.erase(sizes);
+    }
+    if (inputs.size() > 1) {
+        return cannot_run(path, "it has a second input, " + inputs[1].name);
+    }
+    if (inputs.empty() || outputs.empty() || inputs[0].shape.empty()) {
         return cannot_run(path, "it has no input or no output");
+    }
+    input = std::move(inputs[0]);
+    bool const fixed = std::all_of(input.shape.begin() + 1, input.shape.end(),
+                                   [](std::int64_t side) { return side > 0; });
+    if (size && (input.shape.size() != 4 || !fixed || size->shape[0] != input.shape[0])) {
+        return cannot_run(path, "its sizes of pictures do not belong to its pictures");
     }
     return Done{};
 }
 
 Status Engine::Impl::read_profiles() {
     // A fixed shape is its own profile.
-    if (std::all_of(input.shape.begin(), input.shape.end(), [](auto size) { return size >= 0; })) {
+    if (std::all_of(input.shape.begin(), input.shape.end(), [](auto side) { return side >= 0; })) {
         profiles.push_back({input.shape, input.shape, input.shape});
         return Done{};
     }
@@ -239,6 +262,13 @@ Status Engine::Impl::read_profiles() {
             bytes_of(input.type, profiles.back().max) == 0) {
             return cannot_run(path, "its profile " + std::to_string(i) + " has no shapes");
         }
+        for (auto const which : {nvinfer1::OptProfileSelector::kMIN, nvinfer1::OptProfileSelector::kMAX}) {
+            Shape const wanted = shape_of_sizes(shape(which));
+            if (size && shape_of(engine->getProfileShape(kSizeInput, i, which)) != wanted) {
+                return cannot_run(path, "its profile " + std::to_string(i) +
+                                            " takes other batches of sizes than of pictures");
+            }
+        }
     }
     return profiles.empty() ? Status(cannot_run(path, "it has no profile")) : Status(Done{});
 }
@@ -247,7 +277,11 @@ Status Engine::Impl::check_against_record() const {
     if (!record) {
         return Done{};
     }
-    for (auto const& [kind, found] : {std::pair("inputs", difference({input}, record->inputs)),
+    std::vector<TensorInfo> inputs{input};
+    if (size) {
+        inputs.push_back(*size);
+    }
+    for (auto const& [kind, found] : {std::pair("inputs", difference(inputs, record->inputs)),
                                       std::pair("outputs", difference(outputs, record->outputs))}) {
         if (!found.empty()) {
             return not_its_record(path, std::string(kind) + ": " + found);
@@ -256,8 +290,11 @@ Status Engine::Impl::check_against_record() const {
     bool same = record->profiles.size() == profiles.size();
     for (std::size_t i = 0; same && i < profiles.size(); ++i) {
         auto const& ranges = record->profiles[i];
-        same = ranges.size() == 1 && ranges[0].input == input.name &&
-               ranges[0].min == profiles[i].min && ranges[0].max == profiles[i].max;
+        same = ranges.size() == inputs.size() &&
+               std::any_of(ranges.begin(), ranges.end(), [&](RecordedRange const& range) {
+                   return range.input == input.name && range.min == profiles[i].min &&
+                          range.max == profiles[i].max;
+               });
     }
     if (!same) {
         return not_its_record(path, "the engine's profiles take other shapes");
@@ -308,6 +345,10 @@ Result<Engine> Engine::open(std::string const& plan_path, EngineOptions const& o
 
 TensorInfo const& Engine::input() const noexcept {
     return impl_->input;
+}
+
+TensorInfo const* Engine::size() const noexcept {
+    return impl_->size ? &*impl_->size : nullptr;
 }
 
 std::vector<TensorInfo> const& Engine::outputs() const noexcept {

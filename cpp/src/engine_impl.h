@@ -38,6 +38,8 @@ struct Engine::Impl {
     std::unique_ptr<nvinfer1::IRuntime> runtime;
     std::unique_ptr<nvinfer1::ICudaEngine> engine;
     TensorInfo input;
+    //! Of a detector: height and width of each picture inside its input.
+    std::optional<TensorInfo> size;
     std::vector<TensorInfo> outputs;
     std::vector<ProfileRange> profiles;
     //! Contexts are made and given back by one thread at a time.
@@ -50,9 +52,15 @@ struct Engine::Impl {
 
     Status load(std::vector<char> const& plan, EngineOptions const& options, bool has_plugin);
     Status read_tensors();
+    Status sort_inputs(std::vector<TensorInfo> inputs);
     Status read_profiles();
     Status check_against_record() const;
 };
+
+//! Name of the input for the sizes of pictures (vim_deploy/artifact/metadata.py, SIZE_INPUT).
+constexpr char const* kSizeInput = "size";
+//! The shape of that input for a batch of this shape.
+Shape shape_of_sizes(Shape const& batch);
 
 Shape shape_of(nvinfer1::Dims const& dims);
 nvinfer1::Dims dims_of(Shape const& shape);

@@ -116,6 +116,56 @@ Result<Image> crop(Image const& image, ImagePreparation const& preparation) {
                     preparation.interpolation);
 }
 
+// detectron2's ResizeShortestEdge(side, side): in double precision the shorter side is brought to
+// `side`, then both made smaller until the longer one fits, then rounded; at least 1 is left.
+PictureSize fitted_size(PictureSize const& own, std::int64_t side) {
+    auto const shorter = std::min(own.height, own.width);
+    auto const whole = static_cast<double>(side);
+    double const scale = whole / static_cast<double>(shorter);
+    auto const first = [&](std::int64_t edge) {
+        return edge == shorter ? whole : scale * static_cast<double>(edge);
+    };
+    double height = first(own.height);
+    double width = first(own.width);
+    double const longer = std::max(height, width);
+    if (longer > whole) {
+        double const smaller = whole / longer;
+        height *= smaller;
+        width *= smaller;
+    }
+    auto const rounded = [](double edge) {
+        return std::max(static_cast<std::int64_t>(edge + 0.5), std::int64_t{1});
+    };
+    return {rounded(height), rounded(width)};
+}
+
+Result<FittedImage> fit(Image const& image, ImagePreparation const& preparation) {
+    VIM_DEPLOY_TRY(check_sizes(image, preparation));
+    auto const side = preparation.height;
+    if (side != preparation.width || side * side > kMaxPixels) {
+        return Error{"VIM-415", "a detector takes a square input",
+                     text_of({side, preparation.width}) + " was asked for",
+                     "take the preparation of the engine's record"};
+    }
+    FittedImage result;
+    result.own = {image.height, image.width};
+    result.inside = fitted_size(result.own, side);
+    Window const window{0, 0, result.inside.width, result.inside.height};
+    Image const small =
+        image.channels == preparation.channels
+            ? resample(image, window.width, window.height, window, preparation.interpolation)
+            : resample(with_channels(image, preparation.channels), window.width, window.height,
+                       window, preparation.interpolation);
+    auto const row = static_cast<std::size_t>(small.width * small.channels);
+    auto const whole = static_cast<std::size_t>(side * small.channels);
+    result.image = {side, side, small.channels, {}};
+    result.image.pixels.resize(whole * static_cast<std::size_t>(side));
+    for (std::size_t y = 0; y < static_cast<std::size_t>(small.height); ++y) {
+        std::memcpy(result.image.pixels.data() + y * whole, small.pixels.data() + y * row, row);
+    }
+    return result;
+}
+
 // One crop as float32 [channels, height, width], scaled to [0, 1], normalised when asked for.
 void write_planes(Image const& crop, ImagePreparation const& preparation, bool normalise,
                   float* out) {
@@ -189,6 +239,10 @@ Result<Tensor> stack(std::vector<Image> const& crops, ImagePreparation const& pr
 
 Result<Image> crop_image(Image const& image, ImagePreparation const& preparation) {
     return guarded("resizing a picture", [&] { return crop(image, preparation); });
+}
+
+Result<FittedImage> fit_image(Image const& image, ImagePreparation const& preparation) {
+    return guarded("resizing a picture", [&] { return fit(image, preparation); });
 }
 
 Result<Tensor> batch_of_crops(std::vector<Image> const& crops, ImagePreparation const& preparation,

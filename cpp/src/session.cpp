@@ -30,10 +30,68 @@ Status Session::Impl::check_batch(TensorView const& batch) const {
     return Done{};
 }
 
-Status Session::Impl::bind(Slot& slot, void const* batch, std::vector<void*> const& results) const {
+namespace {
+
+// Height and width of the pictures that fill an input.
+PictureSize full_size(TensorInfo const& input) {
+    std::size_t const first = input.type == DataType::kUint8 ? 1 : 2;  // bytes have channels last
+    return {input.shape[first], input.shape[first + 1]};
+}
+
+}  // namespace
+
+Status Session::Impl::check_sizes(TensorView const& batch,
+                                  std::vector<PictureSize> const* given) const {
+    if (given == nullptr) {
+        return Done{};
+    }
+    if (!owner->size) {
+        return Error{"VIM-415", "the engine takes no sizes of pictures",
+                     "its only input is " + owner->input.name, "give the batch alone"};
+    }
+    PictureSize const full = full_size(owner->input);
+    if (batch.shape.empty() || static_cast<std::int64_t>(given->size()) != batch.shape[0]) {
+        return Error{"VIM-415", "there is not one size for each picture",
+                     std::to_string(given->size()) + " sizes for the batch " + text_of(batch.shape),
+                     "give height and width of each picture within the input"};
+    }
+    for (PictureSize const& size : *given) {
+        if (size.height < 0 || size.width < 0 || size.height > full.height ||
+            size.width > full.width) {
+            return Error{"VIM-415", "a size is not within the input",
+                         text_of({size.height, size.width}) + ", the input has " +
+                             text_of({full.height, full.width}),
+                         "give height and width of each picture within the input"};
+        }
+    }
+    return Done{};
+}
+
+// Into page-locked memory, as the engine wants them; pictures without sizes fill the input.
+void Session::Impl::write_sizes(std::int64_t batch, std::vector<PictureSize> const* given) const {
+    PictureSize const full = full_size(owner->input);
+    for (std::int64_t i = 0; i < batch; ++i) {
+        PictureSize const& size = given == nullptr ? full : (*given)[static_cast<std::size_t>(i)];
+        if (owner->size->type == DataType::kInt64) {
+            auto* out = static_cast<std::int64_t*>(sizes.host.get()) + 2 * i;
+            out[0] = size.height;
+            out[1] = size.width;
+        } else {
+            auto* out = static_cast<std::int32_t*>(sizes.host.get()) + 2 * i;
+            out[0] = static_cast<std::int32_t>(size.height);
+            out[1] = static_cast<std::int32_t>(size.width);
+        }
+    }
+}
+
+Status Session::Impl::bind(Slot& slot, void const* batch, void const* picture_sizes,
+                           std::vector<void*> const& results) const {
     LogCapture const log;
     // TensorRT's one setter takes inputs as well, which it does not write.
     bool good = slot.context->setTensorAddress(owner->input.name.c_str(), const_cast<void*>(batch));
+    if (owner->size) {
+        good = good && slot.context->setTensorAddress(kSizeInput, const_cast<void*>(picture_sizes));
+    }
     for (std::size_t k = 0; k < results.size(); ++k) {
         auto const* name = owner->outputs[k].name.c_str();
         good = good && slot.context->setTensorAddress(name, results[k]);
@@ -97,10 +155,18 @@ Status Session::Impl::copy_back(Slot const& slot) const {
     return checked(cudaStreamSynchronize(stream.get()), "running the engine");
 }
 
-Result<std::vector<Tensor>> Session::Impl::infer(TensorView const& batch) {
+Status Session::Impl::send(void const* from, Buffers const& to, std::size_t bytes) const {
+    return checked(
+        cudaMemcpyAsync(to.device.get(), from, bytes, cudaMemcpyHostToDevice, stream.get()),
+        "copying the batch");
+}
+
+Result<std::vector<Tensor>> Session::Impl::infer(TensorView const& batch,
+                                                 std::vector<PictureSize> const* given) {
     DeviceScope const scope(owner->device);
     VIM_DEPLOY_TRY(scope.status());
     VIM_DEPLOY_TRY(check_batch(batch));
+    VIM_DEPLOY_TRY(check_sizes(batch, given));
     auto const found = slot_for(batch.shape, options.cuda_graph);
     if (!found) {
         return found.error();
@@ -110,14 +176,19 @@ Result<std::vector<Tensor>> Session::Impl::infer(TensorView const& batch) {
     for (Buffers const& output : outputs) {
         addresses.push_back(output.device.get());
     }
-    VIM_DEPLOY_TRY(bind(slot, input.device.get(), addresses));
+    VIM_DEPLOY_TRY(bind(slot, input.device.get(), sizes.device.get(), addresses));
     auto const bytes = bytes_of(batch.type, batch.shape);
     std::memcpy(input.host.get(), batch.data, bytes);
+    if (owner->size) {
+        write_sizes(batch.shape[0], given);
+    }
     auto status = checked(cudaStreamWaitEvent(stream.get(), finished.get(), 0), "waiting");
     if (status.ok()) {
-        status = checked(cudaMemcpyAsync(input.device.get(), input.host.get(), bytes,
-                                         cudaMemcpyHostToDevice, stream.get()),
-                         "copying the batch");
+        status = send(input.host.get(), input, bytes);
+    }
+    if (status.ok() && owner->size) {
+        status = send(sizes.host.get(), sizes,
+                      bytes_of(owner->size->type, shape_of_sizes(batch.shape)));
     }
     if (status.ok()) {
         status = run(slot);
@@ -140,11 +211,17 @@ Result<std::vector<Tensor>> Session::Impl::infer(TensorView const& batch) {
     return results;
 }
 
-Status Session::Impl::infer_on_device(TensorView const& batch, std::vector<void*> const& results,
-                                      Stream on) {
+Status Session::Impl::infer_on_device(TensorView const& batch, void const* sizes_there,
+                                      std::vector<void*> const& results, Stream on) {
     DeviceScope const scope(owner->device);
     VIM_DEPLOY_TRY(scope.status());
     VIM_DEPLOY_TRY(check_batch(batch));
+    if (owner->size.has_value() != (sizes_there != nullptr)) {
+        return Error{"VIM-415",
+                     owner->size ? "the engine takes the sizes of pictures, too"
+                                 : "the engine takes no sizes of pictures",
+                     "", "give sizes to a detector's engine and to no other"};
+    }
     if (results.size() != outputs.size() ||
         std::find(results.begin(), results.end(), nullptr) != results.end()) {
         return Error{"VIM-415", "the outputs do not fit the engine",
@@ -156,7 +233,7 @@ Status Session::Impl::infer_on_device(TensorView const& batch, std::vector<void*
     if (!slot) {
         return slot.error();
     }
-    VIM_DEPLOY_TRY(bind(**slot, batch.data, results));
+    VIM_DEPLOY_TRY(bind(**slot, batch.data, sizes_there, results));
     // The working memory is shared by all calls of this session.
     VIM_DEPLOY_TRY(checked(cudaStreamWaitEvent(on, finished.get(), 0), "waiting"));
     VIM_DEPLOY_TRY(enqueue(**slot, on));
@@ -179,13 +256,18 @@ Result<Session> Engine::create_session(SessionOptions const& options) const {
 }
 
 Result<std::vector<Tensor>> Session::infer(TensorView const& batch) {
-    return guarded("running a batch", [&] { return impl_->infer(batch); });
+    return guarded("running a batch", [&] { return impl_->infer(batch, nullptr); });
+}
+
+Result<std::vector<Tensor>> Session::infer(TensorView const& batch,
+                                           std::vector<PictureSize> const& sizes) {
+    return guarded("running a batch", [&] { return impl_->infer(batch, &sizes); });
 }
 
 Status Session::infer_on_device(TensorView const& batch, std::vector<void*> const& outputs,
-                                Stream stream) {
+                                Stream stream, void const* sizes) {
     return guarded("running a batch",
-                   [&] { return impl_->infer_on_device(batch, outputs, stream); });
+                   [&] { return impl_->infer_on_device(batch, sizes, outputs, stream); });
 }
 
 Result<std::vector<Shape>> Session::output_shapes(Shape const& input) {

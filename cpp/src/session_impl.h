@@ -45,6 +45,7 @@ struct Session::Impl {
     DeviceMemory scratch;
     std::int64_t scratch_bytes = 0;
     Buffers input;
+    Buffers sizes;  // of a detector
     std::vector<Buffers> outputs;
     std::vector<Slot> by_profile;
     std::vector<Slot> by_shape;
@@ -70,13 +71,19 @@ struct Session::Impl {
     Result<std::size_t> choose_profile(Shape const& shape) const;
     Status check_batch(TensorView const& batch) const;
     Result<Slot*> slot_for(Shape const& shape, bool with_graph);
-    Status bind(Slot& slot, void const* batch, std::vector<void*> const& results) const;
+    Status check_sizes(TensorView const& batch, std::vector<PictureSize> const* given) const;
+    void write_sizes(std::int64_t batch, std::vector<PictureSize> const* given) const;
+    Status bind(Slot& slot, void const* batch, void const* sizes,
+                std::vector<void*> const& results) const;
+    Status send(void const* from, Buffers const& to, std::size_t bytes) const;
     Status enqueue(Slot& slot, Stream on) const;
     Status capture(Slot& slot) const;
     Status run(Slot& slot) const;
-    Result<std::vector<Tensor>> infer(TensorView const& batch);
+    Result<std::vector<Tensor>> infer(TensorView const& batch,
+                                      std::vector<PictureSize> const* given);
     Status copy_back(Slot const& slot) const;
-    Status infer_on_device(TensorView const& batch, std::vector<void*> const& results, Stream on);
+    Status infer_on_device(TensorView const& batch, void const* sizes_there,
+                           std::vector<void*> const& results, Stream on);
     void drain() const noexcept;
 };
 

@@ -49,6 +49,13 @@ Status Session::Impl::prepare() {
         by_profile.push_back(std::move(slot).value());
     }
     VIM_DEPLOY_TRY(input.allocate(input_bytes));
+    if (owner->size) {
+        std::size_t bytes = 0;
+        for (ProfileRange const& profile : owner->profiles) {
+            bytes = std::max(bytes, bytes_of(owner->size->type, shape_of_sizes(profile.max)));
+        }
+        VIM_DEPLOY_TRY(sizes.allocate(bytes));
+    }
     outputs.resize(output_bytes.size());
     for (std::size_t k = 0; k < outputs.size(); ++k) {
         VIM_DEPLOY_TRY(outputs[k].allocate(output_bytes[k]));
@@ -89,7 +96,11 @@ Status Session::Impl::set_shape(Slot& slot, Shape const& shape) const {
     }
     LogCapture const log;
     slot.shape.clear();
-    if (!slot.context->setInputShape(owner->input.name.c_str(), dims_of(shape))) {
+    bool good = slot.context->setInputShape(owner->input.name.c_str(), dims_of(shape));
+    if (owner->size) {
+        good = good && slot.context->setInputShape(kSizeInput, dims_of(shape_of_sizes(shape)));
+    }
+    if (!good) {
         return Error{"VIM-905", "TensorRT does not take the shape " + text_of(shape),
                      log.text("it gave no reason"), "use a shape of the engine's profiles"};
     }

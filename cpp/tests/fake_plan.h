@@ -3,6 +3,7 @@
 //!
 //!     input image float32 -1x1x32x32
 //!     output logits float32 -1x10
+//!     input size int64 -1x2        (of a detector: its outputs come of these sizes)
 //!     profile 1x1x32x32 2x1x32x32 4x1x32x32
 //!     scratch 4096
 //!     plugins                      (needs the fake plugin library)
@@ -49,9 +50,13 @@ std::size_t width_of(DataType type);
 //! Whether dims lie between the first and the last of a profile's three.
 bool inside(Dims const& dims, std::vector<Dims> const& range);
 
+//! The shape of an engine's input for the sizes of pictures, for a batch of this shape.
+Dims sizes_for(Dims const& dims);
+
 //! One run, with everything it needs by value: what a CUDA graph keeps.
 struct Run {
     Io input;
+    bool has_sizes = false;
     std::vector<Io> outputs;
     std::map<std::string, void*> addresses;
     std::shared_ptr<Dims const> current;  //!< the context's shape when this runs
@@ -64,6 +69,7 @@ struct Run {
 
   private:
     float element(std::int64_t i) const;
+    void detect(Io const& output, std::int64_t item, std::int64_t column, std::int64_t at) const;
     void write(Io const& output, std::int64_t item, std::int64_t column, std::int64_t at,
                std::int64_t elements) const;
 };

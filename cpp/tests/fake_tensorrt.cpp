@@ -78,6 +78,10 @@ class FakeContext : public VExecutionContextBase, public IExecutionContext {
         return index < static_cast<std::int32_t>(shared_.plan.profiles.size());
     }
     bool setInputShape(char const* name, Dims const& dims) noexcept override {
+        if (std::string(name) == "size") {
+            *size_dims_ = dims;
+            return tensor(name) != nullptr;
+        }
         auto const& range = shared_.plan.profiles[static_cast<std::size_t>(profile_)];
         if (tensor(name) == nullptr || !inside(dims, range)) {
             shared_.logger->log(ILogger::Severity::kERROR,
@@ -89,7 +93,10 @@ class FakeContext : public VExecutionContextBase, public IExecutionContext {
     }
     Dims getTensorShape(char const* name) const noexcept override {
         Io const* io = tensor(name);
-        return io->is_input ? *dims_ : with_batch(io->dims);
+        if (io->is_input) {
+            return io->name == "size" ? *size_dims_ : *dims_;
+        }
+        return with_batch(io->dims);
     }
     bool setTensorAddress(char const* name, void* data) noexcept override {
         addresses_[name] = data;
@@ -111,7 +118,13 @@ class FakeContext : public VExecutionContextBase, public IExecutionContext {
                 fake_fault("a run without a shape, or with a buffer that is too small");
                 return false;
             }
-            if (io.is_input) {
+            if (io.name == "size") {
+                run.has_sizes = true;
+                if (size_dims_->nbDims != 2 || size_dims_->d[0] != dims_->d[0]) {
+                    fake_fault("a run without the shape of its sizes");
+                    return false;
+                }
+            } else if (io.is_input) {
                 run.input = actual;
             } else {
                 run.outputs.push_back(actual);
@@ -157,6 +170,7 @@ class FakeContext : public VExecutionContextBase, public IExecutionContext {
     std::int64_t scratch_bytes_ = 0;
     std::int32_t profile_ = 0;
     std::shared_ptr<Dims> dims_ = std::make_shared<Dims>();
+    std::shared_ptr<Dims> size_dims_ = std::make_shared<Dims>();
     std::map<std::string, void*> addresses_;
     std::set<std::string> warm_;
 };
@@ -188,10 +202,11 @@ class FakeEngine : public VCudaEngineBase, public ICudaEngine {
     std::int32_t getNbOptimizationProfiles() const noexcept override {
         return static_cast<std::int32_t>(shared_.plan.profiles.size());
     }
-    Dims getProfileShape(char const*, std::int32_t index,
+    Dims getProfileShape(char const* name, std::int32_t index,
                          OptProfileSelector which) const noexcept override {
-        return shared_.plan
-            .profiles[static_cast<std::size_t>(index)][static_cast<std::size_t>(which)];
+        auto const& profile = shared_.plan.profiles[static_cast<std::size_t>(index)];
+        Dims const& dims = profile[static_cast<std::size_t>(which)];
+        return std::string(name) == "size" ? sizes_for(dims) : dims;
     }
     std::int32_t getNbIOTensors() const noexcept override {
         return static_cast<std::int32_t>(shared_.plan.tensors.size());

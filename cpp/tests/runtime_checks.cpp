@@ -85,6 +85,7 @@ void check_infer(Engine const& engine) {
     CHECK(engine.input().name == "image");
     CHECK(engine.input().shape == shape_for(-1));
     CHECK(engine.outputs().size() == 1);
+    CHECK(engine.size() == nullptr);
     CHECK(engine.batch_for(1) == 1);
     CHECK(engine.batch_for(3) == 3);
     CHECK(engine.batch_for(9) == 4);
@@ -124,6 +125,8 @@ void check_wrong_input(Engine const& engine) {
           "VIM-415");
     CHECK(code_of(TensorView::of(values, shape_for(7))) == "VIM-415");
     CHECK(code_of(TensorView::of(values, {-8, 1, 32, -32})) == "VIM-415");
+    CHECK(code_of(session.infer(good(TensorView::of(batch_values(1, 0), shape_for(1))), {{1, 1}})) ==
+          "VIM-415");
     CHECK(code_of(session.output_shapes(shape_for(5))) == "VIM-905");
     CHECK(good(session.output_shapes(shape_for(3))) == std::vector<Shape>({{3, 10}}));
     CHECK(answers(session, 4, 2));
@@ -165,6 +168,41 @@ void check_capture_refused(Engine const& engine) {
     CHECK(result.error().fix.find("cuda_graph") != std::string::npos);
     auto plain = good(engine.create_session());
     CHECK(answers(plain, 1, 0));
+}
+
+// PLAN is a detector's: height and width go in beside the pictures, and come out as boxes.
+void check_sizes(Engine const& engine) {
+    CHECK(engine.input().name == "image");
+    CHECK(engine.size() != nullptr && engine.size()->shape == Shape({-1, 2}));
+    for (bool const graph : {false, true}) {
+        SessionOptions options;
+        options.cuda_graph = graph;
+        auto session = good(engine.create_session(options));
+        auto const values = batch_values(3, 1);
+        auto const three = good(TensorView::of(values, shape_for(3)));
+        auto const corners = [](Result<std::vector<Tensor>> const& outputs) {
+            // Right and bottom of the second row of each picture.
+            std::vector<float> found;
+            auto const boxes = good(outputs->front().values<float>());
+            for (std::size_t i = 0; i < 3; ++i) {
+                found.push_back(boxes[i * 12 + 6]);
+                found.push_back(boxes[i * 12 + 7]);
+            }
+            return found;
+        };
+        for (std::int64_t round = 0; round < 3; ++round) {
+            auto const outputs = session.infer(three, {{8, 16 + round}, {0, 4}, {32, 1}});
+            auto const width = static_cast<float>(16 + round);
+            CHECK(corners(outputs) == std::vector<float>({width, 8, 0, 0, 1, 32}));
+        }
+        CHECK(corners(session.infer(three)) == std::vector<float>(6, 32));
+        CHECK(code_of(session.infer(three, {{1, 1}})) == "VIM-415");
+        CHECK(code_of(session.infer(three, {{1, 1}, {33, 1}, {1, 1}})) == "VIM-415");
+        CHECK(code_of(session.infer(three, {{1, 1}, {1, -1}, {1, 1}})) == "VIM-415");
+        CHECK(corners(session.infer(three)) == std::vector<float>(6, 32));
+        std::vector<void*> const outputs(engine.outputs().size(), &session);
+        CHECK(code_of(session.infer_on_device(three, outputs, session.stream())) == "VIM-415");
+    }
 }
 
 // Device memory with values in it.
@@ -360,7 +398,8 @@ int main(int count, char** words) {
         {"infer", check_infer},           {"wrong_input", check_wrong_input},
         {"cuda_graph", check_cuda_graph}, {"capture_refused", check_capture_refused},
         {"on_device", check_on_device},   {"profiles", check_profiles},
-        {"threads", check_threads},       {"failures", check_failures}};
+        {"threads", check_threads},       {"failures", check_failures},
+        {"sizes", check_sizes}};
     std::string const name = count == 3 ? words[1] : "";
     if (name == "lifetime") {
         check_lifetime(words[2]);

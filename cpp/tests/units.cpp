@@ -8,8 +8,15 @@
 //!     units printable                     texts as above; for each the printable line, and then
 //!                                         whether a second pass leaves it as it is
 //!     units sha256 FILE
+//!     units fit RECORD OUT PICTURE... the same for a detector, and each picture's two sizes
+//!     units paste FILE               a case from standard input after another: height and width of
+//!                                     a picture, side of a mask, four floats of a box, the mask,
+//!                                     all float32; for each a line with the mask's place and size,
+//!                                     and its pixels as digits
 //!     units prepare RECORD OUT PICTURE... the batch's bytes to OUT, its type and shape printed
+#include <algorithm>
 #include <cstdio>
+#include <cstring>
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -18,6 +25,7 @@
 
 #include "json.h"
 #include "sha256.h"
+#include "vim_deploy/detections.h"
 #include "vim_deploy/image.h"
 #include "vim_deploy/record.h"
 #include "vim_deploy/text.h"
@@ -146,6 +154,54 @@ int show_record(char const* path) {
     return record->exported ? show_export(*record->exported) : 0;
 }
 
+int fit(char const* record_path, char const* out, std::vector<std::string> const& pictures) {
+    auto const record = parse_record(contents(record_path), record_path);
+    if (!record) {
+        return fail(record.error());
+    }
+    std::ofstream stream(out, std::ios::binary);
+    for (std::string const& picture : pictures) {
+        auto const image = read_image(picture);
+        auto const fitted = image ? fit_image(*image, record->exported->image) : image.error();
+        if (!fitted) {
+            return fail(fitted.error());
+        }
+        stream.write(reinterpret_cast<char const*>(fitted->image.pixels.data()),
+                     static_cast<std::streamsize>(fitted->image.pixels.size()));
+        std::cout << fitted->inside.height << " " << fitted->inside.width << " "
+                  << fitted->own.height << " " << fitted->own.width << "\n";
+    }
+    return 0;
+}
+
+int paste(char const* path) {
+    std::string const bytes = contents(path);
+    std::vector<float> values(bytes.size() / sizeof(float));
+    std::memcpy(values.data(), bytes.data(), values.size() * sizeof(float));
+    for (auto at = values.begin(); at != values.end();) {
+        PictureSize const picture{static_cast<std::int64_t>(at[0]),
+                                  static_cast<std::int64_t>(at[1])};
+        Detection detection;
+        detection.mask_side = static_cast<std::int64_t>(at[2]);
+        std::copy_n(at + 3, 4, detection.box.begin());
+        auto const cells = detection.mask_side * detection.mask_side;
+        detection.mask.assign(at + 7, at + 7 + cells);
+        at += 7 + cells;
+        auto const mask = paste_mask(detection, picture);
+        if (!mask) {
+            std::cout << mask.error().code << "\n";
+            continue;
+        }
+        std::cout << mask->top << " " << mask->left << " " << mask->height << " " << mask->width
+                  << " ";
+        for (std::uint8_t const pixel : mask->pixels) {
+            std::cout << static_cast<int>(pixel);
+        }
+        std::cout << "\n";
+    }
+    return 0;
+}
+
 int prepare(char const* record_path, char const* out, std::vector<std::string> const& pictures) {
     auto const record = parse_record(contents(record_path), record_path);
     if (!record) {
@@ -193,6 +249,12 @@ int main(int count, char** words) {
         std::string const bytes = contents(words[2]);
         std::cout << sha256_hex(bytes.data(), bytes.size()) << "\n";
         return 0;
+    }
+    if (name == "fit" && arguments.size() > 3) {
+        return fit(words[2], words[3], {arguments.begin() + 3, arguments.end()});
+    }
+    if (name == "paste" && arguments.size() == 2) {
+        return paste(words[2]);
     }
     if (name == "prepare" && arguments.size() > 3) {
         return prepare(words[2], words[3], {arguments.begin() + 3, arguments.end()});

@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
+from tests.support.reference import Array
 from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.artifact.passport import is_version_compatible
 from vim_deploy.artifact.profiles import Profile, ShapeRange
 from vim_deploy.artifact.record import EngineRecord, FileIdentity, record_path
 from vim_deploy.codec import encode
 from vim_deploy.files import settings_hash, write_json
+from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.specs import CheckpointInfo, ImagePreparation, TensorSpec
 
@@ -22,6 +26,10 @@ VERSION = (10, 14, 1, 48)
 INPUT = TensorSpec("image", "float32", ("batch", 1, 32, 32))
 LOGITS = TensorSpec("logits", "float32", ("batch", 10))
 PREPARATION = ImagePreparation(32, 32, 1, (0.5,), (0.25,), 1.0)
+
+
+#: Rows of a fake detector's outputs, the cells of a mask's side, and how many rows are filled.
+DETECTIONS, MASK, FOUND = 3, 28, 2
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,9 @@ class FakeEngine:
     image: ImagePreparation = PREPARATION
     labels: tuple[str, ...] = tuple(f"label {i}" for i in range(10))
     exported: bool = True
+    #: Of a detector: its second input, and what it finds.
+    size: TensorSpec | None = None
+    dense: DenseConfig | None = None
 
     def plan(self) -> bytes:
         """The bytes of the plan."""
@@ -52,7 +63,19 @@ class FakeEngine:
         return header + "\n".join([*lines, *self.lines, ""]).encode()
 
     def _io(self) -> list[tuple[str, TensorSpec]]:
-        return [("input", self.input), *(("output", spec) for spec in self.outputs)]
+        outputs = [("output", spec) for spec in self.outputs]
+        return [*(("input", spec) for spec in self.inputs), *outputs]
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Everything that goes in."""
+        return (self.input,) if self.size is None else (self.input, self.size)
+
+    def _profile(self, sizes: tuple[int, int, int]) -> Profile:
+        ranges = {self.input.name: ShapeRange(*(self._shape(batch) for batch in sizes))}
+        if self.size is not None:
+            ranges[self.size.name] = ShapeRange(*((batch, 2) for batch in sizes))
+        return Profile(ranges)
 
     def _shape(self, batch: int) -> tuple[int, ...]:
         first, *rest = self.input.shape
@@ -77,22 +100,22 @@ class FakeEngine:
             tool_version="0.1.0",
             settings_hash="0" * 64,
             labels=self.labels,
+            dense=self.dense,
         )
 
     def write(self, folder: Path, name: str = "digits.plan") -> Path:
         """Write plan and record; the plan's path."""
         path = folder / name
         path.write_bytes(self.plan())
-        ranges = [ShapeRange(*(self._shape(batch) for batch in sizes)) for sizes in self.profiles]
         record = EngineRecord(
             plan=FileIdentity.of(path),
             source=FileIdentity("digits.onnx", "0" * 64, 1),
             external_data=(),
             runtime="tensorrt" if self.magic == b"ftrt" else "tensorrt-rtx",
             runtime_version=".".join(map(str, self.version)),
-            inputs=(self.input,),
+            inputs=self.inputs,
             outputs=self.outputs,
-            profiles=tuple(Profile({self.input.name: shape}) for shape in ranges),
+            profiles=tuple(map(self._profile, self.profiles)),
             compute_capabilities=self.capabilities,
             later_gpus=self.later_gpus,
             layers=3,
@@ -105,6 +128,43 @@ class FakeEngine:
         record = replace(record, settings_hash=settings_hash(record.settings()))
         write_json(record_path(path), encode(record))
         return path
+
+
+def detector(side: int = 32, *, masks: bool = True, channels: int = 1) -> FakeEngine:
+    """A fake engine that finds two things in every picture (``cpp/tests/fake_plan.cpp``)."""
+    from tests.support.detectors import described
+
+    rows = ("batch", DETECTIONS)
+    outputs = [TensorSpec("boxes", "float32", (*rows, 4)), TensorSpec("scores", "float32", rows)]
+    outputs += [TensorSpec("classes", "int64", rows), TensorSpec("count", "int64", ("batch",))]
+    if masks:
+        outputs.append(TensorSpec("masks", "float32", (*rows, MASK, MASK)))
+    return FakeEngine(
+        input=TensorSpec("image", "float32", ("batch", channels, side, side)),
+        outputs=tuple(outputs),
+        size=TensorSpec("size", "int64", ("batch", 2)),
+        head="detections",
+        image=ImagePreparation(
+            side, side, channels, (0.5,) * channels, (0.25,) * channels, 1.0, "bilinear"
+        ),
+        labels=("sky", "tree", "road"),
+        dense=described(side, masks=masks).dense,
+    )
+
+
+def detected(height: int, width: int) -> dict[str, Array]:
+    """What that engine gives for one picture of this size inside its input."""
+    cells = np.arange(MASK * MASK).reshape(MASK, MASK)
+    masks = [(cells * 7 + row * 3) % 16 / 16 for row in range(FOUND)]
+    ends = [0.5 * (row + 1) for row in range(FOUND)]
+    boxes = [[0.125 * width, 0.125 * height, end * width, end * height] for end in ends]
+    return {
+        "boxes": np.array(boxes, np.float32),
+        "scores": np.array([0.75 - 0.25 * row for row in range(FOUND)], np.float32),
+        "classes": np.arange(FOUND) + 1,
+        "masks": np.array(masks, np.float32),
+        "count": np.array(FOUND),
+    }
 
 
 def _sizes(spec: TensorSpec) -> str:

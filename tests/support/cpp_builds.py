@@ -26,6 +26,8 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.plugin import toolchain as cuda_toolkit
 
 CPP = REPOSITORY / "cpp"
+#: The example program of a detector's package.
+DETECTOR = "../vim_deploy/packaging/cpp_program/detector"
 #: Without a toolkit: the headers of the CUDA runtime, and those that they include.
 CUDA_PACKAGES = ("nvidia-cuda-runtime==13.5.37", "nvidia-cuda-crt==13.5.37")
 
@@ -40,7 +42,7 @@ _SANITIZERS = {
     "thread": ["-fsanitize=thread"],
 }
 #: Parts of the library, those that need TensorRT last; sessions do without the pictures.
-_PICTURES = ("classification", "decode", "preprocess", "resample")
+_PICTURES = ("classification", "decode", "detections", "preprocess", "resample", "write_image")
 _PURE = ("file", "json", "record", "result", "sha256", "tensor", "text")
 _RUNTIME = ("engine", "logger", "passport", "plugin", "session", "slots")
 #: Sources of the two fake libraries.
@@ -159,8 +161,11 @@ def _fakes(headers: Path, cuda: Path) -> Fakes:
 
 
 def need_program(name: str, kind: str = "address") -> Path:
-    """``classify``, ``units`` or ``runtime_checks`` under the sanitizer ``address``; the last also
-    under ``thread``. Skips where it cannot be made."""
+    """A program under the sanitizer ``address``; skips where it cannot be made.
+
+    ``classify``, ``detect``, ``detector``, ``units`` or ``runtime_checks``; the last also under
+    ``thread``.
+    """
     return _programs(kind, need_fakes()) / name
 
 
@@ -173,7 +178,7 @@ def _programs(kind: str, fakes: Fakes) -> Path:
     library = [f"src/{name}" for name in (*_RUNTIME, *_PURE)]
     programs = ["tests/runtime_checks"]
     if kind == "address":
-        programs += ["classify", "tests/units"]
+        programs += ["classify", "detect", "tests/units", DETECTOR]
         library += [f"src/{name}" for name in _PICTURES]
     # The programs only call the library: what is undefined in them costs compile time and shows
     # nothing about it.

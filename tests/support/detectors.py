@@ -185,3 +185,14 @@ def stand_in(
     metadata.attach(model, info or described(size, classes, rows, masks=masks))
     onnx.save(model, path)
     return path
+
+
+def boxes_in(height: int, width: int, count: int) -> Array:
+    """Boxes of every kind: large, a pixel wide, a thousandth of one, at the borders."""
+    random = np.random.default_rng(count)
+    corners = np.sort(random.uniform(0, 1, (count, 2, 2)), axis=1) * (width, height)
+    corners[::5, 1] = corners[::5, 0] + 1e-3
+    corners[1::5] = np.round(corners[1::5])
+    corners[2::5, 0], corners[3::5, 1] = 0, (width, height)
+    corners[1::5, 1] = np.maximum(corners[1::5, 1], corners[1::5, 0] + 1)
+    return corners.reshape(count, 4).astype(np.float32)

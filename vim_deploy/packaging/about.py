@@ -16,6 +16,7 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.packaging.manifest import Manifest
 from vim_deploy.packaging.native_ops import PackedOps
 from vim_deploy.packaging.triton import CONFIG_NAME
+from vim_deploy.parity.limits import DetectionLimits
 from vim_deploy.parity.metrics import Tolerance
 from vim_deploy.specs import Backend, CheckpointInfo, ImagePreparation, PreprocessMode, TensorSpec
 
@@ -39,6 +40,7 @@ class Golden:
         made_by: the runner that gave them.
         tolerance: how far other answers may be from them.
         why: there are none.
+        detections: how far a detector's may be, in place of ``tolerance``; None for other models.
     """
 
     file: str
@@ -46,6 +48,7 @@ class Golden:
     made_by: str
     tolerance: Tolerance
     why: str
+    detections: DetectionLimits | None = None
 
     def __post_init__(self) -> None:
         limits = self.tolerance

@@ -1,7 +1,7 @@
 """A folder with an engine and the C++ program around it, to be built with CMake where it runs.
 
     FOLDER/engine/                 the engine under its own name, its record, its plugin library
-    FOLDER/vim_deploy/             the C++ library that runs it, and the program classify
+    FOLDER/vim_deploy/             the C++ library that runs it, and its programs
     FOLDER/main.cpp                an example program; CMakeLists.txt builds it and the library
     FOLDER/labels.txt              class names, where the engine has some
     FOLDER/README.md               how to build and run it
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vim_deploy import heads
 from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.engine_file import TENSORRT, describe_gpus
 from vim_deploy.artifact.metadata import ExportInfo, require_info
@@ -29,15 +30,23 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.files import output_errors, sha256_of
 from vim_deploy.packaging.about import CppAbout, read_about
 from vim_deploy.packaging.check import CPP_TARGET, Check
+from vim_deploy.packaging.detector import detector_facts
 from vim_deploy.packaging.manifest import Manifest
 from vim_deploy.packaging.scripts import fill, template, unchanged, write_labels, write_text
 
 TARGET = CPP_TARGET
 ENGINE_FOLDER, SOURCES_FOLDER, LABELS_NAME = "engine", "vim_deploy", "labels.txt"
-#: What of ``cpp`` makes the library and its program.
+#: The longer program's line in the README, for classifiers and for detectors.
+_PROGRAMS = {
+    False: "build/vim_deploy/classify --top-k 3 {engine} photo.ppm",
+    True: "build/vim_deploy/detect --score 50 --overlay . {engine} photo.ppm",
+}
+#: What of ``cpp`` makes the library and its programs.
 _SOURCES = (
     "CMakeLists.txt",
     "classify.cpp",
+    "detect.cpp",
+    "program.h",
     "cmake/*",
     "include/vim_deploy/*.h",
     "src/*.cpp",
@@ -64,6 +73,11 @@ class CppPlan:
     plugin: Path | None
     sources: dict[str, Path]
     notes: tuple[str, ...]
+
+    @property
+    def detects(self) -> bool:
+        """Whether the engine is a detector's."""
+        return heads.of_file(self.info).takes_size
 
     @property
     def name(self) -> str:
@@ -109,8 +123,9 @@ def plan_cpp(engine: Path, *, plugin: Path | None = None) -> CppPlan:
         VimDeployError: VIM-401, VIM-413 (engine or record not readable), VIM-426 (an engine of
             TensorRT-RTX, or one without record or weights), VIM-410 (it does not say how pictures
             are prepared), VIM-902 (engine and record do not belong together, or one of them is
-            damaged), VIM-431 (a dense model), VIM-903 (the recorded plugin library is not to be
-            found), VIM-203 (a library is named that the engine does not need).
+            damaged), VIM-431 (a dense model, but no detector), VIM-903 (the recorded plugin
+            library is not to be found), VIM-203 (a library is named that the engine does not
+            need).
     """
     record = _record_of(engine)
     info = require_info(
@@ -119,12 +134,12 @@ def plan_cpp(engine: Path, *, plugin: Path | None = None) -> CppPlan:
         why="its ONNX file was not made by vim-deploy",
         fix="export the model with vim-deploy export",
     )
-    if info.dense:
+    if info.dense and not heads.of_file(info).takes_size:
         raise VimDeployError(
             "VIM-431",
-            f"the C++ package is a classifier, and {engine.name} is none",
-            why=f"it is a dense model ({info.dense.task}, head {info.head}): "
-            "the programs of the package print the best classes of whole pictures",
+            f"the C++ package is for classifiers and detectors, and {engine.name} is neither",
+            why=f"it is a dense model ({info.dense.task}, head {info.head}): the programs of the "
+            "package print the best classes of whole pictures, or what a detector finds",
             fix="--target triton serves every output; a program of your own can link the library, "
             "which gives outputs as tensors (docs/cpp.md)",
         )
@@ -216,7 +231,8 @@ def write_cpp(folder: Path, plan: CppPlan) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
         write_labels(folder / LABELS_NAME, plan.info.labels)
-        write_text(folder / "main.cpp", unchanged("cpp_program/main.cpp"))
+        program = "detector.cpp" if plan.detects else "main.cpp"
+        write_text(folder / "main.cpp", unchanged(f"cpp_program/{program}"))
         write_text(folder / "CMakeLists.txt", unchanged("cpp_program/CMakeLists.txt"))
         write_text(folder / "README.md", _readme(plan))
 
@@ -233,13 +249,14 @@ def _copies(plan: CppPlan) -> dict[str, Path]:
 
 
 def _readme(plan: CppPlan) -> str:
-    record = plan.record
+    record, engine = plan.record, shlex.quote(f"{ENGINE_FOLDER}/{plan.engine.name}")
     return fill(
         template("cpp_README.md"),
-        engine=shlex.quote(f"{ENGINE_FOLDER}/{plan.engine.name}"),
+        engine=engine,
         version=record.runtime_version,
         gpus=describe_gpus(record.compute_capabilities, record.later_gpus),
         model=plan.info.model,
+        program=_PROGRAMS[plan.detects].format(engine=engine),
     )
 
 
@@ -261,6 +278,7 @@ def about(plan: CppPlan) -> dict[str, Any]:
         "image": encode(info.image),
         "head": info.head,
         "labels": list(info.labels),
+        **(detector_facts(info) if plan.detects else {}),
         "model": info.model,
         "checkpoint": encode(info.checkpoint),
         "tensorrt": record.runtime_version,

@@ -14,6 +14,8 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.images import batch_from_crops
 from vim_deploy.npz import opened_npz
 from vim_deploy.packaging.servable import Servable
+from vim_deploy.parity.detections import compare_detections
+from vim_deploy.parity.limits import DetectionLimits
 from vim_deploy.parity.metrics import Tolerance, compare
 from vim_deploy.runtimes.base import Array, Runner, require_fit, run_padded
 
@@ -117,19 +119,29 @@ def read_golden(path: Path) -> tuple[Pictures, dict[str, Array]]:
 
 
 def differences(
-    wanted: Mapping[str, Array], found: Mapping[str, Array], tolerance: Tolerance
+    wanted: Mapping[str, Array],
+    found: Mapping[str, Array],
+    tolerance: Tolerance,
+    detections: DetectionLimits | None = None,
 ) -> list[str]:
     """One sentence for each output that is further away than ``tolerance`` allows.
 
-    Nothing to compare, or a tolerance that limits nothing, is a difference as well.
+    Nothing to compare, or a tolerance that limits nothing, is a difference as well. Of a detector,
+    ``detections`` limits what was found, in whichever order.
     """
     sentences = []
     if not wanted:
         sentences.append("there are no stored outputs to compare with")
     if tolerance.atol is None and tolerance.relative_l2 is None:
         sentences.append("the tolerance of the package limits no difference")
+    missing = [name for name in wanted if name not in found]
+    if missing and detections is not None:
+        return [*sentences, f"{', '.join(missing)}: there is no such output"]
+    if wanted and detections is not None:
+        compared = compare_detections(wanted, found, detections)
+        return [f"{item.output}: {failure}" for item in compared for failure in item.failures]
     for name, value in wanted.items():
-        if name not in found:
+        if name in missing:
             sentences.append(f"{name}: there is no such output")
             continue
         result = compare(name, value, found[name], tolerance)

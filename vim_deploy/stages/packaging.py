@@ -44,6 +44,7 @@ from vim_deploy.packaging.triton import (
     settings_of,
     write_repository,
 )
+from vim_deploy.parity.limits import detection_limits
 from vim_deploy.parity.metrics import tolerance_for
 from vim_deploy.paths import OptionalPath, StrPath, as_path, optional_path
 from vim_deploy.runtimes import open_runner
@@ -320,7 +321,11 @@ def _make_golden(
             raise
         why = f"no stored outputs, because the artifact does not run here: {error.message}"
     write_golden(place / GOLDEN_NAME, given, outputs)
+    limits = {}
+    if servable.size is not None:
+        limits["detections"] = encode(detection_limits(servable.precision, servable.info))
     return {
+        **limits,
         "file": GOLDEN_NAME,
         "rows": len(given.images),
         "outputs": sorted(outputs),
@@ -378,7 +383,7 @@ def _check_golden(folder: Path, about: TritonAbout | WebAbout) -> Check:
         if not _is_elsewhere(error):
             raise
         return Check("golden output", False, f"not run here: {error.message}")
-    wrong = differences(wanted, outputs, stored.tolerance)
+    wrong = differences(wanted, outputs, stored.tolerance, stored.detections)
     if wrong:
         raise VimDeployError(
             "VIM-701",

@@ -21,6 +21,19 @@ struct Image {
     std::vector<std::uint8_t> pixels;
 };
 
+//! Height and width in pixels.
+struct PictureSize {
+    std::int64_t height = 0;
+    std::int64_t width = 0;
+};
+
+//! A picture as a detector takes it.
+struct FittedImage {
+    Image image;         //!< square, the picture at its top left, zeros beside and below it
+    PictureSize inside;  //!< of the picture in it
+    PictureSize own;     //!< of the picture as it was
+};
+
 //! Decodes a picture: PPM and PGM (P5, P6), and PNG and JPEG when the library was built with
 //! libpng and libjpeg. EXIF orientation is not applied, because the official evaluation does not.
 //! \return VIM-401 when there is no file, VIM-411 when it is not a picture of at most 8 bits a
@@ -37,6 +50,16 @@ char const* image_formats() noexcept;
 //! \return VIM-411 when it is too elongated, VIM-415 when pixels and sizes do not agree or the
 //!         model takes neither grey nor RGB, VIM-202 for an unknown interpolation.
 Result<Image> crop_image(Image const& image, ImagePreparation const& preparation);
+
+//! Resizes a picture until its longer side is the square input's, as detectron2 does it, and fills
+//! the rest with zeros. A detector's pictures are upright: turn a photograph with an EXIF
+//! orientation first, `read_image` does not.
+//! \return as `crop_image`; VIM-415 also for an input that is not square.
+Result<FittedImage> fit_image(Image const& image, ImagePreparation const& preparation);
+
+//! Writes a picture as PPM, or PGM where it is grey.
+//! \return VIM-415 when pixels and sizes do not agree, VIM-304 when it cannot be written.
+Status write_image(Image const& image, std::string const& path);
 
 //! Stacks crops into the input of a graph: float32 NCHW, normalised (`none`) or in [0, 1]
 //! (`normalize`), or uint8 NHWC (`uint8`).

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "vim_deploy/image.h"
 #include "vim_deploy/record.h"
 #include "vim_deploy/result.h"
 #include "vim_deploy/tensor.h"
@@ -85,8 +86,11 @@ class Engine {
     //!         GPU memory), VIM-904 (CUDA or the system refused a call).
     static Result<Engine> open(std::string const& plan_path, EngineOptions const& options = {});
 
-    //! The only input. A size of -1 is chosen by the caller, within a profile.
+    //! The pictures. A size of -1 is chosen by the caller, within a profile.
     TensorInfo const& input() const noexcept;
+    //! A detector's second input, height and width of each picture inside its square: int64
+    //! (int32 with TensorRT 8.6), batch x 2. Null for every other engine.
+    TensorInfo const* size() const noexcept;
     std::vector<TensorInfo> const& outputs() const noexcept;
     //! The smallest batch the engine takes that holds `count` items; its largest one when none
     //! holds so many.
@@ -117,14 +121,23 @@ class Session {
     //! Runs a batch from host memory and waits for its outputs, in the engine's order.
     //! \return VIM-415 when the type does not fit the engine, VIM-905 when the shape does not,
     //!         VIM-904 when CUDA or TensorRT refuses, VIM-906 when memory ran out.
+    //! Pictures of a detector fill its input; see the next one.
     Result<std::vector<Tensor>> infer(TensorView const& batch);
+
+    //! The same for a detector's pictures of these sizes inside its input, one for each.
+    //! \return as `infer`; VIM-415 also for sizes that are not within the input, or for an engine
+    //!         that takes none.
+    Result<std::vector<Tensor>> infer(TensorView const& batch,
+                                      std::vector<PictureSize> const& sizes);
 
     //! Enqueues a batch on `stream` and returns at once; input and outputs are device memory, the
     //! outputs dense, in the engine's order, as large as `output_shapes` says. The stream may be
     //! another one each time: calls of one session wait for each other on the device.
+    //! `sizes` is a detector's second input, of `Engine::size()`'s type, on the device as well;
+    //! null for every other engine. Sizes beyond the input are not noticed here.
     //! \return as `infer`.
     Status infer_on_device(TensorView const& batch, std::vector<void*> const& outputs,
-                           Stream stream);
+                           Stream stream, void const* sizes = nullptr);
 
     //! Shapes of the outputs for an input shape.
     //! \return VIM-905 when the engine does not take it.

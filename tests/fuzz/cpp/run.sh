@@ -18,7 +18,7 @@ here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 library=$here/../../../cpp
 build=${FUZZ_DIR:-$here/../../../build/fuzz-cpp}
 mkdir -p "$build"
-targets=${*:-json record netpbm picture prepare classes text}
+targets=${*:-json record netpbm picture prepare classes found text}
 
 sources=
 for part in classification decode decode_jpeg decode_png file json preprocess record resample result \

@@ -104,6 +104,7 @@ def seeds() -> dict[str, list[bytes]]:
             *map(base64.b64decode, _JPEGS),
         ],
         "prepare": [fitting + bytes(range(256)) * 3, bytes(40)],
+        "found": [bytes(60), bytes(range(1, 250)), b"\7" * 400],
         "classes": [logits + struct.pack("<12f", *range(12)) + b"\5", bytes(40)],
         "text": [
             "a\u202e\u2028\U000e0041\u00e9\U0001f600\u200f".encode() + b"\x1b[0m\x9b\xff\n\xc2\x85"

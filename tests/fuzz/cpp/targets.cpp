@@ -18,6 +18,7 @@
 #include "image_limits.h"
 #include "json.h"
 #include "vim_deploy/classification.h"
+#include "vim_deploy/detections.h"
 #include "vim_deploy/image.h"
 #include "vim_deploy/record.h"
 #include "vim_deploy/text.h"
@@ -165,6 +166,13 @@ void prepare(std::uint8_t const* data, std::size_t size) {
     auto const count = image.channels * image.width * image.height + (numbers.byte() == 7 ? 1 : 0);
     image.pixels.resize(static_cast<std::size_t>(std::max<std::int64_t>(count, 0)));
     std::generate(image.pixels.begin(), image.pixels.end(), [&numbers] { return numbers.byte(); });
+    auto const fitted = fit_image(image, preparation);
+    if (fitted) {
+        require(fitted->inside.height >= 1 && fitted->inside.height <= preparation.height &&
+                    fitted->inside.width >= 1 && fitted->inside.width <= preparation.width,
+                "a picture lies within the input");
+        require(complete(fitted->image), "a square has its pixels");
+    }
     auto const crop = crop_image(image, preparation);
     if (!crop) {
         return;
@@ -207,6 +215,57 @@ void classes(std::uint8_t const* data, std::size_t size) {
                 require(i == 0 || row[i - 1].probability >= row[i].probability, "best first");
             }
         }
+    }
+}
+
+void found(std::uint8_t const* data, std::size_t size) {
+    Numbers numbers(data, size);
+    ExportInfo exported;
+    exported.head = "detections";
+    FittedImage picture;
+    picture.own = {numbers.next(1, 50), numbers.next(1, 50)};
+    picture.inside = {numbers.next(0, 32), numbers.next(0, 32)};
+    std::int64_t const rows = numbers.next(0, 3);
+    std::int64_t const side = numbers.next(0, 5);
+    bool const wild = numbers.byte() == 7;
+    auto const floats = [&](char const* name, Shape const& shape) {
+        Tensor tensor{name, DataType::kFloat32, shape, {}};
+        tensor.bytes.resize(bytes_of(tensor.type, shape));
+        for (std::size_t at = 0; at + sizeof(float) <= tensor.bytes.size(); at += sizeof(float)) {
+            auto const value = wild ? static_cast<float>(numbers.real())
+                                    : static_cast<float>(numbers.next(-500, 5000)) / 100.0F;
+            std::memcpy(tensor.bytes.data() + at, &value, sizeof value);
+        }
+        return tensor;
+    };
+    auto const wholes = [&](char const* name, Shape const& shape, std::int64_t most) {
+        Tensor tensor{name, DataType::kInt64, shape, {}};
+        tensor.bytes.resize(bytes_of(tensor.type, shape));
+        for (std::size_t at = 0; at + 8 <= tensor.bytes.size(); at += 8) {
+            auto const value = numbers.next(wild ? -1 : 0, most);
+            std::memcpy(tensor.bytes.data() + at, &value, sizeof value);
+        }
+        return tensor;
+    };
+    std::vector<Tensor> outputs{floats("boxes", {1, rows, 4}), floats("scores", {1, rows}),
+                                wholes("classes", {1, rows}, 9),
+                                wholes("count", {1}, wild ? 9 : std::max(rows, std::int64_t{1}))};
+    if (side > 0) {
+        outputs.push_back(floats("masks", {1, rows, side, side}));
+    }
+    auto const all = find_detections(outputs, exported, {picture});
+    if (!all) {
+        return;
+    }
+    for (Detection const& detection : all->front()) {
+        auto const& box = detection.box;
+        require(box[0] >= 0 && box[1] >= 0 && box[2] > box[0] && box[3] > box[1] &&
+                    box[2] <= static_cast<float>(picture.own.width) &&
+                    box[3] <= static_cast<float>(picture.own.height),
+                "a box lies in its picture");
+        auto const mask = paste_mask(detection, picture.own);
+        require(mask.ok(), "a mask of the picture can be pasted");
+        require(mask_image(*mask, picture.own).ok(), "and lies in it");
     }
 }
 

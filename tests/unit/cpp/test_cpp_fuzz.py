@@ -18,7 +18,7 @@ from tests.support.source import REPOSITORY
 pytestmark = pytest.mark.slow
 
 FUZZ = REPOSITORY / "tests" / "fuzz" / "cpp"
-TARGETS = ("json", "record", "netpbm", "picture", "prepare", "classes", "text")
+TARGETS = ("json", "record", "netpbm", "picture", "prepare", "classes", "found", "text")
 MUTATIONS = 2000
 
 

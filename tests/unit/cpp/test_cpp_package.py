@@ -98,7 +98,7 @@ def test_contents_and_manifest(engine: Path) -> None:
     names = {name.removeprefix("vim_deploy/") for name in found if name.startswith("vim_deploy/")}
     shared = {path.name for path in (cpp_builds.CPP / "src").glob("*")}
     assert {f"src/{name}" for name in shared} < names
-    assert {"CMakeLists.txt", "classify.cpp", "cmake/FindTensorRT.cmake"} < names
+    assert {"CMakeLists.txt", "classify.cpp", "detect.cpp", "cmake/FindTensorRT.cmake"} < names
     assert not any("test" in name for name in names)
     assert found["labels.txt"].decode().splitlines() == [f"label {i}" for i in range(10)]
     assert manifest["about"]["plugin"] == "engine/libvim_plugins.so"
@@ -107,6 +107,20 @@ def test_contents_and_manifest(engine: Path) -> None:
     assert dict(summary(description))["input"].startswith("image: ")
     report = check_package(result.folder)
     assert [item.name for item in report.checks if not item.checked] == ["program"]
+
+
+def test_a_detectors_package_is_about_detections(tmp_path: Path) -> None:
+    plan = cpp.detector().write(tmp_path)
+    folder = package(plan, tmp_path / "made", OPTIONS).folder
+    assert "find_detections" in (folder / "main.cpp").read_text()
+    readme = (folder / "README.md").read_text()
+    assert "detect --score 50" in readme
+    assert "classify" not in readme
+    about = read_manifest(folder).about
+    assert [spec["name"] for spec in about["inputs"]] == ["image", "size"]
+    assert about["fit"]["longer_side"] == 32
+    assert about["detector"]["score_threshold"] == 0.05
+    assert len(check_package(folder).checks) == 4
 
 
 def test_same_input_same_bytes(engine: Path, tmp_path: Path) -> None:

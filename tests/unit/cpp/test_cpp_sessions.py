@@ -23,6 +23,7 @@ CASES = {
     "lifetime": cpp.FakeEngine(),
     "failures": cpp.FakeEngine(),
     "log": cpp.FakeEngine(),
+    "sizes": cpp.detector(),
 }
 
 

@@ -12,14 +12,16 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from tests.support.detectors import described, detections_of, stand_in
+from tests.support.detectors import boxes_in, described, detections_of, stand_in
 from tests.support.packages import SERVED, names_of
-from tests.unit.packaging.test_package_python_model import Tensor, fake_utils
+from vim_deploy.codec import decode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.images import batch_from_crops, fit_from
-from vim_deploy.packaging.golden import read_golden
+from vim_deploy.packaging.golden import differences, read_golden
 from vim_deploy.packaging.manifest import read_manifest
 from vim_deploy.packaging.repository import ServingOptions
+from vim_deploy.parity.limits import DetectionLimits
+from vim_deploy.parity.metrics import tolerance_for
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.scene.paste import pasted
 from vim_deploy.stages import check_package, package
@@ -133,17 +135,6 @@ def test_a_turned_photograph_is_turned_upright(
     np.testing.assert_array_equal(row, batch_from_crops([pixels], described(SIDE).image, "none")[0])
 
 
-def boxes_in(height: int, width: int, count: int) -> np.ndarray:
-    """Boxes of every kind: large, a pixel wide, a thousandth of one, at the borders."""
-    random = np.random.default_rng(count)
-    corners = np.sort(random.uniform(0, 1, (count, 2, 2)), axis=1) * (width, height)
-    corners[::5, 1] = corners[::5, 0] + 1e-3
-    corners[1::5] = np.round(corners[1::5])
-    corners[2::5, 0], corners[3::5, 1] = 0, (width, height)
-    corners[1::5, 1] = np.maximum(corners[1::5, 1], corners[1::5, 0] + 1)
-    return corners.reshape(count, 4).astype(np.float32)
-
-
 def filled(mask: dict[str, Any]) -> np.ndarray:
     """A mask of run lengths, as bool [height, width]."""
     height, width = mask["size"]
@@ -239,81 +230,6 @@ def test_the_servers_watch_asks_with_both_inputs(made: Path) -> None:
     assert len(body) - length == 3 * SIDE * SIDE * 4 + 16
 
 
-@pytest.fixture
-def model(made: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The package's model.py with a stand-in for Triton's module, as the backend starts it."""
-    import runpy
-    import sys
-
-    utils = fake_utils()
-    types = {"TYPE_FP32": np.float32, "TYPE_INT64": np.int64}
-    utils.triton_string_to_numpy = types.__getitem__  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", utils)
-    monkeypatch.setattr(np, "__version__", "1.26.4")
-    folder = made / "models/finder"
-    found = runpy.run_path(str(folder / "1/model.py"))["TritonPythonModel"]()
-    config = {
-        "max_batch_size": 32,
-        "input": [
-            {"name": "image", "data_type": "TYPE_FP32", "dims": [3, SIDE, SIDE]},
-            {"name": "size", "data_type": "TYPE_INT64", "dims": [2]},
-        ],
-        "output": [{"name": name} for name in ("boxes", "scores", "classes", "masks", "count")],
-    }
-    found.initialize(
-        {
-            "model_config": json.dumps(config),
-            "model_repository": str(folder),
-            "model_version": "1",
-        }
-    )
-    return found
-
-
-def request(images: np.ndarray, sizes: np.ndarray) -> SimpleNamespace:
-    inputs = {"image": Tensor("image", images), "size": Tensor("size", sizes)}
-    return SimpleNamespace(inputs=inputs, requested_output_names=list)
-
-
-def images_of(rows: int) -> np.ndarray:
-    random = np.random.default_rng(rows)
-    return random.standard_normal((rows, 3, SIDE, SIDE)).astype(np.float32)
-
-
-def test_the_backend_joins_and_splits_both_inputs(model: Any, made: Path) -> None:
-    runner = OrtRunner(made / "models/finder/1/model.onnx")
-    given = [
-        (images_of(1), np.array([[SIDE, 20]])),
-        (images_of(3), np.array([[9, SIDE], [0, 0], [1, 1]])),
-    ]
-    found = model.execute([request(*arrays) for arrays in given])
-    for arrays, answer in zip(given, found, strict=True):
-        assert answer.error is None
-        for name, wanted in runner.run(*arrays).items():
-            # Sums in another order.
-            np.testing.assert_allclose(answer.tensors[name], wanted, rtol=1e-5, atol=1e-6)
-
-
-def test_a_bad_size_spoils_no_other_request(model: Any) -> None:
-    good, nan = np.array([[SIDE, SIDE]]), images_of(1)
-    nan[0, 0, 0, 0] = np.nan
-    bad = [
-        (request(images_of(1), np.array([[SIDE + 1, 3]])), "65 x 3 pixels in an input of 64 x 64"),
-        (request(images_of(1), np.array([[3, -1]])), "3 x -1 pixels"),
-        (request(images_of(1), np.array([[3.0, 1.0]])), "input 'size' is float64"),
-        (request(images_of(1), np.array([[3, 1, 2]])), "expected int64 [2]"),
-        (request(images_of(2), good), "different numbers of rows: {'image': 2, 'size': 1}"),
-        (request(nan, good), "1 of 12288 values of the input 'image' are NaN or infinite"),
-    ]
-    alone = request(images_of(1), good)
-    del alone.inputs["size"]
-    bad.append((alone, "no input 'size'"))
-    answers = model.execute([request(images_of(1), good), *(item for item, _ in bad)])
-    assert answers[0].error is None
-    for answer, (_, why) in zip(answers[1:], bad, strict=True):
-        assert why in answer.error
-
-
 def test_without_masks_and_with_a_fixed_batch(
     client: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -392,3 +308,21 @@ def test_an_answer_that_means_nothing(client: SimpleNamespace, made: Path) -> No
     sick = changed(outputs, 0, classes=(1, -3))
     with pytest.raises(Exception, match="mean nothing"):
         client.detections(sick, 0, facts_of(made), ((9, 9), (9, 9)))
+
+
+def test_stored_detections_are_checked_as_such(made: Path) -> None:
+    _, outputs = read_golden(made / "golden.npz")
+    about = read_manifest(made).about
+    limits = decode(about["golden"]["detections"], DetectionLimits, ValueError)
+    assert limits.score_threshold == about["detector"]["score_threshold"]
+    tolerance = tolerance_for("fp32")
+    assert differences(outputs, outputs, tolerance, limits) == []
+    swapped = {name: value.copy() for name, value in outputs.items()}
+    for name in ("boxes", "scores", "classes", "masks"):
+        swapped[name][0, [0, 1]] = swapped[name][0, [1, 0]]
+    assert differences(outputs, swapped, tolerance, limits) == []
+    assert differences(outputs, swapped, tolerance)
+    moved = changed(dict(outputs), 0, boxes=(0, 0.5))
+    assert differences(outputs, moved, tolerance, limits)[0].startswith("boxes: ")
+    del moved["masks"]
+    assert differences(outputs, moved, tolerance, limits) == ["masks: there is no such output"]

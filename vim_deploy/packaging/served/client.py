@@ -352,7 +352,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--top", type=count, help=f"classes of each picture [{CLASSES}], or detections [all]"
     )
     parser.add_argument(
-        "--score", type=share, default=0.0, help="detections have at least this [all the model has]"
+        "--score", type=share, help="detections that score more [all that the model gives]"
     )
     parser.add_argument("--timeout", type=seconds, default=30.0, help="for an answer, in s [30]")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")

@@ -154,7 +154,9 @@ def run_lengths(part: NDArray[np.bool_], corner: Size, picture: Size) -> dict[st
 
 def show_found(name: object, found: list[dict[str, Any]], options: argparse.Namespace) -> None:
     """Print what a detector found in one picture: a line for each, the best first."""
-    found = [entry for entry in found if entry["score"] >= options.score][: options.top]
+    if options.score is not None:
+        found = [entry for entry in found if entry["score"] > options.score]
+    found = found[: options.top]
     if options.json:
         print(json.dumps({"picture": str(name), "top": [], "detections": found}))
         return
