@@ -12,14 +12,20 @@ namespace {
 using Scan = SelectiveScanParams;
 using Conv = BiCausalConvParams;
 using BiScan = BiSelectiveScanParams;
+using Nms = SortedNmsParams;
+using Pooling = PyramidRoiAlignParams;
 
 constexpr InputKind kT = InputKind::kActivation;
 constexpr InputKind kF = InputKind::kFloat32;
+constexpr InputKind kI = InputKind::kInt64;
 
 // Positions in the contract's input lists.
 enum ScanInput : std::int32_t { kScanU, kScanDt, kScanA, kScanBc, kScanSkip, kScanBias, kScanZ };
 enum ConvInput : std::int32_t { kConvXz, kConvW, kConvB };
 enum BiScanInput : std::int32_t { kBiU2, kBiDt, kBiXdbl, kBiA, kBiSkip, kBiBias, kBiXz };
+enum NmsInput : std::int32_t { kNmsBoxes, kNmsGroup, kNmsValid };
+//! p2 is the first of kLevels maps.
+enum PoolingInput : std::int32_t { kPoolingMaps, kPoolingBoxes = kLevels };
 
 template <std::size_t Count>
 std::vector<Input> name_inputs(std::array<char const*, Count> const& names,
@@ -106,6 +112,23 @@ OpDescription make_bi_scan() {
             {{kBiU2, 1}, {kBiU2, 2}, {kBiU2, 3}}};
 }
 
+OpDescription make_nms() {
+    return {kSortedNms,
+            name_inputs<3>(kSortedNmsInputs, {kF, kI, kF}),
+            {{"iou_threshold", AttributeKind::kNumber, offsetof(Nms, iou_threshold)},
+             {"groups", AttributeKind::kOffset, offsetof(Nms, groups)}},
+            {{kNmsBoxes, 0}, {kNmsBoxes, 1}}};
+}
+
+OpDescription make_pooling() {
+    return {kPyramidRoiAlign,
+            name_inputs<5>(kPyramidRoiAlignInputs, {kF, kF, kF, kF, kF}),
+            {{"output_size", AttributeKind::kOffset, offsetof(Pooling, output_size)},
+             {"canonical_size", AttributeKind::kNumber, offsetof(Pooling, canonical_size)},
+             {"spatial_scale", AttributeKind::kNumber, offsetof(Pooling, spatial_scale)}},
+            {{-1, -1}, {kPoolingMaps, 1}, {-1, -1}, {-1, -1}}};
+}
+
 float const* as_float(void const* pointer) noexcept {
     return static_cast<float const*>(pointer);
 }
@@ -127,6 +150,16 @@ OpDescription const& describe(BiScan const&) {
     return op;
 }
 
+OpDescription const& describe(Nms const&) {
+    static OpDescription const op = make_nms();
+    return op;
+}
+
+OpDescription const& describe(Pooling const&) {
+    static OpDescription const op = make_pooling();
+    return op;
+}
+
 std::int32_t input_count(Scan const& params) noexcept {
     return params.has_z != 0 ? 7 : 6;
 }
@@ -135,6 +168,12 @@ std::int32_t input_count(Conv const&) noexcept {
 }
 std::int32_t input_count(BiScan const&) noexcept {
     return 7;
+}
+std::int32_t input_count(Nms const&) noexcept {
+    return 3;
+}
+std::int32_t input_count(Pooling const&) noexcept {
+    return kLevels + 1;
 }
 
 void set_sizes(Scan& params, Shape const* inputs) {
@@ -201,6 +240,33 @@ void set_sizes(BiScan& params, Shape const* inputs) {
     read.require_shape(kBiXz, {params.batch, params.length, params.xz_columns});
 }
 
+void set_sizes(Nms& params, Shape const* inputs) {
+    SizeReader const read(describe(params), inputs);
+    read.require_rank(kNmsBoxes, 3);
+    params.batch = read.size(kNmsBoxes, 0);
+    params.count = read.size(kNmsBoxes, 1);
+    read.require_shape(kNmsBoxes, {params.batch, params.count, 4});
+    read.require_shape(kNmsGroup, {params.batch, params.count});
+    read.require_shape(kNmsValid, {params.batch, params.count});
+}
+
+void set_sizes(Pooling& params, Shape const* inputs) {
+    SizeReader const read(describe(params), inputs);
+    read.require_rank(kPoolingMaps, 4);
+    read.require_rank(kPoolingBoxes, 3);
+    params.batch = read.size(kPoolingMaps, 0);
+    params.channels = read.size(kPoolingMaps, 1);
+    params.count = read.size(kPoolingBoxes, 1);
+    for (std::int32_t i = 0; i < kLevels; ++i) {
+        read.require_rank(kPoolingMaps + i, 4);
+        params.heights[i] = read.size(kPoolingMaps + i, 2);
+        params.widths[i] = read.size(kPoolingMaps + i, 3);
+        read.require_shape(kPoolingMaps + i,
+                           {params.batch, params.channels, params.heights[i], params.widths[i]});
+    }
+    read.require_shape(kPoolingBoxes, {params.batch, params.count, 4});
+}
+
 void set_buffers(Scan& params, void const* const* inputs, void* output) noexcept {
     params.u = inputs[kScanU];
     params.dt = inputs[kScanDt];
@@ -230,6 +296,21 @@ void set_buffers(BiScan& params, void const* const* inputs, void* output) noexce
     params.y = output;
 }
 
+void set_buffers(Nms& params, void const* const* inputs, void* output) noexcept {
+    params.boxes = as_float(inputs[kNmsBoxes]);
+    params.group = static_cast<std::int64_t const*>(inputs[kNmsGroup]);
+    params.valid = as_float(inputs[kNmsValid]);
+    params.keep = static_cast<float*>(output);
+}
+
+void set_buffers(Pooling& params, void const* const* inputs, void* output) noexcept {
+    for (std::int32_t i = 0; i < kLevels; ++i) {
+        params.maps[i] = as_float(inputs[kPoolingMaps + i]);
+    }
+    params.boxes = as_float(inputs[kPoolingBoxes]);
+    params.pooled = static_cast<float*>(output);
+}
+
 Shape output_shape(OpDescription const& op, Shape const* inputs) noexcept {
     Shape shape;
     for (OutputDimension const& dimension : op.output) {
@@ -239,6 +320,13 @@ Shape output_shape(OpDescription const& op, Shape const* inputs) noexcept {
                 : inputs[dimension.input].size[static_cast<std::size_t>(dimension.value)];
         shape.size[static_cast<std::size_t>(shape.rank++)] = size;
     }
+    return shape;
+}
+
+Shape output_shape_of(Pooling const& params, Shape const* inputs) noexcept {
+    Shape shape = output_shape(describe(params), inputs);
+    shape.size[0] = std::int64_t{params.batch} * params.count;
+    shape.size[2] = shape.size[3] = params.output_size;
     return shape;
 }
 

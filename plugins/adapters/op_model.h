@@ -20,8 +20,9 @@ namespace vim_plugins::adapters {
 //! What values an attribute takes.
 enum class AttributeKind : std::int32_t {
     kFlag,    //!< int32: 0 or 1
-    kOffset,  //!< int32: a column, not negative
-    kScale,   //!< float32: finite
+    kOffset,  //!< int32: a column or a count, not negative
+    kScale,   //!< float32: finite and not 0
+    kNumber,  //!< float32: whatever the op's validation allows
 };
 
 //! One attribute: its name and where the parameter struct keeps it (in bytes from its start).
@@ -31,8 +32,8 @@ struct Attribute {
     std::size_t offset;
 };
 
-//! Whether an input follows the activations' element type T or is always fp32.
-enum class InputKind : std::int32_t { kActivation, kFloat32 };
+//! Whether an input follows the activations' element type T or is always fp32 or int64.
+enum class InputKind : std::int32_t { kActivation, kFloat32, kInt64 };
 
 //! One input: its name and element type.
 struct Input {
@@ -43,7 +44,7 @@ struct Input {
 //! One output dimension: a dimension of an input, or a constant when `input` is -1.
 struct OutputDimension {
     std::int32_t input;
-    std::int32_t value;  //!< index of the dimension, or the constant
+    std::int32_t value;  //!< index of the dimension, or the constant; -1: see output_shape_of()
 };
 
 //! Sizes of a tensor.
@@ -70,13 +71,20 @@ struct OpDescription {
         \throws std::invalid_argument naming the input when ranks or sizes do not fit together. */ \
     void set_sizes(Name##Params& params, Shape const* inputs);                                     \
                                                                                                    \
-    /*! Fills the device pointers. */                                                              \
+    /*! Fills the pointers. */                                                                     \
     void set_buffers(Name##Params& params, void const* const* inputs, void* output) noexcept;
-VIM_PLUGINS_OPS(VIM_PLUGINS_DECLARE_MODEL)
+VIM_PLUGINS_ALL_OPS(VIM_PLUGINS_DECLARE_MODEL)
 #undef VIM_PLUGINS_DECLARE_MODEL
 
 //! Shape of the output for inputs of these shapes.
 Shape output_shape(OpDescription const& op, Shape const* inputs) noexcept;
+
+//! The same for a node, whose sizes and attributes say the rest: products, attributes.
+template <typename Params>
+Shape output_shape_of(Params const& params, Shape const* inputs) noexcept {
+    return output_shape(describe(params), inputs);
+}
+Shape output_shape_of(PyramidRoiAlignParams const& params, Shape const* inputs) noexcept;
 
 bool operator==(Shape const& left, Shape const& right) noexcept;
 

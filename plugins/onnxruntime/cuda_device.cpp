@@ -28,7 +28,7 @@ class CudaDevice final : public Device {
     void run(Name##Params const& params, OrtKernelContext* context) const override { \
         run_op(params, k##Name, context);                                            \
     }
-    VIM_PLUGINS_OPS(VIM_PLUGINS_DEFINE_RUN)
+    VIM_ORT_OPS(VIM_PLUGINS_DEFINE_RUN)
 #undef VIM_PLUGINS_DEFINE_RUN
 
   private:

@@ -10,6 +10,14 @@
 #include "ort_api.h"
 #include "vim_plugins/params.h"
 
+//! The ops that this library has. Those of detectors have kernels for CPUs alone.
+#if defined(VIM_ORT_PROVIDER_CUDA)
+#define VIM_ORT_REGION_OPS(X)
+#else
+#define VIM_ORT_REGION_OPS(X) VIM_PLUGINS_REGION_OPS(X)
+#endif
+#define VIM_ORT_OPS(X) VIM_PLUGINS_OPS(X) VIM_ORT_REGION_OPS(X)
+
 namespace vim_plugins::ort {
 
 //! Runs the ops of one node. Nodes of concurrent runs share it, so run() changes nothing in it.
@@ -21,7 +29,7 @@ class Device {
     /*! Runs the op, or enqueues it on the session's stream. `params` are validated, with \
         buffers. \throws std::exception with the reason when it cannot. */                \
     virtual void run(Name##Params const& params, OrtKernelContext* context) const = 0;
-    VIM_PLUGINS_OPS(VIM_PLUGINS_DECLARE_RUN)
+    VIM_ORT_OPS(VIM_PLUGINS_DECLARE_RUN)
 #undef VIM_PLUGINS_DECLARE_RUN
 };
 

@@ -28,7 +28,7 @@ std::string quoted(std::string const& text) {
 std::string quoted_ops() {
     std::string text;
 #define VIM_PLUGINS_QUOTE(Name, c_name) text += (text.empty() ? "" : ", ") + quoted(k##Name);
-    VIM_PLUGINS_OPS(VIM_PLUGINS_QUOTE)
+    VIM_ORT_OPS(VIM_PLUGINS_QUOTE)
 #undef VIM_PLUGINS_QUOTE
     return text;
 }

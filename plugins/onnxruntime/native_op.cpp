@@ -67,8 +67,14 @@ struct Callbacks {
     static std::size_t input_types(OrtCustomOp const*) { return description().inputs.size(); }
 
     static int input_type(OrtCustomOp const* op, std::size_t index) {
-        bool const follows = description().inputs[index].kind == InputKind::kActivation;
-        return follows ? element_of(op_of(op).type) : kElementFloat;
+        switch (description().inputs[index].kind) {
+            case InputKind::kActivation:
+                return element_of(op_of(op).type);
+            case InputKind::kInt64:
+                return kElementInt64;
+            default:
+                return kElementFloat;
+        }
     }
 
     // The last inputs are optional where an attribute decides whether they are there.
@@ -136,11 +142,13 @@ std::unique_ptr<NativeOp> make_op(OrtApi const* api, DataType type, std::int32_t
 
 std::vector<std::unique_ptr<NativeOp>> make_ops(OrtApi const* api, std::int32_t threads) {
     std::vector<std::unique_ptr<NativeOp>> ops;
-    for (DataType const type : kTypes) {
 #define VIM_PLUGINS_MAKE(Name, c_name) ops.push_back(make_op<Name##Params>(api, type, threads));
+    for (DataType const type : kTypes) {
         VIM_PLUGINS_OPS(VIM_PLUGINS_MAKE)
-#undef VIM_PLUGINS_MAKE
     }
+    [[maybe_unused]] DataType const type = DataType::kFloat32;  // whatever the activations are
+    VIM_ORT_REGION_OPS(VIM_PLUGINS_MAKE)
+#undef VIM_PLUGINS_MAKE
     return ops;
 }
 

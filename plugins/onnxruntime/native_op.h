@@ -18,7 +18,7 @@ struct NativeOp : CustomOp {
     std::int32_t threads = 1;
 };
 
-//! Every op for every element type, bound to one ONNX Runtime and a number of threads.
+//! Every op for every element type that it has, bound to one ONNX Runtime and a number of threads.
 std::vector<std::unique_ptr<NativeOp>> make_ops(OrtApi const* api, std::int32_t threads);
 
 //! The same object as ONNX Runtime names it.

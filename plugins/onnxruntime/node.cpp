@@ -1,6 +1,7 @@
 //! \file node.cpp
 #include "node.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstring>
@@ -19,7 +20,7 @@ using adapters::AttributeKind;
 using adapters::describe;
 using adapters::input_count;
 using adapters::OpDescription;
-using adapters::output_shape;
+using adapters::output_shape_of;
 using adapters::set_buffers;
 using adapters::set_sizes;
 using adapters::Shape;
@@ -52,10 +53,11 @@ void store(Value value, Attribute const& attribute, void* params) noexcept {
 void read_attribute(OrtApi const* api, OrtKernelInfo const* info, OpDescription const& op,
                     Attribute const& attribute, void* params) {
     std::string const name = std::string("attribute ") + attribute.name;
-    if (attribute.kind == AttributeKind::kScale) {
+    bool const scale = attribute.kind == AttributeKind::kScale;
+    if (scale || attribute.kind == AttributeKind::kNumber) {
         auto const value = read<float>(api, info, op, attribute.name,
                                        KernelInfoGetAttribute_float(api), "a float");
-        if (!std::isfinite(value) || value == 0.0F) {
+        if (scale && (!std::isfinite(value) || value == 0.0F)) {
             refuse(op, name + " must be finite and not 0");
         }
         store(value, attribute, params);
@@ -125,13 +127,14 @@ void Node<Params>::compute(OrtKernelContext* context) const {
     }
     set_sizes(params, shapes.data());
     // An empty batch is no fault: the output is empty as well.
-    bool const empty = params.batch == 0;
     Params checked = params;
-    checked.batch = empty ? 1 : params.batch;
+    checked.batch = params.batch == 0 ? 1 : params.batch;
     if (char const* fault = validate_shape(checked)) {
         refuse(op, fault);
     }
-    Shape const shape = output_shape(op, shapes.data());
+    Shape const shape = output_shape_of(params, shapes.data());
+    bool const empty = std::find(shape.size.begin(), shape.size.begin() + shape.rank, 0) !=
+                       shape.size.begin() + shape.rank;
     OrtValue* output = nullptr;
     check(api_, KernelContext_GetOutput(api_)(context, 0, shape.size.data(),
                                               static_cast<std::size_t>(shape.rank), &output));
@@ -145,7 +148,7 @@ void Node<Params>::compute(OrtKernelContext* context) const {
 }
 
 #define VIM_PLUGINS_INSTANTIATE(Name, c_name) template class Node<Name##Params>;
-VIM_PLUGINS_OPS(VIM_PLUGINS_INSTANTIATE)
+VIM_ORT_OPS(VIM_PLUGINS_INSTANTIATE)
 #undef VIM_PLUGINS_INSTANTIATE
 
 }  // namespace vim_plugins::ort

@@ -21,7 +21,8 @@ class Node {
     Node(OrtApi const* api, OrtKernelInfo const* info, DataType type,
          std::unique_ptr<Device> device);
 
-    //! Runs the op on the inputs of `context` into its output. A batch of 0 gives an empty output.
+    //! Runs the op on the inputs of `context` into its output. A batch of 0, or no boxes,
+    //! gives an empty output.
     void compute(OrtKernelContext* context) const;
 
     OrtApi const* api() const noexcept { return api_; }

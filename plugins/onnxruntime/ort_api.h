@@ -43,6 +43,7 @@ inline constexpr int kFail = 1;
 inline constexpr int kInvalidArgument = 2;
 inline constexpr int kElementUndefined = 0;
 inline constexpr int kElementFloat = 1;
+inline constexpr int kElementInt64 = 7;
 inline constexpr int kElementFloat16 = 10;
 inline constexpr int kElementBFloat16 = 16;
 inline constexpr int kInputRequired = 0;

@@ -7,40 +7,11 @@
 #include <atomic>
 #include <new>
 
+#include "arena.h"
 #include "tasks.h"
 
 namespace vim_plugins::cpu {
 namespace {
-
-constexpr std::size_t kLine = kWorkspaceAlignment;
-
-std::int64_t divide_up(std::int64_t value, std::int64_t by) {
-    return (value + by - 1) / by;
-}
-
-std::int64_t smaller(std::int64_t a, std::int64_t b) {
-    return a < b ? a : b;
-}
-
-//! Hands out parts of the workspace; with a null base it only counts.
-class Arena {
-  public:
-    explicit Arena(void* base) : base_(static_cast<char*>(base)) {}
-
-    void* take(std::size_t bytes) {
-        void* const out = base_ == nullptr ? nullptr : base_ + used_;
-        used_ += (bytes + kLine - 1) / kLine * kLine;
-        return out;
-    }
-    float* floats(std::int64_t count) {
-        return static_cast<float*>(take(static_cast<std::size_t>(count) * sizeof(float)));
-    }
-    std::size_t used() const { return used_; }
-
-  private:
-    char* base_;
-    std::size_t used_ = 0;
-};
 
 //! A scan with its workspace and its cut.
 struct Scan {

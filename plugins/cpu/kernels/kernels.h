@@ -29,7 +29,7 @@ inline constexpr std::size_t kWorkspaceAlignment = 64;
     /*! Computes the op; `workspace` is aligned to kWorkspaceAlignment. The result is the same, \
      *  bit for bit, whatever the executor. */                                                  \
     void run(const Name##Params& params, void* workspace, const Executor& executor) noexcept;
-VIM_PLUGINS_OPS(VIM_CPU_DECLARE)
+VIM_PLUGINS_ALL_OPS(VIM_CPU_DECLARE)
 #undef VIM_CPU_DECLARE
 
 //! The instruction set in use: "avx512", "avx2", "sse2", "neon" or "scalar". It is the best one

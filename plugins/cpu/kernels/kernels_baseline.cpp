@@ -2,6 +2,8 @@
 //! the compiler makes of vectors of four elsewhere.
 #define VIM_CPU_WIDTH 4
 #include "conv_body.h"
+#include "nms_body.h"
+#include "pool_body.h"
 #include "scan_body.h"
 
 namespace vim_plugins::cpu {
@@ -14,6 +16,6 @@ namespace vim_plugins::cpu {
 #define VIM_CPU_NAME "scalar"
 #endif
 
-const Kernels kBaseline = {VIM_CPU_NAME, prepare, scan, conv};
+const Kernels kBaseline = {VIM_CPU_NAME, prepare, scan, conv, suppress, pool};
 
 }  // namespace vim_plugins::cpu

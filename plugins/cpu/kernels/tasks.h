@@ -22,8 +22,8 @@ inline constexpr std::int64_t kMaxGroup = 384;
 //! Fewest channels that are worth a piece of their own.
 inline constexpr std::int64_t kMinGroup = 64;
 
-//! Of each file its own, as everything that is compiled for an instruction set: the linker keeps one
-//! of several copies, for all of them.
+//! Of each file its own, as everything that is compiled for an instruction set: the linker keeps
+//! one of several copies, for all of them.
 static inline constexpr std::int64_t padded(std::int64_t channels) {
     return (channels + kLanes - 1) / kLanes * kLanes;
 }
@@ -96,6 +96,60 @@ struct ConvArgs {
     DataType type;
 };
 
+//! The sorted boxes of one image, a column of each corner; padded with boxes that are not live.
+struct NmsColumns {
+    float* x1;
+    float* y1;
+    float* x2;
+    float* y2;
+    float* area;
+    std::int32_t* group;
+    std::int32_t* live;  //!< -1: may be kept, and nothing kept has suppressed it; 0
+    float iou_threshold;
+};
+
+//! What one axis of a box takes from the cells of a map: of each of the output's rows or columns
+//! the first cell, how many, and their weights, one after another.
+struct AxisPlan {
+    std::int32_t* first;
+    std::int32_t* count;
+    float* weights;
+};
+
+//! A box on its level; without a map it is zeros.
+struct PoolBox {
+    const float* map;  //!< channel 0 of the box's image
+    float* out;        //!< f[channels, output_size, output_size]
+    std::int64_t rows;
+    std::int64_t columns;
+    std::int64_t first;  //!< column of the map
+    std::int64_t last;   //!< behind the last column that the box takes from
+    AxisPlan y;
+    AxisPlan x;
+};
+
+struct PoolArgs {
+    const PoolBox* boxes;
+    const std::int32_t* order;  //!< of the boxes, so that neighbours follow each other
+    std::int64_t channels;
+    std::int64_t output_size;
+};
+
+//! Channels [channel, last_channel) of boxes order[begin] to order[end - 1].
+struct PoolPiece {
+    std::int64_t channel;  //!< a multiple of kLanes
+    std::int64_t last_channel;
+    std::int64_t begin;
+    std::int64_t end;
+};
+
+//! fp32 values of scratch that a piece wants for maps of so many columns: a row of the box, and the
+//! output, of as many channels as a vector has.
+static inline constexpr std::int64_t pool_scratch_floats(std::int64_t columns,
+                                                         std::int64_t output_size) {
+    return (padded(columns) + kLanes + padded(output_size * output_size)) * kLanes;
+}
+
 //! The kernels of one instruction set.
 struct Kernels {
     const char* name;
@@ -105,6 +159,11 @@ struct Kernels {
     //! Both directions of tokens [begin, end) of an image.
     void (*conv)(const ConvArgs& args, std::int64_t image, std::int64_t begin,
                  std::int64_t end) noexcept;
+    //! In order, each live box of [first, last) suppresses what it overlaps of those behind it in
+    //! [begin, end), which are multiples of kLanes.
+    void (*suppress)(const NmsColumns& boxes, std::int64_t first, std::int64_t last,
+                     std::int64_t begin, std::int64_t end) noexcept;
+    void (*pool)(const PoolArgs& args, const PoolPiece& piece, float* scratch) noexcept;
 };
 
 #if defined(__x86_64__)
@@ -123,7 +182,7 @@ const Kernels* kernels_named(const char* name) noexcept;
     /*! run() of kernels.h with the kernels of a chosen instruction set. */            \
     void run_with(const Kernels& kernels, const Name##Params& params, void* workspace, \
                   const Executor& executor) noexcept;
-VIM_PLUGINS_OPS(VIM_CPU_DECLARE)
+VIM_PLUGINS_ALL_OPS(VIM_CPU_DECLARE)
 #undef VIM_CPU_DECLARE
 
 }  // namespace vim_plugins::cpu

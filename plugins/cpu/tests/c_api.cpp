@@ -38,4 +38,4 @@ VIM_CPU_EXPORT int vim_cpu_runs(const char* name) {
         cpu::run_with(*kernels, *params, workspace, vim_tests::thread_executor(threads)); \
         return 0;                                                                         \
     }
-VIM_PLUGINS_OPS(VIM_CPU_C_API)
+VIM_PLUGINS_ALL_OPS(VIM_CPU_C_API)

@@ -3,7 +3,7 @@
 //!
 //!     replay THREADS < CASES > OUTPUTS
 //!
-//! A case is: u32 op (its place in VIM_PLUGINS_OPS), u32 count of inputs, u32 bytes of the
+//! A case is: u32 op (its place in VIM_PLUGINS_ALL_OPS), u32 count of inputs, u32 bytes of the
 //! parameters, the parameters; of each input u32 bytes (0 for a null pointer) and the bytes; u32
 //! bytes of the output. Pointers stand first in a struct of parameters, inputs before the output.
 //! The outputs follow each other; each was filled with NaN before. The instruction set goes to
@@ -82,7 +82,7 @@ int main(int count, char** words) {
     if (op == at++) {                                    \
         run<vim_plugins::Name##Params>(params, threads); \
     }
-        VIM_PLUGINS_OPS(VIM_REPLAY)
+        VIM_PLUGINS_ALL_OPS(VIM_REPLAY)
 #undef VIM_REPLAY
         std::fwrite(held.back().data(), 1, held.back().size(), stdout);
     }

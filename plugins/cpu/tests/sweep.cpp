@@ -7,8 +7,8 @@
 //! (together.h). "planted" has every piece write the same bytes, which ThreadSanitizer is to see.
 //! Each tensor is an allocation that ends with it, so that AddressSanitizer sees any access past
 //! one, and starts at an odd element in every second case. Outputs and workspaces start as NaN. All
-//! thread counts must give the same bits. Prints one JSON object; the exit status is 1 when anything
-//! failed.
+//! thread counts must give the same bits. Prints one JSON object; the exit status is 1 when
+//! anything failed.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -17,38 +17,19 @@
 #include <vector>
 
 #include "../../tests/common/sweeping.h"
-#include "together.h"
+#include "region_sweep.h"
+#include "running.h"
 
 namespace {
 
 using namespace vim_tests;
-namespace cpu = vim_plugins::cpu;
 
-//! The output of one run into fresh NaNs, with a workspace of exactly the size asked for.
+//! The output of one run into fresh NaNs.
 std::vector<double> run(const Bound& bound, const cpu::Kernels& kernels, std::int32_t threads,
                         std::uint32_t seed) {
-    Together together;
-    together.threads = threads;
-    together.order.seed(seed);
     std::memset(bound.output_pointer(), 0xFF, bound.output_bytes());
-    bound.visit([&](const auto& params) {
-        const std::size_t bytes = cpu::workspace_bytes(params, threads);
-        const std::unique_ptr<void, void (*)(void*)> workspace(
-            std::aligned_alloc(cpu::kWorkspaceAlignment, bytes), std::free);
-        std::memset(workspace.get(), 0xFF, bytes);
-        cpu::run_with(meeting_kernels(kernels), params, workspace.get(), executor_of(together));
-    });
+    bound.visit([&](const auto& params) { run_meeting(params, kernels, threads, seed); });
     return bound.output();
-}
-
-std::vector<const cpu::Kernels*> all_kernels() {
-    std::vector<const cpu::Kernels*> found;
-    for (const char* name : {"avx512", "avx2", "sse2", "neon", "scalar"}) {
-        if (const cpu::Kernels* kernels = cpu::kernels_named(name)) {
-            found.push_back(kernels);
-        }
-    }
-    return found;
 }
 
 void check(const Spec& spec, std::uint32_t seed, const std::vector<std::int32_t>& thread_counts,
@@ -146,5 +127,6 @@ int main(int argc, char** argv) {
     for (const Spec& spec : all ? all_cases() : race_cases()) {
         check(spec, ++seed, thread_counts, totals);
     }
+    sweep_regions(all, thread_counts, totals);
     return totals.finish();
 }

@@ -135,12 +135,14 @@ Part meets(Part /*part*/) {
 //! The same kernels, whose pieces meet.
 inline vim_plugins::cpu::Kernels meeting_kernels(const vim_plugins::cpu::Kernels& kernels) {
     using vim_plugins::cpu::Kernels;
-    static_assert(sizeof(Kernels) == 4 * sizeof(void*), "a kernel was added: it has to meet below");
+    static_assert(sizeof(Kernels) == 6 * sizeof(void*), "a kernel was added: it has to meet below");
     kernels_that_meet = &kernels;
     Kernels out = kernels;
     out.prepare = meets<&Kernels::prepare>(kernels.prepare);
     out.scan = meets<&Kernels::scan>(kernels.scan);
     out.conv = meets<&Kernels::conv>(kernels.conv);
+    out.suppress = meets<&Kernels::suppress>(kernels.suppress);
+    out.pool = meets<&Kernels::pool>(kernels.pool);
     return out;
 }
 

@@ -24,6 +24,10 @@ inline constexpr std::int32_t kMaxState = 64;
 //! Largest number of convolution taps W the kernels support.
 inline constexpr std::int32_t kMaxConvWidth = 16;
 
+//! Largest side o of pooled boxes, and of a pyramid's maps, that the kernels support.
+inline constexpr std::int32_t kMaxRoiOutput = 64;
+inline constexpr std::int32_t kMaxMapSide = 65536;
+
 //! u T[B,L,D], dt T[B,L,D], A f[N,D], bc T[B,L,K], Dskip f[D], dt_bias f[D], z T[B,L,Zc].
 inline constexpr const char* kSelectiveScan = "VimSelectiveScan";
 inline constexpr std::array<const char*, 7> kSelectiveScanInputs = {"u",     "dt",      "A", "bc",

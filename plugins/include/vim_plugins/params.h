@@ -98,17 +98,59 @@ struct BiSelectiveScanParams {
     DataType type = DataType::kFloat32;
 };
 
+//! VimSortedNms: greedy non-maximum suppression of sorted boxes within groups; fp32 alone.
+struct SortedNmsParams {
+    const float* boxes = nullptr;         //!< f[batch, count, 4]: x1, y1, x2, y2, by falling score
+    const std::int64_t* group = nullptr;  //!< [batch, count], in [0, groups)
+    const float* valid = nullptr;         //!< f[batch, count]: 1 or 0
+    float* keep = nullptr;                //!< f[batch, count]: 1 or 0
+    float iou_threshold = 0.5F;
+    std::int32_t batch = 0;
+    std::int32_t count = 0;
+    std::int32_t groups = 1;
+    DataType type = DataType::kFloat32;
+};
+
+//! Levels of the pyramid that VimPyramidRoiAlign reads: p2 to p5.
+inline constexpr std::int32_t kLevels = 4;
+
+//! VimPyramidRoiAlign: RoIAlign on the level of the pyramid that fits each box; fp32 alone.
+struct PyramidRoiAlignParams {
+    const float* maps[kLevels] = {};  //!< f[batch, channels, heights[i], widths[i]]
+    const float* boxes = nullptr;     //!< f[batch, count, 4]: x1, y1, x2, y2 in pixels
+    float* pooled = nullptr;          //!< f[batch * count, channels, output_size, output_size]
+    float canonical_size = 224.0F;
+    float spatial_scale = 0.25F;  //!< cells of p2 a pixel; half as many on each further level
+    std::int32_t batch = 0;
+    std::int32_t count = 0;
+    std::int32_t channels = 0;
+    std::int32_t heights[kLevels] = {};
+    std::int32_t widths[kLevels] = {};
+    std::int32_t output_size = 7;
+    DataType type = DataType::kFloat32;
+};
+
 }  // namespace vim_plugins
 
-//! Every op, once: X(Name, c_name) for NameParams, the op kName of contract.h and the C functions
-//! vim_c_name_*. What must be said of each op (declarations, instantiations, creators) loops over
-//! this list, in the order in which the library names its ops.
+//! Every op with kernels for GPUs and CPUs, once: X(Name, c_name) for NameParams, the op kName of
+//! contract.h and the C functions vim_c_name_*. What must be said of each op (declarations,
+//! instantiations, creators) loops over this list, in the order in which the library names its ops.
 #define VIM_PLUGINS_OPS(X)           \
     X(SelectiveScan, selective_scan) \
     X(BiCausalConv, bi_causal_conv)  \
     X(BiSelectiveScan, bi_selective_scan)
 
+//! The ops of detectors, in the same form, which have kernels for CPUs alone.
+#define VIM_PLUGINS_REGION_OPS(X) \
+    X(SortedNms, sorted_nms)      \
+    X(PyramidRoiAlign, pyramid_roi_align)
+
+//! Both lists.
+#define VIM_PLUGINS_ALL_OPS(X) \
+    VIM_PLUGINS_OPS(X)         \
+    VIM_PLUGINS_REGION_OPS(X)
+
 #define VIM_PLUGINS_ASSERT(Name, c_name) \
     static_assert(std::is_standard_layout_v<vim_plugins::Name##Params>);
-VIM_PLUGINS_OPS(VIM_PLUGINS_ASSERT)
+VIM_PLUGINS_ALL_OPS(VIM_PLUGINS_ASSERT)
 #undef VIM_PLUGINS_ASSERT

@@ -20,4 +20,11 @@ namespace vim_plugins {
 VIM_PLUGINS_OPS(VIM_PLUGINS_DECLARE_VALIDATE)
 #undef VIM_PLUGINS_DECLARE_VALIDATE
 
+#define VIM_PLUGINS_DECLARE_VALIDATE(Name, c_name)                                               \
+    /*! What is wrong with the sizes and attributes alone, or nullptr. There may be no boxes and \
+        no channels. */                                                                          \
+    const char* validate_shape(const Name##Params& params) noexcept;
+VIM_PLUGINS_REGION_OPS(VIM_PLUGINS_DECLARE_VALIDATE)
+#undef VIM_PLUGINS_DECLARE_VALIDATE
+
 }  // namespace vim_plugins

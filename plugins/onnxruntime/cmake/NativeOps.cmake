@@ -47,8 +47,9 @@ function(vim_add_native_ops target)
         "${adapter}/registration.cpp"
         "${adapter}/threads.cpp")
     target_include_directories(${target} PRIVATE "${root}" "${root}/include" "${adapter}")
+    string(TOUPPER "${arg_PROVIDER}" provider)
     target_compile_definitions(
-        ${target} PRIVATE VIM_PLUGINS_VERSION="${PROJECT_VERSION}"
+        ${target} PRIVATE VIM_ORT_PROVIDER_${provider} VIM_PLUGINS_VERSION="${PROJECT_VERSION}"
                           VIM_PLUGINS_KERNEL_HASH="${kernel_hash}")
     set(map "${adapter}/exports.map")
     target_link_options(${target} PRIVATE "-Wl,--version-script=${map}")

@@ -8,7 +8,7 @@ target_include_directories(vim_checks_problem PRIVATE "${root}/include" "${root}
 target_compile_features(vim_checks_problem PRIVATE cxx_std_17)
 target_compile_options(vim_checks_problem PRIVATE -ffunction-sections)
 set(checks_sources)
-foreach(name IN ITEMS checks checks_cpu fake_ort harness)
+foreach(name IN ITEMS checks checks_cpu checks_regions fake_ort harness)
     list(APPEND checks_sources "${checks}/${name}.cpp")
 endforeach()
 # What is undefined in the checks costs compile time and shows nothing of the adapter.

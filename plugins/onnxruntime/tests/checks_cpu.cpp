@@ -2,6 +2,7 @@
 //! What the CPU provider alone does: pieces in the session's pool, scratch of its allocator.
 #include <string>
 
+#include "checks_regions.h"
 #include "cpu/kernels/kernels.h"
 #include "harness.h"
 
@@ -9,6 +10,10 @@ namespace harness {
 
 char const* provider() {
     return "CPUExecutionProvider";
+}
+
+std::size_t region_ops() {
+    return 2;
 }
 
 void check_provider() {
@@ -40,6 +45,7 @@ void check_provider() {
     std::string const all = std::string(",") + vim_plugins::cpu::instruction_sets() + ",";
     CHECK(all.find(std::string(",") + vim_plugins::cpu::instruction_set() + ",") !=
           std::string::npos);
+    check_region_ops();
 }
 
 }  // namespace harness

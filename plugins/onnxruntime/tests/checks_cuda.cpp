@@ -46,6 +46,10 @@ char const* provider() {
     return "CUDAExecutionProvider";
 }
 
+std::size_t region_ops() {
+    return 0;
+}
+
 void check_provider() {
     vim_tests::Spec spec;
     spec.op = vim_tests::Op::kBiScan;

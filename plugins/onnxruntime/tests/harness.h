@@ -74,5 +74,7 @@ std::vector<vim_tests::Spec> specs();
 //! Checks that hold for one provider only, with their names.
 void check_provider();
 char const* provider();
+//! How many ops of detectors the provider has.
+std::size_t region_ops();
 
 }  // namespace harness

@@ -83,6 +83,7 @@ static_assert(ORT_API_VERSION >= ours::kScratchApiVersion);
 static_assert(ORT_FAIL == ours::kFail && ORT_INVALID_ARGUMENT == ours::kInvalidArgument);
 static_assert(ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED == ours::kElementUndefined &&
               ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT == ours::kElementFloat &&
+              ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64 == ours::kElementInt64 &&
               ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 == ours::kElementFloat16 &&
               ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16 == ours::kElementBFloat16);
 static_assert(INPUT_OUTPUT_REQUIRED == ours::kInputRequired &&
