@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 from vim_deploy.plugin.cases import Case, cases, decode, encode
 from vim_deploy.plugin.check import TOLERANCES
-from vim_deploy.plugin.kernels import PARAMS, DataType
+from vim_deploy.plugin.kernels import PARAMS
+from vim_deploy.plugin.region_cases import region_cases
 
 _OPS = list(PARAMS)
 
@@ -23,15 +24,14 @@ def _written(case: Case) -> bytes:
     parts = [struct.pack("<III", _OPS.index(case.op), len(inputs), ctypes.sizeof(params))]
     parts.append(bytes(params))
     for name in inputs:
-        dtype = case.dtype if name in case.activations else DataType.FP32
-        data = encode(case.inputs[name], dtype) if name in case.inputs else b""
+        data = case.data(name)
         parts += [struct.pack("<I", len(data)), data]
     return b"".join([*parts, struct.pack("<I", len(encode(case.expected, case.dtype)))])
 
 
 def failures(command: list[str]) -> tuple[str, list[str]]:
     """The instruction set that ran, and a sentence for each case that is too far from float64."""
-    chosen = list(cases())
+    chosen = [*cases(), *region_cases()]
     done = subprocess.run(command, input=b"".join(map(_written, chosen)), capture_output=True)
     assert done.returncode == 0, done.stderr
     return done.stderr.decode().strip(), list(_compared(chosen, done.stdout))

@@ -21,3 +21,6 @@ CONTRACT_VERSION: Final = 1
 MAX_STATE: Final = 64
 #: Largest number of convolution taps the kernels support.
 MAX_CONV_WIDTH: Final = 16
+#: Largest side o of pooled boxes, and of a pyramid's maps, that the kernels support.
+MAX_ROI_OUTPUT: Final = 64
+MAX_MAP_SIDE: Final = 65536

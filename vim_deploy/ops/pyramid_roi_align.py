@@ -310,5 +310,9 @@ PYRAMID_ROI_ALIGN = Op(
     fp32=("p2", "p3", "p4", "p5", "boxes", "pooled"),
     per_node=("output_size",),
     derived=_derived,
+    kernel_sizes=(
+        *("batch", "count", "channels"),
+        *(f"{side}_{level}" for side in ("height", "width") for level in _LEVELS),
+    ),
     plugin=False,
 )

@@ -159,6 +159,7 @@ SORTED_NMS = Op(
     fp32=("boxes", "valid", "keep"),
     int64=("group",),
     per_node=("iou_threshold", "groups"),
+    kernel_sizes=("batch", "count"),
     plugin=False,
     plain_loops=True,
 )

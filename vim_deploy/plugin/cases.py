@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vim_deploy.ops import BI_CAUSAL_CONV, BI_SELECTIVE_SCAN, SELECTIVE_SCAN, Op
+from vim_deploy.ops import BI_CAUSAL_CONV, BI_SELECTIVE_SCAN, OPS, SELECTIVE_SCAN, Op
 from vim_deploy.plugin.kernels import (
     PARAMS,
     DataType,
@@ -38,6 +38,14 @@ class Case:
     output: str
     expected: Array
     memory: int
+
+    def data(self, name: str) -> bytes:
+        """An input as the kernels read it; nothing for one that is left out."""
+        if name not in self.inputs:
+            return b""
+        if name in OPS[self.op].int64:
+            return self.inputs[name].astype(np.int64).tobytes()
+        return encode(self.inputs[name], self.dtype if name in self.activations else DataType.FP32)
 
     def compare(self, given: Array) -> tuple[float | None, str]:
         """Relative L2 distance of an output to the truth, in fp64; and what else is wrong with it.
@@ -114,12 +122,12 @@ def cases(lengths: tuple[int, ...] = LENGTHS) -> Iterator[Case]:
                 yield _bi_scan_case(dtype, 1, LONG, 16, 16, rank=rank, memory=memory)
 
 
-def _random(seed: int) -> Callable[..., Array]:
+def random(seed: int) -> Callable[..., Array]:
     generator = np.random.default_rng(seed)
     return lambda *shape: generator.standard_normal(shape)
 
 
-def _case(
+def make_case(
     op: Op,
     dtype: DataType,
     label: str,
@@ -129,7 +137,7 @@ def _case(
     **attributes: float,
 ) -> Case:
     """A case of ``op``: ``inputs`` in the contract's order, from the start, in any precision."""
-    fixed = {name for name in inputs if name in op.fp32}
+    fixed = {name for name in inputs if name in op.fixed}
     held = {
         name: rounded(values, DataType.FP32 if name in fixed else dtype)
         for name, values in inputs.items()
@@ -198,7 +206,7 @@ def _scan_case(
     delta_softplus: bool = True,
     memory: int = 0,
 ) -> Case:
-    draw = _random(length * 1000 + channels)
+    draw = random(length * 1000 + channels)
     columns = 2 * states + 4
     step = draw(batch, length, channels) - (0.0 if memory else 2.0)
     inputs = {
@@ -213,7 +221,7 @@ def _scan_case(
         inputs["z"] = draw(batch, length, 2 * channels)
     if memory:
         inputs = _remember(inputs, draw, 4, states, memory)
-    return _case(
+    return make_case(
         SELECTIVE_SCAN,
         dtype,
         f"B={batch} L={length} D={channels} N={states} reverse={int(reverse)} gate={int(gated)}"
@@ -240,8 +248,8 @@ def _scan_case(
 
 
 def _conv_case(dtype: DataType, batch: int, length: int, channels: int, width: int) -> Case:
-    draw = _random(length * 1000 + channels + 1)
-    return _case(
+    draw = random(length * 1000 + channels + 1)
+    return make_case(
         BI_CAUSAL_CONV,
         dtype,
         f"B={batch} L={length} D={channels} W={width}",
@@ -274,7 +282,7 @@ def _bi_scan_case(
     memory: int = 0,
 ) -> Case:
     """``rank`` 0: dt is given per token."""
-    draw = _random(length * 1000 + channels + 2)
+    draw = random(length * 1000 + channels + 2)
     # Columns that nobody uses, in a row of even length, as the fast kernels want it.
     columns = 2 * states + rank + 2 + rank % 2
     shape = (2, channels, rank) if rank else (2, batch, length, channels)
@@ -290,7 +298,7 @@ def _bi_scan_case(
     }
     if memory:
         inputs = _remember(inputs, draw, 0, states, memory)
-    return _case(
+    return make_case(
         BI_SELECTIVE_SCAN,
         dtype,
         f"B={batch} L={length} D={channels} N={states} rank={rank} scale={scale:g}"

@@ -200,9 +200,8 @@ def check_library(
 
 def _run(library: ScanLibrary, device: cuda_driver.Device, case: Case, tactic: int) -> CheckResult:
     pointers = {}
-    for name, values in case.inputs.items():
-        dtype = case.dtype if name in case.activations else DataType.FP32
-        data = encode(values, dtype)
+    for name in case.inputs:
+        data = case.data(name)
         pointers[name] = device.allocate(len(data))
         device.write(pointers[name], data)
     runs = [_Launch(library, device, case, tactic, pointers) for _ in range(2)]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from vim_deploy.errors import VimDeployError
-from vim_deploy.ops import PLUGIN_OPS, SELECTIVE_SCAN, Op
+from vim_deploy.ops import OPS, SELECTIVE_SCAN, Op
 from vim_deploy.ops.op import Kind
 from vim_deploy.plugin.describe import open_library
 
@@ -46,13 +46,14 @@ def _struct(op: Op) -> type[Params]:
     """The struct of an op's kernels.
 
     Tensors come first under the contract's names, inputs before outputs; numbers, sizes, columns,
-    flags and the element type follow.
+    counts, flags and the element type follow.
     """
 
     def of_kind(kind: Kind) -> list[str]:
         return [name for name, given in op.attributes.items() if given is kind]
 
-    integers = [*op.kernel_sizes, *of_kind(Kind.COLUMN), *of_kind(Kind.FLAG), "type"]
+    kinds = (Kind.COLUMN, Kind.COUNT, Kind.FLAG)
+    integers = [*op.kernel_sizes, *(name for kind in kinds for name in of_kind(kind)), "type"]
     fields: list[tuple[str, Any]] = [
         *((name, ctypes.c_void_p) for name in (*op.inputs, *op.outputs)),
         *((name, ctypes.c_float) for name in of_kind(Kind.NUMBER)),
@@ -62,8 +63,8 @@ def _struct(op: Op) -> type[Params]:
     return type(name, (Params,), {"op": op, "_fields_": fields})
 
 
-#: The struct of every op with kernels for GPUs, by the op's name.
-PARAMS = {op.name: _struct(op) for op in PLUGIN_OPS.values()}
+#: The struct of every op, by the op's name.
+PARAMS = {op.name: _struct(op) for op in OPS.values()}
 
 
 class DeviceTensor(Protocol):
@@ -101,7 +102,7 @@ class ScanLibrary:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._handle = open_library(path)
-        self._functions = {kind: self._bind(kind) for kind in PARAMS.values()}
+        self._functions = {kind: self._bind(kind) for kind in PARAMS.values() if kind.op.plugin}
 
     def _bind(self, kind: type[Params]) -> _Functions:
         prefix = re.sub("(?<=.)(?=[A-Z])", "_", kind.op.name).lower()

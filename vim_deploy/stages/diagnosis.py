@@ -13,7 +13,7 @@ from vim_deploy import runtimes
 from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.cuda import runtime as cudart
 from vim_deploy.errors import VimDeployError
-from vim_deploy.ops import PLUGIN_OPS
+from vim_deploy.ops import OPS
 from vim_deploy.ops.functions import AskedOps
 from vim_deploy.plugin.describe import describe_plugin, find_plugin_library
 from vim_deploy.plugin.ort_library import (
@@ -122,7 +122,7 @@ def _native_ops() -> Finding:
             lack = no_ort_library("cpu")
             return Finding(subject, False, lack.why, f"{lack.fix}; files run without, more slowly")
         info = describe_ort_library(path)
-        require_fit(info, "cpu", AskedOps(frozenset(PLUGIN_OPS)))
+        require_fit(info, "cpu", AskedOps(frozenset(OPS)))
     except VimDeployError as error:
         return Finding(subject, False, f"{error.message}: {error.why}", error.fix)
     return Finding(

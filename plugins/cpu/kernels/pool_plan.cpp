@@ -51,9 +51,9 @@ int level_of(const float* box, float canonical_size) {
     if (!std::isfinite(relative)) {
         return -1;
     }
-    // Less as much as float32 rounds away when it evaluates the formula.
-    return (relative >= 0.49999994F ? 1 : 0) + (relative >= 0.99999994F ? 1 : 0) +
-           (relative >= 1.9999998F ? 1 : 0);
+    // FROM of that file: less as much as float32 rounds away when it evaluates the formula.
+    return (relative >= 0.5F - 0x1p-24F ? 1 : 0) + (relative >= 1.0F - 0x1p-24F ? 1 : 0) +
+           (relative >= 2.0F - 3 * 0x1p-23F ? 1 : 0);
 }
 
 bool plan_axis(float start, float length, std::int64_t cells, std::int64_t parts, AxisPlan& plan) {

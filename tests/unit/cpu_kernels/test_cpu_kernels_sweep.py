@@ -30,6 +30,7 @@ def build(folder: Path, sanitizer: tuple[str, ...]) -> Path:
     sources = [
         *cpu_kernels.kernel_sources(),
         PLUGINS / "tests" / "common" / "problem.cpp",
+        cpu_kernels.TESTS / "region_sweep.cpp",
         cpu_kernels.TESTS / "sweep.cpp",
     ]
     flags = ("-O1", "-g1", *sanitizer)
@@ -48,7 +49,7 @@ def run(program: Path, cases: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("sanitizer", "cases", "fewest"),
-    [(ADDRESS, "all", 2 * 450), (THREAD, "races", 2 * 9)],
+    [(ADDRESS, "all", 2 * 500), (THREAD, "races", 2 * 12)],
     ids=["address and undefined", "thread"],
 )
 def test_every_kernel_agrees_with_float64(

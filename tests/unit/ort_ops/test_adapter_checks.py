@@ -84,6 +84,7 @@ def cuda_checks(folder: Path) -> Path:
     units["adapter"].append(ort_ops.PLUGINS / "adapters" / "op_model.cpp")
     units["checks"].append(ort_ops.PLUGINS / "tests" / "common" / "problem.cpp")
     flags = ["-std=c++17", "-O0", "-g1", "-fsanitize=address", "-Wall", "-Wextra"]
+    flags.append("-DVIM_ORT_PROVIDER_CUDA")
     for place in ("tests/host/shim", "", "include", "onnxruntime", "tests", "onnxruntime/tests"):
         flags.append(f"-I{ort_ops.PLUGINS / place}")
     for name, text in {"VERSION": "0", "KERNEL_HASH": "checks", "ARCHITECTURES": "80"}.items():

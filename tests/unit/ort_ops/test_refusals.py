@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.support import ort_ops
-from vim_deploy.ops import PLUGIN_OPS, contract
+from vim_deploy.ops import OPS, contract
 
 CONV = """g (float[{shape}] xz, float[2,W,D] w, float[2,D] b) => (float[2,B,L,D] u2) {{
     u2 = vim_deploy.VimBiCausalConv {attributes} (xz, w, b)
@@ -106,7 +106,7 @@ def refusal(model: bytes, library: Path, feeds: dict[str, Any]) -> str:
 def test_refused_in_words(library: Path, model: bytes, feeds: dict[str, Any], words: str) -> None:
     said = refusal(model, library, feeds)
     assert words in said
-    assert any(f"{op}: " in said for op in PLUGIN_OPS)
+    assert any(f"{op}: " in said for op in OPS)
 
 
 def scan_feeds(batch: int = 1) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def test_what_it_says_of_itself(library: Path) -> None:
     assert said["contract_version"] == contract.CONTRACT_VERSION
     assert handle.vim_plugins_contract_version() == contract.CONTRACT_VERSION
     assert (said["domain"], said["domain_version"]) == (contract.DOMAIN, contract.DOMAIN_VERSION)
-    assert said["ops"] == list(PLUGIN_OPS)
+    assert said["ops"] == list(OPS)
     assert said["ort_api"] == 17
     assert said["instruction_set"] in said["instruction_sets"]
     assert len(bytes.fromhex(said["kernels"])) == 8

@@ -13,7 +13,7 @@ import pytest
 from tests.support.c_library import SAID, compile_c, native_ops, saying
 from tests.support.ort_ops import built_library
 from vim_deploy.errors import VimDeployError
-from vim_deploy.ops import PLUGIN_OPS
+from vim_deploy.ops import OPS
 from vim_deploy.plugin import build_ort, describe, ort_library
 from vim_deploy.plugin.build_cache import KEY_FILE
 from vim_deploy.plugin.ort_library import (
@@ -45,7 +45,7 @@ def in_cache(cache: Path, name: str, key: object, age: int = 0) -> Path:
 def test_the_built_library_describes_itself() -> None:
     info = describe_ort_library(built_library())
     assert (info.provider, info.domain, info.domain_version) == ("cpu", "vim_deploy", 1)
-    assert info.ops == tuple(PLUGIN_OPS)
+    assert info.ops == tuple(OPS)
     assert info.instruction_set in info.instruction_sets
     assert info.title == f"native ops ({info.instruction_set})"
     assert info.kernels in info.sentence

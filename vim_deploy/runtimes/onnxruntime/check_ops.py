@@ -6,7 +6,7 @@ nothing. It runs on one thread and on several, whose cut into pieces is another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,6 +22,7 @@ from vim_deploy.plugin.cases import Case, cases
 from vim_deploy.plugin.check import GPU_POWER_ERROR, CheckReport, CheckResult, tolerance
 from vim_deploy.plugin.kernels import DataType
 from vim_deploy.plugin.ort_library import OrtLibraryInfo, describe_ort_library
+from vim_deploy.plugin.region_cases import region_cases
 from vim_deploy.runtimes.base import Array
 from vim_deploy.runtimes.onnxruntime import capability as ort
 
@@ -68,10 +69,17 @@ def check_native_ops(
     say(f"{library} in {place}")
     results = tuple(
         _run(info, case, threads)
-        for case in (cases() if chosen is None else chosen)
+        for case in (_cases(info) if chosen is None else chosen)
         for threads in THREADS
     )
     return OpsCheckReport(str(library), place, results)
+
+
+def _cases(info: OrtLibraryInfo) -> Iterator[Case]:
+    """Those of all ops that a library for this provider must have."""
+    yield from cases()
+    if info.provider == "cpu":
+        yield from region_cases()
 
 
 def _run(info: OrtLibraryInfo, case: Case, threads: int) -> CheckResult:
@@ -97,13 +105,17 @@ def _run(info: OrtLibraryInfo, case: Case, threads: int) -> CheckResult:
 
 def feeds_of(case: Case) -> dict[str, Array]:
     """The inputs of ``node_model``."""
-    return {name: values.astype(np.float32) for name, values in case.inputs.items()}
+    kinds = dict.fromkeys(OPS[case.op].int64, np.int64)
+    return {
+        name: values.astype(kinds.get(name, np.float32)) for name, values in case.inputs.items()
+    }
 
 
 def node_model(case: Case) -> bytes:
     """A model of the case's node; inputs and output are float32, which holds every type's values.
 
-    Inside, activations are cast to the case's element type, and the output back.
+    Numbers of groups are int64. Inside, activations are cast to the case's element type, and the
+    output back.
     """
     element = _ELEMENTS[case.dtype]
     names = {name: f"{name}_T" if name in case.activations else name for name in case.inputs}
@@ -118,7 +130,10 @@ def node_model(case: Case) -> bytes:
     graph = helper.make_graph(
         nodes,
         "case",
-        [_value(name, values.shape) for name, values in case.inputs.items()],
+        [
+            _value(name, values.shape, name in OPS[case.op].int64)
+            for name, values in case.inputs.items()
+        ],
         [_value(case.output, case.expected.shape)],
     )
     opsets = [
@@ -142,5 +157,7 @@ def _cast(source: str, target: str, element: int) -> NodeProto:
     return helper.make_node("Cast", [source], [target], to=element)
 
 
-def _value(name: str, shape: tuple[int, ...]) -> ValueInfoProto:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+def _value(name: str, shape: tuple[int, ...], int64: bool = False) -> ValueInfoProto:
+    return helper.make_tensor_value_info(
+        name, TensorProto.INT64 if int64 else TensorProto.FLOAT, shape
+    )
