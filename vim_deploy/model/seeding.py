@@ -7,7 +7,11 @@ import math
 import torch
 from torch import Tensor, nn
 
+from vim_deploy.model.dense.roi_heads import BoxPredictor
 from vim_deploy.model.mixer import DirectionalConv1d, Mixer
+
+#: Of the logits of a seeded detector, to what they would be otherwise.
+_CLASS_SPREAD = 4.0
 
 
 def seed_weights(model: nn.Module, seed: int) -> None:
@@ -33,6 +37,9 @@ def seed_weights(model: nn.Module, seed: int) -> None:
                 if module.bias is not None:
                     module.bias.zero_()
         for module in model.modules():
+            if isinstance(module, BoxPredictor):
+                # Some classes have to stand out: else every score is below the threshold.
+                module.cls_score.weight *= _CLASS_SPREAD
             if isinstance(module, Mixer):
                 for name, child in module.named_children():
                     if name.startswith("dt_proj") and isinstance(child, nn.Linear):

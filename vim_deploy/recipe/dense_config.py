@@ -177,6 +177,8 @@ class DenseConfig:
                 "set if_fpn to false",
                 "the official code scales maps of 16 and of 8 pixels",
             )
+        if self.detector is not None:
+            _require_detector_backbone(config)
         self._require_coarsest_map(config)
 
     def _require_coarsest_map(self, config: ModelConfig) -> None:
@@ -198,6 +200,24 @@ class DenseConfig:
 
 
 _FPN_PATCHES = ((16, 16), (8, 8))
+
+
+def _require_detector_backbone(config: ModelConfig) -> None:
+    """VIM-408 unless levels and pictures are those of the official detectors."""
+    if config.patch_hw != (16, 16) or config.stride != 16:
+        raise _refuse(
+            f"a detector on patches of {config.patch_hw[0]}x{config.patch_hw[1]} pixels every "
+            f"{config.stride}",
+            "patches of 16 pixels",
+            "boxes of each size are pooled from the levels at 4, 8, 16 and 32 pixels",
+        )
+    height, width = config.image_hw
+    if height != width:
+        raise _refuse(
+            f"a detector of {height}x{width} pixels",
+            f"--image-size {max(height, width)}",
+            "pictures are fitted into a square (square_pad of the official configurations)",
+        )
 
 
 def _refuse(message: str, fix: str = "", why: str = "") -> VimDeployError:
@@ -272,6 +292,8 @@ def _check_detection(config: DenseConfig) -> None:
             "none or add",
             "the official VisionMambaDet deletes the norm that it would need",
         )
+    if config.detector is not None and not config.pyramid.top_block:
+        raise _refuse("a detector without the level p6", "pyramid.top_block = true")
     if config.pyramid.norm not in PYRAMID_NORMS:
         raise _refuse(f"pyramid.norm = {config.pyramid.norm!r}", "LN or BN")
     if config.pyramid.scale_factors != PYRAMID_SCALES:

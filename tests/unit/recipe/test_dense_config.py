@@ -20,8 +20,11 @@ from vim_deploy.recipe.official_dense import is_dense, read_official
 E01 = dict(reference.dense_case("E01").kwargs)
 D01 = dict(reference.dense_case("D01").kwargs)
 D08 = dict(reference.dense_case("D08").kwargs)
-DENSE_RECIPES = ("upernet-vim-small", "upernet-vim-tiny", "vimdet-base", "vimdet-small",
-                 "vimdet-tiny")  # fmt: skip
+DENSE_RECIPES = (
+    "cascade-vimdet-base", "cascade-vimdet-small", "cascade-vimdet-tiny",
+    "cascade-vimdet-tiny-lite", "mask-rcnn-vimdet-base", "upernet-vim-small", "upernet-vim-tiny",
+    "vimdet-base", "vimdet-small", "vimdet-tiny",
+)  # fmt: skip
 SEGMENTOR = encode(read_official(E01).dense)
 DETECTOR = encode(read_official(D08).dense)
 

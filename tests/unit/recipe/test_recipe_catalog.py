@@ -31,6 +31,11 @@ DENSE: dict[str, tuple[float | None, ...]] = {
     "vimdet-tiny": (45.7, 39.2),
     "vimdet-small": (None, None),
     "vimdet-base": (None, None),
+    "cascade-vimdet-tiny": (45.7, 39.2),
+    "cascade-vimdet-tiny-lite": (None, None),
+    "cascade-vimdet-small": (None, None),
+    "cascade-vimdet-base": (None, None),
+    "mask-rcnn-vimdet-base": (None, None),
 }
 
 
