@@ -10,13 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vim_deploy.model.dense.boxes import has_area
 from vim_deploy.ops.contract import DOMAIN
-
-#: How a size just below a level's border counts as on it: floor(4 + log2(size / canonical + 1e-8))
-#: of detectron2, computed in float32, takes that step about two of float32's own early.
-_BORDER = 1 - 1.2e-7
-#: Levels beside the first, by the power of two that the canonical size is multiplied with.
-_BORDERS = (-1, 0, 1)
+from vim_deploy.ops.pyramid_roi_align import FROM
 
 
 @torch.library.custom_op(f"{DOMAIN}::sorted_nms", mutates_args=())
@@ -25,22 +21,23 @@ def sorted_nms(
 ) -> Tensor:
     """Greedy non-maximum suppression of boxes that are sorted already.
 
-    A valid box stays unless a box before it, of its group and staying, overlaps it by more than
-    ``iou_threshold`` (intersection over union).
+    A valid box with an area stays unless a box before it, of its group and staying, overlaps it by
+    more than ``iou_threshold`` (intersection over union).
 
     Args:
         boxes: T[B, N, 4], (x1, y1, x2, y2), by falling score.
         group: int64 [B, N], 0 to ``groups`` - 1.
         valid: T[B, N], 1 or 0.
         iou_threshold: overlap from which on (exclusively) the later box goes.
-        groups: how many groups there are; no result here depends on it.
+        groups: how many groups there are; boxes of others do not stay.
 
     Returns:
         T[B, N], 1 for the boxes that stay.
     """
     keep = torch.zeros_like(valid)
     for row in range(len(boxes)):
-        alive = torch.nonzero(valid[row] > 0.5)[:, 0]
+        known = (group[row] >= 0) & (group[row] < groups)
+        alive = torch.nonzero((valid[row] > 0.5) & has_area(boxes[row]) & known)[:, 0]
         overlapping = _overlapping(boxes[row, alive], group[row, alive], iou_threshold).numpy()
         gone = torch.zeros(len(alive), dtype=torch.bool).numpy()
         for index in range(len(alive)):
@@ -101,9 +98,8 @@ def pyramid_roi_align(
     sides = flat[:, 2:] - flat[:, :2]
     # NaN is not larger than zero either.
     real = (sides > 0).all(1)
-    size = torch.sqrt(sides[:, 0] * sides[:, 1])
-    borders = [canonical_size * 2.0**power * _BORDER for power in _BORDERS]
-    level = sum((size >= border).long() for border in borders)
+    size = torch.sqrt(sides[:, 0] * sides[:, 1]) / canonical_size
+    level = torch.stack([size >= border for border in FROM.values()]).sum(0)
     for index, x in enumerate(maps):
         chosen = torch.nonzero(real & (level == index))[:, 0]
         scaled = flat[chosen] * (spatial_scale / 2**index) - 0.5
