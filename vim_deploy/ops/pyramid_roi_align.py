@@ -28,9 +28,9 @@ _LEVELS = tuple(_PIECES)
 FROM = {"from_3": 0.5 - 2**-24, "from_4": 1.0 - 2**-24, "from_5": 2.0 - 3 * 2**-23}
 
 #: Corners [R,1] of the boxes of all images, R = B N, and which are on which level.
-_BOXES = """
+_LEVEL = """
+    axis_0 = Constant <value = int64[1] {0}> ()
     axis_1 = Constant <value = int64[1] {1}> ()
-    axes_23 = Constant <value = int64[2] {2, 3}> ()
     zero = Constant <value = float {0}> ()
     half = Constant <value = float {0.5}> ()
     first = Constant <value = int64 {0}> ()
@@ -59,33 +59,46 @@ _BOXES = """
     below_5 = Not (is_on_5)
     is_on_4 = And (reaches_4, below_5)"""
 
-#: The boxes in cells of a level, and which of them are pooled there [R,1]: what has no length in
-#: float32 after the shift has no samples.
-_ON_LEVEL = """
-    scale_% = Constant <value = float {$scale_%}> ()
-    cells_% = Mul (rows, scale_%)
-    shifted_% = Sub (cells_%, half)
-    start_x%, start_y%, end_x%, end_y% = Split <axis = 1> (shifted_%, corner_sizes)
-    has_width_% = Greater (end_x%, start_x%)
-    has_height_% = Greater (end_y%, start_y%)
-    has_area_% = And (has_width_%, has_height_%)
-    is_pooled_% = And (has_area_%, is_on_%)"""
+#: The boxes in cells of their levels, as starts and ends along y and x [R,2], and which of them are
+#: pooled [R,1]: what has no length in float32 after the shift has no samples.
+_CELLS = """
+    scale_2 = Constant <value = float {$scale_2}> ()
+    scale_3 = Constant <value = float {$scale_3}> ()
+    scale_4 = Constant <value = float {$scale_4}> ()
+    scale_5 = Constant <value = float {$scale_5}> ()
+    scale_to_3 = Where (is_on_3, scale_3, scale_2)
+    scale_to_4 = Where (is_on_4, scale_4, scale_to_3)
+    scale = Where (is_on_5, scale_5, scale_to_4)
+    cells = Mul (rows, scale)
+    shifted = Sub (cells, half)
+    start_corners = Constant <value = int64[2] {1, 0}> ()
+    end_corners = Constant <value = int64[2] {3, 2}> ()
+    starts = Gather <axis = 1> (shifted, start_corners)
+    ends = Gather <axis = 1> (shifted, end_corners)
+    lengths = Sub (ends, starts)
+    one_and_one = Constant <value = int64[2] {1, 1}> ()
+    length_y, length_x = Split <axis = 1> (lengths, one_and_one)
+    has_length_y = Greater (length_y, zero)
+    has_length_x = Greater (length_x, zero)
+    is_pooled = And (has_length_y, has_length_x)"""
 
+_IMAGES = """
+    axes_23 = Constant <value = int64[2] {2, 3}> ()
+    minus_1 = Constant <value = int64[1] {-1}> ()
+    images = Shape <start = 0, end = 1> (boxes)"""
 _IMAGE_OF_ROW = """
-    images = Shape <start = 0, end = 1> (boxes)
-    axis_0 = Constant <value = int64[1] {0}> ()
     image_count = Squeeze (images, axis_0)
     image_numbers = Range (first, image_count, step)
     image_column = Unsqueeze (image_numbers, axis_1)
     box_shape = Shape <start = 0, end = 2> (boxes)
     image_of_box = Expand (image_column, box_shape)
-    minus_1 = Constant <value = int64[1] {-1}> ()
     image_of_row = Reshape (image_of_box, minus_1)
     stand_in = Constant <value = float[1,4] {0, 0, 1, 1}> ()"""
 
 #: A box of another level, or without area, is one of a pixel, which costs a sample a bin; its
 #: result is not taken. It must have an area: TensorRT's kernel divides by the number of samples.
 _BY_OPERATOR = """
+    is_pooled_% = And (is_pooled, is_on_%)
     rois_% = Where (is_pooled_%, rows, stand_in)
     aligned_% = RoiAlign <
         coordinate_transformation_mode = "half_pixel", mode = "avg",
@@ -99,138 +112,145 @@ _TAKEN = """
     pooled_4 = Where (is_taken_4, aligned_4, pooled_3)
     pooled = Where (is_taken_5, aligned_5, pooled_4)"""
 
-_BINS = """
+_SIZES = """
+    cell_counts_% = Shape <start = 2, end = 4> (p%)
+    sides_% = Cast <to = 1> (cell_counts_%)
+    rows_% = Shape <start = 2, end = 3> (p%)
+    columns_% = Shape <start = 3, end = 4> (p%)"""
+
+#: How much of each cell along y, and along x, is in each bin of a box on its level: weights
+#: [R,2,o,S] with as many cells S as p2 has, from the first on; there are none beyond a level's own.
+#: RoIAlign is separable: the average of a bin's samples is that along y of those along x. A sample
+#: takes max(0, 1 - distance) of a cell. Where there are several, they are more than half a cell
+#: apart, so at most five can be within a cell of one, and the first of these is computed.
+_WEIGHTS = """
     axis_2 = Constant <value = int64[1] {2}> ()
-    axis_3 = Constant <value = int64[1] {3}> ()
+    axis_4 = Constant <value = int64[1] {4}> ()
+    axes_12 = Constant <value = int64[2] {1, 2}> ()
+    axes_234 = Constant <value = int64[3] {2, 3, 4}> ()
     one = Constant <value = float {1}> ()
     minus_one = Constant <value = float {-1}> ()
     smallest = Constant <value = float {1e-20}> ()
     five = Constant <value = float[5] {0, 1, 2, 3, 4}> ()
-    minus_1 = Constant <value = int64[1] {-1}> ()
-    same = Constant <value = int64[1] {0}> ()
-    images = Shape <start = 0, end = 1> (boxes)
-    channels = Shape <start = 1, end = 2> (p2)
     bins_int = Constant <value_int: int = @output_size> ()
     bins = Cast <to = 1> (bins_int)
-    bins_1d = Unsqueeze (bins_int, same)
     bin_numbers_int = Range (first, bins_int, step)
-    bin_number = Cast <to = 1> (bin_numbers_int)
-    bin_channels = Mul (bins_1d, channels)"""
+    bin_numbers_1d = Cast <to = 1> (bin_numbers_int)
+    bin_numbers = Unsqueeze (bin_numbers_1d, axes_12)
+    cells_of_2 = Max (rows_2, columns_2)
+    cell_count = Squeeze (cells_of_2, axis_0)
+    cell_numbers_int = Range (first, cell_count, step)
+    cell_numbers_1d = Cast <to = 1> (cell_numbers_int)
+    cell = Unsqueeze (cell_numbers_1d, axis_1)
+    cell_before = Sub (cell, one)
+    sides_to_3 = Where (is_on_3, sides_3, sides_2)
+    sides_to_4 = Where (is_on_4, sides_4, sides_to_3)
+    sides_2d = Where (is_on_5, sides_5, sides_to_4)
+    sides = Unsqueeze (sides_2d, axes_234)
+    last_cell = Sub (sides, one)
+    start = Unsqueeze (starts, axes_234)
+    length = Unsqueeze (lengths, axes_234)
+    bin = Div (length, bins)
+    samples = Ceil (bin)
+    divisor = Max (samples, one)
+    bin_offset = Mul (bin_numbers, bin)
+    bin_start = Add (start, bin_offset)
+    pitch_or_0 = Div (bin, divisor)
+    pitch = Max (pitch_or_0, smallest)
+    distance_in_bin = Sub (cell_before, bin_start)
+    first_sample_real = Div (distance_in_bin, pitch)
+    first_sample_signed = Floor (first_sample_real)
+    first_sample = Relu (first_sample_signed)
+    sample = Add (first_sample, five)
+    is_sample = Less (sample, samples)
+    sample_middle = Add (sample, half)
+    sample_in_bins = Mul (sample_middle, bin)
+    sample_in_bin = Div (sample_in_bins, divisor)
+    at = Add (bin_start, sample_in_bin)
+    is_after = GreaterOrEqual (at, minus_one)
+    is_before = LessOrEqual (at, sides)
+    is_inside = And (is_after, is_before)
+    counts = And (is_inside, is_sample)
+    at_or_first = Max (at, zero)
+    at_cell = Min (at_or_first, last_cell)
+    offset = Sub (at_cell, cell)
+    distance = Abs (offset)
+    share_signed = Sub (one, distance)
+    share_of_any = Relu (share_signed)
+    share = Where (counts, share_of_any, zero)
+    shares = ReduceSum <keepdims = 0> (share, axis_4)
+    divisor_4d = Squeeze (divisor, axis_4)
+    averages = Div (shares, divisor_4d)
+    is_pooled_4d = Unsqueeze (is_pooled, axes_23)
+    weights = Where (is_pooled_4d, averages, zero)
+    along_y_index = Constant <value = int64 {0}> ()
+    along_x_index = Constant <value = int64 {1}> ()
+    along_y = Gather <axis = 1> (weights, along_y_index)
+    along_x = Gather <axis = 1> (weights, along_x_index)
+    axis_3 = Constant <value = int64[1] {3}> ()
+    channels = Shape <start = 1, end = 2> (p2)
+    bins_1d = Unsqueeze (bins_int, axis_0)
+    bin_channels = Mul (bins_1d, channels)
+    flat_shape = Constant <value = int64[3] {0, 0, -1}> ()"""
 
-#: How much of each cell along an axis, y or x, is in each bin: weights [R,o,S] of a level with S
-#: cells. RoIAlign is separable: the average of a bin's samples is that along y of those along x. A
-#: sample takes max(0, 1 - distance) of a cell. Where there are several, they are more than half a
-#: cell apart, so at most five can be within a cell of one, and the first of these is computed.
-_WEIGHTS = """
-    length_~ = Sub (end_~, start_~)
-    bin_~ = Div (length_~, bins)
-    samples_~ = Ceil (bin_~)
-    divisor_~ = Max (samples_~, one)
-    bin_offset_~ = Mul (bin_number, bin_~)
-    bin_start_~ = Add (start_~, bin_offset_~)
-    bin_start_4d_~ = Unsqueeze (bin_start_~, axes_23)
-    bin_4d_~ = Unsqueeze (bin_~, axes_23)
-    samples_4d_~ = Unsqueeze (samples_~, axes_23)
-    divisor_4d_~ = Unsqueeze (divisor_~, axes_23)
-    divisor_3d_~ = Unsqueeze (divisor_~, axis_2)
-    cell_count_~ = Squeeze (cell_count_1d_~, same)
-    cell_numbers_int_~ = Range (first, cell_count_~, step)
-    cell_numbers_~ = Cast <to = 1> (cell_numbers_int_~)
-    cell_~ = Unsqueeze (cell_numbers_~, axis_1)
-    end_of_cells_~ = Cast <to = 1> (cell_count_~)
-    last_cell_~ = Sub (end_of_cells_~, one)
-    cell_before_~ = Sub (cell_~, one)
-    pitch_or_0_~ = Div (bin_4d_~, divisor_4d_~)
-    pitch_~ = Max (pitch_or_0_~, smallest)
-    distance_in_bin_~ = Sub (cell_before_~, bin_start_4d_~)
-    first_sample_real_~ = Div (distance_in_bin_~, pitch_~)
-    first_sample_signed_~ = Floor (first_sample_real_~)
-    first_sample_~ = Relu (first_sample_signed_~)
-    sample_~ = Add (first_sample_~, five)
-    is_sample_~ = Less (sample_~, samples_4d_~)
-    sample_middle_~ = Add (sample_~, half)
-    sample_in_bins_~ = Mul (sample_middle_~, bin_4d_~)
-    sample_in_bin_~ = Div (sample_in_bins_~, divisor_4d_~)
-    at_~ = Add (bin_start_4d_~, sample_in_bin_~)
-    is_after_~ = GreaterOrEqual (at_~, minus_one)
-    is_before_~ = LessOrEqual (at_~, end_of_cells_~)
-    is_inside_~ = And (is_after_~, is_before_~)
-    counts_~ = And (is_inside_~, is_sample_~)
-    at_or_first_~ = Max (at_~, zero)
-    at_cell_~ = Min (at_or_first_~, last_cell_~)
-    offset_~ = Sub (at_cell_~, cell_~)
-    distance_~ = Abs (offset_~)
-    share_signed_~ = Sub (one, distance_~)
-    share_of_any_~ = Relu (share_signed_~)
-    share_~ = Where (counts_~, share_of_any_~, zero)
-    shares_~ = ReduceSum <keepdims = 0> (share_~, axis_3)
-    average_~ = Div (shares_~, divisor_3d_~)
-    weights_~ = Where (is_pooled_3d_$level, average_~, zero)"""
+#: The weights along y of the boxes on a level, by image.
+_ROWS = """
+    is_on_3d_% = Unsqueeze (is_on_%, axis_2)
+    along_y_of_any_% = Slice (along_y, axis_0, rows_%, axis_2)
+    along_y_% = Where (is_on_3d_%, along_y_of_any_%, zero)
+    row_shape_% = Concat <axis = 0> (images, minus_1, rows_%)
+    along_y_of_image_% = Reshape (along_y_%, row_shape_%)"""
 
-
-def _weights(level: str) -> str:
-    """Text of the weights of a level along both axes."""
-    return each(_WEIGHTS.replace("$level", level), (f"y{level}", f"x{level}"), "~")
-
-
-_SIZES = """
-    is_pooled_3d_% = Unsqueeze (is_pooled_%, axis_2)
-    cell_count_1d_y% = Shape <start = 2, end = 3> (p%)
-    cell_count_1d_x% = Shape <start = 3, end = 4> (p%)"""
-_ROWS_OF_LEVEL = """
-    row_weight_shape_% = Concat <axis = 0> (images, minus_1, cell_count_1d_y%)
-    row_weights_of_image_% = Reshape (weights_y%, row_weight_shape_%)"""
-
-#: A piece of the columns of a level, from a bound to the next, and their weights.
+#: A piece of the columns of a level, from a bound to the next.
 _PIECE = """
     pieces_% = Constant <value = int64[1] {$pieces}> ()
     piece_% = Constant <value = int64[1] {$number}> ()
-    columns_times_% = Mul (cell_count_1d_x$level, piece_%)
+    columns_times_% = Mul (columns_$level, piece_%)
     bound_% = Div (columns_times_%, pieces_%)
     column_count_% = Sub (bound_%, $start)
-    columns_% = Slice (p$level, $start, bound_%, axis_3)
-    column_weights_% = Slice (weights_x$level, $start, bound_%, axis_2)"""
+    piece_of_map_% = Slice (p$level, $start, bound_%, axis_3)"""
 
 #: What columns give to all bins, [R,o C,o]: weights along y, the map, weights along x.
 _PRODUCTS = """
-    columns_turned_% = Transpose <perm = [0, 2, 1, 3]> ($columns)
-    columns_flat_% = Reshape (columns_turned_%, flat_shape)
-    bands_of_image_% = MatMul (row_weights_of_image_$level, columns_flat_%)
+    map_turned_% = Transpose <perm = [0, 2, 1, 3]> ($map)
+    map_flat_% = Reshape (map_turned_%, flat_shape)
+    bands_of_image_% = MatMul (along_y_of_image_$level, map_flat_%)
     band_shape_% = Concat <axis = 0> (minus_1, bin_channels, $column_count)
     bands_% = Reshape (bands_of_image_%, band_shape_%)
-    column_weights_turned_% = Transpose <perm = [0, 2, 1]> ($column_weights)
-    part_% = MatMul (bands_%, column_weights_turned_%)"""
+    along_x_% = Slice (along_x, $start, $bound, axis_2)
+    along_x_turned_% = Transpose <perm = [0, 2, 1]> (along_x_%)
+    part_% = MatMul (bands_%, along_x_turned_%)"""
 
 
 def _part(level: str, number: int, pieces: int) -> str:
     """Text of ``part_LEVEL_NUMBER``: what a piece of a level gives; one piece is the level."""
     suffix = f"{level}_{number}"
+    whole = pieces == 1
     words = {
+        "$column_count": f"columns_{level}" if whole else f"column_count_{suffix}",
         "$level": level,
         "$number": str(number),
         "$pieces": str(pieces),
-        "$start": f"bound_{level}_{number - 1}" if number > 1 else "same",
-        "$columns": f"columns_{suffix}" if pieces > 1 else f"p{level}",
-        "$column_count": f"column_count_{suffix}" if pieces > 1 else f"cell_count_1d_x{level}",
-        "$column_weights": f"column_weights_{suffix}" if pieces > 1 else f"weights_x{level}",
+        "$start": "axis_0" if number == 1 else f"bound_{level}_{number - 1}",
+        "$bound": f"columns_{level}" if whole else f"bound_{suffix}",
+        "$map": f"p{level}" if whole else f"piece_of_map_{suffix}",
     }
-    text = (_PIECE if pieces > 1 else "") + _PRODUCTS
-    for word in sorted(words, key=len, reverse=True):
-        text = text.replace(word, words[word])
+    text = _PRODUCTS if whole else _PIECE + _PRODUCTS
+    for word, value in words.items():
+        text = text.replace(word, value)
     return each(text, (suffix,))
 
 
 def _by_products() -> str:
     """Text of ``pooled``: the sum of all parts."""
-    parts = [(level, number) for level in _LEVELS for number in range(1, _PIECES[level] + 1)]
-    text = "\n    flat_shape = Constant <value = int64[3] {0, 0, -1}> ()"
-    total = ""
-    for level, number in parts:
-        text += _part(level, number, _PIECES[level])
-        part = f"{level}_{number}"
-        if total:
-            text += f"\n    sum_{part} = Add ({total}, part_{part})"
-        total = f"sum_{part}" if total else f"part_{part}"
+    text = total = ""
+    for level, pieces in _PIECES.items():
+        for number in range(1, pieces + 1):
+            text += _part(level, number, pieces)
+            part = f"{level}_{number}"
+            if total:
+                text += f"\n    sum_{part} = Add ({total}, part_{part})"
+            total = f"sum_{part}" if total else f"part_{part}"
     return f"""{text}
     by_bin_shape = Concat <axis = 0> (minus_1, bins_1d, channels, bins_1d)
     by_bin = Reshape ({total}, by_bin_shape)
@@ -300,11 +320,10 @@ PYRAMID_ROI_ALIGN = Op(
         "spatial_scale": Kind.NUMBER,
     },
     body=(
-        Part(_BOXES + each(_ON_LEVEL, _LEVELS)),
-        Part(_IMAGE_OF_ROW + each(_BY_OPERATOR, _LEVELS) + _TAKEN, unless=PLAIN),
-        Part(_BINS + each(_SIZES, _LEVELS), when=PLAIN),
-        Part("".join(_weights(level) for level in _LEVELS), when=PLAIN),
-        Part(each(_ROWS_OF_LEVEL, _LEVELS) + _by_products(), when=PLAIN),
+        Part(_LEVEL + _CELLS),
+        Part(_IMAGES + _IMAGE_OF_ROW + each(_BY_OPERATOR, _LEVELS) + _TAKEN, unless=PLAIN),
+        Part(_IMAGES + each(_SIZES, _LEVELS) + _WEIGHTS, when=PLAIN),
+        Part(each(_ROWS, _LEVELS) + _by_products(), when=PLAIN),
     ),
     reference=pyramid_roi_align,
     fp32=("p2", "p3", "p4", "p5", "boxes", "pooled"),
