@@ -23,7 +23,8 @@ SIDE, ROWS = 64, 5
 
 def test_detections_over_both_protocols(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     onnx = stand_in(tmp_path / "finder.onnx", SIDE, rows=ROWS)
-    made = package(onnx, tmp_path / "made", PackageOptions(ServingOptions(runtime="python"))).folder
+    serving = ServingOptions(runtime="python", max_batch=4)
+    made = package(onnx, tmp_path / "made", PackageOptions(serving)).folder
     environment = environment_of(request.config)
     prepare(made, environment)
     images = np.random.default_rng(0).standard_normal((3, 3, SIDE, SIDE)).astype(np.float32)

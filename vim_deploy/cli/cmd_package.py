@@ -60,7 +60,8 @@ _SERVING = (
 @click.option(
     "--max-batch",
     type=WholeNumber(BATCH),
-    help="Most pictures in one execution.  [default: the engine's largest, 32 for an ONNX file]",
+    help="Most pictures in one execution.  [default: the engine's largest, 32 for an ONNX file, 1 "
+    "for a detector's]",
 )
 @click.option(
     "--instances",

@@ -46,7 +46,7 @@ def golden_input(servable: Servable, most: int) -> Pictures:
     """Seeded pictures, prepared as the model takes them.
 
     Rows are ``ROWS``, or fewer when the model takes fewer at once or its outputs are large, or its
-    fixed batch. For a detector the first picture fills the input, the others do not.
+    fixed batch. Of a detector's pictures the first does not fill the input, the second does.
     """
     fixed = servable.input.shape[0]
     fitting = max(_MOST_BYTES // max(_row_bytes(servable), 1), 1)
@@ -63,9 +63,9 @@ def golden_input(servable: Servable, most: int) -> Pictures:
 
 
 def _sizes(servable: Servable, rows: int) -> Array:
-    """A whole one, a wide one, a high one, and again."""
+    """A wide one, a whole one, a high one, and again."""
     height, width = servable.info.image.height, servable.info.image.width
-    shapes = ((height, width), (max(height // 2, 1), width), (height, max(width * 3 // 4, 1)))
+    shapes = ((max(height // 2, 1), width), (height, width), (height, max(width * 3 // 4, 1)))
     return np.array([shapes[row % len(shapes)] for row in range(rows)], np.int64)
 
 

@@ -31,6 +31,9 @@ from vim_deploy.specs import Backend, OpsChoice, TensorSpec
 
 LABELS_NAME = "labels.txt"
 TENSORRT, ONNXRUNTIME, PYTHON = "tensorrt", "onnxruntime", "python"
+#: Of a detector's ONNX file: each picture has up to a thousand regions, which take memory and time,
+#: and the server prepares itself with the largest batch.
+DETECTOR_MAX_BATCH = 1
 #: How long the server waits for more requests to join a batch, in microseconds: well below the
 #: time of one picture on a CPU, and about that of a small model on a GPU.
 DEFAULT_QUEUE_DELAY_US = 500
@@ -72,7 +75,8 @@ class ServingOptions:
         runtime: Triton's backend: ``tensorrt``, ``onnxruntime`` or ``python``; None for the one of
             the artifact.
         name: of the model; None for the artifact's file name.
-        max_batch: most pictures in one execution; None for what the artifact takes, or 32.
+        max_batch: most pictures in one execution; None for what the artifact takes, or 32, or of a
+            detector 1.
         instances: copies of the model that run side by side.
         queue_delay_us: how long a request may wait for others; 0 runs what is there at once.
         dynamic_batching: let the server join requests.
@@ -163,7 +167,7 @@ def largest_batch(servable: Servable, asked: int | None) -> int:
             )
         return 0
     if not servable.profiles:
-        return asked or DEFAULT_MAX_BATCH
+        return asked or (DEFAULT_MAX_BATCH if servable.size is None else DETECTOR_MAX_BATCH)
     most = max(item.max for item in servable.profiles)
     if asked is not None and asked > most:
         raise VimDeployError(

@@ -12,6 +12,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from tests.support.cpp import detector
 from tests.support.detectors import boxes_in, described, detections_of, stand_in
 from tests.support.packages import SERVED, names_of
 from vim_deploy.codec import decode
@@ -19,7 +20,8 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.images import batch_from_crops, fit_from
 from vim_deploy.packaging.golden import differences, read_golden
 from vim_deploy.packaging.manifest import read_manifest
-from vim_deploy.packaging.repository import ServingOptions
+from vim_deploy.packaging.repository import ServingOptions, model_config
+from vim_deploy.packaging.servable import read_servable
 from vim_deploy.parity.limits import DetectionLimits
 from vim_deploy.parity.metrics import tolerance_for
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
@@ -37,7 +39,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A package for the python backend."""
     folder = tmp_path_factory.mktemp("detector")
     path = stand_in(folder / "finder.onnx", SIDE, rows=ROWS)
-    return package(path, folder / "made", PackageOptions(ServingOptions(runtime="python"))).folder
+    serving = ServingOptions(runtime="python", max_batch=8)
+    return package(path, folder / "made", PackageOptions(serving)).folder
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +71,29 @@ def test_the_configuration_has_two_inputs(made: Path) -> None:
     assert checks["configuration"].checked or "tritonclient" in checks["configuration"].detail
 
 
+def test_pictures_come_one_by_one_unless_asked(tmp_path: Path) -> None:
+    made = package(stand_in(tmp_path / "finder.onnx", SIDE), tmp_path / "made").folder
+    assert "max_batch_size: 1\n" in (made / "models/finder/config.pbtxt").read_text()
+    given, _ = read_golden(made / "golden.npz")
+    assert given.sizes is not None
+    # The one stored picture does not fill the input.
+    assert given.sizes.tolist() == [[SIDE // 2, SIDE]]
+
+
+def test_an_engine_has_warm_up_and_graphs_with_both_inputs(tmp_path: Path) -> None:
+    plan = detector(64).write(tmp_path)
+    config = model_config(read_servable(plan), ServingOptions(cuda_graphs=True))
+    assert config["max_batch_size"] == 4
+    for inputs in (
+        config["optimization"]["cuda"]["graph_spec"][0]["input"],
+        config["model_warmup"][0]["inputs"],
+    ):
+        assert {name: given.get("dim", given.get("dims")) for name, given in inputs.items()} == {
+            "image": (1, 64, 64),
+            "size": (2,),
+        }
+
+
 def test_what_the_manifest_says(made: Path) -> None:
     about = facts_of(made)
     assert about["size"] == {"name": "size", "dtype": "int64", "shape": ["batch", 2]}
@@ -88,12 +114,12 @@ def test_what_the_manifest_says(made: Path) -> None:
 def test_stored_pictures_have_sizes(made: Path, tmp_path: Path) -> None:
     given, outputs = read_golden(made / "golden.npz")
     assert given.sizes is not None
-    assert given.sizes.tolist() == [[SIDE, SIDE], [SIDE // 2, SIDE], [SIDE, SIDE * 3 // 4]]
+    assert given.sizes.tolist() == [[SIDE // 2, SIDE], [SIDE, SIDE], [SIDE, SIDE * 3 // 4]]
     assert outputs["count"].tolist() == [detections_of(ROWS)] * 3
-    assert np.all(outputs["boxes"][1, :, 3] <= SIDE // 2)
+    assert np.all(outputs["boxes"][0, :, 3] <= SIDE // 2)
     # Zeros before the pixels were normalised.
     zero = batch_from_crops(np.zeros((1, SIDE, SIDE, 3), np.uint8), described(SIDE).image, "none")
-    np.testing.assert_array_equal(given.images[1, :, SIDE // 2 :], zero[0, :, SIDE // 2 :])
+    np.testing.assert_array_equal(given.images[0, :, SIDE // 2 :], zero[0, :, SIDE // 2 :])
 
 
 def test_a_model_whose_inputs_are_not_its_heads_is_refused(tmp_path: Path) -> None:

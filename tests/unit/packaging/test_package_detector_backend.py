@@ -29,7 +29,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A package for the python backend."""
     folder = tmp_path_factory.mktemp("detector")
     path = stand_in(folder / "finder.onnx", SIDE)
-    return package(path, folder / "made", PackageOptions(ServingOptions(runtime="python"))).folder
+    serving = ServingOptions(runtime="python", max_batch=8)
+    return package(path, folder / "made", PackageOptions(serving)).folder
 
 
 @pytest.fixture
