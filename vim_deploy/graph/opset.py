@@ -21,13 +21,13 @@ _IR_VERSIONS = {17: 8, 18: 8, 19: 9, 20: 9, 21: 10}
 
 #: Reductions whose axes were an attribute before opset 18.
 _AXES_WERE_ATTRIBUTE = ("ReduceMean", "ReduceMax")
-#: Operators that got new element types or optional attributes between opsets 17 and 21, with the
-#: meaning of what we emit unchanged.
+#: Operators that got new element types, optional attributes or values of those between opsets 17
+#: and 21, with the meaning of what we emit unchanged.
 _ONLY_EXTENDED = frozenset(
     {"Cast", "Constant", "ConstantOfShape", "Expand", "Flatten", "Identity", "Reshape", "Scan",
      "Shape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze", "Concat", "Gather", "Pad",
      "ReduceSum", "Div", "Sub", "Add", "Mul", "Pow", "ReduceMax", "Softplus", "Conv", "MatMul",
-     "Gemm", "Resize"}
+     "Gemm", "Resize", "ScatterND"}
 )  # fmt: skip
 #: Options of Resize since opset 18, and the values that mean what it did before.
 _RESIZE_SINCE_18 = {"antialias": 0, "keep_aspect_ratio_policy": b"stretch"}

@@ -11,8 +11,9 @@ import pytest
 from tests.support import tiny_onnx
 from tests.support.fake_tensorrt import personality
 from tests.support.trt_builds import VERSIONS
+from tests.unit.ops import test_region_ops as region_ops
 from vim_deploy.errors import VimDeployError
-from vim_deploy.ops import contract
+from vim_deploy.ops import PYRAMID_ROI_ALIGN, SORTED_NMS, contract
 from vim_deploy.runtimes.building.build import file_to_parse
 from vim_deploy.runtimes.tensorrt import capability as trt
 from vim_deploy.runtimes.tensorrt.lower import lower, ops_of
@@ -174,3 +175,25 @@ def test_the_lowered_file_goes_away(tmp_path, monkeypatch, large):
             onnx.numpy_helper.to_array(tiny_onnx.perceptron(width=64).graph.initializer[0]),
         )
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("use_plugin", [False, True])
+def test_the_ops_of_detectors_become_operators_of_opset_17(use_plugin: bool) -> None:
+    """Traced files have opset 18, which the parser of TensorRT 8.6 does not read."""
+    draw = np.random.default_rng(0)
+    maps = [draw.standard_normal((2, 3, side, side)).astype(np.float32) for side in (16, 8, 4, 2)]
+    nms = list(region_ops.nms_inputs(0, 2, 30, 2))
+    boxes = np.nan_to_num(nms[0])
+    for op, given, said in (
+        (SORTED_NMS, nms, {"iou_threshold": 0.5, "groups": 2}),
+        (PYRAMID_ROI_ALIGN, [*maps, boxes],
+         {"output_size": 2, "canonical_size": 16.0, "spatial_scale": 0.25}),
+    ):  # fmt: skip
+        model = region_ops.node_model(op, **said)
+        lowered = lower(model, capabilities("8.6"), use_plugin=use_plugin).model
+        assert not lowered.functions
+        assert {node.domain for node in lowered.graph.node} == {""}
+        assert {item.version for item in lowered.opset_import if not item.domain} == {17}
+        onnx.checker.check_model(lowered)
+        found, wanted = region_ops.run(lowered, *given), region_ops.run(model, *given)
+        np.testing.assert_array_equal(found, wanted)
