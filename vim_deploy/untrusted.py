@@ -65,10 +65,16 @@ def read_text(path: Path, on_error: OnError, *, max_bytes: int = MAX_BYTES) -> s
         raise on_error(f"not UTF-8 text: {error}") from error
 
 
-def read_json(path: Path, on_error: OnError, *, max_bytes: int = MAX_BYTES) -> Any:  # noqa: ANN401
+def read_json(
+    path: Path,
+    on_error: OnError,
+    *,
+    max_bytes: int = MAX_BYTES,
+    max_values: int = MAX_VALUES,
+) -> Any:  # noqa: ANN401
     """The value of a JSON file."""
     try:
-        return parse_json(read_bytes(path, on_error, max_bytes=max_bytes))
+        return parse_json(read_bytes(path, on_error, max_bytes=max_bytes), max_values)
     except ValueError as error:
         raise on_error(str(error)) from error
 
@@ -81,13 +87,13 @@ def read_toml(path: Path, on_error: OnError, *, max_bytes: int = MAX_BYTES) -> d
         raise on_error(str(error)) from error
 
 
-def parse_json(text: bytes | str) -> Any:  # noqa: ANN401
+def parse_json(text: bytes | str, max_values: int = MAX_VALUES) -> Any:  # noqa: ANN401
     """The value of a JSON text.
 
     Raises:
         ValueError: it is no JSON of the kind described above; UnicodeDecodeError among them.
     """
-    _require_bounded(text)
+    _require_bounded(text, max_values)
     try:
         value = msgspec.json.decode(text)
     except RecursionError as error:
@@ -117,14 +123,14 @@ def parse_toml(text: bytes | str) -> dict[str, Any]:
     return table
 
 
-def _require_bounded(text: bytes | str) -> None:
+def _require_bounded(text: bytes | str, max_values: int = MAX_VALUES) -> None:
     """ValueError for a text that is larger than a file may be, or would become much more."""
     if len(text) > MAX_BYTES:
         raise ValueError(f"it has more than {MAX_BYTES} bytes, which no such text has")
     # Those within texts are counted, too: none of ours has nearly as many.
     marks = (b",", b"[", b"{", b"\n") if isinstance(text, bytes) else (",", "[", "{", "\n")
-    if sum(map(text.count, marks)) > MAX_VALUES:  # type: ignore[arg-type]
-        raise ValueError(f"it has more than {MAX_VALUES} values, which no such text has")
+    if sum(map(text.count, marks)) > max_values:  # type: ignore[arg-type]
+        raise ValueError(f"it has more than {max_values} values, which no such text has")
 
 
 def require_plain(value: Any) -> None:  # noqa: ANN401

@@ -90,7 +90,8 @@ from vim_deploy.ranges import BATCH, COSINE, COUNT, RANDOM, RELATIVE, SHARE, TOL
 @click.option(
     "--batches",
     type=Numbers(BATCH),
-    help="Batch sizes to run.  [default: 1,2,5; those of an engine's profiles; with --dataset 16]",
+    help="Batch sizes to run.  [default: 1,2,5; those of an engine's profiles; with --dataset 16, "
+    "of a detector 1,2 and 1]",
 )
 @click.option("--twin", is_flag=True, help="Compare with PyTorch typed as the file is.")
 @click.option("--atol", type=RealNumber(TOLERANCE), help="Absolute; fp32's default is 1e-4.")

@@ -15,6 +15,7 @@ from vim_deploy.cli.output import result as print_result
 from vim_deploy.cli.verify_tables import (
     print_accuracy,
     print_bisection,
+    print_coco,
     print_ladder,
     print_report,
     say_rung,
@@ -26,11 +27,12 @@ from vim_deploy.recipe.schema import ModelRequest
 if TYPE_CHECKING:
     from vim_deploy.parity.accuracy import AccuracyReport
     from vim_deploy.parity.bisect import BisectReport
+    from vim_deploy.parity.coco_accuracy import CocoReport
     from vim_deploy.parity.report import ParityReport
     from vim_deploy.stages.subjects import SubjectOptions
     from vim_deploy.stages.verifying import VerifyOptions
 
-    Report = ParityReport | AccuracyReport | BisectReport
+    Report = ParityReport | AccuracyReport | CocoReport | BisectReport
 
 #: Options that are limits (``parity.metrics.adjusted``), and their names there.
 LIMITS = {
@@ -130,18 +132,19 @@ def bisect_policy(source: str, options: dict[str, Any]) -> BisectReport:
     return result
 
 
-def compare_accuracy(source: str, options: dict[str, Any]) -> AccuracyReport:
-    """Accuracy on a labelled data set."""
+def compare_accuracy(source: str, options: dict[str, Any]) -> AccuracyReport | CocoReport:
+    """Accuracy on a labelled data set, of a detector average precision."""
     from vim_deploy.parity.accuracy import Limits
+    from vim_deploy.parity.coco_accuracy import CocoReport
     from vim_deploy.stages import verify_dataset
-    from vim_deploy.stages.verifying_dataset import DEFAULT_BATCH, DatasetOptions
+    from vim_deploy.stages.verifying_dataset import DatasetOptions
 
     against = _take_against(source, options)
     unused = ("images", "random", *(name for name in LIMITS if name != "top1_agreement"))
     _refuse(options, unused, "--dataset compares classes, not values")
     _refuse(options, ("per_block",), "--dataset compares classes, not values")
     _refuse_subject(source, options)
-    batches = options["batches"] or (DEFAULT_BATCH,)
+    batches = options["batches"] or (None,)
     if len(batches) > 1:
         raise VimDeployError(
             "VIM-203", "--dataset is gone through once", fix=f"--batches {batches[0]}"
@@ -153,7 +156,10 @@ def compare_accuracy(source: str, options: dict[str, Any]) -> AccuracyReport:
     result = verify_dataset(
         Path(source), against, options["dataset"], chosen, command_line(), image_progress()
     )
-    print_accuracy(result)
+    if isinstance(result, CocoReport):
+        print_coco(result)
+    else:
+        print_accuracy(result)
     return result
 
 

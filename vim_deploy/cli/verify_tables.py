@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from vim_deploy.parity.accuracy import AccuracyReport
     from vim_deploy.parity.bisect import BisectReport, Evaluation
     from vim_deploy.parity.blocks import BlockReport, PartError
+    from vim_deploy.parity.coco_accuracy import CocoReport
     from vim_deploy.parity.comparison import Comparison
     from vim_deploy.parity.ladder import Rung
     from vim_deploy.parity.report import CaseResult, ParityReport
@@ -40,6 +41,34 @@ def print_accuracy(result: AccuracyReport) -> None:
         print_result(line)
 
 
+def print_coco(result: CocoReport) -> None:
+    """One row for each side and kind of AP, and what the comparison says."""
+    from vim_deploy.parity.accuracy import unreadable_lines
+
+    rows = [
+        (
+            role,
+            side.name,
+            str(side.detections),
+            kind,
+            *(f"{100 * value:.2f} %" for value in (found.ap, found.ap_50, found.ap_75)),
+        )
+        for role, side in (("reference", result.reference), ("artifact", result.candidate))
+        for kind, found in (("box", side.box), ("mask", side.mask))
+        if found is not None
+    ]
+    print_table(
+        f"{result.artifact} on {result.dataset}: {result.images} pictures, "
+        f"{result.objects} objects",
+        ("", "runtime", "detections", "of", "AP", "AP 50", "AP 75"),
+        rows,
+    )
+    print_result(f"classes: {result.classes_by}")
+    say_notes(result.notes)
+    for line in (*result.sentences, *result.left_out, *unreadable_lines(result.unreadable)):
+        print_result(line)
+
+
 def print_report(result: ParityReport) -> None:
     """One row for each case, batch size and output, of native ops and of the functions."""
     _print_results(f"{result.candidate} against {result.reference}", result.results)
@@ -47,6 +76,8 @@ def print_report(result: ParityReport) -> None:
         title = f"{result.functions.candidate} against {result.reference}"
         _print_results(title, result.functions.results)
         print_result(result.functions.statement)
+    if result.average_precision is not None:
+        print_result(result.average_precision.in_words)
     say_notes(result.notes)
     if result.blocks is not None:
         if result.blocks.candidate not in ("", result.candidate):
@@ -58,7 +89,35 @@ def print_report(result: ParityReport) -> None:
         print_result(f"{result.artifact} {state} with {result.reference}: {found}")
 
 
+def _print_detections(title: str, results: Sequence[CaseResult]) -> None:
+    """One row for each case and batch size: what was found, and how far it is off."""
+    rows = []
+    for entry in results:
+        items = {item.output: item for item in entry.comparisons}
+        failures = [failure for item in entry.comparisons for failure in item.failures]
+        values = (items.get(name) for name in ("boxes", "scores", "masks"))
+        figures = ("-" if item is None else f"{item.max_abs:.2e}" for item in values)
+        first = entry.comparisons[0]
+        found = first.in_words if first.found else "not compared"
+        rows.append((entry.case, str(entry.batch), found, *figures, "; ".join(failures) or "ok"))
+    columns = ("case", "batch", "detections", "boxes, px", "scores", "masks", "")
+    print_table(f"{title}: largest differences", columns, rows)
+    for entry in results:
+        for item in (item.found for item in entry.comparisons if item.found):
+            lone = [("the reference", one) for one in item.only_reference]
+            lone += [("the artifact", one) for one in item.only_candidate]
+            for side, one in lone[:_LONE]:
+                print_result(f"only {side} has {one.in_words}: {one.excuse or 'not excused'}")
+
+
+#: Detections of one side alone that are listed for each case and batch size.
+_LONE = 5
+
+
 def _print_results(title: str, results: Sequence[CaseResult]) -> None:
+    if any(item.found for entry in results for item in entry.comparisons):
+        _print_detections(title, results)
+        return
     compared = [item for entry in results for item in entry.comparisons]
     per_pixel = any(item.mean_iou is not None for item in compared)
     rows = [
@@ -142,6 +201,9 @@ def say_rung(rung: Rung) -> None:
 
 def _figures(item: Comparison) -> Iterator[str]:
     """What was measured, in words; nothing for what the output does not have."""
+    if item.found is not None:
+        yield item.in_words
+        return
     if not item.indices:
         names = ("max abs", "relative L2", "cosine")
         yield from (" ".join(pair) for pair in zip(names, _distances(item), strict=True))

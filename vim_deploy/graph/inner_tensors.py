@@ -6,6 +6,7 @@ split here, so that base and fused graphs are read alike, and standalone ones as
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -26,6 +27,8 @@ from vim_deploy.places import (
     BEHIND_BLOCKS,
     DIRECTED,
     DIRECTIONS,
+    RPN_LEVELS,
+    NodeName,
     Place,
     inlined_name,
     parse,
@@ -39,6 +42,15 @@ from vim_deploy.places import (
 _NORM_READERS = ("Div", "Mul", "LayerNormalization")
 #: Axes of the fused scan's inputs that hold both directions: all but the last one, xz.
 _PAIR_RANKS = dict(zip(BI_SELECTIVE_SCAN.inputs[:-1], (4, 4, 4, 3, 2, 2), strict=True))
+#: Scope of what chooses a detector's proposals, and what the last layers of its heads give.
+_PROPOSALS = ("proposal_generator",)
+_WHAT = {
+    "objectness_logits": "logits",
+    "anchor_deltas": "deltas",
+    "cls_score": "logits",
+    "bbox_pred": "deltas",
+}
+_NUMBER = re.compile(r"_([0-9]{1,6})$")
 
 
 def with_inner_outputs(
@@ -130,7 +142,38 @@ def inner_tensors(model: onnx.ModelProto, dt_rank: int) -> dict[Place, InnerTens
             found.update(_both(at.block, at.part, output.name, columns))
         elif at.part not in ("", "residual", "mixed"):
             found[at.place] = output
+        elif part := _region_part(at, node):
+            found[place(BEHIND_BLOCKS, part)] = output
+    found.update(_detections(model.graph))
     return dict(sorted(found.items()))
+
+
+def _region_part(at: NodeName, node: NodeProto) -> str:
+    """The part of a detector's heads that ``node`` is the last of, or empty.
+
+    The RPN's head runs once a level, finest first, and what is called alike has a number. What
+    chooses the proposals ends in a Where that leaves zeros in the rows without one.
+    """
+    if at.scope == _PROPOSALS:
+        return "proposals" if node.op_type == "Where" else ""
+    what = _WHAT.get(at.scope[-1] if at.scope else "", "")
+    if what and at.scope[:-1] == (*_PROPOSALS, "rpn_head"):
+        number = _NUMBER.search(at.operator)
+        level = int(number[1]) if number else 0
+        return f"rpn.{RPN_LEVELS[level]}.{what}" if level < len(RPN_LEVELS) else ""
+    if what and at.scope[:2] == ("roi_heads", "box_predictor"):
+        stage = at.scope[2] if at.scope[2].isdecimal() else "0"
+        return f"stage.{stage}.{what}"
+    return ""
+
+
+def _detections(graph: onnx.GraphProto) -> Iterator[tuple[Place, InnerTensor]]:
+    """Outputs of a detector that rows are told apart by, and masks."""
+    given = {value.name for value in graph.output}
+    if {"boxes", "classes", "count"} <= given:
+        for name in ("boxes", "classes", "masks"):
+            if name in given:
+                yield place(BEHIND_BLOCKS, name), InnerTensor(name)
 
 
 def _is_fused_scan(node: NodeProto) -> bool:

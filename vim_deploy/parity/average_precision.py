@@ -24,6 +24,7 @@ from vim_deploy.parity.comparison import are_detections
 from vim_deploy.parity.detections import Side, sides_of
 from vim_deploy.runtimes.base import Array, is_finite
 from vim_deploy.scene.coco import compressed, run_lengths
+from vim_deploy.scene.detections import Detected
 from vim_deploy.scene.paste import pasted
 
 _PACKAGE = "pycocotools"
@@ -239,7 +240,7 @@ def mask_entry(mask: Array, box: Array, size: tuple[int, int]) -> dict[str, Any]
 
 
 def entries(
-    side: Side, size: tuple[int, int], picture: int, categories: Sequence[int], kind: str
+    side: Side | Detected, size: tuple[int, int], picture: int, categories: Sequence[int], kind: str
 ) -> Iterator[dict[str, Any]]:
     """The detections of a picture as COCO's annotations; those without an area or pixel left out.
 

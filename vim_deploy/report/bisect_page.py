@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from vim_deploy.report import charts
 from vim_deploy.report.charts import Captions, Dot, DotRow, Limit, told
+from vim_deploy.report.detection_items import limit_facts
 from vim_deploy.report.document import (
     NOT_COMPARABLE,
     Document,
@@ -21,7 +22,7 @@ from vim_deploy.report.document import (
     made_by,
     number,
 )
-from vim_deploy.report.parity_page import MOST_ROWS, limit_facts
+from vim_deploy.report.parity_page import MOST_ROWS
 
 
 def bisect_document(value: Value) -> Document:

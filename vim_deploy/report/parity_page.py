@@ -9,6 +9,7 @@ from typing import Any
 from vim_deploy.places import BEHIND_BLOCKS
 from vim_deploy.report import charts
 from vim_deploy.report.charts import Captions, Curve, Dot, DotRow, Limit, MapRow, told
+from vim_deploy.report.detection_items import detection_items, limit_facts
 from vim_deploy.report.document import (
     Document,
     Facts,
@@ -29,12 +30,6 @@ from vim_deploy.report.document import (
 #: Rows a figure has room for; the worst are drawn.
 MOST_ROWS = 24
 
-_LIMITS = {
-    "relative_l2": "largest relative L2",
-    "cosine": "smallest cosine",
-    "top1_agreement": "smallest top-1 agreement",
-    "kl": "largest KL of the softmax (nats)",
-}
 #: What stands for a block in the curves: what it adds, what it hands on, and the scans inside it.
 _CURVES = ("out_proj", "residual", "scan")
 
@@ -146,24 +141,11 @@ def _is_per_pixel(entry: Value) -> bool:
     return entry.get("mean_iou") is not None
 
 
-def limit_facts(tolerance: Value) -> Iterator[tuple[str, str]]:
-    """What was demanded, and why."""
-    if tolerance["atol"] is not None:
-        yield "largest difference", f"{tolerance['atol']:g} + {tolerance['rtol']:g} |reference|"
-    for name, text in _LIMITS.items():
-        if tolerance.get(name) is not None:
-            yield text, f"{tolerance[name]:g}"
-    yield (
-        "class indices of pictures",
-        "must be equal" if tolerance["same_integers"] else "reported only",
-    )
-    yield "reason of the limits", str(tolerance["origin"])
-
-
 def _results(value: Value) -> Iterator[Item]:
     entries = list(outputs_of(value))
     if not entries:
         return
+    yield from detection_items(entries, value.get("average_precision"))
     shown = sorted(entries, key=lambda entry: (entry["passed"], -entry["worst"]))[:MOST_ROWS]
     if len(shown) < len(entries):
         yield Text(f"The figures show the worst {len(shown)} of {len(entries)} comparisons.")

@@ -19,6 +19,7 @@ from vim_deploy.report import svg
 from vim_deploy.report.accuracy_page import accuracy_document
 from vim_deploy.report.bench_page import bench_document
 from vim_deploy.report.bisect_page import bisect_document
+from vim_deploy.report.coco_page import coco_document
 from vim_deploy.report.deploy_page import deploy_document
 from vim_deploy.report.document import (
     Code,
@@ -37,7 +38,7 @@ from vim_deploy.text import printable
 #: Name of a run's files -> how its JSON becomes a document.
 DOCUMENTS: dict[str, Callable[[Mapping[str, Any]], Document]] = {
     "parity": parity_document,
-    "accuracy": accuracy_document,
+    "accuracy": lambda value: (coco_document if "box" in value else accuracy_document)(value),
     "bisect": bisect_document,
     "bench": bench_document,
     "deploy": deploy_document,

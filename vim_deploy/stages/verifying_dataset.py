@@ -6,22 +6,28 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.file import named
 from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import VimDeployError
+from vim_deploy.heads import of_file
 from vim_deploy.parity.accuracy import AccuracyReport, Limits, Progress, compare_accuracy
+from vim_deploy.parity.average_precision import require_coco
+from vim_deploy.parity.coco_accuracy import ApLimits, CocoReport, compare_coco
+from vim_deploy.parity.coco_folder import open_coco
 from vim_deploy.parity.dataset import open_dataset
 from vim_deploy.paths import StrPath, as_path, as_text
 from vim_deploy.progress import stage_log
 from vim_deploy.ranges import BATCH, COUNT, require_all
 from vim_deploy.runtimes import open_runner
 from vim_deploy.runtimes.base import RunnerOptions
+from vim_deploy.scene.detections import detector_of
 from vim_deploy.stages.verifying import open_reference, reference_file
 
-#: Images in memory at once.
-DEFAULT_BATCH = 16
+#: Images in memory at once; a detector holds gigabytes for each of a full size.
+DEFAULT_BATCH, DETECTOR_BATCH = 16, 1
 
 
 @dataclass(frozen=True)
@@ -29,14 +35,14 @@ class DatasetOptions:
     """How to go through a data set.
 
     Attributes:
-        batch: images in memory at once.
+        batch: images in memory at once; None for 16, or 1 of a detector.
         limit: at most so many images, spread over all classes; None for all.
         limits: what is demanded of the accuracy.
         twin: compare with the module typed as the file is, instead of the float32 one.
         runner: where the artifact runs.
     """
 
-    batch: int = DEFAULT_BATCH
+    batch: int | None = None
     limit: int | None = None
     limits: Limits = Limits()  # noqa: RUF009 - frozen
     twin: bool = False
@@ -54,8 +60,10 @@ def verify_dataset(
     options: DatasetOptions | None = None,
     command: Sequence[str] = (),
     progress: Progress = lambda done, of: None,
-) -> AccuracyReport:
+) -> AccuracyReport | CocoReport:
     """Compare the accuracy of an exported ONNX file or engine with that of a reference.
+
+    A detector's is its average precision of boxes and masks.
 
     Args:
         artifact: ONNX file made by ``export``, or an engine made by ``build_engine``.
@@ -72,10 +80,12 @@ def verify_dataset(
         could not be read.
 
     Raises:
-        VimDeployError: VIM-431 for a segmentation network or a dense backbone; of the data set
-            (VIM-401, VIM-414, VIM-419) and the models, as ``verify``.
+        VimDeployError: VIM-431 for a segmentation network or a dense backbone, VIM-301 for a
+            detector without pycocotools; of the data set (VIM-401, VIM-414, VIM-419) and the
+            models, as ``verify``.
     """
     options = options or DatasetOptions()
+    batch = options.batch or DEFAULT_BATCH
     against, dataset = as_text(against, "against"), as_path(dataset, "dataset")
     file = Artifact.open(as_path(artifact, "artifact"))
     if named(against) == "stored":
@@ -85,8 +95,10 @@ def verify_dataset(
             fix="compare with the checkpoint, another ONNX file or an engine",
         )
     stage_log.info("loading %s", file.name)
-    settings = dataclasses.replace(options.runner, max_batch=options.batch)
+    settings = dataclasses.replace(options.runner, max_batch=batch)
     other = reference_file(against, file) or against
+    if file.info is not None and of_file(file.info).kind == "detections":
+        return _verify_coco(file, other, dataset, options, command, progress)
     with open_runner(file, settings) as runner:
         _require_classifier(file.name, file.info)
         if os.path.isdir(dataset):
@@ -95,11 +107,48 @@ def verify_dataset(
         found = open_dataset(dataset, file.info, runner.input, options.limit)
         with open_reference(other, file, runner, options.twin) as (reference, _):
             assert reference is not None
-            counts = compare_accuracy(reference, runner, found, options.batch, progress)
+            counts = compare_accuracy(reference, runner, found, batch, progress)
     return AccuracyReport(
         artifact=file.name,
         artifact_sha256=file.sha256,
         limits=options.limits,
+        command=tuple(command),
+        **counts,
+    )
+
+
+def _verify_coco(
+    file: Artifact,
+    other: Artifact | str,
+    dataset: Path,
+    options: DatasetOptions,
+    command: Sequence[str],
+    progress: Progress,
+) -> CocoReport:
+    """Average precision of a detector and of its reference."""
+    if options.limits.top1_agreement is not None:
+        raise VimDeployError(
+            "VIM-203",
+            "--top1-agree has no effect on detections",
+            why="what is compared is average precision",
+            fix="--max-loss",
+        )
+    require_coco("--dataset for a detector")
+    info = file.require_info("does not say how pictures are prepared", fix="export the model again")
+    classes = detector_of(info).num_classes
+    found = open_coco(dataset, info.labels, classes, options.limit)
+    batch = options.batch or DETECTOR_BATCH
+    settings = dataclasses.replace(options.runner, max_batch=batch)
+    with (
+        open_runner(file, settings) as runner,
+        open_reference(other, file, runner, options.twin) as (reference, _),
+    ):
+        assert reference is not None
+        counts = compare_coco(reference, runner, found, info, batch, progress)
+    return CocoReport(
+        artifact=file.name,
+        artifact_sha256=file.sha256,
+        limits=ApLimits(options.limits.max_loss),
         command=tuple(command),
         **counts,
     )
