@@ -167,3 +167,41 @@ def _picture(arrays: Mapping[str, Array], number: int) -> Picture:
             for name in ("boxes", "scores", "classes", "masks", "final_index", "final_boxes")
         },
     )
+
+
+def apart(outputs: Mapping[str, Array], row: int, expected: Picture, least: float = 0.0) -> Array:
+    """How far the official detections are from those of ``outputs``, each from the nearest.
+
+    Args:
+        outputs: of an exported detector.
+        row: of the picture in them.
+        expected: what the official code found.
+        least: score up to which an official detection may be missing.
+
+    Returns:
+        Largest differences of boxes, scores and masks, f64[3]; infinite where one is missing, or
+        two are one and the same here.
+    """
+    count = int(outputs["count"][row])
+    boxes, scores, classes, masks = (
+        outputs[name][row, :count] for name in ("boxes", "scores", "classes", "masks")
+    )
+    wanted = np.flatnonzero(expected.scores > least)
+    if not len(wanted):
+        return np.zeros(3)
+    if not count:
+        return np.full(3, np.inf)
+    gaps = np.abs(boxes[None] - expected.boxes[wanted][:, None]).max(2)
+    gaps[classes[None] != expected.classes[wanted][:, None]] = np.inf
+    nearest = gaps.argmin(1)
+    if len(set(nearest.tolist())) < len(wanted):
+        return np.full(3, np.inf)
+    kept = wanted < len(expected.masks)
+    differences = masks[nearest[kept]] - expected.masks[wanted[kept]]
+    return np.array(
+        [
+            gaps.min(1).max(),
+            np.abs(scores[nearest] - expected.scores[wanted]).max(),
+            np.abs(differences).max(initial=0.0),
+        ]
+    )
