@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.support import consumers, reference
+from tests.support.detector_cases import apart, detector_case
 from tests.support.reference import BOUND
 from vim_deploy.artifact import Artifact
 from vim_deploy.cli.main import run
 from vim_deploy.errors import VimDeployError
 from vim_deploy.precisions import TABLE, TYPED, Precision
+from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes import open_runner
-from vim_deploy.runtimes.base import RunnerOptions
+from vim_deploy.runtimes.base import RunnerOptions, run_in_batches
 from vim_deploy.stages.exporting import ExportOptions, export
 
 pytest.importorskip("openvino")
@@ -47,6 +50,31 @@ def test_files_with_functions_run(digits: Path) -> None:
         for batch in (1, 3, 2, 5):
             found = runner.run(case.image[:batch])["logits"]
             assert np.abs(found - case.output[:batch]).max() <= BOUND, batch
+
+
+@pytest.mark.skipif(
+    not os.environ.get("VIM_TEST_ALL"), reason="VIM_TEST_ALL=1 exports and compiles a detector"
+)
+def test_a_whole_detector(tmp_path: Path) -> None:
+    """In one batch, one by one, with a picture of no size and one that a NaN has got into."""
+    case = detector_case("F01")
+    request = ModelRequest(str(case.checkpoint), config=dict(case.config))
+    path = export(request, tmp_path / "f01.onnx", ExportOptions(check=False)).path
+    # Whatever a host pads with.
+    images, sizes = case.normalized(0, 1, 2), case.sizes(0, 1, 2)
+    for image, (height, width) in zip(images, sizes, strict=True):
+        image[:, height:] = image[:, :, width:] = np.nan
+    with open_runner(Artifact.open(path), OPENVINO) as runner:
+        spoilt = images.copy()
+        spoilt[0, 0, 5, 5] = np.nan
+        found = runner.run(spoilt, np.array([sizes[0], [1, 1], [0, 0]]))
+        assert not any(value.any() for value in found.values())
+        for batch in (3, 1):
+            found = run_in_batches(runner, images, batch, sizes)
+            for row, picture in enumerate(case.pictures):
+                assert found["count"][row] == len(picture.scores)
+                # Pixels, scores and masks as is promised of detectors.
+                assert (apart(found, row, picture) <= [1e-3, 1e-4, 1e-3]).all(), (batch, row)
 
 
 def test_commands(
