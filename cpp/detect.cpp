@@ -1,6 +1,6 @@
 //! \file detect.cpp
-//! Finds things in pictures with a detector's engine: from the file to boxes, masks and a picture of
-//! them.
+//! Finds things in pictures with a detector's engine: from the file to boxes, masks and a picture
+//! of them.
 #include <algorithm>
 #include <cstdio>
 #include <string>
@@ -32,7 +32,7 @@ constexpr char const* kUsage =
     "  --device N        CUDA device (default 0)\n"
     "  --cuda-graph      replay the engine from a CUDA graph\n"
     "  --help            this text\n"
-    "Pictures, upright: ";
+    "Pictures: ";
 
 struct Arguments {
     std::string engine;
@@ -210,7 +210,7 @@ Status run_batch(Arguments const& arguments, vim_deploy::Session& session,
     std::vector<vim_deploy::FittedImage> fitted;
     std::vector<vim_deploy::PictureSize> sizes;
     for (std::size_t i = first; i < last; ++i) {
-        auto image = vim_deploy::read_image(arguments.pictures[i]);
+        auto image = vim_deploy::read_upright_image(arguments.pictures[i]);
         if (!image) {
             return image.error();
         }
@@ -265,8 +265,8 @@ Status detect(Arguments const& arguments) {
     for (std::size_t first = 0; first < count;) {
         auto const batch = engine->batch_for(static_cast<std::int64_t>(count - first));
         std::size_t const last = std::min(count, first + static_cast<std::size_t>(batch));
-        auto const done = run_batch(arguments, *session, *exported, first, last,
-                                    static_cast<std::size_t>(batch));
+        auto const done =
+            run_batch(arguments, *session, *exported, first, last, static_cast<std::size_t>(batch));
         if (!done) {
             return done;
         }

@@ -9,6 +9,7 @@
 #include "file.h"
 #include "guard.h"
 #include "image_limits.h"
+#include "orientation.h"
 #include "vim_deploy/image.h"
 
 namespace vim_deploy {
@@ -166,6 +167,25 @@ Result<Image> read_image(std::string const& path) {
             return bytes.error();
         }
         return decode_image(bytes->data(), bytes->size(), path);
+    });
+}
+
+Result<Image> read_upright_image(std::string const& path) {
+    return guarded("reading a picture", [&]() -> Result<Image> {
+        auto const bytes = read_file(path, "image", "VIM-411", kMaxFileBytes);
+        if (!bytes) {
+            return bytes.error();
+        }
+        auto image = decode_image(bytes->data(), bytes->size(), path);
+        int const orientation = orientation_of({bytes->data(), bytes->size()});
+        if (!image || orientation == 1) {
+            return image;
+        }
+        auto const both = 2 * static_cast<std::int64_t>(image->pixels.size());
+        if (!may_take(both, bytes->size())) {
+            return too_much_memory(both, path);
+        }
+        return turned(*image, orientation);
     });
 }
 

@@ -166,8 +166,8 @@ Result<std::vector<std::vector<Detection>>> find(std::vector<Tensor> const& tens
         }
         all.emplace_back();
         for (std::int64_t row = 0; row < count; ++row) {
-            auto const at = i * static_cast<std::size_t>(outputs->rows) +
-                            static_cast<std::size_t>(row);
+            auto const at =
+                i * static_cast<std::size_t>(outputs->rows) + static_cast<std::size_t>(row);
             if (outputs->classes[at] < 0) {
                 return not_detections("class " + std::to_string(outputs->classes[at]));
             }
@@ -181,8 +181,8 @@ Result<std::vector<std::vector<Detection>>> find(std::vector<Tensor> const& tens
     return all;
 }
 
-// Along one side of a box: the first pixel, and for each pixel the cell before it, and how far it is
-// beyond that cell's centre.
+// Along one side of a box: the first pixel, and for each pixel the cell before it, and how far it
+// is beyond that cell's centre.
 struct Taps {
     std::int64_t first = 0;
     std::vector<std::int64_t> cells;
@@ -235,13 +235,12 @@ Result<PastedMask> paste(Detection const& detection, PictureSize const& picture)
     }
     auto const& box = detection.box;
     auto const side = detection.mask_side;
-    bool const sound = side > 0 && side < 65536 &&
-                       detection.mask.size() == static_cast<std::size_t>(side * side) &&
-                       picture.height > 0 && picture.width > 0 && picture.height <= kMaxPixels &&
-                       picture.width <= kMaxPixels && box[0] >= 0 && box[1] >= 0 &&
-                       box[2] > box[0] && box[3] > box[1] &&
-                       box[2] <= static_cast<float>(picture.width) &&
-                       box[3] <= static_cast<float>(picture.height);
+    bool const sound =
+        side > 0 && side < 65536 &&
+        detection.mask.size() == static_cast<std::size_t>(side * side) && picture.height > 0 &&
+        picture.width > 0 && picture.height <= kMaxPixels && picture.width <= kMaxPixels &&
+        box[0] >= 0 && box[1] >= 0 && box[2] > box[0] && box[3] > box[1] &&
+        box[2] <= static_cast<float>(picture.width) && box[3] <= static_cast<float>(picture.height);
     if (!sound) {
         return Error{"VIM-415", "a mask and its box do not fit the picture",
                      std::to_string(detection.mask.size()) + " values, a picture of " +

@@ -262,7 +262,8 @@ Status Engine::Impl::read_profiles() {
             bytes_of(input.type, profiles.back().max) == 0) {
             return cannot_run(path, "its profile " + std::to_string(i) + " has no shapes");
         }
-        for (auto const which : {nvinfer1::OptProfileSelector::kMIN, nvinfer1::OptProfileSelector::kMAX}) {
+        for (auto const which :
+             {nvinfer1::OptProfileSelector::kMIN, nvinfer1::OptProfileSelector::kMAX}) {
             Shape const wanted = shape_of_sizes(shape(which));
             if (size && shape_of(engine->getProfileShape(kSizeInput, i, which)) != wanted) {
                 return cannot_run(path, "its profile " + std::to_string(i) +

@@ -187,8 +187,8 @@ Result<std::vector<Tensor>> Session::Impl::infer(TensorView const& batch,
         status = send(input.host.get(), input, bytes);
     }
     if (status.ok() && owner->size) {
-        status = send(sizes.host.get(), sizes,
-                      bytes_of(owner->size->type, shape_of_sizes(batch.shape)));
+        status =
+            send(sizes.host.get(), sizes, bytes_of(owner->size->type, shape_of_sizes(batch.shape)));
     }
     if (status.ok()) {
         status = run(slot);

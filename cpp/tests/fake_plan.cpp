@@ -153,8 +153,9 @@ void Run::detect(Io const& output, std::int64_t item, std::int64_t column, std::
     if (output.type == DataType::kINT64) {
         static_cast<std::int64_t*>(data)[at] = static_cast<std::int64_t>(value);
     } else {
-        static_cast<float*>(data)[at] =
-            overflow != nullptr && item == 0 && column == 1 ? std::strtof(overflow, nullptr) : value;
+        static_cast<float*>(data)[at] = overflow != nullptr && item == 0 && column == 1
+                                            ? std::strtof(overflow, nullptr)
+                                            : value;
     }
 }
 

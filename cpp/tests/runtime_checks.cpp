@@ -125,8 +125,8 @@ void check_wrong_input(Engine const& engine) {
           "VIM-415");
     CHECK(code_of(TensorView::of(values, shape_for(7))) == "VIM-415");
     CHECK(code_of(TensorView::of(values, {-8, 1, 32, -32})) == "VIM-415");
-    CHECK(code_of(session.infer(good(TensorView::of(batch_values(1, 0), shape_for(1))), {{1, 1}})) ==
-          "VIM-415");
+    CHECK(code_of(session.infer(good(TensorView::of(batch_values(1, 0), shape_for(1))),
+                                {{1, 1}})) == "VIM-415");
     CHECK(code_of(session.output_shapes(shape_for(5))) == "VIM-905");
     CHECK(good(session.output_shapes(shape_for(3))) == std::vector<Shape>({{3, 10}}));
     CHECK(answers(session, 4, 2));
@@ -394,12 +394,15 @@ using Check = void (*)(Engine const&);
 }  // namespace
 
 int main(int count, char** words) {
-    std::map<std::string, Check> const checks{
-        {"infer", check_infer},           {"wrong_input", check_wrong_input},
-        {"cuda_graph", check_cuda_graph}, {"capture_refused", check_capture_refused},
-        {"on_device", check_on_device},   {"profiles", check_profiles},
-        {"threads", check_threads},       {"failures", check_failures},
-        {"sizes", check_sizes}};
+    std::map<std::string, Check> const checks{{"infer", check_infer},
+                                              {"wrong_input", check_wrong_input},
+                                              {"cuda_graph", check_cuda_graph},
+                                              {"capture_refused", check_capture_refused},
+                                              {"on_device", check_on_device},
+                                              {"profiles", check_profiles},
+                                              {"threads", check_threads},
+                                              {"failures", check_failures},
+                                              {"sizes", check_sizes}};
     std::string const name = count == 3 ? words[1] : "";
     if (name == "lifetime") {
         check_lifetime(words[2]);

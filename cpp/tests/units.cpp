@@ -161,7 +161,7 @@ int fit(char const* record_path, char const* out, std::vector<std::string> const
     }
     std::ofstream stream(out, std::ios::binary);
     for (std::string const& picture : pictures) {
-        auto const image = read_image(picture);
+        auto const image = read_upright_image(picture);
         auto const fitted = image ? fit_image(*image, record->exported->image) : image.error();
         if (!fitted) {
             return fail(fitted.error());

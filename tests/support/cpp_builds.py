@@ -42,7 +42,8 @@ _SANITIZERS = {
     "thread": ["-fsanitize=thread"],
 }
 #: Parts of the library, those that need TensorRT last; sessions do without the pictures.
-_PICTURES = ("classification", "decode", "detections", "preprocess", "resample", "write_image")
+_PICTURES = ("classification", "decode", "detections", "orientation")
+_PICTURES += ("preprocess", "resample", "write_image")
 _PURE = ("file", "json", "record", "result", "sha256", "tensor", "text")
 _RUNTIME = ("engine", "logger", "passport", "plugin", "session", "slots")
 #: Sources of the two fake libraries.

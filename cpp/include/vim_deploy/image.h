@@ -40,7 +40,11 @@ struct FittedImage {
 //!         channel, is truncated or too large.
 Result<Image> read_image(std::string const& path);
 
-//! The same from bytes in memory; `name` is for messages.
+//! The same, turned upright as the EXIF orientation of a JPEG or PNG says: what detectors take.
+//! \return as `read_image`.
+Result<Image> read_upright_image(std::string const& path);
+
+//! `read_image` from bytes in memory; `name` is for messages.
 Result<Image> decode_image(void const* data, std::size_t size, std::string const& name);
 
 //! Formats that `read_image` knows, such as `PPM, PGM`.
@@ -52,8 +56,7 @@ char const* image_formats() noexcept;
 Result<Image> crop_image(Image const& image, ImagePreparation const& preparation);
 
 //! Resizes a picture until its longer side is the square input's, as detectron2 does it, and fills
-//! the rest with zeros. A detector's pictures are upright: turn a photograph with an EXIF
-//! orientation first, `read_image` does not.
+//! the rest with zeros. A detector's pictures are upright (`read_upright_image`).
 //! \return as `crop_image`; VIM-415 also for an input that is not square.
 Result<FittedImage> fit_image(Image const& image, ImagePreparation const& preparation);
 

@@ -17,6 +17,7 @@
 
 #include "image_limits.h"
 #include "json.h"
+#include "orientation.h"
 #include "vim_deploy/classification.h"
 #include "vim_deploy/detections.h"
 #include "vim_deploy/image.h"
@@ -142,6 +143,10 @@ void picture(std::uint8_t const* data, std::size_t size) {
         return;
     }
     decode(data, size);
+    int const orientation = orientation_of({reinterpret_cast<char const*>(data), size});
+    require(orientation >= 1 && orientation <= 8, "there are eight orientations");
+    Image const narrow{2, 3, 1, {0, 1, 2, 3, 4, 5}};
+    require(complete(turned(narrow, orientation)), "a turned picture has its pixels");
 }
 
 void prepare(std::uint8_t const* data, std::size_t size) {

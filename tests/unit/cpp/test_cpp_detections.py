@@ -49,6 +49,28 @@ def test_pictures_are_fitted_as_in_python(channels: int, tmp_path: Path) -> None
         np.testing.assert_array_equal(pixels, wanted)
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_photographs_are_turned_upright_as_in_python(suffix: str, tmp_path: Path) -> None:
+    program = cpp_builds.need_units_with_decoders()
+    engine = cpp.detector(64, channels=3)
+    record, paths = record_path(engine.write(tmp_path)), []
+    with Image.open(pictures(tmp_path, [(50, 30)])[0]) as picture:
+        smooth = picture.resize((5, 3)).resize((50, 30))
+    for orientation in range(10):
+        exif = Image.Exif()
+        exif[0x010F], exif[0x0112] = "a camera", orientation
+        paths.append(tmp_path / f"{orientation}.{suffix}")
+        smooth.save(paths[-1], exif=exif.tobytes(), quality=95)
+    done = cpp_builds.run(program, "fit", record, tmp_path / "out", *paths)
+    assert done.returncode == 0, done.stderr
+    found = np.fromfile(tmp_path / "out", np.uint8).reshape(len(paths), 64, 64, 3)
+    for path, pixels, line in zip(paths, found, done.stdout.splitlines(), strict=True):
+        wanted, inside = images.fit_from(path, engine.image)
+        assert [*map(int, line.split())][:2] == [*inside]
+        # JPEG leaves the rounding to the decoder; this is the margin that docs/cpp.md names.
+        assert np.abs(pixels.astype(int) - wanted).max() <= (2 if suffix == "jpg" else 0)
+
+
 def test_an_input_that_is_not_square_is_refused(tmp_path: Path) -> None:
     plan = cpp.FakeEngine(image=ImagePreparation(32, 40)).write(tmp_path)
     (path,) = pictures(tmp_path, [(9, 9)])

@@ -27,7 +27,7 @@ vim_deploy::Status run(char const* engine_path, char const* picture) {
                                  "take the record that was packaged"};
     }
     vim_deploy::ExportInfo const& exported = *engine->record()->exported;
-    auto const image = vim_deploy::read_image(picture);
+    auto const image = vim_deploy::read_upright_image(picture);
     if (!image) {
         return image.error();
     }
