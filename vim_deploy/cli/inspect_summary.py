@@ -10,6 +10,9 @@ from typing import Any, get_args
 
 from vim_deploy.specs import Target
 
+#: The head whose pictures are fitted into the input (``heads.Head.takes_size``).
+_FITTED = "detections"
+
 Facts = Mapping[str, Any]
 Row = tuple[str, str]
 
@@ -148,8 +151,10 @@ def _exported(export: Facts | None, tensors: Facts) -> Iterator[Row]:
     names = export["labels"]
     shown = ", ".join(names[:_CLASSES_SHOWN]) + (", ..." if len(names) > _CLASSES_SHOWN else "")
     yield "class names", f"{len(names)}: {shown}" if names else ""
-    yield "preparation", _preparation(export["image"])
-    yield "left to the caller", _LEFT[export["preprocess"]]
+    fitted = export["head"] == _FITTED
+    yield "preparation", _preparation(export["image"], fitted=fitted)
+    left = _LEFT[export["preprocess"]]
+    yield "left to the caller", f"{left}; the size of each picture" if fitted else left
     inside = f", {export['io_precision']} in and out" if "io_precision" in export else ""
     if "precision" in export:
         yield "precision", f"{export['precision']}{inside}"
@@ -167,6 +172,30 @@ def _architecture(config: Facts | None, dense: Facts | None) -> Iterator[Row]:
     what = "" if dense else f", {classes} classes"
     yield "architecture", f"{depth} blocks of width {width}, {patch}{what}"
     yield "dense model", (dense or {}).get("task", "")
+    yield from _detector((dense or {}).get("detector"))
+
+
+def _detector(found: Facts | None) -> Iterator[Row]:
+    """What stands behind the pyramid, and how detections are chosen."""
+    if found is None:
+        return
+    stages, masks, proposals = len(found["stages"]), found["mask_head"], found["proposals"]
+    kind = f"a cascade of {stages} stages" if stages > 1 else "one stage"
+    boxes = "one box for all classes" if found["class_agnostic"] else "a box for each class"
+    yield "detector", f"{kind}, {found['num_classes']} classes, {boxes}"
+    yield (
+        "proposals",
+        f"{proposals['post_nms_topk']} of the best {proposals['pre_nms_topk']} of each level, "
+        f"IoU above {proposals['nms_threshold']:g} suppresses",
+    )
+    layers = ", ".join(str(width) for width in found["box_head"]["fc_dims"])
+    yield "box head", f"{found['box_head']['convs']} convolutions, then {layers}"
+    yield "mask head", f"{masks['convs']} convolutions" if masks else "none"
+    yield (
+        "detections",
+        f"at most {found['detections']} with a score above {found['score_threshold']:g}, IoU above "
+        f"{found['nms_threshold']:g} suppresses within a class",
+    )
 
 
 def _tensors(found: Facts) -> Iterator[Row]:
@@ -175,12 +204,13 @@ def _tensors(found: Facts) -> Iterator[Row]:
             yield what, f"{spec['name']}: {spec['dtype']} {' x '.join(map(str, spec['shape']))}"
 
 
-def _preparation(image: Facts) -> str:
+def _preparation(image: Facts, *, fitted: bool = False) -> str:
     colours = "grey" if image["channels"] == 1 else "RGB"
     mean, std = (", ".join(f"{value:g}" for value in image[key]) for key in ("mean", "std"))
+    how = "the longer side fitted" if fitted else f"crop {image['crop_ratio']:g}"
     return (
         f"{image['height']} x {image['width']} {colours}, {image['interpolation']}, "
-        f"crop {image['crop_ratio']:g}, mean {mean}, std {std}"
+        f"{how}, mean {mean}, std {std}"
     )
 
 

@@ -171,7 +171,8 @@ def _verify_options(
 ) -> VerifyOptions:
     """Pictures or random images, and the tolerance of the recipe or the precision."""
     recipe = find_recipe(request.source) if names_recipe(request.source) else None
-    tolerance = tolerance_for(exported.info.precision, recipe.tolerances if recipe else None)
+    info = exported.info
+    tolerance = tolerance_for(info.precision, recipe.tolerances if recipe else None, info)
     return replace(options, tolerance=tolerance)
 
 

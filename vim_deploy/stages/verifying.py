@@ -119,8 +119,8 @@ def verify(
         functions_beside(file, runner, settings) as plain,
         open_reference(other or against, file, runner, options.twin) as (reference, stored),
     ):
-        limits = options.tolerance or tolerance_for(file.precision, info=file.info)
-        tolerance = adjusted(limits, options.limits)
+        usual = tolerance_for(file.precision, info=file.info)
+        tolerance = adjusted(chosen_tolerance(options, usual), options.limits)
         if options.images is not None and not stored:
             file.require_info("does not say how pictures are prepared", fix="--random N")
         cases = stored + live_cases(runner, file.info, options, stored=bool(stored))
@@ -163,6 +163,14 @@ def verify(
             functions=functions,
             average_precision=None if precision is None else precision.result(),
         )
+
+
+def chosen_tolerance(options: VerifyOptions, usual: Tolerance) -> Tolerance:
+    """What the caller gave, of detections the usual where that says nothing; or the usual."""
+    given = options.tolerance
+    if given is None or given.detections is not None:
+        return given or usual
+    return dataclasses.replace(given, detections=usual.detections)
 
 
 def require_images(options: VerifyOptions) -> None:

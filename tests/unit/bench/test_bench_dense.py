@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.detectors import described, stand_in
 from tests.support.reference import SMALL
 from vim_deploy.bench.subject import ONNX_RUNTIME, PYTORCH, dense_size, vim_bytes
 from vim_deploy.errors import VimDeployError
@@ -76,3 +77,21 @@ def test_no_classifier_beside_a_dense_model(file: Path, baseline: str) -> None:
         benchmark([file], BenchOptions(baselines=(baseline,)))
     assert caught.value.code == "VIM-203"
     assert "--baseline pytorch" in caught.value.fix
+
+
+def test_a_detector(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    report = benchmark([stand_in(tmp_path / "det.onnx")], BenchOptions(warmup=0, duration=0.02))
+    report.require_measured()
+    (item,) = report.measurements
+    assert item.finite
+    assert item.subject.image == (64, 64)
+    info = described()
+    assert info.dense is not None
+    sizes = [
+        dense_size(info.model_config, info.dense, find(head, dense=True))
+        for head in ("features", "detections")
+    ]
+    # 1000 regions of 7 x 7 bins and 8 channels, twelve times.
+    assert sizes[1].values - sizes[0].values >= 12 * 1000 * 49 * 8 - sizes[0].values
+    assert sizes[1].weights > sizes[0].weights

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.detectors import stand_in
 from tests.support.engines import record_of, write_engine, write_record
 from tests.support.models import perturbed, save_training_file, tiny_config
 from tests.support.packages import classifier
@@ -93,3 +94,18 @@ def test_it_is_one_screen_and_verbose_says_all(tmp_path: Path, capsys: Captured)
         out, err = capsys.readouterr()
         assert "export.model_config.depth" in out
         assert err == ""
+
+
+def test_of_a_detector(tmp_path: Path) -> None:
+    found = rows(stand_in(tmp_path / "det.onnx"))
+    assert found["dense model"] == "detection"
+    assert found["detector"] == "a cascade of 3 stages, 3 classes, one box for all classes"
+    assert found["proposals"].startswith("1000 of the best 1000 of each level")
+    assert found["box head"] == "4 convolutions, then 1024"
+    assert found["mask head"] == "4 convolutions"
+    assert found["detections"].startswith("at most 5 with a score above 0.05")
+    assert found["input"] == "size: int64 batch x 2"
+    assert "the longer side fitted" in found["preparation"]
+    assert found["left to the caller"].endswith("the size of each picture")
+    without = stand_in(tmp_path / "boxes.onnx", masks=False)
+    assert rows(without)["mask head"] == "none"

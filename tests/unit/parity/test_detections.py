@@ -192,3 +192,13 @@ def test_limits_of_detections_are_their_own() -> None:
     with pytest.raises(VimDeployError) as caught:
         adjusted(detector, {"boxes": -1.0})
     assert caught.value.code == "VIM-202"
+
+
+def test_boxes_that_are_off_with_scores_that_agree_are_pointed_out() -> None:
+    other = outputs()
+    other["boxes"][0, 1, 2] += 4
+    boxes = by_name(compare_detections(outputs(), other, LIMITS))["boxes"]
+    assert not boxes.passed
+    assert boxes.failures[-1].startswith("of 3 boxes 1 are off, with scores that agree")
+    other["scores"][0, 1] -= 0.1
+    assert len(by_name(compare_detections(outputs(), other, LIMITS))["boxes"].failures) == 1
