@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from vim_deploy.ops import PYRAMID_ROI_ALIGN, SORTED_NMS, Op, contract
 from vim_deploy.ops.functions import attach_functions, op_flaws, schema, type_functions
@@ -42,6 +42,21 @@ def node_model(
     assert model.SerializeToString() == before
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def add_nms(model: onnx.ModelProto) -> None:
+    """Put an NMS of stored boxes into a graph, with its output ``keep``."""
+    boxes, group, valid = nms_inputs(0, 1, 5, 2)
+    stored = {"boxes": boxes, "group": group, "valid": valid}
+    model.graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in stored.items())
+    model.graph.node.append(
+        helper.make_node(
+            SORTED_NMS.name, [*stored], ["keep"], name="nms", domain=contract.DOMAIN,
+            iou_threshold=0.5, groups=2,
+        )
+    )  # fmt: skip
+    model.graph.output.append(helper.make_tensor_value_info("keep", TensorProto.FLOAT, [1, 5]))
+    attach_functions(model, ops={SORTED_NMS.name: SORTED_NMS})
 
 
 def _value(op: Op, name: str) -> onnx.ValueInfoProto:

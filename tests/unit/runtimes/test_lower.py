@@ -197,3 +197,32 @@ def test_the_ops_of_detectors_become_operators_of_opset_17(use_plugin: bool) -> 
         onnx.checker.check_model(lowered)
         found, wanted = region_ops.run(lowered, *given), region_ops.run(model, *given)
         np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_beside_plugins_the_ops_of_detectors_stay_functions(version):
+    model = tiny_onnx.scan_blocks(1)
+    region_ops.add_nms(model)
+    assert ops_of(model) == {"VimSelectiveScan"}
+    lowered = lower(model, capabilities(version), use_plugin=True)
+    assert set(lowered.plugin_nodes.values()) == {"VimSelectiveScan"}
+    assert lowered.steps[0] == "functions dropped for the plugin: VimSelectiveScan"
+    inlined = version == "8.6"
+    assert [item.name for item in lowered.model.functions] == ["VimSortedNms"] * (not inlined)
+    found = Counter(node.op_type for node in lowered.model.graph.node)
+    assert found["NonMaxSuppression"] == inlined
+    (nms,) = [node for node in lowered.model.graph.node if node.op_type == "VimSortedNms"] or [None]
+    assert nms is None or {item.name for item in nms.attribute} == {"iou_threshold", "groups"}
+
+
+def test_no_plugin_stands_in_for_a_function_of_a_detector():
+    model = tiny_onnx.scan_blocks(1)
+    region_ops.add_nms(model)
+    kept = [item for item in model.functions if item.name != "VimSortedNms"]
+    del model.functions[:]
+    model.functions.extend(kept)
+    for use_plugin in (False, True):
+        with pytest.raises(VimDeployError, match="VimSortedNms") as caught:
+            lower(model, capabilities("10.3"), use_plugin=use_plugin)
+        assert caught.value.code == "VIM-609"
+        assert "--plugin" not in caught.value.fix

@@ -15,7 +15,9 @@ from tests.support.ort_ops import built_library, relative_l2
 from tests.support.tiny_onnx import perceptron, scan_blocks
 from vim_deploy.artifact import Artifact
 from vim_deploy.errors import VimDeployError
-from vim_deploy.plugin.ort_library import LIBRARY_VARIABLE
+from vim_deploy.ops import SELECTIVE_SCAN, SORTED_NMS
+from vim_deploy.ops.functions import AskedOps
+from vim_deploy.plugin.ort_library import LIBRARY_VARIABLE, describe_ort_library
 from vim_deploy.runtimes import open_runner
 from vim_deploy.runtimes.base import RunnerOptions
 from vim_deploy.runtimes.onnxruntime import capability as ort
@@ -206,6 +208,19 @@ def test_an_attribute_that_the_kernels_do_not_know(file: Path, library: Path) ->
     onnx.save(other, path)
     assert code_of(path, "native") == "VIM-903"
     assert "says 'gain'" in opened(path, "auto").notes[0]
+
+
+def test_ops_without_kernels_for_gpus_are_asked_of_no_library_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choosing, "require_provider", lambda *_: None)
+    monkeypatch.setattr(ort, "try_library", lambda _: None)
+    info = describe_ort_library(native_ops(tmp_path))
+    detector = AskedOps(frozenset({SELECTIVE_SCAN.name, SORTED_NMS.name}))
+    choosing.require_fit(info, "cuda", detector)
+    with pytest.raises(VimDeployError, match="does not fit") as caught:
+        choosing.require_fit(info, "cpu", detector)
+    assert SORTED_NMS.name in caught.value.why
 
 
 def test_a_library_that_cannot_be_read(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

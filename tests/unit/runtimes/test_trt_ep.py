@@ -9,8 +9,9 @@ import pytest
 
 import vim_deploy
 from tests.support.tiny_onnx import perceptron, scan_blocks
+from tests.unit.ops.test_region_ops import add_nms
 from vim_deploy.errors import VimDeployError
-from vim_deploy.ops import SELECTIVE_SCAN, contract
+from vim_deploy.ops import SELECTIVE_SCAN, SORTED_NMS, contract
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.onnxruntime import capability as ort
 from vim_deploy.runtimes.onnxruntime.trt_ep import PLUGIN_DOMAIN, to_plugin_domain
@@ -71,6 +72,20 @@ def test_output_of_unknown_type_is_refused() -> None:
     with pytest.raises(VimDeployError) as caught:
         to_plugin_domain(model)
     assert caught.value.code == "VIM-409"
+
+
+def test_ops_without_a_plugin_stay_functions() -> None:
+    model = scan_blocks()
+    add_nms(model)
+    lowered = to_plugin_domain(model)
+    assert [(node.domain, node.op_type) for node in lowered.graph.node if node.domain] == [
+        (PLUGIN_DOMAIN, SELECTIVE_SCAN.name),
+        (contract.DOMAIN, SORTED_NMS.name),
+    ]
+    assert [item.name for item in lowered.functions] == [SORTED_NMS.name]
+    domains = {item.domain for item in lowered.opset_import}
+    assert {contract.DOMAIN, PLUGIN_DOMAIN} <= domains
+    onnx.checker.check_model(lowered)
 
 
 def test_other_functions_are_kept() -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vim_deploy.errors import VimDeployError
+from vim_deploy.ops import PLUGIN_OPS
 from vim_deploy.ops.functions import AskedOps
 from vim_deploy.plugin.build_ort import OrtBuildSettings, build_ort_library
 from vim_deploy.plugin.ort_library import (
@@ -149,11 +150,13 @@ def _fitting(provider: OpsProvider, asked: AskedOps, *, build: bool) -> OrtLibra
 def require_fit(info: OrtLibraryInfo, provider: OpsProvider, asked: AskedOps) -> None:
     """VIM-301 or VIM-903 when sessions of a provider cannot have what is asked from a library."""
     require_provider(info, provider)
-    if not asked.names <= set(info.ops):
+    # Where there is no kernel for GPUs, the function runs beside the library's kernels.
+    names = asked.names if provider == "cpu" else asked.names & PLUGIN_OPS.keys()
+    if not names <= set(info.ops):
         raise VimDeployError(
             "VIM-903",
             f"{info.path} does not fit",
-            why=f"it has {', '.join(info.ops)}, the model {', '.join(sorted(asked.names))}",
+            why=f"it has {', '.join(info.ops)}, the model {', '.join(sorted(names))}",
             fix=build_command(provider),
         )
     # The library follows our own contract, or it could not have been described.
