@@ -15,7 +15,7 @@ from tests.support.ort_ops import built_library, relative_l2
 from tests.support.tiny_onnx import perceptron, scan_blocks
 from vim_deploy.artifact import Artifact
 from vim_deploy.errors import VimDeployError
-from vim_deploy.ops import SELECTIVE_SCAN, SORTED_NMS
+from vim_deploy.ops import OPS, SELECTIVE_SCAN, SORTED_NMS
 from vim_deploy.ops.functions import AskedOps
 from vim_deploy.plugin.ort_library import LIBRARY_VARIABLE, describe_ort_library
 from vim_deploy.runtimes import open_runner
@@ -165,6 +165,32 @@ def test_libraries_for_something_else(
     monkeypatch.setenv(LIBRARY_VARIABLE, str(native_ops(tmp_path, **other)))
     assert code_of(file, "native") == ("VIM-301" if "ort_api" in other else "VIM-903")
     assert "native ops not used" in opened(file, "auto").notes[0]
+
+
+#: What a detector asks for.
+DETECTOR = AskedOps(frozenset(OPS))
+
+
+def test_a_library_of_before_the_ops_of_detectors(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It serves files without them, and is asked for no other."""
+    monkeypatch.setenv(LIBRARY_VARIABLE, str(native_ops(tmp_path)))
+    assert opened(file, "native").library is not None
+    chosen = choosing.choose_ops("auto", "cpu", DETECTOR)
+    assert chosen.library is None
+    assert "native ops not used" in chosen.note
+    assert "does not fit" in chosen.note
+    with pytest.raises(VimDeployError) as caught:
+        choosing.choose_ops("native", "cpu", DETECTOR)
+    assert caught.value.code == "VIM-903"
+    assert "VimPyramidRoiAlign" in caught.value.why
+    assert "plugin build --target onnxruntime" in caught.value.fix
+
+
+def test_a_library_with_all_ops(library: Path) -> None:
+    for choice in ("auto", "native"):
+        assert choosing.choose_ops(choice, "cpu", DETECTOR).library is not None
 
 
 def test_a_file_that_means_a_later_domain_runs_as_functions(file: Path, library: Path) -> None:
