@@ -123,6 +123,7 @@ def cases(lengths: tuple[int, ...] = LENGTHS) -> Iterator[Case]:
 
 
 def random(seed: int) -> Callable[..., Array]:
+    """What draws normal numbers [sizes], the same for the same seed."""
     generator = np.random.default_rng(seed)
     return lambda *shape: generator.standard_normal(shape)
 
