@@ -139,3 +139,23 @@ def test_half_of_the_candidates(networks: dict[str, Detector]) -> None:
     assert found[2][0, :2].tolist() == [3, 3]
     assert found[3][0].sum() == 2
     assert found[0].shape == (1, 100, 4)
+
+
+def test_boxes_clipped_to_nothing_are_chosen(networks: dict[str, Detector]) -> None:
+    """detectron2 drops them behind the best 100, so they take places; they suppress nobody."""
+    boxes = torch.tensor([[[0.0, 0.0, 0.0, 60.0], [0.0, 0.0, 0.0, 60.0], [0.0, 0.0, 60.0, 60.0]]])
+    scores = torch.zeros(1, 3, 10)
+    scores[0, :, 3] = torch.tensor([0.5, 0.75, 0.25])
+    found = networks["F02"].roi_heads.best(boxes[:, :, None].expand(-1, -1, 10, -1), scores)
+    assert found[1][0, :4].tolist() == [0.75, 0.5, 0.25, 0.0]
+    assert found[0][0, 2].tolist() == [0.0, 0.0, 60.0, 60.0]
+
+
+def test_what_stays_behind_a_thousand_suppressed_pairs(networks: dict[str, Detector]) -> None:
+    boxes = torch.tensor([0.0, 0.0, 60.0, 60.0]).repeat(1, 200, 10, 1)
+    boxes[:, 199] += 100
+    scores = torch.linspace(0.9, 0.1, 200).view(1, 200, 1).repeat(1, 1, 10)
+    _, best, classes, valid = networks["F02"].roi_heads.best(boxes, scores)
+    assert valid.sum() == 20
+    assert sorted(classes[0, 10:20].tolist()) == list(range(10))
+    assert np.allclose(best[0, 10:20], 0.1)

@@ -16,6 +16,7 @@ from vim_deploy.model.dense.boxes import (
     clipped,
     decoded,
     finite_rows,
+    has_area,
     padded_rows,
     picked_rows,
     where,
@@ -30,8 +31,10 @@ BOX_BINS, MASK_BINS = 7, 14
 #: Pixels of p2 in one pixel of the image.
 _P2_SCALE = 0.25
 #: Pairs of box and class that the last suppression looks at, the best first. Suppression only looks
-#: back: whatever is behind them could not change which of them stay.
-_MOST_CANDIDATES = 1000
+#: back: whatever is behind them could not change which of them stay. What is lost are detections
+#: of a picture with more pairs above the threshold of which fewer stay than are asked for.
+#: TensorRT-RTX sorts out 3840 at most, TensorRT's INMSLayer looks at 5000.
+_MOST_CANDIDATES = 3000
 
 
 class BoxHead(nn.Module):
@@ -175,6 +178,9 @@ class RoiHeads(nn.Module):
             boxes = picked_rows(boxes.flatten(1, 2), index)
         above = (values > config.score_threshold).to(values.dtype)
         keep = torch.ops.vim_deploy.sorted_nms(boxes, label, above, config.nms_threshold, classes)
+        # A box that was clipped to nothing overlaps none: detectron2 chooses it as any other, and
+        # drops it afterwards (detector_postprocess).
+        keep = torch.where(has_area(boxes), keep, above)
         # Scores are above zero: what went is below every threshold.
         values = where(keep > 0.5, values, -1.0)
         values, index = values.topk(min(config.detections, count), dim=1)
