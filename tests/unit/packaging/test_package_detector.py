@@ -254,6 +254,12 @@ def test_the_servers_watch_asks_with_both_inputs(made: Path) -> None:
         ("size", [1, 2]),
     ]
     assert len(body) - length == 3 * SIDE * SIDE * 4 + 16
+    # An engine of TensorRT 8.6 knows no 64-bit integers.
+    about = facts_of(made)
+    narrow = {**about, "size": {**about["size"], "dtype": "int32"}}
+    body, length = watch.Probe.zeros(watch.Facts(narrow))
+    assert json.loads(body[:length])["inputs"][1]["datatype"] == "INT32"
+    assert len(body) - length == 3 * SIDE * SIDE * 4 + 8
 
 
 def test_without_masks_and_with_a_fixed_batch(

@@ -27,8 +27,14 @@ STOPPED_SECONDS = 5.0
 #: Two signals within so many seconds are one wish: supervisors and terminals repeat themselves.
 AGAIN_SECONDS = 2.0
 #: Triton's data types of inputs and the bytes of one element.
-ELEMENT_BYTES = {"uint8": 1, "float16": 2, "float32": 4, "int64": 8}
-TRITON_TYPES = {"uint8": "UINT8", "float16": "FP16", "float32": "FP32", "int64": "INT64"}
+ELEMENT_BYTES = {"uint8": 1, "float16": 2, "float32": 4, "int32": 4, "int64": 8}
+TRITON_TYPES = {
+    "uint8": "UINT8",
+    "float16": "FP16",
+    "float32": "FP32",
+    "int32": "INT32",
+    "int64": "INT64",
+}
 #: Questions to our own server go to it, whatever proxy the environment names.
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 #: What asking may raise, also where something else than an HTTP server answers.
