@@ -34,7 +34,13 @@ from vim_deploy.recipe.precision_policy import PrecisionPolicy, Rule
 from vim_deploy.runtimes.base import RunnerOptions
 from vim_deploy.runtimes.onnxruntime.runner import memory_runner
 from vim_deploy.stages.subjects import Subject, SubjectOptions, open_subject
-from vim_deploy.stages.verifying import VerifyOptions, live_cases, require_images
+from vim_deploy.stages.verifying import (
+    VerifyOptions,
+    chosen_tolerance,
+    live_cases,
+    refuse_part_limit,
+    require_images,
+)
 
 #: Images that are run at once; only memory and time depend on it.
 _BATCH = 4
@@ -80,8 +86,9 @@ def bisect_precision(
                 f"{found.name} is float32 already: there is nothing to bisect",
                 fix=f"add --precision {TYPED_IN_WORDS}",
             )
-        limits = options.tolerance or tolerance_for(precision, info=found.info)
+        limits = chosen_tolerance(options, tolerance_for(precision, info=found.info))
         tolerance = adjusted(limits, options.limits)
+        refuse_part_limit(tolerance, options)
         trial = _Trial(found, precision, options, tolerance)
         bisection = bisect(trial.units, trial.evaluate, most, progress)
         if bisection is None:
@@ -148,7 +155,9 @@ class _Trial:
         runner = TorchRunner(subject.module, threads=1)
         self.reference, self.candidate = runner.name, ""
         cases = live_cases(runner, subject.info, options, stored=False)
-        self.cases = answered(runner, cases, _BATCH if runner.size is None else 1)
+        # A detector holds gigabytes for each image of a full size.
+        self.batch = _BATCH if runner.size is None else 1
+        self.cases = answered(runner, cases, self.batch)
         _require_found(self.cases, self.reference)
         self.plain = subject.graph(subject.plain)
         self.units = units_of(self.plain)
@@ -166,7 +175,7 @@ class _Trial:
             model = copy.deepcopy(self.plain)
         with memory_runner(model, "typed.onnx") as runner:
             self.candidate = runner.name
-            results = compare_runners(None, runner, self.cases, (_BATCH,), self.tolerance)
+            results = compare_runners(None, runner, self.cases, (self.batch,), self.tolerance)
         return Evaluation.of(worst_of(results)[1])
 
 

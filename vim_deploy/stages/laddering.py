@@ -39,6 +39,7 @@ from vim_deploy.runtimes.onnxruntime.runner import memory_runner
 from vim_deploy.stages.subjects import Subject, SubjectOptions, open_subject
 from vim_deploy.stages.verifying import (
     VerifyOptions,
+    chosen_tolerance,
     functions_beside,
     live_cases,
     nothing_found,
@@ -218,7 +219,8 @@ class _Climb:
     def _refer(self, name: str, runner: TorchRunner, cases: Sequence[Case]) -> None:
         """Keep ``runner``'s outputs as what others are compared with."""
         self.references[name] = runner
-        self.cases[name] = answered(runner, cases, REFERENCE_BATCH)
+        batch = REFERENCE_BATCH if runner.size is None else 1
+        self.cases[name] = answered(runner, cases, batch)
 
     def _steps(self) -> Iterator[_Step]:
         precision, goal = self.info.precision, FP32_MODULE
@@ -269,7 +271,7 @@ class _Climb:
         tolerance = tolerance_for(precision, self.subject.tolerances, self.info)
         if precision != self.info.precision:
             return tolerance
-        return adjusted(self.options.tolerance or tolerance, self.options.limits)
+        return adjusted(chosen_tolerance(self.options, tolerance), self.options.limits)
 
     def _try(self, step: _Step, stack: ExitStack) -> tuple[Rung, Runner | None]:
         """Run and compare one rung; its runner, when it could be made."""
@@ -298,7 +300,7 @@ class _Climb:
         return tuple(
             CaseResult(
                 want.name,
-                min(REFERENCE_BATCH, len(want.images)),
+                min(REFERENCE_BATCH if want.sizes is None else 1, len(want.images)),
                 compare_outputs(list(want.stored), want.stored, have.stored, limits),
             )
             for want, have in zip(expected, found, strict=True)

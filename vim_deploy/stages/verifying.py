@@ -121,6 +121,8 @@ def verify(
     ):
         usual = tolerance_for(file.precision, info=file.info)
         tolerance = adjusted(chosen_tolerance(options, usual), options.limits)
+        if not options.per_block:
+            refuse_part_limit(tolerance, options)
         if options.images is not None and not stored:
             file.require_info("does not say how pictures are prepared", fix="--random N")
         cases = stored + live_cases(runner, file.info, options, stored=bool(stored))
@@ -171,6 +173,17 @@ def chosen_tolerance(options: VerifyOptions, usual: Tolerance) -> Tolerance:
     if given is None or given.detections is not None:
         return given or usual
     return dataclasses.replace(given, detections=usual.detections)
+
+
+def refuse_part_limit(tolerance: Tolerance, options: VerifyOptions) -> None:
+    """VIM-203 for a limit of inner tensors where detections alone are compared."""
+    if tolerance.detections is not None and "relative_l2" in options.limits:
+        raise VimDeployError(
+            "VIM-203",
+            "--relative-l2 has no effect on detections",
+            why="it is a limit of inner tensors then; boxes, scores and masks have their own",
+            fix="--per-block, or --box-pixels, --score-difference, --mask-difference",
+        )
 
 
 def require_images(options: VerifyOptions) -> None:
