@@ -36,11 +36,6 @@ from vim_deploy.packaging.scripts import fill, template, unchanged, write_labels
 
 TARGET = CPP_TARGET
 ENGINE_FOLDER, SOURCES_FOLDER, LABELS_NAME = "engine", "vim_deploy", "labels.txt"
-#: The longer program's line in the README, for classifiers and for detectors.
-_PROGRAMS = {
-    False: "build/vim_deploy/classify --top-k 3 {engine} photo.ppm",
-    True: "build/vim_deploy/detect --score 50 --overlay . {engine} photo.ppm",
-}
 #: What of ``cpp`` makes the library and its programs.
 _SOURCES = (
     "CMakeLists.txt",
@@ -256,7 +251,9 @@ def _readme(plan: CppPlan) -> str:
         version=record.runtime_version,
         gpus=describe_gpus(record.compute_capabilities, record.later_gpus),
         model=plan.info.model,
-        program=_PROGRAMS[plan.detects].format(engine=engine),
+        program=fill(template("cpp_detect" if plan.detects else "cpp_classify"), engine=engine)[
+            :-1
+        ],
     )
 
 
