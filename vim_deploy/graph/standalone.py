@@ -39,7 +39,7 @@ from vim_deploy.places import inlined_name
 #: What is worked out beforehand: operators that move values, and arithmetic on whole numbers. Both
 #: give what any runtime gives, to the bit; arithmetic on floats is left to the runtime.
 _MOVES = TRANSPARENT | {"Constant", "ConstantOfShape", "Shape"}
-_ARITHMETIC = frozenset({"Add", "Mul", "Sub"})
+_ARITHMETIC = frozenset({"Add", "Max", "Mul", "Sub"})
 #: Element types that NumPy has, so that moving them cannot go wrong.
 _PLAIN = frozenset(
     {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64, TensorProto.INT32,

@@ -19,8 +19,8 @@ import numpy as np
 
 from vim_deploy.ops.op import PLAIN, Array, Facts, Kind, Op, Part, each
 
-#: Pieces into which the columns of each level are cut in the form without RoiAlign, so that its
-#: largest tensor is as large on p2 as on p4.
+#: Pieces into which the columns of each level are cut in the form without RoiAlign, each as wide as
+#: p4, so that its largest tensor is as large on p2 as there.
 _PIECES = {"2": 4, "3": 2, "4": 1, "5": 1}
 _LEVELS = tuple(_PIECES)
 #: From which sqrt(area) / canonical_size on a level is taken: a half, one and two, less what
@@ -201,14 +201,13 @@ _ROWS = """
     row_shape_% = Concat <axis = 0> (images, minus_1, rows_%)
     along_y_of_image_% = Reshape (along_y_%, row_shape_%)"""
 
-#: A piece of the columns of a level, from a bound to the next.
+#: Where a piece of the columns of a level ends that is not the last, and a piece.
+_BOUND = """
+    pieces_before_% = Constant <value = int64[1] {$number}> ()
+    bound_% = Mul (columns_4, pieces_before_%)"""
 _PIECE = """
-    pieces_% = Constant <value = int64[1] {$pieces}> ()
-    piece_% = Constant <value = int64[1] {$number}> ()
-    columns_times_% = Mul (columns_$level, piece_%)
-    bound_% = Div (columns_times_%, pieces_%)
-    column_count_% = Sub (bound_%, $start)
-    piece_of_map_% = Slice (p$level, $start, bound_%, axis_3)"""
+    column_count_% = Sub ($bound, $start)
+    piece_of_map_% = Slice (p$level, $start, $bound, axis_3)"""
 
 #: What columns give to all bins, [R,o C,o]: weights along y, the map, weights along x.
 _PRODUCTS = """
@@ -225,17 +224,16 @@ _PRODUCTS = """
 def _part(level: str, number: int, pieces: int) -> str:
     """Text of ``part_LEVEL_NUMBER``: what a piece of a level gives; one piece is the level."""
     suffix = f"{level}_{number}"
-    whole = pieces == 1
+    whole, last = pieces == 1, number == pieces
     words = {
         "$column_count": f"columns_{level}" if whole else f"column_count_{suffix}",
         "$level": level,
         "$number": str(number),
-        "$pieces": str(pieces),
         "$start": "axis_0" if number == 1 else f"bound_{level}_{number - 1}",
-        "$bound": f"columns_{level}" if whole else f"bound_{suffix}",
+        "$bound": f"columns_{level}" if last else f"bound_{suffix}",
         "$map": f"p{level}" if whole else f"piece_of_map_{suffix}",
     }
-    text = _PRODUCTS if whole else _PIECE + _PRODUCTS
+    text = _BOUND * (not last) + _PIECE * (not whole) + _PRODUCTS
     for word, value in words.items():
         text = text.replace(word, value)
     return each(text, (suffix,))
@@ -252,7 +250,8 @@ def _by_products() -> str:
                 text += f"\n    sum_{part} = Add ({total}, part_{part})"
             total = f"sum_{part}" if total else f"part_{part}"
     return f"""{text}
-    by_bin_shape = Concat <axis = 0> (minus_1, bins_1d, channels, bins_1d)
+    row_count = Shape <start = 0, end = 1> (rows)
+    by_bin_shape = Concat <axis = 0> (row_count, bins_1d, channels, bins_1d)
     by_bin = Reshape ({total}, by_bin_shape)
     pooled = Transpose <perm = [0, 2, 1, 3]> (by_bin)"""
 

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from vim_deploy.graph.standalone import standalone
 from vim_deploy.ops import PYRAMID_ROI_ALIGN, SORTED_NMS, Op, contract
 from vim_deploy.ops.functions import attach_functions, op_flaws, schema, type_functions
 from vim_deploy.ops.pyramid_roi_align import FROM
@@ -275,3 +276,28 @@ def test_nodes_of_one_file_may_differ() -> None:
         feeds = dict(zip(MAPS, maps, strict=True)) | {"boxes": boxes}
         large, small = session.run(None, feeds)
         assert (large.shape[2:], small.shape[2:]) == ((7, 7), (2, 2))
+
+
+@BODIES
+@pytest.mark.parametrize("inline", [False, True])
+def test_the_size_of_what_is_pooled_is_told(plain: bool, inline: bool) -> None:
+    """From the sizes of inputs alone, as the sizes of an exported graph's tensors are."""
+    scales = {"canonical_size": 40.0, "spatial_scale": 0.25}
+    model = node_model(PYRAMID_ROI_ALIGN, plain=plain, output_size=7, **scales)
+    sizes = {name: (2, 3, 64 >> i, 48 >> i) for i, name in enumerate(MAPS)}
+    for value in model.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        for dim, size in zip(dims, sizes.get(value.name, (2, 9, 4)), strict=True):
+            dim.dim_value = size
+    for dim in model.graph.output[0].type.tensor_type.shape.dim:
+        dim.Clear()
+    model = standalone(model) if inline else model
+    told = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+    (pooled,) = told.output
+    assert [dim.dim_value for dim in pooled.type.tensor_type.shape.dim] == [18, 3, 7, 7]
+    if inline:
+        assert all(
+            dim.HasField("dim_value")
+            for value in told.value_info
+            for dim in value.type.tensor_type.shape.dim
+        )
