@@ -10,12 +10,15 @@ import onnx
 import pytest
 
 from tests.support.detector_cases import DetectorCase, apart, detector_case
+from tests.support.ort_ops import built_library
 from tests.support.reference import Array
 from vim_deploy.artifact import Artifact
 from vim_deploy.heads import parse_head
 from vim_deploy.model.deployed import DeployedModel
 from vim_deploy.model.load import load_model
 from vim_deploy.onnx_graph import element_types
+from vim_deploy.ops import PYRAMID_ROI_ALIGN, SORTED_NMS
+from vim_deploy.plugin.ort_library import LIBRARY_VARIABLE
 from vim_deploy.precisions import Precision
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
@@ -98,6 +101,22 @@ def test_pictures_of_no_size(files: Files, short: str) -> None:
     found = outputs_of(files[short], image, np.array([[0, 0], [1, 1]], np.int64))
     assert not any(value[0].any() for value in found.values())
     assert (found["boxes"] <= 1).all()
+
+
+@pytest.mark.parametrize("short", SHORT)
+def test_native_ops(files: Files, short: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels for CPUs find the same, also in pictures that are none."""
+    monkeypatch.setenv(LIBRARY_VARIABLE, str(built_library()))
+    with OrtRunner(files[short], ops="native") as runner:
+        assert runner.library is not None
+        assert {SORTED_NMS.name, PYRAMID_ROI_ALIGN.name} <= set(runner.library.ops)
+    case = detector_case(short)
+    assert_official(files[short], case)
+    image, size = case.normalized(0, 0, 0), case.sizes(0, 0, 0)
+    size[1], image[2, 0, 40, 40] = 0, np.nan
+    found = outputs_of(files[short], image, size)
+    assert (apart(found, 0, case.pictures[0]) <= BOUNDS).all()
+    assert not any(value[1:].any() for value in found.values())
 
 
 def test_what_is_around_a_picture_does_not_matter(files: Files) -> None:
