@@ -73,6 +73,8 @@ class ProposalGenerator(nn.Module):
         ):
             made = anchors((side,), config.aspect_ratios, stride, grid)
             self.register_buffer(f"anchors_{level}", made, persistent=False)
+        #: Of each level; the finest has the most anchors.
+        self.rows = min(config.pre_nms_topk, len(self.get_buffer("anchors_0")))
 
     def forward(self, maps: list[Tensor], size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The proposals of every picture, by falling logit.
@@ -86,9 +88,10 @@ class ProposalGenerator(nn.Module):
             [B, P], where there is one; P is ``post_nms_topk``.
         """
         config = self.proposals
-        levels = [self._best(level, x, size) for level, x in enumerate(maps)]
-        boxes = torch.stack([boxes for boxes, _ in levels], 1)
-        logits = torch.stack([logits for _, logits in levels], 1)
+        levels = [self._best(level, x) for level, x in enumerate(maps)]
+        logits, deltas, places = (torch.stack(parts, 1) for parts in zip(*levels, strict=True))
+        boxes = decoded(deltas, places, _WEIGHTS)
+        boxes = zeros_unless(finite_rows(boxes)[..., None], clipped(boxes, size))
         real = has_area(boxes) & (logits > _REAL_LOGIT)
         # Each level by itself, as one more picture; the rows of a level are sorted already.
         rows = boxes.flatten(0, 1)
@@ -106,9 +109,8 @@ class ProposalGenerator(nn.Module):
         chosen = zeros_unless(valid[..., None], picked_rows(boxes.flatten(1, 2), index))
         return chosen, zeros_unless(valid, logits), valid
 
-    def _best(self, level: int, x: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-        """The best boxes and logits of one level: anchors are chosen before they are decoded."""
-        config = self.proposals
+    def _best(self, level: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of one level's best anchors the logits f32[B, k], deltas and anchors f32[B, k, 4]."""
         logits, deltas = (wide(y) for y in self.rpn_head(x))
         # Rows in the order of the anchors: height, width, anchor.
         logits = logits.permute(0, 2, 3, 1).flatten(1)
@@ -119,13 +121,11 @@ class ProposalGenerator(nn.Module):
         )
         # Nobody agrees on where NaN is sorted to.
         logits = where(finite(logits), logits, NO_LOGIT)
-        count = min(config.pre_nms_topk, logits.shape[1])
-        logits, index = logits.topk(count, dim=1)
+        logits, index = logits.topk(min(self.rows, logits.shape[1]), dim=1)
         of_level: Tensor = getattr(self, f"anchors_{level}")
-        boxes = decoded(picked_rows(deltas, index), F.embedding(index, of_level), _WEIGHTS)
-        boxes = zeros_unless(finite_rows(boxes)[..., None], clipped(boxes, size))
         # All levels have the same number of rows: what is missing has no area.
         return (
-            padded_rows(boxes, config.pre_nms_topk),
-            padded_rows(logits, config.pre_nms_topk, NO_LOGIT),
+            padded_rows(logits, self.rows, NO_LOGIT),
+            padded_rows(picked_rows(deltas, index), self.rows),
+            padded_rows(F.embedding(index, of_level), self.rows),
         )
