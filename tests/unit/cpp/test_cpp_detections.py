@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from vim_deploy import images
 from vim_deploy.artifact.record import record_path
 from vim_deploy.scene.detections import detections_in
 from vim_deploy.scene.paste import pasted
-from vim_deploy.specs import ImagePreparation
+from vim_deploy.specs import ImagePreparation, TensorSpec
 
 pytestmark = pytest.mark.slow
 
@@ -185,3 +186,22 @@ def test_the_example_of_a_package(tmp_path: Path) -> None:
     first, second = done.stdout.splitlines()
     assert first == f"0.7500  [5.0, 3.8, 20.0, 15.0]  {counts[0]} pixels  tree"
     assert second == f"0.5000  [5.0, 3.8, 40.0, 30.0]  {counts[1]} pixels  road"
+
+
+@pytest.mark.parametrize(
+    ("size", "why"),
+    [
+        (TensorSpec("mask", "int64", ("batch", 2)), "it has a second input, mask"),
+        (TensorSpec("size", "float32", ("batch", 2)), "it has a second input, size"),
+        (TensorSpec("size", "int64", (3, 2)), "do not belong to its pictures"),
+    ],
+)
+def test_other_inputs_beside_pictures_are_refused(
+    size: TensorSpec, why: str, tmp_path: Path
+) -> None:
+    plan = replace(cpp.detector(), size=size).write(tmp_path)
+    (path,) = pictures(tmp_path, [(9, 9)])
+    done = cpp_builds.run(cpp_builds.need_program("detect"), plan, path)
+    assert done.returncode == 4
+    assert done.stderr.startswith("error VIM-413")
+    assert why in done.stderr
