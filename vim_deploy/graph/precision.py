@@ -22,6 +22,7 @@ from onnx import NodeProto, TensorProto, defs, helper, numpy_helper
 
 from vim_deploy import places
 from vim_deploy.errors import VimDeployError
+from vim_deploy.heads import outputs_called
 from vim_deploy.onnx_graph import (
     ELEMENT_TYPES,
     PRECISIONS,
@@ -171,9 +172,11 @@ class _Typing:
         for node in graph.node:
             self._type_node(node)
         for name, value in outputs.items():
-            value.type.tensor_type.elem_type = io_element
-            if self.types[name] != io_element:
-                self._cast_output(name, io_element)
+            wide = any(output.wide for output, _ in outputs_called(name))
+            element = FLOAT if wide else io_element
+            value.type.tensor_type.elem_type = element
+            if self.types[name] != element:
+                self._cast_output(name, element)
         self._replace_unread()
         del graph.node[:]
         graph.node.extend(self.nodes)

@@ -44,7 +44,8 @@ class Output:
         name: its name; a regular expression where the model decides on number and names.
         holds: what its numbers are.
         axes: what its axes are, for a model with one result for each picture.
-        dtype: NumPy name; floats take the graph's I/O precision.
+        dtype: NumPy name; floats take the graph's I/O precision,
+        wide: but those that 16 bits do not hold.
         stored_as: names under which files of stored outputs may hold it, the first first; groups
             of ``name`` are filled in.
     """
@@ -53,6 +54,7 @@ class Output:
     holds: Holds
     axes: tuple[str, ...] = _CLASS_AXES
     dtype: str = "float32"
+    wide: bool = False
     stored_as: tuple[str, ...] = ()
 
 

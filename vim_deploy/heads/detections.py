@@ -18,7 +18,7 @@ class Detections(DenseHead):
     """Up to a fixed number of detections, the best first; the rows behind them are zeros.
 
     Boxes are left, top, right and bottom in pixels of the input, within the picture; a mask covers
-    its box.
+    its box. Boxes are float32 always: from 512 pixels on float16 has steps of half a pixel.
     """
 
     masks: bool = True
@@ -27,7 +27,7 @@ class Detections(DenseHead):
     usage: ClassVar[str] = "detections"
     kind: ClassVar[Kind] = "detections"
     gives: ClassVar[tuple[Output, ...]] = (
-        Output("boxes", "values", ("batch", "detections", "sides")),
+        Output("boxes", "values", ("batch", "detections", "sides"), wide=True),
         Output("scores", "scores", ("batch", "detections")),
         Output("classes", "classes", ("batch", "detections"), dtype="int64"),
         Output("masks", "values", ("batch", "detections", "rows", "columns")),

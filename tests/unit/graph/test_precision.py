@@ -190,6 +190,18 @@ def test_inputs_and_outputs(fused: onnx.ModelProto, precision: str) -> None:
         assert report.io_precision == io_precision
 
 
+def test_boxes_are_float32_whatever_the_outputs_are(fused: onnx.ModelProto) -> None:
+    model = onnx.ModelProto()
+    model.CopyFrom(fused)
+    name = model.graph.output[0].name
+    for node in model.graph.node:
+        node.output[:] = ["boxes" if output == name else output for output in node.output]
+    model.graph.output[0].name = "boxes"
+    found, _ = typed(model, "fp16", io_precision="fp16")
+    assert found.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
+    assert found.graph.output[0].type.tensor_type.elem_type == FLOAT
+
+
 def test_refused(fused: onnx.ModelProto) -> None:
     with pytest.raises(VimDeployError) as caught:
         typed(fused, "fp16", io_precision="bf16")
