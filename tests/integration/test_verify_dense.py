@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.support.reference import SMALL, arrays_of, checkpoint_path
+from tests.support.reference import arrays_of, arrays_path, checkpoint_path
 from vim_deploy.cli.main import run
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.export_graph import finish_graph, named_trace
@@ -82,7 +82,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 def test_stored_outputs_of_the_official_code(
     exported: Exported, case: str, head: str, outputs: tuple[str, ...]
 ) -> None:
-    report = verify(exported(case, head), str(SMALL / f"{case}.npz"), ONE)
+    report = verify(exported(case, head), str(arrays_path(case)), ONE)
     found = {item.output: item for item in report.results[0].comparisons}
     assert tuple(found) == outputs
     for item in found.values():
@@ -96,7 +96,7 @@ def test_stored_outputs_of_the_official_code(
 
 
 def test_what_a_stored_file_does_not_hold_is_said(exported: Exported, tmp_path: Path) -> None:
-    stored = dict(arrays_of(SMALL / f"{PYRAMID}.npz"))
+    stored = dict(arrays_of(arrays_path(PYRAMID)))
     del stored["output_p3"]
     np.savez(tmp_path / "part.npz", **stored)  # type: ignore[arg-type]
     report = verify(exported(PYRAMID, "features"), str(tmp_path / "part.npz"), ONE)

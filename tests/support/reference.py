@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
 import json
 import lzma
 import os
@@ -127,8 +128,13 @@ def _folder_of(name: str) -> Path:
 
 
 def arrays_of(path: Path) -> dict[str, Array]:
-    """Every array of an ``.npz`` file, read-only so that a shared one cannot be changed."""
-    with np.load(path) as stored:
+    """Every array of an ``.npz`` file, read-only so that a shared one cannot be changed.
+
+    Of one that is kept as ``.npz.xz`` no file is made.
+    """
+    packed = Path(f"{path}.xz")
+    source = io.BytesIO(unpacked(packed.read_bytes())) if packed.exists() else path
+    with np.load(source) as stored:
         arrays = {key: stored[key] for key in stored.files}
     for array in arrays.values():
         array.setflags(write=False)
@@ -136,13 +142,23 @@ def arrays_of(path: Path) -> dict[str, Array]:
 
 
 def checkpoint_path(name: str) -> Path:
-    """The committed checkpoint of ``name``; what is kept as ``.pth.xz`` is made a file first.
+    """The committed checkpoint of ``name``."""
+    return stored_path(f"{name}.pth")
 
-    The archive holds the very bytes, those of every fourth place together: exponents beside
-    exponents take less.
+
+def arrays_path(name: str) -> Path:
+    """The committed arrays of ``name``."""
+    return stored_path(f"{name}.npz")
+
+
+def stored_path(name: str) -> Path:
+    """The committed archive ``name``; what is kept as ``.xz`` is made a file first.
+
+    That holds the very bytes, those of every fourth place together: exponents beside exponents
+    take less.
     """
-    plain = SMALL / f"{name}.pth"
-    packed = plain.with_suffix(".pth.xz")
+    plain = SMALL / name
+    packed = SMALL / f"{name}.xz"
     if not packed.exists():
         return plain
     stored = packed.read_bytes()

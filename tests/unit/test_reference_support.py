@@ -23,12 +23,12 @@ def test_the_set_is_whole() -> None:
     detectors = reference.detector_cases()
     assert [name[:3] for name in detectors] == ["F01", "F02"]
     for name in (*names, *dense, *detectors):
-        for suffix in (".json", ".npz"):
-            assert (reference.SMALL / f"{name}{suffix}").is_file()
-        assert reference.checkpoint_path(name).is_file()
-        is_packed = (reference.SMALL / f"{name}.pth.xz").is_file()
-        assert is_packed == (name not in pack_reference.PLAIN)
-        assert is_packed != (reference.SMALL / f"{name}.pth").is_file()
+        assert (reference.SMALL / f"{name}.json").is_file()
+        for file in (f"{name}.pth", f"{name}.npz"):
+            assert reference.stored_path(file).is_file()
+            is_packed = (reference.SMALL / f"{file}.xz").is_file()
+            assert is_packed == (file not in pack_reference.PLAIN)
+            assert is_packed != (reference.SMALL / file).is_file()
 
 
 @pytest.mark.parametrize("contents", [b"", b"123", b"01234567", bytes(range(251))])
@@ -103,16 +103,18 @@ def test_packing_gives_the_same_bytes_and_keeps_the_contents(tmp_path: Path) -> 
     source.mkdir()
     stored = {"image": np.zeros((4, 4), np.float32), "output": np.arange(3)}
     np.savez(source / "A99_case.npz", **stored)
+    np.savez(source / "vim_digits.npz", **stored)
     (source / "A99_case.json").write_text("{}")
     (source / "B01_other.json").write_text("{}")
     pack_reference.pack(source, packed)
     first = {path.name: path.read_bytes() for path in packed.iterdir()}
     pack_reference.pack(source, packed)
     assert {path.name: path.read_bytes() for path in packed.iterdir()} == first
-    assert set(first) == {"A99_case.npz", "A99_case.json"}
-    for key, array in reference.arrays_of(packed / "A99_case.npz").items():
-        np.testing.assert_array_equal(array, stored[key])
-    with zipfile.ZipFile(packed / "A99_case.npz") as archive:
+    assert set(first) == {"A99_case.npz.xz", "A99_case.json", "vim_digits.npz"}
+    for case in ("A99_case", "vim_digits"):
+        for key, array in reference.arrays_of(packed / f"{case}.npz").items():
+            np.testing.assert_array_equal(array, stored[key])
+    with zipfile.ZipFile(packed / "vim_digits.npz") as archive:
         kinds = {entry.compress_type for entry in archive.infolist()}
     assert kinds == {zipfile.ZIP_DEFLATED}
 
@@ -122,7 +124,7 @@ def test_a_packed_checkpoint_is_smaller_and_means_the_same(
 ) -> None:
     shared = torch.arange(12.0).reshape(3, 4)
     stored = {"model": {"a": shared, "b": shared.t(), "c": torch.ones(2, dtype=torch.int64)}}
-    monkeypatch.setattr(pack_reference, "PLAIN", ("A99_case", "vim_digits"))
+    monkeypatch.setattr(pack_reference, "PLAIN", ("A99_case.pth", "vim_digits.pth"))
     for case in ("A99_case", "vim_digits"):
         torch.save(stored, tmp_path / f"{case}.pth")
     pack_reference.pack(tmp_path, tmp_path / "packed")
