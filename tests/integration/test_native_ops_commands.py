@@ -14,8 +14,10 @@ from tests.support.c_library import native_ops
 from tests.support.ort_ops import built_library, relative_l2
 from vim_deploy.artifact import Artifact
 from vim_deploy.cli.main import run
+from vim_deploy.ops import OPS
 from vim_deploy.plugin.cases import cases
 from vim_deploy.plugin.ort_library import LIBRARY_VARIABLE
+from vim_deploy.plugin.region_cases import region_cases
 from vim_deploy.precisions import TABLE
 from vim_deploy.runtimes.onnxruntime.check_ops import check_native_ops
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
@@ -233,13 +235,9 @@ def test_engines_have_no_native_ops(tmp_path: Path) -> None:
 
 
 def test_kernels_are_checked_in_onnx_runtime(library: Path) -> None:
-    report = check_native_ops(library, print, cases(lengths=(2, 33)))
+    report = check_native_ops(library, print, [*cases(lengths=(2, 33)), *region_cases()])
     report.require_ok()
-    assert {line.op for line in report.summary()} == {
-        "VimSelectiveScan",
-        "VimBiSelectiveScan",
-        "VimBiCausalConv",
-    }
+    assert {line.op for line in report.summary()} == set(OPS)
     assert {result.tactic for result in report.results} == {1, 3}
 
 
