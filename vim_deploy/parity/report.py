@@ -13,7 +13,7 @@ from vim_deploy.codec import encode, stored
 from vim_deploy.errors import NoInnerTensorsError, VimDeployError
 from vim_deploy.files import write_json
 from vim_deploy.parity.average_precision import ParityAp
-from vim_deploy.parity.blocks import BlockReport, compare_parts
+from vim_deploy.parity.blocks import BlockReport, compare_parts, part_limit
 from vim_deploy.parity.cases import Case
 from vim_deploy.parity.comparison import Comparison, are_detections
 from vim_deploy.parity.detections import compare_detections
@@ -339,18 +339,19 @@ def parts_of_nothing(
     candidate: Runner,
     cases: Sequence[Case],
     results: Sequence[CaseResult],
-    limit: float,
+    precision: str,
 ) -> BlockReport | None:
     """The inner tensors where neither side found anything and both show them; None elsewhere.
 
-    Args as for ``check_parts``: what is inside agrees or does not, however little comes out.
+    Args as for ``check_parts``, and the file's precision, whose limit the parts have. What is
+    inside agrees or does not, however little comes out.
     """
     if reference is None or not found_nothing(results):
         return None
     if reference.parts is None or candidate.parts is None:
         return None
     try:
-        return check_parts(reference, candidate, cases, results, limit)
+        return check_parts(reference, candidate, cases, results, part_limit(precision))
     except NoInnerTensorsError:
         # Nobody asked for them.
         return None

@@ -14,7 +14,6 @@ from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import settings_hash, sha256_of
 from vim_deploy.graph.verify import GraphSummary, summarize
-from vim_deploy.parity.blocks import part_limit
 from vim_deploy.parity.cases import random_case
 from vim_deploy.parity.metrics import Tolerance
 from vim_deploy.parity.report import ParityReport, compare_runners, parts_of_nothing
@@ -144,7 +143,6 @@ def _compared(
     cases = [random_case(candidate.input, info.preprocess, max(batches), sized=sized)]
     results = compare_runners(reference, candidate, cases, batches, tolerance)
     # Noise may hold nothing to detect.
-    limit = part_limit(info.precision)
     report = ParityReport(
         path.name,
         sha256_of(written),
@@ -152,7 +150,7 @@ def _compared(
         candidate.name,
         tolerance,
         results,
-        blocks=parts_of_nothing(reference, candidate, cases, results, limit),
+        blocks=parts_of_nothing(reference, candidate, cases, results, info.precision),
     )
     report.require_passed()
     return report, ()

@@ -138,13 +138,13 @@ def verify(
             functions = compare_functions(runner, plain, expected, batches, tolerance)
             if results_passed(results) and not functions.passed:
                 looked_into = plain, functions.results
-        limit = options.limits.get("relative_l2", part_limit(file.precision))
         blocks: BlockReport | None
         if options.per_block and reference is not None:
             stage_log.info("comparing part by part")
+            limit = options.limits.get("relative_l2", part_limit(file.precision))
             blocks = check_parts(reference, looked_into[0], cases, looked_into[1], limit)
         else:
-            blocks = parts_of_nothing(reference, runner, cases, results, limit)
+            blocks = parts_of_nothing(reference, runner, cases, results, file.precision)
         return ParityReport(
             artifact=file.name,
             artifact_sha256=file.sha256,
