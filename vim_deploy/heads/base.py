@@ -171,10 +171,13 @@ class DenseHead(Head):
         assert isinstance(self, DenseHead)
         assert dense is not None
         if self.needs_decoder and dense.decode_head is None:
+            what, head = "backbone", "features"
+            if dense.detector is not None:
+                what, head = "detector", "detections or features"
             raise VimDeployError(
                 "VIM-203",
-                f"--head {self.text} needs a segmentation head, and this model is a backbone",
-                fix="--head features",
+                f"--head {self.text} needs a segmentation head, and this model is a {what}",
+                fix=f"--head {head}",
             )
         if self.auxiliary and not (self.takes_auxiliary and dense.auxiliary_head):
             own = "it goes with logits and upsampled"

@@ -93,7 +93,7 @@ class DetectionsJob(Job):
         options.scene.require_overlay()
         if (coco := options.detection.coco) is not None:
             for path in (coco, images_path(coco)):
-                require_free(path, ".json", force=options.force)
+                require_free(path, ".json", force=options.force, option="--coco")
         folder = options.scene.overlay
         self._overlays: Mapping[Path, Path] = {}
         if folder is not None:

@@ -201,13 +201,13 @@ def _require_apart(path: Path, made: Sequence[Path]) -> None:
         )
 
 
-def require_free(path: Path | None, suffix: str, *, force: bool) -> None:
+def require_free(path: Path | None, suffix: str, *, force: bool, option: str = "-o") -> None:
     """Refuse an output of another suffix (VIM-202), that is there already (VIM-204), or that cannot
-    be written (VIM-304, VIM-305)."""
+    be written (VIM-304, VIM-305); ``option`` named it."""
     if path is None:
         return
     if path.suffix != suffix:
-        raise VimDeployError("VIM-202", f"{path} is not an {suffix} file", fix=f"-o NAME{suffix}")
+        raise VimDeployError("VIM-202", f"{path} is no {suffix} file", fix=f"{option} NAME{suffix}")
     require_writable_place(path)
     if path.exists() and not force:
         raise _exists(path, 1)

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from tests.support import reference
+from tests.support.detector_cases import detector_case
 from vim_deploy.cli.main import run
 
 E01 = str(reference.dense_case("E01").checkpoint)
 D08 = str(reference.dense_case("D08").checkpoint)
+F01 = str(detector_case("F01").checkpoint)
 A01 = str(reference.load_case("A01_middle_cls").checkpoint)
 
 
@@ -27,6 +29,7 @@ A01 = str(reference.load_case("A01_middle_cls").checkpoint)
         ((E01, "--head", "topk:3"), 2, "VIM-202", "not valid for a dense model"),
         ((E01, "--head", "labels+aux"), 2, "VIM-203", "no auxiliary head here"),
         ((D08, "--head", "labels"), 2, "VIM-203", "needs a segmentation head"),
+        ((F01, "--head", "labels"), 2, "VIM-203", "is a detector fix: --head detections"),
         ((E01, "--image-size", "8"), 4, "VIM-406", "not covered by the patches"),
         ((E01, "--image-size", "16"), 4, "VIM-406", "too small"),
         ((D08, "--image-size", "64x96"), 4, "VIM-408", "rope"),
