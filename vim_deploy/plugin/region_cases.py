@@ -1,8 +1,9 @@
 """The ops of detectors in ``vim-deploy plugin test``: cases for kernels on CPUs, in float32.
 
-What ``check.TOLERANCES`` allows of float32 suits both. Suppression gives ones and zeros: a box that is
-kept or lost too many is 1 / sqrt(boxes) and more. Pooling rounds weights, two sums of them times cells,
-and a box's length, each by 2^-24; taking half a cell off a corner is exact but for the first cells.
+What ``check.TOLERANCES`` allows of float32 suits both. Suppression gives ones and zeros: a box that
+is kept or lost too many is 1 / sqrt(boxes) and more. Pooling rounds weights, two sums of them times
+cells, and a box's length, each by 2^-24; taking half a cell off a corner is exact but for the first
+cells.
 """
 
 from __future__ import annotations
