@@ -53,8 +53,8 @@ def _flaws(model: onnx.ModelProto) -> Iterator[VimDeployError]:
             yield VimDeployError(
                 "VIM-609",
                 f"TensorRT-RTX has no {node.op_type}",
-                why=f"node {node.name}; what vim-deploy exports has it in the functions of its ops "
-                "alone, which are exchanged, and in standalone files",
+                why=f"node {node.name} stands in the graph itself; within the functions of our ops "
+                "it would be exchanged",
                 fix="build from an export without --standalone",
             )
 
