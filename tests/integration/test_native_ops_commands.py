@@ -81,9 +81,11 @@ def test_verify_runs_both_ways(digits: Path, capsys: pytest.CaptureFixture[str])
 _run = OrtRunner.run
 
 
-def wrong_by_functions(self: OrtRunner, image: np.ndarray) -> dict[str, np.ndarray]:
+def wrong_by_functions(
+    self: OrtRunner, image: np.ndarray, size: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
     """``OrtRunner.run`` whose outputs are one more where no native ops compute."""
-    values = dict(_run(self, image))
+    values = dict(_run(self, image, size))
     return values if self.kernels else {name: value + 1 for name, value in values.items()}
 
 
@@ -166,8 +168,10 @@ def test_the_rung_of_the_way_that_differs_is_the_broken_one(
 ) -> None:
     real = OrtRunner.run
 
-    def wrong(self: OrtRunner, image: np.ndarray) -> dict[str, np.ndarray]:
-        values = dict(real(self, image))
+    def wrong(
+        self: OrtRunner, image: np.ndarray, size: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        values = dict(real(self, image, size))
         hit = self._file == digits.name and bool(self.kernels) == native
         return {name: value + 1 for name, value in values.items()} if hit else values
 
