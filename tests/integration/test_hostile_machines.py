@@ -91,7 +91,9 @@ def told(
     arguments = [part.format(given=given, out=".") for part in COMMANDS[name]]
     done = subprocess.run(
         [*plain_user(), sys.executable, "-m", "vim_deploy", *arguments],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "HOME": "/nonexistent"},
+        # Python keeps what a small disk has cut off of its compiled modules, and reads it later.
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "HOME": "/nonexistent",
+             "PYTHONDONTWRITEBYTECODE": "1"},
         preexec_fn=prepare, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     said = done.stdout + done.stderr

@@ -223,7 +223,8 @@ def start(
     return subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", "vim_deploy", *map(str, arguments)],
         cwd=folder,
-        env={**os.environ, **variables},
+        # Python keeps what a full disk has cut off of its compiled modules, and reads it later.
+        env={**os.environ, **variables, "PYTHONDONTWRITEBYTECODE": "1"},
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=restrict,
