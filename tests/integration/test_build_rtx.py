@@ -256,7 +256,8 @@ def test_two_builds_to_one_path(model, tmp_path):
 def test_a_plan_that_does_not_fit_the_disk(model, tmp_path, monkeypatch):
     """A limit on file size in the build process stands in for a full disk."""
     limited = (
-        "import resource, runpy\n"
+        # Python keeps what this cuts off of its compiled modules, and reads it later.
+        "import resource, runpy, sys; sys.dont_write_bytecode = True\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))\n"
         f"runpy.run_module({BUILDER.worker!r}, run_name='__main__')\n"
     )
