@@ -38,8 +38,8 @@ from vim_deploy.recipe.precision_policy import PrecisionPolicy
 FLOAT = TensorProto.FLOAT
 #: They move values and compute none: the type of what goes in comes out.
 TRANSPARENT = frozenset(
-    {"Concat", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Slice", "Split",
-     "Squeeze", "Transpose", "Unsqueeze"}
+    {"Concat", "Expand", "Flatten", "Gather", "GatherElements", "Identity", "Pad", "Reshape",
+     "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
 )  # fmt: skip
 #: Role and block of a node; no role for what is always float32.
 RoleOf = Callable[[NodeProto], tuple[str | None, int | None]]

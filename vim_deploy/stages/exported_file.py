@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,12 +11,21 @@ from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.artifact.onnx_file import data_path, is_large, model_output, owned_data
 from vim_deploy.codec import encode
-from vim_deploy.errors import VimDeployError
+from vim_deploy.errors import NoInnerTensorsError, VimDeployError
 from vim_deploy.files import settings_hash, sha256_of
 from vim_deploy.graph.verify import GraphSummary, summarize
-from vim_deploy.parity.cases import random_case
+from vim_deploy.parity.blocks import part_limit
+from vim_deploy.parity.cases import Case, random_case
 from vim_deploy.parity.metrics import Tolerance
-from vim_deploy.parity.report import ParityReport, compare_runners, parts_of_nothing
+from vim_deploy.parity.report import (
+    CaseResult,
+    ParityReport,
+    check_parts,
+    compare_runners,
+    parts_of_nothing,
+)
+from vim_deploy.places import NECK, RPN_HEAD
+from vim_deploy.precisions import TABLE
 from vim_deploy.progress import stage_log
 from vim_deploy.runtimes import runtime_named
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
@@ -35,6 +44,12 @@ _OTHERWISE = (
     "of a detector in half precision noise tells little: export with --no-check; vim-deploy verify "
     "MODEL.onnx --against CHECKPOINT --images PICTURES"
 )
+
+
+#: How many times the limit of a part an RPN may be off: its logits are small differences of large
+#: sums. Of a detector with noisier weights than trained ones have they were 1.3 times off in fp16,
+#: where the maps that it reads were 0.8 times off.
+_SLACK = {RPN_HEAD: 2.0}
 
 
 @dataclass(frozen=True)
@@ -158,5 +173,43 @@ def _compared(
         results,
         blocks=parts_of_nothing(reference, candidate, cases, results, info.precision),
     )
-    report.require_passed(_OTHERWISE if sized and info.precision != "fp32" else "")
+    half_detector = sized and TABLE[info.precision].typed
+    if half_detector and not report.passed:
+        before = _before_decisions(reference, candidate, cases, results, info.precision)
+        if before is not None:
+            return None, (before,)
+    report.require_passed(_OTHERWISE if half_detector else "")
     return report, ()
+
+
+def _before_decisions(
+    reference: Runner,
+    candidate: Runner,
+    cases: Sequence[Case],
+    results: Sequence[CaseResult],
+    precision: str,
+) -> Note | None:
+    """That a detector agrees up to its first decision, what is all that noise can tell.
+
+    Behind it a box that is kept or not by a rounding makes another answer. None where a tensor in
+    front of it is beyond its limit, or the inner tensors are not to be had.
+    """
+    limit = part_limit(precision)
+    try:
+        blocks = check_parts(reference, candidate, cases, results, limit)
+    except NoInnerTensorsError:
+        return None
+    # The maps, and what proposals are chosen by.
+    parts = [part for part in blocks.parts if part.place.role in (NECK, RPN_HEAD)]
+    if {part.place.role for part in parts} != {NECK, RPN_HEAD}:
+        return None
+    shares = [part.relative_l2 / (limit * _SLACK.get(part.place.role, 1.0)) for part in parts]
+    if not all(share <= 1 for share in shares):
+        return None
+    worst = max(part.relative_l2 for part in parts)
+    return Note(
+        "not checked",
+        f"checked against {reference.name} up to the proposals: relative L2 {worst:.1e} at most, "
+        f"allowed {limit:g} for its maps; which boxes of noise are kept, rounding decides: "
+        "vim-deploy verify with --images compares detections",
+    )
