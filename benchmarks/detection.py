@@ -11,7 +11,7 @@ code's below; ``parity`` compares what it found with what the file found. The ex
 the same work whatever it finds, and the official code less where there is less: ``official`` says
 how many proposals and detections it had, of 1000 and 100.
 
-The machine has to be quiet; --busy tries it without writing results. About 5 minutes.
+The machine has to be quiet; --busy tries it without writing results. About 5 minutes, 8 with --check.
 """
 
 from __future__ import annotations
@@ -180,7 +180,8 @@ def main() -> None:
     if not options.busy and load > MOST_LOAD * environment.available_cpus():
         raise SystemExit(f"the machine is not quiet (load {load:.2f}): try later")
     settings = {"threads": options.threads, "rounds": options.rounds, "batch": 1}
-    value = {**about(), "settings": settings, "library": library()}
+    words = ["python", sys.argv[0], *(Path(word).name for word in sys.argv[1:])]
+    value = {**about(), "command": " ".join(words), "settings": settings, "library": library()}
     with tempfile.TemporaryDirectory() as folder:
         value = short({**value, **measure(options, Path(folder))})
     for way, runs in value["runs"].items():
