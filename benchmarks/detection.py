@@ -11,7 +11,7 @@ code's below; ``parity`` compares what it found with what the file found. The ex
 the same work whatever it finds, and the official code less where there is less: ``official`` says
 how many proposals and detections it had, of 1000 and 100.
 
-The machine has to be quiet; --busy tries it without writing results. About 5 minutes, 8 with --check.
+The machine has to be quiet; --busy tries it without writing results. About 5 minutes.
 """
 
 from __future__ import annotations
