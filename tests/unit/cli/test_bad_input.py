@@ -209,11 +209,10 @@ def test_output_is_a_device(folder: Path, checkpoint: Path, config_file: Path, c
 def start(
     *arguments: str | Path, folder: Path, limit: int | None = None, shared: Path | None = None
 ) -> Any:
-    """The command line in a process of its own, with a file-size limit when given.
-
-    With ``shared`` it takes traces from there; they have to be there where a limit is.
-    """
+    """The command line in a process of its own; where a limit on files is, with ``shared`` traces."""
     variables = traces.variables(shared) if shared else {"PYTHONPATH": str(REPOSITORY)}
+    # Python keeps what a full disk has cut off of its compiled modules, and reads it later.
+    variables["PYTHONDONTWRITEBYTECODE"] = "1"
 
     def restrict() -> None:
         if limit is not None:
@@ -223,8 +222,7 @@ def start(
     return subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", "vim_deploy", *map(str, arguments)],
         cwd=folder,
-        # Python keeps what a full disk has cut off of its compiled modules, and reads it later.
-        env={**os.environ, **variables, "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**os.environ, **variables},
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=restrict,
