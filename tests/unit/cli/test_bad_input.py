@@ -209,7 +209,7 @@ def test_output_is_a_device(folder: Path, checkpoint: Path, config_file: Path, c
 def start(
     *arguments: str | Path, folder: Path, limit: int | None = None, shared: Path | None = None
 ) -> Any:
-    """The command line in a process of its own; where a limit on files is, with ``shared`` traces."""
+    """The command line in a process of its own; with a limit on files from ``shared`` traces."""
     variables = traces.variables(shared) if shared else {"PYTHONPATH": str(REPOSITORY)}
     # Python keeps what a full disk has cut off of its compiled modules, and reads it later.
     variables["PYTHONDONTWRITEBYTECODE"] = "1"
