@@ -54,6 +54,9 @@ LONG_PAGES = (
     "docs/precision.md",
     "docs/reports.md",
     "docs/resolutions.md",
+    "docs/scan-op.md",
+    "docs/segmentation.md",
+    "docs/tools.md",
     "docs/verify.md",
 )
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
-from vim_deploy.codec import Byte, Number, Size, decode, encode
+from vim_deploy.codec import Byte, Number, Size, decode, encode, stored
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.recipe.detector_config import DetectorConfig
 from vim_deploy.recipe.model_config import ModelConfig
@@ -84,6 +84,7 @@ class SceneTest:
     scale: tuple[Size, Size] | None = None
 
 
+@stored(sparse=("detector",))
 @dataclass(frozen=True)
 class DenseConfig:
     """Everything of a dense model but its backbone's blocks.
@@ -147,7 +148,7 @@ class DenseConfig:
         for name in ("test", "palette"):
             del value[name]
         for head in ("decode_head", "auxiliary_head", "detector"):
-            if value[head] is not None:
+            if value.get(head) is not None:
                 del value[head]["num_classes"]
         return value
 
