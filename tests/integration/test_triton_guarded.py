@@ -29,6 +29,8 @@ pytestmark = [pytest.mark.triton, pytest.mark.slow]
 #: Questions often enough, and patience short enough, for a test to wait for them.
 QUICK = {"VIM_PROBE_SECONDS": "1", "VIM_HANG_SECONDS": "3"}
 MEMORY_MB = 128
+#: What takes its time because it waits for something not to happen.
+waits = pytest.mark.skipif(not os.environ.get("VIM_TEST_ALL"), reason="VIM_TEST_ALL=1 waits for it")
 CLOSED = [
     ("GET", "/v2/systemsharedmemory/status"),
     ("POST", "/v2/systemsharedmemory/region/x/register"),
@@ -231,6 +233,7 @@ def test_a_server_that_stands_still_can_be_stopped(toy: tuple[Path, Path], tmp_p
         await_gone([first, *stubs])
 
 
+@waits
 def test_a_slow_model_is_not_taken_for_one_that_stands_still(
     toy: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -256,6 +259,7 @@ def test_a_slow_model_is_not_taken_for_one_that_stands_still(
         assert it.pid == first
 
 
+@waits
 def test_only_an_idle_model_is_asked(toy: tuple[Path, Path], tmp_path: Path) -> None:
     with served(*toy, tmp_path / "log", VIM_PROBE_SECONDS="0") as server:
         watcher = server.http_model()

@@ -51,13 +51,16 @@ TIMEOUT = 240
 #: with VIM_TEST_ALL=1; their commands are read by the command line in any case.
 LONG_PAGES = (
     "docs/bench.md",
+    "docs/engines.md",
     "docs/precision.md",
     "docs/reports.md",
     "docs/resolutions.md",
     "docs/scan-op.md",
     "docs/segmentation.md",
     "docs/tools.md",
+    "docs/triton.md",
     "docs/verify.md",
+    "export/README.md",
 )
 
 

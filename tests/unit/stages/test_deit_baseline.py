@@ -4,6 +4,7 @@ And its flash form beside files."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +208,9 @@ def test_the_width_has_to_be_known() -> None:
 
 
 @pytest.mark.rtx
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize(
+    "attention", ["eager", "sdpa"] if os.environ.get("VIM_TEST_ALL") else ["sdpa"]
+)
 def test_tensorrt_rtx_builds_half_precision_deit(tmp_path: Path, attention: str) -> None:
     pytest.importorskip("tensorrt_rtx", reason="pip install 'vim-deploy[rtx]'")
     plan = maker(tmp_path)._engine("tiny", _IMAGE, attention, 1, ("tensorrt-rtx", "fp16"))
