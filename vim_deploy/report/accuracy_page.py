@@ -10,18 +10,12 @@ from vim_deploy.report import charts
 from vim_deploy.report.charts import Captions, Dot, DotRow, Limit, told
 from vim_deploy.report.document import (
     Document,
-    Facts,
     Figure,
     Item,
-    Items,
-    Section,
     Table,
     Text,
     Value,
-    command_section,
-    environment_section,
-    made_by,
-    notes_section,
+    dataset_document,
     number,
     share,
 )
@@ -31,24 +25,7 @@ _SIDES = ("reference", "candidate")
 
 def accuracy_document(value: Value) -> Document:
     """The report of one ``verify --dataset``."""
-    dataset = value["dataset"]
-    return Document(
-        title=f"Accuracy of {value['artifact']} on {dataset['name']}",
-        passed=bool(value["passed"]),
-        verdict=[
-            *value["failures"],
-            *(s for s in value["statement"] if s not in value["failures"]),
-        ],
-        made_by=made_by(value),
-        sections=[
-            Section("compared", "What was compared", [Facts(list(_facts(value)))]),
-            Section("results", "Results", list(_results(value))),
-            Section("unreadable", "Images that could not be read", list(_unreadable(dataset))),
-            notes_section(value.get("notes", ())),
-            environment_section(value.get("environment")),
-            command_section(value["command"]),
-        ],
-    )
+    return dataset_document(value, "Accuracy", "images", _facts(value), _results(value))
 
 
 def wilson(right: int, images: int) -> tuple[float, float]:
@@ -157,9 +134,3 @@ def _difference_figure(value: Value, tops: list[str]) -> Figure:
         "figure-loss",
     )
     return charts.dots(captions, rows, ["loss"], limit=limit)
-
-
-def _unreadable(dataset: Value) -> Iterator[Item]:
-    if dataset["unreadable"]:
-        yield Text(f"{dataset['unreadable']} images were left out:")
-        yield Items([f"{entry['name']}: {entry['why']}" for entry in dataset["unreadable_images"]])

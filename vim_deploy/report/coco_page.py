@@ -8,18 +8,12 @@ from vim_deploy.report import charts
 from vim_deploy.report.charts import Captions, Dot, DotRow, Limit, told
 from vim_deploy.report.document import (
     Document,
-    Facts,
     Figure,
     Item,
-    Items,
-    Section,
     Table,
     Text,
     Value,
-    command_section,
-    environment_section,
-    made_by,
-    notes_section,
+    dataset_document,
     share,
 )
 
@@ -29,24 +23,7 @@ _KINDS = ("box", "mask")
 
 def coco_document(value: Value) -> Document:
     """The report of one ``verify --dataset`` of a detector."""
-    dataset = value["dataset"]
-    return Document(
-        title=f"Average precision of {value['artifact']} on {dataset['name']}",
-        passed=bool(value["passed"]),
-        verdict=[
-            *value["failures"],
-            *(s for s in value["statement"] if s not in value["failures"]),
-        ],
-        made_by=made_by(value),
-        sections=[
-            Section("compared", "What was compared", [Facts(list(_facts(value)))]),
-            Section("results", "Results", list(_results(value))),
-            Section("unreadable", "Pictures that could not be read", list(_unreadable(dataset))),
-            notes_section(value.get("notes", ())),
-            environment_section(value.get("environment")),
-            command_section(value["command"]),
-        ],
-    )
+    return dataset_document(value, "Average precision", "pictures", _facts(value), _results(value))
 
 
 def _facts(value: Value) -> Iterator[tuple[str, str]]:
@@ -103,9 +80,3 @@ def _loss_figure(value: Value, kinds: list[str]) -> Figure:
         "figure-loss",
     )
     return charts.dots(captions, rows, ["loss"], limit=limit)
-
-
-def _unreadable(dataset: Value) -> Iterator[Item]:
-    if dataset["unreadable"]:
-        yield Text(f"{dataset['unreadable']} pictures were left out:")
-        yield Items([f"{entry['name']}: {entry['why']}" for entry in dataset["unreadable_images"]])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -212,3 +212,41 @@ def size_of(count: float | None) -> str:
 def image_size(sides: object) -> str:
     """Height and width, as ``224x224``."""
     return "x".join(str(side) for side in sides) if isinstance(sides, list | tuple) else "-"
+
+
+def dataset_document(
+    value: Value,
+    what: str,
+    called: str,
+    facts: Iterable[tuple[str, str]],
+    results: Iterable[Item],
+) -> Document:
+    """The report of one ``verify --dataset``.
+
+    Args:
+        value: as it was written.
+        what: was measured, such as ``Accuracy``.
+        called: what the data set holds, such as ``images``.
+        facts: what was compared.
+        results: how that went.
+    """
+    dataset = value["dataset"]
+    failures = value["failures"]
+    unreadable: list[Item] = []
+    if dataset["unreadable"]:
+        names = [f"{entry['name']}: {entry['why']}" for entry in dataset["unreadable_images"]]
+        unreadable = [Text(f"{dataset['unreadable']} {called} were left out:"), Items(names)]
+    return Document(
+        title=f"{what} of {value['artifact']} on {dataset['name']}",
+        passed=bool(value["passed"]),
+        verdict=[*failures, *(said for said in value["statement"] if said not in failures)],
+        made_by=made_by(value),
+        sections=[
+            Section("compared", "What was compared", [Facts(list(facts))]),
+            Section("results", "Results", list(results)),
+            Section("unreadable", f"{called.capitalize()} that could not be read", unreadable),
+            notes_section(value.get("notes", ())),
+            environment_section(value.get("environment")),
+            command_section(value["command"]),
+        ],
+    )

@@ -48,8 +48,8 @@ _OTHERWISE = (
 
 _VERIFY = "vim-deploy verify with --images compares those of pictures"
 #: How many times the limit of a part an RPN may be off: its logits are small differences of large
-#: sums. Of a detector with noisier weights than trained ones have they were 1.3 times off in fp16,
-#: where the maps that it reads were 0.8 times off.
+#: sums. Of three detectors with noisier weights than trained ones have, they were up to 1.6 times
+#: off in fp16, where the maps that the RPN reads were within the limit.
 _SLACK = {RPN_HEAD: 2.0}
 
 
