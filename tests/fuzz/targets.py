@@ -229,15 +229,15 @@ def _header(data: bytes, generator: Random) -> bytes:
 
 
 def _labels(path: Path) -> object:
-    from vim_deploy.cli.options import _read_labels
+    from vim_deploy.cli.model_files import labels_in
 
-    return _read_labels(path)
+    return labels_in(path)
 
 
 def _config(path: Path) -> object:
-    from vim_deploy.cli.options import _read_config
+    from vim_deploy.cli.model_files import config_in
 
-    return read_config(_read_config(path))
+    return read_config(config_in(path))
 
 
 def _policy(path: Path) -> object:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from vim_deploy.cli import completion
 from vim_deploy.cli.options import (
     ImageSizes,
     Numbers,
@@ -35,7 +36,13 @@ if TYPE_CHECKING:
 
 
 @click.command("bench")
-@click.argument("artifacts", nargs=-1, required=True, metavar="ARTIFACT...")
+@click.argument(
+    "artifacts",
+    nargs=-1,
+    required=True,
+    metavar="ARTIFACT...",
+    shell_complete=completion.recipes,
+)
 @click.option(
     "--batches",
     type=Numbers(BENCH_BATCH),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from vim_deploy.cli import completion
 from vim_deploy.cli.output import answer, json_option, print_table
 from vim_deploy.codec import encode
 
@@ -30,7 +31,7 @@ def list_recipes() -> None:
 
 
 @command.command("show")
-@click.argument("name")
+@click.argument("name", shell_complete=completion.recipes)
 @json_option
 def show(name: str) -> None:
     """Everything a recipe says; NAME is a recipe's name or a .toml file."""

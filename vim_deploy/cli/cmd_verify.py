@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from vim_deploy import precisions
+from vim_deploy.cli import completion
 from vim_deploy.cli.options import (
     Numbers,
     Percent,
@@ -25,9 +26,10 @@ from vim_deploy.ranges import BATCH, COSINE, COUNT, RANDOM, RELATIVE, SHARE, TOL
 
 
 @click.command("verify")
-@click.argument("source", metavar="ARTIFACT-or-CHECKPOINT")
+@click.argument("source", metavar="ARTIFACT-or-CHECKPOINT", shell_complete=completion.recipes)
 @click.option(
     "--against",
+    shell_complete=completion.recipes,
     help="The checkpoint it was made from, another ONNX file or engine, or an .npz of outputs.",
 )
 @click.option(

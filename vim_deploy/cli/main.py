@@ -14,6 +14,7 @@ import traceback
 from typing import TypeGuard
 
 import click
+from click.shell_completion import CompletionItem
 
 import vim_deploy
 from vim_deploy import interrupts
@@ -62,6 +63,15 @@ class LazyGroup(click.Group):
         for each in (command, *(command.commands.values() if _is_group(command) else ())):
             each.params += [one for one in output.COMMON_OPTIONS if one not in each.params]
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        # Asked in the way of groups, each command would be imported to say its line.
+        named = [
+            CompletionItem(name, help=line)
+            for name, line in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return named + click.Command.shell_complete(self, ctx, incomplete)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -5,7 +5,6 @@ Numbers are finite and in a range of ``ranges``, else refused at once.
 
 from __future__ import annotations
 
-import json
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 import click
 
 from vim_deploy import heads, precisions
-from vim_deploy.errors import VimDeployError
-from vim_deploy.files import require_file
+from vim_deploy.cli import completion
+from vim_deploy.cli.model_files import config_in, labels_in
 from vim_deploy.ranges import (
     BATCH,
     CROP_RATIO,
@@ -40,13 +39,9 @@ from vim_deploy.specs import (
     PreprocessMode,
     ScanBody,
 )
-from vim_deploy.untrusted import read_json
 
 if TYPE_CHECKING:
     from vim_deploy.runtimes.base import RunnerOptions
-
-#: A config is a page of keywords; anything larger is another kind of file.
-_MAX_CONFIG_BYTES = 1 << 20
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -164,8 +159,14 @@ use_ema_option = click.option(
     "--use-ema", is_flag=True, help="Take the averaged weights of a training file."
 )
 _MODEL_OPTIONS = (
-    click.argument("source", metavar="CHECKPOINT-OR-RECIPE"),
-    click.option("--model", default=AUTO, show_default=True, help="auto or a variant's name."),
+    click.argument("source", metavar="CHECKPOINT-OR-RECIPE", shell_complete=completion.recipes),
+    click.option(
+        "--model",
+        default=AUTO,
+        show_default=True,
+        shell_complete=completion.models,
+        help="auto or a variant's name.",
+    ),
     click.option(
         "--config",
         "config_file",
@@ -279,6 +280,7 @@ _GRAPH_OPTIONS = (
     ),
     click.option(
         "--head",
+        shell_complete=completion.heads,
         help=f"Output: {_listed(heads.usages(dense=False))}; of a segmentation model "
         f"{_listed(heads.usages(dense=True))}, +aux adds the auxiliary logits.  "
         "[default: logits, or features of a backbone]",
@@ -363,36 +365,6 @@ def take_request(options: dict[str, Any]) -> ModelRequest:
     values = {name: options.pop(name) for name in names}
     return ModelRequest(
         **values,
-        config=None if config_file is None else _read_config(config_file),
-        labels=None if labels_file is None else _read_labels(labels_file),
-    )
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    def bad(why: str) -> VimDeployError:
-        return VimDeployError(
-            "VIM-416",
-            f"{path} is not a model config",
-            why=why,
-            fix="write one JSON object with the official constructor's keywords, or give the YAML "
-            "file that detectron2's LazyConfig saved",
-        )
-
-    if path.suffix.lower() in (".yaml", ".yml"):
-        from vim_deploy.recipe.lazy_yaml import read_lazy_config
-
-        return read_lazy_config(require_file(path, "model config"), bad)
-    value = read_json(require_file(path, "model config"), bad, max_bytes=_MAX_CONFIG_BYTES)
-    if not isinstance(value, dict):
-        raise bad(f"it holds {json.dumps(value)[:60]}, not an object")
-    return value
-
-
-def _read_labels(path: Path) -> tuple[str, ...]:
-    from vim_deploy.recipe.load import labels_of
-
-    fix = "one class name a line, or JSON with the name of each number"
-    return labels_of(
-        path,
-        lambda why: VimDeployError("VIM-416", f"{path} is no file of labels", why=why, fix=fix),
+        config=None if config_file is None else config_in(config_file),
+        labels=None if labels_file is None else labels_in(labels_file),
     )

@@ -15,7 +15,6 @@ from typing import Any
 from vim_deploy.codec import Number, OnError, decode, sentence
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.files import require_file
-from vim_deploy.images import check_preparation
 from vim_deploy.ranges import MEAN, STD, require_all
 from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.model_config import ModelConfig
@@ -292,6 +291,9 @@ def _check_checkpoint(found: CheckpointSource, path: Path) -> None:
 
 
 def _image(found: _Image, config: ModelConfig, path: Path) -> ImagePreparation:
+    # It brings NumPy, which nobody needs who only asks for names: a shell that completes a line.
+    from vim_deploy.images import check_preparation
+
     height, width = config.image_hw
     image = ImagePreparation(
         height=height,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vim_deploy.cli.options import _read_labels
+from vim_deploy.cli.model_files import labels_in
 from vim_deploy.errors import VimDeployError
 from vim_deploy.recipe.load import _MAX_LABELS_BYTES
 
@@ -44,7 +44,7 @@ ANIMALS = ("zebra", "red ant", "cat")
 def test_forms_of_the_same_names(tmp_path: Path, text: str, name: str) -> None:
     path = tmp_path / name
     path.write_text(text, encoding="utf-8", newline="")
-    assert _read_labels(path) == ANIMALS
+    assert labels_in(path) == ANIMALS
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_forms_of_the_same_names(tmp_path: Path, text: str, name: str) -> None:
 def test_numbers_that_are_part_of_the_names_stay(tmp_path: Path, lines: tuple[str, ...]) -> None:
     path = tmp_path / "labels.txt"
     path.write_text("\n".join(lines), encoding="utf-8")
-    assert _read_labels(path) == lines
+    assert labels_in(path) == lines
 
 
 def test_imagenets_two_cranes_are_numbered(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_imagenets_two_cranes_are_numbered(tmp_path: Path) -> None:
     names[7] = names[31] = "crane"
     path = tmp_path / "labels.txt"
     path.write_text("\n".join(f"{number} {name}" for number, name in enumerate(names)))
-    assert _read_labels(path) == tuple(names)
+    assert labels_in(path) == tuple(names)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_what_names_no_classes(tmp_path: Path, content: bytes, why: str) -> None
     path = tmp_path / "labels.txt"
     path.write_bytes(content)
     with pytest.raises(VimDeployError) as caught:
-        _read_labels(path)
+        labels_in(path)
     assert caught.value.code == "VIM-416"
     assert why in caught.value.why
     assert caught.value.fix

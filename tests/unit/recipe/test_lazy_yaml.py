@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.detector_cases import detector_case
-from vim_deploy.cli.options import _read_config
+from vim_deploy.cli.model_files import config_in
 from vim_deploy.errors import VimDeployError
 from vim_deploy.recipe import lazy_yaml
 from vim_deploy.recipe.lazy_yaml import read_lazy_config
@@ -153,12 +153,10 @@ def test_without_the_parser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_config_takes_it_by_its_name(tmp_path: Path) -> None:
-    assert _read_config(detector_case("F02").yaml) == read_lazy_config(
-        detector_case("F02").yaml, bad
-    )
+    assert config_in(detector_case("F02").yaml) == read_lazy_config(detector_case("F02").yaml, bad)
     broken = tmp_path / "broken.YML"
     broken.write_text("a: [", encoding="utf-8")
     with pytest.raises(VimDeployError) as refused:
-        _read_config(broken)
+        config_in(broken)
     assert refused.value.code == "VIM-416"
     assert "LazyConfig" in refused.value.fix
