@@ -39,8 +39,13 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.10 --generate-h
 WHEEL_VENV := build/wheel-tools
 WHEEL_PYTHON := $(abspath $(WHEEL_VENV))/bin/python
 
-.PHONY: help venv demo check test test-fast test-all bench bench-deit fuzz pins wheels clean \
-	native-ops
+# make docs: the site's generator, in a folder of its own over the environment of make venv, whose
+# packages it shares.
+DOCS_TOOLS := build/docs-tools
+SITE := PYTHONPATH=$(DOCS_TOOLS) $(BIN)/python -m docs.site
+
+.PHONY: help venv demo check test test-fast test-all bench bench-deit fuzz pins wheels docs \
+	docs-serve clean native-ops
 
 help:
 	@echo "make venv       environment in $(VENV) from pinned versions"
@@ -50,6 +55,7 @@ help:
 	@echo "make test-all   make test, then the demo"
 	@echo "make fuzz       damaged and hostile files for every reader of Python and C++"
 	@echo "make wheels     wheels into dist/, for x86-64 and aarch64 with the native ops compiled"
+	@echo "make docs       the documentation's site in build/site; make docs-serve shows it"
 	@echo "make pins       renew requirements/*.lock: versions and hashes of what make venv installs"
 	@echo "make bench-deit time and memory from 224 to 1248 px, DeiT beside (20 minutes, quiet)"
 	@echo "make bench      time the stages for Vim-Ti at 224 and print ratios"
@@ -87,6 +93,9 @@ pins:
 	$(COMPILE) --no-deps requirements/source.in --output-file requirements/source.lock
 	$(COMPILE) --constraint requirements/dev.lock $(PINS_ARGS) requirements/wheels.in \
 		--output-file requirements/wheels.lock
+	$(subst 3.10,3.11,$(COMPILE)) --constraint requirements/dev.lock $(PINS_ARGS) \
+		$$(sed -n 's/^\([a-z0-9-]*\)==[^;]*$$/--no-emit-package \1/p' requirements/dev.lock) \
+		requirements/docs.in --output-file requirements/docs.lock
 	set -e; for input in requirements/consumers/*.in; do \
 		$(COMPILE) --no-deps $$input --output-file $${input%.in}.lock; done
 	set -e; for name in model server; do \
@@ -131,6 +140,19 @@ $(WHEEL_VENV)/.installed: requirements/wheels.lock
 	$(PYTHON) -m venv $(WHEEL_VENV)
 	$(WHEEL_PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps $(PIP_ARGS) \
 		--require-hashes --only-binary :all: -r requirements/wheels.lock
+	@touch $@
+
+docs: $(DOCS_TOOLS)/.installed
+	$(SITE) build
+
+docs-serve: $(DOCS_TOOLS)/.installed
+	$(SITE) serve
+
+$(DOCS_TOOLS)/.installed: requirements/docs.lock $(STAMP)
+	@$(BIN)/python -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else \
+		"the site is built with Python 3.11 or later; set PYTHON=... and VENV=...")'
+	rm -rf $(DOCS_TOOLS)
+	$(LOCKED) --only-binary :all: --target $(DOCS_TOOLS) -r requirements/docs.lock
 	@touch $@
 
 clean:

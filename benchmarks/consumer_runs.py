@@ -28,9 +28,9 @@ class NotToBeHadError(Exception):
     """No wheel of a consumer, or none for this Python."""
 
 
-def locked(name: str) -> list[str]:
-    """pip's arguments for what ``requirements/consumers/NAME.lock`` pins, by its hashes."""
-    return ["--no-deps", "--require-hashes", "-r", str(LOCKS / f"{name}.lock")]
+def locked(lock: Path) -> list[str]:
+    """pip's arguments for what a lock pins, by its hashes."""
+    return ["--no-deps", "--require-hashes", "-r", str(lock)]
 
 
 def install(what: Sequence[str], place: Path) -> None:

@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from consumer_runs import NotToBeHadError, install, locked, run_folder
+from consumer_runs import LOCKS, NotToBeHadError, install, locked, run_folder
 from consumer_table import BOUND, OTHER_SHAPES, table
 from scaling_report import write_compact
 from spine import about
@@ -210,7 +210,7 @@ def environment_of(row: Row, folder: Path) -> Path | None:
         return user_cache() / "web" / f"{PACKAGE}-{VERSION}"
     if row.module and importlib.util.find_spec(row.module):
         return None
-    what = locked(row.lock) if row.lock else list(row.pins)
+    what = locked(LOCKS / f"{row.lock}.lock") if row.lock else list(row.pins)
     if not what:
         return None
     place = folder / row.name

@@ -74,8 +74,13 @@ def _write(folder: Path, name: str, options: dict[str, Any]) -> None:
 
 def environment_of(config: pytest.Config, name: str) -> Path:
     """A folder for PYTHONPATH with what ``NAME.lock`` pins; skips where it cannot be made."""
+    return environment_of_lock(config, LOCKS / f"{name}.lock")
+
+
+def environment_of_lock(config: pytest.Config, lock: Path) -> Path:
+    """The same of any lock."""
     assert config.cache is not None
-    lock = LOCKS / f"{name}.lock"
+    name = lock.stem
     tag = f"{sys.version_info[0]}.{sys.version_info[1]}"
     short = hashlib.sha256(lock.read_bytes() + tag.encode()).hexdigest()[:12]
     base = config.cache.mkdir("consumers")
@@ -83,7 +88,7 @@ def environment_of(config: pytest.Config, name: str) -> Path:
     with alone(base / f"{name}.lock"):
         if not place.exists():
             try:
-                install(locked(name), place)
+                install(locked(lock), place)
             except NotToBeHadError as error:
                 pytest.skip(f"{name} is not to be had here: {error}")
     return place

@@ -8,14 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from docs.site.markdown import FENCE, HEADING, NEEDS, slug
 from tests.support.source import files
 
 PROGRAM = "vim-deploy"
-_FENCE = re.compile(r"^(`{3,}|~{3,})\s*(\w*)")
-#: First line of a block that cannot run everywhere; what follows is what it takes.
-_NEEDS = "# needs "
 _LINK = re.compile(r"(?<!\!)\[[^\]]*\]\(([^)\s]+)[^)]*\)|!\[[^\]]*\]\(([^)\s]+)[^)]*\)")
-_HEADING = re.compile(r"^#{1,6}\s+(.*?)\s*#*\s*$")
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class Block:
     def needs(self) -> str:
         """What its commands need that not every machine has; "" for those that run anywhere."""
         first = self.lines[0] if self.lines else ""
-        return first.removeprefix(_NEEDS) if first.startswith(_NEEDS) else ""
+        return first.removeprefix(NEEDS) if first.startswith(NEEDS) else ""
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ def _split(text: str) -> tuple[list[Block], list[tuple[int, str]]]:
     prose: list[tuple[int, str]] = []
     fence, language, start, inside = "", "", 0, []
     for number, line in enumerate(text.splitlines(), 1):
-        match = _FENCE.match(line.strip())
+        match = FENCE.match(line.strip())
         if fence:
             if match and match[1].startswith(fence) and not match[2]:
                 blocks.append(Block(language, tuple(inside), start))
@@ -93,9 +90,8 @@ def anchors(path: Path) -> set[str]:
     """Names that ``#...`` can point to in a file, as GitHub makes them from headings."""
     found = set()
     for _, line in _split(path.read_text(encoding="utf-8"))[1]:
-        if match := _HEADING.match(line):
-            text = re.sub(r"[^\w\- ]", "", match[1].lower())
-            found.add(text.replace(" ", "-"))
+        if match := HEADING.match(line):
+            found.add(slug(match[2]))
     return found
 
 

@@ -89,8 +89,13 @@ def deploy(
         work: folder in which a new numbered one is made.
         images: pictures to verify on, instead of random ones.
         ops: whose kernels compute our ops when the file is verified.
-        options, runtime, profiles, compute_capabilities, trt_options, progress: as in the stages.
-        engine: whether to build one.
+        options: as ``export`` takes them.
+        engine: whether to build one, with what follows as ``build_engine`` takes it.
+        runtime: that is to run it.
+        profiles: of its shapes.
+        compute_capabilities: of the GPUs.
+        trt_options: of the build.
+        progress: told how far it is.
         report: folder for ``deploy.html``, ``deploy.md`` and ``deploy.json``, by default the
             numbered one, as far as pages can be made; written too when a stage after the export
             fails.
