@@ -1,12 +1,12 @@
 """Deploy Vision Mamba checkpoints: ONNX, engine, proof.
 
 The stages are functions of the same names as the commands: ``export``, ``build_engine``,
-``refit``, ``verify``, ``run``, ``inspect``, ``package`` and ``deploy``, and ``benchmark`` for the
-command ``bench``, whose name the package of its parts has; ``verify_dataset``, ``verify_ladder``
-and ``bisect_precision`` are ``verify --dataset``, ``--ladder`` and ``--bisect``, ``check_package``
-is ``package --check``; ``load`` gives an exported file as a function of pictures. The records they
-take are here too. Everything is resolved on first use, so that importing the package needs nothing
-but the standard library.
+``refit``, ``verify``, ``compare``, ``run``, ``inspect``, ``package`` and ``deploy``, and
+``benchmark`` for the command ``bench``, whose name the package of its parts has;
+``verify_dataset``, ``verify_ladder`` and ``bisect_precision`` are ``verify --dataset``,
+``--ladder`` and ``--bisect``, ``check_package`` is ``package --check``; ``load`` gives an exported
+file as a function of pictures. The records they take are here too. Everything is resolved on first
+use, so that importing the package needs nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         bisect_precision,
         build_engine,
         check_package,
+        compare,
         deploy,
         export,
         inspect,
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
         verify_ladder,
     )
     from vim_deploy.stages.benchmarking import BenchOptions
+    from vim_deploy.stages.comparing import CompareOptions
+    from vim_deploy.stages.comparing_report import CompareLimits, CompareReport
     from vim_deploy.stages.exporting import ExportOptions
     from vim_deploy.stages.loading import Model
     from vim_deploy.stages.packaging import PackageOptions
@@ -50,6 +53,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "BenchOptions",
+    "CompareLimits",
+    "CompareOptions",
+    "CompareReport",
     "DatasetOptions",
     "DetectionOptions",
     "ExportOptions",
@@ -71,6 +77,7 @@ __all__ = [
     "bisect_precision",
     "build_engine",
     "check_package",
+    "compare",
     "deploy",
     "export",
     "inspect",
@@ -86,6 +93,9 @@ __all__ = [
 #: Where a public name comes from.
 _HOMES = {
     "BenchOptions": "vim_deploy.stages.benchmarking",
+    "CompareLimits": "vim_deploy.stages.comparing_report",
+    "CompareOptions": "vim_deploy.stages.comparing",
+    "CompareReport": "vim_deploy.stages.comparing_report",
     "DatasetOptions": "vim_deploy.stages.verifying_dataset",
     "DetectionOptions": "vim_deploy.scene.records",
     "ExportOptions": "vim_deploy.stages.exporting",
@@ -106,6 +116,7 @@ _HOMES = {
     "bisect_precision": "vim_deploy.stages",
     "build_engine": "vim_deploy.stages",
     "check_package": "vim_deploy.stages",
+    "compare": "vim_deploy.stages",
     "deploy": "vim_deploy.stages",
     "export": "vim_deploy.stages",
     "inspect": "vim_deploy.stages",

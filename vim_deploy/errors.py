@@ -102,6 +102,7 @@ CATALOG: dict[str, str] = {
     "VIM-434": "inner tensors cannot be marked",
     "VIM-435": "engine is for diagnosis",
     "VIM-439": "input changed while it was read",
+    "VIM-440": "models do not answer the same question",
     # 5: export
     "VIM-501": "trace failed",
     "VIM-502": "exported graph is not what it should be",
@@ -240,6 +241,10 @@ class UnreadableEngineError(VimDeployError, code="VIM-413"):
 
 class InputMisfitError(VimDeployError, code="VIM-415"):
     """An input does not fit the model."""
+
+
+class DataSetMisfitError(VimDeployError, code="VIM-419"):
+    """A data set's classes are not the model's; its pictures may still be pictures."""
 
 
 class NoInnerTensorsError(VimDeployError, code="VIM-422"):

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.skipif(
 
 SHOWN = (
     *("parity-deep", "parity-hostile", "parity-many", "accuracy", "bisect"),
+    *("compare", "compare-pixels", "compare-detections"),
     *("bench", "bench-one", "deploy"),
 )
 #: Width and height of the window in CSS pixels.

@@ -65,6 +65,7 @@ HOMES = {
         "vim_deploy.scene.boxes_overlay",
         "vim_deploy.scene.overlay",
         "vim_deploy.scene.pictures",
+        "vim_deploy.scene.thumbnails",
     ),
     "click": ("vim_deploy.cli.",),
     "rich": ("vim_deploy.cli.",),

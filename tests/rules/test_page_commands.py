@@ -51,6 +51,7 @@ TIMEOUT = 240
 #: with VIM_TEST_ALL=1; their commands are read by the command line in any case.
 LONG_PAGES = (
     "docs/bench.md",
+    "docs/compare.md",
     "docs/engines.md",
     "docs/precision.md",
     "docs/reports.md",

@@ -14,16 +14,30 @@ from tests.support.bench import bench_report, measured, subject
 from tests.support.engines import EXPORT, record_of, write_engine
 from vim_deploy.bench.compare import Baseline, compared
 from vim_deploy.bench.measure import FAILED, SKIPPED, Measurement
+from vim_deploy.bench.side_by_side import Wanted, side_by_side
 from vim_deploy.codec import decode, encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.parity.accuracy import AccuracyReport, Limits, SideAccuracy
+from vim_deploy.parity.agreement import Unread
 from vim_deploy.parity.blocks import BlockReport, PartError
+from vim_deploy.parity.class_agreement import (
+    Answer,
+    ClassAgreement,
+    LabelledAnswers,
+    PictureAnswers,
+)
 from vim_deploy.parity.comparison import Comparison
+from vim_deploy.parity.detection_agreement import DetectionAgreement, PictureDetections
 from vim_deploy.parity.ladder import Ladder, Rung
+from vim_deploy.parity.limits import detection_limits
 from vim_deploy.parity.metrics import Tolerance, compare
 from vim_deploy.parity.paired import paired_difference
+from vim_deploy.parity.pixel_agreement import ClassMaps, PictureMaps, PixelAgreement
 from vim_deploy.parity.report import CaseResult, ParityReport
 from vim_deploy.places import BEHIND_BLOCKS, place
+from vim_deploy.scene.thumbnails import data_uri
+from vim_deploy.stages.comparing_report import ComparedPictures, CompareLimits, CompareReport
+from vim_deploy.stages.comparing_sides import ComparedSide
 from vim_deploy.stages.reporting import provenance
 
 #: Names that would do harm in HTML, an attribute, a Markdown table or a terminal.
@@ -138,6 +152,76 @@ def accuracy(**changes: Any) -> dict[str, Any]:
     return {**encode(report), **ABOUT, **changes}
 
 
+def comparison(**changes: Any) -> dict[str, Any]:
+    """40 pictures, of which three get another class and one no answer, with hostile names."""
+
+    def answer(index: int, probability: float) -> Answer:
+        return Answer(index, HOSTILE[index % 4], probability, probability / 3)
+
+    rows = [
+        PictureAnswers(f"c/{number}.png", answer(1, 0.6), answer(1, 0.59), True, True, 0.01, "one")
+        for number in range(36)
+    ]
+    rows += [
+        PictureAnswers(name, answer(0, 0.4), answer(2, 0.5), False, False, 0.3, "two")
+        for name in HOSTILE[:3]
+    ]
+    rows.append(PictureAnswers("nan.png", answer(0, 0.4), None, False, None, None, "two"))
+    side = ComparedSide(
+        "a.onnx", "ONNX file", 4 << 20, SHA, "fp32", "logits", (32, 32), "x.pth", "ONNX Runtime"
+    )
+    times = [measured("a", 10.0), measured("b", 5.0), *(
+        measured(name, time, group=1, batch=8) for name, time in (("a", 80.0), ("b", 90.0))
+    )]  # fmt: skip
+    for item in times:
+        item.subject.facts["sha256"] = item.subject.label
+    report = CompareReport(
+        side,
+        dataclasses.replace(side, name=HOSTILE[1], bytes=2 << 20, precision="fp16"),
+        ComparedPictures(
+            HOSTILE[2], 40, True, "folders", (Unread(HOSTILE[0], HOSTILE[3]),), ("left out",)
+        ),
+        ClassAgreement(
+            tuple(rows),
+            LabelledAnswers(
+                38, 35, 40, 39, paired_difference(4, 1, 40), paired_difference(1, 0, 40)
+            ),
+        ),
+        side_by_side(bench_report(*times), Wanted("a"), Wanted("b")),
+        "",
+        CompareLimits(max_disagreement=0.05),
+        ("a note",),
+        COMMAND,
+    )
+    shown = {
+        HOSTILE[0]: data_uri(np.arange(64, dtype=np.uint8).reshape(8, 8, 1)),
+        HOSTILE[1]: "http://evil.example/x.png",
+        "c/0.png": 'data:image/png;base64,AA" onload="x',
+    }
+    return {**encode(report), **ABOUT, "thumbnails": shown, **changes}
+
+
+def dense_comparison(kind: str) -> dict[str, Any]:
+    """Segmentation networks or detectors, without time."""
+    if kind == "segmentation":
+        found: Any = PixelAgreement(
+            (PictureMaps(HOSTILE[0], 20, 30, 17), PictureMaps("b.png", 4, 4, None, "B: NaN")),
+            (ClassMaps(0, HOSTILE[1], 500, 490, 480), ClassMaps(2, "road", 100, 110, 95)),
+            "fp16",
+            0,
+            1,
+        )
+    else:
+        rows = (
+            PictureDetections(HOSTILE[0], 3, 4, 3, 1, 0.2, 0.01, None),
+            PictureDetections("b.png", 0, 0, 0, 0, None, None, None, "A: NaN"),
+        )
+        found = DetectionAgreement(rows, detection_limits("fp16"), 1, 0)
+    return comparison(
+        found=encode(found), statement=list(found.sentences), time=None, untimed="no", thumbnails={}
+    )
+
+
 def bench(label: str = "vim") -> dict[str, Any]:
     """Vim and DeiT over three sizes, one skipped and one failed, against an earlier run."""
     value: dict[str, Any] = json.loads(_bench())
@@ -237,6 +321,9 @@ def samples(folder: Path) -> dict[str, tuple[str, dict[str, Any]]]:
         "accuracy": ("accuracy", accuracy()),
         "accuracy-top1": ("accuracy", accuracy(top5=None)),
         "bisect": ("bisect", bisect()),
+        "compare": ("compare", comparison()),
+        "compare-pixels": ("compare", dense_comparison("segmentation")),
+        "compare-detections": ("compare", dense_comparison("detections")),
         "bench": ("bench", bench()),
         "bench-hostile": ("bench", bench(HOSTILE[1])),
         "bench-one": ("bench", one_measurement()),

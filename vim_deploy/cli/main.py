@@ -36,6 +36,7 @@ COMMANDS = {
     "refit": "Give an engine the weights of another checkpoint.",
     "verify": "Compare an exported file or engine with PyTorch, another file or stored outputs.",
     "bench": "Measure latency, throughput and memory, with baselines beside them.",
+    "compare": "Say whether one file may take another's place: answers, size, time, memory.",
     "run": "Run pictures through an exported file or engine and print the best classes.",
     "inspect": "Describe an ONNX file, engine, checkpoint, recipe or package.",
     "package": "Make a folder for Triton or a C++ program around an artifact, or check one.",

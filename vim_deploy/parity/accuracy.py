@@ -223,7 +223,7 @@ def compare_accuracy(
     for part in dataset.batches(batch, unreadable):
         firsts = []
         for runner, tally in zip((reference, candidate), tallies, strict=True):
-            ranking = rank_classes(_run(runner, part.images), runner)
+            ranking = rank_classes(outputs_for(runner, part.images), runner)
             tally.add(ranking, part)
             firsts.append(ranking[:, 0])
         same += int(((firsts[0] == firsts[1]) & (firsts[0] != _NO_CLASS)).sum())
@@ -251,8 +251,8 @@ def compare_accuracy(
         "reference": tallies[0].side(reference),
         "candidate": tallies[1].side(candidate),
         "same_class": same,
-        "top1": _paired(ref1, cand1),
-        "top5": None if ref5 is None or cand5 is None else _paired(ref5, cand5),
+        "top1": paired_answers(ref1, cand1),
+        "top5": None if ref5 is None or cand5 is None else paired_answers(ref5, cand5),
     }
 
 
@@ -319,7 +319,7 @@ def rank_classes(outputs: Mapping[str, Array], runner: Runner) -> Array:
     return ranking
 
 
-def _run(runner: Runner, images: Array) -> Mapping[str, Array]:
+def outputs_for(runner: Runner, images: Array) -> Mapping[str, Array]:
     """Outputs for ``images``; a graph with a fixed batch gets the last one filled up."""
     fixed = runner.input.shape[0]
     if not isinstance(fixed, int):
@@ -330,7 +330,8 @@ def _run(runner: Runner, images: Array) -> Mapping[str, Array]:
     return {name: value[: len(images)] for name, value in outputs.items()}
 
 
-def _paired(reference: Array, candidate: Array) -> PairedDifference:
+def paired_answers(reference: Array, candidate: Array) -> PairedDifference:
+    """The difference between two sides that are right (True) or not on the same images."""
     losses = int((reference & ~candidate).sum())
     gains = int((candidate & ~reference).sum())
     return paired_difference(losses, gains, len(reference))

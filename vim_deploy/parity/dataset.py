@@ -170,7 +170,7 @@ def open_dataset(
         "the ONNX file does not say how pictures are prepared",
         fix="export it with vim-deploy, or give an .npz with prepared images",
     )
-    return _folder(path, info, _class_count(info), limit)
+    return open_folder(path, info, limit)
 
 
 def _class_count(info: ExportInfo) -> int:
@@ -186,7 +186,10 @@ def _class_count(info: ExportInfo) -> int:
     return count
 
 
-def _folder(path: Path, info: ExportInfo, classes: int, limit: int | None) -> FolderDataset:
+def open_folder(path: Path, info: ExportInfo, limit: int | None = None) -> FolderDataset:
+    """A folder that holds one folder of pictures for each class; args and errors as of
+    ``open_dataset``."""
+    classes = _class_count(info)
     left_out: Counter[str] = Counter()
     names = class_folders(path, left_out)
     if not names:
@@ -201,7 +204,7 @@ def _folder(path: Path, info: ExportInfo, classes: int, limit: int | None) -> Fo
     notes = in_words(left_out)
     if empty:
         notes.append(f"class folders without an image: {len(empty)} ({_first(empty)})")
-    return FolderDataset(path, tuple(_evenly(files, limit)), how, info, tuple(notes))
+    return FolderDataset(path, tuple(evenly(files, limit)), how, info, tuple(notes))
 
 
 def _stored(path: Path, spec: TensorSpec, classes: int | None, limit: int | None) -> StoredDataset:
@@ -224,7 +227,7 @@ def _stored(path: Path, spec: TensorSpec, classes: int | None, limit: int | None
         raise _not_stored(
             path, f"{bad.size} images of {key!r} hold NaN or Inf: image {_first(bad)}"
         )
-    rows = np.asarray(_evenly(list(range(len(images))), limit))
+    rows = np.asarray(evenly(list(range(len(images))), limit))
     return StoredDataset(path, images[rows], labels[rows].astype(np.int64), rows)
 
 
@@ -254,7 +257,7 @@ def _first(items: Sequence[object] | Array) -> str:
     return ", ".join(map(str, items[:_NAMED])) + (", ..." if len(items) > _NAMED else "")
 
 
-def _evenly(items: list[Any], limit: int | None) -> list[Any]:
+def evenly(items: list[Any], limit: int | None) -> list[Any]:
     """At most ``limit`` items, spread over all of them: the first ones would be one class."""
     if limit is None or limit >= len(items):
         return items

@@ -17,6 +17,8 @@ from vim_deploy.codec import stored
 Z95 = 1.959963984540054
 SIGNIFICANCE = 0.05
 _BISECTIONS = 80
+#: More pictures than any set has.
+_MOST_IMAGES = 1 << 30
 
 
 @stored(also=("detectable",))
@@ -98,7 +100,7 @@ def exact_mcnemar(losses: int, gains: int) -> float:
     return min(1.0, float(Fraction(2 * tail, 1 << flips)))
 
 
-def score_interval(losses: int, gains: int, images: int) -> tuple[float, float]:
+def score_interval(losses: float, gains: float, images: int) -> tuple[float, float]:
     """95 % score interval of the difference of two paired proportions.
 
     Tango, Statistics in Medicine 17 (1998) 891-908: all differences that the score test with the
@@ -119,7 +121,7 @@ def score_interval(losses: int, gains: int, images: int) -> tuple[float, float]:
     return boundary(found, -1.0, 1.0), boundary(found, 1.0, -1.0)
 
 
-def score_statistic(losses: int, gains: int, images: int, difference: float) -> float:
+def score_statistic(losses: float, gains: float, images: int, difference: float) -> float:
     """Tango's z for a supposed ``difference`` (loss): 0 at the found one, falling with it.
 
     The probability of a gain under the supposition is the positive root of a quadratic (equation
@@ -135,3 +137,36 @@ def score_statistic(losses: int, gains: int, images: int, difference: float) -> 
     if variance <= 0:
         return 0.0 if distance == 0 else math.copysign(math.inf, distance)
     return distance / math.sqrt(variance)
+
+
+def wilson(right: int, images: int) -> tuple[float, float]:
+    """95 % score interval of a share (Wilson, J. Am. Stat. Assoc. 22, 1927, 209-212)."""
+    share, square = right / images, Z95**2 / images
+    middle = (share + square / 2) / (1 + square)
+    half = Z95 / (1 + square) * math.sqrt(share * (1 - share) / images + square / images / 4)
+    return max(middle - half, 0.0), min(middle + half, 1.0)
+
+
+def images_needed(losses: int, gains: int, images: int, bound: float) -> int | None:
+    """About how many images bring the upper bound of the loss down to ``bound``.
+
+    Flips are taken to be as frequent as among ``images``. Without any flip that is exactly
+    z^2 (1 / bound - 1), rounded up.
+
+    Returns:
+        The smallest number, or None where so much is lost that none does.
+    """
+
+    def high(count: int) -> float:
+        return score_interval(losses * count / images, gains * count / images, count)[1]
+
+    enough = 1
+    while high(enough) > bound:
+        enough *= 2
+        if enough > _MOST_IMAGES:
+            return None
+    few = enough // 2
+    while enough - few > 1:
+        middle = (few + enough) // 2
+        few, enough = (few, middle) if high(middle) <= bound else (middle, enough)
+    return enough

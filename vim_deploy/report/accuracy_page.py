@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
-from vim_deploy.parity.paired import Z95
+from vim_deploy.parity.paired import wilson
 from vim_deploy.report import charts
 from vim_deploy.report.charts import Captions, Dot, DotRow, Limit, told
 from vim_deploy.report.document import (
@@ -26,14 +25,6 @@ _SIDES = ("reference", "candidate")
 def accuracy_document(value: Value) -> Document:
     """The report of one ``verify --dataset``."""
     return dataset_document(value, "Accuracy", "images", _facts(value), _results(value))
-
-
-def wilson(right: int, images: int) -> tuple[float, float]:
-    """95 % score interval of a share (Wilson, J. Am. Stat. Assoc. 22, 1927, 209-212)."""
-    share_, square = right / images, Z95**2 / images
-    middle = (share_ + square / 2) / (1 + square)
-    half = Z95 / (1 + square) * math.sqrt(share_ * (1 - share_) / images + square / images / 4)
-    return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
 def _facts(value: Value) -> Iterator[tuple[str, str]]:

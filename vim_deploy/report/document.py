@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 Row = Sequence[str]
+#: Nothing that a browser would fetch, and nothing that could end an attribute.
+_OWN_PICTURE = re.compile(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/=]+")
 #: A run's JSON-able record, or a part of it.
 Value = Mapping[str, Any]
 
@@ -79,7 +82,35 @@ class Figure:
     drawing: Element
 
 
-Item = Text | Items | Facts | Code | Table | Figure
+@dataclass(frozen=True)
+class Shot:
+    """A picture and what is said of it.
+
+    Attributes:
+        name: of the picture.
+        source: a data URI; empty where there is none to show.
+        lines: beside it.
+    """
+
+    name: str
+    source: str
+    lines: Sequence[str]
+
+    @property
+    def shown(self) -> str:
+        """``source``, if it is a picture that stands in the page itself; else nothing."""
+        return self.source if _OWN_PICTURE.fullmatch(self.source) else ""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures beside each other."""
+
+    caption: str
+    shots: Sequence[Shot]
+
+
+Item = Text | Items | Facts | Code | Table | Figure | Gallery
 
 
 @dataclass(frozen=True)

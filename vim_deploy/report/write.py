@@ -20,12 +20,14 @@ from vim_deploy.report.accuracy_page import accuracy_document
 from vim_deploy.report.bench_page import bench_document
 from vim_deploy.report.bisect_page import bisect_document
 from vim_deploy.report.coco_page import coco_document
+from vim_deploy.report.compare_page import compare_document
 from vim_deploy.report.deploy_page import deploy_document
 from vim_deploy.report.document import (
     Code,
     Document,
     Facts,
     Figure,
+    Gallery,
     Item,
     Items,
     Section,
@@ -41,6 +43,7 @@ DOCUMENTS: dict[str, Callable[[Mapping[str, Any]], Document]] = {
     "accuracy": lambda value: (coco_document if "box" in value else accuracy_document)(value),
     "bisect": bisect_document,
     "bench": bench_document,
+    "compare": compare_document,
     "deploy": deploy_document,
 }
 
@@ -134,6 +137,9 @@ def _item(item: Item) -> Sequence[str]:
         return [*(f"- {escaped(name)}: {escaped(value)}" for name, value in item.items), ""]
     if isinstance(item, Code):
         return code_block(item.text)
+    if isinstance(item, Gallery):
+        shots = (": ".join((shot.name, "; ".join(shot.lines))) for shot in item.shots)
+        return [f"**{escaped(item.caption)}**", "", *(f"- {escaped(shot)}" for shot in shots), ""]
     if isinstance(item, Figure):
         return [f"*{escaped(item.title)}.* {escaped(item.alt)}", ""]
     return _table(item)

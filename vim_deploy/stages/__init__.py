@@ -7,6 +7,7 @@ is imported inside the stages that read checkpoints, so that the deploying side 
 from vim_deploy.stages.benchmarking import benchmark
 from vim_deploy.stages.bisecting import bisect_precision
 from vim_deploy.stages.building import build_engine
+from vim_deploy.stages.comparing import compare
 from vim_deploy.stages.deploying import deploy
 from vim_deploy.stages.describing import describe_from
 from vim_deploy.stages.exporting import export
@@ -24,6 +25,7 @@ __all__ = [
     "bisect_precision",
     "build_engine",
     "check_package",
+    "compare",
     "deploy",
     "describe_from",
     "export",

@@ -59,15 +59,21 @@ def provenance(against: str | None = None) -> dict[str, Any]:
 
 
 def write_run(
-    kind: str, value: Mapping[str, Any], folder: StrPath, *, pages: bool
+    kind: str,
+    value: Mapping[str, Any],
+    folder: StrPath,
+    *,
+    pages: bool,
+    shown: Mapping[str, Any] | None = None,
 ) -> tuple[Path, ...]:
     """Write ``KIND.json``, and with ``pages`` the page and its Markdown twin; what was written.
 
     Args:
-        kind: ``parity``, ``accuracy``, ``bisect``, ``bench`` or ``deploy``.
+        kind: ``parity``, ``accuracy``, ``bisect``, ``bench``, ``compare`` or ``deploy``.
         value: the JSON-able record.
         folder: that exists.
         pages: whether to write more than the JSON; ``prepare_report`` has looked if that works.
+        shown: what the pages have beside the record: small pictures.
 
     Raises:
         VimDeployError: VIM-301 (jinja2 missing), VIM-304, VIM-305 (output).
@@ -75,4 +81,6 @@ def write_run(
     folder = as_path(folder, "folder")
     path = folder / f"{kind}.json"
     write_json(path, value)
-    return (path, *(write_pages(kind, value, folder, with_html=True) if pages else ()))
+    if not pages:
+        return (path,)
+    return (path, *write_pages(kind, {**value, **(shown or {})}, folder, with_html=True))

@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from vim_deploy.parity.paired import wilson
 from vim_deploy.report import charts
-from vim_deploy.report.accuracy_page import wilson
 from vim_deploy.report.charts import BarRow, Captions, Curve, Dot, DotRow, Limit
 from vim_deploy.report.document import number, size_of
 from vim_deploy.report.svg import axis_for, fitted, standalone
