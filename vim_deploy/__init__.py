@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     )
     from vim_deploy.stages.benchmarking import BenchOptions
     from vim_deploy.stages.comparing import CompareOptions
-    from vim_deploy.stages.comparing_report import CompareLimits, CompareReport
+    from vim_deploy.stages.comparing_report import CompareLimits
     from vim_deploy.stages.exporting import ExportOptions
     from vim_deploy.stages.loading import Model
     from vim_deploy.stages.packaging import PackageOptions
@@ -55,7 +55,6 @@ __all__ = [
     "BenchOptions",
     "CompareLimits",
     "CompareOptions",
-    "CompareReport",
     "DatasetOptions",
     "DetectionOptions",
     "ExportOptions",
@@ -95,7 +94,6 @@ _HOMES = {
     "BenchOptions": "vim_deploy.stages.benchmarking",
     "CompareLimits": "vim_deploy.stages.comparing_report",
     "CompareOptions": "vim_deploy.stages.comparing",
-    "CompareReport": "vim_deploy.stages.comparing_report",
     "DatasetOptions": "vim_deploy.stages.verifying_dataset",
     "DetectionOptions": "vim_deploy.scene.records",
     "ExportOptions": "vim_deploy.stages.exporting",
