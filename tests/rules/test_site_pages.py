@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 import vim_deploy
-from docs.site import commands, markdown, pages
+from docs.site import commands, docstrings, markdown, pages
 from docs.site.sources import README_PAGES, BrokenLinkError, Sources
 from tests.rules.test_commands import ALL
 from tests.support.source import REPOSITORY
@@ -189,3 +189,15 @@ def test_anchors_are_those_of_the_repository() -> None:
     )
     assert markdown.error_anchor("VIM-401: input not found") == "vim-401"
     assert markdown.error_anchor("2: how the command was called") is None
+
+
+def test_items_of_several_names_become_one_of_each() -> None:
+    text = (
+        "Sum, with a, b: nothing.\n\nArgs:\n    a, b: one\n        and more.\n    c: two.\n"
+        "    d, e: three.\n\nReturns:\n    x, y: the sum."
+    )
+    assert docstrings.one_name_each(text) == (
+        "Sum, with a, b: nothing.\n\nArgs:\n    a: one\n        and more.\n    b: one\n"
+        "        and more.\n    c: two.\n    d: three.\n    e: three.\n\nReturns:\n"
+        "    x, y: the sum."
+    )
