@@ -54,7 +54,7 @@ help:
 	@echo "make test-fast  style, types, tests without engine builds and slow ones"
 	@echo "make test-all   make test, then the demo"
 	@echo "make fuzz       damaged and hostile files for every reader of Python and C++"
-	@echo "make wheels     wheels into dist/, for x86-64 and aarch64 with the native ops compiled"
+	@echo "make wheels     sdist and wheels into dist/, two of them with the native ops compiled"
 	@echo "make docs       the documentation's site in build/site; make docs-serve shows it"
 	@echo "make pins       renew requirements/*.lock: versions and hashes of what make venv installs"
 	@echo "make bench-deit time and memory from 224 to 1248 px, DeiT beside (20 minutes, quiet)"
@@ -91,8 +91,8 @@ pins:
 	$(COMPILE) --constraint requirements/dev.lock --no-emit-package torch \
 		$(PINS_ARGS) requirements/torch.in --output-file requirements/cuda.lock
 	$(COMPILE) --no-deps requirements/source.in --output-file requirements/source.lock
-	$(COMPILE) --constraint requirements/dev.lock $(PINS_ARGS) requirements/wheels.in \
-		--output-file requirements/wheels.lock
+	$(COMPILE) --constraint requirements/dev.lock --excludes requirements/wheels-left-out.txt \
+		$(PINS_ARGS) requirements/wheels.in --output-file requirements/wheels.lock
 	$(subst 3.10,3.11,$(COMPILE)) --constraint requirements/dev.lock $(PINS_ARGS) \
 		$$(sed -n 's/^\([a-z0-9-]*\)==[^;]*$$/--no-emit-package \1/p' requirements/dev.lock) \
 		requirements/docs.in --output-file requirements/docs.lock

@@ -14,6 +14,8 @@ from functools import partial
 from types import ModuleType
 from typing import ClassVar
 
+from vim_deploy.installation import extra_command, pip_command
+
 
 class ExitCode(IntEnum):
     """Exit status of the command line; stable."""
@@ -207,6 +209,10 @@ class OptionsContradictError(VimDeployError, code="VIM-203"):
     """Options contradict each other, or leave nothing to do."""
 
 
+class NoGpuError(VimDeployError, code="VIM-302"):
+    """There is no GPU that can be used."""
+
+
 class HubUnreachableError(VimDeployError, code="VIM-303"):
     """The model hub does not answer; a copy of an earlier download may do."""
 
@@ -221,6 +227,10 @@ class NoSpaceError(VimDeployError, code="VIM-305"):
 
 class OtherWriterError(VimDeployError, code="VIM-306"):
     """Another process or thread is writing the same output."""
+
+
+class NoHeadersError(VimDeployError, code="VIM-308"):
+    """There are no headers of TensorRT here, or not those asked for."""
 
 
 class InputNotFoundError(VimDeployError, code="VIM-401"):
@@ -277,12 +287,19 @@ def missing_package(package: str, extra: str, purpose: str) -> VimDeployError:
     return VimDeployError(
         "VIM-301",
         f"{purpose} needs the Python package {package!r}, which is not installed",
-        fix=f"pip install 'vim-deploy[{extra}]'",
+        fix=extra_command(extra),
     )
 
 
-def import_package(module: str, title: str, fix: str) -> ModuleType:
-    """An optional package that is installed; VIM-301 when it or its libraries do not load."""
+def import_package(module: str, title: str, *install: str, fix: str = "") -> ModuleType:
+    """An optional package that is installed; VIM-301 when it or its libraries do not load.
+
+    Args:
+        module: to import.
+        title: of the package in the message.
+        install: what pip is to install to mend it.
+        fix: what mends it where pip cannot.
+    """
     try:
         return importlib.import_module(module)
     except (ImportError, OSError) as error:
@@ -290,7 +307,7 @@ def import_package(module: str, title: str, fix: str) -> ModuleType:
             "VIM-301",
             f"{title} is installed, but does not load",
             why=f"{type(error).__name__}: {error}",
-            fix=fix,
+            fix=fix or pip_command("install", *install),
         ) from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shutil
@@ -13,28 +12,25 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from tests.support import wheels
 from tests.support.cpu_replay import failures
 from tests.support.packages import names_of
 from tests.support.source import REPOSITORY
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("setuptools") is None,
-    reason="setuptools, which builds what is installed, is not here",
-)
-RECIPE = REPOSITORY / "plugins" / "cpu" / "wheel" / "build_wheels.py"
+pytestmark = wheels.needs_setuptools
 STAND_IN = b"\x7fELF stands for a compiled library"
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
 def recipe() -> object:
-    return names_of(RECIPE)
+    return wheels.recipe()
 
 
 @pytest.fixture(scope="module")
-def pure(recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pure(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel without a library."""
-    return recipe.build_wheel(tmp_path_factory.mktemp("pure"), None, "")
+    return wheels.pure_wheel(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
@@ -72,20 +68,79 @@ def test_the_sources_in_a_wheel_are_complete(recipe, pure: Path) -> None:
     """Each file that a source includes by name is beside it or in the folder ``include``."""
     with zipfile.ZipFile(pure) as wheel:
         sources = {
-            name.removeprefix(recipe.SOURCES): wheel.read(name).decode()
+            name.removeprefix(f"{recipe.SHIPPED}plugins/"): wheel.read(name).decode()
             for name in wheel.namelist()
-            if name.startswith(recipe.SOURCES)
+            if name.startswith(f"{recipe.SHIPPED}plugins/")
         }
-    assert "cpu/CMakeLists.txt" in sources
-    assert not [name for name in sources if {"tests", "wheel"} & set(PurePosixPath(name).parts)]
-    missing = []
-    for name, text in sources.items():
-        for wanted in INCLUDE.findall(text) if name.endswith((".h", ".cpp")) else ():
-            found = {name for name in sources if f"/{name}".endswith(f"/{wanted}")}
-            # CUDA's own kernels are not for a machine without its compiler.
-            if not found and "cuda" not in name:
-                missing.append((name, wanted))
+    assert {"CMakeLists.txt", "cpu/CMakeLists.txt", "cmake/FindTensorRT.cmake"} <= sources.keys()
+    left_out = {"tests", "wheel", "bench"}
+    assert not [name for name in sources if left_out & set(PurePosixPath(name).parts)]
+    missing = [
+        (name, wanted)
+        for name, text in sources.items()
+        if name.endswith((".h", ".cuh", ".cpp", ".cu"))
+        for wanted in INCLUDE.findall(text)
+        if not any(f"/{other}".endswith(f"/{wanted}") for other in sources)
+    ]
     assert missing == []
+
+
+def test_a_wheel_carries_what_the_repository_has_for_commands(recipe, pure: Path) -> None:
+    """Every recipe, page, picture of a page, and source; and nothing that is not in git."""
+    words = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    words += ["docs", "export", "cpp", "plugins"]
+    listed = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("git, which lists the repository's files, does not answer here")
+    kinds = {"docs": (".md", ".png", ".svg"), "export": (".toml", ".txt")}
+    wanted = {
+        name
+        for name in listed.stdout.splitlines()
+        if not {"tests", "wheel", "bench"} & set(PurePosixPath(name).parts)
+        and name.endswith(kinds.get(name.partition("/")[0], ""))
+    }
+    with zipfile.ZipFile(pure) as wheel:
+        shipped = {
+            name.removeprefix(recipe.SHIPPED)
+            for name in wheel.namelist()
+            if name.startswith(recipe.SHIPPED)
+        }
+    assert shipped - {"tests/data/reference/vim_digits.pth"} == wanted
+
+
+def test_the_description_leads_to_the_repository(pure: Path) -> None:
+    """On an index's page, no link and no picture of the README is relative."""
+    with zipfile.ZipFile(pure) as wheel:
+        (about,) = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
+        text = wheel.read(about).decode()
+    head, _, body = text.partition("\n\n")
+    (repository,) = re.findall(r"^Project-URL: Repository, (\S+)$", head, re.MULTILINE)
+    outside = re.sub(r"```.*?```", "", body, flags=re.DOTALL)
+    targets = re.findall(r"\]\(([^)\s]+)\)", outside)
+    assert all(target.startswith(("https://", "#")) for target in targets)
+    ours = {target for target in targets if target.startswith(repository)}
+    assert f"{repository}/blob/main/docs/plugin.md" in ours
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)\s]+)\)", outside)
+    assert pictures
+    assert all(picture.startswith(f"{repository}/raw/main/") for picture in pictures)
+    for target in ours:
+        path = re.sub(r"^/(blob|raw)/main/|#.*$", "", target.removeprefix(repository))
+        assert path.startswith("/") or (REPOSITORY / path).exists(), target
+
+
+def test_links_are_made_absolute() -> None:
+    absolute = names_of(REPOSITORY / "setup.py").absolute
+    text = "[a](docs/plugin.md#b) ![p](x/y.svg) [s](#here) [o](https://x.org) [m](mailto:a@b.c)"
+    assert absolute(text, "R") == (
+        "[a](R/blob/main/docs/plugin.md#b) ![p](R/raw/main/x/y.svg) [s](#here) [o](https://x.org) "
+        "[m](mailto:a@b.c)"
+    )
+
+
+def test_the_archive_of_the_sources_makes_the_same_wheel(
+    recipe, pure: Path, tmp_path: Path
+) -> None:
+    recipe.check_sdist(recipe.build_sdist(tmp_path), pure)
 
 
 def renamed(path: Path, tag: str) -> Path:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support import reference
 from tests.support.builds import needs_rtx
+from vim_deploy.installation import extra_command
 from vim_deploy.stages.exporting import export
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -99,6 +100,6 @@ def test_commands_that_need_torch_say_so(folder: Path, arguments: tuple[str, ...
     done = run(*arguments, folder=folder)
     assert done.returncode == 3
     assert "error VIM-301" in done.stderr
-    assert "vim-deploy[torch]" in done.stderr
+    assert extra_command("torch") in done.stderr
     assert not (folder / "x.onnx").exists()
     assert not (folder / "vim-deploy-work").exists()

@@ -35,7 +35,7 @@ LAYERS = (
     ("precisions",),
     ("paths",),
     ("errors",),
-    ("text", "progress"),
+    ("text", "progress", "installation"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
@@ -82,6 +82,7 @@ ONNX_FREE = (
     "threads",
     "progress",
     "text",
+    "installation",
     "files",
     "untrusted",
     "codec",

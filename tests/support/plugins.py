@@ -12,9 +12,7 @@ import functools
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,7 +23,7 @@ from tests.support.source import REPOSITORY
 from vim_deploy.errors import VimDeployError
 from vim_deploy.plugin import toolchain as cuda_toolkit
 from vim_deploy.plugin.build import PluginBuild, PluginSettings, build_plugin
-from vim_deploy.plugin.toolchain import HEADERS_PACKAGE
+from vim_deploy.plugin.headers import HEADERS_PACKAGE, fetch_headers
 
 PLUGINS = REPOSITORY / "plugins"
 HOST_TESTS = PLUGINS / "tests" / "host"
@@ -74,26 +72,12 @@ def working_folder() -> Path:
 @functools.cache
 def tensorrt_headers() -> Path | str:
     """The headers of TensorRT 10.14 from PyPI, or why there are none."""
-    package = CACHE / HEADERS_PACKAGE
+    home = CACHE / "headers" / HEADERS_PACKAGE
     with alone(CACHE / "lock"):
-        failure = "" if package.is_dir() else _download_headers(package)
-    return failure or package / "kernel_lens" / "include" / "tensorrt"
-
-
-def _download_headers(package: Path) -> str:
-    """Make the folder; why there is none, or nothing."""
-    wheels = _folder() / "wheels"
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    command += ["--disable-pip-version-check", "--dest", str(wheels), HEADERS_PACKAGE]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    found = sorted(wheels.glob("*.whl"))
-    if not found:
-        return f"{HEADERS_PACKAGE} is not to be had: {(done.stderr.strip() or 'no wheel')[-200:]}"
-    with zipfile.ZipFile(found[0]) as archive:
-        members = [name for name in archive.namelist() if "/include/tensorrt/" in name]
-        archive.extractall(package.with_name("unpacked"), members)
-    package.with_name("unpacked").rename(package)
-    return ""
+        try:
+            return home if home.is_dir() else fetch_headers(lambda _: None, home).include
+        except VimDeployError as error:
+            return f"{HEADERS_PACKAGE} is not to be had: {error.why[-200:]}"
 
 
 def need_headers() -> Path:

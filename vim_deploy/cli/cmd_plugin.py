@@ -45,7 +45,9 @@ def command() -> None:
 @target_option
 @provider_option
 @click.option(
-    "--arch", help="GPUs to compile for: native, all, or a list such as 80,90.  [default: native]"
+    "--arch",
+    help="GPUs to compile for: native, all, or a list such as 80,90.  [default: native where there "
+    "is a GPU, else all]",
 )
 @click.option(
     "--tensorrt",
@@ -83,7 +85,8 @@ def build(
             _refuse({"--arch": arch, "--cuda-root": cuda_root}, "GPUs: add --provider cuda")
         from vim_deploy.plugin.build_ort import OrtBuildSettings, build_ort_library
 
-        wanted = OrtBuildSettings(provider or "cpu", arch or "native", cuda_root, jobs)
+        gpus = _gpus(arch) if provider == "cuda" else "native"
+        wanted = OrtBuildSettings(provider or "cpu", gpus, cuda_root, jobs)
         made = build_ort_library(wanted, output, say, force=force)
         _report(made.library, made.up_to_date, made.seconds, f"{made.info.title} for ONNX Runtime")
         answer(encode(made))
@@ -91,11 +94,17 @@ def build(
     _refuse({"--provider": provider}, "--target onnxruntime")
     from vim_deploy.plugin.build import PluginSettings, build_plugin
 
-    settings = PluginSettings(arch or "native", tensorrt or "10", tensorrt_root, cuda_root, jobs)
+    settings = PluginSettings(_gpus(arch), tensorrt or "10", tensorrt_root, cuda_root, jobs)
     built = build_plugin(settings, output, say, force=force)
     serves = " and ".join(built.info.serves)
     _report(built.library, built.up_to_date, built.seconds, f"for TensorRT {serves}")
     answer(encode(built))
+
+
+def _gpus(arch: str | None) -> str:
+    from vim_deploy.plugin.build import default_arch
+
+    return arch or default_arch(say)
 
 
 def _refuse(given: dict[str, object], what: str) -> None:

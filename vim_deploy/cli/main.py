@@ -44,6 +44,7 @@ COMMANDS = {
     "recipes": "List and show what can be exported by name.",
     "plugin": "Build, describe and test the TensorRT plugin library.",
     "doctor": "Say what this machine can do, and how to mend what it cannot.",
+    "docs": "Show the pages that help texts and errors name, such as docs/plugin.md.",
 }
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -103,7 +104,8 @@ def cli() -> None:
 
     Results go to standard output, notes and progress to standard error. With --json a command
     prints one JSON object to standard output. Every option can be set by an environment variable
-    VIM_DEPLOY_COMMAND_OPTION.
+    VIM_DEPLOY_COMMAND_OPTION. Pages that help texts name, such as docs/plugin.md, are shown by
+    vim-deploy docs plugin.
     """
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -33,6 +33,8 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.text import json_text, printable, storable
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from vim_deploy.runtimes.building.process import BuildProgress
 
 #: Characters of a message or a reason that are shown.
@@ -166,22 +168,41 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     """A table, as ``result`` prints."""
     if form.as_json and form.quiet:
         return
-    from rich.console import Console
-
-    stream = sys.stderr if form.as_json else sys.stdout
-    console = Console(
-        file=stream,
-        force_terminal=stream.isatty(),
-        color_system="auto" if has_colours(stream) else None,
-        width=columns_of(stream),
-        # Without a height, which no table depends on, Rich takes a dumb terminal for 80 columns.
-        height=25,
-    )
+    console = _console(sys.stderr if form.as_json else sys.stdout)
     text = table_text(console, title, columns, [tuple(row) for row in rows])
     if form.as_json:
         note_styled(text)
     else:
         write_result(text)
+
+
+def print_markdown(text: str) -> None:
+    """A page of ours: laid out on a terminal, as it stands in a file or pipe."""
+    if form.as_json:
+        return
+    if not sys.stdout.isatty():
+        write_result(printable(text).rstrip("\n"))
+        return
+    from rich.markdown import Markdown
+
+    console = _console(sys.stdout)
+    with console.capture() as capture:
+        # Links lead to files beside a page, which no terminal can open: they are written out.
+        console.print(Markdown(printable(text), hyperlinks=False))
+    write_result(capture.get().rstrip("\n"))
+
+
+def _console(stream: TextIO) -> Console:
+    from rich.console import Console
+
+    return Console(
+        file=stream,
+        force_terminal=stream.isatty(),
+        color_system="auto" if has_colours(stream) else None,
+        width=columns_of(stream),
+        # Without a height, which no text depends on, Rich takes a dumb terminal for 80 columns.
+        height=25,
+    )
 
 
 def command_line() -> tuple[str, ...]:

@@ -55,7 +55,7 @@ def load() -> ModuleType:
     """
     if not is_installed():
         raise missing_package("cuda-bindings", "trt-run", "running an engine")
-    return import_package(_MODULE, "cuda-bindings", "pip install --force-reinstall cuda-bindings")
+    return import_package(_MODULE, "cuda-bindings", "--force-reinstall", "cuda-bindings")
 
 
 class Cuda:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vim_deploy import heads
+from vim_deploy import heads, installation
 from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.engine_file import TENSORRT, describe_gpus
 from vim_deploy.artifact.metadata import ExportInfo, require_info
@@ -83,20 +83,16 @@ class CppPlan:
 def sources_folder() -> Path:
     """Where the sources of the C++ library are.
 
-    ``cpp`` in a source checkout; ``cpp_sources`` beside this module in an installed
-    package, where the build has copied them (``setup.py``).
-
     Raises:
-        VimDeployError: VIM-401 when they are in neither.
+        VimDeployError: VIM-401 when they are not there.
     """
-    installed = Path(__file__).parent / "cpp_sources"
-    folder = installed if installed.is_dir() else Path(__file__).parents[2] / "cpp"
+    folder = installation.SHIPPED / "cpp"
     if not (folder / "CMakeLists.txt").is_file():
         raise VimDeployError(
             "VIM-401",
             f"the sources of the C++ library are not in {folder}",
             why="this installation of vim-deploy is not complete",
-            fix="install vim-deploy again, or work in a checkout: pip install -e .",
+            fix="install vim-deploy again",
         )
     return folder
 

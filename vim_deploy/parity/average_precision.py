@@ -19,6 +19,7 @@ import numpy as np
 
 from vim_deploy.codec import stored
 from vim_deploy.errors import missing_package
+from vim_deploy.installation import extra_command
 from vim_deploy.parity.cases import Case
 from vim_deploy.parity.comparison import are_detections
 from vim_deploy.parity.detections import Side, sides_of
@@ -313,7 +314,7 @@ class ParityPrecision:
         if not case.pictures:
             return
         if not is_installed():
-            self.notes = ("no average precision: pip install 'vim-deploy[coco]'",)
+            self.notes = (f"no average precision: {extra_command('coco')}",)
             return
         floats = [
             side[name]

@@ -14,7 +14,7 @@ from typing import Any
 
 from vim_deploy.codec import stored
 from vim_deploy.cuda import driver as cuda_driver
-from vim_deploy.errors import VimDeployError
+from vim_deploy.errors import NoGpuError, NoHeadersError, VimDeployError
 from vim_deploy.plugin import toolchain as cuda_toolkit
 from vim_deploy.plugin.build_cache import build_folder, compiled_once
 from vim_deploy.plugin.compiling import (
@@ -25,8 +25,9 @@ from vim_deploy.plugin.compiling import (
     run_tool,
 )
 from vim_deploy.plugin.describe import INTERFACES, LIBRARY_NAME, PluginInfo, describe_plugin
+from vim_deploy.plugin.headers import TensorRtHeaders, fetch_headers, find_tensorrt_headers
 from vim_deploy.plugin.sources import plugin_sources
-from vim_deploy.plugin.toolchain import BuildTools, TensorRtHeaders, Toolkit
+from vim_deploy.plugin.toolchain import BuildTools, Toolkit
 from vim_deploy.ranges import THREADS, require_all, shown
 
 #: GPUs of ``--arch all``: every family from Turing on, and the machines of Jetson Orin (87).
@@ -111,7 +112,7 @@ def build_plugin(
             VIM-304, VIM-305 (cache or output), VIM-307 (no nvcc), VIM-308 (no headers, or of the
             wrong release), VIM-401 (no sources), VIM-605 (the compiler failed).
     """
-    work = _Work.found(settings)
+    work = _Work.found(settings, say)
     work.tell(say)
 
     def compile_it(library: Path) -> None:
@@ -141,13 +142,13 @@ class _Work:
     left_out: tuple[str, ...]
 
     @classmethod
-    def found(cls, settings: PluginSettings) -> _Work:
+    def found(cls, settings: PluginSettings, say: Callable[[str], None]) -> _Work:
         sources = plugin_sources()
         tools = cuda_toolkit.find_build_tools()
         tools.require_for_nvcc()
         toolkit = cuda_toolkit.find_toolkit(settings.cuda_root)
-        headers = _fitting_headers(settings)
         architectures, left_out = resolve_architectures(settings.arch, toolkit)
+        headers = _fitting_headers(settings, say)
         return cls(settings, sources, tools, toolkit, headers, architectures, left_out)
 
     def tell(self, say: Callable[[str], None]) -> None:
@@ -174,36 +175,31 @@ class _Work:
 
     def compile(self, library: Path) -> None:
         """Configure and build in a folder beside ``library``, which it becomes."""
-        cmake = str(self.tools.cmake)
         with build_folder(library) as folder:
             compiler = compiler_program(self.tools.compiler, folder)
             configure = [
-                *(cmake, "-S", str(self.sources), "-B", str(folder)),
-                *("-G", self.tools.generator),
-                "-DCMAKE_BUILD_TYPE=Release",
-                f"-DCMAKE_CXX_COMPILER={compiler}",
+                *self.tools.configure(self.sources, folder, compiler),
                 f"-DCMAKE_CUDA_COMPILER={self.toolkit.nvcc}",
                 f"-DCMAKE_CUDA_HOST_COMPILER={compiler}",
                 f"-DCMAKE_CUDA_ARCHITECTURES={';'.join(self.architectures)}",
                 f"-DTensorRT_INCLUDE_DIR={self.headers.include}",
                 f"-DVIM_PLUGINS_INTERFACE={INTERFACES[self.settings.tensorrt]}",
-                # A compiler newer than the ones tried may warn about what these did not.
-                "-DVIM_PLUGINS_WERROR=OFF",
             ]
             run_tool(configure, "CMake did not configure the plugin library", NVCC_FIX)
-            build = [cmake, "--build", str(folder), "--parallel", str(self.settings.jobs)]
+            build = [str(self.tools.cmake), "--build", str(folder)]
+            build += ["--parallel", str(self.settings.jobs)]
             run_tool(build, "the plugin library did not compile", NVCC_FIX)
             copy_whole(folder / LIBRARY_NAME, library)
 
 
-def _fitting_headers(settings: PluginSettings) -> TensorRtHeaders:
+def _fitting_headers(settings: PluginSettings, say: Callable[[str], None]) -> TensorRtHeaders:
     if settings.tensorrt not in INTERFACES:
         raise VimDeployError(
             "VIM-202",
             f"TensorRT {settings.tensorrt!r} is not a release to build for",
             fix="choose one of " + ", ".join(INTERFACES),
         )
-    headers = cuda_toolkit.find_tensorrt_headers(settings.tensorrt_root)
+    headers = _headers(settings, say)
     # IPluginV3 is the same in 10 and 11, so the headers of either serve both; the classes of 8.6
     # have another layout, so that its own headers are needed.
     fits = headers.version.startswith("8.6.") if settings.tensorrt == "8.6" else headers.major >= 10
@@ -215,6 +211,16 @@ def _fitting_headers(settings: PluginSettings) -> TensorRtHeaders:
             fix=f"name a TensorRT {settings.tensorrt} installation with --tensorrt-root",
         )
     return headers
+
+
+def _headers(settings: PluginSettings, say: Callable[[str], None]) -> TensorRtHeaders:
+    try:
+        return find_tensorrt_headers(settings.tensorrt_root)
+    except NoHeadersError:
+        # No package has those of 8.6, and a folder that was named is the only one.
+        if settings.tensorrt == "8.6" or settings.tensorrt_root is not None:
+            raise
+        return fetch_headers(say)
 
 
 def resolve_architectures(arch: str, toolkit: Toolkit) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -237,6 +243,16 @@ def resolve_architectures(arch: str, toolkit: Toolkit) -> tuple[tuple[str, ...],
     for name in names:
         _known(name, toolkit)
     return (*(f"{name}-real" for name in names[:-1]), names[-1]), ()
+
+
+def default_arch(say: Callable[[str], None]) -> str:
+    """What to build for where nobody says: this machine's GPU, or all where there is none."""
+    try:
+        cuda_driver.gpu()
+    except NoGpuError as error:
+        say(f"no usable GPU here ({error.why}): compiling for all, as --arch all")
+        return "all"
+    return "native"
 
 
 def _native() -> str:

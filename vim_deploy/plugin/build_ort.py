@@ -139,21 +139,15 @@ class _Work:
 
     def compile(self, library: Path) -> None:
         """Configure and build in a folder beside ``library``, which it becomes."""
-        cmake, project = str(self.tools.cmake), PROJECTS[self.settings.provider]
+        project = PROJECTS[self.settings.provider]
         with build_folder(library) as folder:
             compiler = compiler_program(self.tools.compiler, folder)
-            configure = [
-                *(cmake, "-S", str(self.sources / project), "-B", str(folder)),
-                *("-G", self.tools.generator, "-DCMAKE_BUILD_TYPE=Release"),
-                f"-DCMAKE_CXX_COMPILER={compiler}",
-                # A compiler newer than the ones tried may warn about what these did not.
-                "-DVIM_PLUGINS_WERROR=OFF",
-                *self._cuda_settings(compiler),
-            ]
+            configure = self.tools.configure(self.sources / project, folder, compiler)
+            configure += self._cuda_settings(compiler)
             fix = _CXX_FIX if self.toolkit is None else NVCC_FIX
             run_tool(configure, "CMake did not configure the native ops", fix)
             target = f"vim_ort_{self.settings.provider}"
-            build = [cmake, "--build", str(folder), "--target", target]
+            build = [str(self.tools.cmake), "--build", str(folder), "--target", target]
             build += ["--parallel", str(self.settings.jobs)]
             run_tool(build, "the native ops did not compile", fix)
             copy_whole(folder / library.name, library)

@@ -1,4 +1,4 @@
-"""The CUDA compiler and TensorRT's headers: where they are, found without importing anything.
+"""The CUDA compiler, CMake and the C++ compiler: where they are, found without importing anything.
 
 A toolkit may be an installation (CUDA_HOME, PATH, /usr/local/cuda) or NVIDIA's packages on PyPI
 (nvidia-cuda-nvcc, nvidia-cuda-crt, nvidia-nvvm, nvidia-cuda-runtime, nvidia-cuda-cccl), which
@@ -13,17 +13,14 @@ import re
 import shlex
 import shutil
 import subprocess
+import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from vim_deploy.errors import VimDeployError
+from vim_deploy.installation import extra_command, pip_command
 from vim_deploy.ranges import shown
-
-#: What makes a compiler from PyPI.
-NVCC_PACKAGES = "nvidia-cuda-nvcc nvidia-cuda-crt nvidia-nvvm nvidia-cuda-runtime nvidia-cuda-cccl"
-#: The package that carries the headers of TensorRT 10 (Apache-2.0), and nothing else of TensorRT.
-HEADERS_PACKAGE = "kernel-lens==2.0.1"
 
 #: Variables that name the CUDA compiler: CMake's own, and the one of many Makefiles.
 _NVCC_VARIABLES = ("CUDACXX", "NVCC")
@@ -34,14 +31,8 @@ _FLAG_VARIABLES = (
     *("CXXFLAGS", "LDFLAGS", "CUDAFLAGS", "NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS"),
     "CMAKE_TOOLCHAIN_FILE",
 )
+_SCHEME = sysconfig.get_default_scheme()
 _DEFAULT_NVCC = Path("/usr/local/cuda/bin/nvcc")
-_SYSTEM_HEADERS = (
-    "/usr/local/tensorrt/include",
-    "/opt/tensorrt/include",
-    "/usr/include/x86_64-linux-gnu",
-    "/usr/include/aarch64-linux-gnu",
-    "/usr/include",
-)
 
 
 @dataclass(frozen=True)
@@ -66,19 +57,6 @@ class Toolkit:
         return self.nvcc.parent.parent
 
 
-@dataclass(frozen=True)
-class TensorRtHeaders:
-    """TensorRT's headers: their folder, version ``10.14.1`` and how they were found."""
-
-    include: Path
-    version: str
-    source: str
-
-    @property
-    def major(self) -> int:
-        return int(self.version.split(".")[0])
-
-
 def find_toolkit(root: Path | None = None) -> Toolkit:
     """The first working compiler of: ``root``, CUDA_HOME, CUDA_PATH, PATH, PyPI, /usr/local/cuda.
 
@@ -98,7 +76,7 @@ def find_toolkit(root: Path | None = None) -> Toolkit:
         "VIM-307",
         "no CUDA compiler found",
         why="; ".join(tried) or "nothing named nvcc in CUDA_HOME, PATH, PyPI packages",
-        fix=f"install the CUDA toolkit and set CUDA_HOME, or: pip install {NVCC_PACKAGES}",
+        fix=f"install the CUDA toolkit and set CUDA_HOME, or: {extra_command('plugin')}",
     )
 
 
@@ -188,75 +166,19 @@ def _has_target_headers(root: Path, missing: list[str]) -> bool:
     )
 
 
-def find_tensorrt_headers(root: Path | None = None) -> TensorRtHeaders:
-    """The first headers of: ``root``, TensorRT_ROOT, the system's folders, the PyPI package.
-
-    Raises:
-        VimDeployError: VIM-308, with the places looked at.
-    """
-    tried = []
-    for source, folder in _header_folders(root):
-        version = _headers_version(folder)
-        if version is not None:
-            return TensorRtHeaders(folder.resolve(), version, source)
-        tried.append(str(folder))
-    raise VimDeployError(
-        "VIM-308",
-        "no TensorRT headers found",
-        why="looked at " + ", ".join(tried),
-        fix="name a TensorRT installation with --tensorrt-root, or take the headers of TensorRT 10 "
-        f"from PyPI: pip install --no-deps {HEADERS_PACKAGE}",
-    )
-
-
-def _header_folders(root: Path | None) -> Iterator[tuple[str, Path]]:
-    if root is not None:
-        for folder in _inside(root):
-            yield f"--tensorrt-root {root}", folder
-        return
-    if os.environ.get("TensorRT_ROOT"):  # noqa: SIM112 - CMake's spelling
-        for folder in _inside(Path(os.environ["TensorRT_ROOT"])):  # noqa: SIM112
-            yield "TensorRT_ROOT", folder
-    for system in _SYSTEM_HEADERS:
-        yield "system", Path(system)
-    spec = importlib.util.find_spec("kernel_lens")
-    for place in [] if spec is None else spec.submodule_search_locations or ():
-        yield f"PyPI package {HEADERS_PACKAGE}", Path(place) / "include" / "tensorrt"
-
-
-def _inside(root: Path) -> list[Path]:
-    targets = sorted(root.glob("targets/*/include"))
-    multiarch = sorted((root / "include").glob("*-linux-gnu"))
-    return [root / "include", *targets, *multiarch, root]
-
-
-def _headers_version(folder: Path) -> str | None:
-    """``10.14.1`` from NvInferVersion.h, in the form of TensorRT 8 to 10 or of 11."""
-    header = folder / "NvInferVersion.h"
-    if not header.is_file() or not (folder / "NvInferRuntime.h").is_file():
-        return None
-    text = header.read_text(encoding="utf-8", errors="replace")
-    parts = []
-    for part in ("MAJOR", "MINOR", "PATCH"):
-        pattern = rf"#define (?:NV_TENSORRT_{part}|TRT_{part}_ENTERPRISE) (\d+)"
-        found = re.search(pattern, text)
-        if found is None:
-            return None
-        parts.append(found.group(1))
-    return ".".join(parts)
-
-
 @dataclass(frozen=True)
 class BuildTools:
     """CMake, what it drives (``Ninja`` or ``Unix Makefiles``) and the C++ compiler.
 
     Attributes:
+        maker: ninja or make, which need not be on PATH.
         compiler: its program, with the arguments that ``CXX`` has: ``("/usr/bin/ccache", "g++")``.
         flags: variables that are set and add to what compilers are told.
     """
 
     cmake: Path
     generator: str
+    maker: Path
     compiler: tuple[str, ...]
     flags: dict[str, str]
 
@@ -264,6 +186,17 @@ class BuildTools:
     def compiler_line(self) -> str:
         """The compiler as one types it."""
         return shlex.join(self.compiler)
+
+    def configure(self, sources: Path, folder: Path, compiler: Path) -> list[str]:
+        """How CMake is told to prepare a build of ``sources`` in ``folder``."""
+        return [
+            *(str(self.cmake), "-S", str(sources), "-B", str(folder), "-G", self.generator),
+            f"-DCMAKE_MAKE_PROGRAM={self.maker}",
+            "-DCMAKE_BUILD_TYPE=Release",
+            f"-DCMAKE_CXX_COMPILER={compiler}",
+            # A compiler newer than the ones tried may warn about what these did not.
+            "-DVIM_PLUGINS_WERROR=OFF",
+        ]
 
     def require_for_nvcc(self) -> None:
         """VIM-203 where a variable names another compiler for the host's half of CUDA files."""
@@ -288,13 +221,15 @@ def find_build_tools(what: str = "the plugin library") -> BuildTools:
     Raises:
         VimDeployError: VIM-202 (``CXX`` is no command), VIM-301 naming the one that is missing.
     """
-    cmake = shutil.which("cmake")
-    if cmake is None:
+    cmake, ninja, make = map(_program, ("cmake", "ninja", "make"))
+    maker = ninja or make
+    if cmake is None or maker is None:
+        lacking = "cmake" if cmake is None else "ninja or make"
         raise VimDeployError(
             "VIM-301",
-            f"building {what} needs cmake",
-            why="PATH has no cmake",
-            fix="pip install cmake ninja",
+            f"building {what} needs {lacking}",
+            why=f"neither PATH nor this Python's environment has {lacking}",
+            fix=pip_command("install", "cmake", "ninja"),
         )
     named = os.environ.get("CXX", "").strip()
     places = (shutil.which(name) for name in ("g++", "c++", "clang++"))
@@ -310,9 +245,20 @@ def find_build_tools(what: str = "the plugin library") -> BuildTools:
             if named
             else "install g++ or clang, or set CXX",
         )
-    generator = "Ninja" if shutil.which("ninja") else "Unix Makefiles"
+    generator = "Ninja" if ninja else "Unix Makefiles"
     flags = {name: os.environ[name] for name in _FLAG_VARIABLES if os.environ.get(name)}
-    return BuildTools(Path(cmake), generator, compiler, flags)
+    return BuildTools(cmake, generator, maker, compiler, flags)
+
+
+def _program(name: str) -> Path | None:
+    """A program of PATH, else of this Python's environment, which need not be activated."""
+    found = shutil.which(name) or shutil.which(name, path=os.pathsep.join(_scripts_folders()))
+    return None if found is None else Path(found)
+
+
+def _scripts_folders() -> list[str]:
+    """Where pip puts programs: of the environment, and of the user."""
+    return [sysconfig.get_path("scripts", scheme) for scheme in (_SCHEME, f"{os.name}_user")]
 
 
 def _command(variable: str, named: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vim_deploy import installation
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.recipe.dense_config import DenseConfig
@@ -120,13 +121,8 @@ def _is_variant(config: ModelConfig, name: str) -> bool:
 
 
 def recipes_folder() -> Path:
-    """Where the shipped recipes are.
-
-    ``export/`` in a source checkout; ``published/`` beside this module in an installed package,
-    where the build has copied them (``setup.py``).
-    """
-    installed = Path(__file__).parent / "published"
-    return installed if installed.is_dir() else Path(__file__).parents[2] / "export"
+    """Where the shipped recipes are."""
+    return installation.SHIPPED / "export"
 
 
 def recipe_names() -> tuple[str, ...]:

@@ -172,8 +172,7 @@ def checkpoint_address(recipe: Recipe) -> str:
     """The address of the weights: ``hf://...`` as it stands, a path made absolute.
 
     ``none`` means that no weights were published. A relative path is looked for beside the recipe.
-    Example checkpoints of the source checkout lie with the test data there, because they are test
-    data too; an installed package has them beside its recipes.
+    Example checkpoints lie with the test data of the repository, because they are test data too.
 
     Raises:
         VimDeployError: VIM-401 when a local file is in none of these places, or none is named.

@@ -18,6 +18,7 @@ import numpy as np
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import atomic_output
 from vim_deploy.images import Pixels
+from vim_deploy.installation import pip_command
 from vim_deploy.recipe.dense_config import Colour
 from vim_deploy.runtimes.base import Array
 from vim_deploy.scene.classes import ClassArea
@@ -237,7 +238,7 @@ def font_of(size: int) -> Any:  # noqa: ANN401 - a Pillow font
             "VIM-301",
             "letters on pictures need a Pillow with FreeType, which this one was built without",
             why=str(error),
-            fix="pip install --force-reinstall pillow, or leave --overlay away",
+            fix=f"{pip_command('install', '--force-reinstall', 'pillow')}, or leave --overlay away",
         ) from error
 
 

@@ -13,6 +13,7 @@ from vim_deploy import runtimes
 from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.cuda import runtime as cudart
 from vim_deploy.errors import VimDeployError
+from vim_deploy.installation import extra_command
 from vim_deploy.ops import OPS
 from vim_deploy.ops.functions import AskedOps
 from vim_deploy.plugin.describe import describe_plugin, find_plugin_library
@@ -69,7 +70,7 @@ def _package(subject: str, package: str, extra: str) -> Finding:
 
 def _asked(subject: str, installed: bool, ask: Callable[[], str], extra: str) -> Finding:
     if not installed:
-        return Finding(subject, False, "not installed", f"pip install 'vim-deploy[{extra}]'")
+        return Finding(subject, False, "not installed", extra_command(extra))
     try:
         return Finding(subject, True, ask())
     except VimDeployError as error:

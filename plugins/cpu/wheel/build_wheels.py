@@ -1,13 +1,14 @@
 """Wheels of vim-deploy: one that is pure, and one a platform that carries the native ops compiled.
 
-    make wheels                                          all three, into dist/
+    make wheels                                          all three and the sdist, into dist/
     python plugins/cpu/wheel/build_wheels.py -o FOLDER   with what requirements/wheels.lock names
 
 The library is compiled by clang as ``ziglang`` brings it, against the C library of 2012 (glibc
 2.17, which ``manylinux_2_17`` promises), so one machine makes the wheels of every platform. The
 flags are those of ``plugins/cpu/CMakeLists.txt``. Each wheel is looked at before it is named: its
 tag, the hashes of its RECORD, what its library asks of the system, and on this platform what it
-runs.
+runs. The archive of the sources makes the same pure wheel, file by file. ``twine`` and
+``check-wheel-contents`` look at all of it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -40,8 +42,22 @@ GLIBC = (2, 17)
 #: What the library may ask the system for: parts of the C library, and nothing of C++, whose
 #: symbols differ from compiler to compiler.
 ALLOWED = re.compile(r"lib(c|m|pthread|dl)\.so\.\d+|ld-linux[-a-z0-9]*\.so\.\d+")
-#: Of every wheel: what an installed vim-deploy compiles the library from when it carries none.
-SOURCES = "vim_deploy/plugin/sources/"
+#: Of every wheel: where it has what is at the top of the repository, and some of it.
+SHIPPED = "vim_deploy/shipped/"
+_EACH = (
+    *("docs/plugin.md", "export/vim-digits.toml", "tests/data/reference/vim_digits.pth"),
+    *("cpp/CMakeLists.txt", "plugins/cpu/CMakeLists.txt", "plugins/onnxruntime/registration.cpp"),
+    *("plugins/CMakeLists.txt", "plugins/kernels/scan_serial_fp32.cu", "plugins/adapters/abi.h"),
+)
+#: What builds read of the repository, in the copy that they work on.
+_FOLDERS = (
+    *("vim_deploy", "export", "cpp", "docs", "plugins"),
+    *("requirements", "tests/data/reference"),
+)
+_FILES = (
+    *("pyproject.toml", "setup.py", "README.md", "LICENSE", "MANIFEST.in", "Makefile"),
+    *("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
+)
 #: Zip files know no time before 1980; this one stands where neither git nor the caller names one.
 EARLIEST = "315532800"
 #: As ``/proc/cpuinfo`` writes what an instruction set needs, best first.
@@ -124,32 +140,37 @@ def compile_library(target: Target, folder: Path) -> Path:
     return build / LIBRARY_NAME
 
 
-def build_wheel(output: Path, library: Path | None, tag: str) -> Path:
-    """The wheel with ``library`` for the platform ``tag``; the pure one without it.
-
-    The build works on a copy, since setuptools leaves its own folders among the sources.
-    """
+def build_wheel(output: Path, library: Path | None, tag: str, sources: Path = ROOT) -> Path:
+    """The wheel with ``library`` for the platform ``tag``; the pure one without it."""
     chosen = {"VIM_DEPLOY_WHEEL_LIBRARY": str(library), "VIM_DEPLOY_WHEEL_PLATFORM": tag}
-    empty = dict.fromkeys(chosen, "")
+    return _build("wheel", output, sources, chosen if library else dict.fromkeys(chosen, ""))
+
+
+def build_sdist(output: Path) -> Path:
+    """The archive of the sources, which makes every wheel."""
+    return _build("sdist", output, ROOT, {})
+
+
+def _build(kind: str, output: Path, sources: Path, variables: dict[str, str]) -> Path:
+    """What the backend makes, of a copy: setuptools leaves its own folders among the sources."""
     with tempfile.TemporaryDirectory(prefix="vim-wheel-") as place:
-        copy = Path(place, "sources")
-        for name in ("vim_deploy", "export", "cpp", "plugins", "tests/data/reference"):
+        copy, made = Path(place, "sources"), Path(place, "made")
+        for name in _FOLDERS:
             ignored = shutil.ignore_patterns("__pycache__", "*.so", "build")
-            shutil.copytree(ROOT / name, copy / name, ignore=ignored)
-        for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
-            shutil.copy(ROOT / name, copy / name)
-        words = [sys.executable, "-c", _BACKEND, str(copy), place]
-        run(words, SOURCE_DATE_EPOCH=_moment(), **(chosen if library else empty))
-        (made,) = Path(place).glob("*.whl")
-        target = output / made.name
-        shutil.move(made, target)
-    return target
+            shutil.copytree(sources / name, copy / name, ignore=ignored)
+        for name in _FILES:
+            shutil.copy(sources / name, copy / name)
+        made.mkdir()
+        words = [sys.executable, "-c", _BACKEND, str(copy), kind, str(made)]
+        run(words, SOURCE_DATE_EPOCH=_moment(), **variables)
+        (found,) = made.iterdir()
+        return Path(shutil.move(found, output / found.name))
 
 
-#: What pip calls to have a wheel built.
+#: What pip calls to have a wheel or an sdist built.
 _BACKEND = (
     "import os, sys; from setuptools import build_meta; os.chdir(sys.argv[1]); "
-    "build_meta.build_wheel(sys.argv[2])"
+    "getattr(build_meta, 'build_' + sys.argv[2])(sys.argv[3])"
 )
 
 
@@ -180,9 +201,33 @@ def check_wheel(path: Path, target: Target | None) -> None:
     libraries = [name for name in names if name.endswith(".so")]
     if libraries != ([INSIDE] if target else []):
         raise WheelError(f"{path.name} holds the libraries {libraries}")
-    for name in ("cpu/CMakeLists.txt", "onnxruntime/registration.cpp"):
-        if SOURCES + name not in names:
-            raise WheelError(f"{path.name} lacks {SOURCES + name}")
+    for name in _EACH:
+        if SHIPPED + name not in names:
+            raise WheelError(f"{path.name} lacks {SHIPPED + name}")
+
+
+def check_sdist(path: Path, wheel: Path) -> None:
+    """WheelError unless the archive of the sources makes ``wheel``, file by file."""
+    with tempfile.TemporaryDirectory(prefix="vim-sdist-") as place:
+        with tarfile.open(path) as archive:
+            archive.extractall(place, filter="data")
+        (sources,) = Path(place).iterdir()
+        again = build_wheel(Path(place), None, "", sources)
+        differing = sorted(name for name, _ in _contents(again) ^ _contents(wheel))
+        if differing:
+            raise WheelError(f"{path.name} makes another {wheel.name}: {', '.join(differing)}")
+
+
+def _contents(path: Path) -> set[tuple[str, int]]:
+    with zipfile.ZipFile(path) as wheel:
+        return {(item.filename, item.CRC) for item in wheel.infolist()}
+
+
+def check_for_index(paths: list[Path]) -> None:
+    """WheelError for what an index refuses, or what a wheel should not hold."""
+    run([sys.executable, "-m", "twine", "check", "--strict", *map(str, paths)])
+    wheels = [str(path) for path in paths if path.suffix == ".whl"]
+    run([sys.executable, "-m", "check_wheel_contents", *wheels])
 
 
 def _check_record(wheel: zipfile.ZipFile, names: list[str]) -> None:
@@ -252,7 +297,7 @@ def check_runs(library: Path, target: Target) -> str:
 
 
 def make(output: Path, work: Path, say: Callable[[str], object] = print) -> list[Path]:
-    """All wheels, checked; their paths."""
+    """All wheels and the sdist, checked; their paths."""
     output.mkdir(parents=True, exist_ok=True)
     work.mkdir(parents=True, exist_ok=True)
     pure = build_wheel(output, None, "")
@@ -267,6 +312,10 @@ def make(output: Path, work: Path, say: Callable[[str], object] = print) -> list
         here = platform.machine() == target.machine
         say(f"  it runs {check_runs(library, target)} here" if here else "  not run here")
         made.append(wheel)
+    sources = build_sdist(output)
+    check_sdist(sources, pure)
+    made.append(sources)
+    check_for_index(made)
     for path in made:
         say(f"{path}  {path.stat().st_size / 1e6:.1f} MB")
     return made

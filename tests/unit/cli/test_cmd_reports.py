@@ -15,6 +15,7 @@ import pytest
 from tests.support.models import save_tiny
 from vim_deploy.cli.main import run
 from vim_deploy.errors import VimDeployError
+from vim_deploy.installation import extra_command
 from vim_deploy.stages import deploying
 
 QUICK = ("--warmup", "0", "--duration", "0.02", "--threads", "1")
@@ -129,7 +130,7 @@ def test_without_jinja2_it_is_said_before_the_work(capsys: Any, arguments: tuple
     assert run([*arguments, "--report", "out"]) == 3
     said = capsys.readouterr().err
     assert "error VIM-301" in said
-    assert "pip install 'vim-deploy[report]'" in said
+    assert extra_command("report") in said
     assert not Path("vim-deploy-work").exists()
 
 

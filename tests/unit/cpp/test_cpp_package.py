@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +16,6 @@ from PIL import Image
 
 from tests.support import cpp, cpp_builds, fake_rtx, plugins
 from tests.support.markdown import blocks, console_commands
-from tests.support.source import REPOSITORY
 from vim_deploy.artifact.record import PluginIdentity, read_record, record_path
 from vim_deploy.cli.inspect_summary import summary
 from vim_deploy.cli.main import cli
@@ -227,38 +223,6 @@ def test_manifests_that_describe_no_engine(engine: Path) -> None:
         with pytest.raises(VimDeployError) as caught:
             check_package(folder)
         assert caught.value.code == "VIM-427"
-
-
-def test_wheel_holds_the_sources(tmp_path: Path) -> None:
-    if importlib.util.find_spec("setuptools") is None:
-        pytest.skip("setuptools is not installed")
-    root = tmp_path / "checkout"
-    for name in ("vim_deploy", "export", "cpp"):
-        shutil.copytree(REPOSITORY / name, root / name)
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(REPOSITORY / name, root / name)
-    (root / "tests" / "data" / "reference").mkdir(parents=True)
-    place = tmp_path / "installed"
-    words = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(place)]
-    done = subprocess.run(words, cwd=root, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    asked = "from vim_deploy.packaging.cpp import *; print(*cpp_sources(sources_folder()).values())"
-    done = subprocess.run(
-        [sys.executable, "-c", asked],
-        cwd=place,
-        env={"PYTHONPATH": str(place)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    installed = place / "vim_deploy" / "packaging" / "cpp_sources"
-    found = {Path(name).relative_to(installed) for name in done.stdout.split()}
-    assert Path("src/engine.cpp") in found
-    recipes = {path.name for path in (place / "vim_deploy" / "recipe" / "published").iterdir()}
-    assert {path.name for path in (REPOSITORY / "export").glob("*.toml")} <= recipes
-    assert {"ade20k.labels.txt", "upernet-vim-tiny.toml", "vimdet-base.toml"} <= recipes
-    assert not (installed / "tests").exists()
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from vim_deploy.errors import VimDeployError
+from vim_deploy.installation import extra_command
 from vim_deploy.model import hub
 from vim_deploy.model.checkpoint import read_checkpoint
 
@@ -161,7 +162,7 @@ def test_package_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "is_installed", lambda: False)
     error = error_of("hf://owner/name")
     assert error.code == "VIM-301"
-    assert "vim-deploy[hub]" in error.fix
+    assert extra_command("hub") in error.fix
 
 
 @pytest.mark.parametrize("address", ["hf://hustvl/Vim-tiny-midclstok", "hf://hustvl/none/x.pth"])

@@ -19,6 +19,7 @@ from vim_deploy.artifact.record import FileIdentity
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import sha256_of
+from vim_deploy.installation import extra_command
 from vim_deploy.packaging.golden import read_golden, write_golden
 from vim_deploy.packaging.manifest import MANIFEST_NAME, paths_in, read_manifest
 from vim_deploy.packaging.repository import ServingOptions
@@ -310,7 +311,7 @@ def test_without_the_schema_the_configuration_is_not_checked(
     made = package(toy, tmp_path / "made", PYTHON).folder
     monkeypatch.setattr("vim_deploy.packaging.check.has_schema", lambda: False)
     unchecked = {item.name: item.detail for item in check_package(made).checks if not item.checked}
-    assert "vim-deploy[triton]" in unchecked["configuration"]
+    assert extra_command("triton") in unchecked["configuration"]
 
 
 def test_a_moved_package_is_the_same(toy: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.unit.parity.test_detections import CLASSES, SCORES, Outputs, outputs
+from vim_deploy.installation import extra_command
 from vim_deploy.parity.average_precision import (
     BOXES,
     MASKS,
@@ -135,4 +136,4 @@ def test_without_pycocotools_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("vim_deploy.parity.average_precision.is_installed", lambda: False)
     collected = parity(outputs(), outputs())
     assert collected.result() is None
-    assert "vim-deploy[coco]" in collected.notes[0]
+    assert extra_command("coco") in collected.notes[0]

@@ -41,8 +41,8 @@ def program(path: Path, text: str = "#!/bin/sh\n") -> Path:
 
 @pytest.fixture
 def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with cmake, g++ and a launcher, which is all that is on PATH."""
-    for name in ("cmake", "g++", "launch", "clang++"):
+    """A folder with cmake, make, g++ and a launcher, which is all that is on PATH."""
+    for name in ("cmake", "make", "g++", "launch", "clang++"):
         program(tmp_path / "bin" / name)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     return tmp_path / "bin"

@@ -1,7 +1,8 @@
-"""Finding the CUDA compiler and TensorRT's headers among what may be installed."""
+"""Finding the CUDA compiler and what builds are made with among what may be installed."""
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -9,18 +10,19 @@ import pytest
 
 from tests.support.toolkits import install
 from vim_deploy.errors import VimDeployError
+from vim_deploy.installation import extra_command
 from vim_deploy.plugin import toolchain as cuda_toolkit
-from vim_deploy.plugin.toolchain import find_build_tools, find_tensorrt_headers, find_toolkit
+from vim_deploy.plugin.toolchain import find_build_tools, find_toolkit
 
 
 @pytest.fixture(autouse=True)
 def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No toolkit, no headers, and only the system's own programs."""
-    for name in ("CUDA_HOME", "CUDA_PATH", "TensorRT_ROOT", "CXX", "CUDACXX", "NVCC"):
+    """No toolkit, and only the system's own programs."""
+    for name in ("CUDA_HOME", "CUDA_PATH", "CXX", "CUDACXX", "NVCC"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.setattr(cuda_toolkit, "_pypi_folders", list)
-    monkeypatch.setattr(cuda_toolkit, "_SYSTEM_HEADERS", ())
+    monkeypatch.setattr(cuda_toolkit, "_scripts_folders", list)
     monkeypatch.setattr(cuda_toolkit, "_DEFAULT_NVCC", tmp_path / "none")
 
 
@@ -90,65 +92,51 @@ def test_nothing_at_all() -> None:
     with pytest.raises(VimDeployError) as caught:
         find_toolkit()
     assert caught.value.code == "VIM-307"
-    assert "nvidia-cuda-nvcc" in caught.value.fix
+    assert extra_command("plugin") in caught.value.fix
 
 
-OLD = "#define NV_TENSORRT_{0} {1} //!< TensorRT version.\n"
-NEW = "#define TRT_{0}_ENTERPRISE {1}\n#define NV_TENSORRT_{0} TRT_{0}_ENTERPRISE //!< version\n"
-
-
-def write_headers(folder: Path, form: str, version: tuple[int, int, int]) -> Path:
-    folder.mkdir(parents=True)
-    (folder / "NvInferRuntime.h").touch()
-    parts = zip(("MAJOR", "MINOR", "PATCH"), version, strict=True)
-    (folder / "NvInferVersion.h").write_text("".join(form.format(*part) for part in parts))
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("form", "version"),
-    [(OLD, (8, 6, 1)), (OLD, (10, 3, 0)), (NEW, (10, 14, 1)), (NEW, (11, 1, 0))],
-)
-@pytest.mark.parametrize("inside", ["", "include", "include/x86_64-linux-gnu", "targets/x/include"])
-def test_headers(tmp_path: Path, form: str, version: tuple[int, int, int], inside: str) -> None:
-    folder = write_headers(tmp_path / "root" / inside, form, version)
-    found = find_tensorrt_headers(tmp_path / "root")
-    assert found.include == folder
-    assert found.version == ".".join(map(str, version))
-    assert found.major == version[0]
-
-
-def test_headers_by_variable_and_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    system = write_headers(tmp_path / "system", OLD, (10, 3, 0))
-    monkeypatch.setattr(cuda_toolkit, "_SYSTEM_HEADERS", (str(system),))
-    assert find_tensorrt_headers().source == "system"
-    write_headers(tmp_path / "root" / "include", NEW, (11, 1, 0))
-    monkeypatch.setenv("TensorRT_ROOT", str(tmp_path / "root"))
-    assert find_tensorrt_headers().version == "11.1.0"
-
-
-@pytest.mark.parametrize("version_text", ["", "#define NV_TENSORRT_MAJOR 10\n"])
-def test_no_headers(tmp_path: Path, version_text: str) -> None:
-    (tmp_path / "NvInferRuntime.h").touch()
-    (tmp_path / "NvInferVersion.h").write_text(version_text)
-    with pytest.raises(VimDeployError) as caught:
-        find_tensorrt_headers(tmp_path)
-    assert caught.value.code == "VIM-308"
-    assert "kernel-lens" in caught.value.fix
+def program(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("#!/bin/sh\n")
+    path.chmod(0o755)
+    return path
 
 
 def test_build_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("cmake", "g++"):
-        tool = tmp_path / name
-        tool.write_text("#!/bin/sh\n")
-        tool.chmod(0o755)
+        program(tmp_path / name)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert find_build_tools().generator == "Unix Makefiles"
+    lacks("ninja or make")
+    make = program(tmp_path / "make")
+    found = find_build_tools()
+    assert (found.generator, found.maker) == ("Unix Makefiles", make)
+    ninja = program(tmp_path / "ninja")
+    found = find_build_tools()
+    assert (found.generator, found.maker) == ("Ninja", ninja)
     (tmp_path / "g++").unlink()
-    with pytest.raises(VimDeployError) as caught:
+    lacks("a C++ compiler")
+    (tmp_path / "cmake").unlink()
+    assert "cmake ninja" in lacks("cmake").fix
+
+
+def lacks(what: str) -> VimDeployError:
+    with pytest.raises(VimDeployError, match=re.escape(f"needs {what}")) as caught:
         find_build_tools()
     assert caught.value.code == "VIM-301"
-    (tmp_path / "cmake").unlink()
-    with pytest.raises(VimDeployError) as caught:
-        find_build_tools()
-    assert "cmake" in caught.value.fix
+    return caught.value
+
+
+def test_programs_of_an_environment_that_is_not_activated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(tmp_path / "path" / "g++")
+    monkeypatch.setenv("PATH", str(tmp_path / "path"))
+    own = tmp_path / "environment"
+    monkeypatch.setattr(cuda_toolkit, "_scripts_folders", lambda: [str(own)])
+    cmake, ninja = program(own / "cmake"), program(own / "ninja")
+    found = find_build_tools()
+    assert (found.cmake, found.maker) == (cmake, ninja)
+    words = found.configure(tmp_path, tmp_path / "build", Path("/usr/bin/g++"))
+    assert f"-DCMAKE_MAKE_PROGRAM={ninja}" in words
+    assert find_build_tools().cmake == cmake
+    assert program(tmp_path / "path" / "cmake") == find_build_tools().cmake

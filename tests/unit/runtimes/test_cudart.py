@@ -7,6 +7,7 @@ import pytest
 from tests.support.engines import use_fake_gpu
 from vim_deploy.cuda import runtime as cudart
 from vim_deploy.errors import VimDeployError
+from vim_deploy.installation import extra_command
 
 
 def test_device_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,7 +42,7 @@ def test_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(VimDeployError, match="cuda-bindings") as caught:
         cudart.Cuda()
     assert caught.value.code == "VIM-301"
-    assert "vim-deploy[trt-run]" in caught.value.fix
+    assert extra_command("trt-run") in caught.value.fix
 
 
 def test_the_bindings_have_every_function_we_call(monkeypatch: pytest.MonkeyPatch) -> None:

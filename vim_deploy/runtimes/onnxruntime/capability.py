@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from vim_deploy.errors import VimDeployError, import_package, nearest, says_no_memory
+from vim_deploy.installation import extra_command, pip_command
 from vim_deploy.runtimes import runtime_named
 from vim_deploy.text import storable
 
@@ -75,7 +76,7 @@ def load() -> Any:  # noqa: ANN401 - an untyped module
     # Only before the import: it reads the variable once, and starts what sends.
     os.environ.setdefault(*NO_TELEMETRY)
     # Releases before 1.19 do not load with NumPy 2.
-    return import_package("onnxruntime", "ONNX Runtime", "pip install -U onnxruntime")
+    return import_package("onnxruntime", "ONNX Runtime", "-U", "onnxruntime")
 
 
 def capabilities() -> Capabilities:
@@ -110,8 +111,8 @@ def require_provider(provider: str) -> tuple[str, ...]:
             "VIM-301",
             f"the installed ONNX Runtime has no {wanted[0]}",
             why=f"version {found.version} has " + ", ".join(found.providers),
-            fix="pip uninstall onnxruntime, then pip install 'vim-deploy[ort-gpu]': the two "
-            "packages install the same module",
+            fix=f"{pip_command('uninstall', 'onnxruntime')}, then {extra_command('ort-gpu')}: the "
+            "two packages install the same module",
         )
     return tuple(name for name in wanted if name in found.providers)
 
@@ -130,7 +131,7 @@ def require_api(wanted: int) -> None:
             "VIM-301",
             f"ONNX Runtime {version} takes no native ops",
             why=f"they need its C API {wanted}, which came with 1.{wanted}",
-            fix="pip install -U onnxruntime, or use --ops function",
+            fix=f"{pip_command('install', '-U', 'onnxruntime')}, or use --ops function",
         )
 
 

@@ -36,7 +36,7 @@ def load() -> Any:  # noqa: ANN401 - an untyped module
     # Who has imported it before has decided for himself.
     hidden = contextlib.nullcontext() if "openvino" in sys.modules else _missing(_TELEMETRY)
     with hidden:
-        return import_package("openvino", "OpenVINO", "pip install -U openvino")
+        return import_package("openvino", "OpenVINO", "-U", "openvino")
 
 
 @contextlib.contextmanager

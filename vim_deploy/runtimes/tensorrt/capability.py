@@ -65,7 +65,9 @@ def load() -> ModuleType:
     """
     runtime_named("tensorrt").require_installed()
     return import_package(
-        "tensorrt", "TensorRT", "install TensorRT again so that it fits this machine's CUDA version"
+        "tensorrt",
+        "TensorRT",
+        fix="install TensorRT again so that it fits this machine's CUDA version",
     )
 
 

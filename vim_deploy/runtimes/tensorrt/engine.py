@@ -164,7 +164,7 @@ class LoadedEngine:
             raise VimDeployError(
                 "VIM-415",
                 f"{self.name}: NumPy has no type for {name!r}, which is {kind.name}",
-                fix="export the model with inputs and outputs of float32, as vim-deploy does",
+                fix="export the model with inputs and outputs of float32, as ours have them",
             )
         shape = tuple(
             int(size) if size >= 0 else ("batch" if axis == 0 else f"size_{axis}")

@@ -40,9 +40,7 @@ def load() -> ModuleType:
         VimDeployError: VIM-301 when it is not installed or its libraries do not load.
     """
     runtime_named("tensorrt-rtx").require_installed()
-    return import_package(
-        "tensorrt_rtx", "TensorRT-RTX", "pip install --force-reinstall tensorrt-rtx-cu13"
-    )
+    return import_package("tensorrt_rtx", "TensorRT-RTX", "--force-reinstall", "tensorrt-rtx-cu13")
 
 
 def describe() -> str:
