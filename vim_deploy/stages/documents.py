@@ -11,7 +11,7 @@ from vim_deploy import installation
 from vim_deploy.errors import CATALOG, VimDeployError, nearest
 
 #: What pages are made with, and what is there for the site alone.
-_SUFFIX, _OF_THE_SITE = ".md", ("api", "stylesheets")
+_SUFFIX, _OF_THE_SITE = ".md", ("api", "site")
 #: The page that explains error codes, each below a heading of its own.
 _ERRORS = "errors"
 _FENCE = re.compile(r"^(`{3,}|~{3,})")
