@@ -12,25 +12,22 @@ import itertools
 import os
 import re
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
 
-from tests.support import traces
 from tests.support.builds import RTX_IS_INSTALLED
 from tests.support.commands import parse
-from tests.support.markdown import PROGRAM, Block, Command, blocks, commands, markdown_files
+from tests.support.markdown import PROGRAM, Block, Command, commands, markdown_files
+from tests.support.pages import WORK, code_of, install, not_answered, run, steps
 from tests.support.source import REPOSITORY
 
-WORK = "work"
 #: What commands of the pages read of the repository.
-READ = ("export", "tests/data")
+READ = ("export", "tests/data", "docs/tutorials")
 #: Programs that every machine has.
-PROGRAMS = (PROGRAM, "mkdir")
+PROGRAMS = (PROGRAM, "mkdir", "python")
 #: Commands and functions that need TensorRT-RTX, an optional package.
 NEED_RTX = re.compile(rf"{PROGRAM} (build-engine|deploy)\b|\bbuild_engine\(|\.plan\b")
 #: Options that name what is written.
@@ -45,8 +42,6 @@ WRITE = (
     "--report",
     "--save-labels",
 )
-#: Seconds; an engine build for the toy takes a few.
-TIMEOUT = 240
 #: Pages whose commands take long together and do what the README's do, with other options. They run
 #: with VIM_TEST_ALL=1; their commands are read by the command line in any case.
 LONG_PAGES = (
@@ -60,6 +55,10 @@ LONG_PAGES = (
     "docs/segmentation.md",
     "docs/tools.md",
     "docs/triton.md",
+    "docs/tutorials/finetuned.md",
+    "docs/tutorials/precision.md",
+    "docs/tutorials/segmentation.md",
+    "docs/tutorials/serve.md",
     "docs/verify.md",
     "export/README.md",
 )
@@ -68,11 +67,6 @@ LONG_PAGES = (
 def relative(page: Path) -> str:
     """A page's name in the repository."""
     return page.relative_to(REPOSITORY).as_posix()
-
-
-def code_of(page: Path) -> list[Block]:
-    """A page's blocks of commands and Python."""
-    return [block for block in blocks(page) if block.language in ("console", "python")]
 
 
 #: The README first, as people read. docs/python.md is one program, which a test of its own runs.
@@ -97,47 +91,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clone")
     for name in READ:
         shutil.copytree(REPOSITORY / name, folder / name)
-    program = folder.parent / "bin" / PROGRAM
-    program.parent.mkdir(exist_ok=True)
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m vim_deploy "$@"\n', "utf-8")
-    program.chmod(0o755)
+    install(folder)
     return folder
-
-
-def run(command: Sequence[str], folder: Path, shared: Path) -> subprocess.CompletedProcess[str]:
-    """Run one command in the clone, with the traces of ``shared``; both streams come as one."""
-    variables = {name: v for name, v in os.environ.items() if not name.startswith("VIM_DEPLOY_")}
-    variables |= traces.variables(shared)
-    variables["PATH"] = f"{folder.parent / 'bin'}:{variables['PATH']}"
-    return subprocess.run(
-        command,
-        cwd=folder,
-        env=variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=TIMEOUT,
-        check=False,
-    )
-
-
-def steps(block: Block) -> list[tuple[list[str], Command]]:
-    """What is started for a block, and the command as the page has it."""
-    if block.language == "python":
-        text = "\n".join(block.lines)
-        return [([sys.executable, "-c", text], Command(text))]
-    return [(["bash", "-c", command.text], command) for command in commands(block)]
-
-
-def not_answered(said: Sequence[str], answer: str) -> list[str]:
-    """Lines of a page that a command does not answer, in their order."""
-    lines = iter([" ".join(line.split()) for line in answer.splitlines()])
-    missing = []
-    for line in said:
-        parts = [re.escape(part) for part in " ".join(line.split()).split("...")]
-        if line.strip() != "..." and not any(re.fullmatch(".*".join(parts), x) for x in lines):
-            missing.append(line)
-    return missing
 
 
 @pytest.mark.slow
@@ -205,6 +160,9 @@ def test_a_page_reads_what_it_has_made_and_two_never_make_the_same_otherwise() -
                 continue
             for command in commands(block):
                 words = [word for word in command.words if word != "&"]
+                if words[0] == "python" and words[1].startswith("docs/"):
+                    text = (REPOSITORY / words[1]).read_text(encoding="utf-8")
+                    made.update(re.findall(rf'"({WORK}/[^"]+)"', text))
                 for before, word in itertools.pairwise(words):
                     where = f"{relative(page)}: {command.text}"
                     if before in WRITE and not (block.needs or command.fails):

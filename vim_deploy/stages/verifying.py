@@ -127,8 +127,11 @@ def verify(
             file.require_info("does not say how pictures are prepared", fix="--random N")
         cases = stored + live_cases(runner, file.info, options, stored=bool(stored))
         batches = batches_to_run(runner, options.batches)
-        stage_log.info("comparing outputs")
+        if reference is not None:
+            count = sum(len(case.images) for case in cases)
+            stage_log.info("running %d images through %s", count, reference.name)
         expected = referred(reference, cases)
+        stage_log.info("comparing outputs at batches of %s", ", ".join(map(str, batches)))
         precision = None if runner.size is None else ParityPrecision()
         seen = None if precision is None else precision.add
         results = compare_runners(None, runner, expected, batches, tolerance, seen)

@@ -285,6 +285,7 @@ class Watch:
             time.sleep(POLL_SECONDS)
             if not ready and is_ready():
                 ready = True
+                print(f"the model answers at {own_url()}", file=sys.stderr, flush=True)
                 bound_memory(self.process.pid, room)
                 if self.probe.every:
                     self.probe.start()
