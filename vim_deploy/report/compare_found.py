@@ -61,7 +61,7 @@ def pictures_shown(value: Value) -> Iterator[Section]:
 
 _CAPTIONS = {
     "classes": "Another class; those furthest apart",
-    "segmentation": "Pixels with another class in red; those with the most",
+    "segmentation": "Changed pixels in red, over the picture in grey; those with the most",
     "detections": "Boxes of A in blue, of B in orange; those with the most on one side alone",
 }
 

@@ -53,7 +53,8 @@ def data_uri(pixels: Pixels) -> str:
     if small:
         image.save(data, format="PNG", optimize=True)
     else:
-        image.convert("RGB").save(data, format="JPEG", quality=_JPEG_QUALITY)
+        # With colours as fine as the light: marks are a pixel or two.
+        image.convert("RGB").save(data, format="JPEG", quality=_JPEG_QUALITY, subsampling=0)
     kind = "png" if small else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}"
 
@@ -68,16 +69,20 @@ def _small(pixels: Pixels) -> PIL.Image.Image:
 
 
 def marked(pixels: Pixels, places: Array) -> Pixels:
-    """A small picture with ``places``, bool [height, width], in red; a lone pixel shows, too."""
-    import PIL.Image
+    """A small picture in pale grey with ``places``, bool [height, width], in red.
 
-    small = _rgb(_small(pixels))
+    Every place is spread to its neighbours, so that a lone pixel of a large picture is seen.
+    """
+    import PIL.Image
+    import PIL.ImageFilter
+
+    small = _small(pixels)
+    grey = np.asarray(small.convert("L"), np.float32)[..., None]
     mask = PIL.Image.fromarray(places.astype(np.uint8) * 255)
-    share = np.asarray(mask.resize((small.shape[1], small.shape[0]), PIL.Image.Resampling.BOX))
-    weight = np.where(share > 0, 0.35 + 0.65 * share / 255, 0)[..., None]
-    found: Pixels = np.rint((0.75 * small + 0.25 * 255) * (1 - weight) + _MARK * weight).astype(
-        np.uint8
-    )
+    share = np.asarray(mask.resize(small.size, PIL.Image.Resampling.BOX)) > 0
+    spread = PIL.Image.fromarray(share.astype(np.uint8) * 255).filter(PIL.ImageFilter.MaxFilter(3))
+    red = np.asarray(spread)[..., None] > 0
+    found: Pixels = np.rint(np.where(red, _MARK, 96 + 0.6 * grey)).astype(np.uint8)
     return found
 
 
