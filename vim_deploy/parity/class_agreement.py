@@ -10,18 +10,13 @@ import numpy as np
 
 from vim_deploy.codec import stored
 from vim_deploy.errors import InputNotFoundError, UnreadableImageError
-from vim_deploy.heads import of_file
 from vim_deploy.images import Pixels, batch_from_crops, crop_from
 from vim_deploy.interrupts import check
-from vim_deploy.parity.accuracy import Progress, outputs_for, paired_answers
+from vim_deploy.parity.accuracy import Progress, paired_answers
 from vim_deploy.parity.advice import Quality
 from vim_deploy.parity.agreement import OpenSide, Picture, Unread
-from vim_deploy.parity.paired import (
-    PairedDifference,
-    images_needed,
-    wilson,
-)
-from vim_deploy.runtimes.base import Array, finite_rows
+from vim_deploy.parity.class_scores import ClassScores, class_scores_of
+from vim_deploy.parity.paired import PairedDifference, images_needed, wilson
 from vim_deploy.scene.classes import class_name
 from vim_deploy.scene.thumbnails import Thumbnails
 
@@ -229,35 +224,6 @@ def _needed(top1: tuple[int, int, int], bound: float, unseen: str) -> str:
     return f"{unseen}; about {count} pictures would bring that to {100 * bound:g} %"
 
 
-@dataclass(frozen=True)
-class _Scores:
-    """A batch's probabilities [rows, classes] (NaN: not given), and which rows are numbers."""
-
-    values: Array
-    finite: Array
-
-    def first(self, row: int, count: int) -> list[int]:
-        """The best classes, equal ones by number."""
-        order = np.argsort(-np.nan_to_num(self.values[row], nan=-1.0), kind="stable")
-        return [int(index) for index in order[:count]]
-
-
-def _scores(side: OpenSide, images: Array) -> _Scores:
-    outputs = outputs_for(side.runner, images)
-    finite = np.logical_and.reduce([finite_rows(value) for value in outputs.values()])
-    # What is no number is not looked at, and does not get into a softmax.
-    fit = {name: np.where(_rows_like(finite, value), value, 0) for name, value in outputs.items()}
-    given, classes = of_file(side.info).probabilities(fit)
-    count = max(side.info.model_config.classes, int(classes.max(initial=0)) + 1)
-    values = np.full((len(images), count), np.nan)
-    np.put_along_axis(values, np.asarray(classes, np.int64), given.astype(np.float64), axis=1)
-    return _Scores(values, finite)
-
-
-def _rows_like(rows: Array, value: Array) -> Array:
-    return rows.reshape(-1, *([1] * (value.ndim - 1)))
-
-
 def compare_classes(
     sides: tuple[OpenSide, OpenSide],
     pictures: Sequence[Picture],
@@ -286,7 +252,7 @@ def compare_classes(
     places: list[tuple[int, int]] = []
     for part, crops in _batches(sides, pictures, batch, unread):
         scores = [
-            _scores(side, batch_from_crops(own, side.info.image, side.info.preprocess))
+            class_scores_of(side, batch_from_crops(own, side.info.image, side.info.preprocess))
             for side, own in zip(sides, crops, strict=True)
         ]
         for row, picture in enumerate(part):
@@ -342,7 +308,7 @@ def _batches(
 
 
 def _answers(
-    picture: Picture, row: int, scores: Sequence[_Scores], sides: Sequence[OpenSide]
+    picture: Picture, row: int, scores: Sequence[ClassScores], sides: Sequence[OpenSide]
 ) -> PictureAnswers:
     names = sides[0].info.labels or sides[1].info.labels
     a, b = (_answer(one, row, names) for one in scores)
@@ -366,7 +332,7 @@ def _answers(
     )
 
 
-def _answer(scores: _Scores, row: int, names: Sequence[str]) -> Answer | None:
+def _answer(scores: ClassScores, row: int, names: Sequence[str]) -> Answer | None:
     if not scores.finite[row]:
         return None
     first, *others = scores.first(row, 2)
@@ -376,7 +342,7 @@ def _answer(scores: _Scores, row: int, names: Sequence[str]) -> Answer | None:
     return Answer(first, class_name(names, first), float(values[first]), margin)
 
 
-def _place(truth: int, row: int, scores: _Scores) -> int:
+def _place(truth: int, row: int, scores: ClassScores) -> int:
     """Where the true class stands among the first five; 5 for behind them, or no answer."""
     best = scores.first(row, _TOP) if scores.finite[row] else []
     return best.index(truth) if truth in best else _TOP

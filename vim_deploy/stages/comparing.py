@@ -126,6 +126,7 @@ def compare(
     small = Thumbnails()
     runner = dataclasses.replace(options.runner, max_batch=wanted)
     with open_sides(sources, infos, runner) as sides:
+        batches = batches_of_both(sides, options.time_batches, DEFAULT_TIMED[kind])
         batch = min(side.runner.batch_within(wanted) for side in sides)
         found, unread = _answers(
             sides, chosen, batch, progress, small if options.thumbnails else None
@@ -134,7 +135,6 @@ def compare(
             source.described(side) for source, side in zip(sources, sides, strict=True)
         )
         notes = list(_notes(sides))
-        batches = batches_of_both(sides, options.time_batches or DEFAULT_TIMED[kind])
     _require_some(found, unread, chosen)
     time, untimed = None, "it was not asked for"
     if options.time and not batches:

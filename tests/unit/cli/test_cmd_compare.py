@@ -210,11 +210,25 @@ def test_files_of_different_batches_are_not_timed(capsys: Captured) -> None:
     classifier(Path("two.onnx"), 2, info=INFO)
     classifier(Path("three.onnx"), 3, info=INFO)
     value = answer(capsys, "a.onnx", "two.onnx", "--images", "set", *QUICK)
-    assert value["time"] is None or [one["batch"] for one in value["time"]["batches"]] == [2]
+    assert [one["batch"] for one in value["time"]["batches"]] == [2]
     value = answer(capsys, "two.onnx", "three.onnx", "--images", "set", *QUICK)
     assert value["time"] is None
     assert value["untimed"] == "the files are made for different batch sizes"
     assert value["found"]["same_class"] == 24
+    words = ("a.onnx", "two.onnx", "--images", "set", "--time-batches", "1")
+    error = answer(capsys, *words, code=4)["error"]
+    assert (error["code"], "B does not take a batch of 1" in error["message"]) == ("VIM-415", True)
+
+
+def test_a_file_with_more_classes_than_it_says(capsys: Captured) -> None:
+    for name in ("a.onnx", "b.onnx"):
+        few = INFO.model_config.replace(num_classes=3)
+        described(Path(name), model_config=few, labels=())
+    error = answer(capsys, "a.onnx", "b.onnx", "--images", "set/north", "--no-time", code=4)[
+        "error"
+    ]
+    assert error["code"] == "VIM-415"
+    assert "classes from 0 to 3; it says that it has 3" in error["why"]
 
 
 def test_at_most_so_many_pictures(capsys: Captured) -> None:
