@@ -124,8 +124,9 @@ def compare(
     )
     wanted = options.batch or DEFAULT_BATCH[kind]
     small = Thumbnails()
-    runner = dataclasses.replace(options.runner, max_batch=wanted)
-    with open_sides(sources, infos, runner) as sides:
+    # An engine refuses more than it was built for; only who asks for a batch is told so.
+    runner = dataclasses.replace(options.runner, max_batch=options.batch)
+    with open_sides(sources, infos, runner, wanted) as sides:
         batches = batches_of_both(sides, options.time_batches, DEFAULT_TIMED[kind])
         batch = min(side.runner.batch_within(wanted) for side in sides)
         found, unread = _answers(

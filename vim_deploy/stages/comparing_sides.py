@@ -206,8 +206,14 @@ def open_sides(
     sources: tuple[Source, Source],
     infos: tuple[ExportInfo, ExportInfo],
     options: RunnerOptions,
+    batch: int,
 ) -> Iterator[tuple[OpenSide, OpenSide]]:
     """Both, opened where ``options`` say; a checkpoint in PyTorch.
+
+    Args:
+        sources, infos: of A and B.
+        options: as the user gave them.
+        batch: that ONNX files are made ready for.
 
     Raises:
         VimDeployError: VIM-203 (an option that neither side takes); errors of the runtimes, and of
@@ -216,16 +222,16 @@ def open_sides(
     _require_taken(sources, options)
     with ExitStack() as stack:
         opened = [
-            OpenSide(stack.enter_context(_runner(source, info, options)), info)
+            OpenSide(stack.enter_context(_runner(source, info, options, batch)), info)
             for source, info in zip(sources, infos, strict=True)
         ]
         yield opened[0], opened[1]
 
 
-def _runner(source: Source, info: ExportInfo, options: RunnerOptions) -> Runner:
+def _runner(source: Source, info: ExportInfo, options: RunnerOptions, batch: int) -> Runner:
     stage_log.info("loading %s", source.name)
     if source.file is not None:
-        runner = open_runner(source.file, _for_file(source.file, options))
+        runner = open_runner(source.file, _for_file(source.file, options, batch))
         # The runtime has its own, and a comparison may take hours; which files lie beside this one
         # stands in the model.
         _ = source.bytes
@@ -238,12 +244,12 @@ def _runner(source: Source, info: ExportInfo, options: RunnerOptions) -> Runner:
     return TorchRunner(reference_model(source.text, info))
 
 
-def _for_file(file: Artifact, options: RunnerOptions) -> RunnerOptions:
+def _for_file(file: Artifact, options: RunnerOptions, batch: int) -> RunnerOptions:
     """The options that are for this kind of file: the other side takes the others."""
     if file.is_engine:
         return dataclasses.replace(options, runtime=None, provider=None, ops="auto")
     plugin = options.plugin if options.provider == TENSORRT else None
-    return dataclasses.replace(options, plugin=plugin, allow_plan_code=False)
+    return dataclasses.replace(options, plugin=plugin, allow_plan_code=False, max_batch=batch)
 
 
 def _require_taken(sources: tuple[Source, Source], options: RunnerOptions) -> None:

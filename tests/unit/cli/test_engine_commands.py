@@ -17,6 +17,7 @@ from tests.support import fake_rtx
 from tests.support.engines import images, record_of, use_fake_gpu, write_engine, write_record
 from tests.support.fake_cudart import FakeCudart
 from tests.support.fake_tensorrt.runtime import expected, runtime_module
+from tests.support.packages import classifier
 from vim_deploy.artifact.record import record_path
 from vim_deploy.cli.main import run
 from vim_deploy.runtimes.tensorrt import capability as trt
@@ -109,6 +110,35 @@ def test_verify_against_another_engine(capsys: Any, engine: Path, tmp_path: Path
     arguments = ["verify", "model.plan", "--against", str(other), "--random", "5", "--json"]
     assert run(arguments) == 0
     assert json.loads(capsys.readouterr().out)["passed"] is True
+
+
+def test_compare_with_an_onnx_file(capsys: Any, engine: Path, tmp_path: Path) -> None:
+    """Each side is given the options that are for its kind of file."""
+    pytest.importorskip("onnxruntime")
+    classifier(tmp_path / "a.onnx")
+    words = [str(tmp_path / "a.onnx"), str(engine), "--images", "pictures", "--no-time"]
+    assert run(["compare", *words, "--ops", "function", "--json"]) == 0
+    value = json.loads(capsys.readouterr().out)
+    assert (value["a"]["kind"], value["b"]["kind"]) == ("ONNX file", "engine")
+    assert value["b"]["runtime"].startswith("TensorRT")
+    assert value["size_ratio"] == engine.stat().st_size / (tmp_path / "a.onnx").stat().st_size
+    assert value["found"]["images"] == 5
+    with np.load("pixels.npz") as stored:
+        logits = expected((stored["pixels"][:, None].astype(np.float32) / 255 - 0.5) / 0.5)
+    answers = [item["b"]["index"] for item in value["found"]["pictures"]]
+    assert answers == logits.argmax(axis=1).tolist()
+
+
+def test_compare_two_engines(capsys: Any, engine: Path, tmp_path: Path) -> None:
+    (tmp_path / "copy").mkdir()
+    other = write_engine(tmp_path / "copy")
+    write_record(other, record_of(other))
+    words = [str(engine), str(other), "--images", "pictures", "--no-time"]
+    assert run(["compare", *words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["found"]["same_class"] == 5
+    assert "no ONNX file is given" in fails(
+        capsys, "VIM-203", "compare", *words, "--provider", "cpu"
+    )
 
 
 def test_verify_says_what_could_not_be_checked(capsys: Any, engine: Path) -> None:
