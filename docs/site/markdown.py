@@ -15,9 +15,11 @@ HEADING = re.compile(r"^(#{1,6})\s+(.*?)\s*#*\s*$")
 #: First line of a block that cannot run everywhere; what follows is what it takes.
 NEEDS = "# needs "
 _ITEM = re.compile(r"^( *)([-*+]|\d+[.)])( +)(?=\S)")
-#: Code between backquotes within one paragraph, or the end of a link or picture with its target;
-#: all of a link whose text is a page's name.
+#: An error's code that is no part of a link or heading, also between backquotes; code between
+#: backquotes within one paragraph; the end of a link or picture with its target, and all of a link
+#: whose text is a page's name.
 _CODE_OR_LINK = re.compile(
+    r"(?<![\w\[`/#-])(?P<error>VIM-\d{3,4}|`VIM-\d{3,4}`)(?![\w\]`:-])|"
     r"(?P<ticks>`+)(?:(?!\n\s*\n).)*?(?<!`)(?P=ticks)(?!`)"
     r"|(?:\[(?P<named>[\w./-]+\.md)\]|\])\((?P<target>[^)\s]+)(?P<title>(?:\s[^)]*)?)\)",
     re.DOTALL,
@@ -81,18 +83,26 @@ def headings(text: str) -> Iterator[tuple[int, str]]:
                 yield len(match[1]), match[2]
 
 
-def with_links(text: str, change: Callable[[str], str], title: Callable[[str], str | None]) -> str:
-    """``text`` with other links and pictures; code stays.
+def with_links(
+    text: str,
+    change: Callable[[str], str],
+    title: Callable[[str], str | None] = lambda _: None,
+    error: Callable[[str], str] | None = None,
+) -> str:
+    """``text`` with other links and pictures, and each error's code a link; code stays.
 
     Args:
         text: of a page.
         change: gives the new target for the old one.
         title: what a link is called whose text is the name of the file that it leads to, of its
             target; None to leave it.
+        error: gives the target for an error's code; None to leave these.
     """
 
     def changed(match: re.Match[str]) -> str:
         target = match["target"]
+        if match["error"] and error is not None:
+            return f"[{match['error']}]({error(match['error'].strip('`'))})"
         if target is None:
             return match[0]
         named = match["named"]

@@ -124,6 +124,7 @@ def _own(sources: Sources, source: str, page: str, text: str) -> str:
         text,
         lambda link: sources.target(source, page, link),
         lambda link: sources.title(source, link),
+        lambda code: sources.error(page, code),
     )
     return for_python_markdown(commands.linked(text) if page == commands.OVERVIEW else text)
 

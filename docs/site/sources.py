@@ -24,6 +24,8 @@ OTHERS = {
     "export/README.md": "recipes.md",
 }
 README = "README.md"
+#: The page with an entry for each error.
+ERRORS = "errors.md"
 #: The sections of the README by their page; "" is what stands before the first.
 README_PAGES = {
     "install.md": ("", "Install"),
@@ -129,6 +131,11 @@ class Sources:
             return posixpath.relpath(f"pictures/{file}", posixpath.dirname(page) or ".")
         kind = "tree" if (self.root / file).is_dir() else "blob"
         return f"{self.repository}/{kind}/main/{file}" + (f"#{anchor}" if anchor else "")
+
+    def error(self, page: str, code: str) -> str:
+        """Where an error's code leads from a page of the site."""
+        start = "" if page == ERRORS else posixpath.relpath(ERRORS, posixpath.dirname(page) or ".")
+        return f"{start}#{code.lower()}"
 
     def title(self, source: str, link: str) -> str | None:
         """The first heading of the page that a link of ``source`` leads to; None for no page."""

@@ -155,7 +155,7 @@ def _some() -> dict[str, str]:
 
 def test_targets_change_and_code_stays() -> None:
     text = "[a](x) `[b](x)` [c\nd](x 'title') ![e](x)\n\n```text\n[f](x)\n```\n``[`g`](x)``\n"
-    assert markdown.with_links(text, str.upper, lambda _: None) == (
+    assert markdown.with_links(text, str.upper) == (
         "[a](X) `[b](x)` [c\nd](X 'title') ![e](X)\n\n```text\n[f](x)\n```\n``[`g`](x)``\n"
     )
 
@@ -168,6 +168,15 @@ def test_a_link_called_like_a_file_is_called_like_the_page() -> None:
     )
     assert sources().title("docs/verify.md", "bench.md") == ("Measuring speed, memory and accuracy")
     assert sources().title("docs/verify.md", "../README.md") is None
+
+
+def test_codes_of_errors_lead_to_their_entries() -> None:
+    text = "### VIM-401: x\n\nVIM-401, (`VIM-402`) `a VIM-403` [VIM-404](x) `VIM-405 x` XVIM-407\n"
+    assert markdown.with_links(text, str, error=lambda code: sources().error("a/b.md", code)) == (
+        "### VIM-401: x\n\n[VIM-401](../errors.md#vim-401), ([`VIM-402`](../errors.md#vim-402)) "
+        "`a VIM-403` [VIM-404](x) `VIM-405 x` XVIM-407\n"
+    )
+    assert sources().error("errors.md", "VIM-401") == "#vim-401"
 
 
 def test_lists_are_those_of_python_markdown() -> None:
