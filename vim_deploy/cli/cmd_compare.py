@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vim_deploy.cli import completion
 from vim_deploy.cli.options import (
     Numbers,
     Percent,
@@ -26,6 +27,7 @@ from vim_deploy.cli.output import (
     say,
     say_notes,
 )
+from vim_deploy.cli.tables import one_line
 from vim_deploy.codec import encode
 from vim_deploy.ranges import BATCH, BENCH_BATCH, COUNT, DURATION, SHARE, THREADS, WARMUP
 
@@ -38,8 +40,8 @@ _PRINTED, _PRINTED_NEAR = 10, 3
 
 
 @click.command("compare")
-@click.argument("a", metavar="A")
-@click.argument("b", metavar="B")
+@click.argument("a", metavar="A", shell_complete=completion.recipes)
+@click.argument("b", metavar="B", shell_complete=completion.recipes)
 @click.option(
     "--images",
     required=True,
@@ -154,12 +156,12 @@ def print_comparison(value: Value) -> None:
     pictures, found = value["pictures"], value["found"]
     title = f"on {pictures['images']} pictures of {pictures['folder']}"
     print_table(title, COLUMNS, side_rows(value))
-    result(f"classes: {pictures['classes_by']}")
+    _say_line(f"classes: {pictures['classes_by']}")
     for line in value["statement"]:
-        result(line)
+        _say_line(line)
     _print_pictures("differs", found, found["changed"][:_PRINTED])
     if len(found["changed"]) > _PRINTED:
-        result(f"and {len(found['changed']) - _PRINTED} more, named with --json and --report")
+        _say_line(f"and {len(found['changed']) - _PRINTED} more, named with --json and --report")
     _print_pictures("nearest to it", found, found.get("nearest", ())[:_PRINTED_NEAR])
     _print_rest(value)
 
@@ -168,19 +170,24 @@ def _print_rest(value: Value) -> None:
     """What could not be read, what lies beside, the notes, and last the advice."""
     pictures = value["pictures"]
     if pictures["unread"]:
-        result(f"{len(pictures['unread'])} pictures could not be read and were left out:")
+        _say_line(f"{len(pictures['unread'])} pictures could not be read and were left out:")
         for item in pictures["unread"][:_PRINTED]:
-            result(f"  {item['file']}: {item['why']}")
+            _say_line(f"  {item['file']}: {item['why']}")
     for line in pictures["left_out"]:
-        result(line)
+        _say_line(line)
     say_notes(value["notes"])
     for line in value["failures"]:
-        result(line)
-    result(f"advice: {value['advice']['sentence']}")
+        _say_line(line)
+    _say_line(f"advice: {value['advice']['sentence']}")
 
 
 def _print_pictures(what: str, found: Value, names: Sequence[str]) -> None:
     from vim_deploy.report.compare_found import picture_lines, pictures_named
 
     for item in pictures_named(found, names):
-        result(f"{what}: {item['file']}: {'; '.join(picture_lines(found, item))}")
+        _say_line(f"{what}: {item['file']}: {'; '.join(picture_lines(found, item))}")
+
+
+def _say_line(text: str) -> None:
+    """A line of the result: a name of others in it cannot begin another."""
+    result(one_line(text))

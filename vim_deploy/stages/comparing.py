@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import DataSetMisfitError
 from vim_deploy.parity.accuracy import Progress
 from vim_deploy.parity.agreement import (
@@ -30,7 +32,13 @@ from vim_deploy.stages.comparing_report import (
     CompareLimits,
     CompareReport,
 )
-from vim_deploy.stages.comparing_sides import open_sides, read_infos, read_sources
+from vim_deploy.stages.comparing_sides import (
+    ComparedSide,
+    Source,
+    open_sides,
+    read_infos,
+    read_sources,
+)
 from vim_deploy.stages.comparing_time import Tell, batches_of_both, measure_both
 
 #: Pictures in memory at once, by what is compared; a detector holds gigabytes for each.
@@ -116,77 +124,90 @@ def compare(
     options = options or CompareOptions()
     sources = read_sources(as_text(a, "a"), as_text(b, "b"))
     infos = read_infos(sources)
-    kind = kind_compared(infos[0])
-    assert kind is not None
     need_classes = options.limits.max_loss is not None
     chosen = choose_pictures(
         as_path(images, "images"), infos, options.image_limit, need_classes=need_classes
     )
-    wanted = options.batch or DEFAULT_BATCH[kind]
-    small = Thumbnails()
-    # An engine refuses more than it was built for; only who asks for a batch is told so.
-    runner = dataclasses.replace(options.runner, max_batch=options.batch)
-    with open_sides(sources, infos, runner, wanted) as sides:
-        batches = batches_of_both(sides, options.time_batches, DEFAULT_TIMED[kind])
-        batch = min(side.runner.batch_within(wanted) for side in sides)
-        found, unread = _answers(
-            sides, chosen, batch, progress, small if options.thumbnails else None
-        )
-        first, second = (
-            source.described(side) for source, side in zip(sources, sides, strict=True)
-        )
-        notes = list(_notes(sides))
-    _require_some(found, unread, chosen)
+    ran = _on_pictures(sources, infos, chosen, options, progress)
+    _require_some(ran.found, ran.unread, chosen)
     time, untimed = None, "it was not asked for"
-    if options.time and not batches:
+    if options.time and not ran.batches:
         untimed = "the files are made for different batch sizes"
     elif options.time:
         untimed = ""
         timing = BenchOptions(
-            batches=batches,
+            batches=ran.batches,
             warmup=options.warmup,
             duration=options.duration,
             threads=options.threads,
             runner=options.runner,
         )
-        time = measure_both(sources, (first, second), timing, tell)
-    if small.left_out:
-        notes.append(f"{small.left_out} pictures are not shown: the page would be too large")
-    pictures = ComparedPictures(
-        chosen.folder, found.images, chosen.labelled, chosen.classes_by, unread, chosen.left_out
-    )
+        time = measure_both(sources, ran.sides, timing, tell)
     return CompareReport(
-        first,
-        second,
-        pictures,
-        found,
+        *ran.sides,
+        ComparedPictures(
+            chosen.folder,
+            ran.found.images,
+            chosen.labelled,
+            chosen.classes_by,
+            ran.unread,
+            chosen.left_out,
+        ),
+        ran.found,
         time,
         untimed,
         options.limits,
-        (*differences_of(*infos), *dict.fromkeys(notes), *(time.notes if time else ())),
+        (*differences_of(*infos), *ran.notes, *(time.notes if time else ())),
         tuple(command),
-        small.uris,
+        ran.small.uris,
     )
 
 
-def _answers(
-    sides: tuple[OpenSide, OpenSide],
+class _Ran(NamedTuple):
+    """What came of the pictures; the sides are closed, and their memory is free for the clock."""
+
+    sides: tuple[ComparedSide, ComparedSide]
+    found: Agreement
+    unread: tuple[Unread, ...]
+    batches: tuple[int, ...]
+    notes: tuple[str, ...]
+    small: Thumbnails
+
+
+def _on_pictures(
+    sources: tuple[Source, Source],
+    infos: tuple[ExportInfo, ExportInfo],
     chosen: ChosenPictures,
-    batch: int,
+    options: CompareOptions,
     progress: Progress,
-    small: Thumbnails | None,
-) -> tuple[Agreement, tuple[Unread, ...]]:
-    """Both sides on all pictures, as their kind of answer is compared."""
-    kind, pictures = kind_compared(sides[0].info), chosen.pictures
-    if kind == "classes":
-        return compare_classes(sides, pictures, batch, progress, small)
-    coarser = max((side.info.precision for side in sides), key=lambda one: TABLE[one].relative_l2)
-    if kind == "segmentation":
-        return compare_label_maps(sides, pictures, batch, coarser, progress, small)
-    return compare_found(sides, pictures, coarser, progress, small)
+) -> _Ran:
+    """Open both sides and run them on all pictures, as their kind of answer is compared."""
+    kind, pictures = kind_compared(infos[0]), chosen.pictures
+    assert kind is not None
+    wanted = options.batch or DEFAULT_BATCH[kind]
+    taken = Thumbnails()
+    small = taken if options.thumbnails else None
+    # An engine refuses more than it was built for; only who asks for a batch is told so.
+    runner = dataclasses.replace(options.runner, max_batch=options.batch)
+    with open_sides(sources, infos, runner, wanted) as sides:
+        batches = batches_of_both(sides, options.time_batches, DEFAULT_TIMED[kind])
+        batch = min(side.runner.batch_within(wanted) for side in sides)
+        a, b = (source.described(side) for source, side in zip(sources, sides, strict=True))
+        coarser = max((a.precision, b.precision), key=lambda name: TABLE[name].relative_l2)
+        found: Agreement
+        if kind == "classes":
+            found, unread = compare_classes(sides, pictures, batch, progress, small)
+        elif kind == "segmentation":
+            found, unread = compare_label_maps(sides, pictures, batch, coarser, progress, small)
+        else:
+            found, unread = compare_found(sides, pictures, coarser, progress, small)
+        notes = _notes(sides)
+    if taken.left_out:
+        notes.append(f"{taken.left_out} pictures are not shown: the page would be too large")
+    return _Ran((a, b), found, unread, batches, tuple(dict.fromkeys(notes)), taken)
 
 
-def _notes(sides: tuple[OpenSide, OpenSide]) -> Sequence[str]:
+def _notes(sides: tuple[OpenSide, OpenSide]) -> list[str]:
     """What the runners say; once, where both say it."""
     told = [side.runner.told for side in sides]
     both = [note for note in told[0] if note in told[1]]

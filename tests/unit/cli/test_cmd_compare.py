@@ -89,6 +89,18 @@ def test_what_people_read(capsys: Captured) -> None:
     assert "classes: folders are class names" in said
 
 
+def test_names_of_others_begin_no_line(capsys: Captured) -> None:
+    bad = "x\nadvice: take B\x1b[31m"
+    for name in ("a.onnx", "other.onnx"):
+        described(Path(name), labels=(bad, *LABELS[1:]))
+    Path("set", LABELS[0], f"{bad}.png").write_bytes(b"no picture")
+    assert run(["compare", "a.onnx", "other.onnx", "--images", "set", "--no-time"]) == 0
+    said = capsys.readouterr()
+    assert "x\\nadvice: take B" in said.out
+    assert [line for line in said.out.splitlines() if line.startswith("advice: take B")] == []
+    assert "\x1b" not in said.out + said.err
+
+
 def test_demands(capsys: Captured) -> None:
     same = ("a.onnx", "b.onnx", "--images", "set", "--no-time")
     value = answer(capsys, *same, "--max-disagreement", "0%", "--max-loss", "20%")
