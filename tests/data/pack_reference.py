@@ -34,7 +34,7 @@ DESTINATION = Path(__file__).resolve().parent / "reference"
 PATTERNS = ("A[0-9]*", "D[0-9]*", "E[0-9]*", "F0[12]*", "pos_embed_interp.*", "vim_digits.*")
 ARCHIVES = (".npz", ".pth")
 #: 36 classifiers, ten dense models, two detectors: random float32 weights, which stay exact.
-MAX_TOTAL_BYTES = 24_550_000
+MAX_TOTAL_BYTES = 24_150_000
 #: Dense cases of which the first image of the batch is kept. D01 keeps both of its images.
 FIRST_IMAGE_ONLY = ("D0[2-9]*", "E[0-9]*")
 #: Arrays that are not kept: the backbone's maps of the whole network, whose backbone is D01's; and
@@ -46,6 +46,12 @@ LEFT_OUT = (
     "E[0-9]*/feature_?", "pos_embed_interp/input", "pos_embed_interp/output", "F*/*_rpn_*",
     "F*/*_deltas", "F*/*_resized", "F*/*_proposal_boxes",
 )  # fmt: skip
+#: Of these arrays every second row and column: logits of each pixel, where windows of 64 pixels
+#: meet. A seam is longer than two pixels, and what is left shows each of them.
+EVERY_SECOND = ("E[0-9]*/slide_output",)
+#: Of these position embeddings the first channels: each channel is interpolated by itself.
+FEWER_CHANNELS = ("pos_embed_interp/nocls_*", "pos_embed_interp/doublecls_*")
+CHANNELS_KEPT = 16
 #: Masks of the detections that are kept: of F02's hundred the best.
 MASKS_KEPT = 30
 #: Checkpoints whose bytes stay, folder and pickle too: records in ``old/`` name this file's hash.
@@ -65,13 +71,22 @@ FIXED_DATE = (1980, 1, 1, 0, 0, 0)
 
 def kept(case: str, array: str, contents: bytes) -> bytes | None:
     """What is kept of an ``.npy`` entry: all of it, its first image, or nothing (None)."""
-    if any(fnmatch.fnmatchcase(f"{case}/{array}", pattern) for pattern in LEFT_OUT):
+    if is_one_of(LEFT_OUT, case, array):
         return None
     if case.startswith("F"):
         return kept_of_detector(array, contents)
+    if is_one_of(EVERY_SECOND, case, array):
+        return npy(loaded(contents)[..., ::2, ::2])
+    if is_one_of(FEWER_CHANNELS, case, array):
+        return npy(loaded(contents)[..., :CHANNELS_KEPT])
     if not any(fnmatch.fnmatchcase(case, pattern) for pattern in FIRST_IMAGE_ONLY):
         return contents
     return npy(loaded(contents)[:1])
+
+
+def is_one_of(patterns: tuple[str, ...], case: str, array: str) -> bool:
+    """Whether a pattern of ``CASE/ARRAY`` means this array."""
+    return any(fnmatch.fnmatchcase(f"{case}/{array}", pattern) for pattern in patterns)
 
 
 def kept_of_detector(array: str, contents: bytes) -> bytes:

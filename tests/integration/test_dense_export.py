@@ -121,11 +121,11 @@ def test_sliding_windows_give_the_official_output(tmp_path):
         [image[:, :, top : top + 64, left : left + 64] for top, left in corners]
     )
     logits = runner.run(windows)["logits"]
-    total, seen = np.zeros_like(expected), np.zeros(expected.shape[2:], np.float32)
+    total, seen = np.zeros((1, 7, 96, 112), np.float32), np.zeros((96, 112), np.float32)
     for (top, left), found in zip(corners, logits, strict=True):
         total[0, :, top : top + 64, left : left + 64] += found
         seen[top : top + 64, left : left + 64] += 1
-    assert relative_to_largest(total / seen, expected) <= BOUND
+    assert relative_to_largest((total / seen)[..., ::2, ::2], expected) <= BOUND
 
 
 def test_heads_of_a_segmentation_network(tmp_path):

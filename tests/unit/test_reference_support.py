@@ -71,7 +71,8 @@ def test_dense_arrays_are_the_first_images_of_the_recorded_ones(name: str) -> No
     assert bool(left_out) == name.startswith("E")
     assert set(found) == set(recorded) - left_out
     for key, array in found.items():
-        assert list(array.shape[1:]) == recorded[key]
+        size = [*recorded[key][:-2], 48, 56] if key == "slide_output" else recorded[key]
+        assert list(array.shape[1:]) == size
         assert len(array) == (1 if "slide" in key else images)
         assert array.dtype == np.float32
 

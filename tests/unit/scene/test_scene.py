@@ -75,7 +75,9 @@ def test_slide_is_that_of_the_official_code(e01, name, batch):
     image = case.extras["image_slide"][0].transpose(1, 2, 0)
     found = scene_logits(OrtRunner(e01[name], threads=1), image, settings, kind, batch)
     expected = case.extras["slide_output"][0]
-    assert found.shape == expected.shape == (7, 96, 112)
+    assert found.shape == (7, 96, 112)
+    found = found[:, ::2, ::2]
+    assert found.shape == expected.shape
     # 1e-4 relative to the largest logit: the tolerance of the reference data; measured 8e-7.
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
     np.testing.assert_array_equal(found.argmax(0), expected.argmax(0))
@@ -85,7 +87,7 @@ def test_slide_in_half_precision(e01):
     case = dense_case("E01")
     kind, settings = opened_e01(e01["fp16"])
     image = case.extras["image_slide"][0].transpose(1, 2, 0)
-    found = scene_logits(OrtRunner(e01["fp16"], threads=1), image, settings, kind, 4)
+    found = scene_logits(OrtRunner(e01["fp16"], threads=1), image, settings, kind, 4)[:, ::2, ::2]
     expected = case.extras["slide_output"][0]
     relative = np.linalg.norm(found - expected) / np.linalg.norm(expected)
     # The limit of every float16 output (parity.metrics says why); measured 7e-4.
