@@ -22,13 +22,19 @@ FUZZ_ARGS ?=
 FUZZ_SECONDS ?= 60
 
 BIN := $(VENV)/bin
+# Of the environment: what the tool itself runs with, and all of it.
+TOOL := $(VENV)/.tool
 STAMP := $(VENV)/.installed
 # Files in their order: the long ones do not come last.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(PIP_ARGS)
+# Python compiles a module when it is first imported, which most of a package's never are.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile \
+	$(PIP_ARGS)
 LOCKED := $(INSTALL) --require-hashes
 # What is built into this environment is built by the setuptools of the lock, and by no other.
 BUILD := --no-build-isolation
+NATIVE_OPS = @$(BIN)/vim-deploy plugin build --target onnxruntime > /dev/null || echo \
+	"going on without native ops: everything works, four times as slowly in ONNX Runtime" >&2
 ASKS_FOR_CUDA := import importlib.metadata as m, sys; \
 	sys.exit(not any("nvidia" in item for item in m.requires("torch")))
 EXTRAS := torch ort rtx openvino coco demo deit dev
@@ -44,7 +50,7 @@ WHEEL_PYTHON := $(abspath $(WHEEL_VENV))/bin/python
 DOCS_TOOLS := build/docs-tools
 SITE := PYTHONPATH=$(DOCS_TOOLS) $(BIN)/python -m docs.site
 
-.PHONY: help venv demo check test test-fast test-all bench bench-deit fuzz pins wheels docs \
+.PHONY: help venv install-tool install-torch release-check demo check test test-fast test-all bench bench-deit fuzz pins wheels docs \
 	docs-serve clean native-ops
 
 help:
@@ -55,6 +61,7 @@ help:
 	@echo "make test-all   make test, then the demo"
 	@echo "make fuzz       damaged and hostile files for every reader of Python and C++"
 	@echo "make wheels     sdist and wheels into dist/, two of them with the native ops compiled"
+	@echo "make release-check  everything of a release that needs no key"
 	@echo "make docs       the documentation's site in build/site; make docs-serve shows it"
 	@echo "make pins       renew requirements/*.lock: versions and hashes of what make venv installs"
 	@echo "make bench-deit time and memory from 224 to 1248 px, DeiT beside (20 minutes, quiet)"
@@ -65,22 +72,34 @@ venv: $(STAMP) native-ops
 # Only files whose hash is in a lock are installed, and nothing runs code to be installed but the one
 # package that is published as source alone. The CUDA libraries are for builds of torch that ask for
 # them.
-$(STAMP): pyproject.toml setup.py $(wildcard requirements/*.lock)
+$(TOOL): pyproject.toml setup.py $(wildcard requirements/*.lock requirements/names/*)
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 12) \
 		else "vim-deploy is made for Python 3.10 to 3.12, this is %d.%d; set PYTHON=..." % v)'
 	$(PYTHON) -m venv $(VENV)
-	$(LOCKED) --only-binary :all: -r requirements/dev.lock
+	$(MAKE) --no-print-directory --jobs=2 install-tool install-torch
+	@touch $@
+
+# pip does one thing at a time; these two go on at once, with different packages.
+install-tool:
+	sh requirements/names/select.sh tool rtx demo > $(VENV)/tool.lock
+	$(LOCKED) --only-binary :all: -r $(VENV)/tool.lock
+	$(LOCKED) $(BUILD) -r requirements/source.lock
+	$(INSTALL) $(BUILD) --editable .
+	$(NATIVE_OPS)
+
+install-torch:
 	$(INSTALL) --only-binary :all: $(TORCH)
 	if $(BIN)/python -c '$(ASKS_FOR_CUDA)'; then \
 		$(LOCKED) --only-binary :all: -r requirements/cuda.lock; fi
-	$(LOCKED) $(BUILD) -r requirements/source.lock
-	$(INSTALL) $(BUILD) --editable .
+
+# And what tests, style and the other runtimes need.
+$(STAMP): $(TOOL)
+	$(LOCKED) --only-binary :all: -r requirements/dev.lock
 	@touch $@
 
 # Kept in the user's cache under the hash of its sources; a minute with CMake and a C++ compiler.
-native-ops: $(STAMP)
-	@$(BIN)/vim-deploy plugin build --target onnxruntime > /dev/null || echo \
-		"going on without native ops: everything works, four times as slowly in ONNX Runtime" >&2
+native-ops: $(TOOL)
+	$(NATIVE_OPS)
 
 # Every version with the hashes of its files, for all supported Pythons and platforms. Needs uv
 # (pip install uv). torch.lock is kept by hand; its header says why.
@@ -96,6 +115,7 @@ pins:
 	$(subst 3.10,3.11,$(COMPILE)) --constraint requirements/dev.lock $(PINS_ARGS) \
 		$$(sed -n 's/^\([a-z0-9-]*\)==[^;]*$$/--no-emit-package \1/p' requirements/dev.lock) \
 		requirements/docs.in --output-file requirements/docs.lock
+	$(COMPILE) --no-deps requirements/lint.in --output-file requirements/lint.lock
 	set -e; for input in requirements/consumers/*.in; do \
 		$(COMPILE) --no-deps $$input --output-file $${input%.in}.lock; done
 	set -e; for name in model server; do \
@@ -104,7 +124,7 @@ pins:
 		$(COMPILE) --no-deps --no-header requirements/$$name.in >> $$lock.new; \
 		sed -n '/^-r /p' $$lock >> $$lock.new; mv $$lock.new $$lock; done
 
-demo: venv
+demo: $(TOOL) native-ops
 	$(BIN)/python examples/demo.py
 
 check: venv
@@ -135,6 +155,13 @@ bench-deit: venv
 
 wheels: $(WHEEL_VENV)/.installed
 	$(WHEEL_PYTHON) plugins/cpu/wheel/build_wheels.py --output dist --work build/wheels
+
+# What of a release can be checked without keys (docs/releasing.md); the checkout first, which takes
+# no time.
+release-check: $(WHEEL_VENV)/.installed
+	$(WHEEL_PYTHON) .ci/release_check.py --before
+	$(MAKE) --no-print-directory wheels
+	$(WHEEL_PYTHON) .ci/release_check.py --before --dist dist
 
 $(WHEEL_VENV)/.installed: requirements/wheels.lock
 	$(PYTHON) -m venv $(WHEEL_VENV)
