@@ -158,10 +158,10 @@ wheels: $(WHEEL_VENV)/.installed
 
 # What of a release can be checked without keys (docs/releasing.md); the checkout first, which takes
 # no time.
-release-check: $(WHEEL_VENV)/.installed
-	$(WHEEL_PYTHON) .ci/release_check.py --before
+release-check:
+	$(PYTHON) .ci/release_check.py --before
 	$(MAKE) --no-print-directory wheels
-	$(WHEEL_PYTHON) .ci/release_check.py --before --dist dist
+	$(PYTHON) .ci/release_check.py --before --dist dist
 
 $(WHEEL_VENV)/.installed: requirements/wheels.lock
 	$(PYTHON) -m venv $(WHEEL_VENV)

@@ -1,7 +1,9 @@
 """What of a release can be checked without keys: ``make release-check`` (docs/releasing.md).
 
     python .ci/release_check.py --before         the checkout: clean, named, and told of
-    python .ci/release_check.py --dist dist      the files: whole, readable by the index, and summed
+    python .ci/release_check.py --dist dist      the files: all of them, whole, and summed
+
+``make wheels`` has looked into the files when it made them.
 
 Everything that is wrong is printed, a line each, and the exit code is then 1.
 """
@@ -116,22 +118,6 @@ def of_the_files(folder: Path, version: str) -> Iterator[str]:
             yield f"{folder} has no {what}"
 
 
-def said_by(words: list[str]) -> Iterator[str]:
-    """What a checking tool has against its files."""
-    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if done.returncode:
-        yield f"{' '.join(words[1:4])} ends with {done.returncode}:\n{done.stdout.strip()}"
-
-
-def of_the_index(folder: Path) -> Iterator[str]:
-    """What twine and check-wheel-contents say, which stand in the environment of the wheels."""
-    files = files_of(folder)
-    wheels = [str(path) for path in files if path.suffix == ".whl"]
-    yield from said_by([sys.executable, "-m", "twine", "check", "--strict", *map(str, files)])
-    if wheels:
-        yield from said_by([sys.executable, "-m", "check_wheel_contents", *wheels])
-
-
 def write_sums(folder: Path) -> Path:
     """``SHA256SUMS`` beside the files, as ``sha256sum --check`` reads it."""
     lines = [
@@ -156,7 +142,6 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
             wrong += check(root)
     if options.dist is not None:
         wrong += of_the_files(options.dist, version_of(root))
-        wrong += of_the_index(options.dist) if files_of(options.dist) else ()
     for line in wrong:
         print(f"wrong: {line}", file=sys.stderr)
     if not wrong:

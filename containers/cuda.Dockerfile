@@ -43,8 +43,8 @@ COPY . .
 RUN /opt/vim-deploy/bin/pip install --no-build-isolation . \
     && /opt/vim-deploy/bin/vim-deploy plugin build --target onnxruntime \
         -o /opt/vim-deploy/native/libvim_ort_cpu.so \
-    && VIM_DEPLOY_PLUGIN_SOURCES=/src/plugins /opt/vim-deploy/bin/vim-deploy plugin build \
-        --arch "${GPUS}" -o /opt/vim-deploy/native/libvim_plugins.so
+    && /opt/vim-deploy/bin/vim-deploy plugin build --arch "${GPUS}" \
+        -o /opt/vim-deploy/native/libvim_plugins.so
 
 FROM ${TENSORRT_IMAGE}
 COPY --from=build /opt/vim-deploy /opt/vim-deploy
