@@ -27,7 +27,9 @@ TOOL := $(VENV)/.tool
 STAMP := $(VENV)/.installed
 # Files in their order: the long ones do not come last.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
-# Python compiles a module when it is first imported, which most of a package's never are.
+# Python compiles a module when it is first imported, which most of a package's never are, and keeps
+# what it has compiled unless it is told not to.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile \
 	$(PIP_ARGS)
 LOCKED := $(INSTALL) --require-hashes

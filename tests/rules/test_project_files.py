@@ -80,7 +80,8 @@ def test_every_python_of_the_project_is_tried() -> None:
     tried = read(path)["jobs"]["test"]["strategy"]["matrix"]["python"]
     prefix = "Programming Language :: Python :: 3."
     named = [item.rpartition(" ")[2] for item in PROJECT["classifiers"] if item.startswith(prefix)]
-    assert tried == named
+    assert named
+    assert set(named) <= set(tried)
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
