@@ -214,7 +214,7 @@ def dense_comparison(kind: str) -> dict[str, Any]:
     else:
         rows = (
             PictureDetections(HOSTILE[0], 3, 4, 3, 1, 0.2, 0.01, None),
-            PictureDetections("b.png", 0, 0, 0, 0, None, None, None, "A: NaN"),
+            PictureDetections("b.png", 0, 0, 0, 0, None, None, None, 0.0, "A: NaN"),
         )
         found = DetectionAgreement(rows, detection_limits("fp16"), 1, 0)
     return comparison(

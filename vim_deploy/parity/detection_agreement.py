@@ -36,6 +36,7 @@ class PictureDetections:
         only: of those that one side alone has, those that no decision too near to tell explains.
         box, score, mask: largest differences of the pairs: pixels of the input, score, mask value;
             None without pairs, or masks.
+        worst: the largest of these as a multiple of what rounding explains.
         no_answer: why a side gave none.
     """
 
@@ -47,12 +48,18 @@ class PictureDetections:
     box: float | None
     score: float | None
     mask: float | None
+    worst: float = 0.0
     no_answer: str = ""
 
     @property
     def alone(self) -> int:
         """Detections that one side alone has."""
         return self.a + self.b - 2 * self.matched
+
+    @property
+    def figure(self) -> float:
+        """How much of the picture changes: those alone count first; 0 for nothing to look at."""
+        return self.alone + (self.worst / (1 + self.worst) if self.worst > 1 else 0.0)
 
 
 @stored(
@@ -155,9 +162,12 @@ class DetectionAgreement:
 
     @property
     def changed(self) -> tuple[str, ...]:
-        """Pictures with detections of one side alone, by name, those with the most first."""
-        found = [item for item in self.pictures if item.alone]
-        return tuple(item.file for item in sorted(found, key=lambda item: -item.alone))
+        """Pictures by name, those with the most detections of one side alone first.
+
+        Those whose boxes, scores or masks differ by more than rounding explains come behind them.
+        """
+        found = [item for item in self.pictures if item.figure]
+        return tuple(item.file for item in sorted(found, key=lambda item: -item.figure))
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -187,22 +197,20 @@ class DetectionAgreement:
         all_of = f"the same {self.matched} detections in {self.images} pictures"
         if not self.only and self._within():
             if not self.missing and not self.extra:
-                return Quality("same", f"{all_of}, within {self.limits.in_words()}")
+                return Quality("same", f"{all_of}, within {self._limits}")
             alone = f"{self.missing} missing and {self.extra} more were too near a cut to tell"
             return Quality("as good", f"{self.matched} detections agree, {alone}")
-        return Quality(
-            "different",
-            f"{self.missing} of {self.detections_a} detections are missing, {self.extra} are more, "
-            f"or boxes and scores differ by more than {self.limits.in_words()}",
-        )
+        alone = f"{self.missing} of {self.detections_a} detections are missing, {self.extra} more"
+        apart = f"boxes, scores or masks differ by more than rounding explains ({self._limits})"
+        parts = [alone] * bool(self.only) + [apart] * (not self._within())
+        return Quality("different", ", and ".join(parts))
+
+    @property
+    def _limits(self) -> str:
+        return self.limits.in_words()
 
     def _within(self) -> bool:
-        pairs = (
-            (self.box, self.limits.boxes),
-            (self.score, self.limits.scores),
-            (self.mask, self.limits.masks),
-        )
-        return all(found is None or limit is None or found <= limit for found, limit in pairs)
+        return all(item.worst <= 1 for item in self.pictures)
 
 
 def compare_found(
@@ -245,14 +253,16 @@ def compare_found(
             failed[place] += isinstance(one, VimDeployError)
         a, b = answers
         if isinstance(a, VimDeployError) or isinstance(b, VimDeployError):
-            lost = PictureDetections(picture.name, 0, 0, 0, 0, None, None, None, "; ".join(whys))
+            lost = PictureDetections(
+                picture.name, 0, 0, 0, 0, None, None, None, 0.0, "; ".join(whys)
+            )
             found.append(lost)
         else:
             entry = _compared(picture.name, a, b, limits)
             found.append(entry)
-            if foremost.takes(entry.alone):
+            if foremost.takes(entry.figure):
                 drawn = boxed(pixels, a.found.boxes, b.found.boxes)
-                foremost.add(entry.alone, picture.name, drawn)
+                foremost.add(entry.figure, picture.name, drawn)
         progress(number, len(pictures))
         # A library may have lost the Ctrl-C of a long run.
         check()
@@ -293,6 +303,7 @@ def _compared(name: str, a: _Answer, b: _Answer, limits: DetectionLimits) -> Pic
     largest = [
         compared[key].max_abs if key in compared else None for key in ("boxes", "scores", "masks")
     ]
-    return PictureDetections(
-        name, matched.reference, matched.candidate, matched.matched, matched.unexcused, *largest
-    )
+    pairs = zip(largest, (limits.boxes, limits.scores, limits.masks), strict=True)
+    worst = max(0.0 if found is None or not limit else found / limit for found, limit in pairs)
+    counts = (matched.reference, matched.candidate, matched.matched, matched.unexcused)
+    return PictureDetections(name, *counts, *largest, worst)

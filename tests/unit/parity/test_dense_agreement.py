@@ -181,13 +181,16 @@ def test_detections_of_one_side_alone(tmp_path: Path) -> None:
 
 
 def test_boxes_that_moved(tmp_path: Path) -> None:
-    report = detected(tmp_path, "places", lambda places: places + np.float32(0.01))
+    moved = lambda places: places + np.float32(0.01)  # noqa: E731
+    report = detected(tmp_path, "places", moved, thumbnails=True)
     found = report.found
     assert found.matched == 12
     assert found.box == pytest.approx(0.64, rel=0.05)
-    assert found.quality(0.02).verdict == "different"
-    half = dataclasses.replace(found, limits=dataclasses.replace(found.limits, boxes=1.0))
-    assert half.quality(0.02).verdict == "same"
+    quality = found.quality(0.02)
+    assert quality.verdict == "different"
+    assert quality.said.startswith("boxes, scores or masks differ by more than rounding explains")
+    assert set(report.thumbnails) == set(found.changed) == {"0.png", "1.png", "2.png"}
+    assert found.pictures[0].worst == pytest.approx(found.pictures[0].box / found.limits.boxes)
 
 
 def test_detectors_that_find_nothing_say_nothing(tmp_path: Path) -> None:
