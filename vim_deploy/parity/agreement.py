@@ -62,6 +62,18 @@ class Agreement(Protocol):
         """What the answers say of B, for a share of ``bound`` that may be otherwise."""
 
 
+def unanswered(a: int, b: int, what: str) -> Quality | None:
+    """The verdict where a side gives no answer; None where both answer every picture.
+
+    Args:
+        a, b: pictures that A and B have no answer to.
+        what: each of them does then.
+    """
+    if b:
+        return Quality("no numbers", f"B {what} for {b} pictures")
+    return Quality("different", f"A {what} for {a} pictures, and B does not") if a else None
+
+
 def classes_of(info: ExportInfo) -> int:
     """How many classes a file tells apart: of pictures, of pixels or of objects."""
     if info.dense is None:

@@ -14,7 +14,7 @@ from vim_deploy.images import Pixels, batch_from_crops, crop_from
 from vim_deploy.interrupts import check
 from vim_deploy.parity.accuracy import Progress, paired_answers
 from vim_deploy.parity.advice import Quality
-from vim_deploy.parity.agreement import OpenSide, Picture, Unread
+from vim_deploy.parity.agreement import OpenSide, Picture, Unread, unanswered
 from vim_deploy.parity.class_scores import ClassScores, class_scores_of
 from vim_deploy.parity.paired import PairedDifference, images_needed, wilson
 from vim_deploy.scene.classes import class_name
@@ -181,9 +181,8 @@ class ClassAgreement:
 
     def quality(self, bound: float) -> Quality:
         """What the answers say of B, for a share of ``bound`` that may be otherwise."""
-        if self.no_answer_b or self.no_answer_a:
-            side, count = ("B", self.no_answer_b) if self.no_answer_b else ("A", self.no_answer_a)
-            return Quality("no numbers", f"{side} gives NaN or Inf for {count} pictures")
+        if broken := unanswered(self.no_answer_a, self.no_answer_b, "gives NaN or Inf"):
+            return broken
         changed = self.images - self.same_class
         if self.accuracy is not None and changed:
             return self._by_accuracy(self.accuracy.top1, changed, bound)

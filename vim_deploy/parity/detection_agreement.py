@@ -13,7 +13,7 @@ from vim_deploy.images import batch_from_crops, fit_from, picture_from
 from vim_deploy.interrupts import check
 from vim_deploy.parity.accuracy import Progress
 from vim_deploy.parity.advice import Quality
-from vim_deploy.parity.agreement import OpenSide, Picture, Unread
+from vim_deploy.parity.agreement import OpenSide, Picture, Unread, unanswered
 from vim_deploy.parity.detections import compare_detections
 from vim_deploy.parity.limits import DetectionLimits, detection_limits
 from vim_deploy.runtimes.base import Array, run_padded
@@ -189,9 +189,8 @@ class DetectionAgreement:
 
     def quality(self, bound: float) -> Quality:
         """What the answers say of B; limits are those of the precision, whatever ``bound`` is."""
-        for side, count in (("B", self.no_answer_b), ("A", self.no_answer_a)):
-            if count:
-                return Quality("no numbers", f"{side} gives NaN or Inf for {count} pictures")
+        if broken := unanswered(self.no_answer_a, self.no_answer_b, "gives NaN or Inf"):
+            return broken
         if not self.detections_a and not self.detections_b:
             return Quality("too few", "neither side finds anything in these pictures")
         all_of = f"the same {self.matched} detections in {self.images} pictures"

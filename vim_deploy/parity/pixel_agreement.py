@@ -19,7 +19,7 @@ from vim_deploy.images import Pixels, picture_from
 from vim_deploy.interrupts import check
 from vim_deploy.parity.accuracy import Progress
 from vim_deploy.parity.advice import Quality
-from vim_deploy.parity.agreement import OpenSide, Picture, Unread
+from vim_deploy.parity.agreement import OpenSide, Picture, Unread, unanswered
 from vim_deploy.parity.limits import LABEL_AGREEMENT
 from vim_deploy.runtimes.base import Array
 from vim_deploy.scene.classes import class_name
@@ -155,9 +155,8 @@ class PixelAgreement:
 
     def quality(self, bound: float) -> Quality:
         """What the answers say of B; the limit is that of the precision, whatever ``bound`` is."""
-        for side, count in (("B", self.no_answer_b), ("A", self.no_answer_a)):
-            if count:
-                return Quality("no numbers", f"{side} gives no labels for {count} pictures")
+        if broken := unanswered(self.no_answer_a, self.no_answer_b, "gives no labels"):
+            return broken
         if not self.pixels_changed:
             return Quality("same", f"the same class at every pixel of {self.images} pictures")
         share = f"{100 * self.disagreement:.2g} % of the pixels get another class"
