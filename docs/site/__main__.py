@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,6 +75,8 @@ def serve(source: Path, address: str) -> None:
     pages.make(ROOT, source)
     words = generator("serve", source, "--dev-addr", address)
     seen = list(changed())
+    place = urllib.parse.urlsplit(pages.addresses(ROOT)["Documentation"]).path
+    print(f"look at http://{address}{place}", flush=True)
     with subprocess.Popen(words, cwd=ROOT) as server:
         try:
             while server.poll() is None:

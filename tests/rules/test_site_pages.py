@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import html
 import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner
 
 import vim_deploy
+from docs.site import __main__ as site
 from docs.site import commands, docstrings, markdown, pages
 from docs.site.sources import README_PAGES, BrokenLinkError, Sources
 from tests.rules.test_commands import ALL
@@ -210,3 +214,43 @@ def test_items_of_several_names_become_one_of_each() -> None:
         "        and more.\n    c: two.\n    d: three.\n    e: three.\n\nReturns:\n"
         "    x, y: the sum."
     )
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "fault"),
+    [
+        ("No issues found\n", 0, ""),
+        ("griffe: a.py:1: No type for parameter 'x'\n", 0, "griffe: a.py:1: No type"),
+        ("Warning: unresolved link\n", 1, "the generator ends with exit code 1"),
+    ],
+)
+def test_what_the_generator_complains_of_fails_the_build(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    said: str,
+    code: int,
+    fault: str,
+) -> None:
+    def generate(words: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        assert words[-2:] == ["--strict", "--clean"]
+        (tmp_path / "site-source/html").mkdir(parents=True)
+        return subprocess.CompletedProcess(words, code, said)
+
+    monkeypatch.setattr(subprocess, "run", generate)
+    monkeypatch.setattr(sys, "argv", ["site", "build", "--folder", str(tmp_path / "site")])
+    assert site.main() == (1 if fault else 0)
+    assert capsys.readouterr().err.startswith(fault)
+    assert (tmp_path / "site").exists() == (code == 0)
+
+
+def test_a_page_that_cannot_be_made_fails_the_build(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def broken(*_: Any) -> None:
+        raise BrokenLinkError("docs/a: b leads to nothing")
+
+    monkeypatch.setattr(pages, "make", broken)
+    monkeypatch.setattr(sys, "argv", ["site", "build", "--folder", str(tmp_path / "site")])
+    assert site.main() == 1
+    assert capsys.readouterr().err == "docs/a: b leads to nothing\n"
