@@ -47,6 +47,7 @@ from scaling_steps import (
 
 from vim_deploy.bench import environment
 from vim_deploy.codec import encode
+from vim_deploy.installation import extra_command
 from vim_deploy.plugin.ort_library import describe_ort_library, find_ort_library
 
 MODELS = ("vim-tiny", "vim-small", "vim-base")
@@ -257,7 +258,7 @@ def _require_packages(stages: Sequence[str]) -> None:
     needs = {"torch": "export", "transformers": "inference", "tensorrt_rtx": "build"}
     for package, stage in needs.items():
         if stage in stages and importlib.util.find_spec(package) is None:
-            raise SystemExit(f"{stage} needs {package}: pip install 'vim-deploy[torch,deit,rtx]'")
+            raise SystemExit(f"{stage} needs {package}: {extra_command('torch,deit,rtx')}")
 
 
 def library() -> dict[str, Any]:

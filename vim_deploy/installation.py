@@ -10,13 +10,8 @@ would fail, or fetch what somebody else put there under its name.
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
-import shlex
-import shutil
 import sys
-import urllib.parse
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +37,9 @@ def pip_command(action: str, *words: str) -> str:
     pip's own name where the shell's ``pip`` is that of this environment; else by the interpreter,
     since another environment's pip would change that one.
     """
+    # Everything imports this module, and few need a command.
+    import shlex
+
     return shlex.join([*_pip(action), *words])
 
 
@@ -60,6 +58,8 @@ def extra_command(extra: str) -> str:
 
 
 def _pip(action: str) -> list[str]:
+    import shutil
+
     on_path, here = shutil.which("pip"), Path(sys.executable).parent
     # The interpreter of an environment is a link, which is not followed: its folder counts.
     if on_path is not None and Path(on_path).parent == here:
@@ -92,20 +92,27 @@ def _named(found: Distribution, extra: str) -> list[str]:
         # Of an index, or of a folder of files that took its place. What is installed satisfies
         # the name, so that none is asked for this package itself.
         return [f"{NAME}[{extra}]"]
+    from urllib.parse import unquote, urlsplit
+
     url, vcs = str(origin.get("url", "")), origin.get("vcs_info")
-    address = urllib.parse.urlsplit(url)
+    try:
+        address = urlsplit(url)
+    except ValueError:
+        return []
     if isinstance(vcs, dict):
         inside = origin.get("subdirectory")
         part = f"#subdirectory={inside}" if inside else ""
         return [f"{NAME}[{extra}] @ {vcs.get('vcs')}+{url}@{vcs.get('commit_id')}{part}"]
     if address.scheme != "file":
         return [f"{NAME}[{extra}] @ {url}"] if url else []
-    path = Path(urllib.request.url2pathname(address.path))
+    path = Path(unquote(address.path))
     return [f"{path}[{extra}]"] if path.exists() else []
 
 
 def _origin(found: Distribution) -> dict[str, Any] | None:
     """``direct_url.json``; None where there is none."""
+    import json
+
     text = found.read_text("direct_url.json")
     if text is None:
         return None

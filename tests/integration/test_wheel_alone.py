@@ -22,6 +22,7 @@ from vim_deploy.recipe.catalog import recipe_names
 from vim_deploy.stages.documents import pages
 
 pytestmark = [wheels.needs_setuptools, pytest.mark.slow]
+whole = pytest.mark.skipif(not os.environ.get("VIM_TEST_ALL"), reason="VIM_TEST_ALL=1 runs these")
 #: Runs command lines one after the other, as so many calls of the program, and tells what they did.
 CALLS = """
 import contextlib, io, json, sys
@@ -191,6 +192,7 @@ def test_an_engine(copy: Copy, exported: list[tuple[str, str]]) -> None:
     assert (copy.folder / "digits.plan").is_file()
 
 
+@whole
 def test_a_page_for_browsers(
     copy: Copy, exported: list[tuple[str, str]], request: pytest.FixtureRequest
 ) -> None:
@@ -202,7 +204,7 @@ def test_a_page_for_browsers(
     assert (copy.folder / "page" / "index.html").is_file()
 
 
-@pytest.mark.skipif(not os.environ.get("VIM_TEST_ALL"), reason="VIM_TEST_ALL=1 runs these")
+@whole
 @pytest.mark.timeout(1800)
 def test_the_plugin_library(copy: Copy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Compiled from the wheel's sources, with nothing in the cache."""

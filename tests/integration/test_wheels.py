@@ -140,31 +140,58 @@ def test_links_are_made_absolute() -> None:
 def test_the_archive_of_the_sources_makes_the_same_wheel(
     recipe, pure: Path, tmp_path: Path
 ) -> None:
-    recipe.check_sdist(recipe.build_sdist(tmp_path), pure)
+    sources = recipe.build_sdist(tmp_path)
+    recipe.check_sdist(sources, pure)
+    (tmp_path / "other").mkdir()
+    other = rewritten(pure, "vim_deploy/py.typed", b"changed", tmp_path / "other")
+    with pytest.raises(recipe.WheelError, match=r"makes another .*: vim_deploy/py\.typed"):
+        recipe.check_sdist(sources, other)
 
 
-def renamed(path: Path, tag: str) -> Path:
-    return Path(shutil.copy(path, path.with_name(f"vim_deploy-0.1.0-py3-none-{tag}.whl")))
+def test_what_an_index_refuses_is_noticed(recipe, pure: Path, tmp_path: Path, monkeypatch) -> None:
+    """twine and check-wheel-contents, where the environment of ``make wheels`` is."""
+    tools = REPOSITORY / "build" / "wheel-tools" / "bin" / "python"
+    if not tools.is_file():
+        pytest.skip("needs make wheels before it")
+    monkeypatch.setattr(sys, "executable", str(tools))
+    recipe.check_for_index([pure, recipe.build_sdist(tmp_path)])
+    with zipfile.ZipFile(pure) as wheel:
+        (about,) = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
+        (record,) = [name for name in wheel.namelist() if name.endswith(".dist-info/RECORD")]
+        text = wheel.read(about)
+        rows = wheel.read(record)
+    undescribed = rewritten(pure, about, text.partition(b"\n\n")[0] + b"\n", tmp_path)
+    with pytest.raises(recipe.WheelError, match="twine"):
+        recipe.check_for_index([undescribed])
+    compiled = rewritten(pure, record, rows.replace(b"/py.typed,", b"/other.pyc,"), tmp_path)
+    with pytest.raises(recipe.WheelError, match=r"contains \.pyc"):
+        recipe.check_for_index([compiled])
 
 
-def rewritten(path: Path, name: str, content: bytes) -> Path:
-    """A copy in which the file ``name`` is another one."""
-    folder = path.parent / "rewritten"
-    folder.mkdir(exist_ok=True)
+def renamed(path: Path, tag: str, folder: Path) -> Path:
+    return Path(shutil.copy(path, folder / f"vim_deploy-0.1.0-py3-none-{tag}.whl"))
+
+
+def rewritten(path: Path, name: str, content: bytes, folder: Path) -> Path:
+    """A copy in ``folder`` in which the file ``name`` is another one."""
     with zipfile.ZipFile(path) as wheel, zipfile.ZipFile(folder / path.name, "w") as copy:
         for item in wheel.infolist():
             copy.writestr(item, content if item.filename == name else wheel.read(item))
     return folder / path.name
 
 
-def test_a_wheel_that_is_not_what_it_says_is_refused(recipe, pure: Path, carrying: Path) -> None:
+def test_a_wheel_that_is_not_what_it_says_is_refused(
+    recipe, pure: Path, carrying: Path, tmp_path: Path
+) -> None:
     x86, arm = recipe.TARGETS
-    changed = rewritten(carrying, recipe.INSIDE, STAND_IN[::-1])
+    for name in ("changed", "pure", "carrying"):
+        (tmp_path / name).mkdir()
+    changed = rewritten(carrying, recipe.INSIDE, STAND_IN[::-1], tmp_path / "changed")
     for wheel, target, why in (
         (pure, x86, "should be named"),
         (carrying, x86, "should be named"),
-        (renamed(pure, x86.tag), x86, "does not say"),
-        (renamed(carrying, x86.tag), x86, "does not say"),
+        (renamed(pure, x86.tag, tmp_path / "pure"), x86, "does not say"),
+        (renamed(carrying, x86.tag, tmp_path / "carrying"), x86, "does not say"),
         (changed, arm, "not as its RECORD says"),
     ):
         with pytest.raises(recipe.WheelError, match=why):

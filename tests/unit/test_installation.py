@@ -91,7 +91,7 @@ def test_a_folder_an_address_and_a_repository(installed: Path, tmp_path: Path) -
     assert extra_command("ort") == f"{PIP} 'vim-deploy[ort] @ {whole}#subdirectory=sub'"
 
 
-@pytest.mark.parametrize("damaged", ["", "{", "[]", "{}", '{"url": ""}'])
+@pytest.mark.parametrize("damaged", ["", "{", "[]", "{}", '{"url": ""}', '{"url": "http://["}'])
 def test_a_damaged_note_names_no_index(installed: Path, damaged: str) -> None:
     (installed / "direct_url.json").write_text(damaged)
     assert extra_command("ort") == f"{PIP} 'onnxruntime>=1.18.1'"
