@@ -17,9 +17,9 @@ from vim_deploy.parity.agreement import (
     differences_of,
     kind_compared,
 )
-from vim_deploy.parity.class_agreement import compare_classes
-from vim_deploy.parity.detection_agreement import compare_found
-from vim_deploy.parity.pixel_agreement import compare_label_maps
+from vim_deploy.parity.class_agreement import ClassAgreement, compare_classes
+from vim_deploy.parity.detection_agreement import DetectionAgreement, compare_found
+from vim_deploy.parity.pixel_agreement import PixelAgreement, compare_label_maps
 from vim_deploy.paths import StrPath, as_path, as_text
 from vim_deploy.precisions import TABLE
 from vim_deploy.ranges import BATCH, BENCH_BATCH, COUNT, DURATION, THREADS, WARMUP, require_all
@@ -167,7 +167,7 @@ class _Ran(NamedTuple):
     """What came of the pictures; the sides are closed, and their memory is free for the clock."""
 
     sides: tuple[ComparedSide, ComparedSide]
-    found: Agreement
+    found: ClassAgreement | PixelAgreement | DetectionAgreement
     unread: tuple[Unread, ...]
     batches: tuple[int, ...]
     notes: tuple[str, ...]
@@ -194,7 +194,7 @@ def _on_pictures(
         batch = min(side.runner.batch_within(wanted) for side in sides)
         a, b = (source.described(side) for source, side in zip(sources, sides, strict=True))
         coarser = max((a.precision, b.precision), key=lambda name: TABLE[name].relative_l2)
-        found: Agreement
+        found: ClassAgreement | PixelAgreement | DetectionAgreement
         if kind == "classes":
             found, unread = compare_classes(sides, pictures, batch, progress, small)
         elif kind == "segmentation":

@@ -11,7 +11,10 @@ from vim_deploy.codec import encode, stored
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import write_json
 from vim_deploy.parity.advice import BOUND, Advice, Cost, Ratio, advise
-from vim_deploy.parity.agreement import Agreement, Unread
+from vim_deploy.parity.agreement import Unread
+from vim_deploy.parity.class_agreement import ClassAgreement
+from vim_deploy.parity.detection_agreement import DetectionAgreement
+from vim_deploy.parity.pixel_agreement import PixelAgreement
 from vim_deploy.paths import StrPath, as_path
 from vim_deploy.ranges import SHARE, require_all
 from vim_deploy.stages.comparing_sides import ComparedSide
@@ -76,7 +79,7 @@ class CompareReport:
     Attributes:
         a, b: the sides.
         pictures: what they were compared on.
-        found: how far their answers agree.
+        found: how far their answers agree, by what they answer with.
         time: None where it was not measured, for the reason in ``untimed``.
         limits: what was demanded.
         notes: what a reader has to know.
@@ -87,7 +90,7 @@ class CompareReport:
     a: ComparedSide
     b: ComparedSide
     pictures: ComparedPictures
-    found: Agreement
+    found: ClassAgreement | PixelAgreement | DetectionAgreement
     time: TimeFound | None
     untimed: str
     limits: CompareLimits = CompareLimits()
