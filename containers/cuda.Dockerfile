@@ -41,6 +41,7 @@ RUN python3 -m venv --system-site-packages /opt/vim-deploy \
     && rm /tmp/tool.lock
 COPY . .
 RUN /opt/vim-deploy/bin/pip install --no-build-isolation . \
+    && mkdir /opt/vim-deploy/native \
     && /opt/vim-deploy/bin/vim-deploy plugin build --target onnxruntime \
         -o /opt/vim-deploy/native/libvim_ort_cpu.so \
     && /opt/vim-deploy/bin/vim-deploy plugin build --arch "${GPUS}" \

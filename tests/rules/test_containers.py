@@ -102,6 +102,8 @@ def test_the_image_runs_the_tool_as_nobody_in_particular(path: Path) -> None:
     assert files
     for file in files:
         assert any(step.endswith(f"-o {file}") for step in steps(found[0])), file
+        # A command makes no folder for what it writes.
+        assert f"mkdir {Path(file).parent}" in steps(found[0])
 
 
 @each_dockerfile
