@@ -1,9 +1,9 @@
 //! \file classify.cpp
-//! Classifies pictures with an engine: what a program has to do, from the file to the labels.
+//! Classifies pictures with an ONNX file or engine: what a program has to do, from the file to the labels.
 #include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -19,20 +19,16 @@ using vim_deploy::Error;
 using vim_deploy::Result;
 
 constexpr char const* kUsage =
-    "usage: classify [OPTIONS] ENGINE PICTURE...\n"
-    "  ENGINE            NAME.plan with its record NAME.plan.json beside it\n"
-    "  --plugin LIBRARY  plugin library (default: libvim_plugins.so beside the engine, if there)\n"
-    "  --top-k K         classes to print (default 5)\n"
-    "  --device N        CUDA device (default 0)\n"
-    "  --cuda-graph      replay the engine from a CUDA graph\n"
-    "  --help            this text\n"
-    "Pictures: ";
+    "usage: classify [OPTIONS] FILE PICTURE...\n"
+    "  FILE              NAME.onnx, or NAME.plan with its record NAME.plan.json beside it\n"
+    "  --top-k K         classes to print (default 5)\n";
 
-struct Arguments {
+// Pictures at once where the file takes any number of them.
+constexpr std::int64_t kUsualBatch = 8;
+
+struct Arguments : program::Common {
     std::string engine;
     std::vector<std::string> pictures;
-    vim_deploy::EngineOptions open;
-    vim_deploy::SessionOptions session;
     std::size_t top_k = 5;
     bool help = false;
 };
@@ -46,11 +42,10 @@ Result<Arguments> parse(std::vector<std::string> const& words) {
             arguments.help = true;
             return arguments;
         }
-        if (word == "--cuda-graph") {
-            arguments.session.cuda_graph = true;
+        if (program::take_flag(arguments, word)) {
             continue;
         }
-        if (word != "--plugin" && word != "--top-k" && word != "--device") {
+        if (word != "--top-k" && !program::has_value(word)) {
             if (word.rfind("--", 0) == 0) {
                 return Error{"VIM-201", "unknown option " + word, "", "see classify --help"};
             }
@@ -59,20 +54,16 @@ Result<Arguments> parse(std::vector<std::string> const& words) {
         }
         std::string const value = i + 1 < words.size() ? words[++i] : "";
         long const number = program::number_of(value);
-        if (word == "--plugin" ? value.empty() : number < (word == "--top-k" ? 1 : 0)) {
+        if (word == "--top-k" ? number < 1 : !program::take_value(arguments, word, value)) {
             return Error{"VIM-202", word + " " + value + " is not valid", "",
                          "see classify --help"};
         }
-        if (word == "--plugin") {
-            arguments.open.plugin_library = value;
-        } else if (word == "--top-k") {
+        if (word == "--top-k") {
             arguments.top_k = static_cast<std::size_t>(number);
-        } else {
-            arguments.open.device = static_cast<int>(number);
         }
     }
     if (files.size() < 2) {
-        return Error{"VIM-202", "an engine and at least one picture are needed", "",
+        return Error{"VIM-202", "a file and at least one picture are needed", "",
                      "see classify --help"};
     }
     arguments.engine = files.front();
@@ -89,7 +80,7 @@ void print(std::string const& picture, std::vector<vim_deploy::Class> const& cla
 }
 
 vim_deploy::Status classify(Arguments const& arguments) {
-    auto const engine = vim_deploy::Engine::open(arguments.engine, arguments.open);
+    auto const engine = program::open(arguments.engine, arguments);
     if (!engine) {
         return engine.error();
     }
@@ -105,7 +96,7 @@ vim_deploy::Status classify(Arguments const& arguments) {
     auto next = arguments.pictures.begin();
     while (next != arguments.pictures.end()) {
         auto const left = arguments.pictures.end() - next;
-        auto const batch = engine->batch_for(left);
+        auto const batch = program::batch_of(*engine, arguments, left, kUsualBatch);
         auto const last = next + std::min<std::ptrdiff_t>(left, batch);
         std::vector<vim_deploy::Image> crops;
         for (auto picture = next; picture != last; ++picture) {
@@ -143,7 +134,7 @@ int main(int count, char** words) {
     auto const arguments = parse({words + std::min(count, 1), words + count});
     auto status = arguments ? vim_deploy::Status(vim_deploy::Done{}) : arguments.error();
     if (arguments && arguments->help) {
-        std::printf("%s%s\n", kUsage, vim_deploy::image_formats());
+        std::printf("%s%sPictures: %s\n", kUsage, program::kOptions, vim_deploy::image_formats());
     } else if (arguments) {
         status = classify(*arguments);
     }

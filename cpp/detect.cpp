@@ -1,10 +1,9 @@
 //! \file detect.cpp
-//! Finds things in pictures with a detector's engine: from the file to boxes, masks and a picture
+//! Finds things in pictures with a detector's ONNX file or engine: from the file to boxes, masks and a picture
 //! of them.
 #include <algorithm>
 #include <cstdio>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -23,22 +22,18 @@ using vim_deploy::Result;
 using vim_deploy::Status;
 
 constexpr char const* kUsage =
-    "usage: detect [OPTIONS] ENGINE PICTURE...\n"
-    "  ENGINE            NAME.plan with its record NAME.plan.json beside it\n"
-    "  --plugin LIBRARY  plugin library (default: libvim_plugins.so beside the engine, if there)\n"
+    "usage: detect [OPTIONS] FILE PICTURE...\n"
+    "  FILE              NAME.onnx, or NAME.plan with its record NAME.plan.json beside it\n"
     "  --score PERCENT   what scores more (default: all that the model gives)\n"
     "  --overlay FOLDER  write each picture with what was found, FOLDER/NAME.ppm\n"
-    "  --masks FOLDER    write each mask, FOLDER/NAME_ROW.pgm, 255 where the object is\n"
-    "  --device N        CUDA device (default 0)\n"
-    "  --cuda-graph      replay the engine from a CUDA graph\n"
-    "  --help            this text\n"
-    "Pictures: ";
+    "  --masks FOLDER    write each mask, FOLDER/NAME_ROW.pgm, 255 where the object is\n";
 
-struct Arguments {
+// Pictures at once where the file takes any number of them: each has up to a thousand regions.
+constexpr std::int64_t kUsualBatch = 1;
+
+struct Arguments : program::Common {
     std::string engine;
     std::vector<std::string> pictures;
-    vim_deploy::EngineOptions open;
-    vim_deploy::SessionOptions session;
     std::string overlay, masks;
     float score = -1;
     bool help = false;
@@ -46,25 +41,19 @@ struct Arguments {
 
 // Takes the value of an option; false for one that it cannot have.
 bool take(Arguments& arguments, std::string const& word, std::string const& value) {
-    if (word == "--plugin" || word == "--overlay" || word == "--masks") {
-        auto& place = word == "--plugin"    ? arguments.open.plugin_library
-                      : word == "--overlay" ? arguments.overlay
-                                            : arguments.masks;
-        place = value;
+    if (program::has_value(word)) {
+        return program::take_value(arguments, word, value);
+    }
+    if (word == "--overlay" || word == "--masks") {
+        (word == "--overlay" ? arguments.overlay : arguments.masks) = value;
         return !value.empty();
     }
     long const number = program::number_of(value);
-    if (word == "--score") {
-        arguments.score = static_cast<float>(number) / 100.0F;
-        return number >= 0 && number <= 100;
-    }
-    arguments.open.device = static_cast<int>(number);
-    return number >= 0;
+    arguments.score = static_cast<float>(number) / 100.0F;
+    return number >= 0 && number <= 100;
 }
 
 Result<Arguments> parse(std::vector<std::string> const& words) {
-    static constexpr std::string_view kWithValue[] = {"--plugin", "--score", "--overlay", "--masks",
-                                                      "--device"};
     Arguments arguments;
     std::vector<std::string> files;
     for (std::size_t i = 0; i < words.size(); ++i) {
@@ -73,10 +62,11 @@ Result<Arguments> parse(std::vector<std::string> const& words) {
             arguments.help = true;
             return arguments;
         }
-        if (word == "--cuda-graph") {
-            arguments.session.cuda_graph = true;
-        } else if (std::find(std::begin(kWithValue), std::end(kWithValue), word) !=
-                   std::end(kWithValue)) {
+        if (program::take_flag(arguments, word)) {
+            continue;
+        }
+        if (program::has_value(word) || word == "--score" || word == "--overlay" ||
+            word == "--masks") {
             std::string const value = i + 1 < words.size() ? words[++i] : "";
             if (!take(arguments, word, value)) {
                 return Error{"VIM-202", word + " " + value + " is not valid", "",
@@ -89,7 +79,7 @@ Result<Arguments> parse(std::vector<std::string> const& words) {
         }
     }
     if (files.size() < 2) {
-        return Error{"VIM-202", "an engine and at least one picture are needed", "",
+        return Error{"VIM-202", "a file and at least one picture are needed", "",
                      "see detect --help"};
     }
     arguments.engine = files.front();
@@ -249,7 +239,7 @@ Status run_batch(Arguments const& arguments, vim_deploy::Session& session,
 }
 
 Status detect(Arguments const& arguments) {
-    auto const engine = vim_deploy::Engine::open(arguments.engine, arguments.open);
+    auto const engine = program::open(arguments.engine, arguments);
     if (!engine) {
         return engine.error();
     }
@@ -263,7 +253,8 @@ Status detect(Arguments const& arguments) {
     }
     std::size_t const count = arguments.pictures.size();
     for (std::size_t first = 0; first < count;) {
-        auto const batch = engine->batch_for(static_cast<std::int64_t>(count - first));
+        auto const batch = program::batch_of(
+            *engine, arguments, static_cast<std::int64_t>(count - first), kUsualBatch);
         std::size_t const last = std::min(count, first + static_cast<std::size_t>(batch));
         auto const done =
             run_batch(arguments, *session, *exported, first, last, static_cast<std::size_t>(batch));
@@ -281,7 +272,7 @@ int main(int count, char** words) {
     auto const arguments = parse({words + std::min(count, 1), words + count});
     auto status = arguments ? Status(vim_deploy::Done{}) : arguments.error();
     if (arguments && arguments->help) {
-        std::printf("%s%s\n", kUsage, vim_deploy::image_formats());
+        std::printf("%s%sPictures: %s\n", kUsage, program::kOptions, vim_deploy::image_formats());
     } else if (arguments) {
         status = detect(*arguments);
     }

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "guard.h"
+#include "half.h"
 
 namespace vim_deploy {
 namespace {
@@ -32,16 +33,17 @@ Status check_finite(std::string const& name, std::vector<float> const& values) {
         "in float32, or use bfloat16"};
 }
 
-// A float32 output as rows [batch, classes].
+// An output of float32 or float16 as rows [batch, classes].
 Result<std::vector<std::vector<float>>> rows_of(Tensor const& tensor) {
     bool const whole =
         !tensor.bytes.empty() && tensor.bytes.size() == bytes_of(tensor.type, tensor.shape);
-    if (tensor.shape.size() != 2 || tensor.type != DataType::kFloat32 || !whole) {
+    bool const real = tensor.type == DataType::kFloat32 || tensor.type == DataType::kFloat16;
+    if (tensor.shape.size() != 2 || !real || !whole) {
         return no_classes(tensor.name + " is " + name_of(tensor.type) + " " +
                           text_of(tensor.shape) + " in " + std::to_string(tensor.bytes.size()) +
                           " bytes");
     }
-    auto const values = tensor.values<float>();
+    auto const values = as_floats(tensor);
     if (!values) {
         return values.error();
     }
@@ -96,7 +98,8 @@ Result<Scores> from_top_k(std::vector<Tensor> const& outputs, ExportInfo const& 
     if (outputs.size() != 2 || outputs[0].shape != outputs[1].shape) {
         return no_classes("topk has probabilities and classes of one shape");
     }
-    bool const first = outputs[0].type == DataType::kFloat32;
+    bool const first = outputs[0].type == DataType::kFloat32 ||
+                       outputs[0].type == DataType::kFloat16;
     auto const rows = rows_of(outputs[first ? 0 : 1]);
     auto const indices = indices_of(outputs[first ? 1 : 0]);
     if (!rows || !indices) {

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "guard.h"
+#include "half.h"
 #include "image_limits.h"
 
 namespace vim_deploy {
@@ -34,14 +35,15 @@ Tensor const* output_called(std::vector<Tensor> const& outputs, char const* name
     return nullptr;
 }
 
-// A float32 output of this shape; -1 is any size.
+// An output of float32 or float16 of this shape; -1 is any size.
 Result<std::vector<float>> floats_of(std::vector<Tensor> const& outputs, char const* name,
                                      Shape const& wanted) {
     Tensor const* tensor = output_called(outputs, name);
     if (tensor == nullptr) {
         return not_detections(std::string("there is no output ") + name);
     }
-    bool fits = tensor->type == DataType::kFloat32 && tensor->shape.size() == wanted.size() &&
+    bool const real = tensor->type == DataType::kFloat32 || tensor->type == DataType::kFloat16;
+    bool fits = real && tensor->shape.size() == wanted.size() &&
                 !tensor->bytes.empty() &&
                 tensor->bytes.size() == bytes_of(tensor->type, tensor->shape);
     for (std::size_t i = 0; fits && i < wanted.size(); ++i) {
@@ -51,7 +53,7 @@ Result<std::vector<float>> floats_of(std::vector<Tensor> const& outputs, char co
         return not_detections(tensor->name + " is " + name_of(tensor->type) + " " +
                               text_of(tensor->shape) + ", expected float32 " + text_of(wanted));
     }
-    auto values = tensor->values<float>();
+    auto values = as_floats(*tensor);
     auto const count = std::count_if(values->begin(), values->end(),
                                      [](float value) { return !std::isfinite(value); });
     if (count != 0) {

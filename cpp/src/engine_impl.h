@@ -1,25 +1,15 @@
 //! \file engine_impl.h
-//! What an engine holds, and TensorRT's shapes and types as ours.
+//! What every engine and session has, whatever runs it. `trt_engine.h` and `ort_engine.h` have the
+//! two kinds; which of them a program holds is decided when it is linked (`no_tensorrt.cpp`) and
+//! when a file is opened (`engine.cpp`).
 #pragma once
 
-#include <NvInferRuntime.h>
-
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "vim_deploy/runtime.h"
-
-#if NV_TENSORRT_MAJOR < 8 || (NV_TENSORRT_MAJOR == 8 && NV_TENSORRT_MINOR < 6)
-#error "TensorRT 8.6 or later is needed"
-#endif
-
-//! Whether the contexts of a session can share one buffer through functions that TensorRT 11 has
-//! too; otherwise each context takes its own.
-#define VIM_DEPLOY_SHARED_SCRATCH \
-    (NV_TENSORRT_MAJOR > 10 || (NV_TENSORRT_MAJOR == 10 && NV_TENSORRT_MINOR >= 3))
 
 namespace vim_deploy {
 
@@ -32,29 +22,51 @@ struct ProfileRange {
 
 struct Engine::Impl {
     std::string path;
-    int device = 0;
     std::optional<EngineRecord> record;
-    // The engine must go before the runtime that made it.
-    std::unique_ptr<nvinfer1::IRuntime> runtime;
-    std::unique_ptr<nvinfer1::ICudaEngine> engine;
+    //! What the file, or the engine's record, says of its model.
+    std::optional<ExportInfo> exported;
+    //! What runs it, and what is to be said of that.
+    std::string runs_with;
+    std::vector<std::string> notes;
     TensorInfo input;
     //! Of a detector: height and width of each picture inside its input.
     std::optional<TensorInfo> size;
     std::vector<TensorInfo> outputs;
     std::vector<ProfileRange> profiles;
-    //! Contexts are made and given back by one thread at a time.
-    mutable std::mutex context_mutex;
 
     Impl() = default;
     Impl(Impl const&) = delete;
     Impl& operator=(Impl const&) = delete;
-    ~Impl();
+    virtual ~Impl() = default;
 
-    Status load(std::vector<char> const& plan, EngineOptions const& options, bool has_plugin);
-    Status read_tensors();
-    Status sort_inputs(std::vector<TensorInfo> inputs);
-    Status read_profiles();
-    Status check_against_record() const;
+    //! `self` is this, as the session keeps it.
+    virtual Result<std::unique_ptr<Session::Impl>> make_session(
+        std::shared_ptr<Impl const> self, SessionOptions const& options) const = 0;
+
+    //! Takes the picture input and, of a detector, the one for sizes. What is wrong with others, in
+    //! words; empty when nothing is.
+    std::string sort_inputs(std::vector<TensorInfo> inputs);
+    //! VIM-415 for a batch of another type, or none.
+    Status check_batch(TensorView const& batch) const;
+    //! VIM-415 for sizes that do not belong to the batch, or are not within the input.
+    Status check_sizes(TensorView const& batch, std::vector<PictureSize> const* given) const;
+    //! The sizes as the engine takes them; pictures without sizes fill the input.
+    void write_sizes(void* to, std::int64_t batch, std::vector<PictureSize> const* given) const;
+};
+
+struct Session::Impl {
+    Impl() = default;
+    Impl(Impl const&) = delete;
+    Impl& operator=(Impl const&) = delete;
+    virtual ~Impl() = default;
+
+    virtual Engine::Impl const& engine() const noexcept = 0;
+    virtual Result<std::vector<Tensor>> infer(TensorView const& batch,
+                                              std::vector<PictureSize> const* given) = 0;
+    virtual Status infer_on_device(TensorView const& batch, void const* sizes_there,
+                                   std::vector<void*> const& results, Stream on) = 0;
+    virtual Result<std::vector<Shape>> output_shapes(Shape const& input) = 0;
+    virtual Stream stream() const noexcept = 0;
 };
 
 //! Name of the input for the sizes of pictures (vim_deploy/artifact/metadata.py, SIZE_INPUT).
@@ -62,9 +74,15 @@ constexpr char const* kSizeInput = "size";
 //! The shape of that input for a batch of this shape.
 Shape shape_of_sizes(Shape const& batch);
 
-Shape shape_of(nvinfer1::Dims const& dims);
-nvinfer1::Dims dims_of(Shape const& shape);
-//! Nothing for types that this library does not pass on.
-std::optional<DataType> type_of(nvinfer1::DataType type) noexcept;
+//! The shape of the input that a preparation makes, with a free batch.
+Shape prepared_shape(ExportInfo const& exported);
+
+using OpenedEngine = Result<std::shared_ptr<Engine::Impl const>>;
+
+//! Opens an engine of TensorRT; VIM-301 in a program that was built without TensorRT.
+OpenedEngine open_tensorrt(std::string const& path, EngineOptions const& options);
+
+//! Opens an ONNX file with ONNX Runtime.
+OpenedEngine open_onnx(std::string const& path, EngineOptions const& options);
 
 }  // namespace vim_deploy

@@ -10,6 +10,8 @@
 #include <filesystem>
 #include <system_error>
 
+#include "guard.h"
+
 namespace vim_deploy {
 namespace {
 
@@ -54,15 +56,32 @@ bool is_file(std::string const& path) noexcept {
     return std::filesystem::is_regular_file(path, ignored);
 }
 
+Status require_file(std::string const& path, char const* what) {
+    std::error_code ignored;
+    if (is_file(path)) {
+        return Done{};
+    }
+    bool const exists = std::filesystem::exists(path, ignored);
+    return Error{"VIM-401", std::string(what) + " not found: " + path,
+                 exists ? "it is not a regular file" : "there is no such file", "check the path"};
+}
+
+std::string first_bytes(std::string const& path, std::size_t count) {
+    // A pipe would keep us waiting.
+    Descriptor const file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+    struct stat found {};
+    if (file.number() < 0 || ::fstat(file.number(), &found) != 0 || !S_ISREG(found.st_mode)) {
+        return "";
+    }
+    std::vector<char> bytes(count);
+    bytes.resize(read_all(file.number(), bytes));
+    return {bytes.begin(), bytes.end()};
+}
+
 Result<std::vector<char>> read_file(std::string const& path, char const* what,
                                     char const* unreadable, std::size_t limit) {
     std::error_code error;
-    if (!is_file(path)) {
-        bool const exists = std::filesystem::exists(path, error);
-        return Error{"VIM-401", std::string(what) + " not found: " + path,
-                     exists ? "it is not a regular file" : "there is no such file",
-                     "check the path"};
-    }
+    VIM_DEPLOY_TRY(require_file(path, what));
     // The file that is judged is the one that is read, whatever has the name by then; and one that
     // became a pipe does not keep us waiting.
     Descriptor const file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));

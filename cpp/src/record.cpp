@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "export_info.h"
 #include "file.h"
 #include "guard.h"
 #include "json.h"
@@ -243,6 +244,19 @@ bool can_normalise(ImagePreparation const& image) noexcept {
     auto const divides = [](double value) { return value >= kLeast && value <= kLargest; };
     return std::all_of(image.mean.begin(), image.mean.end(), fits) &&
            std::all_of(image.std.begin(), image.std.end(), divides);
+}
+
+Result<ExportInfo> parse_export(std::string_view text) {
+    auto const document = Json::parse(text);
+    if (!document) {
+        return document.error();
+    }
+    Reader reader;
+    ExportInfo info = read_export(reader, At{&document.value(), ""});
+    if (!reader.complaint().empty()) {
+        return Error{"", reader.complaint(), "", ""};
+    }
+    return info;
 }
 
 Result<EngineRecord> parse_record(std::string_view text, std::string const& path) {

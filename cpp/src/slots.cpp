@@ -4,11 +4,11 @@
 #include <cmath>
 
 #include "logger.h"
-#include "session_impl.h"
+#include "trt_session.h"
 
 namespace vim_deploy {
 
-Status Session::Impl::prepare() {
+Status TensorRtSession::prepare() {
     if (options.cuda_graph && options.max_graphs == 0) {
         return Error{"VIM-202", "max_graphs is 0, but cuda_graph is set", "",
                      "keep at least one graph"};
@@ -22,7 +22,7 @@ Status Session::Impl::prepare() {
     }
 #endif
     VIM_DEPLOY_TRY(
-        checked(cudaStreamCreateWithFlags(stream.out(), cudaStreamNonBlocking), "making a stream"));
+        checked(cudaStreamCreateWithFlags(own_stream.out(), cudaStreamNonBlocking), "making a stream"));
     VIM_DEPLOY_TRY(checked(cudaEventCreateWithFlags(finished.out(), cudaEventDisableTiming),
                            "making an event"));
 #if VIM_DEPLOY_SHARED_SCRATCH
@@ -63,7 +63,7 @@ Status Session::Impl::prepare() {
     return Done{};
 }
 
-Result<Slot> Session::Impl::make_slot(std::size_t profile) {
+Result<Slot> TensorRtSession::make_slot(std::size_t profile) {
     LogCapture const log;
     std::lock_guard<std::mutex> const lock(owner->context_mutex);
     Slot slot;
@@ -79,18 +79,18 @@ Result<Slot> Session::Impl::make_slot(std::size_t profile) {
 #endif
     auto const number = static_cast<std::int32_t>(profile);
     if (slot.context == nullptr ||
-        !slot.context->setOptimizationProfileAsync(number, stream.get())) {
+        !slot.context->setOptimizationProfileAsync(number, own_stream.get())) {
         static_cast<void>(cudaGetLastError());
         return Error{"VIM-906",
                      "TensorRT makes no execution context for profile " + std::to_string(number),
                      log.text("it gave no reason; usually GPU memory ran out"),
                      "free GPU memory, use fewer sessions, or build with a smaller --max-batch"};
     }
-    VIM_DEPLOY_TRY(checked(cudaStreamSynchronize(stream.get()), "choosing the profile"));
+    VIM_DEPLOY_TRY(checked(cudaStreamSynchronize(own_stream.get()), "choosing the profile"));
     return slot;
 }
 
-Status Session::Impl::set_shape(Slot& slot, Shape const& shape) const {
+Status TensorRtSession::set_shape(Slot& slot, Shape const& shape) const {
     if (slot.shape == shape) {
         return Done{};
     }
@@ -118,7 +118,7 @@ Status Session::Impl::set_shape(Slot& slot, Shape const& shape) const {
     return Done{};
 }
 
-Result<std::size_t> Session::Impl::choose_profile(Shape const& shape) const {
+Result<std::size_t> TensorRtSession::choose_profile(Shape const& shape) const {
     auto const& profiles = owner->profiles;
     std::size_t best = profiles.size();
     double distance = 0;
@@ -146,7 +146,7 @@ Result<std::size_t> Session::Impl::choose_profile(Shape const& shape) const {
                  "split the batch, or build the engine with other --min-batch and --max-batch"};
 }
 
-Result<Slot*> Session::Impl::slot_for(Shape const& shape, bool with_graph) {
+Result<Slot*> TensorRtSession::slot_for(Shape const& shape, bool with_graph) {
     auto const profile = choose_profile(shape);
     if (!profile) {
         return profile.error();

@@ -7,6 +7,9 @@
 //!     units records                       documents as above; for each `ok`, or code and reason
 //!     units printable                     texts as above; for each the printable line, and then
 //!                                         whether a second pass leaves it as it is
+//!     units onnx FILE                     what an ONNX file says of itself, or its error
+//!     units halves                        float32 from standard input; each one's float16, and that
+//!                                         as float32 again
 //!     units sha256 FILE
 //!     units fit RECORD OUT PICTURE... the same for a detector, and each picture's two sizes
 //!     units paste FILE               a case from standard input after another: height and width of
@@ -23,7 +26,10 @@
 #include <string>
 #include <vector>
 
+#include "description.h"
+#include "half.h"
 #include "json.h"
+#include "onnx_file.h"
 #include "sha256.h"
 #include "vim_deploy/detections.h"
 #include "vim_deploy/image.h"
@@ -154,6 +160,37 @@ int show_record(char const* path) {
     return record->exported ? show_export(*record->exported) : 0;
 }
 
+int show_onnx(char const* path) {
+    std::string const bytes = contents(path);
+    auto const file = parse_onnx(bytes, path);
+    if (!file) {
+        return fail(file.error());
+    }
+    auto const info = describe_onnx(*file, path);
+    if (!info) {
+        return fail(info.error());
+    }
+    for (auto const& [kind, values] :
+         {std::pair("input", &file->inputs), std::pair("output", &file->outputs)}) {
+        for (OnnxValue const& value : *values) {
+            std::cout << kind << " " << value.name << " " << value.element << " "
+                      << text_of(value.shape) << "\n";
+        }
+    }
+    return show_export(*info);
+}
+
+int halves() {
+    std::string const bytes{std::istreambuf_iterator<char>(std::cin), {}};
+    Tensor tensor{"", DataType::kFloat16, {}, halves_of(bytes.data(), bytes.size() / 4)};
+    auto const values = as_floats(tensor);
+    std::cout.write(reinterpret_cast<char const*>(tensor.bytes.data()),
+                    static_cast<std::streamsize>(tensor.bytes.size()));
+    std::cout.write(reinterpret_cast<char const*>(values->data()),
+                    static_cast<std::streamsize>(values->size() * sizeof(float)));
+    return 0;
+}
+
 int fit(char const* record_path, char const* out, std::vector<std::string> const& pictures) {
     auto const record = parse_record(contents(record_path), record_path);
     if (!record) {
@@ -244,6 +281,12 @@ int main(int count, char** words) {
     }
     if (name == "record" && arguments.size() == 2) {
         return show_record(words[2]);
+    }
+    if (name == "onnx" && arguments.size() == 2) {
+        return show_onnx(words[2]);
+    }
+    if (name == "halves") {
+        return halves();
     }
     if (name == "sha256" && arguments.size() == 2) {
         std::string const bytes = contents(words[2]);

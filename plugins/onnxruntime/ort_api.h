@@ -1,5 +1,6 @@
 //! \file ort_api.h
-//! The part of ONNX Runtime's C API that a library of custom ops calls, declared by ourselves.
+//! The part of ONNX Runtime's C API that we call, declared by ourselves: what a library of custom
+//! ops needs, and what a program needs that runs a model (the C++ library in cpp/).
 //!
 //! ONNX Runtime ships its headers with its C++ archives, and in no wheel: who has it from PyPI has
 //! the library and no headers, and would have to find a second package of the same release to build
@@ -22,9 +23,12 @@ struct OrtApi;
 struct OrtApiBase;
 struct OrtCustomOp;
 struct OrtCustomOpDomain;
+struct OrtEnv;
 struct OrtKernelContext;
 struct OrtKernelInfo;
 struct OrtMemoryInfo;
+struct OrtRunOptions;
+struct OrtSession;
 struct OrtSessionOptions;
 struct OrtShapeInferContext;
 struct OrtStatus;
@@ -43,13 +47,18 @@ inline constexpr int kFail = 1;
 inline constexpr int kInvalidArgument = 2;
 inline constexpr int kElementUndefined = 0;
 inline constexpr int kElementFloat = 1;
+inline constexpr int kElementUint8 = 2;
+inline constexpr int kElementInt8 = 3;
+inline constexpr int kElementInt32 = 6;
 inline constexpr int kElementInt64 = 7;
+inline constexpr int kElementBool = 9;
 inline constexpr int kElementFloat16 = 10;
 inline constexpr int kElementBFloat16 = 16;
 inline constexpr int kInputRequired = 0;
 inline constexpr int kInputOptional = 1;
 inline constexpr int kMemoryDefault = 0;
 inline constexpr int kArenaAllocator = 1;
+inline constexpr int kLogFatal = 4;
 
 //! What RegisterCustomOps() is given: OrtApiBase.
 struct ApiBase {
@@ -87,9 +96,13 @@ struct CustomOp {
 //! One piece of work of KernelContext_ParallelFor.
 using Piece = void (*)(void* data, std::size_t index);
 
+//! What ONNX Runtime's messages go to.
+using Log = void (*)(void* data, int severity, char const* category, char const* name,
+                     char const* place, char const* message);
+
 }  // namespace vim_plugins::ort
 
-//! X(place in OrtApi, name, result, (arguments)) of every entry that is called.
+//! X(place in OrtApi, name, result, (arguments)) of every entry that a library of ops calls.
 #define VIM_ORT_ENTRIES(X)                                                                       \
     X(0, CreateStatus, OrtStatus*, (int code, char const* message))                              \
     X(2, GetErrorMessage, char const*, (OrtStatus const*))                                       \
@@ -153,6 +166,31 @@ using Piece = void (*)(void* data, std::size_t index);
     X(278, KernelInfoGetAllocator, OrtStatus*,                                                   \
       (OrtKernelInfo const*, int memory, OrtAllocator** out))
 
+//! The same of every entry that only a program calls which runs a model.
+#define VIM_ORT_SESSION_ENTRIES(X)                                                               \
+    X(4, CreateEnvWithCustomLogger, OrtStatus*,                                                  \
+      (vim_plugins::ort::Log, void* data, int severity, char const* name, OrtEnv** out))         \
+    X(6, DisableTelemetryEvents, OrtStatus*, (OrtEnv const*))                                    \
+    X(7, CreateSession, OrtStatus*,                                                              \
+      (OrtEnv const*, char const* path, OrtSessionOptions const*, OrtSession** out))             \
+    X(8, CreateSessionFromArray, OrtStatus*,                                                     \
+      (OrtEnv const*, void const* model, std::size_t bytes, OrtSessionOptions const*,            \
+       OrtSession** out))                                                                        \
+    X(9, Run, OrtStatus*,                                                                        \
+      (OrtSession*, OrtRunOptions const*, char const* const* inputs, OrtValue const* const* given, \
+       std::size_t input_count, char const* const* outputs, std::size_t output_count,            \
+       OrtValue** results))                                                                      \
+    X(10, CreateSessionOptions, OrtStatus*, (OrtSessionOptions * *out))                          \
+    X(22, SetSessionLogSeverityLevel, OrtStatus*, (OrtSessionOptions*, int severity))            \
+    X(24, SetIntraOpNumThreads, OrtStatus*, (OrtSessionOptions*, int count))                     \
+    X(49, CreateTensorWithDataAsOrtValue, OrtStatus*,                                            \
+      (OrtMemoryInfo const*, void* values, std::size_t bytes, std::int64_t const* sizes,         \
+       std::size_t count, int type, OrtValue** out))                                             \
+    X(95, ReleaseSession, void, (OrtSession*))                                                   \
+    X(96, ReleaseValue, void, (OrtValue*))                                                       \
+    X(100, ReleaseSessionOptions, void, (OrtSessionOptions*))                                    \
+    X(228, RegisterCustomOpsLibrary_V2, OrtStatus*, (OrtSessionOptions*, char const* path))
+
 namespace vim_plugins::ort {
 
 // Each entry is a function of the table: ort::CreateStatus(api)(code, message).
@@ -164,6 +202,7 @@ namespace vim_plugins::ort {
         return reinterpret_cast<Name##Function>(table[k##Name##Place]); \
     }
 VIM_ORT_ENTRIES(VIM_ORT_DEFINE)
+VIM_ORT_SESSION_ENTRIES(VIM_ORT_DEFINE)
 #undef VIM_ORT_DEFINE
 
 }  // namespace vim_plugins::ort

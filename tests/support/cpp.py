@@ -205,10 +205,11 @@ def said_of_record(record: EngineRecord) -> list[str]:
         lines.append(f"plugin {plugin.name} {plugin.sha256} {plugin.contract_version} {embedded}")
     lines += [f"later {int(record.later_gpus)}", f"stripped {int(record.stripped)}"]
     lines.append(f"version_compatible {int(is_version_compatible(record))}")
-    return lines + ([] if record.export is None else _said_of_export(record.export))
+    return lines + ([] if record.export is None else said_of_export(record.export))
 
 
-def _said_of_export(export: ExportInfo) -> list[str]:
+def said_of_export(export: ExportInfo) -> list[str]:
+    """The lines that ``units`` prints of a description that it reads as it was meant."""
     image = export.image
     lines = [f"export {export.model} {export.preprocess} {export.head} {export.precision}"]
     lines.append(f"image {image.height} {image.width} {image.channels} {image.interpolation}")

@@ -44,8 +44,13 @@ _SANITIZERS = {
 #: Parts of the library, those that need TensorRT last; sessions do without the pictures.
 _PICTURES = ("classification", "decode", "detections", "orientation")
 _PICTURES += ("preprocess", "resample", "write_image")
-_PURE = ("file", "json", "record", "result", "sha256", "tensor", "text")
-_RUNTIME = ("engine", "logger", "passport", "plugin", "session", "slots")
+_PURE = ("file", "half", "inputs", "json", "record", "result", "sha256", "tensor", "text")
+_READER = ("description", "onnx_file", "onnx_rules", "onnx_walk")
+_ONNX = ("ort_engine", "ort_library", "ort_session")
+_ENGINES = ("engine", "log")
+_TENSORRT = ("logger", "passport", "plugin", "slots", "trt_engine", "trt_session")
+#: Parts that know a runtime.
+_RUNTIME = (*_ENGINES, *_ONNX, *_TENSORRT)
 #: Sources of the two fake libraries.
 _FAKE_CUDA = ("fake_cuda", "fake_cuda_state")
 _FAKE_TENSORRT = ("fake_plan", "fake_tensorrt")
@@ -145,7 +150,7 @@ def need_fakes() -> Fakes:
 @functools.cache
 def _fakes(headers: Path, cuda: Path) -> Fakes:
     folder = plugins.working_folder() / "cpp-fakes"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     (folder / "fake_bases.h").write_text(generate_bases(headers), encoding="utf-8")
     fakes = Fakes(folder, headers, cuda)
     _compile_all(fakes, folder, [f"tests/{name}" for name in (*_FAKE_TENSORRT, *_FAKE_CUDA)], [])
@@ -164,8 +169,8 @@ def _fakes(headers: Path, cuda: Path) -> Fakes:
 def need_program(name: str, kind: str = "address") -> Path:
     """A program under the sanitizer ``address``; skips where it cannot be made.
 
-    ``classify``, ``detect``, ``detector``, ``units`` or ``runtime_checks``; the last also under
-    ``thread``.
+    ``classify``, ``detect``, ``detector``, ``units``, ``onnx_checks`` or ``runtime_checks``; the
+    last also under ``thread``.
     """
     return _programs(kind, need_fakes()) / name
 
@@ -174,24 +179,28 @@ def need_program(name: str, kind: str = "address") -> Path:
 def _programs(kind: str, fakes: Fakes) -> Path:
     """The folder of the programs under one sanitizer."""
     folder = plugins.working_folder() / f"cpp-{kind}"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     flags = _SANITIZERS[kind]
-    library = [f"src/{name}" for name in (*_RUNTIME, *_PURE)]
+    library = [f"src/{name}" for name in (*_ENGINES, *_TENSORRT, *_PURE)]
     programs = ["tests/runtime_checks"]
     if kind == "address":
-        programs += ["classify", "detect", "tests/units", DETECTOR]
-        library += [f"src/{name}" for name in _PICTURES]
+        programs += ["classify", "detect", "tests/units", "tests/onnx_checks", DETECTOR]
+        library += [f"src/{name}" for name in (*_ONNX, *_READER, *_PICTURES, "no_tensorrt")]
+    else:
+        # ONNX Runtime is not compiled for this sanitizer, so no ONNX file is opened there.
+        library.append("tests/no_onnx")
     # The programs only call the library: what is undefined in them costs compile time and shows
     # nothing about it.
     _compile_all(fakes, folder, programs, [flag.replace(",undefined", "") for flag in flags])
     _compile_all(fakes, folder, library, flags)
     for program in programs:
-        parts = [program, *library]
+        # With TensorRT, and without it and CUDA: which is decided when a program is linked.
+        left_out: tuple[str, ...] = ("no_tensorrt",)
         libraries = [str(fakes.nvinfer), str(fakes.cudart), f"-Wl,-rpath,{fakes.folder}"]
-        if program == "tests/units":
-            # Without TensorRT and CUDA, which shows that its parts need neither.
-            parts = [part for part in parts if Path(part).name not in _RUNTIME]
+        if program in ("tests/units", "tests/onnx_checks"):
+            left_out = (*_RUNTIME, "no_tensorrt") if program == "tests/units" else _TENSORRT
             libraries = []
+        parts = [program, *(part for part in library if Path(part).name not in left_out)]
         objects = [_object(folder, part) for part in parts]
         output = str(folder / Path(program).name)
         _run([*flags, *objects, *libraries, "-ldl", "-pthread", "-o", output])
@@ -226,11 +235,11 @@ def _missing_header() -> str:
 @functools.cache
 def _units_with_decoders(folder: Path, fakes: Fakes) -> Path:
     own = folder / "decoders"
-    own.mkdir()
+    own.mkdir(exist_ok=True)
     flags = [*_SANITIZERS["address"], "-DVIM_DEPLOY_HAS_PNG=1", "-DVIM_DEPLOY_HAS_JPEG=1"]
     decoders = [f"src/{name}" for name in _DECODERS]
     _compile_all(fakes, own, decoders, flags)
-    parts = [f"src/{name}" for name in (*_PURE, *_PICTURES) if name != "decode"]
+    parts = [f"src/{name}" for name in (*_PURE, *_READER, *_PICTURES) if name != "decode"]
     objects = [_object(folder, part) for part in ("tests/units", *parts)]
     objects += [_object(own, part) for part in decoders]
     _run([*flags, *objects, "-lpng", "-ljpeg", "-o", str(own / "units")])
@@ -247,12 +256,12 @@ def need_fuzz_driver() -> Path:
 @functools.cache
 def _fuzz_driver(folder: Path, fakes: Fakes, decoders: Path | None) -> Path:
     own = folder / "fuzz"
-    own.mkdir()
+    own.mkdir(exist_ok=True)
     flags = _SANITIZERS["address"]
     sources = ["../tests/fuzz/cpp/driver", "../tests/fuzz/cpp/targets"]
     _compile_all(fakes, own, sources, flags)
     objects = [_object(own, part) for part in sources]
-    for part in (*_PURE, *_PICTURES):
+    for part in (*_PURE, *_READER, *_PICTURES):
         place = decoders if decoders is not None and part in _DECODERS else folder
         objects.append(_object(place, f"src/{part}"))
     libraries = []
@@ -268,6 +277,7 @@ def _compile_all(fakes: Fakes, folder: Path, sources: list[str], options: list[s
     # Sanitized code that is optimised takes four times as long to compile.
     flags = ["-std=c++17", "-O0", "-g1", "-fPIC", *_WARNINGS, *options]
     flags += [f"-I{CPP / 'include'}", f"-I{CPP / 'src'}", f"-I{CPP / 'tests'}"]
+    flags += [f"-I{plugins.PLUGINS / 'onnxruntime'}"]
     for system in (fakes.folder, fakes.headers, fakes.cuda):
         flags += ["-isystem", str(system)]
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: What a package can be made for -> one line about it.
 TARGETS = {
     "triton": "a model repository for Triton Inference Server, with client and scripts",
-    "cpp": "a CMake project with an engine, the C++ library that runs it and a program",
+    "cpp": "a CMake project with an ONNX file or engine and the C++ library that runs it",
     "web": "a page that runs an ONNX file in the browser, offline",
 }
 #: What tells how it is used, in the folder.
@@ -128,9 +128,9 @@ def command(
     """Make a folder that serves, embeds or shows an ONNX file or engine, or check one.
 
     For Triton it holds the artifact, its configuration, scripts that start the server on 127.0.0.1,
-    a client and stored outputs; for C++ an engine, its plugin library, and a CMake project; for a
-    browser the ONNX file, a page and onnxruntime-web. All have a manifest with the hash of every
-    file.
+    a client and stored outputs; for C++ the artifact, its native ops or plugin library, and a CMake
+    project; for a browser the ONNX file, a page and onnxruntime-web. All have a manifest with the
+    hash of every file.
     """
     from vim_deploy.packaging.repository import ServingOptions
     from vim_deploy.stages.packaging import PackageOptions, check_package, package

@@ -110,19 +110,35 @@ class TritonAbout:
 
 @dataclass(frozen=True)
 class CppAbout:
-    """Of a C++ package: name, runtime, the engine, its plugin library, sentences for the user."""
+    """Of a C++ package.
+
+    Attributes:
+        name: of the model.
+        runtime: that the C++ library runs it with.
+        artifact: the engine or ONNX file.
+        inputs, outputs: of it.
+        notes: sentences for the user.
+        plugin: library of an engine; None where it needs none beside it.
+        ops: native ops of an ONNX file; None when it runs without.
+    """
 
     name: str
-    runtime: Literal["tensorrt"]
+    runtime: Literal["tensorrt", "onnxruntime"]
     artifact: PackedArtifact
-    plugin: str | None
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
     notes: tuple[str, ...]
+    plugin: str | None = None
+    ops: PackedOps | None = None
 
     @property
     def files(self) -> Iterable[str]:
         """Files of the package that are opened by what is said here."""
-        named = (self.artifact.path,)
-        return named if self.plugin is None else (*named, self.plugin)
+        yield self.artifact.path
+        if self.plugin is not None:
+            yield self.plugin
+        if self.ops is not None:
+            yield self.ops.library
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.record import read_record
 from vim_deploy.errors import ExitCode, VimDeployError, missing_package
 from vim_deploy.ops import contract
-from vim_deploy.packaging.about import TritonAbout, WebAbout, read_about
+from vim_deploy.packaging.about import CppAbout, TritonAbout, WebAbout, read_about
 from vim_deploy.packaging.manifest import Manifest, read_manifest, require_intact
 from vim_deploy.packaging.native_ops import check_library, opened_by
 from vim_deploy.packaging.plugin_probe import probe_in_process
@@ -194,7 +194,7 @@ def _plugin(folder: Path, artifact: Path, about: TritonAbout) -> Check:
     return Check("plugin", True, f"opened as the backend does, TensorRT has {ops}")
 
 
-def check_onnx(artifact: Path, about: TritonAbout | WebAbout) -> Check:
+def check_onnx(artifact: Path, about: CppAbout | TritonAbout | WebAbout) -> Check:
     """VIM-428 when the ONNX file has other tensors than the manifest says."""
     model = Artifact.open(artifact)
     found = (*model.inputs, *model.outputs)

@@ -36,7 +36,7 @@ from vim_deploy.packaging.golden import (
     write_golden,
 )
 from vim_deploy.packaging.manifest import compare, own_files, read_manifest, write_manifest
-from vim_deploy.packaging.repository import TENSORRT, ServingOptions
+from vim_deploy.packaging.repository import ServingOptions
 from vim_deploy.packaging.servable import Servable, read_servable
 from vim_deploy.packaging.triton import (
     about,
@@ -57,7 +57,8 @@ class PackageOptions:
     """What is packaged how.
 
     Attributes:
-        serving: how the model is served; for Triton, as are ``image`` and ``golden_from``.
+        serving: how the model is served; for Triton, as are ``image`` and ``golden_from``, but its
+            ``ops`` is for C++, too.
         image: of the server's container; None leaves it to whoever starts the server.
         plugin: library of the engine, when it is not where it was built.
         golden_from: ONNX file of the engine, whose outputs are stored where the engine does not
@@ -167,18 +168,24 @@ def package(
     )
 
 
-def _package_cpp(engine: Path, output: Path | None, options: PackageOptions) -> PackageResult:
-    own = PackageOptions(plugin=options.plugin, force=options.force, target=cpp.TARGET)
+def _package_cpp(artifact: Path, output: Path | None, options: PackageOptions) -> PackageResult:
+    ops = options.serving.ops
+    own = PackageOptions(
+        serving=ServingOptions(ops=ops),
+        plugin=options.plugin,
+        force=options.force,
+        target=cpp.TARGET,
+    )
     if options != own:
         raise VimDeployError(
             "VIM-203",
             "options for another target were given, and --target is cpp",
-            why="a C++ package holds an engine, its library and its program; a program decides "
+            why="a C++ package holds a model, its libraries and its program; a program decides "
             "itself how it runs them",
-            fix="give --plugin, --output and --force only, or --target triton",
+            fix="give --plugin, --ops, --output and --force only, or --target triton",
         )
-    plan = cpp.plan_cpp(engine, plugin=options.plugin)
-    folder = output or engine.with_name(f"{plan.name}-cpp")
+    plan = cpp.plan_cpp(artifact, plugin=options.plugin, ops=ops)
+    folder = output or artifact.with_name(f"{plan.name}-cpp")
     settings = settings_hash(
         {**cpp.settings_of(plan), "vim-deploy version": vim_deploy.__version__}
     )
@@ -194,7 +201,9 @@ def _package_cpp(engine: Path, output: Path | None, options: PackageOptions) -> 
             tool_version=vim_deploy.__version__,
             settings=settings,
         )
-    return PackageResult(folder, cpp.TARGET, plan.name, TENSORRT, tuple(manifest.files), plan.notes)
+    return PackageResult(
+        folder, cpp.TARGET, plan.name, plan.runtime, tuple(manifest.files), plan.notes
+    )
 
 
 def _package_web(artifact: Path, output: Path | None, options: PackageOptions) -> PackageResult:

@@ -49,6 +49,7 @@ constexpr bool same() {
     static_assert(same<decltype(OrtApi::Name), ours::Name##Function>(),   \
                   #Name " has another signature");
 VIM_ORT_ENTRIES(CHECK_ENTRY)
+VIM_ORT_SESSION_ENTRIES(CHECK_ENTRY)
 
 #define CHECK_BASE(Name)                                                        \
     static_assert(offsetof(OrtApiBase, Name) == offsetof(ours::ApiBase, Name)); \
@@ -83,6 +84,10 @@ static_assert(ORT_API_VERSION >= ours::kScratchApiVersion);
 static_assert(ORT_FAIL == ours::kFail && ORT_INVALID_ARGUMENT == ours::kInvalidArgument);
 static_assert(ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED == ours::kElementUndefined &&
               ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT == ours::kElementFloat &&
+              ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8 == ours::kElementUint8 &&
+              ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8 == ours::kElementInt8 &&
+              ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32 == ours::kElementInt32 &&
+              ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL == ours::kElementBool &&
               ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64 == ours::kElementInt64 &&
               ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 == ours::kElementFloat16 &&
               ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16 == ours::kElementBFloat16);
@@ -90,12 +95,14 @@ static_assert(INPUT_OUTPUT_REQUIRED == ours::kInputRequired &&
               INPUT_OUTPUT_OPTIONAL == ours::kInputOptional);
 static_assert(OrtMemTypeDefault == ours::kMemoryDefault);
 static_assert(OrtArenaAllocator == ours::kArenaAllocator);
+static_assert(ORT_LOGGING_LEVEL_FATAL == ours::kLogFatal);
 
 }  // namespace
 
 int main() {
 #define COUNT_ENTRY(place, Name, Result, Arguments) +1
-    std::printf("%d entries, %d callbacks, header of version %d\n", 0 VIM_ORT_ENTRIES(COUNT_ENTRY),
+    constexpr int kEntries = 0 VIM_ORT_ENTRIES(COUNT_ENTRY) VIM_ORT_SESSION_ENTRIES(COUNT_ENTRY);
+    std::printf("%d entries, %d callbacks, header of version %d\n", kEntries,
                 0 CALLBACKS(COUNT_CALLBACK), ORT_API_VERSION);
     return 0;
 }

@@ -1,4 +1,4 @@
-// A program around the engine, to start your own from: one picture in, what is in it out.
+// A program around the model, to start your own from: one picture in, what is in it out.
 // vim_deploy/detect.cpp is the longer one, with options, batches, masks and overlays as files.
 #include <algorithm>
 #include <cstddef>
@@ -12,8 +12,8 @@
 
 namespace {
 
-vim_deploy::Status run(char const* engine_path, char const* picture) {
-    auto const engine = vim_deploy::Engine::open(engine_path);
+vim_deploy::Status run(char const* file, char const* picture) {
+    auto const engine = vim_deploy::Engine::open(file);
     if (!engine) {
         return engine.error();
     }
@@ -21,12 +21,13 @@ vim_deploy::Status run(char const* engine_path, char const* picture) {
     if (!session) {
         return session.error();
     }
-    // The engine's record says how pictures are prepared and what the classes are called.
-    if (!engine->record() || !engine->record()->exported) {
-        return vim_deploy::Error{"VIM-410", "the record does not say how pictures are prepared", "",
-                                 "take the record that was packaged"};
+    // The ONNX file, or the engine's record, says how pictures are prepared and what the classes are
+    // called.
+    if (!engine->exported()) {
+        return vim_deploy::Error{"VIM-410", "the file does not say how pictures are prepared", "",
+                                 "take the file that was packaged"};
     }
-    vim_deploy::ExportInfo const& exported = *engine->record()->exported;
+    vim_deploy::ExportInfo const& exported = *engine->exported();
     auto const image = vim_deploy::read_upright_image(picture);
     if (!image) {
         return image.error();
@@ -36,7 +37,7 @@ vim_deploy::Status run(char const* engine_path, char const* picture) {
     if (!fitted) {
         return fitted.error();
     }
-    // An engine of a fixed batch wants all of it.
+    // A model of a fixed batch wants all of it.
     auto const rows = static_cast<std::size_t>(engine->batch_for(1));
     std::vector<vim_deploy::Image> const images(rows, fitted->image);
     std::vector<vim_deploy::PictureSize> const sizes(rows, fitted->inside);
@@ -72,7 +73,7 @@ vim_deploy::Status run(char const* engine_path, char const* picture) {
 
 int main(int count, char** words) {
     if (count != 3) {
-        std::fprintf(stderr, "usage: example ENGINE PICTURE\n");
+        std::fprintf(stderr, "usage: example FILE PICTURE\n");
         return 2;
     }
     auto status = run(words[1], words[2]);

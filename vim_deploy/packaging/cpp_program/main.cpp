@@ -1,4 +1,4 @@
-// A program around the engine, to start your own from: one picture in, the best classes out.
+// A program around the model, to start your own from: one picture in, the best classes out.
 // vim_deploy/classify.cpp is the longer one, with options and batches.
 #include <cstddef>
 #include <cstdio>
@@ -11,8 +11,8 @@
 
 namespace {
 
-vim_deploy::Status run(char const* engine_path, char const* picture) {
-    auto const engine = vim_deploy::Engine::open(engine_path);
+vim_deploy::Status run(char const* file, char const* picture) {
+    auto const engine = vim_deploy::Engine::open(file);
     if (!engine) {
         return engine.error();
     }
@@ -20,12 +20,13 @@ vim_deploy::Status run(char const* engine_path, char const* picture) {
     if (!session) {
         return session.error();
     }
-    // The engine's record says how pictures are prepared and what the classes are called.
-    if (!engine->record() || !engine->record()->exported) {
-        return vim_deploy::Error{"VIM-410", "the record does not say how pictures are prepared", "",
-                                 "take the record that was packaged"};
+    // The ONNX file, or the engine's record, says how pictures are prepared and what the classes are
+    // called.
+    if (!engine->exported()) {
+        return vim_deploy::Error{"VIM-410", "the file does not say how pictures are prepared", "",
+                                 "take the file that was packaged"};
     }
-    vim_deploy::ExportInfo const& exported = *engine->record()->exported;
+    vim_deploy::ExportInfo const& exported = *engine->exported();
     auto const image = vim_deploy::read_image(picture);
     if (!image) {
         return image.error();
@@ -34,7 +35,7 @@ vim_deploy::Status run(char const* engine_path, char const* picture) {
     if (!crop) {
         return crop.error();
     }
-    // An engine of a fixed batch wants all of it.
+    // A model of a fixed batch wants all of it.
     std::vector<vim_deploy::Image> const crops(static_cast<std::size_t>(engine->batch_for(1)),
                                                *crop);
     auto const batch = vim_deploy::batch_of_crops(crops, exported.image, exported.preprocess);
@@ -61,7 +62,7 @@ vim_deploy::Status run(char const* engine_path, char const* picture) {
 
 int main(int count, char** words) {
     if (count != 3) {
-        std::fprintf(stderr, "usage: example ENGINE PICTURE\n");
+        std::fprintf(stderr, "usage: example FILE PICTURE\n");
         return 2;
     }
     auto status = run(words[1], words[2]);

@@ -1,5 +1,5 @@
-//! \file session_impl.h
-//! What a session holds.
+//! \file trt_session.h
+//! A session of TensorRT.
 #pragma once
 
 #include <cstdint>
@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "cuda_raii.h"
-#include "engine_impl.h"
 #include "guard.h"
+#include "trt_engine.h"
 
 namespace vim_deploy {
 
@@ -37,10 +37,10 @@ struct Slot {
     std::uint64_t last_use = 0;
 };
 
-struct Session::Impl {
-    std::shared_ptr<Engine::Impl const> owner;
+struct TensorRtSession : Session::Impl {
+    std::shared_ptr<TensorRtEngine const> owner;
     SessionOptions options;
-    OwnedStream stream;
+    OwnedStream own_stream;
     OwnedEvent finished;  // the last call on a stream of the caller
     DeviceMemory scratch;
     std::int64_t scratch_bytes = 0;
@@ -51,12 +51,10 @@ struct Session::Impl {
     std::vector<Slot> by_shape;
     std::uint64_t calls = 0;
 
-    Impl(std::shared_ptr<Engine::Impl const> engine, SessionOptions const& settings)
+    TensorRtSession(std::shared_ptr<TensorRtEngine const> engine, SessionOptions const& settings)
         : owner(std::move(engine)), options(settings) {}
-    Impl(Impl const&) = delete;
-    Impl& operator=(Impl const&) = delete;
 
-    ~Impl() {
+    ~TensorRtSession() override {
         DeviceScope const scope(owner->device);
         // What still runs uses the buffers.
         drain();
@@ -69,22 +67,23 @@ struct Session::Impl {
     Result<Slot> make_slot(std::size_t profile);
     Status set_shape(Slot& slot, Shape const& shape) const;
     Result<std::size_t> choose_profile(Shape const& shape) const;
-    Status check_batch(TensorView const& batch) const;
     Result<Slot*> slot_for(Shape const& shape, bool with_graph);
-    Status check_sizes(TensorView const& batch, std::vector<PictureSize> const* given) const;
-    void write_sizes(std::int64_t batch, std::vector<PictureSize> const* given) const;
     Status bind(Slot& slot, void const* batch, void const* sizes,
                 std::vector<void*> const& results) const;
     Status send(void const* from, Buffers const& to, std::size_t bytes) const;
     Status enqueue(Slot& slot, Stream on) const;
     Status capture(Slot& slot) const;
     Status run(Slot& slot) const;
-    Result<std::vector<Tensor>> infer(TensorView const& batch,
-                                      std::vector<PictureSize> const* given);
     Status copy_back(Slot const& slot) const;
-    Status infer_on_device(TensorView const& batch, void const* sizes_there,
-                           std::vector<void*> const& results, Stream on);
     void drain() const noexcept;
+
+    Engine::Impl const& engine() const noexcept override { return *owner; }
+    Result<std::vector<Tensor>> infer(TensorView const& batch,
+                                      std::vector<PictureSize> const* given) override;
+    Status infer_on_device(TensorView const& batch, void const* sizes_there,
+                           std::vector<void*> const& results, Stream on) override;
+    Result<std::vector<Shape>> output_shapes(Shape const& input) override;
+    Stream stream() const noexcept override { return own_stream.get(); }
 };
 
 }  // namespace vim_deploy
