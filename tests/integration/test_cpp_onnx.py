@@ -100,10 +100,13 @@ def test_pictures_of_any_shape(digits: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        ExportOptions(check=False, preprocess="uint8", head="softmax", batch=2),
-        ExportOptions(check=False, precision="fp16", io_precision="fp16"),
+        pytest.param(
+            ExportOptions(check=False, preprocess="uint8", head="softmax", batch=2),
+            id="uint8",
+            marks=LONG,
+        ),
+        pytest.param(ExportOptions(check=False, precision="fp16", io_precision="fp16"), id="fp16"),
     ],
-    ids=["uint8", "fp16"],
 )
 def test_other_inputs(options: ExportOptions, pictures: list[Path], tmp_path: Path) -> None:
     model = export("vim-digits", tmp_path / "other.onnx", options).path
@@ -113,7 +116,11 @@ def test_other_inputs(options: ExportOptions, pictures: list[Path], tmp_path: Pa
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert done.stderr.startswith("ONNX Runtime ")
-    expected = run(model, [str(path) for path in pictures[:5]], RunOptions(top=1, runner=RunnerOptions(as_stored=True)))
+    expected = run(
+        model,
+        [str(path) for path in pictures[:5]],
+        RunOptions(top=1, runner=RunnerOptions(as_stored=True)),
+    )
     best = [image.top[0] for image in expected.images]
     assert [line.split()[1] for line in lines[1::2]] == [item.label for item in best]
     # Six digits are printed, and in half precision sums are rounded where they are cut.

@@ -25,7 +25,7 @@ using Bytes = std::vector<std::uint8_t>;
 constexpr std::pair<char const*, fuzz::Target*> kTargets[] = {
     {"json", fuzz::json},       {"record", fuzz::record},   {"netpbm", fuzz::netpbm},
     {"picture", fuzz::picture}, {"prepare", fuzz::prepare}, {"classes", fuzz::classes},
-    {"found", fuzz::found},     {"text", fuzz::text}};
+    {"found", fuzz::found},     {"text", fuzz::text},       {"onnx", fuzz::onnx}};
 
 Bytes contents(char const* path) {
     std::ifstream stream(path, std::ios::binary);

@@ -18,11 +18,12 @@ here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 library=$here/../../../cpp
 build=${FUZZ_DIR:-$here/../../../build/fuzz-cpp}
 mkdir -p "$build"
-targets=${*:-json record netpbm picture prepare classes found text}
+targets=${*:-json record netpbm picture prepare classes found text onnx}
 
 sources=
-for part in classification decode decode_jpeg decode_png file json preprocess record resample result \
-    tensor text; do
+for part in classification decode decode_jpeg decode_png description detections file half inputs json \
+    onnx_file onnx_rules onnx_walk orientation preprocess record resample result tensor text \
+    write_image; do
     sources="$sources $library/src/$part.cpp"
 done
 flags="-std=c++17 -O1 -g -fno-omit-frame-pointer -I$library/include -I$library/src -I$here"

@@ -79,10 +79,54 @@ def _png(kind: int, depth: int, interlaced: int = 0) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
+def _field(number: int, value: int | bytes) -> bytes:
+    """A field of a protobuf message: a number below 128, or bytes below 16384 of them."""
+    if isinstance(value, int):
+        return bytes([*_number(number << 3), value])
+    return bytes([*_number(number << 3 | 2), *_number(len(value))]) + value
+
+
+def _number(value: int) -> list[int]:
+    return [value] if value < 128 else [value & 127 | 128, value >> 7]
+
+
+def _onnx(text: bytes, *, outside: bool = False) -> bytes:
+    """A model of one node, with a function of our domain, that says ``text`` of itself."""
+
+    def value(name: bytes, *sizes: int) -> bytes:
+        free = _field(1, _field(2, b"batch"))
+        shape = free + b"".join(_field(1, _field(1, size)) for size in sizes)
+        return _field(1, name) + _field(2, _field(1, _field(1, 1) + _field(2, shape)))
+
+    node = _field(1, b"image") + _field(2, b"logits") + _field(4, b"Op") + _field(7, b"vim_deploy")
+    node += _field(5, _field(1, b"a") + _field(20, 2) + _field(3, 1))
+    weights = _field(1, 2) + _field(2, 1) + _field(8, b"w") + _field(9, bytes(8))
+    if outside:
+        place = b"".join(
+            _field(13, _field(1, key) + _field(2, entry))
+            for key, entry in ((b"location", b"w.data"), (b"offset", b"0"), (b"length", b"8"))
+        )
+        weights = _field(1, b"\2") + _field(2, 1) + _field(8, b"w") + place + _field(14, 1)
+    graph = _field(1, node) + _field(5, weights) + _field(10, b"vim_deploy: " + text)
+    graph += _field(11, value(b"image", 1, 8, 8)) + _field(12, value(b"logits", 3))
+    function = _field(1, b"Op") + _field(10, b"vim_deploy") + _field(4, b"x") + _field(5, b"y")
+    function += _field(7, _field(1, b"x") + _field(2, b"y") + _field(4, b"Relu"))
+    entry = _field(14, _field(1, b"vim_deploy") + _field(2, text))
+    opsets = _field(8, _field(2, 18)) + _field(8, _field(1, b"vim_deploy") + _field(2, 1))
+    return (
+        _field(1, 8)
+        + _field(2, b"vim-deploy")
+        + _field(7, graph)
+        + opsets
+        + (_field(25, function) + (b"" if outside else entry))
+    )
+
+
 def seeds() -> dict[str, list[bytes]]:
     """Inputs of each target."""
     record = json.dumps(RECORD).encode()
     plain = json.dumps({**RECORD, "export": None, "plugin": None}, ensure_ascii=False).encode()
+    said = json.dumps(RECORD["export"]).encode()
     # The numbers that the target takes off the front, and pixels.
     fitting = bytes((0, 0, 1, 0, 0, 9, 0, 0, 9, 1, 0, 0, 80, 0, 0, 0, 1, 1)) + bytes(
         (0, 0, 1, 0, 0, 20, 0, 0, 30, 0)
@@ -94,6 +138,7 @@ def seeds() -> dict[str, list[bytes]]:
             b'[1, -0.5e+3, true, false, null, "\\u00e9\\ud83d\\ude00\\n", {"a": {}}, []]',
         ],
         "record": [record, plain],
+        "onnx": [_onnx(said), _onnx(said, outside=True), _onnx(b"{}")],
         "netpbm": [b" 3 2 255\n" + bytes(18), b"\n# c\n2 2\n100 " + bytes(4), b"P5 1 1 255\n0"],
         "picture": [
             *(

@@ -15,8 +15,10 @@
 #include <string_view>
 #include <vector>
 
+#include "description.h"
 #include "image_limits.h"
 #include "json.h"
+#include "onnx_file.h"
 #include "orientation.h"
 #include "vim_deploy/classification.h"
 #include "vim_deploy/detections.h"
@@ -114,6 +116,31 @@ void json(std::uint8_t const* data, std::size_t size) {
         // A key that stands twice is quoted.
         require(value.error().message.size() < 1000, "a message is short");
     }
+}
+
+void onnx(std::uint8_t const* data, std::size_t size) {
+    auto const file = parse_onnx({reinterpret_cast<char const*>(data), size}, "MODEL.onnx");
+    if (!file) {
+        require(file.error().code == "VIM-409", "a refused model has its code");
+        return;
+    }
+    require(!file->outputs.empty(), "a model has outputs");
+    for (OnnxValue const& value : file->inputs) {
+        require(!value.name.empty() && !value.shape.empty(), "an input has a name and sizes");
+        require(std::all_of(value.shape.begin(), value.shape.end(),
+                            [](std::int64_t side) { return side == -1 || side > 0; }),
+                "a size is free, or above 0");
+    }
+    for (OutsideTensor const& tensor : file->outside) {
+        require(tensor.location[0] != '/' && tensor.location != "..", "weights lie inside");
+    }
+    static_cast<void>(check_outside(*file, "no-such-folder/MODEL.onnx"));
+    auto const info = describe_onnx(*file, "MODEL.onnx");
+    if (!info) {
+        require(info.error().code == "VIM-410", "a refused description has its code");
+        return;
+    }
+    require(can_normalise(info->image), "pictures can be normalised");
 }
 
 void record(std::uint8_t const* data, std::size_t size) {

@@ -9,6 +9,6 @@ namespace fuzz {
 
 using Target = void(std::uint8_t const* data, std::size_t size);
 
-Target json, record, netpbm, picture, prepare, classes, found, text;
+Target json, record, onnx, netpbm, picture, prepare, classes, found, text;
 
 }  // namespace fuzz

@@ -18,7 +18,7 @@ from tests.support.source import REPOSITORY
 pytestmark = pytest.mark.slow
 
 FUZZ = REPOSITORY / "tests" / "fuzz" / "cpp"
-TARGETS = ("json", "record", "netpbm", "picture", "prepare", "classes", "found", "text")
+TARGETS = ("json", "record", "netpbm", "picture", "prepare", "classes", "found", "text", "onnx")
 #: Of each target; ``make fuzz`` goes on for as long as it is told.
 MUTATIONS = 2000 if os.environ.get("VIM_TEST_ALL") else 1000
 
