@@ -84,7 +84,9 @@ Result<std::string> place_of_runtime(std::string const& named) {
     if (!chosen.empty()) {
         return named_runtime(chosen);
     }
-    return runtime_in(program_folder().empty() ? "." : program_folder());
+    std::string const beside = program_folder();
+    // Never the folder that somebody works in.
+    return beside.empty() ? "" : runtime_in(beside);
 }
 
 Severity severity_of(int level) noexcept {
