@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -170,13 +170,8 @@ def package(
 
 def _package_cpp(artifact: Path, output: Path | None, options: PackageOptions) -> PackageResult:
     ops = options.serving.ops
-    own = PackageOptions(
-        serving=ServingOptions(ops=ops),
-        plugin=options.plugin,
-        force=options.force,
-        target=cpp.TARGET,
-    )
-    if options != own:
+    own = PackageOptions(ServingOptions(ops=ops), target=cpp.TARGET)
+    if options != replace(own, plugin=options.plugin, force=options.force):
         raise VimDeployError(
             "VIM-203",
             "options for another target were given, and --target is cpp",
