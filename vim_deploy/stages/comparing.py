@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import DataSetMisfitError
+from vim_deploy.files import require_file
 from vim_deploy.parity.accuracy import Progress
 from vim_deploy.parity.agreement import (
     Agreement,
@@ -122,12 +123,14 @@ def compare(
             be read), VIM-440 (files that cannot be compared); errors of the runtimes.
     """
     options = options or CompareOptions()
+    folder = as_path(images, "images")
+    if not folder.is_dir():
+        # Before a model is read; what a folder holds is looked at when its classes are known.
+        require_file(folder, "folder of pictures")
     sources = read_sources(as_text(a, "a"), as_text(b, "b"))
     infos = read_infos(sources)
     need_classes = options.limits.max_loss is not None
-    chosen = choose_pictures(
-        as_path(images, "images"), infos, options.image_limit, need_classes=need_classes
-    )
+    chosen = choose_pictures(folder, infos, options.image_limit, need_classes=need_classes)
     ran = _on_pictures(sources, infos, chosen, options, progress)
     _require_some(ran.found, ran.unread, chosen)
     time, untimed = None, "it was not asked for"

@@ -206,6 +206,8 @@ def test_refused_before_work(
     capsys: Captured, monkeypatch: pytest.MonkeyPatch, words: str, code: str
 ) -> None:
     monkeypatch.setattr(comparing, "compare_classes", None)
+    if "gone" in words:
+        monkeypatch.setattr(comparing, "read_infos", None)
     assert run(["compare", *words.split(), "--json"]) != 0
     assert json.loads(capsys.readouterr().out)["error"]["code"] == code
 
