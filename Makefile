@@ -1,8 +1,8 @@
-# Everything starts from a plain Python 3.10 to 3.12:
+# Everything starts from a plain Python 3.10 to 3.14:
 #   make demo    deploy two models, with a table of what was made
 #   make test    style, types and tests; what CI runs
 # Variables:
-#   PYTHON=python3.12        the interpreter that makes the environment
+#   PYTHON=python3.13        the interpreter that makes the environment
 #   PIP_ARGS='...'           more arguments for pip, for example an index that has CPU builds of
 #                            torch (the default index gives the CUDA build on Linux, which works
 #                            too and is about 2 GB larger)
@@ -75,8 +75,8 @@ venv: $(STAMP) native-ops
 # package that is published as source alone. The CUDA libraries are for builds of torch that ask for
 # them.
 $(TOOL): pyproject.toml setup.py $(wildcard requirements/*.lock requirements/names/*)
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 12) \
-		else "vim-deploy is made for Python 3.10 to 3.12, this is %d.%d; set PYTHON=..." % v)'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 14) \
+		else "vim-deploy is made for Python 3.10 to 3.14, this is %d.%d; set PYTHON=..." % v)'
 	$(PYTHON) -m venv $(VENV)
 	$(MAKE) --no-print-directory --jobs=2 install-tool install-torch
 	@touch $@

@@ -42,7 +42,8 @@ def test_from_a_checkpoint_to_a_running_server(
     plugins.need_tool("curl")
     first, second = [block for block in blocks(PAGE) if block.language == "console"][:2]
     commands = console_commands(first) + console_commands(second)
-    *before, serve, wait, ask = commands
+    *before, made, serve, wait, ask = commands
+    assert made[-1] == "--prepare"
     assert serve[-1] == "&"
     assert wait[-1].startswith("127.0.0.1:8000/")
 
@@ -61,6 +62,7 @@ def test_from_a_checkpoint_to_a_running_server(
     for words in before:
         run(words, tmp_path, variables)
     prepare(tmp_path / "work" / "triton", environment)
+    run(made, tmp_path, variables)
     server = start(serve[:-1], tmp_path, variables)
     try:
         run([*wait[:-1], wait[-1].replace("8000", ports["HTTP"])], tmp_path, variables)

@@ -33,6 +33,8 @@ STOP_LIMIT = 45.0
 _SERVER, _STUB = "bin/tritonserver", "triton_python_backend_stub"
 #: What pip says when it gets no wheel here: no such release for this Python, or no index.
 _NO_WHEEL = ("No matching distribution", "Could not find a version", "Temporary failure", "Errno")
+#: What run.sh says of this interpreter.
+_NO_PYTHON = ("needs Python 3.10", "shared library", "no python backend")
 
 
 def environment_of(config: pytest.Config) -> Path:
@@ -58,7 +60,7 @@ def prepare(package: Path, environment: Path) -> None:
     if done.returncode == 0:
         return
     said = done.stderr.strip()[-500:]
-    if any(text in said for text in (*_NO_WHEEL, "shared library", "no python backend")):
+    if any(text in said for text in (*_NO_WHEEL, *_NO_PYTHON)):
         pytest.skip(f"no Triton server here: {said}")
     pytest.fail(f"run.sh --prepare: {said}")
 

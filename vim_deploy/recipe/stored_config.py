@@ -13,10 +13,14 @@ import tokenize
 from collections.abc import Sequence
 from typing import Any
 
+from vim_deploy.threads import no_warnings
 from vim_deploy.untrusted import require_plain
 
 #: The longest official configuration has some ten kilobytes.
 MAX_CHARACTERS = 1 << 18
+#: And in one line: of a line of n characters the early releases of Python 3.12 split each word in a
+#: time that grows with n.
+MAX_LINE = 1 << 15
 #: Values that are read; names that stand for others count as often as they are used.
 MAX_VALUES = 20_000
 #: Open brackets, and words between two commas or lines. Python's parser recurses with both, in
@@ -37,13 +41,20 @@ class _TooLarge(Exception):  # noqa: N818 - a signal inside this module, not an 
 
 def read_assignments(source: str) -> dict[str, Any]:
     """Names and values of the plain assignments in ``source``; nothing for what does not parse."""
-    if len(source) > MAX_CHARACTERS or not _is_plain(source) or not _is_shallow(source):
-        return {}
-    try:
-        tree = ast.parse(source)
-        return _Reader().read(tree.body)
-    except (SyntaxError, ValueError, MemoryError, RecursionError, _TooLarge):
-        return {}
+    # Python 3.12 and later print warnings on what they parse, with the source's own characters.
+    with no_warnings():
+        if _is_long(source) or not _is_plain(source) or not _is_shallow(source):
+            return {}
+        try:
+            tree = ast.parse(source)
+            return _Reader().read(tree.body)
+        except (SyntaxError, ValueError, MemoryError, RecursionError, _TooLarge):
+            return {}
+
+
+def _is_long(source: str) -> bool:
+    # Lines as the tokenizer has them, which ends none at a form feed.
+    return len(source) > MAX_CHARACTERS or max(map(len, source.split("\n"))) > MAX_LINE
 
 
 def _is_plain(value: object) -> bool:

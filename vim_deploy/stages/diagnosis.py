@@ -53,14 +53,37 @@ def diagnose() -> list[Finding]:
         _plugin(),
     ]
     return [
-        Finding(
-            "vim-deploy", True, f"{vim_deploy.__version__}, Python {platform.python_version()}"
-        ),
+        _own(),
         *sorted(found, key=lambda item: _ORDER.index(item.subject.partition(":")[0])),
         _asked("run engines", cudart.is_installed(), _cudart, "trt-run"),
         _gpu(),
         Finding("mamba_ssm, causal_conv1d", True, "not needed: the model code is our own"),
     ]
+
+
+def _own() -> Finding:
+    """This copy and the Python it runs in."""
+    detail = f"{vim_deploy.__version__}, Python {platform.python_version()}"
+    pythons = _pythons()
+    if not pythons or ".".join(platform.python_version_tuple()[:2]) in pythons:
+        return Finding("vim-deploy", True, detail)
+    return Finding(
+        "vim-deploy",
+        False,
+        f"{detail}; made for Python {pythons[0]} to {pythons[-1]}",
+        "packages may have no wheels for this Python, and nothing was tested with it: make an "
+        f"environment with python{pythons[-1]}",
+    )
+
+
+def _pythons() -> list[str]:
+    """The Pythons that this copy names, such as 3.10; none where it is not installed."""
+    try:
+        said = importlib.metadata.metadata("vim-deploy").get_all("Classifier") or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    found = [text.removeprefix("Programming Language :: Python :: 3.") for text in said]
+    return [f"3.{minor}" for minor in sorted(int(text) for text in found if text.isdigit())]
 
 
 def _package(subject: str, package: str, extra: str) -> Finding:

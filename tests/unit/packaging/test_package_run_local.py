@@ -21,14 +21,14 @@ pytestmark = posix
 PYTHON = """#!/bin/bash
 case "$*" in
   "-I -c "*) exit 0 ;;
-  "-I -m venv "*) mkdir -p "$4/bin"; cp "$0" "$4/bin/python" ;;
+  "-I -m venv "*) if [ -n "${VENV_FAILS:-}" ]; then echo "$VENV_FAILS"; exit 1; fi
+    mkdir -p "$4/bin"; cp "$0" "$4/bin/python" ;;
   *" -m pip "*) echo "pip $TMPDIR $*" >> "$CALLS"
-    if [ -n "${SLOW:-}" ]; then : > "$SLOW"; sleep 60; fi ;;
+    if [ -n "${SLOW:-}" ]; then : > "$SLOW"; sleep 60; fi
+    echo "Collecting $PIP_SAYS"; [ -z "${PIP_FAILS:-}" ] ;;
   *) echo "server $*" >> "$CALLS" ;;
 esac
 """
-#: Wheels of a compiled package for x86-64 and aarch64, times Pythons where each has its own.
-LEAST_WHEELS = {"nvidia-pytriton": 2, "protobuf": 2, "onnxruntime": 2, "numpy": 6}
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def test_an_empty_folder_is_taken(place: Path, tmp_path: Path) -> None:
         pytest.param({"VIM_SERVER_VENV": "/proc/none/env"}, "cannot write", id="place"),
         pytest.param({"VIM_SERVER_VENV": "a:b"}, "with a colon", id="colon"),
         pytest.param({"PYTHON": "no-such-python"}, "no such program", id="program"),
-        pytest.param({"PYTHON": "/bin/false"}, "", id="false"),
+        pytest.param({"PYTHON": "/bin/false"}, "/bin/false: it is no Python 3.10", id="false"),
     ],
 )
 def test_what_cannot_work_is_said_at_once(place: Path, chosen: dict[str, str], said: str) -> None:
@@ -171,18 +171,78 @@ def test_what_cannot_work_is_said_at_once(place: Path, chosen: dict[str, str], s
 
 
 @pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        ({"PIP_FAILS": "1", "PIP_SAYS": "numpy"}, ["Collecting numpy", "pip could not install"]),
+        ({"VENV_FAILS": "no ensurepip"}, ["no ensurepip", "cannot make an environment"]),
+    ],
+    ids=["pip", "venv"],
+)
+def test_an_environment_that_cannot_be_made_says_why(
+    place: Path, chosen: dict[str, str], said: list[str]
+) -> None:
+    done = start(place, VIM_SERVER_VENV="env", **chosen)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    # What pip is at is shown, and the last line says what it was for.
+    lines = done.stderr.splitlines()
+    assert lines[-2] == said[0]
+    assert said[1] in lines[-1]
+    assert not list(place.parent.glob("env.part.*"))
+    assert not [line for line in calls(place) if line.startswith("server")]
+
+
+def programs(folder: Path, *good: str, **bad: str) -> str:
+    """A folder for PATH: interpreters that will do, and some that say why they will not."""
+    folder.mkdir()
+    for name in good:
+        (folder / name).write_text(PYTHON)
+    for name, reason in bad.items():
+        text = f"#!/bin/bash\necho '{reason}' >&2\nexit 1\n"
+        (folder / name.replace("_", ".")).write_text(text)
+    for path in folder.iterdir():
+        path.chmod(0o755)
+    return str(folder)
+
+
+def test_a_python_that_will_do_is_looked_for(place: Path, tmp_path: Path) -> None:
+    reason = "the server needs Python 3.10 to 3.12, this is 3.14"
+    first = programs(tmp_path / "bin", "python3.11", python3=reason, python3_12="not this one")
+    chosen = {"PYTHON": "", "PATH": f"{first}:{os.environ['PATH']}"}
+    done = start(place, VIM_SERVER_VENV="env", **chosen)
+    assert done.returncode == 0, done.stderr
+    assert f"python3: {reason}; taking python3.11" in done.stderr.splitlines()
+    # Asked for once: a second start has its environment.
+    assert "taking" not in start(place, VIM_SERVER_VENV="env", **chosen).stderr
+
+
+def test_without_a_python_that_will_do_the_first_reason_is_said(
+    place: Path, tmp_path: Path
+) -> None:
+    reason = "the server needs Python 3.10 to 3.12, this is 3.14"
+    names = ("python3", "python3_12", "python3_11", "python3_10")
+    first = programs(tmp_path / "bin", **dict.fromkeys(names, reason))
+    chosen = {"PYTHON": "", "PATH": f"{first}:{os.environ['PATH']}"}
+    done = start(place, VIM_SERVER_VENV="env", **chosen)
+    assert done.returncode == 2
+    assert f"python3: {reason}; nor will python3.12" in done.stderr
+    assert calls(place) == []
+
+
+@pytest.mark.parametrize(
     ("version", "machine", "said"),
     [
         ((3, 9), "x86_64", "needs Python 3.10 to 3.12, this is 3.9"),
         ((3, 13), "x86_64", "needs Python 3.10 to 3.12, this is 3.13"),
+        ((3, 14), "x86_64", "needs Python 3.10 to 3.12, this is 3.14"),
         ((3, 11), "riscv64", "for Linux on x86_64 and aarch64, not for linux on riscv64"),
-        ((3, 11), "x86_64", "take a Python with a shared library"),
+        ((3, 11), "x86_64", "needs a Python with a shared library"),
     ],
 )
 def test_pythons_that_the_server_cannot_use(
     version: tuple[int, int], machine: str, said: str
 ) -> None:
-    found = re.search(r"-I -c '\n(.*?)' \|\|", template("run_local.sh"), re.DOTALL)
+    found = re.search(r"-I -c '\n(.*?)' 2>&1", template("run_local.sh"), re.DOTALL)
     assert found is not None
     faked = (
         "import platform, sys, sysconfig\n"

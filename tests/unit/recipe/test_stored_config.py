@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+import warnings
 from pathlib import Path
 
 import pytest
 
-from vim_deploy.recipe.stored_config import MAX_CHARACTERS, MAX_VALUES, read_assignments
+from vim_deploy.recipe.stored_config import MAX_CHARACTERS, MAX_LINE, MAX_VALUES, read_assignments
 
 #: As mmcv writes it: assignments of nested dict(...) calls.
 MMCV = """
@@ -110,6 +111,7 @@ def test_a_name_that_lost_its_value() -> None:
         "\t\tmodel = 1\n \tx",
         "a = [" + "1, " * 10 * MAX_VALUES + "]",
         "x" * (MAX_CHARACTERS + 1),
+        "a = [" + "1,\x0c" * (MAX_LINE // 2 + 1) + "]",
     ],
 )
 def test_hostile_sources_are_nothing(source: str) -> None:
@@ -123,6 +125,14 @@ def test_hostile_sources_are_nothing(source: str) -> None:
 def test_what_json_cannot_hold_is_no_value(literal: str) -> None:
     source = f"other = 1\nmodel = dict(a={literal}, b=[2], c=[{literal}])"
     assert read_assignments(source) == {"other": 1, "model": {"b": [2]}}
+
+
+@pytest.mark.parametrize("text", ["\\d", "\\\x1b[2J"])
+def test_what_python_says_of_a_source_is_not_shown(text: str) -> None:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert read_assignments(f"a = '{text}'\nb = 1 is 1") == {"a": text}
+    assert not said
 
 
 def test_names_that_double_are_stopped() -> None:
