@@ -2,9 +2,9 @@
 
     PYTHONPATH=. python -W error -m tests.support.deploying FOLDER
 
-FOLDER holds ``digits.onnx``, exported elsewhere, and ``stored.npz``, what PyTorch gave. It needs the
-standard library and the package alone, so any interpreter runs it. The commands share a process,
-as their imports take longer than they do; the first has one of its own.
+FOLDER holds ``digits.onnx``, exported elsewhere, and ``stored.npz``, what PyTorch gave. Any
+interpreter runs it that has the package and what that needs. The commands share a process, as their
+imports take longer than they do; the first has one of its own.
 """
 
 from __future__ import annotations
