@@ -13,9 +13,10 @@ from tests.support import plugins
 from tests.support.c_library import PLUGIN_SAID, saying
 from vim_deploy.codec import encode
 from vim_deploy.cuda import driver as cuda_driver
-from vim_deploy.errors import VimDeployError
+from vim_deploy.errors import NoHeadersError, VimDeployError
 from vim_deploy.plugin import build as plugin_build
 from vim_deploy.plugin import describe as plugin_library
+from vim_deploy.plugin import headers
 from vim_deploy.plugin.build import PluginSettings, build_plugin, resolve_architectures
 from vim_deploy.plugin.toolchain import Toolkit
 
@@ -80,6 +81,40 @@ def test_native_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         resolve_architectures("native", TOOLKIT)
     assert caught.value.code == "VIM-302"
     assert "--arch" in caught.value.fix
+
+
+def test_where_nobody_says_the_gpu_at_hand_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(cuda_driver, "gpu", lambda: cuda_driver.Gpu("H200", 9, 0, 132))
+    assert plugin_build.default_arch(said.append) == "native"
+    assert said == []
+
+    def none() -> cuda_driver.Gpu:
+        raise VimDeployError("VIM-302", "no usable GPU", why="no driver")
+
+    monkeypatch.setattr(cuda_driver, "gpu", none)
+    assert plugin_build.default_arch(said.append) == "all"
+    assert said == ["no usable GPU here (no driver): compiling for all, as --arch all"]
+
+
+def test_headers_are_fetched_where_none_are_and_a_release_needs_no_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class FetchedError(Exception):
+        pass
+
+    def fetch(_: object) -> None:
+        raise FetchedError
+
+    monkeypatch.setattr(headers, "_SYSTEM_HEADERS", ())
+    monkeypatch.delenv("TensorRT_ROOT", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(plugin_build, "fetch_headers", fetch)
+    with pytest.raises(FetchedError):
+        plugin_build._fitting_headers(PluginSettings("80"), quiet)
+    for settings in (PluginSettings("80", "8.6"), PluginSettings("80", tensorrt_root=tmp_path)):
+        with pytest.raises(NoHeadersError):
+            plugin_build._fitting_headers(settings, quiet)
 
 
 def test_hash_follows_the_sources(tmp_path: Path) -> None:
