@@ -151,7 +151,8 @@ def test_native_build_without_a_gpu(
     (tmp_path / "NvInferVersion.h").write_text(
         "#define NV_TENSORRT_MAJOR 10\n#define NV_TENSORRT_MINOR 3\n#define NV_TENSORRT_PATCH 0\n"
     )
-    assert run(["plugin", "build", "--tensorrt-root", str(tmp_path), "--json"]) == 3
+    words = ["plugin", "build", "--arch", "native", "--tensorrt-root", str(tmp_path), "--json"]
+    assert run(words) == 3
     assert error_code(capsys) == "VIM-302"
 
 
