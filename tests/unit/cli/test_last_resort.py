@@ -27,17 +27,17 @@ def test_pytorch_in_a_working_folder_that_is_gone(tmp_path: Path, command: str) 
     """oneMKL would end the process with its own words."""
     gone = tmp_path / "gone"
     gone.mkdir()
-    program = (
-        "import os, sys; os.chdir(sys.argv[1]); os.rmdir(sys.argv[1]);"
-        # Of -c alone: with a folder in front that is gone, Python 3.13 cannot say that a module
-        # lacks a name, and NumPy is not imported.
-        "sys.path[:] = filter(None, sys.path);"
-        "from vim_deploy.cli.main import run; sys.exit(run(sys.argv[2:]))"
+    # A file: with -c, where the first place to import from is that folder, Python 3.13 cannot say
+    # that a module lacks a name, and NumPy is not imported.
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, sys; os.chdir(sys.argv[1]); os.rmdir(sys.argv[1])\n"
+        "from vim_deploy.cli.main import run; sys.exit(run(sys.argv[2:]))\n"
     )
     checkpoint = REPOSITORY / "tests" / "data" / "reference" / "vim_digits.pth"
     words = command.format(out=tmp_path / "out.onnx", checkpoint=checkpoint).split()
     done = subprocess.run(
-        [sys.executable, "-c", program, str(gone), *words],
+        [sys.executable, str(program), str(gone), *words],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
@@ -45,4 +45,4 @@ def test_pytorch_in_a_working_folder_that_is_gone(tmp_path: Path, command: str) 
     )
     assert done.returncode == 3, done.stderr
     assert "error VIM-312: PyTorch does not start without a working folder" in done.stderr
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [program]
