@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import posixpath
 import re
 import shutil
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ import pytest
 from tests.support.builds import RTX_IS_INSTALLED
 from tests.support.commands import parse
 from tests.support.markdown import PROGRAM, Block, Command, commands, markdown_files
-from tests.support.pages import WORK, code_of, install, not_answered, run, steps
+from tests.support.pages import WORK, code_of, install, not_answered, run, shown_files, steps
 from tests.support.source import REPOSITORY
 
 #: What commands of the pages read of the repository.
@@ -32,6 +33,7 @@ PROGRAMS = (PROGRAM, "mkdir", "python")
 NEED_RTX = re.compile(rf"{PROGRAM} (build-engine|deploy)\b|\bbuild_engine\(|\.plan\b")
 #: Options that name what is written.
 WRITE = (
+    "-B",
     "-o",
     "--output",
     "--coco",
@@ -39,6 +41,7 @@ WRITE = (
     "--export-dir",
     "--overlay",
     "--plot",
+    "--prefix",
     "--report",
     "--save-labels",
 )
@@ -55,6 +58,7 @@ LONG_PAGES = (
     "docs/segmentation.md",
     "docs/tools.md",
     "docs/triton.md",
+    "docs/tutorials/cpp.md",
     "docs/tutorials/finetuned.md",
     "docs/tutorials/precision.md",
     "docs/tutorials/segmentation.md",
@@ -153,7 +157,7 @@ def test_a_page_reads_what_it_has_made_and_two_never_make_the_same_otherwise() -
     """So one page works without the others, and after them."""
     makers: dict[str, str] = {}
     for page in PAGES:
-        made: set[str] = set()
+        made = {name for file in shown_files(page) for name in (file, posixpath.dirname(file))}
         for block in code_of(page):
             if block.language == "python":
                 made.update(re.findall(rf'"({WORK}/[^"]+)"', "\n".join(block.lines)))

@@ -23,6 +23,16 @@ def code_of(page: Path) -> list[Block]:
     return [block for block in blocks(page) if block.language in ("console", "python")]
 
 
+def shown_files(page: Path) -> dict[str, str]:
+    """Files that a page shows whole, each in a block below a line that ends in its name: texts."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    found = {}
+    for block in blocks(page):
+        if match := re.search(rf"`({WORK}/[^`]+)`:$", lines[max(block.first_line - 3, 0)]):
+            found[match[1]] = "\n".join(block.lines) + "\n"
+    return found
+
+
 def install(folder: Path) -> None:
     """Put the programs of this Python beside ``folder``, as an installation makes them."""
     programs = {PROGRAM: "-m vim_deploy ", "python": ""}
