@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -25,8 +26,8 @@ TARGETS = {
     "cpp": "a CMake project with an ONNX file or engine and the C++ library that runs it",
     "web": "a page that runs an ONNX file in the browser, offline",
 }
-#: What tells how it is used, in the folder.
-_THEN = {"triton": "run.sh", "cpp": "README.md", "web": "README.md"}
+#: What is done with the folder after its check.
+_THEN = {"triton": "{}/run.sh", "cpp": "read {}/README.md", "web": "read {}/README.md"}
 _SERVING = (
     "runtime",
     "name",
@@ -178,4 +179,5 @@ def _print_made(made: PackageResult) -> None:
         say(f"wrote {made.folder}: {made.name} for {made.runtime}, {len(made.files)} files")
     result(str(made.folder))
     if not made.up_to_date:
-        say(f"next: vim-deploy package --check {made.folder}; {made.folder}/{_THEN[made.target]}")
+        folder = shlex.quote(str(made.folder))
+        say(f"next: vim-deploy package --check {folder}; {_THEN[made.target].format(folder)}")

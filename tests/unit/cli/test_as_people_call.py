@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,16 @@ def test_a_recipe_is_its_checkpoint(capsys: Captured) -> None:
     value = one_object(capsys, 0, *words, "--json")
     assert value["passed"] is True
     assert len(value["against"]["sha256"]) == 64
+
+
+def test_a_package_says_what_to_do_next(capsys: Captured) -> None:
+    words = ["package", "a.onnx", "--runtime", "python", "--ops", "function", "-o", "two words"]
+    assert run(words) == 0
+    said = shlex.split(capsys.readouterr().err.splitlines()[-1])
+    assert said[:4] == ["next:", "vim-deploy", "package", "--check"]
+    assert said[4].endswith("/two words;")
+    assert said[5].endswith("/two words/run.sh")
+    assert Path(said[5]).is_file()
 
 
 def test_a_failed_comparison_names_what_to_try(capsys: Captured) -> None:
