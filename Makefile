@@ -43,6 +43,10 @@ EXTRAS := torch ort rtx openvino coco demo deit dev
 COMPILE := uv pip compile --quiet --universal --python-version 3.10 --generate-hashes \
 	--no-annotate --custom-compile-command 'make pins'
 
+DEV_LOCK = $(COMPILE) $(EXTRAS:%=--extra %) pyproject.toml requirements/build.in \
+	--excludes requirements/cuda-names.txt --no-emit-package torch \
+	--no-emit-package tensorrt-rtx-cu13 $(PINS_ARGS)
+
 # make wheels: an environment of its own, since nothing else needs what is in it.
 WHEEL_VENV := build/wheel-tools
 WHEEL_PYTHON := $(abspath $(WHEEL_VENV))/bin/python
@@ -52,8 +56,8 @@ WHEEL_PYTHON := $(abspath $(WHEEL_VENV))/bin/python
 DOCS_TOOLS := build/docs-tools
 SITE := PYTHONPATH=$(DOCS_TOOLS) $(BIN)/python -m docs.site
 
-.PHONY: help venv install-tool install-torch release-check demo check test test-fast test-all bench bench-deit fuzz pins wheels docs \
-	docs-serve clean native-ops
+.PHONY: help venv install-tool install-torch demo check test test-fast test-all bench bench-deit \
+	fuzz pins wheels release-check docs docs-serve clean native-ops
 
 help:
 	@echo "make venv       environment in $(VENV) from pinned versions"
@@ -89,8 +93,11 @@ install-tool:
 	$(INSTALL) $(BUILD) --editable .
 	$(NATIVE_OPS)
 
+# A file that pip's settings name (find-links) comes first: with hashes pip would rather fetch the
+# index's, which for Linux is the CUDA build.
 install-torch:
-	$(INSTALL) --only-binary :all: $(TORCH)
+	$(INSTALL) --only-binary :all: --no-index $(TORCH) 2> /dev/null \
+		|| $(INSTALL) --only-binary :all: $(TORCH)
 	if $(BIN)/python -c '$(ASKS_FOR_CUDA)'; then \
 		$(LOCKED) --only-binary :all: -r requirements/cuda.lock; fi
 
@@ -103,12 +110,14 @@ $(STAMP): $(TOOL)
 native-ops: $(TOOL)
 	$(NATIVE_OPS)
 
-# Every version with the hashes of its files, for all supported Pythons and platforms. Needs uv
-# (pip install uv). torch.lock is kept by hand; its header says why.
+# Every version with the hashes of its files, for all supported Pythons; in dev.lock of the files
+# for Linux, which are a sixth of them. Needs uv (pip install uv) and make venv. torch.lock is kept by
+# hand; its header says why.
 pins:
-	$(COMPILE) $(EXTRAS:%=--extra %) pyproject.toml requirements/build.in \
-		--excludes requirements/cuda-names.txt --no-emit-package torch \
-		--no-emit-package tensorrt-rtx-cu13 $(PINS_ARGS) --output-file requirements/dev.lock
+	mkdir -p build
+	$(DEV_LOCK) --output-file requirements/dev.lock
+	$(DEV_LOCK) --constraint requirements/dev.lock --format pylock.toml --output-file build/pylock.toml
+	$(BIN)/python requirements/linux_hashes.py requirements/dev.lock build/pylock.toml
 	$(COMPILE) --constraint requirements/dev.lock --no-emit-package torch \
 		$(PINS_ARGS) requirements/torch.in --output-file requirements/cuda.lock
 	$(COMPILE) --no-deps requirements/source.in --output-file requirements/source.lock
