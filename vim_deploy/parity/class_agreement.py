@@ -350,11 +350,12 @@ def _place(truth: int, row: int, scores: ClassScores) -> int:
 def _labelled(places: Sequence[tuple[int, int]], *, five: bool) -> LabelledAnswers:
     ranks = np.array(places)
     first, best = ranks < 1, ranks < _TOP
-    top5 = [int(count) for count in best.sum(axis=0)] if five else [None, None]
+    top5_a, top5_b = (int(count) if five else None for count in best.sum(axis=0))
     return LabelledAnswers(
         int(first[:, 0].sum()),
         int(first[:, 1].sum()),
-        *top5,
+        top5_a,
+        top5_b,
         paired_answers(first[:, 0], first[:, 1]),
         paired_answers(best[:, 0], best[:, 1]) if five else None,
     )

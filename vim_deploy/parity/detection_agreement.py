@@ -299,10 +299,10 @@ def _compared(name: str, a: _Answer, b: _Answer, limits: DetectionLimits) -> Pic
     compared = {item.output: item for item in compare_detections(a.outputs, b.outputs, limits)}
     matched = compared["detections"].found
     assert matched is not None
-    largest = [
+    box, score, mask = (
         compared[key].max_abs if key in compared else None for key in ("boxes", "scores", "masks")
-    ]
-    pairs = zip(largest, (limits.boxes, limits.scores, limits.masks), strict=True)
+    )
+    pairs = zip((box, score, mask), (limits.boxes, limits.scores, limits.masks), strict=True)
     worst = max(0.0 if found is None or not limit else found / limit for found, limit in pairs)
     counts = (matched.reference, matched.candidate, matched.matched, matched.unexcused)
-    return PictureDetections(name, *counts, *largest, worst)
+    return PictureDetections(name, *counts, box, score, mask, worst)

@@ -62,7 +62,8 @@ def side_rows(value: Value) -> Iterator[tuple[str, str, str, str]]:
     """Both sides row by row, with B over A where there is a ratio."""
     a, b = value["a"], value["b"]
     yield "file", a["name"], b["name"], ""
-    yield "form", *(f"{side['kind']}, {side['precision']}" for side in (a, b)), ""
+    form_a, form_b = (f"{side['kind']}, {side['precision']}" for side in (a, b))
+    yield "form", form_a, form_b, ""
     yield "size", size_of(a["bytes"]), size_of(b["bytes"]), _plain_ratio(value["size_ratio"])
     yield "runs in", a["runtime"], b["runtime"], ""
     yield from _accuracy_rows(value["found"])
@@ -77,8 +78,8 @@ def _accuracy_rows(found: Value) -> Iterator[tuple[str, str, str, str]]:
     for top in (1, 5):
         rights = [accuracy[f"top{top}_{side}"] for side in "ab"] if accuracy else [None]
         if None not in rights:
-            cells = (f"{share(right / images)} ({right})" for right in rights)
-            yield f"top-{top}", *cells, ""
+            right_a, right_b = (f"{share(right / images)} ({right})" for right in rights)
+            yield f"top-{top}", right_a, right_b, ""
     if found["no_answer_a"] or found["no_answer_b"]:
         yield "NaN or Inf", str(found["no_answer_a"]), str(found["no_answer_b"]), ""
 
@@ -91,20 +92,21 @@ def _batch_rows(found: Value) -> Iterator[tuple[str, str, str, str]]:
         if all(side["latency"] and side["latency"]["p50_ms"] for side in (a, b))
         else "mean"
     )
-    times = (
+    time_a, time_b = (
         _milliseconds(item, side.get("reason", ""))
         for item, side in zip(usual, (a, b), strict=True)
     )
-    yield f"{name} time, batch {batch}", *times, _ratio(found["ratio"])
+    yield f"{name} time, batch {batch}", time_a, time_b, _ratio(found["ratio"])
     slow = [side["latency"] and side["latency"]["p90_ms"] for side in (a, b)]
     if all(slow):
-        yield f"p90, batch {batch}", *(f"{number(item['value'])} ms" for item in slow), ""
-    memory = [side["memory_bytes"] for side in (a, b)]
-    quotient = memory[1] / memory[0] if all(memory) else None
-    yield f"memory, batch {batch}", *map(size_of, memory), _plain_ratio(quotient)
-    gpu = [side.get("device_bytes") for side in (a, b)]
-    if any(gpu):
-        yield f"GPU memory, batch {batch}", *map(size_of, gpu), ""
+        slow_a, slow_b = (f"{number(item['value'])} ms" for item in slow)
+        yield f"p90, batch {batch}", slow_a, slow_b, ""
+    memory_a, memory_b = (side["memory_bytes"] for side in (a, b))
+    quotient = memory_b / memory_a if memory_a and memory_b else None
+    yield f"memory, batch {batch}", size_of(memory_a), size_of(memory_b), _plain_ratio(quotient)
+    gpu_a, gpu_b = (side.get("device_bytes") for side in (a, b))
+    if gpu_a or gpu_b:
+        yield f"GPU memory, batch {batch}", size_of(gpu_a), size_of(gpu_b), ""
 
 
 def _usual(latency: Value | None) -> Value | None:
