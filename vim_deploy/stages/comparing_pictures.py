@@ -10,8 +10,9 @@ from pathlib import Path
 from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import DataSetMisfitError
 from vim_deploy.parity.agreement import Picture, kind_compared
+from vim_deploy.parity.class_folders import misfit
 from vim_deploy.parity.dataset import evenly, open_folder
-from vim_deploy.scene.pictures import find_images, in_words
+from vim_deploy.scene.pictures import class_folders, find_images, in_words
 from vim_deploy.text import storable
 
 
@@ -56,6 +57,9 @@ def choose_pictures(
     named = next((info for info in infos if info.labels), infos[0])
     if kind_compared(named) == "classes" and os.path.isdir(folder):
         try:
+            # What lies flat in a folder is compared all the same: nothing of it is left out.
+            if not class_folders(folder, Counter()):
+                raise misfit(folder, "it holds no class folders")
             found = open_folder(folder, named, limit)
         except DataSetMisfitError as error:
             why = error.why

@@ -127,6 +127,8 @@ def test_without_true_classes(capsys: Captured, flat: bool) -> None:
     assert value["advice"]["rule"] == "look"
     assert ("did you mean" in value["pictures"]["classes_by"]) is False
     assert ("has the name of one of the model's" in value["pictures"]["classes_by"]) != flat
+    # All of a flat folder is compared, and nothing is said to be left out.
+    assert value["pictures"]["classes_by"].endswith("it holds no class folders") == flat
     value = answer(
         capsys, "a.onnx", "b.onnx", "--images", images, "--no-time", "--max-loss", "9%", code=4
     )
