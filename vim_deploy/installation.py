@@ -70,7 +70,10 @@ def _pip(action: str) -> list[str]:
 
 
 def _has_pip() -> bool:
-    return importlib.util.find_spec("pip") is not None
+    """By its metadata: looking for the module itself, setuptools would warn of distutils."""
+    from importlib.metadata import distributions
+
+    return next(iter(distributions(name="pip")), None) is not None
 
 
 def _distribution() -> Distribution | None:
