@@ -34,7 +34,7 @@ DESTINATION = Path(__file__).resolve().parent / "reference"
 PATTERNS = ("A[0-9]*", "D[0-9]*", "E[0-9]*", "F0[12]*", "pos_embed_interp.*", "vim_digits.*")
 ARCHIVES = (".npz", ".pth")
 #: 36 classifiers, ten dense models, two detectors: random float32 weights, which stay exact.
-MAX_TOTAL_BYTES = 24_150_000
+MAX_TOTAL_BYTES = 24_250_000
 #: Dense cases of which the first image of the batch is kept. D01 keeps both of its images.
 FIRST_IMAGE_ONLY = ("D0[2-9]*", "E[0-9]*")
 #: Arrays that are not kept: the backbone's maps of the whole network, whose backbone is D01's; and

@@ -128,6 +128,8 @@ def test_the_description_leads_to_the_repository(pure: Path) -> None:
         assert path.startswith("/") or (REPOSITORY / path).exists(), target
 
 
+# setuptools brings its own distutils, and which of the two is there first depends on other tests.
+@pytest.mark.filterwarnings("ignore:.*distutils")
 def test_links_are_made_absolute() -> None:
     absolute = names_of(REPOSITORY / "setup.py").absolute
     text = "[a](docs/plugin.md#b) ![p](x/y.svg) [s](#here) [o](https://x.org) [m](mailto:a@b.c)"

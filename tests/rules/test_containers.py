@@ -131,6 +131,8 @@ def loaded(path: Path) -> ModuleType:
     return module
 
 
+# setuptools brings its own distutils, and which of the two is there first depends on other tests.
+@pytest.mark.filterwarnings("ignore:.*distutils")
 def test_what_the_package_is_built_of_reaches_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
     import setuptools
 
