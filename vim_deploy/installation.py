@@ -9,7 +9,6 @@ would fail, or fetch what somebody else put there under its name.
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import sys
 from pathlib import Path
