@@ -45,15 +45,14 @@ MACHINES: dict[str, Callable[[Path], object]] = {
     "a folder that is gone": lambda folder: folder.rmdir(),
     "no byte of a file": limit(resource.RLIMIT_FSIZE, 0),
     "small files": limit(resource.RLIMIT_FSIZE, 20 << 10),
-    "600 MB": limit(resource.RLIMIT_AS, 600 << 20),
+    # Less than PyTorch's libraries need to be mapped. With a little more they are, and their own
+    # start ends the process (std::bad_alloc), in whose place nobody can answer.
+    "400 MB": limit(resource.RLIMIT_AS, 400 << 20),
     "ten open files": limit(resource.RLIMIT_NOFILE, 10),
     "no thread": limit(resource.RLIMIT_NPROC, 0),
 }
 #: Answers that carry a code and are no defect of ours.
 ANSWERS = (0, 3, 4)
-#: What the system's loader says when it ends a process that loads PyTorch's libraries and has no
-#: memory left for them: nobody can answer in its place.
-LOADER_ENDS = "cannot allocate memory for thread-local data: ABORT"
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +100,6 @@ def told(
     )  # fmt: skip
     said = done.stdout + done.stderr
     assert "Traceback" not in said, said
-    if done.returncode == 127 and done.stderr.strip() == LOADER_ENDS:
-        return done
     assert done.returncode in ANSWERS, f"{done.returncode}: {said}"
     assert done.returncode == 0 or "error VIM-" in done.stderr, said
     return done
