@@ -10,7 +10,6 @@ from pathlib import Path
 from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import DataSetMisfitError
 from vim_deploy.parity.agreement import Picture, kind_compared
-from vim_deploy.parity.class_folders import misfit
 from vim_deploy.parity.dataset import evenly, open_folder
 from vim_deploy.scene.pictures import class_folders, find_images, in_words
 from vim_deploy.text import storable
@@ -55,11 +54,12 @@ def choose_pictures(
     name = storable(folder.name or str(folder.resolve()))
     why = ""
     named = next((info for info in infos if info.labels), infos[0])
-    if kind_compared(named) == "classes" and os.path.isdir(folder):
+    may_tell = kind_compared(named) == "classes" and os.path.isdir(folder)
+    if may_tell and not class_folders(folder, Counter()):
+        # What lies flat in a folder is compared all the same: nothing of it is left out.
+        may_tell, why = False, "it holds no class folders"
+    if may_tell:
         try:
-            # What lies flat in a folder is compared all the same: nothing of it is left out.
-            if not class_folders(folder, Counter()):
-                raise misfit(folder, "it holds no class folders")
             found = open_folder(folder, named, limit)
         except DataSetMisfitError as error:
             why = error.why

@@ -14,6 +14,7 @@ from onnx import numpy_helper
 
 import vim_deploy
 from tests.support import detectors
+from tests.support.engines import EXPORT
 from tests.support.models import tiny_config
 from tests.support.scenes import ModelRunner, random_model
 from vim_deploy.artifact.metadata import ExportInfo
@@ -23,7 +24,7 @@ from vim_deploy.parity.detection_agreement import DetectionAgreement
 from vim_deploy.parity.pixel_agreement import PixelAgreement, compare_label_maps
 from vim_deploy.recipe.dense_config import read_dense
 from vim_deploy.scene.thumbnails import Thumbnails
-from vim_deploy.specs import CheckpointInfo, ImagePreparation
+from vim_deploy.specs import ImagePreparation
 
 pytest.importorskip("onnxruntime")
 
@@ -40,19 +41,10 @@ def described() -> ExportInfo:
             "test": {"mode": "slide", "crop": [16, 16], "stride": [11, 11]},
         }
     )
-    return ExportInfo(
-        model="custom",
+    return dataclasses.replace(
+        EXPORT,
         model_config=tiny_config(),
-        checkpoint=CheckpointInfo("seed:0", "", "seeded"),
         image=IMAGE,
-        preprocess="none",
-        head="logits",
-        graph="fused",
-        precision="fp32",
-        opset=18,
-        pos_embed="as stored",
-        tool_version="0",
-        settings_hash="",
         labels=("sky", "tree", "road"),
         dense=dense,
     )
@@ -181,7 +173,9 @@ def test_detections_of_one_side_alone(tmp_path: Path) -> None:
 
 
 def test_boxes_that_moved(tmp_path: Path) -> None:
-    moved = lambda places: places + np.float32(0.01)  # noqa: E731
+    def moved(places: np.ndarray) -> np.ndarray:
+        return places + np.float32(0.01)
+
     report = detected(tmp_path, "places", moved, thumbnails=True)
     found = report.found
     assert found.matched == 12
