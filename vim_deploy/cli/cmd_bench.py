@@ -12,8 +12,8 @@ from vim_deploy.cli.options import (
     ImageSizes,
     Numbers,
     Percent,
-    RealNumber,
     WholeNumber,
+    clock_options,
     force_option,
     runner_options,
     take_runner,
@@ -28,7 +28,7 @@ from vim_deploy.cli.output import (
     say_notes,
 )
 from vim_deploy.codec import encode
-from vim_deploy.ranges import BENCH_BATCH, DURATION, REGRESSION, SEED, THREADS, WARMUP
+from vim_deploy.ranges import BENCH_BATCH, REGRESSION, SEED
 from vim_deploy.specs import Baseline, GraphChoice
 
 if TYPE_CHECKING:
@@ -81,25 +81,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder that keeps what is exported here.  [default: a temporary one]",
 )
-@click.option(
-    "--warmup",
-    type=RealNumber(WARMUP),
-    default=1.0,
-    show_default=True,
-    help="Seconds of calls before the clock counts, for each measurement.",
-)
-@click.option(
-    "--duration",
-    type=RealNumber(DURATION),
-    default=3.0,
-    show_default=True,
-    help="Seconds of timed calls for each measurement; at least three calls are made.",
-)
-@click.option(
-    "--threads",
-    type=WholeNumber(THREADS),
-    help="Threads inside one operator.  [default: the processors this process may use]",
-)
+@clock_options(warmup=1.0, duration=3.0)
 @click.option(
     "--compare",
     type=click.Path(path_type=Path),

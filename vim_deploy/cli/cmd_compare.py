@@ -12,8 +12,8 @@ from vim_deploy.cli import completion
 from vim_deploy.cli.options import (
     Numbers,
     Percent,
-    RealNumber,
     WholeNumber,
+    clock_options,
     runner_options,
     take_runner,
 )
@@ -29,7 +29,7 @@ from vim_deploy.cli.output import (
 )
 from vim_deploy.cli.tables import one_line
 from vim_deploy.codec import encode
-from vim_deploy.ranges import BATCH, BENCH_BATCH, COUNT, DURATION, SHARE, THREADS, WARMUP
+from vim_deploy.ranges import BATCH, BENCH_BATCH, COUNT, SHARE
 
 if TYPE_CHECKING:
     from vim_deploy.report.document import Value
@@ -77,26 +77,7 @@ _PRINTED, _PRINTED_NEAR = 10, 3
     type=Numbers(BENCH_BATCH),
     help="Batch sizes to measure.  [default: 1,8; of dense models 1,2]",
 )
-@click.option(
-    "--warmup",
-    type=RealNumber(WARMUP),
-    default=0.5,
-    show_default=True,
-    help="Seconds of calls before the clock counts, for each measurement.",
-)
-@click.option(
-    "--duration",
-    type=RealNumber(DURATION),
-    default=2.0,
-    show_default=True,
-    help="Seconds of timed calls for each measurement.",
-)
-@click.option(
-    "--threads",
-    type=WholeNumber(THREADS),
-    help="Threads inside one operator while time is measured.  [default: the processors this "
-    "process may use]",
-)
+@clock_options(warmup=0.5, duration=2.0)
 @click.option(
     "--report",
     "report_folder",

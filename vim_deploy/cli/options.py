@@ -18,11 +18,14 @@ from vim_deploy.cli.model_files import config_in, labels_in
 from vim_deploy.ranges import (
     BATCH,
     CROP_RATIO,
+    DURATION,
     IMAGE_SIDE,
     MEAN,
     OPSET,
     SEED,
     STD,
+    THREADS,
+    WARMUP,
     Range,
     Real,
     Whole,
@@ -339,6 +342,33 @@ def all_of(options: tuple[Callable[[Command], Command], ...]) -> Callable[[Comma
         return command
 
     return decorate
+
+
+def clock_options(*, warmup: float, duration: float) -> Callable[[Command], Command]:
+    """How long is measured, in seconds a measurement, and with how many threads."""
+    return all_of(
+        (
+            click.option(
+                "--warmup",
+                type=RealNumber(WARMUP),
+                default=warmup,
+                show_default=True,
+                help="Seconds of calls before the clock counts, for each measurement.",
+            ),
+            click.option(
+                "--duration",
+                type=RealNumber(DURATION),
+                default=duration,
+                show_default=True,
+                help="Seconds of timed calls for each measurement; at least three calls are made.",
+            ),
+            click.option(
+                "--threads",
+                type=WholeNumber(THREADS),
+                help="Threads inside one operator.  [default: the processors this process may use]",
+            ),
+        )
+    )
 
 
 model_options = all_of(_MODEL_OPTIONS)
