@@ -105,6 +105,8 @@ CATALOG: dict[str, str] = {
     "VIM-435": "engine is for diagnosis",
     "VIM-439": "input changed while it was read",
     "VIM-440": "models do not answer the same question",
+    "VIM-441": "calibration not usable",
+    "VIM-442": "calibration of something else",
     # 5: export
     "VIM-501": "trace failed",
     "VIM-502": "exported graph is not what it should be",

@@ -166,6 +166,9 @@ INSTANCES = Whole(1, 1_024, "every instance is a copy of the model, with memory 
 #: The packaged client gives up after 30 s.
 QUEUE_DELAY_US = Whole(0, 30_000_000, "clients give up before a request has waited for 30 s")
 #: What torch and NumPy both take as a seed.
+CALIBRATION_IMAGES = Whole(
+    16, 65_536, "ranges of fewer pictures say little about others, and of more no better"
+)
 SEED = Whole(0, (1 << 63) - 1, "seeds are numbers of 63 bits")
 #: TensorRT numbers profiles so that bindings of all of them fit; nobody builds this many.
 PROFILE = Whole(0, 255, "an engine has a handful of profiles, counted from 0")

@@ -43,11 +43,19 @@ OpsProvider = Literal["cpu", "cuda"]
 #: What plugin libraries are built for: full TensorRT, or ONNX Runtime (native ops).
 PluginTarget = Literal["tensorrt", "onnxruntime"]
 
+#: Where the scales of quantized activations come from. ``static``: from calibration pictures, one
+#: for each tensor. ``per-token``: from the values themselves while they are computed, one for each
+#: row.
+ActivationScales = Literal["static", "per-token"]
+#: How a calibrated range is chosen, as ``onnxruntime.quantization`` names its methods.
+CalibrationMethod = Literal["minmax", "entropy", "percentile"]
+
 #: What a note is about. ``loading``: what was chosen, converted or assumed on the way to a model;
 #: the others: what a reader of the result has to be told, too.
 NoteKind = Literal[
-    "loading", "random weights", "not fused", "kept in float32", "lost bits", "not checked"
-]
+    "loading", "random weights", "not fused", "kept in float32", "lost bits", "quantized",
+    "not checked",
+]  # fmt: skip
 
 #: Mean and standard deviation of ImageNet's RGB channels, as the official evaluation uses them
 #: (timm.data.constants IMAGENET_DEFAULT_MEAN and IMAGENET_DEFAULT_STD).

@@ -8,17 +8,21 @@ from typing import Any, get_args
 import click
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, defs, helper
 
 from tests.support.source import modules
 from vim_deploy import precisions
 from vim_deploy.cli.main import cli as program
+from vim_deploy.ranges import OPSET
 
 
 def test_names_and_rows_are_the_same() -> None:
     assert get_args(precisions.Precision) == precisions.NAMES == tuple(precisions.TABLE)
     assert precisions.TYPED_IN_WORDS == "fp16 or bf16"
-    assert precisions.RELATIVE_L2_IN_WORDS == "1e-2 for fp16, 8e-2 for bf16"
+    assert precisions.QUANTIZED_IN_WORDS == "int8 or fp8"
+    words = "0.01 for fp16, 0.08 for bf16, 0.05 for int8, 0.15 for fp8"
+    assert words == precisions.RELATIVE_L2_IN_WORDS
+    assert precisions.FLOATS + precisions.QUANTIZED == precisions.NAMES
 
 
 @pytest.mark.parametrize("row", precisions.TABLE.values(), ids=lambda row: row.name)
@@ -28,7 +32,25 @@ def test_a_row_agrees_with_onnx_and_numpy(row: precisions.Row) -> None:
     # Half of the smallest normal number is a number still, and no normal one.
     below = np.asarray(row.smallest_normal / 2, np.float64).astype(kind).astype(np.float64)
     assert below in (0, row.smallest_normal / 2)
-    assert row.io == tuple(dict.fromkeys(("fp32", row.name)))
+    if row.quantized:
+        assert row.io == ("fp32",)
+        assert float(np.asarray(row.largest, np.float32).astype(kind)) == row.largest
+        outputs = quantized_types(row.opset)
+        assert row.onnx in outputs
+        assert row.opset == OPSET.low or row.onnx not in quantized_types(row.opset - 1)
+    else:
+        assert row.io == tuple(dict.fromkeys(("fp32", row.name)))
+
+
+def quantized_types(opset: int) -> set[str]:
+    """What QuantizeLinear gives in an opset, by ONNX's names."""
+    schema = defs.get_schema("QuantizeLinear", opset, "")
+    (types,) = [
+        item.allowed_type_strs
+        for item in schema.type_constraints
+        if item.type_param_str == schema.outputs[0].type_str
+    ]
+    return {text.removeprefix("tensor(").removesuffix(")").upper() for text in types}
 
 
 def test_the_precision_of_types() -> None:
@@ -54,7 +76,8 @@ def choices(command: click.Command, path: str = "") -> list[tuple[str, Any]]:
 def test_choices_on_the_command_line_are_the_table() -> None:
     found = choices(program)
     assert len(found) > 4
-    assert {name: tuple(names) for name, names in found if tuple(names) != precisions.NAMES} == {}
+    known = (precisions.NAMES, precisions.FLOATS)
+    assert {name: tuple(names) for name, names in found if tuple(names) not in known} == {}
 
 
 def test_no_module_lists_the_names_again() -> None:

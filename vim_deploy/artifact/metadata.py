@@ -23,6 +23,7 @@ from vim_deploy.precisions import Precision
 from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
+from vim_deploy.recipe.quantization import QuantizationInfo
 from vim_deploy.specs import (
     CheckpointInfo,
     GraphForm,
@@ -52,7 +53,7 @@ _LINE = f"{METADATA_KEY}: "
 _UNNAMED = "?"
 
 
-@stored(blank=("precision_policy", "dense"), sparse=("standalone",), unread="unread")
+@stored(blank=("precision_policy", "dense"), sparse=("standalone", "quantization"), unread="unread")
 @dataclass(frozen=True)
 class ExportInfo:
     """What an exported file says about itself (stored in the ONNX file, ``attach``).
@@ -80,6 +81,7 @@ class ExportInfo:
         standalone: those functions stand in the places of their calls, so that the file holds
             standard operators only.
         dense: what stands behind a dense model's backbone; None for others.
+        quantization: how products were quantized; None for a precision that quantizes nothing.
         unread: what a later version says of these that this one does not know, by path
             (``model_config.if_hydra``); not stored.
     """
@@ -103,7 +105,13 @@ class ExportInfo:
     scan_body: ScanBody = "scan"
     dense: DenseConfig | None = None
     standalone: bool = False
+    quantization: QuantizationInfo | None = None
     unread: tuple[str, ...] = ()
+
+    @property
+    def floats(self) -> Precision:
+        """The precision of tensors between operators: of everything that is not quantized."""
+        return self.quantization.high_precision if self.quantization else self.precision
 
 
 def read_export(value: Any, on_error: OnError) -> ExportInfo:  # noqa: ANN401 - a parsed file

@@ -41,7 +41,7 @@ _RUNTIME = click.option(
 _PRECISION_OPTIONS = (
     click.option(
         "--precision",
-        type=click.Choice(precisions.NAMES),
+        type=click.Choice(precisions.FLOATS),
         help="Types a float32 file in memory; else must match.  [default: the graph's]",
     ),
     click.option("--fp16", is_flag=True, help="Short for --precision fp16."),

@@ -262,7 +262,7 @@ _GRAPH_OPTIONS = (
     ),
     click.option(
         "--io-precision",
-        type=click.Choice(precisions.NAMES),
+        type=click.Choice(precisions.FLOATS),
         default="fp32",
         show_default=True,
         help="Type of float inputs and outputs: fp32, or that of --precision.",

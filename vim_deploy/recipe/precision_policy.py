@@ -1,4 +1,4 @@
-"""Which parts of a half-precision model compute in float32: a TOML file, read strictly.
+"""Which parts of a model compute in float32, or are not quantized: a TOML file, read strictly.
 
 The same policy types the exported graph (``graph.precision``) and the PyTorch module
 (``model.precision``). A part is a role in a block; the shipped policy is
@@ -23,6 +23,8 @@ from vim_deploy.untrusted import read_toml
 
 FORMAT: Final = 1
 ROLES: Final = (*MODEL_ROLES, *BLOCK_ROLES)
+#: Roles of the products that int8 and fp8 quantize.
+QUANTIZED_ROLES: Final = ("patch_embed", "in_proj", "x_proj", "dt_proj", "out_proj", "head")
 
 _DEFAULT = Path(__file__).with_name("default-precision.toml")
 #: A policy is a page of text; anything larger is another kind of file.
@@ -34,7 +36,7 @@ _RANGE = re.compile(r"([0-9]{1,6})(?:-([0-9]{1,6}))?")
 @stored(keys=("roles", "reason", "blocks"), sparse=("blocks",))
 @dataclass(frozen=True)
 class Rule:
-    """``roles`` stay in float32.
+    """``roles`` stay as they are: in float32, or not quantized.
 
     Attributes:
         roles: names out of ``ROLES``.
@@ -86,12 +88,34 @@ class Rule:
         return block is not None and any(low <= block <= high for low, high in self.ranges)
 
 
-@stored(head={"format": FORMAT})
+@stored(head={"format": FORMAT}, sparse=("not_quantized",))
 @dataclass(frozen=True)
 class PrecisionPolicy:
-    """The rules of one file; what no rule covers computes in the precision asked for."""
+    """The rules of one file; what no rule covers computes in the precision asked for.
+
+    Attributes:
+        keep_fp32: what stays in float32 where the graph is typed in 16 bits.
+        not_quantized: products that int8 and fp8 leave in the precision around them.
+
+    Raises:
+        VimDeployError: VIM-420 for a role in ``not_quantized`` that is no product.
+    """
 
     keep_fp32: tuple[Rule, ...] = ()
+    not_quantized: tuple[Rule, ...] = ()
+
+    def __post_init__(self) -> None:
+        for rule in self.not_quantized:
+            for role in rule.roles:
+                if role not in QUANTIZED_ROLES:
+                    fix = f"quantized are {', '.join(QUANTIZED_ROLES)}"
+                    raise _refuse(f"{role} is not quantized anyway", fix)
+
+    def quantizes(self, role: str, block: int | None = None) -> bool:
+        """Whether int8 and fp8 quantize ``role`` (of block number ``block``, from 0)."""
+        if role not in QUANTIZED_ROLES:
+            return False
+        return not any(rule.covers(role, block) for rule in self.not_quantized)
 
     def keeps_fp32(self, role: str, block: int | None = None) -> bool:
         """Whether ``role`` (of block number ``block``, counted from 0) stays in float32."""
@@ -102,15 +126,17 @@ class PrecisionPolicy:
         # By hand: the standard library reads TOML and writes none.
         lines = [f"# {line}".rstrip() for line in comment.splitlines()]
         lines += [f"format = {FORMAT}"]
-        for rule in self.keep_fp32:
-            lines += ["", "[[keep_fp32]]", f"roles = [{', '.join(map(_toml_string, rule.roles))}]"]
+        tables = [("keep_fp32", rule) for rule in self.keep_fp32]
+        tables += [("not_quantized", rule) for rule in self.not_quantized]
+        for table, rule in tables:
+            lines += ["", f"[[{table}]]", f"roles = [{', '.join(map(_toml_string, rule.roles))}]"]
             lines += [f"blocks = {_toml_string(rule.blocks)}"] if rule.blocks else []
             lines += [f"reason = {_toml_string(rule.reason)}"] if rule.reason else []
         return "\n".join(lines) + "\n"
 
     def require_blocks(self, count: int) -> None:
         """VIM-420 when a rule names a block that a model of ``count`` blocks does not have."""
-        for rule in self.keep_fp32:
+        for rule in (*self.keep_fp32, *self.not_quantized):
             for low, high in rule.ranges or ():
                 if high >= count:
                     raise _invalid(

@@ -26,7 +26,7 @@ from vim_deploy.heads import parse_head
 from vim_deploy.parity.metrics import tolerance_for
 from vim_deploy.parity.report import ParityReport
 from vim_deploy.paths import OptionalPath, StrPath, optional_path
-from vim_deploy.precisions import TABLE, TYPED_IN_WORDS, Precision, require_io_precision
+from vim_deploy.precisions import FLOATS, TABLE, TYPED_IN_WORDS, Precision, require_io_precision
 from vim_deploy.progress import stage_log
 from vim_deploy.ranges import BATCH, OPSET, require_all, require_names
 from vim_deploy.recipe.precision_policy import chosen_policy
@@ -85,7 +85,7 @@ class ExportOptions:
         require_names(self, graph=get_args(GraphChoice))
         if self.scan_body is not None:
             require_names(self, scan_body=get_args(ScanBody))
-        require_names(self, precision=TABLE, io_precision=TABLE)
+        require_names(self, precision=TABLE, io_precision=FLOATS)
 
 
 @stored(

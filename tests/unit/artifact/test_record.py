@@ -148,7 +148,7 @@ def changed(*keys, by):
         (("layers",), True, "layers"),
         (("build_seconds",), "long", "build_seconds"),
         (("runtime_version",), "1" * 5000, "runtime_version"),
-        (("precision",), "fp8", "precision"),
+        (("precision",), "fp4", "precision"),
         (("compute_capabilities",), ["8" * 5000], "compute capability"),
         (("compute_capabilities",), [8.6], "compute_capabilities"),
         (("inputs",), [], "no input with an axis"),

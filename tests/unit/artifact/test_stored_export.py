@@ -84,7 +84,7 @@ def test_an_architecture_of_a_later_version_is_no_reference(tmp_path: Path) -> N
         (changed("image", by=None), "image"),
         (changed("preprocess", by={}), "preprocess"),
         (changed("preprocess", by="uint9"), "preprocess"),
-        (changed("precision", by="fp8"), "precision"),
+        (changed("precision", by="fp4"), "precision"),
         (changed("head", by=None), "head"),
         (changed("head", by="topk:0"), "head"),
         (changed("head", by="topk:" + "9" * 5000), "head"),
