@@ -17,6 +17,7 @@ LAYERS = (
     ("stages",),
     ("packaging", "report"),
     ("parity", "bench"),
+    ("calibration",),
     ("scene",),
     ("runtimes",),
     ("graph",),

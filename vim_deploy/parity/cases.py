@@ -12,12 +12,11 @@ import numpy as np
 from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import require_file
-from vim_deploy.heads import of_file, outputs_called
+from vim_deploy.heads import outputs_called
 from vim_deploy.heads.base import Head
-from vim_deploy.images import batch_from_crops, fit_from, load_batch
 from vim_deploy.npz import opened_npz
 from vim_deploy.runtimes.base import Array
-from vim_deploy.runtimes.inputs import full_sizes, given_inputs
+from vim_deploy.runtimes.inputs import full_sizes, given_inputs, picture_batch
 from vim_deploy.scene.pictures import find_images
 from vim_deploy.specs import TensorSpec
 
@@ -99,11 +98,7 @@ def image_case(path: Path, info: ExportInfo, limit: int) -> Case:
     """Pictures from a file or folder, prepared as the model's metadata says."""
     files = find_images(path)[:limit]
     name = f"images ({path.name})"
-    if not of_file(info).takes_size:
-        return Case(name, load_batch(files, info.image, info.preprocess), pictures=True)
-    fitted = [fit_from(file, info.image) for file in files]
-    images = batch_from_crops([pixels for pixels, _ in fitted], info.image, info.preprocess)
-    sizes = np.array([size for _, size in fitted], np.int64)
+    images, sizes = picture_batch(files, info)
     return Case(name, images, sizes=sizes, pictures=True)
 
 

@@ -3,19 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vim_deploy.artifact.metadata import ModelInputs, extents, require_inputs
+from vim_deploy.artifact.metadata import ExportInfo, ModelInputs, extents, require_inputs
 from vim_deploy.errors import VimDeployError
+from vim_deploy.heads import of_file
+from vim_deploy.images import batch_from_crops, fit_from, load_batch
 from vim_deploy.specs import TensorSpec
 
 if TYPE_CHECKING:
     from vim_deploy.artifact import Artifact
 
 Array = NDArray[Any]
+
+
+class PictureBatch(NamedTuple):
+    """Pictures in the graph's own input format.
+
+    Attributes:
+        images: float32 NCHW or uint8 NHWC (``images.batch_from_crops``).
+        sizes: height and width of the picture in each image, int64 [images, 2], of a model that
+            takes them; else None.
+    """
+
+    images: Array
+    sizes: Array | None = None
+
+
+def picture_batch(paths: Sequence[Path], info: ExportInfo) -> PictureBatch:
+    """Picture files as the model that ``info`` describes takes them.
+
+    Raises:
+        VimDeployError: VIM-401, VIM-411, VIM-415 (no files, or not square for a detector).
+    """
+    if not of_file(info).takes_size:
+        return PictureBatch(load_batch(paths, info.image, info.preprocess))
+    made = [fit_from(path, info.image) for path in paths]
+    images = batch_from_crops([pixels for pixels, _ in made], info.image, info.preprocess)
+    return PictureBatch(images, np.array([size for _, size in made], np.int64))
 
 
 def fits(spec: TensorSpec, shape: Sequence[int]) -> bool:

@@ -6,8 +6,10 @@ line. ``create_session`` looks at what the session really got, and refuses that.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +20,8 @@ from vim_deploy.errors import VimDeployError, import_package, nearest, says_no_m
 from vim_deploy.installation import extra_command, pip_command
 from vim_deploy.runtimes import runtime_named
 from vim_deploy.text import storable
+
+_log = logging.getLogger(__name__)
 
 #: Severity 3: errors only. Warnings speak about optimisations a user cannot act on.
 _LOG_ERRORS_ONLY = 3
@@ -77,6 +81,36 @@ def load() -> Any:  # noqa: ANN401 - an untyped module
     os.environ.setdefault(*NO_TELEMETRY)
     # Releases before 1.19 do not load with NumPy 2.
     return import_package("onnxruntime", "ONNX Runtime", "-U", "onnxruntime")
+
+
+def histogram_collector(method: str, *, bins: int, levels: int, percentile: float) -> Any:  # noqa: ANN401
+    """A ``HistogramCollector`` of ``onnxruntime.quantization``, for ranges around zero.
+
+    Args:
+        method: ``entropy`` or ``percentile``.
+        bins: of a tensor's first histogram.
+        levels: bins that ``entropy`` makes of those of a candidate.
+        percentile: in percent, what ``percentile`` keeps.
+
+    Raises:
+        VimDeployError: VIM-301 when it is not to be had.
+    """
+    load()
+    known = {*sys.path}
+    tools: Any = import_package(
+        "onnxruntime.quantization.calibrate", "ONNX Runtime", "-U", "onnxruntime"
+    )
+    # It adds a folder whose modules have names such as "benchmark" and "float16".
+    for folder in [folder for folder in sys.path if folder not in known]:
+        if "onnxruntime" in Path(folder).parts:
+            sys.path.remove(folder)
+    # It prints what it is at, and standard output is for results.
+    tools.print = _print_to_log
+    return tools.HistogramCollector(method, True, bins, levels, percentile, None)
+
+
+def _print_to_log(*words: object) -> None:
+    _log.debug("%s", " ".join(map(str, words)))
 
 
 def capabilities() -> Capabilities:
