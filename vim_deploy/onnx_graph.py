@@ -369,11 +369,16 @@ def element_types(model: ModelProto) -> dict[str, int]:
 
 
 def half_types(model: ModelProto) -> set[int]:
-    """The 16-bit float types that the graph casts to or stores weights in."""
-    found = {tensor.data_type for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "Cast":
-            found |= {int(item.i) for item in node.attribute if item.name == "to"}
+    """The 16-bit float types that the graph casts to or computes with weights in.
+
+    Weights that nothing but Casts read are only stored so.
+    """
+    casts = [node for node in model.graph.node if node.op_type == "Cast"]
+    read = {name for node in model.graph.node if node.op_type != "Cast" for name in node.input}
+    stored = {name for node in casts for name in node.input} - read
+    found = {item.data_type for item in model.graph.initializer if item.name not in stored}
+    for node in casts:
+        found |= {int(item.i) for item in node.attribute if item.name == "to"}
     return found & HALF_TYPES
 
 

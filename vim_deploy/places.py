@@ -288,6 +288,21 @@ def role_of(name: str) -> tuple[str | None, int | None]:
     return at.role, at.block
 
 
+def beside(name: str, operator: str, direction: str = "") -> str:
+    """The name of another node in the module of the node called ``name``.
+
+    Args:
+        name: such as ``block_07/mixer/x_proj/MatMul``.
+        operator: of the other node, its last piece.
+        direction: ``fwd`` or ``bwd`` for what it does for one of a mixer's directions, where the
+            node does both.
+    """
+    *scope, _ = name.split("/")
+    if direction and tuple(scope[1:2]) == (_MIXER,):
+        scope.insert(2, direction)
+    return "/".join([*scope, operator])
+
+
 def block_scope(block: int) -> str:
     """How the names of the nodes of a block begin: ``block_03``."""
     return f"block_{block:02d}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +14,10 @@ from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.graph.activations import Activations, measure_activations
 from vim_deploy.graph.opset import convert_opset
 from vim_deploy.graph.passes.run import PassReport, run_passes
-from vim_deploy.graph.precision import PrecisionReport, apply_precision
+from vim_deploy.graph.precision import PrecisionReport, RoleOf, apply_precision
+from vim_deploy.graph.quantization.apply import apply_quantization
+from vim_deploy.graph.quantization.plan import QuantizationPlan
+from vim_deploy.graph.quantization.storage import store_in_half
 from vim_deploy.graph.standalone import standalone
 from vim_deploy.graph.tidy import apply_names, tidy
 from vim_deploy.graph.trace import trace
@@ -27,15 +30,23 @@ from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
 from vim_deploy.specs import Note
 
+#: Decides how the products of a float32 graph are quantized.
+Quantize = Callable[[onnx.ModelProto], QuantizationPlan]
+
 
 class ExportedGraph(NamedTuple):
-    """A checked model, what was counted in it, what passes (none: base) and typing did, sizes."""
+    """A checked model, and what came of each step.
+
+    What was counted in it, what passes (none: base) and typing did, sizes, and how its products
+    are quantized, None where nothing is.
+    """
 
     model: onnx.ModelProto
     summary: GraphSummary
     passes: tuple[PassReport, ...]
     precision: PrecisionReport
     activations: Activations
+    quantization: QuantizationPlan | None = None
 
     @property
     def notes(self) -> tuple[Note, ...]:
@@ -68,7 +79,12 @@ class ExportedGraph(NamedTuple):
 
 
 def export_graph(
-    module: DeployedModel, info: ExportInfo, *, batch: int | None, dump: Path | None = None
+    module: DeployedModel,
+    info: ExportInfo,
+    *,
+    batch: int | None,
+    dump: Path | None = None,
+    quantize: Quantize | None = None,
 ) -> ExportedGraph:
     """The checked model of ``module``.
 
@@ -78,11 +94,13 @@ def export_graph(
             its precisions and policy the types.
         batch: fixed batch size, or None for a dynamic one.
         dump: folder that takes the graph before and after each pass.
+        quantize: of a precision that quantizes: decides how, told of the float32 graph.
 
     Raises:
-        VimDeployError: VIM-501 to VIM-503, VIM-505, VIM-203 (precisions that contradict).
+        VimDeployError: VIM-501 to VIM-503, VIM-505, VIM-203 (precisions that contradict), as
+            ``quantize``.
     """
-    return finish_graph(named_trace(module, batch), module.model.config, info, dump)
+    return finish_graph(named_trace(module, batch), module.model.config, info, dump, quantize)
 
 
 def named_trace(module: DeployedModel, batch: int | None) -> onnx.ModelProto:
@@ -98,7 +116,11 @@ def named_trace(module: DeployedModel, batch: int | None) -> onnx.ModelProto:
 
 
 def finish_graph(
-    model: onnx.ModelProto, config: ModelConfig, info: ExportInfo, dump: Path | None = None
+    model: onnx.ModelProto,
+    config: ModelConfig,
+    info: ExportInfo,
+    dump: Path | None = None,
+    quantize: Quantize | None = None,
 ) -> ExportedGraph:
     """The form that ``info`` describes of the traced graph ``model``, which is changed.
 
@@ -115,13 +137,21 @@ def finish_graph(
         )
     convert_opset(model, info.opset)
     attach_functions(model, unrolled)
-    require_io_precision(info.precision, info.io_precision)
-    report = PrecisionReport(info.precision, info.io_precision, {}, 0, (), ())
-    if TABLE[info.precision].typed:
-        stage_log.info("typing in %s", info.precision)
-        policy = info.precision_policy or PrecisionPolicy()
-        report = apply_precision(model, info.precision, policy, info.io_precision)
-    return _finished(model, config, info, passes, report)
+    require_io_precision(info.floats, info.io_precision)
+    policy = info.precision_policy or PrecisionPolicy()
+    plan: QuantizationPlan | None = None
+    roles: RoleOf | None = None
+    if TABLE[info.precision].quantized:
+        assert quantize is not None
+        plan = quantize(model)
+        done = apply_quantization(model, plan, info.precision, policy)
+        store_in_half(model)
+        roles = done.role_of
+    report = PrecisionReport(info.floats, info.io_precision, {}, 0, (), ())
+    if TABLE[info.floats].typed:
+        stage_log.info("typing in %s", info.floats)
+        report = apply_precision(model, info.floats, policy, info.io_precision, roles)
+    return _finished(model, config, info, passes, report, plan)
 
 
 def standalone_graph(model: onnx.ModelProto, info: ExportInfo) -> ExportedGraph:
@@ -140,9 +170,9 @@ def standalone_graph(model: onnx.ModelProto, info: ExportInfo) -> ExportedGraph:
     copy.CopyFrom(model)
     # Written anew: those of an early version have nodes without names, and other pads.
     attach_functions(copy, _unrolled_tokens(info.model_config, info))
-    if TABLE[info.precision].typed:
+    if TABLE[info.floats].typed:
         type_functions(copy)
-    report = PrecisionReport(info.precision, info.io_precision, {}, 0, (), ())
+    report = PrecisionReport(info.floats, info.io_precision, {}, 0, (), ())
     return _finished(copy, info.model_config, info, (), report)
 
 
@@ -157,17 +187,19 @@ def _finished(
     info: ExportInfo,
     passes: tuple[PassReport, ...],
     report: PrecisionReport,
+    plan: QuantizationPlan | None = None,
 ) -> ExportedGraph:
     """Check a graph that has its functions, and put those in place where that is asked for."""
     _make_repeatable(model)
-    summary = check_graph(model, config, info.graph, info.scan_body)
+    quantized = TABLE[info.precision].quantized
+    summary = check_graph(model, config, info.graph, info.scan_body, quantized=quantized)
     activations = measure_activations(model, config)
     if info.standalone:
         stage_log.info("inlining")
         model = standalone(model)
-        summary = check_standalone(model, summary)
+        summary = check_standalone(model, summary, quantized=quantized)
     metadata.attach(model, info)
-    return ExportedGraph(model, summary, passes, report, activations)
+    return ExportedGraph(model, summary, passes, report, activations, plan)
 
 
 def _make_repeatable(model: onnx.ModelProto) -> None:

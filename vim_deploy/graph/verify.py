@@ -43,6 +43,9 @@ _DETECTOR_OPS = frozenset(
      "Range", "ReduceSum", "Sign", "Where"}
 )  # fmt: skip
 
+#: What quantizing adds, scales per token included.
+_QUANTIZED_OPS = frozenset({"Abs", "DequantizeLinear", "Max", "QuantizeLinear"})
+
 #: Those of the bodies of our ops' functions beside them.
 _BODY_OPS = frozenset({"CastLike", "ConstantOfShape", "Exp", "ReduceSum", "Scan", "Softplus"})
 #: Those of the bodies of ops on boxes.
@@ -169,9 +172,16 @@ def _half_reductions(model: onnx.ModelProto) -> list[str]:
 
 
 def check_graph(
-    model: onnx.ModelProto, config: ModelConfig, graph: str = "base", scan_body: str = "scan"
+    model: onnx.ModelProto,
+    config: ModelConfig,
+    graph: str = "base",
+    scan_body: str = "scan",
+    *,
+    quantized: bool = False,
 ) -> GraphSummary:
     """Compare the graph with what ``config``, the form ``graph`` and ``scan_body`` promise.
+
+    ``quantized``: whether products may be in 8 bits.
 
     Raises:
         VimDeployError: VIM-502 with every deviation.
@@ -196,6 +206,7 @@ def check_graph(
     if summary.flips and not config.flips_sequence:
         problems.append(f"{summary.flips} flips")
     allowed = EXPECTED_OPS | _OWN_OPS | (_DETECTOR_OPS if _detects(model) else frozenset())
+    allowed |= _QUANTIZED_OPS if quantized else frozenset()
     problems += [
         f"unexpected operator {name} ({count} times)"
         for name, count in summary.ops.items()
@@ -225,12 +236,15 @@ def _require_valid(model: onnx.ModelProto) -> None:
         ) from error
 
 
-def check_standalone(model: onnx.ModelProto, before: GraphSummary) -> GraphSummary:
+def check_standalone(
+    model: onnx.ModelProto, before: GraphSummary, *, quantized: bool = False
+) -> GraphSummary:
     """Compare a graph of standard operators alone with what was counted before it became one.
 
     Args:
         model: what ``standalone`` has made.
         before: of the graph with its functions, as ``check_graph`` found it.
+        quantized: whether products may be in 8 bits.
 
     Raises:
         VimDeployError: VIM-502 with every deviation.
@@ -248,7 +262,7 @@ def check_standalone(model: onnx.ModelProto, before: GraphSummary) -> GraphSumma
     ]
     if not is_standalone(model):
         problems.append("there are functions, or nodes of other domains than ONNX's")
-    allowed = EXPECTED_OPS | _BODY_OPS
+    allowed = EXPECTED_OPS | _BODY_OPS | (_QUANTIZED_OPS if quantized else frozenset())
     if _detects(model):
         allowed |= _DETECTOR_OPS | _BOX_BODY_OPS
     problems += [f"unexpected operator {name}" for name in summary.ops if name not in allowed]
