@@ -254,6 +254,9 @@ class _Quantizing:
         constants = [
             self._constant(product, f"{what}_{self.precision}", values),
             self._constant(product, f"{what}_scale", scales),
+            # Without one ONNX Runtime, told to multiply exactly where a processor has no VNNI,
+            # gives weights that it shifts to uint8 a single zero point, and refuses to run them.
+            self._constant(product, f"{what}_zero", np.zeros(len(scales), values.dtype)),
         ]
         name = self._name(product.name, f"DequantizeLinear_{what}")
         made.append(node_of("DequantizeLinear", name, constants, axis=axis))
