@@ -273,6 +273,42 @@ def _baselines() -> tuple[Files, ...]:
     return (_made(lambda folder: written(bench_report(measured(), measured("deit")), folder)),)
 
 
+def _calibrated() -> Any:
+    from tests.support.detectors import described
+
+    return dataclasses.replace(described(), precision="int8")
+
+
+def _calibration(path: Path) -> object:
+    from vim_deploy.calibration.stored import load
+    from vim_deploy.recipe.quantization import QuantizeOptions
+
+    return load(path, _calibrated(), QuantizeOptions())
+
+
+def _calibrations() -> tuple[Files, ...]:
+    from vim_deploy.calibration.stored import StoredCalibration, save
+    from vim_deploy.graph.quantization.plan import LayerPlan, QuantizationPlan
+    from vim_deploy.recipe.quantization import CalibrationInfo
+
+    layers = (LayerPlan("layers.0/in_proj", 0.25, (0.5, 2.0), (1,), 0.01), LayerPlan("head", 1.0))
+    pictures = CalibrationInfo("minmax", 128, 0, 64 * "0")
+    found = StoredCalibration.of(_calibrated(), "static", pictures, QuantizationPlan(layers))
+    return (_made(lambda folder: save(folder / "c.json", found)),)
+
+
+def _planned(files: Files) -> Files:
+    """With the hash of the scales renewed, where the file still has any."""
+    from vim_deploy.files import settings_hash
+
+    try:
+        value = json.loads(files["c.json"])
+        value["plan_sha256"] = settings_hash(value["plan"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return files
+    return {**files, "c.json": json.dumps(value).encode()}
+
+
 _LABELS = b"north\neast\nsouth\nwest\n"
 _ALL = (
     Target("recipe", _recipes, (*on_toml(), *on_bytes(), Mutation(lines)),
@@ -286,6 +322,8 @@ _ALL = (
            (Command((_policy, "{}/p.toml")),
             Command(("export", "{}/a.pth", "--precision", "fp16", "--precision-policy", "{}/p.toml",
                      "--no-check", "-o", "{}/o.onnx"), every=40)), free_bytes=800 << 20),
+    Target("calibration", _calibrations, (*on_json(), *on_bytes()),
+           (Command((_calibration, "{}/c.json")),), _planned),
     Target("config", _configs, (*on_json("c.json"), *on_bytes("c.json")),
            (Command((_config, "{}/c.json")),
             Command(("export", "{}/a.pth", "--config", "{}/c.json", "--no-check", "-o",
