@@ -21,7 +21,7 @@ from torch import Tensor
 from vim_deploy.artifact.file import CHECKPOINT_SUFFIXES, is_checkpoint
 from vim_deploy.errors import VimDeployError, missing_package, nearest
 from vim_deploy.files import require_file, sha256_of, sight
-from vim_deploy.model.contents import parts_of, shown, values_of
+from vim_deploy.model.contents import parts_of, shown, sign_of_quantization, values_of
 from vim_deploy.model.entries import choose_entry
 from vim_deploy.model.hub import CheckpointFile, locate
 from vim_deploy.model.inert import StandIn
@@ -44,6 +44,7 @@ _MOST_CHANNELS = 64
 _PLAIN = (
     "save the weights as plain tensors of floats, whole ones where they are sharded, by text keys"
 )
+_AS_TRAINED = "give the checkpoint as it was trained, with weights of floats, and quantize that"
 #: What trainers of Hugging Face and DeepSpeed keep beside the weights, by the same suffixes.
 _TRAINING = re.compile(
     r"(optimizer|scheduler|scaler|sampler|rng_state|random_states|training_args|dl_state_dict)"
@@ -113,6 +114,8 @@ def read_checkpoint(
         notes.append(f"left out, no part of the model: {_names(entry.beside)}")
     if foreign:
         notes.append(f"not made, since no code of a checkpoint is run: {_names(foreign, _FEW)}")
+    if sign := sign_of_quantization(entry.tensors, foreign):
+        raise unreadable(file.path, f"its weights are quantized already: {sign}", _AS_TRAINED)
     state_dict = _float32(entry.tensors, file.path, notes)
     # safetensors maps the file: only now have all bytes been read.
     sighting.require_unchanged()

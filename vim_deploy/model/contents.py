@@ -7,10 +7,12 @@ network the state dict is put together as ``torch.nn.Module.state_dict`` does it
 from __future__ import annotations
 
 import argparse
+import re
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from vim_deploy.model.inert import StandIn
@@ -21,6 +23,17 @@ _DEPTH = 12
 _PASSING = 100
 #: Letters of a name; those of mmsegmentation's deepest weights are below 60.
 _LONGEST = 200
+#: Parts of keys and of class names that only quantized weights have: torch.ao and torchao,
+#: bitsandbytes (SCB; absmax and quant_map of 4 bits), GPTQ and AWQ (qweight), compressed-tensors
+#: (weight_scale), and the quantizers of training for it.
+_QUANTIZED = re.compile(
+    r"(^|[._])(_packed_params|packed_weight|scb|absmax|quant_map|quant_state|qweight|qzeros|g_idx"
+    r"|weight_scale|weight_scale_inv|weight_zero_point|fake_quant|activation_post_process"
+    r"|\w*quantizer|quantized|rebuild_qtensor|bitsandbytes|torchao)([._]|$)",
+    re.IGNORECASE,
+)
+#: Modules of a whole network that hold such weights. Optimizers of 8 bits are no network.
+_QUANTIZED_MODULES = re.compile(r"nn\.(intrinsic\.)?(quantized|qat)\.|bitsandbytes\.nn\.")
 
 
 def tensor_mappings(loaded: Any) -> Iterator[tuple[str, Mapping[Any, Any]]]:  # noqa: ANN401
@@ -101,6 +114,29 @@ def _state_dict(network: StandIn, seen: set[int]) -> dict[str, Any]:
                 elif isinstance(item, Tensor) and is_name(name) and name not in passing:
                     weights[f"{prefix}{name}"] = item
     return weights
+
+
+def sign_of_quantization(weights: Mapping[Any, Any], made: Iterable[str]) -> str:
+    """What says that weights were quantized, in words; empty for plain ones.
+
+    Args:
+        weights: of a model, by its own keys.
+        made: names of what the file makes besides plain values.
+    """
+    for key, value in weights.items():
+        text = shown(key)
+        if _QUANTIZED.search(text):
+            return f"it has {text!r}"
+        name = value.name if isinstance(value, StandIn) else ""
+        if _QUANTIZED.search(name):
+            return f"entry {text!r} is a {name}"
+        is_whole = isinstance(value, Tensor) and not (
+            value.is_floating_point() or value.is_complex() or value.dtype == torch.bool
+        )
+        if is_whole and text.endswith("weight") and value.ndim > 1:
+            return f"{text!r} is {str(value.dtype).removeprefix('torch.')}"
+    names = (name for name in made if _QUANTIZED_MODULES.search(name))
+    return next((f"it makes a {name}" for name in names), "")
 
 
 def is_other_tensor(item: object) -> bool:
