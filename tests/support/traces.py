@@ -8,12 +8,14 @@ every export makes of a trace first, a graph that is tidied, is kept under the t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import onnx
 
@@ -27,6 +29,8 @@ Trace = Callable[..., onnx.ModelProto]
 Step = Callable[[onnx.ModelProto], onnx.ModelProto]
 #: Attributes of a part of a module that its traced graph may depend on, beside its tensors.
 _PLAIN = (bool, int, float, str, tuple, type(None))
+#: The exporter's tables of operators, by what they were asked for with.
+_OPERATORS: dict[str, Any] = {}
 
 
 def replaced(exporter: Any, folder: Path) -> dict[str, Trace | Step]:
@@ -46,9 +50,33 @@ def shared(trace: Trace, folder: Path) -> Trace:
 
     def traced(module: DeployedModel, *, batch: int | None) -> onnx.ModelProto:
         path = folder / f"{key(module, batch)}.onnx"
-        return _kept(path, lambda: trace(module, batch=batch))
+        with operators_read_once():
+            return _kept(path, lambda: trace(module, batch=batch))
 
     return traced
+
+
+@contextlib.contextmanager
+def operators_read_once() -> Iterator[None]:
+    """PyTorch's exporter reads its operators for the first trace of this process only.
+
+    It reads the source of all of them for every trace, which is a fifth of a small model's. Each
+    trace gets lists of its own: its caller's operators are put into them.
+    """
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    read = ONNXRegistry.from_torchlib
+
+    def from_torchlib(**options: int) -> ONNXRegistry:
+        asked = repr(sorted(options.items()))
+        if asked not in _OPERATORS:
+            _OPERATORS[asked] = read(**options)
+        known, table = _OPERATORS[asked], ONNXRegistry()
+        vars(table).update(vars(known), functions={k: [*v] for k, v in known.functions.items()})
+        return table
+
+    with mock.patch.object(ONNXRegistry, "from_torchlib", staticmethod(from_torchlib)):
+        yield
 
 
 def shared_step(step: Step, folder: Path) -> Step:
