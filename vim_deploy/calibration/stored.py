@@ -9,7 +9,6 @@ its precision where nothing is quantized and what it does to pictures itself cha
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -28,14 +27,13 @@ from vim_deploy.images import check_preparation
 from vim_deploy.precisions import Precision
 from vim_deploy.ranges import CALIBRATION_IMAGES, shown
 from vim_deploy.recipe.model_config import ModelConfig
-from vim_deploy.recipe.quantization import CalibrationInfo, QuantizeOptions
+from vim_deploy.recipe.quantization import SUFFIX, CalibrationInfo, QuantizeOptions
 from vim_deploy.scene.pictures import require_free
 from vim_deploy.specs import ActivationScales, CheckpointInfo, ImagePreparation
 from vim_deploy.text import json_text
 from vim_deploy.untrusted import read_json
 
 FORMAT: Final = 1
-SUFFIX: Final = ".json"
 #: Vim-B's, with a number for each channel of 144 products, is 3 MB.
 _MAX_BYTES = 32 << 20
 #: Scales and smoothing are float32 numbers of full precision.
@@ -92,11 +90,6 @@ class StoredCalibration:
             plan,
             settings_hash(encode(plan)),
         )
-
-
-def is_stored(path: Path) -> bool:
-    """Whether ``--calibration`` names such a file, and no folder of pictures."""
-    return path.suffix.lower() == SUFFIX and not os.path.isdir(path)
 
 
 def require_place(path: Path | None, *, force: bool) -> None:

@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import get_args
+from typing import Final, get_args
 
 from vim_deploy.codec import stored
+from vim_deploy.errors import VimDeployError
 from vim_deploy.paths import OptionalPath
-from vim_deploy.precisions import FLOATS, Precision
+from vim_deploy.precisions import FLOATS, QUANTIZED_IN_WORDS, TABLE, Precision
 from vim_deploy.ranges import CALIBRATION_IMAGES, SEED, require_all, require_names
 from vim_deploy.specs import ActivationScales, CalibrationMethod
 
 #: Share of values that the method ``percentile`` keeps, in percent: the usual one of ONNX
 #: Runtime's own tools (onnxruntime.quantization.calibrate, PercentileCalibrater).
 PERCENTILE = 99.999
+#: What a file that ``save_calibration`` writes ends in.
+SUFFIX: Final = ".json"
+#: Fields of ``QuantizeOptions`` by the options of the command line.
+OPTIONS: Final = {
+    "--calibration": "calibration",
+    "--save-calibration": "save_calibration",
+    "--calibration-method": "method",
+    "--calibration-images": "images",
+    "--calibration-seed": "seed",
+    "--activation-scales": "activations",
+    "--high-precision": "high_precision",
+}
+#: Those about how pictures are watched.
+_WATCHING = (
+    "--save-calibration",
+    "--calibration-method",
+    "--calibration-images",
+    "--calibration-seed",
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +67,63 @@ class QuantizeOptions:
         require_all(self, images=CALIBRATION_IMAGES, seed=SEED)
         require_names(self, method=get_args(CalibrationMethod))
         require_names(self, activations=get_args(ActivationScales), high_precision=FLOATS)
+
+    @property
+    def takes_stored(self) -> bool:
+        """Whether ``calibration`` names a file of ``save_calibration``, and no folder."""
+        path = self.calibration
+        return path is not None and path.suffix.lower() == SUFFIX and not os.path.isdir(path)
+
+    def require_effect(self, precision: Precision, given: Collection[str] | None = None) -> None:
+        """Refuse what an export in ``precision`` would have to ignore, or cannot be without.
+
+        Args:
+            precision: of the export.
+            given: options that were named, as in ``OPTIONS``; None for those that are not as usual.
+
+        Raises:
+            VimDeployError: VIM-203.
+        """
+        if given is None:
+            usual = QuantizeOptions()
+            given = [
+                option
+                for option, field in OPTIONS.items()
+                if getattr(self, field) != getattr(usual, field)
+            ]
+        if not TABLE[precision].quantized:
+            why = f"{precision} quantizes nothing; {QUANTIZED_IN_WORDS} do"
+            _refuse(given, OPTIONS, f"with --precision {precision}", why)
+            return
+        if self.calibration is None:
+            if self.activations == "static":
+                raise VimDeployError(
+                    "VIM-203",
+                    f"--precision {precision} with static scales needs pictures",
+                    why="how large activations become is found on pictures like those that the "
+                    "model will see",
+                    fix=f"--precision {precision} --calibration DIR, with a folder of 100 or more "
+                    "pictures (they need no labels); or --activation-scales per-token, for "
+                    "scales that are computed while the model runs",
+                )
+            _refuse(given, _WATCHING, "without --calibration", "no pictures are watched")
+        elif self.takes_stored:
+            why = "the file says which pictures were watched, and how ranges were chosen"
+            _refuse(given, _WATCHING, f"with --calibration {self.calibration}", why)
+        elif self.activations == "per-token":
+            why = "each row of activations has its own range"
+            _refuse(given, ("--calibration-method",), "with --activation-scales per-token", why)
+
+
+def _refuse(given: Collection[str], idle: Collection[str], by: str, why: str) -> None:
+    """VIM-203 for options that are ``given`` and have no effect (``idle``), ``by`` what."""
+    if names := [option for option in OPTIONS if option in given and option in idle]:
+        raise VimDeployError(
+            "VIM-203",
+            f"{' and '.join(names)} {'has' if len(names) == 1 else 'have'} no effect {by}",
+            why=why,
+            fix=f"leave {'it' if len(names) == 1 else 'them'} out",
+        )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ import pytest
 from tests.support.detectors import described
 from vim_deploy.calibration.stored import (
     StoredCalibration,
-    is_stored,
     load,
     require_place,
     require_products,
@@ -171,11 +170,12 @@ def test_other_files(tmp_path: Path, data: bytes) -> None:
 
 
 def test_which_paths_are_files_of_ours(tmp_path: Path) -> None:
-    assert is_stored(tmp_path / "c.json")
+    assert QuantizeOptions(calibration=tmp_path / "c.json").takes_stored
     refused(tmp_path / "c.json", "VIM-401")
     (tmp_path / "pictures.json").mkdir()
-    assert not is_stored(tmp_path / "pictures.json")
-    assert not is_stored(tmp_path / "pictures")
+    assert not QuantizeOptions(calibration=tmp_path / "pictures.json").takes_stored
+    assert not QuantizeOptions(calibration=tmp_path / "pictures").takes_stored
+    assert not OPTIONS.takes_stored
 
 
 def test_nothing_is_replaced_unasked(tmp_path: Path) -> None:
