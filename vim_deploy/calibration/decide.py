@@ -15,6 +15,7 @@ import numpy as np
 from vim_deploy.calibration.observe import Observed
 from vim_deploy.graph.quantization.plan import (
     LayerPlan,
+    apart,
     columns_quantized,
     quantized,
     scale_of,
@@ -147,7 +148,7 @@ def error_of(
     rounded = quantized(x, step, precision).astype(np.float64) * step
     got = rounded @ weight
     if layer.outliers:
-        apart, steps = columns_quantized(product.weight[list(layer.outliers)], precision)
-        got = got + observed.rows[:, list(layer.outliers)] @ (apart.astype(np.float32) * steps)
+        rows = apart(product.weight, layer).astype(np.float32)
+        got = got + observed.rows[:, list(layer.outliers)] @ rows
     size = float(np.linalg.norm(wanted))
     return float(np.linalg.norm(got - wanted)) / size if size else 0.0

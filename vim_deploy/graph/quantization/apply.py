@@ -19,6 +19,7 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.quantization.plan import (
     LayerPlan,
     QuantizationPlan,
+    apart,
     columns_quantized,
     smoothed,
 )
@@ -30,6 +31,7 @@ from vim_deploy.recipe.precision_policy import PrecisionPolicy
 
 #: First opset in which ReduceMax has its axes as an input.
 _AXES_ARE_INPUT = 18
+_FLOAT = onnx.TensorProto.FLOAT
 #: Rows of nothing but zeros are divided by this instead of by their largest value.
 _LEAST = float(np.finfo(np.float32).tiny)
 
@@ -148,13 +150,13 @@ class _Quantizing:
                 made[-1].attribute.append(helper.make_attribute("axis", axis))
             return str(made[-1].output[0])
 
-        x, apart = source, product.weight
+        x, rows = source, product.weight
         if layer.smoothing is not None:
             factors = np.array(layer.smoothing, np.float32)
             norm = norm_before(self.rewriter, product)
             if norm is not None:
                 self.rewriter.replace([norm.output[0]], [fold(self.rewriter, norm, factors)])
-                apart = apart * factors[:, None]
+                rows = rows * factors[:, None]
             else:
                 x = add("Mul", x, self._constant(product, "smoothing", 1 / factors))
         largest = ""
@@ -169,8 +171,9 @@ class _Quantizing:
         if layer.outliers:
             channels = self._constant(product, "outliers", np.array(layer.outliers, np.int64))
             picked = add("Gather", source, channels, axis=-1)
-            rows = self._weight(product, apart[list(layer.outliers)], "outlier_weight", made)
-            y = add("Add", y, add("MatMul", picked, rows))
+            stored = self._constant(product, "outlier_weight", apart(rows, layer))
+            made.append(node_of("Cast", self._name(product.name, "Cast"), [stored], to=_FLOAT))
+            y = add("Add", y, add("MatMul", picked, made[-1].output[0]))
         if bias:
             add("Add", y, bias)
         made[-1].output[0] = output

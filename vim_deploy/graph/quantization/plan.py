@@ -89,6 +89,17 @@ def columns_quantized(
     return quantized(weight, scales, precision), scales
 
 
+def apart(weight: NDArray[np.float32], layer: LayerPlan) -> NDArray[np.floating]:
+    """Rows of W that outliers are multiplied with, as they are stored: in float16 where it holds.
+
+    Not in 8 bits: what reads back a matrix of int8 for a product of floats, ONNX Runtime (1.32)
+    takes for MatMulNBits, which rounds the activations to 8 bits, too.
+    """
+    rows = weight[list(layer.outliers)]
+    held = np.abs(rows).max(initial=0.0) <= np.finfo(np.float16).max
+    return rows.astype(np.float16 if held else np.float32)
+
+
 def smoothed(weight: NDArray[np.float32], layer: LayerPlan) -> NDArray[np.float32]:
     """W with its rows multiplied by the smoothing, and those of outliers set to zero."""
     found = weight.copy()
