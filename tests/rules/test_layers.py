@@ -27,6 +27,7 @@ LAYERS = (
     ("recipe",),
     ("plugin",),
     ("cuda", "ops"),
+    ("onnx_quantized",),
     ("onnx_graph",),
     ("images",),
     ("folder_output",),

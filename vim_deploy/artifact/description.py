@@ -24,7 +24,8 @@ from vim_deploy import heads
 from vim_deploy.artifact import metadata
 from vim_deploy.artifact.metadata import IMAGE_INPUT, PRODUCER, SIZE_INPUT, ExportInfo, size_flaw
 from vim_deploy.errors import VimDeployError
-from vim_deploy.onnx_graph import DEFAULT_DOMAINS, computed_precision, opset_version
+from vim_deploy.onnx_graph import DEFAULT_DOMAINS, opset_version
+from vim_deploy.onnx_quantized import precision_of, quantized_precision
 from vim_deploy.ops.contract import DOMAIN
 from vim_deploy.precisions import TABLE
 from vim_deploy.specs import TensorSpec
@@ -135,7 +136,8 @@ def corrected(
         standalone=DOMAIN not in domains
         and (info.standalone or (announced and domains <= set(DEFAULT_DOMAINS))),
         opset=opset_version(model),
-        precision=computed_precision(model),
+        precision=precision_of(model),
+        quantization=info.quantization if quantized_precision(model) else None,
         io_precision=floats.pop() if len(floats) == 1 else info.io_precision,
     )
     changed = {

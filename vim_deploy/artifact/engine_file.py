@@ -41,6 +41,9 @@ DATA_TYPES: Final = {row.tensorrt: row.dtype for row in TABLE.values()} | {
     name: name.lower() for name in ("INT8", "INT32", "INT64", "UINT8", "BOOL")
 }
 
+#: Compute capability from which GPUs have products in fp8: Ada.
+FLOAT8_SINCE: Final = (8, 9)
+
 #: First bytes of an engine, and what built it.
 MAGIC = {b"ftrt": TENSORRT, b"vtrt": TENSORRT_RTX}
 _HEADER_BYTES = 36
@@ -144,6 +147,11 @@ def parse_compute_capabilities(
                 fix="name one of these, or use full TensorRT on a machine with that GPU",
             )
     return tuple(sorted(wanted, key=_order))
+
+
+def without_float8(capabilities: Sequence[str]) -> tuple[str, ...]:
+    """Of these compute capabilities those whose GPUs have no products in fp8."""
+    return tuple(item for item in capabilities if _order(item) < FLOAT8_SINCE)
 
 
 def _canonical(text: str, supported: Sequence[str]) -> str:

@@ -32,6 +32,7 @@ from vim_deploy.artifact.record import EngineRecord, FileIdentity, read_record, 
 from vim_deploy.errors import UnreadableEngineError, UnreadableModelError, VimDeployError
 from vim_deploy.files import Sighting, require_file, settings_hash, sight
 from vim_deploy.images import SUFFIXES as PICTURES
+from vim_deploy.onnx_quantized import precision_of
 from vim_deploy.paths import StrPath, as_path
 from vim_deploy.recipe.catalog import names_recipe
 from vim_deploy.specs import TensorSpec
@@ -323,12 +324,15 @@ class Artifact:
 
     @property
     def precision(self) -> str:
-        """``fp32``, ``fp16`` or ``bf16``; fp32 when nothing says which.
+        """One of ``precisions.NAMES``; of an engine that says nothing fp32.
 
-        An engine may be typed when it is built, and what was found in it then counts.
+        Another exporter's file has what its graph shows. An engine may be typed when it is built,
+        and what was found in it then counts.
         """
         built = self.record.precision if self.record else ""
-        return built or (self.info.precision if self.info else "fp32")
+        if built or self.info is not None or self.is_engine:
+            return built or (self.info.precision if self.info else "fp32")
+        return precision_of(self.model)
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -158,10 +158,25 @@ def _exported(export: Facts | None, tensors: Facts) -> Iterator[Row]:
     inside = f", {export['io_precision']} in and out" if "io_precision" in export else ""
     if "precision" in export:
         yield "precision", f"{export['precision']}{inside}"
+        yield "quantization", _quantization(export, tensors.get("quantized_products"))
     if "graph" in export:
         inlined = ", standard operators only" if export.get("standalone") else ""
         yield "form", f"{export['graph']}, body {export['scan_body']}{inlined}"
         yield "made by", f"vim-deploy {export['tool_version']}"
+
+
+def _quantization(export: Facts, products: int | None) -> str:
+    """How products were quantized; empty where none were."""
+    found = export.get("quantization")
+    if found is None:
+        return ""
+    what = f"{products} products" if products is not None else "products"
+    said = [f"{what} in {export['precision']}, {found['activations']} scales"]
+    seen = found.get("calibration")
+    if seen is not None:
+        said.append(f"{seen['method']} of {seen['images']} pictures (seed {seen['seed']})")
+    said.append(f"the rest in {found['high_precision']}")
+    return ", ".join(said)
 
 
 def _architecture(config: Facts | None, dense: Facts | None) -> Iterator[Row]:

@@ -15,7 +15,7 @@ from vim_deploy.artifact.engine_file import TENSORRT
 from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.artifact.record import EngineRecord, record_path
 from vim_deploy.errors import VimDeployError
-from vim_deploy.onnx_graph import computed_precision
+from vim_deploy.onnx_quantized import precision_of
 from vim_deploy.runtimes.inputs import picture_inputs
 from vim_deploy.specs import TensorSpec
 
@@ -43,7 +43,7 @@ class Servable:
         size: a detector's second input, height and width of each picture inside it; None for
             every other model.
         info: what it says about the model.
-        precision: ``fp32``, ``fp16`` or ``bf16``.
+        precision: of the file or engine (``precisions.NAMES``).
         profiles: of an engine; empty for an ONNX file.
     """
 
@@ -109,7 +109,7 @@ def read_servable(path: Path) -> Servable:
         file=file,
         input=image,
         info=info,
-        precision=file.precision if record else computed_precision(file.model),
+        precision=file.precision if record else precision_of(file.model),
         profiles=tuple(
             BatchRange(item.min[0], item.opt[0], item.max[0]) for item in ranges if item.min
         ),

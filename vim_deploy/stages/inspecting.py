@@ -17,6 +17,7 @@ from vim_deploy.graph.inventory import take_inventory
 from vim_deploy.graph.scan_bound import find_gpu, predict
 from vim_deploy.graph.verify import missing_functions, summarize
 from vim_deploy.onnx_graph import opset_version
+from vim_deploy.onnx_quantized import quantized_products
 from vim_deploy.packaging.about import PackedModel, read_about
 from vim_deploy.packaging.manifest import read_manifest, require_intact, sealed
 from vim_deploy.paths import StrPath, as_path
@@ -141,6 +142,7 @@ def _onnx(artifact: Artifact) -> dict[str, Any]:
         "outputs": [encode(spec) for spec in artifact.outputs],
         "parameters": sum(math.prod(map(int, item.dims)) for item in model.graph.initializer),
         "graph": encode(summarize(model, blocks)),
+        "quantized_products": quantized_products(model),
         "activations": _activations(artifact),
         "functions": [f"{item.domain}::{item.name}" for item in model.functions],
         "runs_without_plugin": not missing_functions(model),

@@ -17,7 +17,11 @@ from vim_deploy.paths import StrPath, as_path, as_text, optional_path
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes import AUTO
 from vim_deploy.runtimes.building.process import ProgressCallback
-from vim_deploy.runtimes.tensorrt.refit import refit_engine, refittable_record
+from vim_deploy.runtimes.tensorrt.refit import (
+    refit_engine,
+    refittable_record,
+    refuse_other_scales,
+)
 from vim_deploy.stages.exporting import ExportOptions, export
 
 
@@ -57,6 +61,7 @@ def refit(
             )
         return exchange(weights=source)
     record = refittable_record(engine)
+    refuse_other_scales(record, source.name)
     with tempfile.TemporaryDirectory(prefix="vim-deploy-refit-") as folder:
         chosen = ModelRequest(str(source), use_ema=use_ema, key=key)
         exported = _export_like(record, chosen, Path(folder) / "weights.onnx")

@@ -22,6 +22,8 @@ _WORDS = {
     "INT64": "Row major linear INT64 format",
     "BOOL": "Row major linear BOOL format",
     "UINT8": "Row major linear UInt8 format",
+    "INT8": "Row major linear Int8 format",
+    "FP8": "Row major linear FP8 format",
 }
 _DATATYPES = {"FLOAT": "FP32", "HALF": "FP16", "BF16": "BF16"}
 CACHE_MAGIC = b"fake timing cache "
@@ -186,7 +188,25 @@ class Builder(Base):
                 "Error Code 4: fp16 precision has been set for a layer or layer output, but fp16 "
                 "is not configured in the builder"
             )
-        return ""
+        narrow = any(layer.type.name == "QUANTIZE" for layer in network._layers)
+        if narrow and not network._strongly_typed and "INT8" not in config._flags:
+            return "Error Code 3: networks with Q/DQ layers need the Int8 builder flag"
+        return self._constrained(network, config)
+
+    @staticmethod
+    def _constrained(network: Any, config: Any) -> str:
+        """A float type that a layer must have, and that its quantized inputs cannot give."""
+        if "OBEY_PRECISION_CONSTRAINTS" not in config._flags:
+            return ""
+        read = {
+            layer._outputs[0].name for layer in network._layers if layer.type.name == "DEQUANTIZE"
+        }
+        bound = [
+            layer.name
+            for layer in network._layers
+            if layer.precision is not None and read & {item.name for item in layer._inputs}
+        ]
+        return f"Error Code 10: no implementation for node {bound[0]}" if bound else ""
 
     def _steps(self, config: Any) -> bool:
         monitor = config.progress_monitor if self.fake.release >= _TEN else None

@@ -42,7 +42,7 @@ _MEMBERS: dict[str, list[tuple[str, Release, Release]]] = {
                 "CONVOLUTION", "CAST", "CONSTANT", "ELEMENTWISE", "GATHER", "IDENTITY",
                 "MATRIX_MULTIPLY", "PLUGIN", "PLUGIN_V2", "REDUCE", "SHAPE", "SHUFFLE", "SLICE",
                 "UNARY", "ACTIVATION", "CONCATENATION", "TRIP_LIMIT", "RECURRENCE", "ITERATOR",
-                "LOOP_OUTPUT", "FILL",
+                "LOOP_OUTPUT", "FILL", "QUANTIZE", "DEQUANTIZE",
             )
         ),
         ("PLUGIN_V3", _TEN, LAST),

@@ -22,6 +22,8 @@ _NETWORK_TYPES = {
     TensorProto.BOOL: "BOOL",
     TensorProto.UINT8: "UINT8",
     TensorProto.DOUBLE: "FLOAT",
+    TensorProto.INT8: "INT8",
+    TensorProto.FLOAT8E4M3FN: "FP8",
 }
 _LAYER_TYPES = {
     "Cast": "CAST",
@@ -38,7 +40,10 @@ _LAYER_TYPES = {
     "ReduceMean": "REDUCE",
     "Concat": "CONCATENATION",
     "Identity": "IDENTITY",
+    "QuantizeLinear": "QUANTIZE",
+    "DequantizeLinear": "DEQUANTIZE",
 }
+_NARROW = (TensorProto.INT8, TensorProto.FLOAT8E4M3FN)
 _COMPARISONS = ("Equal", "Less", "Greater", "Not", "And")
 
 
@@ -120,6 +125,11 @@ class OnnxParser(Base):
             self._refuse("INVALID_GRAPH", "the model holds local functions")
         if any(tensor.data_type == TensorProto.BFLOAT16 for tensor in model.graph.initializer):
             self._refuse("UNSUPPORTED_NODE", "Unsupported ONNX data type: BFLOAT16 (16)")
+        # A zero point is not read: the node's own type says which it is.
+        narrow = {item.name for item in model.graph.initializer if item.data_type in _NARROW}
+        for node in model.graph.node:
+            if narrow & set(node.input[:1]):
+                self._refuse("UNSUPPORTED_NODE", "invalid weights type of Int8", node)
         return not self._errors
 
     def _read_tensors(self, model: onnx.ModelProto) -> None:
@@ -190,6 +200,10 @@ class OnnxParser(Base):
         if node.op_type == "Constant":
             tensor = attributes.get("value")
             return _NETWORK_TYPES[tensor.data_type] if tensor is not None else "INT64"
+        if node.op_type == "QuantizeLinear":
+            return self._types[node.input[2]] if len(node.input) > 2 else "INT8"
+        if node.op_type == "DequantizeLinear":
+            return self._types[node.input[1]]
         # Where chooses between the second and the third.
         sources = node.input[1:] if node.op_type == "Where" else node.input
         known = [self._types[name] for name in sources if name in self._types]

@@ -27,8 +27,9 @@ from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.graph.inner_tensors import with_inner_outputs
 from vim_deploy.graph.precision import apply_precision
 from vim_deploy.onnx_graph import computed_precision, inferred
+from vim_deploy.onnx_quantized import precision_of
 from vim_deploy.places import Place
-from vim_deploy.precisions import NAMES, Precision
+from vim_deploy.precisions import NAMES, TABLE, Precision
 from vim_deploy.recipe.precision_policy import default_policy
 from vim_deploy.specs import TensorSpec
 
@@ -40,7 +41,7 @@ class TypedModel:
     Attributes:
         file: that it came from.
         model: as loaded, or changed in memory.
-        precision: ``fp32``, ``fp16`` or ``bf16``.
+        precision: of the file or as it was typed (``precisions.NAMES``).
         export: what the file says about itself; None when vim-deploy did not make it.
         typed: it was given its precision in memory.
         steps: what was done in memory; empty when nothing was.
@@ -54,6 +55,11 @@ class TypedModel:
     typed: bool = False
     steps: tuple[str, ...] = ()
     marked: tuple[MarkedTensor, ...] = ()
+
+    @property
+    def floats(self) -> Precision:
+        """The precision of tensors between operators: of everything that is not quantized."""
+        return self.export.floats if self.export is not None else computed_precision(self.model)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -70,7 +76,7 @@ def _precision_of(model: onnx.ModelProto, export: ExportInfo | None) -> str:
     """What the file says of itself; for other files what weights and casts say."""
     if export is not None:
         return export.precision
-    return computed_precision(model)
+    return precision_of(model)
 
 
 def graph_of_precision(
@@ -80,7 +86,7 @@ def graph_of_precision(
 
     Args:
         file: ONNX file; its model is typed in place, and not for others then.
-        precision: ``fp32``, ``fp16`` or ``bf16``.
+        precision: one of ``precisions.NAMES``; only floats can be had of another.
         like: take what stays in float32, and the inputs' and outputs' type, from there instead of
             the shipped policy.
 
@@ -95,6 +101,8 @@ def graph_of_precision(
     model, export = file.model, file.info
     found = _precision_of(model, export)
     inside = export is not None and export.standalone
+    if precision and precision != found and "quantized" in (_kind(precision), _kind(found)):
+        raise _quantization_stays(file, precision, found, export)
     if precision and precision != found == "fp32" and export is not None and not inside:
         info, step = _type(model, export, precision, like)
         return TypedModel(file, model, precision, info, typed=True, steps=(step,))
@@ -108,6 +116,28 @@ def graph_of_precision(
             fix=f"vim-deploy export CHECKPOINT --precision {precision}, or leave the option out",
         )
     return TypedModel(file, model, found, export)
+
+
+def _kind(precision: str) -> str:
+    return "quantized" if TABLE[precision].quantized else "float"
+
+
+def _quantization_stays(
+    file: Artifact, precision: str, found: str, export: ExportInfo | None
+) -> VimDeployError:
+    """VIM-203: no build quantizes a graph, none undoes it, and none types what is around it."""
+    if TABLE[precision].quantized:
+        why = f"{file.path} has {found} tensors; scales come from pictures, when it is exported"
+        fix = f"vim-deploy export CHECKPOINT --precision {precision} --calibration PICTURES"
+    else:
+        floats = export.floats if export is not None else computed_precision(file.model)
+        why = f"{file.path} holds products in {found}, and {floats} around them, as it was exported"
+        fix = f"vim-deploy export CHECKPOINT --precision {found} --high-precision {precision}"
+        if precision == floats:
+            fix = f"leave --precision out: what is not quantized is {floats}"
+    return VimDeployError(
+        "VIM-203", f"{precision} was asked for, but the graph is {found}", why=why, fix=fix
+    )
 
 
 def _type(

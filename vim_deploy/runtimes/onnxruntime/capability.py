@@ -66,12 +66,14 @@ class SessionSettings:
         options: of that provider, by ONNX Runtime's names.
         threads: threads inside one operator on the CPU; 0 for the runtime's own choice.
         library: of native ops, which ``try_library`` has taken.
+        entries: of the session, by ONNX Runtime's names.
     """
 
     provider: str = "cpu"
     options: Mapping[str, str] = field(default_factory=dict)
     threads: int = 0
     library: Path | None = None
+    entries: Mapping[str, str] = field(default_factory=dict)
 
 
 def load() -> Any:  # noqa: ANN401 - an untyped module
@@ -203,6 +205,8 @@ def create_session(model: Path | bytes, settings: SessionSettings, name: str) ->
     # On a CPU the exception says all; the log would send names of the file to the terminal as is.
     options.log_severity_level = _LOG_FATAL if settings.provider == "cpu" else _LOG_ERRORS_ONLY
     options.intra_op_num_threads = settings.threads
+    for name_and_value in settings.entries.items():
+        options.add_session_config_entry(*name_and_value)
     if settings.library is not None:
         if settings.threads:
             # ONNX Runtime does not tell ops how many threads there are (plugins/onnxruntime).

@@ -18,6 +18,7 @@ from vim_deploy.artifact.onnx_file import model_output
 from vim_deploy.errors import UnreadableModelError, VimDeployError
 from vim_deploy.files import require_file
 from vim_deploy.onnx_graph import ELEMENT_TYPES, computed_precision, half_types
+from vim_deploy.onnx_quantized import quantized_precision
 from vim_deploy.ops.functions import asked_ops
 from vim_deploy.paths import StrPath, optional_path
 from vim_deploy.places import Place
@@ -33,6 +34,7 @@ from vim_deploy.runtimes.inner_outputs import instrumented
 from vim_deploy.runtimes.inputs import given_inputs, picture_inputs
 from vim_deploy.runtimes.onnxruntime import capability as ort
 from vim_deploy.runtimes.onnxruntime.explicit_rounding import round_explicitly
+from vim_deploy.runtimes.onnxruntime.int8_products import EXACT, NOTE, saturates
 from vim_deploy.runtimes.onnxruntime.native_ops import choose_ops, require_choice, unused
 from vim_deploy.runtimes.onnxruntime.trt_ep import to_plugin_domain
 from vim_deploy.specs import OpsChoice, TensorSpec
@@ -116,14 +118,20 @@ class OrtRunner(Runner):
             types = half_types(model)
             inputs = (stored,) if self.size is None else (stored, self.size)
             options = tensorrt_options(inputs, plugin, max_batch=max_batch, types=types)
+            if quantized_precision(model) == "int8":
+                # Weakly typed: what QuantizeLinear nodes say needs the flag, and no ranges.
+                options["trt_int8_enable"] = "1"
             if plugin is not None:
                 # Only looked for, not opened: the library registers its plugins at the moment it is
                 # opened, and TensorRT is not loaded before the session is made.
                 require_file(plugin, "plugin library")
                 handed = to_plugin_domain(model).SerializeToString()
-        settings = ort.SessionSettings(provider, options, threads)
+        exact = provider == CPU and quantized_precision(model) == "int8" and saturates()
+        entries = dict([EXACT]) if exact else {}
+        settings = ort.SessionSettings(provider, options, threads, entries=entries)
         self._file = path.name
         self._session = self._open(handed, settings, ops, model)
+        self.notes += (NOTE,) if exact else ()
         used = self._session.get_providers()[0].removesuffix("ExecutionProvider")
         native = "" if self.library is None else f", {self.library.title}"
         rounds = " (rounding after every operator)" if self._rounds else ""

@@ -14,11 +14,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vim_deploy.artifact.engine_file import TENSORRT
+from vim_deploy.artifact.engine_file import FLOAT8_SINCE, TENSORRT
 from vim_deploy.artifact.record import PluginIdentity
 from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.errors import VimDeployError, nearest
 from vim_deploy.files import write_bytes
+from vim_deploy.precisions import TABLE
 from vim_deploy.runtimes import AUTO
 from vim_deploy.runtimes.building.build import Builder, Work, settings_of
 from vim_deploy.runtimes.building.graph import TypedModel, marked_model
@@ -49,6 +50,7 @@ _SINCE = {
     "STRIP_PLAN": "10.0",
     "SAME_COMPUTE_CAPABILITY": "10.9",
     "BF16": "10.0",
+    "FP8": "10.0",
     "REFIT": "8.0",
     "VERSION_COMPATIBLE": "8.6",
     "AMPERE_PLUS": "8.6",
@@ -79,7 +81,8 @@ class TrtBuilder(Builder):
                 ``choose_plugin``.
         """
         options, here, gpu = request.tensorrt, trt.capabilities(), cuda_driver.gpu()
-        check_options(options, here, graph.precision)
+        check_options(options, here, graph.precision, graph.floats)
+        require_products(graph.precision, gpu, options.hardware_compat)
         if options.inner_tensors:
             graph = marked_model(graph, here.debug_tensors)
         ops = ops_of(graph.model)
@@ -95,7 +98,7 @@ class TrtBuilder(Builder):
             )
         lowered = lower(graph.model, here, use_plugin=use_plugin)
         plugin = choose_plugin(options.plugin, here, gpu, ops) if use_plugin else None
-        flags, cleared = builder_flags(options, here, graph.precision)
+        flags, cleared = builder_flags(options, here, graph.precision, graph.floats)
         capability = f"{gpu.major}.{gpu.minor}"
         ampere = options.hardware_compat == "ampere+"
         settings = settings_of(
@@ -139,7 +142,7 @@ class TrtBuilder(Builder):
             "TensorRT %s on %s, %s%s",
             work.settings.runtime_version,
             work.settings.gpu,
-            work.graph.precision,
+            precision_in_words(work.graph),
             f", plugin {work.plugin.path}" if work.plugin else ", no plugin",
         )
         if work.graph.export is not None and work.graph.export.standalone:
@@ -169,7 +172,7 @@ class TrtBuilder(Builder):
             ) from error
         found = findings(layers, work.types, work.plugin_nodes)
         require_plugins(found, work.plugin_counts)
-        require_precision(found, work.graph.precision)
+        require_precision(found, work.graph.precision, work.graph.floats)
         return {
             "plugin_layers": {op: found.plugins[op] for op in work.plugin_counts},
             "layer_types": found.types,
@@ -179,11 +182,14 @@ class TrtBuilder(Builder):
         }
 
 
-def check_options(options: TrtOptions, capabilities: Capabilities, precision: str) -> None:
+def check_options(
+    options: TrtOptions, capabilities: Capabilities, precision: str, floats: str = ""
+) -> None:
     """Compare what is asked with what the version has.
 
     Args:
-        precision: of the graph: ``fp32``, ``fp16`` or ``bf16``.
+        precision: of the graph (``precisions.NAMES``).
+        floats: of what is not quantized; ``precision`` where nothing is.
 
     Raises:
         VimDeployError: VIM-202 (a value), VIM-203 (a contradiction), VIM-309 (not in this
@@ -191,8 +197,19 @@ def check_options(options: TrtOptions, capabilities: Capabilities, precision: st
     """
     _check_values(options)
     _check_together(options)
-    if precision == "bf16" and not capabilities.bfloat16:
-        raise _lacks(capabilities, "--precision bf16", "BF16")
+    quantized = TABLE[precision].quantized
+    if (floats or precision) == "bf16" and not capabilities.bfloat16:
+        option = "--high-precision" if quantized else "--precision"
+        raise _lacks(capabilities, f"{option} bf16", "BF16")
+    if precision == "fp8" and not capabilities.float8:
+        raise _lacks(capabilities, "--precision fp8", "FP8", "export with --precision int8")
+    if options.refit and quantized:
+        raise VimDeployError(
+            "VIM-203",
+            f"--refit for a graph in {precision}",
+            why="its scales were chosen for its own weights; others would need others",
+            fix="leave it out, and build again from an export of the other checkpoint",
+        )
     level = HARDWARE_LEVELS[options.hardware_compat]
     if level not in capabilities.hardware_levels:
         raise _lacks(capabilities, f"--hardware-compat {options.hardware_compat}", level)
@@ -240,27 +257,70 @@ def _check_together(options: TrtOptions) -> None:
         )
 
 
-def _lacks(capabilities: Capabilities, option: str, name: str) -> VimDeployError:
+def require_products(precision: str, gpu: cuda_driver.Gpu, hardware_compat: str) -> None:
+    """VIM-302 for fp8 on a GPU without such products, VIM-203 for an engine that others run, too.
+
+    Args:
+        precision: of the graph.
+        gpu: the one that the engine is built on.
+        hardware_compat: other GPUs that it is for.
+    """
+    if precision != "fp8":
+        return
+    if (gpu.major, gpu.minor) < FLOAT8_SINCE:
+        raise VimDeployError(
+            "VIM-302",
+            f"{gpu.name} has no products in fp8",
+            why=f"its compute capability is {gpu.major}.{gpu.minor}; they came with "
+            + _dotted(FLOAT8_SINCE),
+            fix="export with --precision int8, or build on a GPU that has them",
+        )
+    if hardware_compat == "ampere+":
+        raise VimDeployError(
+            "VIM-203",
+            "--hardware-compat ampere+ for a graph in fp8",
+            why=f"GPUs before compute capability {_dotted(FLOAT8_SINCE)} have no such products",
+            fix="leave it out, or export with --precision int8",
+        )
+
+
+def precision_in_words(graph: TypedModel) -> str:
+    """``int8, fp16 around it``; the precision alone where nothing is quantized."""
+    if graph.precision == graph.floats:
+        return graph.precision
+    return f"{graph.precision}, {graph.floats} around it"
+
+
+def _dotted(capability: tuple[int, int]) -> str:
+    return f"{capability[0]}.{capability[1]}"
+
+
+def _lacks(
+    capabilities: Capabilities, option: str, name: str, instead: str = "leave it out"
+) -> VimDeployError:
     since = _SINCE[name]
     return VimDeployError(
         "VIM-309",
         f"TensorRT {capabilities.version} has no {option}",
         why=f"{name} came with TensorRT {since}",
-        fix=f"leave it out, or use TensorRT {since} or later",
+        fix=f"{instead}, or use TensorRT {since} or later",
     )
 
 
 def builder_flags(
-    options: TrtOptions, capabilities: Capabilities, precision: str
+    options: TrtOptions, capabilities: Capabilities, precision: str, floats: str = ""
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """BuilderFlag members to set, and members to clear.
 
     A strongly typed network takes its types from the graph and refuses precision flags. Without
     strong typing (8.6) half precision is a flag, and per-layer precisions must be obeyed, not
-    only preferred, for the graph's fp32 islands to stay fp32.
+    only preferred, for the graph's fp32 islands to stay fp32. There int8 is a flag, too: what it
+    means for each tensor, its QuantizeLinear nodes say, and no dynamic range is ever set.
     """
     wanted = []
-    if not capabilities.strongly_typed and precision == "fp16":
+    if not capabilities.strongly_typed and precision == "int8":
+        wanted.append("INT8")
+    if not capabilities.strongly_typed and (floats or precision) == "fp16":
         wanted += ["FP16", "OBEY_PRECISION_CONSTRAINTS"]
     if options.refit:
         wanted.append("REFIT")

@@ -36,6 +36,8 @@ class Capabilities:
         builder_flags: names of the BuilderFlag members.
         hardware_levels: names of the HardwareCompatibilityLevel members.
         bfloat16: it has that type.
+        float8: it has products of that type, which only strongly typed networks have.
+        narrow_constants: weights may be stored in 8 bits.
         progress_monitor: the build reports its phases and can be cancelled between them.
         plugins_to_serialize: plugin libraries can be put into a version-compatible engine.
         serialization_config: an engine can be serialised with chosen parts.
@@ -51,6 +53,8 @@ class Capabilities:
     builder_flags: frozenset[str]
     hardware_levels: frozenset[str]
     bfloat16: bool
+    float8: bool
+    narrow_constants: bool
     progress_monitor: bool
     plugins_to_serialize: bool
     serialization_config: bool
@@ -111,6 +115,9 @@ def capabilities_of(module: ModuleType) -> Capabilities:
         builder_flags=frozenset(module.BuilderFlag.__members__),
         hardware_levels=frozenset(module.HardwareCompatibilityLevel.__members__),
         bfloat16="BF16" in module.DataType.__members__,
+        # 8.6 names the type, and its parser takes no file of the opset that has it.
+        float8=release >= (10, 0) and "FP8" in module.DataType.__members__,
+        narrow_constants=release >= (10, 0),
         progress_monitor=hasattr(module, "IProgressMonitor"),
         plugins_to_serialize=hasattr(module.IBuilderConfig, "plugins_to_serialize"),
         serialization_config=hasattr(module.ICudaEngine, "serialize_with_config"),

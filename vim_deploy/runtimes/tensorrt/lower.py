@@ -8,6 +8,8 @@ TensorRT         with the plugin                              with ``--plugin no
 8.6              functions dropped, others inlined; opset 17  all functions inlined; opset 17
 ===============  ===========================================  ==================================
 
+8.6 takes no constants in 8 bits either (``quantized_8_6``).
+
 Ops without a kernel for GPUs (``Op.plugin``) are no plugins in any row: their functions stay, or
 are inlined. TensorRT computes those with layers of its own, NonMaxSuppression and RoiAlign among
 them.
@@ -30,6 +32,7 @@ from vim_deploy.onnx_graph import opset_version
 from vim_deploy.ops import PLUGIN_OPS, contract
 from vim_deploy.ops.functions import asked_ops, nodes_of
 from vim_deploy.runtimes.tensorrt.capability import Capabilities
+from vim_deploy.runtimes.tensorrt.quantized_8_6 import widen_constants
 
 #: Attributes by which TensorRT's ONNX parser finds a plugin.
 _IDENTITY = {
@@ -91,6 +94,8 @@ def lower(model: onnx.ModelProto, capabilities: Capabilities, *, use_plugin: boo
         if copy.functions:
             raise _not_inlined([function.name for function in copy.functions])
         steps.append(f"functions inlined: {names}")
+    if not capabilities.narrow_constants:
+        widen_constants(copy, steps)
     if capabilities.max_opset is not None:
         _lower_opset(copy, capabilities.max_opset, steps)
     return Lowered(copy, tuple(steps), plugin_nodes)

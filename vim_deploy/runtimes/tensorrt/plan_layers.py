@@ -9,6 +9,7 @@ of the ONNX graph, and these are compared.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,13 +19,16 @@ import onnx
 
 from vim_deploy.errors import VimDeployError
 from vim_deploy.onnx_graph import inferred
+from vim_deploy.onnx_quantized import around_quantization
 from vim_deploy.precisions import TABLE
 from vim_deploy.untrusted import parse_json
 
-#: Words of the inspector for float types, as they stand in its sentences in any case; the longer
-#: come first, for ``float16`` stands in ``bfloat16``.
+#: Words of the inspector for the types of precisions, as they begin in its sentences in any case:
+#: ``float16`` ends in ``bfloat16``, and ``int8`` in ``uint8``.
 _WORDS = {
-    row.dtype: tuple(name.lower() for name in (row.name, row.onnx, row.tensorrt))
+    row.dtype: re.compile(
+        "|".join(rf"(?<![a-z]){name.lower()}" for name in (row.name, row.onnx, row.tensorrt))
+    )
     for row in reversed(TABLE.values())
 }
 _ONNX_TYPES = {onnx.TensorProto.DataType.Value(row.onnx): row.dtype for row in TABLE.values()}
@@ -40,7 +44,7 @@ class EngineLayer:
         kind: ``LayerType``.
         plugin_type: op type of a plugin, where the inspector tells it.
         origin: ONNX nodes it came from, in TensorRT's own words; may be empty.
-        outputs: names and float types of its output tensors; "" for any other type.
+        outputs: names of its output tensors, and their types where a precision has them; else "".
     """
 
     name: str
@@ -61,7 +65,7 @@ class Findings:
 
     Attributes:
         layers: number of engine layers.
-        types: layers by the float type of their first output.
+        types: layers by the type of their first output.
         plugins: plugin layers by op type.
         compared: tensors whose type was compared with the graph's.
         offenders: those of another type, in words.
@@ -106,7 +110,7 @@ def _outputs(value: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _dtype(tensor: Mapping[str, Any]) -> str:
     said = str(tensor.get("Datatype") or tensor.get("Format/Datatype") or "").lower()
-    found = (dtype for dtype, words in _WORDS.items() if any(word in said for word in words))
+    found = (dtype for dtype, words in _WORDS.items() if words.search(said))
     return next(found, "")
 
 
@@ -114,13 +118,14 @@ def float_types(model: onnx.ModelProto) -> dict[str, str]:
     """Float type of every tensor that a node of the graph writes, by name, as far as known.
 
     Outputs of our ops have the type of their first input, by the contract; of other operators the
-    types are inferred.
+    types are inferred. Left out is what a runtime may take in 8 bits where the graph has floats.
     """
     types = _declared(model.graph)
     # Types that contradict, which the runtime has built all the same: the declared ones count.
     with contextlib.suppress(VimDeployError):
         types.update(_declared(inferred(model, strict=False)))
     written = {name for node in model.graph.node for name in node.output if name}
+    written -= around_quantization(model)
     return {name: types[name] for name in sorted(written) if name in types}
 
 
@@ -192,19 +197,24 @@ def require_plugins(found: Findings, expected: Mapping[str, int]) -> None:
         )  # fmt: skip
 
 
-def require_precision(found: Findings, precision: str) -> None:
+def require_precision(found: Findings, precision: str, floats: str = "") -> None:
     """VIM-801 when the engine's types are not those that were asked for.
 
+    Quantized products need not be seen: inside a layer that TensorRT fused of many nodes, no tensor
+    has a name or type of its own.
+
     Args:
-        precision: ``fp32``, ``fp16`` or ``bf16``.
+        precision: of the graph (``precisions.NAMES``).
+        floats: of what is not quantized; ``precision`` where nothing is.
     """
     if found.offenders:
         lines = list(found.offenders[:_SHOWN])
         if len(found.offenders) > _SHOWN:
             lines.append(f"and {len(found.offenders) - _SHOWN} more")
         raise _other_precision(precision, "\n".join(lines))
-    wanted = TABLE[precision].dtype
-    half = {dtype for dtype in found.types if dtype != "float32"}
+    wanted = TABLE[floats or precision].dtype
+    narrow = {TABLE[precision].dtype} if TABLE[precision].quantized else set()
+    half = {dtype for dtype in found.types if dtype != "float32"} - narrow
     if wanted != "float32" and wanted not in half:
         raise _other_precision(
             precision, f"no layer computes in {wanted}; layers by type: {found.types}"

@@ -22,6 +22,7 @@ from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import settings_hash
 from vim_deploy.plugin.describe import PluginInfo
+from vim_deploy.precisions import TABLE
 from vim_deploy.progress import stage_log
 from vim_deploy.runtimes import AUTO
 from vim_deploy.runtimes.building.build import make_engine, one_output
@@ -73,6 +74,7 @@ def refit_engine(
             fix="give --force to replace it, or another output with -o",
         )
     file = Artifact.open(weights, "ONNX file with the weights")
+    _require_own_scales(record, file)
     typed = graph_of_precision(file)
     if typed.precision != record.precision:
         typed = graph_of_precision(file, record.precision, record.export)
@@ -137,6 +139,22 @@ def refittable_record(plan_path: Path) -> EngineRecord:
             "build it again with --refit or --strip-weights, on full TensorRT",
         )
     return record
+
+
+def refuse_other_scales(record: EngineRecord, source: str) -> None:
+    """VIM-607 for a quantized engine and weights of another file than it was built from."""
+    if TABLE[record.precision or "fp32"].quantized:
+        raise _cannot(
+            f"{source} cannot give its weights to an engine in {record.precision}",
+            "the scales in the engine were chosen for the weights it was built from",
+            "export it with the options of the engine's ONNX file, and build from that; an engine "
+            f"without weights takes those of {record.source.name}",
+        )
+
+
+def _require_own_scales(record: EngineRecord, file: Artifact) -> None:
+    if file.sha256 != record.source.sha256:
+        refuse_other_scales(record, file.name)
 
 
 def _cannot(message: str, why: str, fix: str) -> VimDeployError:

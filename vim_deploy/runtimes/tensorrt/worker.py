@@ -28,8 +28,9 @@ _PLUGIN_LAYERS = ("PLUGIN", "PLUGIN_V2", "PLUGIN_V3")
 #: Layers without a precision of their own in weakly typed networks: constants, casts, shapes,
 #: loop parts, plugins (which choose by the types of their tensors).
 _WITHOUT_PRECISION = frozenset(
-    {"CONSTANT", "CAST", "IDENTITY", "SHAPE", "TRIP_LIMIT", "RECURRENCE", "ITERATOR",
-     "LOOP_OUTPUT", "CONDITION", "CONDITIONAL_INPUT", "CONDITIONAL_OUTPUT", *_PLUGIN_LAYERS}
+    {"CONSTANT", "CAST", "IDENTITY", "QUANTIZE", "DEQUANTIZE", "SHAPE", "TRIP_LIMIT", "RECURRENCE",
+     "ITERATOR", "LOOP_OUTPUT", "CONDITION", "CONDITIONAL_INPUT", "CONDITIONAL_OUTPUT",
+     *_PLUGIN_LAYERS}
 )  # fmt: skip
 #: Types of weakly typed networks, NumPy's -> TensorRT's: what the flags of 8.6 know.
 _FLOAT_TYPES = {TABLE[name].dtype: TABLE[name].tensorrt for name in ("fp32", "fp16")}

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from vim_deploy.artifact.engine_file import (
+    FLOAT8_SINCE,
     TENSORRT_RTX,
     describe_gpus,
     parse_compute_capabilities,
     read_header,
+    without_float8,
 )
 from vim_deploy.errors import VimDeployError
 from vim_deploy.runtimes.building.build import Builder, Work, settings_of
@@ -48,7 +50,8 @@ class RtxBuilder(Builder):
         """The GPUs, and the graph with forms of our ops' functions that TensorRT-RTX takes.
 
         Raises:
-            VimDeployError: VIM-202, VIM-301, VIM-434, and as ``lower``.
+            VimDeployError: VIM-202, VIM-203 (fp8 for GPUs without it), VIM-301, VIM-434, and as
+                ``lower``.
         """
         if request.tensorrt.inner_tensors:
             graph = marked_model(graph, debug_tensors=True)
@@ -59,6 +62,8 @@ class RtxBuilder(Builder):
             here.compute_capabilities,
             f"TensorRT-RTX {here.version}",
         )
+        if graph.precision == "fp8":
+            _require_float8(named)
         settings = settings_of(
             request,
             graph,
@@ -80,6 +85,13 @@ class RtxBuilder(Builder):
             work.settings.runtime_version,
             describe_gpus(work.settings.compute_capabilities, later=work.settings.later_gpus),
         )
+        lacking = without_float8(work.settings.compute_capabilities)
+        if work.graph.precision == "fp8" and lacking:
+            _log.warning(
+                "GPUs of compute capability %s have no products in fp8: this engine is not for "
+                "them; --compute-capability names those that it is for",
+                ", ".join(lacking),
+            )
 
     def prove(self, work: Work, plan: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
         """VIM-603 when the plan is not whole, or not made for the GPUs that were asked for."""
@@ -96,6 +108,19 @@ class RtxBuilder(Builder):
                 fix="report this with the ONNX file; leave out --compute-capability meanwhile",
             )
         return {}
+
+
+def _require_float8(named: tuple[str, ...]) -> None:
+    """VIM-203 when GPUs without products in fp8 were named."""
+    lacking = without_float8(named)
+    if lacking:
+        raise VimDeployError(
+            "VIM-203",
+            f"--compute-capability {', '.join(lacking)} for a graph in fp8",
+            why="GPUs have such products from compute capability "
+            f"{FLOAT8_SINCE[0]}.{FLOAT8_SINCE[1]} on",
+            fix="name later ones, or export with --precision int8",
+        )
 
 
 BUILDER = RtxBuilder()
