@@ -1,7 +1,8 @@
 """The library of native ops for ONNX Runtime, built from this checkout's sources.
 
-It is compiled once for a state of the sources and kept in pytest's cache folder; tests skip with
-the reason where a machine has no C++ compiler or no CMake.
+It is the one in the user's cache, which ``make venv`` has put there: the same sources, compiler and
+flags. What else is built of its project is kept in pytest's cache folder for a state of the
+sources. Tests skip with the reason where a machine has no C++ compiler or no CMake.
 """
 
 from __future__ import annotations
@@ -24,10 +25,14 @@ import pytest
 from tests.support.locks import alone
 from tests.support.source import REPOSITORY
 from vim_deploy.ops import OPS, contract
+from vim_deploy.plugin.build_ort import OrtBuildSettings, build_ort_library
 from vim_deploy.runtimes.onnxruntime import capability
 
 PLUGINS = REPOSITORY / "plugins"
 CACHE = REPOSITORY / ".pytest_cache" / "d" / "vim-ort-cpu"
+
+#: What says where the user's cache is, as it was before the first test.
+_CACHES = {name: os.environ.get(name) for name in ("HOME", "XDG_CACHE_HOME")}
 
 #: Folders under ``plugins`` that the library is made of, and the suffixes of what counts there.
 _FOLDERS = ("adapters", "cpu", "cpu/kernels", "include/vim_plugins", "kernels", "onnxruntime")
@@ -57,7 +62,16 @@ def sources() -> list[Path]:
 @functools.cache
 def built_library() -> Path:
     """``libvim_ort_cpu.so``; skips the test where it cannot be built."""
-    return _built("vim_ort_cpu", "libvim_ort_cpu.so")
+    if reason := missing_tools():
+        pytest.skip(reason)
+    with pytest.MonkeyPatch.context() as patch:
+        # Not the cache that a test has made for itself.
+        for name, value in _CACHES.items():
+            if value is None:
+                patch.delenv(name, raising=False)
+            else:
+                patch.setenv(name, value)
+        return build_ort_library(OrtBuildSettings(), say=lambda _: None).library
 
 
 @functools.cache
@@ -65,13 +79,7 @@ def built_checks(kind: str) -> Path:
     """The program that drives the adapter through a fake ONNX Runtime, under the sanitizers of
     ``address`` or ``thread``; skips the test where it cannot be built."""
     target = f"vim_ort_cpu_checks_{kind}"
-    return _built(target, target)
-
-
-def _built(target: str, file: str) -> Path:
-    """``file`` of the build folder, by one process at a time."""
-    reason = missing_tools()
-    if reason is not None:
+    if reason := missing_tools():
         pytest.skip(reason)
     state = hashlib.sha256(str(compiler()).encode())
     for path in sources():
@@ -86,7 +94,7 @@ def _built(target: str, file: str) -> Path:
             output_of("cmake", *where, f"-DCMAKE_CXX_COMPILER={compiler()}")
         # A build that was broken off goes on; one that is done has nothing to do.
         output_of("cmake", "--build", str(build), "--target", target, "--parallel", "2")
-    return build / file
+    return build / target
 
 
 def output_of(*command: str) -> str:
