@@ -1,5 +1,8 @@
 """Every reference case in half precision: base and fused graphs in ONNX Runtime, and the twin.
 
+By default fused graphs in float16 and base ones in bfloat16; VIM_TEST_ALL=1 runs both in both, as
+four cases always do: those that differ in what the passes meet.
+
 The graphs run with every rounding explicit, since ONNX Runtime's CPU provider rounds less than a
 GPU does. Bounds: fp16 1e-2 relative L2 against the official output, as the project promises; bf16
 8e-2, eight times its unit roundoff's share (``parity.metrics``).
@@ -7,6 +10,7 @@ GPU does. Bounds: fp16 1e-2 relative L2 against the official output, as the proj
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +49,10 @@ CASES = [
 #: Of the digits files, with their inputs and outputs.
 IO_PRECISIONS: tuple[tuple[Precision, Precision], ...] = (("fp16", "fp16"), ("bf16", "fp32"))
 HALVES: tuple[Precision, ...] = ("fp16", "bf16")
+#: Forms by precision: all, and those that most cases run in by default.
+ALL_FORMS: dict[Precision, tuple[GraphForm, ...]] = dict.fromkeys(HALVES, ("base", "fused"))
+FORMS: dict[Precision, tuple[GraphForm, ...]] = {"fp16": ("fused",), "bf16": ("base",)}
+WHOLE = ("A01_middle_cls", "A08_bimamba_v1", "A18_d_state8", "A22_ssm_cfg")
 
 
 def loaded(case: reference.ReferenceCase) -> tuple[DeployedModel, ExportInfo]:
@@ -94,13 +102,14 @@ def test_half_precision_graphs_give_the_official_output(name: str, tmp_path: Pat
     rows = np.arange(2 if name == reference.FULL_SIZE else 5) % len(case.image)
     images, expected = case.image[rows], case.output[rows]
     assert np.abs(run(base, tmp_path, images, 5) - expected).max() <= BOUND
-    forms: tuple[tuple[GraphForm, onnx.ModelProto], ...] = (("base", base), ("fused", fused))
+    graphs: dict[GraphForm, onnx.ModelProto] = {"base": base, "fused": fused}
+    forms = ALL_FORMS if name in WHOLE or os.environ.get("VIM_TEST_ALL") else FORMS
     for precision in HALVES:
         twin = TorchRunner(typed_twin(module, precision, default_policy()), precision, threads=1)
         assert distance(twin.run(images)["logits"], expected) <= TABLE[precision].relative_l2
-        for form, graph in forms:
+        for form in forms[precision]:
             typed = onnx.ModelProto()
-            typed.CopyFrom(graph)
+            typed.CopyFrom(graphs[form])
             apply_precision(typed, precision, default_policy())
             check_graph(typed, config, form)
             # Batches of 3 and 2.

@@ -131,10 +131,12 @@ def compile_one(nvcc: Path, source: Path, arch: str, cubin: Path) -> dict[str, C
     return ptxas_counts(done.stderr)
 
 
-def measure(nvcc: Path, architectures: list[str], jobs: int = 2) -> dict[str, dict[str, Counts]]:
-    """Counts by architecture and kernel; the SASS ones only where cuobjdump is found."""
+def measure(
+    nvcc: Path, architectures: list[str], jobs: int = 2, sources: str = "*.cu"
+) -> dict[str, dict[str, Counts]]:
+    """Counts by architecture and kernel of these sources; the SASS ones only with cuobjdump."""
     cuobjdump = find_cuobjdump(nvcc)
-    sources = sorted((PLUGINS / "kernels").glob("*.cu"))
+    found = sorted((PLUGINS / "kernels").glob(sources))
     with tempfile.TemporaryDirectory(prefix="vim-budget-") as folder:
 
         def one(arch: str, source: Path) -> dict[str, Counts]:
@@ -149,8 +151,7 @@ def measure(nvcc: Path, architectures: list[str], jobs: int = 2) -> dict[str, di
 
         with ThreadPoolExecutor(jobs) as pool:
             tasks = {
-                arch: [pool.submit(one, arch, source) for source in sources]
-                for arch in architectures
+                arch: [pool.submit(one, arch, source) for source in found] for arch in architectures
             }
             return {
                 arch: {
