@@ -22,6 +22,7 @@ from vim_deploy.cli.output import (
     say,
     show_build,
 )
+from vim_deploy.cli.quantization_options import quantization_options
 from vim_deploy.cli.verify_tables import print_report
 from vim_deploy.codec import encode
 from vim_deploy.specs import OpsChoice
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 @click.command("deploy")
 @model_options
 @graph_options
+@quantization_options
 @engine_options
 @click.option("--images", type=click.Path(path_type=Path), help="Pictures to verify on.")
 @ops_option()

@@ -16,6 +16,7 @@ from vim_deploy.cli.options import (
     take_request,
 )
 from vim_deploy.cli.output import answer, json_option, result, say
+from vim_deploy.cli.quantization_options import quantization_options, take_quantize_options
 from vim_deploy.codec import encode
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ _SAID = ("not fused", "kept in float32", "lost bits", "not checked")
 
 
 def take_export_options(options: dict[str, Any], force: bool = False) -> ExportOptions:
-    """Take ``graph_options``'s values out of a command's keywords."""
+    """Take values of ``graph_options`` and ``quantization_options`` out of a command's keywords."""
     from vim_deploy.stages.exporting import ExportOptions
 
     names = ("graph", "scan_body", "standalone", "dump_passes", "precision", "precision_policy",
@@ -35,6 +36,7 @@ def take_export_options(options: dict[str, Any], force: bool = False) -> ExportO
         batch=options.pop("batch") or None,
         check=not options.pop("no_check"),
         force=force,
+        quantize=take_quantize_options(options, options["precision"]),
         **{name: options.pop(name) for name in names},
     )
 
@@ -42,6 +44,7 @@ def take_export_options(options: dict[str, Any], force: bool = False) -> ExportO
 @click.command("export")
 @model_options
 @graph_options
+@quantization_options
 @output_option
 @force_option
 @json_option

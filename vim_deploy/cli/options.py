@@ -257,7 +257,7 @@ _GRAPH_OPTIONS = (
         "--precision-policy",
         type=click.Path(path_type=Path),
         metavar="FILE.toml",
-        help=f"What stays in float32 at {' and '.join(precisions.TYPED)}.  "
+        help=f"What stays in float32 in 16 bits, and what {precisions.QUANTIZED_IN_WORDS} leave.  "
         "[default: the shipped policy]",
     ),
     click.option(

@@ -75,7 +75,7 @@ class QuantizeOptions:
         return path is not None and path.suffix.lower() == SUFFIX and not os.path.isdir(path)
 
     def require_effect(self, precision: Precision, given: Collection[str] | None = None) -> None:
-        """Refuse what an export in ``precision`` would have to ignore, or cannot be without.
+        """Refuse what an export in ``precision`` would have to ignore.
 
         Args:
             precision: of the export.
@@ -96,16 +96,6 @@ class QuantizeOptions:
             _refuse(given, OPTIONS, f"with --precision {precision}", why)
             return
         if self.calibration is None:
-            if self.activations == "static":
-                raise VimDeployError(
-                    "VIM-203",
-                    f"--precision {precision} with static scales needs pictures",
-                    why="how large activations become is found on pictures like those that the "
-                    "model will see",
-                    fix=f"--precision {precision} --calibration DIR, with a folder of 100 or more "
-                    "pictures (they need no labels); or --activation-scales per-token, for "
-                    "scales that are computed while the model runs",
-                )
             _refuse(given, _WATCHING, "without --calibration", "no pictures are watched")
         elif self.takes_stored:
             why = "the file says which pictures were watched, and how ranges were chosen"
@@ -114,9 +104,23 @@ class QuantizeOptions:
             why = "each row of activations has its own range"
             _refuse(given, ("--calibration-method",), "with --activation-scales per-token", why)
 
+    def require_pictures(self, precision: Precision) -> None:
+        """VIM-203 where ``precision`` quantizes with static scales and nothing tells them."""
+        static = TABLE[precision].quantized and self.activations == "static"
+        if static and self.calibration is None:
+            raise VimDeployError(
+                "VIM-203",
+                f"--precision {precision} needs pictures",
+                why="how large activations become is found on pictures like those that the model "
+                "will see",
+                fix=f"--precision {precision} --calibration DIR, with a folder of 100 or more "
+                "pictures (they need no labels); or --activation-scales per-token, for scales "
+                "that are computed while the model runs",
+            )
+
 
 def _refuse(given: Collection[str], idle: Collection[str], by: str, why: str) -> None:
-    """VIM-203 for options that are ``given`` and have no effect (``idle``), ``by`` what."""
+    """VIM-203 for those of the options ``given`` that are ``idle``; ``by`` says with what."""
     if names := [option for option in OPTIONS if option in given and option in idle]:
         raise VimDeployError(
             "VIM-203",

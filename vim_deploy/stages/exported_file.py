@@ -14,6 +14,7 @@ from vim_deploy.codec import encode
 from vim_deploy.errors import NoInnerTensorsError, VimDeployError
 from vim_deploy.files import settings_hash, sha256_of
 from vim_deploy.graph.verify import GraphSummary, summarize
+from vim_deploy.onnx_quantized import quantized_precision
 from vim_deploy.parity.blocks import part_limit
 from vim_deploy.parity.cases import Case, random_case
 from vim_deploy.parity.metrics import Tolerance
@@ -83,6 +84,20 @@ def hashed(info: ExportInfo, batch: int | None) -> ExportInfo:
     """``info`` with the hash of itself and of what else decides the bytes."""
     info = replace(info, settings_hash="")
     return replace(info, settings_hash=settings_hash({**encode(info), "batch": batch}))
+
+
+def refuse_quantized(source: Artifact) -> None:
+    """VIM-203 for an ONNX file that is to be quantized and is already, by us or another tool."""
+    found = quantized_precision(source.model)
+    if found is None:
+        return
+    raise VimDeployError(
+        "VIM-203",
+        f"{source.name} is quantized already: its products compute in {found}",
+        why="what its scales have rounded away does not come back",
+        fix="use it as it is; or quantize the checkpoint that it was exported from, with other "
+        "options",
+    )
 
 
 def write_checked(

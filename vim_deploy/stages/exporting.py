@@ -6,7 +6,7 @@ import importlib.util
 import logging
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -30,6 +30,7 @@ from vim_deploy.precisions import FLOATS, TABLE, TYPED_IN_WORDS, Precision, requ
 from vim_deploy.progress import stage_log
 from vim_deploy.ranges import BATCH, OPSET, require_all, require_names
 from vim_deploy.recipe.precision_policy import chosen_policy
+from vim_deploy.recipe.quantization import QuantizeOptions
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.inputs import picture_inputs
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
@@ -39,6 +40,7 @@ from vim_deploy.stages.exported_file import (
     Existing,
     existing_export,
     hashed,
+    refuse_quantized,
     write_checked,
 )
 
@@ -60,9 +62,10 @@ class ExportOptions:
     ``standalone`` puts the functions in the places of their calls, for runtimes that take standard
     operators only. ``dump_passes`` is a folder for the graph before and after each fusion pass.
     ``precision`` types weights and activations, apart from what the file ``precision_policy``
-    (None: the shipped one) keeps in float32; ``io_precision`` the inputs and outputs. ``head`` None
-    gives logits, or the feature maps of a model without classes. ``check`` compares the file with
-    PyTorch in ONNX Runtime before it is put in place.
+    (None: the shipped one) keeps in float32; ``io_precision`` the inputs and outputs; ``quantize``
+    says how int8 and fp8 quantize. ``head`` None gives logits, or the feature maps of a model
+    without classes. ``check`` compares the file with PyTorch in ONNX Runtime before it is put in
+    place.
     """
 
     batch: int | None = None
@@ -78,6 +81,7 @@ class ExportOptions:
     head: str | None = None
     check: bool = True
     force: bool = False
+    quantize: QuantizeOptions = field(default_factory=QuantizeOptions)
 
     def __post_init__(self) -> None:
         """VIM-202 for a number that nobody can mean."""
@@ -160,6 +164,7 @@ def export(
     started = time.perf_counter()
     if named(request.source) == "onnx":
         return _export_again(request, path, options, started)
+    options.quantize.require_pictures(options.precision)
     require_torch()
     from vim_deploy.model.load import load_model
 
@@ -182,6 +187,7 @@ def _check_options(options: ExportOptions) -> None:
             why="the passes make the fused forms out of the base graph",
             fix="--graph fused",
         )
+    options.quantize.require_effect(options.precision)
     require_io_precision(options.precision, options.io_precision)
     if options.precision_policy is not None and not TABLE[options.precision].typed:
         raise VimDeployError(
@@ -249,8 +255,10 @@ def _export_again(
     request: ModelRequest, path: Path | None, options: ExportOptions, started: float
 ) -> ExportResult:
     """The standalone form of an exported file, without the checkpoint."""
-    _require_standalone(request, options)
     source = Artifact.open(Path(request.source), "exported file")
+    if TABLE[options.precision].quantized:
+        refuse_quantized(source)
+    _require_standalone(request, options)
     info = source.require_info("cannot be written in standard operators")
     if info.standalone:
         raise VimDeployError(
@@ -308,7 +316,8 @@ def _require_standalone(request: ModelRequest, options: ExportOptions) -> None:
     ]
     if not given:
         return
-    names = ", ".join("--" + name.replace("_", "-") for name in given if name != "standalone")
+    hidden = ("standalone", "quantize")  # the latter comes with --precision
+    names = ", ".join("--" + name.replace("_", "-") for name in given if name not in hidden)
     raise VimDeployError(
         "VIM-203",
         f"{request.source} is an exported file" + (f", which takes no {names}" if names else ""),
