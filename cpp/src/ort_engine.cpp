@@ -13,6 +13,10 @@
 #include "guard.h"
 #include "log.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace vim_deploy {
 namespace {
 
@@ -22,6 +26,10 @@ constexpr std::size_t kMaxOnnxBytes = 2'147'483'647;
 constexpr std::int64_t kAnySize = std::numeric_limits<std::int32_t>::max();
 // Entry of a session that native ops read when they are registered (plugins/onnxruntime).
 constexpr char const* kOpsThreads = "vim_deploy.intra_op_num_threads";
+
+// Entries of a session for files in int8 and fp8, and why: runtimes/onnxruntime/quantized.py.
+constexpr char const* kExactInt8 = "session.x64quantprecision";
+constexpr char const* kAsItIs = "session.disable_quant_qdq";
 
 struct ElementType {
     int element;
@@ -55,6 +63,25 @@ Result<TensorInfo> info_of(std::string const& path, OnnxValue const& value) {
                      "export the model with --io-precision fp32"};
     }
     return TensorInfo{value.name, *type, value.shape};
+}
+
+// Whether sums of int8 products may be wrong in ONNX Runtime's kernels for this processor: it has
+// neither AVX512-VNNI nor AVX-VNNI. Bits as in Intel's manual, volume 2A (CPUID).
+bool saturates() {
+#if defined(__x86_64__)
+    constexpr unsigned kAvx512Vnni = 1U << 11;  // leaf 7.0, ECX
+    constexpr unsigned kAvxVnni = 1U << 4;      // leaf 7.1, EAX
+    unsigned a = 0;
+    unsigned b = 0;
+    unsigned c = 0;
+    unsigned d = 0;
+    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (c & kAvx512Vnni) != 0) {
+        return false;
+    }
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) == 0 || (a & kAvxVnni) == 0;
+#else
+    return false;
+#endif
 }
 
 // A model's words may be long, and go over several lines.
@@ -122,6 +149,13 @@ Status OrtEngine::make(std::vector<char> const& bytes, bool has_files_beside,
     words = words_of(api, ort::SetSessionLogSeverityLevel(api)(raw_options, level));
     if (words.empty()) {
         words = words_of(api, ort::SetIntraOpNumThreads(api)(raw_options, threads));
+    }
+    // Of a file without int8 products the entry changes nothing.
+    if (words.empty() && saturates()) {
+        words = words_of(api, ort::AddSessionConfigEntry(api)(raw_options, kExactInt8, "1"));
+    }
+    if (words.empty() && exported && exported->precision == "fp8") {
+        words = words_of(api, ort::AddSessionConfigEntry(api)(raw_options, kAsItIs, "1"));
     }
     if (words.empty() && !ops.empty()) {
         if (threads != 0) {

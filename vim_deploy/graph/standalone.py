@@ -25,11 +25,13 @@ from vim_deploy.graph.precision import TRANSPARENT
 from vim_deploy.onnx_graph import (
     DEFAULT_DOMAINS,
     WEIGHT_BYTES,
+    GraphIndex,
     Rewriter,
     free_name,
     inferred,
     named_in_subgraphs,
     opset_version,
+    read_by_subgraphs,
     rename_tensors,
     subgraphs_of,
     tensor_bytes,
@@ -79,12 +81,33 @@ def standalone(model: onnx.ModelProto) -> onnx.ModelProto:
     del copy.opset_import[:]
     copy.opset_import.extend(kept)
     del copy.graph.value_info[:]
+    _widen(copy.graph)
     told = _told(copy)
     _fold(copy, told)
     rewriter = Rewriter(copy.graph)
     take_common_forms(rewriter, {name: item.sizes for name, item in told.items()})
     rewriter.finish()
     return copy
+
+
+def _widen(graph: GraphProto) -> None:
+    """Store in float32 what is stored in 16 bits and read, behind a Cast, inside a subgraph.
+
+    OpenVINO takes stored values there, and what nodes of constants give, but no Cast's.
+    """
+    index = GraphIndex(graph)
+    found: dict[str, NodeProto] = {}
+    for name in (name for node in graph.node for name in read_by_subgraphs(node)):
+        node = index.producers.get(name)
+        while node is not None and node.op_type in TRANSPARENT:
+            node = index.producers.get(node.input[0])
+        if node is not None and node.op_type == "Cast" and node.input[0] in index.initializers:
+            found[node.output[0]] = node
+    for name, node in found.items():
+        if any(item.i == TensorProto.FLOAT for item in node.attribute):
+            wide = index.value(node.input[0]).astype(np.float32)
+            graph.initializer.append(numpy_helper.from_array(wide, name))
+            graph.node.remove(node)
 
 
 def is_standalone(model: onnx.ModelProto) -> bool:

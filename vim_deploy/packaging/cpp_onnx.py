@@ -19,7 +19,6 @@ from vim_deploy.packaging.cpp_plan import CppPlan, require_program
 from vim_deploy.packaging.native_ops import OPS_LIBRARY, check_library, choose_ops, described
 from vim_deploy.packaging.repository import ONNXRUNTIME, PYTHON
 from vim_deploy.packaging.servable import read_servable
-from vim_deploy.precisions import TABLE
 from vim_deploy.specs import OpsChoice
 
 MODEL_FOLDER, NATIVE_FOLDER = "model", "native"
@@ -39,12 +38,11 @@ def plan_onnx(path: Path, ops: OpsChoice) -> CppPlan:
             dense model, but no detector), and errors of ``read_servable`` and ``choose_ops``.
     """
     servable = read_servable(path)
-    row = TABLE[servable.precision]
-    if not row.on_cpu:
+    if servable.off_cpu:
         raise VimDeployError(
             "VIM-426",
             f"{path.name} cannot be run by the C++ library",
-            why=f"it holds {row.dtype} operators, which ONNX Runtime does not have on a CPU",
+            why=f"it holds {servable.off_cpu} operators, which ONNX Runtime does not have on a CPU",
             fix="package an engine of it, or export with --precision fp32",
         )
     require_program(servable.info, path.name)

@@ -124,14 +124,21 @@ def choose_runtime(servable: Servable, asked: str | None) -> str:
             why="tensorrt serves engines, onnxruntime and python serve ONNX files",
             fix="leave --runtime away, or name the other file",
         )
-    if not is_plan and not TABLE[servable.precision].on_cpu:
+    if servable.off_cpu:
         raise VimDeployError(
             "VIM-426",
             f"{servable.file.name} cannot be served by ONNX Runtime",
-            why=f"it holds {TABLE[servable.precision].dtype} operators, which ONNX Runtime does "
-            "not have on a CPU",
+            why=f"it holds {servable.off_cpu} operators, which ONNX Runtime does not have on a CPU",
             fix="package an engine of it, or export with --precision "
             + " or ".join(name for name, row in TABLE.items() if row.on_cpu),
+        )
+    if runtime == ONNXRUNTIME and servable.precision == "fp8":
+        raise VimDeployError(
+            "VIM-426",
+            f"{servable.file.name} cannot be served by Triton's backend for ONNX Runtime",
+            why="releases of ONNX Runtime refuse fp8 products unless a session is told to leave "
+            "them as they are (session.disable_quant_qdq), and that backend cannot be told",
+            fix="--runtime python, package an engine of it, or export with --precision int8",
         )
     return runtime
 
@@ -221,7 +228,7 @@ def model_config(
         else None,
         "optimization": _graphs(inputs, sizes) if options.cuda_graphs else None,
         "model_warmup": tuple(_warmup(inputs, size) for size in sizes),
-        "parameters": _parameters(runtime, options.threads, ops_library),
+        "parameters": _parameters(runtime, options.threads, ops_library, servable.precision),
         # ONNX Runtime's backend hands each name to the loader as it stands here.
         "model_operations": {"op_library_filename": (ops_library,)}
         if ops_library and runtime == ONNXRUNTIME
@@ -318,11 +325,13 @@ def _warmup(inputs: Iterable[Mapping[str, Any]], size: int) -> dict[str, Any]:
     return {"name": f"batch_{size}", "batch_size": size, "inputs": given, "count": 1}
 
 
-def _parameters(runtime: str, threads: int, ops_library: str) -> Map:
+def _parameters(runtime: str, threads: int, ops_library: str, precision: str) -> Map:
     if runtime != PYTHON:
         return Map()
     # Tensors then come to the model's code in the CPU's memory, whatever sent them.
     values = {"FORCE_CPU_ONLY_INPUT_TENSORS": "yes", "THREADS": str(threads)}
+    if TABLE[precision].quantized:
+        values["PRECISION"] = precision
     if ops_library:
         values[OPS_PARAMETER] = ops_library
     return Map({name: {"string_value": value} for name, value in values.items()})

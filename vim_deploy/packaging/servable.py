@@ -15,7 +15,9 @@ from vim_deploy.artifact.engine_file import TENSORRT
 from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.artifact.record import EngineRecord, record_path
 from vim_deploy.errors import VimDeployError
+from vim_deploy.onnx_graph import computed_precision
 from vim_deploy.onnx_quantized import precision_of
+from vim_deploy.precisions import TABLE
 from vim_deploy.runtimes.inputs import picture_inputs
 from vim_deploy.specs import TensorSpec
 
@@ -58,6 +60,14 @@ class Servable:
     def inputs(self) -> tuple[TensorSpec, ...]:
         """Everything that goes in, in the file's order."""
         return (self.input,) if self.size is None else (self.input, self.size)
+
+    @property
+    def off_cpu(self) -> str:
+        """The type of operators that ONNX Runtime does not have on a CPU; empty for none."""
+        if self.file.is_engine:
+            return ""
+        rows = (TABLE[self.precision], TABLE[computed_precision(self.file.model)])
+        return next((row.dtype for row in rows if not row.on_cpu), "")
 
     @property
     def batches(self) -> bool:

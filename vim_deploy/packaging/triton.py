@@ -25,6 +25,7 @@ from vim_deploy.packaging.detector import detector_facts
 from vim_deploy.packaging.native_ops import OPS_LIBRARY, choose_ops, described, opened_by
 from vim_deploy.packaging.repository import (
     LABELS_NAME,
+    ONNXRUNTIME,
     PYTHON,
     ServingOptions,
     choose_runtime,
@@ -99,6 +100,11 @@ def plan_repository(
         opened = opened_by(runtime, _ops_path(config["name"]))
         config = model_config(servable, options, ops_library=opened)
     library = _library(servable, plugin, notes)
+    if runtime == ONNXRUNTIME and servable.precision == "int8":
+        notes.append(
+            "Triton's backend for ONNX Runtime cannot be told to multiply int8 exactly: serve it "
+            "on processors with VNNI instructions, or with --runtime python"
+        )
     if servable.file.record is not None and image:
         notes.append(check_image(image, servable.file.record))
     if servable.profiles and min(item.min for item in servable.profiles) > 1:

@@ -36,7 +36,6 @@ from vim_deploy.packaging.check import WEB_TARGET, Check, check_onnx
 from vim_deploy.packaging.manifest import Manifest
 from vim_deploy.packaging.scripts import fill, template, unchanged, write_text
 from vim_deploy.packaging.servable import ONNX_NAME, Servable, read_servable
-from vim_deploy.precisions import TABLE
 from vim_deploy.scene.classes import palette_of
 from vim_deploy.scene.segment import SceneModel
 from vim_deploy.scene.windows import scene_settings
@@ -90,11 +89,10 @@ def plan_web(artifact: Path, *, runtime: Path | None = None) -> WebPlan:
             "package the ONNX file that it was built from",
         )
     servable = read_servable(artifact)
-    if not TABLE[servable.precision].on_cpu:
+    if servable.off_cpu:
         raise _refused(
             artifact,
-            f"it holds {TABLE[servable.precision].dtype} operators, which onnxruntime-web does not "
-            "have",
+            f"it holds {servable.off_cpu} operators, which onnxruntime-web does not have",
             "export it with --precision fp32 or fp16",
         )
     require_picture_channels(servable.info.image.channels)
@@ -123,6 +121,9 @@ def _facts(servable: Servable) -> dict[str, Any]:
         "outputs": [{"name": item.name, "holds": item.holds} for item in _outputs(servable)],
         "image": encode(info.image),
         "preprocess": info.preprocess,
+        # Entries of its session: onnxruntime-web takes fp8 products for integers, and refuses what
+        # it makes of them.
+        "session": {"disable_quant_qdq": "1"} if servable.precision == "fp8" else {},
         "labels": list(info.labels),
         "scene": _scene(servable),
     }

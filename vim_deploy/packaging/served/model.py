@@ -83,6 +83,25 @@ def with_ops(options: onnxruntime.SessionOptions, library: Path) -> str:
     return f"{about['name']} {about['version']}, {about['instruction_set']}"
 
 
+def entries_for(precision: str) -> dict[str, str]:
+    """Entries of a session for a file whose products are int8 or fp8.
+
+    Without VNNI instructions int8 products are exact only when that is asked for. And releases of
+    ONNX Runtime take fp8 products for integers, and refuse what they make of them.
+    """
+    if precision == "fp8":
+        return {"session.disable_quant_qdq": "1"}
+    if precision != "int8":
+        return {}
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    flags = next((line for line in lines if line.startswith("flags")), "").split()
+    vnni = "avx512_vnni" in flags or "avx_vnni" in flags
+    return {} if vnni else {"session.x64quantprecision": "1"}
+
+
 def session_of(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
     """A session on the CPU."""
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -108,6 +127,7 @@ class TritonPythonModel:
         self.outputs = [output["name"] for output in config["output"]]
         parameters = config.get("parameters", {})
         self.threads = int(parameters.get("THREADS", {}).get("string_value", "0"))
+        self.precision = parameters.get("PRECISION", {}).get("string_value", "")
         folder = Path(args["model_repository"], args["model_version"])
         path = folder / "model.onnx"
         ops = parameters.get("OPS_LIBRARY", {}).get("string_value", "")
@@ -137,6 +157,8 @@ class TritonPythonModel:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = ERRORS_ONLY
         options.intra_op_num_threads = self.threads
+        for name, value in entries_for(self.precision).items():
+            options.add_session_config_entry(name, value)
         return options
 
     def execute(self, requests: list[Any]) -> list[Any]:

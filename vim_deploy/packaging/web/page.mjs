@@ -61,6 +61,7 @@ async function start() {
   session = await ort.InferenceSession.create(await bytes(model.file), {
     executionProviders: ["wasm"],
     externalData,
+    extra: { session: model.session },
   });
   if (model.scene) {
     at("mode-label").hidden = false;

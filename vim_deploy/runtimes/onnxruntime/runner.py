@@ -34,8 +34,8 @@ from vim_deploy.runtimes.inner_outputs import instrumented
 from vim_deploy.runtimes.inputs import given_inputs, picture_inputs
 from vim_deploy.runtimes.onnxruntime import capability as ort
 from vim_deploy.runtimes.onnxruntime.explicit_rounding import round_explicitly
-from vim_deploy.runtimes.onnxruntime.int8_products import EXACT, NOTE, saturates
 from vim_deploy.runtimes.onnxruntime.native_ops import choose_ops, require_choice, unused
+from vim_deploy.runtimes.onnxruntime.quantized import NOTE, entries_for
 from vim_deploy.runtimes.onnxruntime.trt_ep import to_plugin_domain
 from vim_deploy.specs import OpsChoice, TensorSpec
 
@@ -108,6 +108,8 @@ class OrtRunner(Runner):
         self.input = replace(stored, dtype="float32") if self._half else stored
         self.outputs = tuple(spec.name for spec in artifact.outputs)
         self._rounds = provider == CPU and _needs_rounding(model, as_stored)
+        quantized = quantized_precision(model)
+        entries = entries_for(quantized) if provider == CPU else {}
         options: dict[str, str] = {}
         handed: Path | bytes = path
         if self._rounds:
@@ -118,7 +120,7 @@ class OrtRunner(Runner):
             types = half_types(model)
             inputs = (stored,) if self.size is None else (stored, self.size)
             options = tensorrt_options(inputs, plugin, max_batch=max_batch, types=types)
-            if quantized_precision(model) == "int8":
+            if quantized == "int8":
                 # Weakly typed: what QuantizeLinear nodes say needs the flag, and no ranges.
                 options["trt_int8_enable"] = "1"
             if plugin is not None:
@@ -126,12 +128,10 @@ class OrtRunner(Runner):
                 # opened, and TensorRT is not loaded before the session is made.
                 require_file(plugin, "plugin library")
                 handed = to_plugin_domain(model).SerializeToString()
-        exact = provider == CPU and quantized_precision(model) == "int8" and saturates()
-        entries = dict([EXACT]) if exact else {}
         settings = ort.SessionSettings(provider, options, threads, entries=entries)
         self._file = path.name
         self._session = self._open(handed, settings, ops, model)
-        self.notes += (NOTE,) if exact else ()
+        self.notes += (NOTE,) if quantized == "int8" and entries else ()
         used = self._session.get_providers()[0].removesuffix("ExecutionProvider")
         native = "" if self.library is None else f", {self.library.title}"
         rounds = " (rounding after every operator)" if self._rounds else ""

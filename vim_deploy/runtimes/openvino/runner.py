@@ -13,6 +13,7 @@ from vim_deploy.artifact.marked_tensors import InnerTensor
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.standalone import is_standalone, standalone
 from vim_deploy.onnx_graph import computed_precision
+from vim_deploy.onnx_quantized import quantized_precision
 from vim_deploy.ops.functions import asked_ops
 from vim_deploy.paths import StrPath
 from vim_deploy.places import Place
@@ -59,7 +60,7 @@ class OpenVinoRunner(Runner):
         self.input = stored if self._half is None else replace(stored, dtype="float32")
         self.outputs = tuple(spec.name for spec in artifact.outputs)
         self.ops = "function" if asked_ops(model).names else None
-        self.notes = _notes(computed_precision(model))
+        self.notes = _notes(computed_precision(model), quantized_precision(model))
         self.name = f"OpenVINO {ov.version()} CPU"
         self._file = artifact.name
         self._inner: tuple[Network, Mapping[Place, InnerTensor]] | None = None
@@ -105,21 +106,26 @@ class OpenVinoRunner(Runner):
         self._inner = None
 
 
-def _notes(precision: Precision) -> tuple[str, ...]:
-    """What a reader of results has to know of a half-precision file.
+def _notes(precision: Precision, quantized: Precision | None) -> tuple[str, ...]:
+    """What a reader of results has to know of a file in half precision or fp8.
 
-    OpenVINO does to float16 what it is told by its hint, and leaves bfloat16 as the graph has it
-    where the processor knows the type.
+    int8 products are computed as the file says. OpenVINO does to float16 what it is told by its
+    hint, and leaves bfloat16 as the graph has it where the processor knows the type.
     """
+    fp8 = (
+        ("OpenVINO computes products in fp8 in float32, and rounds to float16 before fp8",)
+        if quantized == "fp8"
+        else ()
+    )
     row = TABLE[precision]
     if not row.typed:
-        return ()
+        return fp8
     how = (
         "in float32: its weights have 16 bits, what it computes is not rounded to them"
         if row.on_cpu
         else f"as the processor does: in {row.dtype}, or in float32 where that knows none"
     )
-    return (f"OpenVINO computes this {row.dtype} file {how}",)
+    return (*fp8, f"OpenVINO computes this {row.dtype} file {how}")
 
 
 def open_runner(artifact: Artifact, options: RunnerOptions) -> OpenVinoRunner:
