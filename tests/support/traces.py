@@ -9,6 +9,7 @@ every export makes of a trace first, a graph that is tidied, is kept under the t
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import tempfile
@@ -29,6 +30,9 @@ Trace = Callable[..., onnx.ModelProto]
 Step = Callable[[onnx.ModelProto], onnx.ModelProto]
 #: Attributes of a part of a module that its traced graph may depend on, beside its tensors.
 _PLAIN = (bool, int, float, str, tuple, type(None))
+#: Fields of a configuration that change no float32 result, so that no module reads them: one value
+#: for all. They stand in no checkpoint, and an inferred configuration has another than a given one.
+_NO_EFFECT: dict[str, Any] = {"fused_add_norm": True, "residual_in_fp32": True}
 #: The exporter's tables of operators, by what they were asked for with.
 _OPERATORS: dict[str, Any] = {}
 
@@ -127,7 +131,10 @@ def key(module: DeployedModel, batch: int | None) -> str:
 
 def _described(module: DeployedModel, batch: int | None) -> Iterator[str]:
     network = module.model
-    yield repr((batch, module.preprocess, module.head, network.config, network.dense))
+    config = dataclasses.replace(network.config, **_NO_EFFECT)
+    # How a picture is cut into windows is no part of a network either.
+    dense = network.dense and dataclasses.replace(network.dense, test=None)
+    yield repr((batch, module.preprocess, module.head, config, dense))
     yield repr(module.head.output_names)
     yield from _kind(module.head)
     for name, part in module.named_modules():

@@ -106,6 +106,15 @@ def test_what_is_shared_is_the_trace(tmp_path: Path) -> None:
     assert made == 2
 
 
+def test_what_has_no_effect_makes_no_other_trace() -> None:
+    modules = [
+        module(depth=1, residual_in_fp32=value, fused_add_norm=value) for value in (False, True)
+    ]
+    first, second = (trace(given, batch=None) for given in modules)
+    assert first == second
+    assert key(modules[0], None) == key(modules[1], None)
+
+
 def test_a_refusal_is_not_kept(tmp_path: Path) -> None:
     def refused(given: DeployedModel, *, batch: int | None) -> onnx.ModelProto:
         raise VimDeployError("VIM-501", "no")
