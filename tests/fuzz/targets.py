@@ -291,7 +291,7 @@ def _calibrations() -> tuple[Files, ...]:
     from vim_deploy.graph.quantization.plan import LayerPlan, QuantizationPlan
     from vim_deploy.recipe.quantization import CalibrationInfo
 
-    layers = (LayerPlan("layers.0/in_proj", 0.25, (0.5, 2.0), (1,), 0.01), LayerPlan("head", 1.0))
+    layers = (LayerPlan("in_proj", 0.25, (0.5, 2.0), error=0.01), LayerPlan("head", 1.0))
     pictures = CalibrationInfo("minmax", 128, 0, 64 * "0")
     found = StoredCalibration.of(_calibrated(), "static", pictures, QuantizationPlan(layers))
     return (_made(lambda folder: save(folder / "c.json", found)),)
