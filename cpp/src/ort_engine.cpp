@@ -27,7 +27,8 @@ constexpr std::int64_t kAnySize = std::numeric_limits<std::int32_t>::max();
 // Entry of a session that native ops read when they are registered (plugins/onnxruntime).
 constexpr char const* kOpsThreads = "vim_deploy.intra_op_num_threads";
 
-// Entries of a session for files in int8 and fp8, and why: runtimes/onnxruntime/quantized.py.
+// Entries of a session for files in int8 and fp8, and why: runtimes/onnxruntime/quantized.py and
+// runtimes/processor.py.
 constexpr char const* kExactInt8 = "session.x64quantprecision";
 constexpr char const* kAsItIs = "session.disable_quant_qdq";
 

@@ -118,6 +118,12 @@ def test_runners_compute_what_the_file_says(
     gap = np.linalg.norm(other.run(images)["logits"] - found) / np.linalg.norm(found)
     # A value at a tie goes either way: one step of 8 bits.
     assert gap <= 0.05
+    if precision == "int8":
+        monkeypatch.setattr("vim_deploy.runtimes.openvino.runner.saturates", lambda: True)
+        floats_only = OpenVinoRunner(path)
+        assert "VNNI" in floats_only.notes[-1]
+        near = np.linalg.norm(floats_only.run(images)["logits"] - found)
+        assert near <= 0.01 * np.linalg.norm(found)
 
 
 def test_what_a_file_says(exported):

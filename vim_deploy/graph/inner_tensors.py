@@ -221,6 +221,15 @@ def _inlined_columns(graph: onnx.GraphProto, dt_rank: int) -> dict[int | None, t
     return found
 
 
+def _constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    """Stored tensors by the names that nodes read, those behind Casts among them."""
+    found = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Cast" and node.input[0] in found:
+            found[node.output[0]] = found[node.input[0]]
+    return found
+
+
 def _single_direction(
     graph: onnx.GraphProto, scan: NodeProto, index: int, types: dict[str, int]
 ) -> list[NodeProto]:
@@ -230,7 +239,7 @@ def _single_direction(
     copy.CopyFrom(scan)
     copy.name = name
     copy.output[0] = f"{name}_output_0"
-    constants = {tensor.name: tensor for tensor in graph.initializer}
+    constants = _constants(graph)
     masks = []
     for position, (role, rank) in enumerate(_PAIR_RANKS.items()):
         source = scan.input[position]
@@ -242,7 +251,9 @@ def _single_direction(
         copy.input[position] = f"{name}_{role}"
         if source in constants:
             # Stays one: loops of OpenVINO's reach no further than to constants outside.
-            value = np.where(kept, numpy_helper.to_array(constants[source]), zero)
+            value = np.where(
+                kept, numpy_helper.to_array(constants[source]).astype(zero.dtype), zero
+            )
             graph.initializer.append(numpy_helper.from_array(value, copy.input[position]))
             continue
         for suffix, value in (("kept", kept), ("zero", zero)):

@@ -25,9 +25,11 @@ from tests.support.cpp_onnx import RUNTIME_VARIABLE, checks, outputs
 from tests.support.detector_cases import detector_case
 from tests.support.ort_c_api import shared_library
 from tests.support.ort_ops import built_library
+from tests.support.quantized import quantized_file
 from tests.support.reference import DIGITS, load_case
 from vim_deploy import RunOptions, images, run
 from vim_deploy.plugin.ort_library import LIBRARY_VARIABLE
+from vim_deploy.precisions import Precision
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.base import RunnerOptions
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
@@ -95,6 +97,17 @@ def test_pictures_of_any_shape(digits: Path, tmp_path: Path) -> None:
     paths = uneven(tmp_path)
     _, found = outputs(digits, tmp_path, paths)
     np.testing.assert_allclose(found["logits"], of_python(digits, paths), rtol=0, atol=LOGITS)
+
+
+def test_quantized_files(pictures: list[Path], tmp_path: Path) -> None:
+    """float32 in and out, whatever products are in between."""
+    wide = export("vim-digits", tmp_path / "wide.onnx", ExportOptions(check=False, opset=19)).path
+    precisions: tuple[Precision, ...] = ("int8", "fp8")
+    for precision in precisions:
+        model = quantized_file(wide, tmp_path / f"{precision}.onnx", precision)
+        _, found = outputs(model, tmp_path, pictures[:4])
+        expected = of_python(model, pictures[:4])
+        np.testing.assert_allclose(found["logits"], expected, rtol=0, atol=LOGITS)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from tests.support.packages import SERVED
 from tests.support.quantized import scan_blocks
 from vim_deploy.artifact import Artifact
 from vim_deploy.onnx_quantized import precision_of, quantized_precision, quantized_products
+from vim_deploy.runtimes import processor
 from vim_deploy.runtimes.onnxruntime import quantized
 
 #: Flags of processors: without such instructions, with them in 512 bits, and in 256.
@@ -82,9 +83,9 @@ def test_processors(monkeypatch, tmp_path, machine, flags, wrong):
     place = tmp_path / "cpuinfo"
     if flags is not None:
         place.write_text(f"processor : 0\nflags\t\t: {flags}\nbugs : none\n")
-    monkeypatch.setattr(quantized.platform, "machine", lambda: machine)
-    monkeypatch.setattr(quantized, "_CPUINFO", place)
-    assert quantized.saturates() == wrong
+    monkeypatch.setattr(processor.platform, "machine", lambda: machine)
+    monkeypatch.setattr(processor, "_CPUINFO", place)
+    assert processor.saturates() == wrong
     exact = {"session.x64quantprecision": "1"} if wrong else {}
     assert quantized.entries_for("int8") == exact
     assert quantized.entries_for("fp8") == {"session.disable_quant_qdq": "1"}
@@ -97,8 +98,8 @@ def test_packages_tell_sessions_the_same(monkeypatch, tmp_path, flags):
     place = tmp_path / "cpuinfo"
     if flags is not None:
         place.write_text(f"flags\t\t: {flags}\n")
-    monkeypatch.setattr(quantized.platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(quantized, "_CPUINFO", place)
+    monkeypatch.setattr(processor.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(processor, "_CPUINFO", place)
     source = (SERVED / "model.py").read_text()
     start = source.index("def entries_for")
     text = source[start : source.index("\ndef ", start)].replace("/proc/cpuinfo", str(place))

@@ -37,6 +37,7 @@ class Network:
         outputs: their names.
         name: of the file, for messages.
         threads: for one call; 0 for OpenVINO's own choice.
+        integers: compute quantized products in 8 bits; else in float32.
 
     Raises:
         VimDeployError: VIM-301, VIM-409 (OpenVINO does not take it); of a large model VIM-304 and
@@ -50,11 +51,17 @@ class Network:
         outputs: Sequence[str],
         name: str,
         threads: int,
+        *,
+        integers: bool = True,
     ) -> None:
         self._inputs, self._outputs, self._name = tuple(inputs), tuple(outputs), name
         # By itself it may compute in bfloat16, where the processor does.
         self._settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         self._settings["NUM_STREAMS"] = "1"
+        if not integers:
+            # The second: what reads back weights in 8 bits would round activations on its own.
+            self._settings["LP_TRANSFORMS_MODE"] = "NO"
+            self._settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = "0"
         if threads:
             self._settings["INFERENCE_NUM_THREADS"] = str(threads)
         self._lock = threading.Lock()

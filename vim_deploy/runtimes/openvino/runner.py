@@ -27,7 +27,12 @@ from vim_deploy.runtimes.base import (
 from vim_deploy.runtimes.inputs import given_inputs, picture_inputs
 from vim_deploy.runtimes.openvino import capability as ov
 from vim_deploy.runtimes.openvino.network import Network
+from vim_deploy.runtimes.processor import saturates
 
+#: Said where int8 products would be wrong sums.
+_NO_VNNI = (
+    "this processor has no VNNI instructions: OpenVINO multiplies int8 in float32, and more slowly"
+)
 _HALVES = tuple(TABLE[name].dtype for name in TYPED)
 
 
@@ -60,7 +65,10 @@ class OpenVinoRunner(Runner):
         self.input = stored if self._half is None else replace(stored, dtype="float32")
         self.outputs = tuple(spec.name for spec in artifact.outputs)
         self.ops = "function" if asked_ops(model).names else None
-        self.notes = _notes(computed_precision(model), quantized_precision(model))
+        quantized = quantized_precision(model)
+        self._integers = quantized != "int8" or not saturates()
+        self.notes = _notes(computed_precision(model), quantized)
+        self.notes += () if self._integers else (_NO_VNNI,)
         self.name = f"OpenVINO {ov.version()} CPU"
         self._file = artifact.name
         self._inner: tuple[Network, Mapping[Place, InnerTensor]] | None = None
@@ -72,7 +80,7 @@ class OpenVinoRunner(Runner):
     def _open(self, model: ModelProto, outputs: tuple[str, ...]) -> Network:
         form = model if is_standalone(model) else standalone(model)
         inputs = (self.input,) if self.size is None else (self.input, self.size)
-        return Network(form, inputs, outputs, self._file, self._threads)
+        return Network(form, inputs, outputs, self._file, self._threads, integers=self._integers)
 
     def run(self, image: Array, size: Array | None = None) -> Mapping[str, Array]:
         return self._network.run(self._taken(image, size))
