@@ -126,6 +126,17 @@ def test_runners_compute_what_the_file_says(
         assert near <= 0.01 * np.linalg.norm(found)
 
 
+def test_inner_tensors(exported, images):
+    """Every place that PyTorch has, but for norms that smoothing was folded into."""
+    plain, found = (
+        OrtRunner(path).parts(images[:2]) for path in (exported, made(exported, "int8"))
+    )
+    assert {str(place) for place in plain.keys() - found.keys()} == {"block 2 norm"}
+    for place, values in found.items():
+        assert values.shape == plain[place].shape
+        assert np.linalg.norm(values - plain[place]) <= 0.5 * np.linalg.norm(plain[place]), place
+
+
 def test_what_a_file_says(exported):
     path = made(exported, "int8", "bf16")
     file = Artifact.open(path)

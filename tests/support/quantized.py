@@ -24,6 +24,8 @@ from vim_deploy.precisions import TABLE, Precision
 from vim_deploy.recipe.precision_policy import default_policy
 from vim_deploy.recipe.quantization import CalibrationInfo, QuantizationInfo
 
+#: Smoothing of one block's ``in_proj``, whose input has 64 channels in the digits.
+_FACTORS = tuple(1 + channel / 64 for channel in range(64))
 #: Largest magnitude that activations are given room for.
 ROOM = 6.0
 
@@ -110,6 +112,7 @@ def quantized_file(
             LayerPlan(
                 product.name,
                 scale,
+                _FACTORS if product.role == "in_proj" and product.block == 2 else None,
                 outliers=tuple(range(outliers)) if product.role == "out_proj" else (),
             )
             for product in find_products(model, policy)

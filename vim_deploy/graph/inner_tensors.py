@@ -14,6 +14,7 @@ import onnx
 from onnx import NodeProto, helper, numpy_helper
 
 from vim_deploy.artifact.marked_tensors import InnerTensor
+from vim_deploy.graph.quantization.smoothing import FOLDED
 from vim_deploy.onnx_graph import (
     GraphIndex,
     attribute_float,
@@ -145,7 +146,9 @@ def inner_tensors(model: onnx.ModelProto, dt_rank: int) -> dict[Place, InnerTens
         elif part := _region_part(at, node):
             found[place(BEHIND_BLOCKS, part)] = output
     found.update(_detections(model.graph))
-    return dict(sorted(found.items()))
+    # Norms that smoothing was folded into give other numbers than PyTorch's.
+    smoothed = {node.output[0] for node in nodes if any(FOLDED in name for name in node.input)}
+    return {at: item for at, item in sorted(found.items()) if item.name not in smoothed}
 
 
 def _region_part(at: NodeName, node: NodeProto) -> str:

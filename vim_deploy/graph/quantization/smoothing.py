@@ -8,6 +8,8 @@ from onnx import NodeProto
 from vim_deploy.graph.quantization.products import Product
 from vim_deploy.onnx_graph import GraphIndex, Rewriter
 
+#: How the names of constants end that smoothing was folded into.
+FOLDED = ".smoothed"
 #: Positions of the constants that scale what each of these gives, channel by channel.
 _FACTORS = {"Mul": (1,), "LayerNormalization": (1, 2)}
 
@@ -36,6 +38,6 @@ def fold(rewriter: Rewriter, norm: NodeProto, smoothing: np.ndarray) -> NodeProt
         if at < len(norm.input):
             # A constant of its own: norms may share theirs.
             value = rewriter.value(norm.input[at]) / smoothing
-            name = f"{norm.input[at]}.smoothed"
+            name = f"{norm.input[at]}{FOLDED}"
             made.input[at] = rewriter.add_constant(name, value.astype(np.float32))
     return made
