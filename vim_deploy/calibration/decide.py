@@ -33,6 +33,10 @@ SHARES = (1 / 32, 1 / 16, 1 / 8)
 #: Relative L2 of a product's output that needs no remedy which costs time, as a share of the
 #: precision's limit of a whole output: rounding of 8 bits without outliers is below it.
 TARGET = 0.3
+#: How many times as many pictures as were seen a range has to hold the values of.
+_AHEAD = 10.0
+#: A range is at most so many times the largest magnitude seen.
+_WIDEST = 2.0
 
 
 class _Choice(NamedTuple):
@@ -103,13 +107,15 @@ def _layer(
     share: float,
 ) -> LayerPlan | None:
     """The plan of one candidate; None for one that is another's."""
-    smoothing = None if strength is None else smoothing_of(product, observed.peak, strength)
-    peak = observed.peak if smoothing is None else observed.peak / smoothing
+    reach = reach_of(observed.peaks)
+    smoothing = None if strength is None else smoothing_of(product, reach, strength)
+    if smoothing is not None:
+        reach = reach / smoothing
     count = int(share * product.channels)
     if share and not count:
         return None
-    outliers = tuple(sorted(int(at) for at in np.argsort(-peak, kind="stable")[:count]))
-    kept = np.delete(peak, outliers)
+    outliers = tuple(sorted(int(at) for at in np.argsort(-reach, kind="stable")[:count]))
+    kept = np.delete(reach, outliers)
     scale = None if activations == "per-token" else scale_of(float(kept.max()), precision)
     return LayerPlan(
         product.name,
@@ -117,6 +123,27 @@ def _layer(
         None if smoothing is None else tuple(float(value) for value in smoothing),
         outliers,
     )
+
+
+def reach_of(peaks: Matrix) -> Matrix:
+    """The magnitude that each channel will reach, [K], from its largest ones in parts of the pictures.
+
+    Pictures to come hold larger values than those that were watched, the more so the heavier the
+    values' tail is. Maxima of many values are distributed like Gumbel's law, with a standard
+    deviation of pi / sqrt(6) beta, and the largest of n of them is expected at mean + beta ln n
+    (Coles, An Introduction to Statistical Modeling of Extreme Values, 2001, chapter 3). Here n
+    stands for ``_AHEAD`` times as many pictures.
+
+    Args:
+        peaks: as in ``Observed``.
+    """
+    largest = peaks.max(axis=0)
+    if len(peaks) < 2:
+        return largest
+    beta = peaks.std(axis=0, ddof=1) * np.sqrt(6) / np.pi
+    ahead = peaks.mean(axis=0) + beta * np.log(_AHEAD * len(peaks))
+    reach: Matrix = np.clip(ahead, largest, _WIDEST * largest).astype(np.float32)
+    return reach
 
 
 def smoothing_of(product: Product, peak: Matrix, strength: float) -> Matrix:

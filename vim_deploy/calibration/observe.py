@@ -9,14 +9,15 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.quantization.products import Matrix, Product
 from vim_deploy.interrupts import check
-from vim_deploy.runtimes.base import Array
+from vim_deploy.runtimes.base import Array, is_finite, not_finite
 from vim_deploy.runtimes.onnxruntime.runner import memory_runner
 
 #: Rows of activations that each product keeps: of so many, a relative error is known to 2 %.
 ROWS = 1024
+#: Parts that pictures are dealt into, to see how far their largest magnitudes differ.
+GROUPS = 8
 #: Images, and the sizes of the pictures in them for a model that takes them.
 Batch = tuple[Array, Array | None]
 
@@ -26,12 +27,19 @@ class Observed:
     """What was seen of the activations of one product.
 
     Attributes:
-        peak: largest magnitude of each of its K channels, over all pictures.
+        peaks: largest magnitude of each of its K channels in each part of the pictures, float32
+            [GROUPS, K]; fewer for fewer pictures.
         rows: some of its rows, float32 [rows, K].
     """
 
-    peak: Matrix
+    peaks: Matrix
     rows: Matrix
+
+    @property
+    def peak(self) -> Matrix:
+        """Largest magnitude of each channel, over all pictures."""
+        found: Matrix = self.peaks.max(axis=0)
+        return found
 
 
 class Watch:
@@ -47,32 +55,33 @@ class Watch:
         self._products = products
         self._each = -(-ROWS // pictures)
         self._generator = np.random.default_rng(seed)
-        self._peak: dict[str, Matrix] = {}
+        self._groups = min(GROUPS, pictures)
+        self._pictures = 0
+        self._peaks: dict[str, Matrix] = {}
         self._rows: dict[str, list[Matrix]] = {product.name: [] for product in products}
 
     def see(self, values: Mapping[str, Array], pictures: int) -> None:
         """One run of ``pictures`` pictures: ``values`` by the tensors' names."""
+        groups = (self._pictures + np.arange(pictures)) % self._groups
+        self._pictures += pictures
         for product in self._products:
             rows = product.rows_of(values[product.activations])
-            peak = np.abs(rows).max(axis=0)
-            before = self._peak.get(product.name)
-            self._peak[product.name] = peak if before is None else np.maximum(before, peak)
+            each = np.abs(rows).reshape(pictures, -1, product.channels).max(axis=1)
+            empty = np.zeros((self._groups, product.channels), np.float32)
+            peaks = self._peaks.setdefault(product.name, empty)
+            np.maximum.at(peaks, groups, each)
             count = min(len(rows), self._each * pictures)
             chosen = self._generator.choice(len(rows), count, replace=False)
             self._rows[product.name].append(rows[np.sort(chosen)])
 
     def seen(self) -> dict[str, Observed]:
         """By the products' names. VIM-430 for activations that are not finite."""
-        for name, peak in self._peak.items():
-            if not np.isfinite(peak).all():
-                raise VimDeployError(
-                    "VIM-430",
-                    f"what {name} reads is NaN or Inf on the calibration pictures",
-                    fix="find out where that begins: vim-deploy verify --ladder on the checkpoint",
-                )
+        for name, peaks in self._peaks.items():
+            if not is_finite(peaks):
+                raise not_finite("calibration pictures", f"what {name} reads")
         return {
-            name: Observed(peak, np.concatenate(self._rows[name])[:ROWS])
-            for name, peak in self._peak.items()
+            name: Observed(peaks, np.concatenate(self._rows[name])[:ROWS])
+            for name, peaks in self._peaks.items()
         }
 
 
