@@ -8,12 +8,13 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
-from vim_deploy.calibration.decide import decide, error_of
-from vim_deploy.calibration.observe import Batch, Observed, Watch, run_on, transformed
+from vim_deploy.calibration.decide import decide, error_of, weights_of
+from vim_deploy.calibration.observe import Batch, Watch, run_on
 from vim_deploy.calibration.ranges import RangeCollector
 from vim_deploy.graph.quantization.plan import LayerPlan, QuantizationPlan, scale_of
 from vim_deploy.graph.quantization.products import Product, find_products
 from vim_deploy.graph.quantization.smoothing import norm_before
+from vim_deploy.interrupts import check
 from vim_deploy.onnx_graph import GraphIndex
 from vim_deploy.precisions import Precision
 from vim_deploy.progress import stage_log
@@ -66,12 +67,16 @@ def calibrate(
     }
     if options.method != "minmax" and options.activations == "static":
         layers = _ranged(model, products, layers, options, batches, precision)
-    return QuantizationPlan(
-        tuple(
-            replace(layers[p.name], error=_error(p, layers[p.name], seen[p.name], precision))
-            for p in products
-        )
-    )
+    stage_log.info("rounding their weights")
+    weights = {}
+    for product in products:
+        check()
+        name, layer, found = product.name, layers[product.name], seen[product.name]
+        weights[name] = weights_of(product, layer, found, precision)
+        wanted = found.rows.astype(np.float64) @ product.weight
+        error = error_of(product, layer, found, precision, wanted, weights[name])
+        layers[name] = replace(layer, error=error)
+    return QuantizationPlan(tuple(layers[product.name] for product in products), weights)
 
 
 def _ranged(
@@ -86,27 +91,23 @@ def _ranged(
 
     Ranges are those of what is quantized, after smoothing, so the pictures are seen once more.
     """
-    products = tuple(products)
+    # Two digits have resolution to spare: their range stays the widest.
+    products = tuple(product for product in products if layers[product.name].digits == 1)
     collector = RangeCollector(options.method)
 
     def see(values: Mapping[str, Array], _pictures: int) -> None:
         found = {}
         for product in products:
             layer = layers[product.name]
-            factors = layer.smoothing
-            smoothing = None if factors is None else np.array(factors, np.float32)
             rows = product.rows_of(values[product.activations])
-            found[product.name] = transformed(smoothing, layer.outliers, rows)
+            if layer.smoothing is not None:
+                rows = (rows / np.array(layer.smoothing, np.float32)).astype(np.float32)
+            found[product.name] = rows
         collector.collect(found)
 
     run_on(model, [product.activations for product in products], batches(), see)
     ranges = collector.ranges()
     return {
-        name: replace(layer, scale=scale_of(ranges[name], precision))
+        name: replace(layer, scale=scale_of(ranges[name], precision)) if name in ranges else layer
         for name, layer in layers.items()
     }
-
-
-def _error(product: Product, layer: LayerPlan, seen: Observed, precision: Precision) -> float:
-    wanted = seen.rows.astype(np.float64) @ product.weight
-    return error_of(product, layer, seen, precision, wanted)

@@ -14,8 +14,8 @@ from vim_deploy.interrupts import check
 from vim_deploy.runtimes.base import Array, is_finite, not_finite
 from vim_deploy.runtimes.onnxruntime.runner import memory_runner
 
-#: Rows of activations that each product keeps: of so many, a relative error is known to 2 %.
-ROWS = 1024
+#: Rows of activations that each product keeps: more than any has channels, Vim-B's out_proj 1,536.
+ROWS = 2048
 #: Parts that pictures are dealt into, to see how far their largest magnitudes differ.
 GROUPS = 8
 #: Images, and the sizes of the pictures in them for a model that takes them.
@@ -120,12 +120,3 @@ def _with_outputs(
             value = helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
             copy.graph.output.append(value)
     return copy, names
-
-
-def transformed(smoothing: Matrix | None, outliers: Sequence[int], rows: Matrix) -> Matrix:
-    """Rows of x as they are quantized: divided by the smoothing, outliers zero."""
-    found = rows if smoothing is None else (rows / smoothing).astype(np.float32)
-    if outliers:
-        found = found.copy()
-        found[:, list(outliers)] = 0
-    return found

@@ -167,8 +167,6 @@ def require_products(path: Path, plan: QuantizationPlan, channels: Mapping[str, 
             raise _unusable(
                 path, f"{name} has {count} channels, and {len(layer.smoothing)} are smoothed"
             )
-        if layer.outliers and layer.outliers[-1] >= count:
-            raise _unusable(path, f"{name} has {count} channels, and none {layer.outliers[-1]}")
 
 
 def _flaw(found: StoredCalibration) -> str:
@@ -198,11 +196,8 @@ def _flaw_of_layer(layer: LayerPlan, activations: ActivationScales) -> str:
         return "smoothing of no channels"
     if layer.error is not None and not (math.isfinite(layer.error) and layer.error >= 0):
         return f"{layer.error} is no error"
-    last = -1
-    for channel in layer.outliers:
-        if channel <= last:
-            return f"outliers {shown(layer.outliers)} are not in order"
-        last = channel
+    if layer.digits not in (1, 2) or (layer.digits > 1 and layer.scale is None):
+        return f"{layer.digits} digits"
     return ""
 
 

@@ -29,7 +29,7 @@ INFO = replace(
 )
 PLAN = QuantizationPlan(
     (
-        LayerPlan("blocks.0/in_proj", 0.1, (0.5, 1.0, 1.5e-7), (0, 2), 0.01),
+        LayerPlan("blocks.0/in_proj", 0.1, (0.5, 1.0, 1.5e-7), 2, 0.01),
         LayerPlan("head", 2.0**-20),
     )
 )
@@ -133,9 +133,8 @@ def hashed_again(value: dict[str, Any]) -> None:
         (lambda v: v["plan"]["layers"][0].pop("scale"), "its scale is None"),
         (lambda v: v["plan"]["layers"][0].update(smoothing=[1.0, 0.0, 1.0]), "0.0 is no scale"),
         (lambda v: v["plan"]["layers"][0].update(smoothing=[]), "no channels"),
-        (lambda v: v["plan"]["layers"][0].update(outliers=[2, 0]), "not in order"),
-        (lambda v: v["plan"]["layers"][0].update(outliers=[-1]), "not in order"),
-        (lambda v: v["plan"]["layers"][0].update(outliers=[1.5]), "outliers"),
+        (lambda v: v["plan"]["layers"][0].update(digits=3), "3 digits"),
+        (lambda v: v["plan"]["layers"][0].update(digits=1.5), "digits"),
         (lambda v: v["plan"]["layers"][0].update(error=-1.0), "no error"),
         (lambda v: v["plan"]["layers"][0].update(name="head"), "twice"),
         (lambda v: v["plan"].update(layers=[]), "no scales"),
@@ -201,6 +200,3 @@ def test_a_plan_is_for_products() -> None:
         with pytest.raises(VimDeployError, match="VIM-441") as caught:
             require_products(path, PLAN, channels)
         assert said in caught.value.why
-    beyond = QuantizationPlan((LayerPlan("head", 1.0, outliers=(8,)),))
-    with pytest.raises(VimDeployError, match="8 channels, and none 8"):
-        require_products(path, beyond, {"head": 8})

@@ -7,7 +7,7 @@ Quantized nodes have float32 on both sides, whatever type the rest of the graph 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,10 +17,11 @@ from onnx import NodeProto, helper
 from vim_deploy import places
 from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.quantization.plan import (
+    SECOND_DIGIT,
     LayerPlan,
     QuantizationPlan,
-    apart,
-    columns_quantized,
+    column_scales,
+    quantized,
     smoothed,
 )
 from vim_deploy.graph.quantization.products import Matrix, Product, find_products
@@ -31,7 +32,6 @@ from vim_deploy.recipe.precision_policy import PrecisionPolicy
 
 #: First opset in which ReduceMax has its axes as an input.
 _AXES_ARE_INPUT = 18
-_FLOAT = onnx.TensorProto.FLOAT
 #: Rows of nothing but zeros are divided by this instead of by their largest value.
 _LEAST = float(np.finfo(np.float32).tiny)
 
@@ -91,11 +91,18 @@ def apply_quantization(
             why=f"it lacks {len(lacking)} of {len(products)} products",
             fix="calibrate on pictures again: --calibration FOLDER",
         )
-    return _Quantizing(model, precision, opset).run(products, layers)
+    return _Quantizing(model, precision, opset, plan.weights).run(products, layers)
 
 
 class _Quantizing:
-    def __init__(self, model: onnx.ModelProto, precision: Precision, opset: int) -> None:
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        precision: Precision,
+        opset: int,
+        weights: Mapping[str, np.ndarray],
+    ) -> None:
+        self.weights = weights
         self.rewriter = Rewriter(model.graph)
         self.nodes = {node.name: node for node in model.graph.node}
         self.precision = precision
@@ -150,30 +157,25 @@ class _Quantizing:
                 made[-1].attribute.append(helper.make_attribute("axis", axis))
             return str(made[-1].output[0])
 
-        x, rows = source, product.weight
+        x = source
         if layer.smoothing is not None:
             factors = np.array(layer.smoothing, np.float32)
             norm = norm_before(self.rewriter, product)
             if norm is not None:
                 self.rewriter.replace([norm.output[0]], [fold(self.rewriter, norm, factors)])
-                rows = rows * factors[:, None]
             else:
                 x = add("Mul", x, self._constant(product, "smoothing", 1 / factors))
         largest = ""
         if layer.scale is None:
             largest = self._largest(product, add("Abs", x), made)
             x = add("Div", x, largest)
-        x = self._pair(product, layer, x, made)
-        weight = self._weight(product, smoothed(product.weight, layer), "weight", made)
-        y = add("MatMul", x, weight)
+        weight = self._weight(product, smoothed(product.weight, layer), made)
+        first = self._pair(product, layer, x, made)
+        y = add("MatMul", first, weight)
+        if layer.digits > 1:
+            y = add("Add", y, add("MatMul", self._rest(product, layer, x, made), weight))
         if largest:
             y = add("Mul", y, largest)
-        if layer.outliers:
-            channels = self._constant(product, "outliers", np.array(layer.outliers, np.int64))
-            picked = add("Gather", source, channels, axis=-1)
-            stored = self._constant(product, "outlier_weight", apart(rows, layer))
-            made.append(node_of("Cast", self._name(product.name, "Cast"), [stored], to=_FLOAT))
-            y = add("Add", y, add("MatMul", picked, made[-1].output[0]))
         if bias:
             add("Add", y, bias)
         made[-1].output[0] = output
@@ -182,32 +184,35 @@ class _Quantizing:
     def _convolution(self, node: NodeProto, product: Product, layer: LayerPlan) -> list[NodeProto]:
         """The patch embedding: pictures with one scale, or each with its own."""
         made: list[NodeProto] = []
-        source, largest = node.input[0], ""
+
+        def add(operator: str, *inputs: str) -> str:
+            made.append(node_of(operator, self._name(product.name, operator), inputs))
+            return str(made[-1].output[0])
+
+        def convolved(x: str, bias: Sequence[str]) -> str:
+            made.append(NodeProto())
+            made[-1].CopyFrom(node)
+            made[-1].name = self._name(product.name, node.op_type)
+            made[-1].input[:] = [x, weight, *bias]
+            made[-1].output[0] = f"{made[-1].name}_output_0"
+            return str(made[-1].output[0])
+
+        x, largest, bias = node.input[0], "", list(node.input[2:])
+        values, scales = self._values(product, product.weight)
+        kernels = np.ascontiguousarray(values.T).reshape(self.rewriter.value(node.input[1]).shape)
+        weight = self._dequantized(product, kernels, scales, made, axis=0)
         if layer.scale is None:
-            made.append(node_of("Abs", self._name(node.name, "Abs"), [source]))
-            largest = self._largest(product, made[-1].output[0], made, axes=(1, 2, 3))
-            made.append(node_of("Div", self._name(node.name, "Div"), [source, largest]))
-            source = made[-1].output[0]
-        x = self._pair(product, layer, source, made)
-        shape = self.rewriter.value(node.input[1]).shape
-        values, scales = columns_quantized(product.weight, self.precision)
-        kernels = np.ascontiguousarray(values.T).reshape(shape)
-        weight = self._dequantized(product, kernels, scales, "weight", made, axis=0)
-        convolution = NodeProto()
-        convolution.CopyFrom(node)
-        bias = list(node.input[2:])
-        convolution.input[:] = [x, weight, *([] if largest else bias)]
-        made.append(convolution)
+            largest = self._largest(product, add("Abs", x), made, axes=(1, 2, 3))
+            x = add("Div", x, largest)
+        y = convolved(self._pair(product, layer, x, made), [] if largest else bias)
+        if layer.digits > 1:
+            y = add("Add", y, convolved(self._rest(product, layer, x, made), []))
         if largest:
-            inner = self._new(product.name, "product")
-            convolution.output[0] = inner
-            made.append(node_of("Mul", self._name(node.name, "Mul"), [inner, largest]))
+            y = add("Mul", y, largest)
             if bias:
                 value = self.rewriter.value(bias[0]).reshape(1, -1, 1, 1)
-                factor = self._constant(product, "bias", value)
-                name = self._name(node.name, "Add")
-                made.append(node_of("Add", name, [made[-1].output[0], factor]))
-            made[-1].output[0] = node.output[0]
+                add("Add", y, self._constant(product, "bias", value))
+        made[-1].output[0] = node.output[0]
         return made
 
     def _largest(
@@ -229,39 +234,64 @@ class _Quantizing:
         made += [node, node_of("Max", self._name(product.name, "Max"), inputs)]
         return str(made[-1].output[0])
 
-    def _pair(self, product: Product, layer: LayerPlan, x: str, made: list[NodeProto]) -> str:
-        """``x`` rounded to 8 bits and back."""
+    def _pair(
+        self,
+        product: Product,
+        layer: LayerPlan,
+        x: str,
+        made: list[NodeProto],
+        share: float = 1.0,
+        axis: int | None = None,
+    ) -> str:
+        """``x`` rounded to 8 bits and back, with ``share`` of the layer's scale."""
         factor = 1 / self.row.largest if layer.scale is None else layer.scale
-        scale = self._constant(product, "scale", np.array(factor, np.float32))
+        scale = self._constant(product, "scale", np.array(factor * share, np.float32))
         kind = helper.tensor_dtype_to_np_dtype(ELEMENT_TYPES[self.precision])
         zero = self._constant(product, "zero", np.zeros((), kind))
         for operator in ("QuantizeLinear", "DequantizeLinear"):
             made.append(node_of(operator, self._name(product.name, operator), [x, scale, zero]))
+            if axis is not None:
+                made[-1].attribute.append(helper.make_attribute("axis", axis))
             x = made[-1].output[0]
         return x
 
-    def _weight(self, product: Product, weight: Matrix, what: str, made: list[NodeProto]) -> str:
+    def _rest(self, product: Product, layer: LayerPlan, x: str, made: list[NodeProto]) -> str:
+        """What rounding ``x`` leaves, in a second digit.
+
+        The pair that is subtracted is the first one again. A pair with two readers is not computed
+        with integers, so the two must not look alike to a runtime: ``axis`` tells them apart, and
+        means nothing to a single scale.
+        """
+        same = self._pair(product, layer, x, made, axis=0)
+        made.append(node_of("Sub", self._name(product.name, "Sub"), [x, same]))
+        share = SECOND_DIGIT[self.precision]
+        return self._pair(product, layer, str(made[-1].output[0]), made, share)
+
+    def _weight(self, product: Product, weight: Matrix, made: list[NodeProto]) -> str:
         """``weight`` [K, N] in 8 bits, each column with its scale."""
-        values, scales = columns_quantized(weight, self.precision)
-        return self._dequantized(product, values, scales, what, made, axis=1)
+        return self._dequantized(product, *self._values(product, weight), made, axis=1)
+
+    def _values(self, product: Product, weight: Matrix) -> tuple[np.ndarray, Matrix]:
+        scales = column_scales(weight, self.precision)
+        planned = self.weights.get(product.name)
+        return quantized(weight, scales, self.precision) if planned is None else planned, scales
 
     def _dequantized(
         self,
         product: Product,
         values: np.ndarray,
         scales: Matrix,
-        what: str,
         made: list[NodeProto],
         axis: int,
     ) -> str:
         constants = [
-            self._constant(product, f"{what}_{self.precision}", values),
-            self._constant(product, f"{what}_scale", scales),
+            self._constant(product, f"weight_{self.precision}", values),
+            self._constant(product, "weight_scale", scales),
             # Without one ONNX Runtime, told to multiply exactly where a processor has no VNNI,
             # gives weights that it shifts to uint8 a single zero point, and refuses to run them.
-            self._constant(product, f"{what}_zero", np.zeros(len(scales), values.dtype)),
+            self._constant(product, "weight_zero", np.zeros(len(scales), values.dtype)),
         ]
-        name = self._name(product.name, f"DequantizeLinear_{what}")
+        name = self._name(product.name, "DequantizeLinear_weight")
         made.append(node_of("DequantizeLinear", name, constants, axis=axis))
         return str(made[-1].output[0])
 

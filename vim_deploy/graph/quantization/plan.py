@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,12 @@ from vim_deploy.precisions import TABLE, Precision
 _SCALE_BITS = 8
 
 
-@stored(sparse=("scale", "smoothing", "outliers", "error"))
+#: The second digit's scale, as a share of the first one's: what rounding to the first leaves is at
+#: most half of its step in int8, and 2^-4 of the value in E4M3, with its three bits of mantissa.
+SECOND_DIGIT: dict[str, float] = {"int8": 1 / 254, "fp8": 1 / 16}
+
+
+@stored(sparse=("scale", "smoothing", "digits", "error"))
 @dataclass(frozen=True)
 class LayerPlan:
     """One product ``y = x W``.
@@ -27,9 +33,9 @@ class LayerPlan:
         scale: of the activations, after smoothing; None where each row has one of its own.
         smoothing: K numbers that x is divided by and W's rows are multiplied with, channel by
             channel (SmoothQuant, arXiv 2211.10438); None for none.
-        outliers: channels of x that are multiplied apart, in high precision: those whose largest
-            values would take the others' resolution (LLM.int8(), arXiv 2208.07339, with channels
-            chosen beforehand).
+        digits: 2 where x is the sum of two numbers of 8 bits, each multiplied with the same W: the
+            second holds what rounding to the first leaves. For activations with a few values far
+            above all others, whose range leaves the others no resolution.
         error: relative L2 of y with x and W quantized, against float32, on the rows that were
             kept of the calibration pictures; None where there were none.
     """
@@ -37,15 +43,23 @@ class LayerPlan:
     name: str
     scale: float | None = None
     smoothing: tuple[float, ...] | None = None
-    outliers: tuple[int, ...] = ()
+    digits: int = 1
     error: float | None = None
 
 
+@stored(keys=("layers",))
 @dataclass(frozen=True)
 class QuantizationPlan:
-    """Every product that is quantized, in order of computation."""
+    """Every product that is quantized.
+
+    Attributes:
+        layers: in order of computation.
+        weights: by the products' names, W after smoothing in 8 bits, where it was rounded for the
+            activations that were seen; others are rounded to nearest. Not stored.
+    """
 
     layers: tuple[LayerPlan, ...]
+    weights: Mapping[str, NDArray[np.generic]] = field(default_factory=dict, compare=False)
 
     def named(self) -> dict[str, LayerPlan]:
         """The layers by their products' names."""
@@ -77,33 +91,17 @@ def quantized(
     return found
 
 
-def columns_quantized(
-    weight: NDArray[np.float32], precision: Precision
-) -> tuple[NDArray[np.generic], NDArray[np.float32]]:
-    """W [K, N] in the type of ``precision``, and the N scales of its columns."""
+def column_scales(weight: NDArray[np.float32], precision: Precision) -> NDArray[np.float32]:
+    """The N scales of the columns of W [K, N]."""
     largest = np.abs(weight).max(axis=0, initial=0.0)
     # Columns of zeros are padding; any scale holds them.
     scales = np.where(largest > 0, largest / TABLE[precision].largest, 1.0).astype(np.float32)
     # Of tiny weights the quotient may be below float32's normal numbers.
-    scales = np.maximum(scales, np.finfo(np.float32).tiny)
-    return quantized(weight, scales, precision), scales
-
-
-def apart(weight: NDArray[np.float32], layer: LayerPlan) -> NDArray[np.floating]:
-    """Rows of W that outliers are multiplied with, as they are stored: in float16 where it holds.
-
-    Not in 8 bits: what reads back a matrix of int8 for a product of floats, ONNX Runtime (1.32)
-    takes for MatMulNBits, which rounds the activations to 8 bits, too.
-    """
-    rows = weight[list(layer.outliers)]
-    held = np.abs(rows).max(initial=0.0) <= np.finfo(np.float16).max
-    return rows.astype(np.float16 if held else np.float32)
+    return np.maximum(scales, np.finfo(np.float32).tiny)
 
 
 def smoothed(weight: NDArray[np.float32], layer: LayerPlan) -> NDArray[np.float32]:
-    """W with its rows multiplied by the smoothing, and those of outliers set to zero."""
-    found = weight.copy()
-    if layer.smoothing is not None:
-        found *= np.array(layer.smoothing, np.float32)[:, None]
-    found[list(layer.outliers)] = 0
-    return found
+    """W with its rows multiplied by the smoothing."""
+    if layer.smoothing is None:
+        return weight
+    return weight * np.array(layer.smoothing, np.float32)[:, None]
