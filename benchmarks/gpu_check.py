@@ -50,7 +50,8 @@ def prepare(folder: Path, models: Sequence[str]) -> None:
     from vim_deploy.parity.cases import random_case
     from vim_deploy.recipe.catalog import checkpoint_of
     from vim_deploy.recipe.schema import ModelRequest
-    from vim_deploy.stages.exporting import ExportOptions, export
+    from vim_deploy.stages.export_options import ExportOptions
+    from vim_deploy.stages.exporting import export
 
     folder.mkdir(parents=True, exist_ok=True)
     for name in (*models, DIGITS):

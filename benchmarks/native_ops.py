@@ -39,7 +39,8 @@ from vim_deploy.runtimes.base import RunnerOptions
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.runtimes.openvino.runner import OpenVinoRunner
 from vim_deploy.stages.bench_subjects import SubjectMaker
-from vim_deploy.stages.exporting import ExportOptions, export
+from vim_deploy.stages.export_options import ExportOptions
+from vim_deploy.stages.exporting import export
 
 PLACES = "vim-tiny:224,vim-tiny:1248,vim-small:224,vim-base:224"
 FORMS = ("fused", "fused-low-rank")

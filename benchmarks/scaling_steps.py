@@ -82,7 +82,8 @@ def export_with_clock(model: str, size: int, path: Path) -> dict[str, float]:
     """Export seeded weights; seconds of the whole and of the fusion passes inside."""
     from vim_deploy.graph import export_graph
     from vim_deploy.recipe.schema import ModelRequest
-    from vim_deploy.stages.exporting import ExportOptions, export
+    from vim_deploy.stages.export_options import ExportOptions
+    from vim_deploy.stages.exporting import export
 
     inner = export_graph.run_passes
     passes = [0.0]

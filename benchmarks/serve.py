@@ -39,7 +39,7 @@ import numpy as np
 import vim_deploy
 from vim_deploy.packaging.repository import ServingOptions
 from vim_deploy.stages import export, package
-from vim_deploy.stages.exporting import ExportOptions
+from vim_deploy.stages.export_options import ExportOptions
 from vim_deploy.stages.packaging import PackageOptions
 
 CONCURRENCY = (1, 2, 4, 8, 16, 32)

@@ -77,7 +77,8 @@ def demo_digits() -> tuple[DeployResult, list[tuple[str, ...]]]:
     from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
     from vim_deploy.runtimes.torch.runner import TorchRunner
     from vim_deploy.stages.deploying import deploy
-    from vim_deploy.stages.exporting import ExportOptions, export
+    from vim_deploy.stages.export_options import ExportOptions
+    from vim_deploy.stages.exporting import export
 
     request = ModelRequest("vim-digits")
     result = deploy(request, OUT, options=ExportOptions())

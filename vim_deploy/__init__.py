@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from vim_deploy.stages.benchmarking import BenchOptions
     from vim_deploy.stages.comparing import CompareOptions
     from vim_deploy.stages.comparing_report import CompareLimits
-    from vim_deploy.stages.exporting import ExportOptions
+    from vim_deploy.stages.export_options import ExportOptions
     from vim_deploy.stages.loading import Model
     from vim_deploy.stages.packaging import PackageOptions
     from vim_deploy.stages.subjects import SubjectOptions
@@ -96,7 +96,7 @@ _HOMES = {
     "CompareOptions": "vim_deploy.stages.comparing",
     "DatasetOptions": "vim_deploy.stages.verifying_dataset",
     "DetectionOptions": "vim_deploy.scene.records",
-    "ExportOptions": "vim_deploy.stages.exporting",
+    "ExportOptions": "vim_deploy.stages.export_options",
     "Model": "vim_deploy.stages.loading",
     "ModelRequest": "vim_deploy.recipe.schema",
     "PackageOptions": "vim_deploy.stages.packaging",

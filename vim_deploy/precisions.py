@@ -77,9 +77,9 @@ _ROWS = (
     Row("fp32", "float32", "FLOAT", "FLOAT", 1e-4, 2.0**-126, typed=False),
     Row("fp16", "float16", "FLOAT16", "HALF", 1e-2, 2.0**-14),
     Row("bf16", "bfloat16", "BFLOAT16", "BF16", 8e-2, 2.0**-126, convolutions=False, on_cpu=False),
-    Row("int8", "int8", "INT8", "INT8", 5e-2, 1.0, typed=False, largest=127.0, opset=17),
+    Row("int8", "int8", "INT8", "INT8", 1e-1, 1.0, typed=False, largest=127.0, opset=17),
     Row(
-        "fp8", "float8_e4m3fn", "FLOAT8E4M3FN", "FP8", 1.5e-1, 2.0**-6, typed=False, largest=448.0,
+        "fp8", "float8_e4m3fn", "FLOAT8E4M3FN", "FP8", 2e-1, 2.0**-6, typed=False, largest=448.0,
         opset=19,
     ),
 )  # fmt: skip

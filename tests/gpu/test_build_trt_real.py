@@ -69,7 +69,8 @@ def test_without_the_plugin(tmp_path):
     from tests.support.models import perturbed, save_training_file, tiny_config
     from vim_deploy.model.vim import VisionMamba
     from vim_deploy.recipe.schema import ModelRequest
-    from vim_deploy.stages.exporting import ExportOptions, export
+    from vim_deploy.stages.export_options import ExportOptions
+    from vim_deploy.stages.exporting import export
 
     config = tiny_config()
     checkpoint = save_training_file(perturbed(VisionMamba(config)), tmp_path / "tiny.pth")

@@ -31,7 +31,8 @@ def test_inner_tensors_are_in_the_network_of_nvidias_parser(tmp_path, precision)
     from tests.support.models import perturbed, save_training_file, tiny_config
     from vim_deploy.model.vim import VisionMamba
     from vim_deploy.recipe.schema import ModelRequest
-    from vim_deploy.stages.exporting import ExportOptions, export
+    from vim_deploy.stages.export_options import ExportOptions
+    from vim_deploy.stages.exporting import export
 
     config = tiny_config()
     checkpoint = save_training_file(perturbed(VisionMamba(config)), tmp_path / "tiny.pth")
@@ -112,7 +113,8 @@ def test_a_float32_file_is_typed_in_memory(tmp_path):
     from tests.support.models import perturbed, save_training_file, tiny_config
     from vim_deploy.model.vim import VisionMamba
     from vim_deploy.recipe.schema import ModelRequest
-    from vim_deploy.stages.exporting import ExportOptions, export
+    from vim_deploy.stages.export_options import ExportOptions
+    from vim_deploy.stages.exporting import export
 
     config = tiny_config()
     checkpoint = save_training_file(perturbed(VisionMamba(config)), tmp_path / "tiny.pth")

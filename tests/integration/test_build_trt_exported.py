@@ -22,7 +22,8 @@ def files(tmp_path_factory) -> dict[str, Path]:
     from tests.support.models import perturbed, save_training_file, tiny_config
     from vim_deploy.model.vim import VisionMamba
     from vim_deploy.recipe.schema import ModelRequest
-    from vim_deploy.stages.exporting import ExportOptions, export
+    from vim_deploy.stages.export_options import ExportOptions
+    from vim_deploy.stages.exporting import export
 
     folder = tmp_path_factory.mktemp("exported")
     config = tiny_config()

@@ -13,7 +13,7 @@ import pytest
 import vim_deploy
 from tests.support.reference import DIGITS, load_case
 from vim_deploy.cli.main import run
-from vim_deploy.stages.exporting import ExportOptions
+from vim_deploy.stages.export_options import ExportOptions
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("jinja2", reason="jinja2 is not installed: pip install 'vim-deploy[report]'")

@@ -32,7 +32,8 @@ from vim_deploy.model.load import load_model
 from vim_deploy.model.reference import reference_model
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
-from vim_deploy.stages.exporting import ExportOptions, export
+from vim_deploy.stages.export_options import ExportOptions
+from vim_deploy.stages.exporting import export
 
 BOUND = 1e-5
 HALF_BOUNDS = {"fp16": 6.3 * 2**-11, "bf16": 6.3 * 2**-8}

@@ -25,7 +25,7 @@ from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes import open_runner
 from vim_deploy.runtimes.base import RunnerOptions
 from vim_deploy.runtimes.torch.runner import TorchRunner
-from vim_deploy.stages.exporting import ExportOptions, export_info
+from vim_deploy.stages.export_options import ExportOptions, export_info
 
 MORE = pytest.mark.skipif(
     not os.environ.get("VIM_TEST_ALL"), reason="VIM_TEST_ALL=1 plants faults in every head"

@@ -23,7 +23,8 @@ from vim_deploy.precisions import Precision
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.runtimes.torch.runner import TorchRunner
-from vim_deploy.stages.exporting import ExportOptions, export
+from vim_deploy.stages.export_options import ExportOptions
+from vim_deploy.stages.exporting import export
 
 #: Pixels, scores and masks, as for PyTorch (tests/unit/model/test_detector_reference.py).
 BOUNDS = np.array([1e-3, 1e-4, 1e-3])

@@ -11,7 +11,7 @@ import pytest
 from tests.support.reference import DIGITS, SMALL, load_case
 from vim_deploy.errors import VimDeployError
 from vim_deploy.stages import export, verify_dataset
-from vim_deploy.stages.exporting import ExportOptions
+from vim_deploy.stages.export_options import ExportOptions
 from vim_deploy.stages.verifying_dataset import DatasetOptions
 
 #: Large batches: the reference scan takes a step for each token, whatever the batch.

@@ -38,7 +38,8 @@ from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.runtimes.torch.runner import TorchRunner
 from vim_deploy.specs import GraphForm
 from vim_deploy.stages import verify
-from vim_deploy.stages.exporting import ExportOptions, export
+from vim_deploy.stages.export_options import ExportOptions
+from vim_deploy.stages.exporting import export
 from vim_deploy.stages.verifying import VerifyOptions
 
 BOUND = 1e-4

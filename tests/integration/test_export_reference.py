@@ -25,7 +25,8 @@ from vim_deploy.runtimes.base import run_in_batches
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.specs import GraphForm
 from vim_deploy.stages import verify
-from vim_deploy.stages.exporting import ExportOptions, ExportResult, export
+from vim_deploy.stages.export_options import ExportOptions
+from vim_deploy.stages.exporting import ExportResult, export
 from vim_deploy.stages.verifying import VerifyOptions
 
 #: Every case, in the two forms that export makes by itself.

@@ -21,7 +21,8 @@ from vim_deploy.model.reference import reference_model
 from vim_deploy.model.vim import VisionMamba
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
-from vim_deploy.stages.exporting import ExportOptions, export
+from vim_deploy.stages.export_options import ExportOptions
+from vim_deploy.stages.exporting import export
 
 #: The published patches of 16 pixels, one narrow block.
 CONFIG = tiny_config(img_size=64, patch_size=16, stride=16, depth=1, use_middle_cls_token=True)

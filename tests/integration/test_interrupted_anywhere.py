@@ -23,7 +23,7 @@ from tests.support.models import save_tiny, tiny_config
 from tests.support.source import REPOSITORY
 from vim_deploy.codec import encode
 from vim_deploy.recipe.schema import ModelRequest
-from vim_deploy.stages.exporting import ExportOptions
+from vim_deploy.stages.export_options import ExportOptions
 from vim_deploy.stages.exporting import export as export_here
 
 pytestmark = [

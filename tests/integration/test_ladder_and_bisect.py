@@ -28,7 +28,8 @@ from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.base import Runner
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.stages import bisect_precision, subjects, verify, verify_ladder
-from vim_deploy.stages.exporting import ExportOptions, export
+from vim_deploy.stages.export_options import ExportOptions
+from vim_deploy.stages.exporting import export
 from vim_deploy.stages.subjects import SubjectOptions
 from vim_deploy.stages.verifying import VerifyOptions
 from vim_deploy.untrusted import read_bytes

@@ -23,7 +23,7 @@ from vim_deploy.runtimes.onnxruntime.check_ops import check_native_ops
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.specs import GraphForm
 from vim_deploy.stages import export
-from vim_deploy.stages.exporting import ExportOptions
+from vim_deploy.stages.export_options import ExportOptions
 
 CHECKPOINT = str(reference.load_case(reference.DIGITS).checkpoint)
 

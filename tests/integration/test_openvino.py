@@ -23,7 +23,8 @@ from vim_deploy.precisions import TABLE, TYPED, Precision
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes import open_runner
 from vim_deploy.runtimes.base import RunnerOptions, run_in_batches
-from vim_deploy.stages.exporting import ExportOptions, export
+from vim_deploy.stages.export_options import ExportOptions
+from vim_deploy.stages.exporting import export
 
 pytest.importorskip("openvino")
 

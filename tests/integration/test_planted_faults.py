@@ -28,7 +28,8 @@ from vim_deploy.ops.functions import attach_functions
 from vim_deploy.parity.report import ParityReport
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.stages import verify
-from vim_deploy.stages.exporting import ExportOptions, export
+from vim_deploy.stages.export_options import ExportOptions
+from vim_deploy.stages.exporting import export
 from vim_deploy.stages.verifying import VerifyOptions
 
 DEPTH = 8

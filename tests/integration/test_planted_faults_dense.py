@@ -17,7 +17,8 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.parity.report import ParityReport
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.stages import verify
-from vim_deploy.stages.exporting import ExportOptions, export
+from vim_deploy.stages.export_options import ExportOptions
+from vim_deploy.stages.exporting import export
 from vim_deploy.stages.verifying import VerifyOptions
 
 ONE_IMAGE = VerifyOptions(random=1, batches=(1,), per_block=True)

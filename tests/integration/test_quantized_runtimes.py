@@ -26,7 +26,8 @@ from vim_deploy.precisions import Precision
 from vim_deploy.runtimes.onnxruntime import capability, quantized
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.stages import inspect
-from vim_deploy.stages.exporting import ExportOptions, export
+from vim_deploy.stages.export_options import ExportOptions
+from vim_deploy.stages.exporting import export
 
 ALL = pytest.mark.skipif(
     not os.environ.get("VIM_TEST_ALL"), reason="VIM_TEST_ALL=1 runs the other combinations"

@@ -22,7 +22,8 @@ from vim_deploy.artifact import Artifact
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.stages import describe_from, verify
-from vim_deploy.stages.exporting import ExportOptions, export
+from vim_deploy.stages.export_options import ExportOptions
+from vim_deploy.stages.exporting import export
 
 pytest.importorskip("torch")
 

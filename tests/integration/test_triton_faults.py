@@ -24,7 +24,7 @@ from vim_deploy.packaging.repository import ServingOptions
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.stages import export, package
-from vim_deploy.stages.exporting import ExportOptions
+from vim_deploy.stages.export_options import ExportOptions
 from vim_deploy.stages.packaging import PackageOptions
 
 pytestmark = [pytest.mark.triton, pytest.mark.slow]

@@ -26,7 +26,7 @@ from vim_deploy.parity.limits import FP32_ATOL, FP32_RTOL
 from vim_deploy.runtimes.base import run_in_batches
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.stages import export, package
-from vim_deploy.stages.exporting import ExportOptions
+from vim_deploy.stages.export_options import ExportOptions
 from vim_deploy.stages.packaging import PackageOptions
 
 pytestmark = [pytest.mark.triton, pytest.mark.slow]

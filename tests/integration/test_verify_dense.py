@@ -22,7 +22,7 @@ from vim_deploy.precisions import TABLE
 from vim_deploy.recipe.precision_policy import BLOCK_ROLES, PrecisionPolicy, Rule
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.stages import bisect_precision, verify, verify_dataset, verify_ladder
-from vim_deploy.stages.exporting import ExportOptions, export_info
+from vim_deploy.stages.export_options import ExportOptions, export_info
 from vim_deploy.stages.subjects import SubjectOptions
 from vim_deploy.stages.verifying import VerifyOptions
 

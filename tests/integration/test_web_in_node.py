@@ -20,7 +20,8 @@ from vim_deploy.codec import encode
 from vim_deploy.packaging.web_runtime import FILES
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
-from vim_deploy.stages.exporting import ExportOptions, export
+from vim_deploy.stages.export_options import ExportOptions
+from vim_deploy.stages.exporting import export
 
 DIGITS = 20
 

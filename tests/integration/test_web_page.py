@@ -22,7 +22,7 @@ from tests.support.scenes import export_e01
 from vim_deploy.packaging.manifest import read_manifest
 from vim_deploy.scene.records import RunOptions
 from vim_deploy.stages import export, package, run
-from vim_deploy.stages.exporting import ExportOptions
+from vim_deploy.stages.export_options import ExportOptions
 from vim_deploy.stages.packaging import PackageOptions
 
 pytestmark = pytest.mark.skipif(

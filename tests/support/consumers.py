@@ -26,7 +26,8 @@ from tests.support.models import config_of
 from vim_deploy.codec import encode
 from vim_deploy.graph import export_graph
 from vim_deploy.recipe.schema import ModelRequest
-from vim_deploy.stages.exporting import ExportOptions, export
+from vim_deploy.stages.export_options import ExportOptions
+from vim_deploy.stages.exporting import export
 
 CASES = (*reference.cases(), *reference.dense_cases())
 #: Pictures of the digits; of the other cases all that are stored.

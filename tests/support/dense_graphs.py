@@ -19,7 +19,7 @@ from vim_deploy.model.load import load_model
 from vim_deploy.recipe.precision_policy import default_policy
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
-from vim_deploy.stages.exporting import ExportOptions, export_info
+from vim_deploy.stages.export_options import ExportOptions, export_info
 
 ImageSize = int | tuple[int, int]
 

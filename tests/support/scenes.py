@@ -17,7 +17,8 @@ from vim_deploy.runtimes.base import Runner
 from vim_deploy.scene.segment import Picture, Scene, SceneModel, run_scenes
 from vim_deploy.scene.windows import SceneSettings, scene_settings
 from vim_deploy.specs import ImagePreparation, TensorSpec
-from vim_deploy.stages.exporting import ExportOptions, export
+from vim_deploy.stages.export_options import ExportOptions
+from vim_deploy.stages.exporting import export
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Model = Callable[[Array], Array]

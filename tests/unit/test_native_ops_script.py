@@ -12,7 +12,7 @@ import pytest
 import vim_deploy
 from tests.support.source import REPOSITORY
 from vim_deploy.runtimes import runtime_named
-from vim_deploy.stages.exporting import ExportOptions
+from vim_deploy.stages.export_options import ExportOptions
 
 pytest.importorskip("onnxscript", reason="pip install 'vim-deploy[torch]'")
 

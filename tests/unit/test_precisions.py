@@ -20,7 +20,7 @@ def test_names_and_rows_are_the_same() -> None:
     assert get_args(precisions.Precision) == precisions.NAMES == tuple(precisions.TABLE)
     assert precisions.TYPED_IN_WORDS == "fp16 or bf16"
     assert precisions.QUANTIZED_IN_WORDS == "int8 or fp8"
-    words = "0.01 for fp16, 0.08 for bf16, 0.05 for int8, 0.15 for fp8"
+    words = "0.01 for fp16, 0.08 for bf16, 0.1 for int8, 0.2 for fp8"
     assert words == precisions.RELATIVE_L2_IN_WORDS
     assert precisions.FLOATS + precisions.QUANTIZED == precisions.NAMES
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
 import onnx
 
 from vim_deploy.calibration.decide import decide, error_of, weights_of
-from vim_deploy.calibration.observe import Batch, Watch, run_on
+from vim_deploy.calibration.observe import Batches, Watch, run_on
 from vim_deploy.calibration.ranges import RangeCollector
 from vim_deploy.graph.quantization.plan import LayerPlan, QuantizationPlan, scale_of
 from vim_deploy.graph.quantization.products import Product, find_products
@@ -28,7 +28,7 @@ def calibrate(
     precision: Precision,
     policy: PrecisionPolicy,
     options: QuantizeOptions,
-    batches: Callable[[], Iterable[Batch]],
+    batches: Batches,
     pictures: int,
 ) -> QuantizationPlan:
     """Decide how each product of ``model`` is quantized.
@@ -38,7 +38,7 @@ def calibrate(
         precision: ``int8`` or ``fp8``.
         policy: which products stay as they are.
         options: method, seed, and where scales of activations come from.
-        batches: gives the pictures in the graph's own input format, the same ones at every call.
+        batches: gives the pictures.
         pictures: how many those are; 0 for none, with scales per token.
 
     Raises:
@@ -51,7 +51,7 @@ def calibrate(
     stage_log.info("watching activations on %d pictures", pictures)
     watch = Watch(products, pictures, options.seed)
     tensors = [product.activations for product in products]
-    run_on(model, tensors, batches(), watch.see)
+    run_on(model, tensors, batches, watch.see)
     seen = watch.seen()
     index = GraphIndex(model.graph)
     stage_log.info("choosing scales of %d products", len(products))
@@ -84,7 +84,7 @@ def _ranged(
     products: Iterable[Product],
     layers: Mapping[str, LayerPlan],
     options: QuantizeOptions,
-    batches: Callable[[], Iterable[Batch]],
+    batches: Batches,
     precision: Precision,
 ) -> dict[str, LayerPlan]:
     """The layers with scales of the ranges that ``options.method`` chooses.
@@ -105,7 +105,7 @@ def _ranged(
             found[product.name] = rows
         collector.collect(found)
 
-    run_on(model, [product.activations for product in products], batches(), see)
+    run_on(model, [product.activations for product in products], batches, see)
     ranges = collector.ranges()
     return {
         name: replace(layer, scale=scale_of(ranges[name], precision)) if name in ranges else layer

@@ -12,14 +12,16 @@ from onnx import helper
 from vim_deploy.graph.quantization.products import Matrix, Product
 from vim_deploy.interrupts import check
 from vim_deploy.runtimes.base import Array, is_finite, not_finite
+from vim_deploy.runtimes.inputs import PictureBatch
 from vim_deploy.runtimes.onnxruntime.runner import memory_runner
+from vim_deploy.specs import TensorSpec
 
 #: Rows of activations that each product keeps: more than any has channels, Vim-B's out_proj 1,536.
 ROWS = 2048
 #: Parts that pictures are dealt into, to see how far their largest magnitudes differ.
 GROUPS = 8
-#: Images, and the sizes of the pictures in them for a model that takes them.
-Batch = tuple[Array, Array | None]
+#: Gives pictures for a graph's input, in its own format, the same ones at every call.
+Batches = Callable[[TensorSpec], Iterable[PictureBatch]]
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class Watch:
 def run_on(
     model: onnx.ModelProto,
     tensors: Iterable[str],
-    batches: Iterable[Batch],
+    batches: Batches,
     see: Callable[[Mapping[str, Array], int], None],
 ) -> None:
     """Run a float32 graph on each batch, and hand over what the tensors hold.
@@ -96,12 +98,12 @@ def run_on(
     Args:
         model: an exported graph with its local functions.
         tensors: of its main graph, float32.
-        batches: images in the graph's own input format.
+        batches: the pictures.
         see: takes the tensors by name, and the number of pictures.
     """
     copy, names = _with_outputs(model, tensors)
     with memory_runner(copy, "calibrated.onnx", ops="auto") as runner:
-        for images, sizes in batches:
+        for images, sizes in batches(runner.input):
             check()
             values = {**runner.run(images, sizes), runner.input.name: images}
             see({name: values[name] for name in names}, len(images))

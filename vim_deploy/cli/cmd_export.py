@@ -20,7 +20,8 @@ from vim_deploy.cli.quantization_options import quantization_options, take_quant
 from vim_deploy.codec import encode
 
 if TYPE_CHECKING:
-    from vim_deploy.stages.exporting import ExportOptions, ExportResult
+    from vim_deploy.stages.export_options import ExportOptions
+    from vim_deploy.stages.exporting import ExportResult
 
 #: Kinds of notes that are said at the end; others were said while they came up.
 _SAID = ("not fused", "kept in float32", "lost bits", "not checked")
@@ -28,7 +29,7 @@ _SAID = ("not fused", "kept in float32", "lost bits", "not checked")
 
 def take_export_options(options: dict[str, Any], force: bool = False) -> ExportOptions:
     """Take values of ``graph_options`` and ``quantization_options`` out of a command's keywords."""
-    from vim_deploy.stages.exporting import ExportOptions
+    from vim_deploy.stages.export_options import ExportOptions
 
     names = ("graph", "scan_body", "standalone", "dump_passes", "precision", "precision_policy",
              "io_precision", "opset", "preprocess", "head")  # fmt: skip

@@ -270,9 +270,7 @@ _GRAPH_OPTIONS = (
     click.option(
         "--opset",
         type=WholeNumber(OPSET),
-        default=18,
-        show_default=True,
-        help="ONNX opset, 17 to 21.",
+        help="ONNX opset, 17 to 21.  [default: 18; 19 for fp8]",
     ),
     click.option(
         "--preprocess",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -96,8 +96,11 @@ def _random_sizes(spec: TensorSpec, count: int) -> Array:
 
 def image_case(path: Path, info: ExportInfo, limit: int) -> Case:
     """Pictures from a file or folder, prepared as the model's metadata says."""
-    files = find_images(path)[:limit]
-    name = f"images ({path.name})"
+    return files_case(f"images ({path.name})", find_images(path)[:limit], info)
+
+
+def files_case(name: str, files: Sequence[Path], info: ExportInfo) -> Case:
+    """These pictures, prepared as the model's metadata says."""
     images, sizes = picture_batch(files, info)
     return Case(name, images, sizes=sizes, pictures=True)
 

@@ -41,6 +41,20 @@ HALF_ORIGIN = (
     "13 unit roundoffs; class indices of pictures are reported, not limited; twice as large a "
     "share of a label map may change: the pixels whose best two classes are closer than that"
 )
+QUANTIZED_ORIGIN = (
+    "what {precision} is to keep: products are off by up to {share:g} each in relative L2, and their "
+    "errors are independent; sensitive models make some times more of it by their last layer; class "
+    "indices of pictures are reported, not limited; twice as large a share of a label map may change"
+)
+
+
+def origin_of(precision: str) -> str:
+    """Why the limits of a lossy precision are what they are."""
+    row = TABLE[precision]
+    if row.quantized:
+        return QUANTIZED_ORIGIN.format(precision=precision, share=row.relative_l2 / 5)
+    return HALF_ORIGIN.format(precision=precision)
+
 
 #: Input side in pixels that the float32 limits of detections were found at. A pixel is a smaller
 #: share of a larger input and its sums have more terms, so they grow with the side from there on:
@@ -107,11 +121,11 @@ def detection_limits(precision: str, info: ExportInfo | None = None) -> Detectio
     be a tenth of the IoU of small ones, and hide faults.
 
     Args:
-        precision: ``fp32``, ``fp16`` or ``bf16``.
+        precision: by the names of ``precisions``.
         info: of the file; None leaves its cuts unknown, and its input small.
     """
     row = TABLE[precision]
-    if row.typed:
+    if row.lossy:
         times = row.relative_l2 / TABLE["fp16"].relative_l2
         origin = _HALF_DETECTIONS.format(precision=precision)
         boxes, scores, margin = (times * x for x in (_HALF_PIXELS, _HALF_SCORE, _HALF_MARGIN))

@@ -33,12 +33,12 @@ from vim_deploy.parity.limits import (
     DETECTION_NAMES,
     FP32_ATOL,
     FP32_RTOL,
-    HALF_ORIGIN,
     LABEL_AGREEMENT,
     TOLERANCE_ORIGIN,
     DetectionLimits,
     adjusted_detections,
     detection_limits,
+    origin_of,
 )
 from vim_deploy.precisions import TABLE
 from vim_deploy.ranges import COSINE, RELATIVE, SHARE, TOLERANCE, require_all
@@ -109,7 +109,7 @@ def tolerance_for(
     """For outputs of a graph of this precision against float32.
 
     Args:
-        precision: ``fp32``, ``fp16`` or ``bf16``.
+        precision: by the names of ``precisions``.
         tolerances: what a recipe demands of float32 outputs.
         info: what the file says of itself: a detector has limits of its own.
     """
@@ -120,12 +120,12 @@ def tolerance_for(
 
 
 def _of_precision(precision: str, tolerances: Tolerances | None) -> Tolerance:
-    if TABLE[precision].typed:
+    if TABLE[precision].lossy:
         return Tolerance(
             atol=None,
             relative_l2=TABLE[precision].relative_l2,
             same_integers=False,
-            origin=HALF_ORIGIN.format(precision=precision),
+            origin=origin_of(precision),
             label_agreement=LABEL_AGREEMENT[precision],
         )
     if tolerances is None:

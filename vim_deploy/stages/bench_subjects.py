@@ -34,7 +34,8 @@ from vim_deploy.runtimes.openvino.runner import refuse_options
 from vim_deploy.specs import Baseline, GraphChoice
 from vim_deploy.stages.bench_ops import ops_ways
 from vim_deploy.stages.deit_baseline import DeitMaker, deit_sizes, require_classifiers
-from vim_deploy.stages.exporting import ExportOptions, export, require_torch
+from vim_deploy.stages.export_options import ExportOptions
+from vim_deploy.stages.exporting import export, require_torch
 
 #: ``deit`` is the DeiT of the model's own width.
 

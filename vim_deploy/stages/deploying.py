@@ -28,7 +28,8 @@ from vim_deploy.runtimes.onnxruntime.native_ops import require_here
 from vim_deploy.runtimes.onnxruntime.runner import CPU
 from vim_deploy.specs import OpsChoice
 from vim_deploy.stages.building import build, builder_for
-from vim_deploy.stages.exporting import ExportOptions, ExportResult, export, require_torch
+from vim_deploy.stages.export_options import ExportOptions
+from vim_deploy.stages.exporting import ExportResult, export, require_torch
 from vim_deploy.stages.reporting import prepare_report, provenance, write_run
 from vim_deploy.stages.verifying import VerifyOptions, require_images, verify
 

@@ -16,7 +16,7 @@ from vim_deploy.files import settings_hash, sha256_of
 from vim_deploy.graph.verify import GraphSummary, summarize
 from vim_deploy.onnx_quantized import quantized_precision
 from vim_deploy.parity.blocks import part_limit
-from vim_deploy.parity.cases import Case, random_case
+from vim_deploy.parity.cases import Case, files_case, random_case
 from vim_deploy.parity.metrics import Tolerance
 from vim_deploy.parity.report import (
     CaseResult,
@@ -47,6 +47,12 @@ _OTHERWISE = (
 )
 
 
+#: What helps a model that 8 bits are too few for.
+_LESS_QUANTIZED = (
+    "calibrate on more pictures of the kind that the model will see; --activation-scales "
+    "per-token; or leave the worst products out: vim-deploy verify CHECKPOINT --bisect --precision "
+    "int8 --calibration DIR finds them, and writes them for --precision-policy"
+)
 _VERIFY = "vim-deploy verify with --images compares those of pictures"
 #: How many times the limit of a part an RPN may be off: its logits are small differences of large
 #: sums. Of three detectors with noisier weights than trained ones have, they were up to 1.6 times
@@ -64,6 +70,7 @@ class Check:
         tolerance: how far the file may be off.
         batch: its fixed batch size, or None.
         made: whether it is compared at all.
+        pictures: files that it is compared on; none for noise.
     """
 
     against: str
@@ -71,6 +78,7 @@ class Check:
     tolerance: Tolerance
     batch: int | None = None
     made: bool = True
+    pictures: tuple[Path, ...] = ()
 
 
 class Existing(NamedTuple):
@@ -178,6 +186,9 @@ def _compared(
     batches = CHECK_BATCHES if check.batch is None else (check.batch,)
     sized = candidate.size is not None
     cases = [random_case(candidate.input, info.preprocess, max(batches), sized=sized)]
+    if check.pictures:
+        # Scales were found on pictures, and say nothing of noise.
+        cases = [files_case("calibration", check.pictures, info)]
     results = compare_runners(reference, candidate, cases, batches, tolerance)
     # Noise may hold nothing to detect.
     report = ParityReport(
@@ -193,8 +204,15 @@ def _compared(
         inside = _agreeing_inside(reference, candidate, cases, results, info.precision)
         if inside is not None:
             return None, (inside,)
-    report.require_passed(_OTHERWISE if sized and TABLE[info.precision].typed else "")
+    report.require_passed(_otherwise(info, sized))
     return report, ()
+
+
+def _otherwise(info: ExportInfo, sized: bool) -> str:
+    """What to do when the file is too far off; empty where that depends on why."""
+    if TABLE[info.precision].quantized:
+        return _LESS_QUANTIZED
+    return _OTHERWISE if sized and TABLE[info.precision].typed else ""
 
 
 def _agreeing_inside(
@@ -222,7 +240,7 @@ def _agreeing_inside(
             f"checked against {reference.name} part by part, {blocks.verdict}; detections in noise "
             f"are further apart: {_VERIFY}",
         )
-    if not TABLE[precision].typed:
+    if not TABLE[precision].lossy:
         return None
     # The maps, and what proposals are chosen by.
     parts = [part for part in blocks.parts if part.place.role in (NECK, RPN_HEAD)]

@@ -6,35 +6,37 @@ import importlib.util
 import logging
 import os
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING
 
 import vim_deploy
 from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.file import named
 from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.artifact.onnx_file import data_path, owned_data
+from vim_deploy.calibration.stored import require_place
 from vim_deploy.codec import stored
 from vim_deploy.errors import VimDeployError, missing_package
 from vim_deploy.files import remove_leftovers, single_writer
 from vim_deploy.graph.activations import Activations
 from vim_deploy.graph.passes.run import PassReport
 from vim_deploy.graph.precision import PrecisionReport
-from vim_deploy.graph.verify import GraphSummary, form_for
+from vim_deploy.graph.quantization.plan import QuantizationPlan
+from vim_deploy.graph.verify import GraphSummary
 from vim_deploy.heads import parse_head
 from vim_deploy.parity.metrics import tolerance_for
 from vim_deploy.parity.report import ParityReport
-from vim_deploy.paths import OptionalPath, StrPath, optional_path
-from vim_deploy.precisions import FLOATS, TABLE, TYPED_IN_WORDS, Precision, require_io_precision
+from vim_deploy.paths import StrPath, optional_path
+from vim_deploy.precisions import (
+    TABLE,
+)
 from vim_deploy.progress import stage_log
-from vim_deploy.ranges import BATCH, OPSET, require_all, require_names
-from vim_deploy.recipe.precision_policy import chosen_policy
-from vim_deploy.recipe.quantization import QuantizeOptions
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.inputs import picture_inputs
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
-from vim_deploy.specs import GraphChoice, Note, ScanBody
+from vim_deploy.specs import Note
+from vim_deploy.stages.export_options import ExportOptions, check_options, export_info
 from vim_deploy.stages.exported_file import (
     Check,
     Existing,
@@ -43,6 +45,7 @@ from vim_deploy.stages.exported_file import (
     refuse_quantized,
     write_checked,
 )
+from vim_deploy.stages.quantizing import settle
 
 if TYPE_CHECKING:
     from vim_deploy.graph.export_graph import ExportedGraph
@@ -52,52 +55,12 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class ExportOptions:
-    """How to export.
-
-    ``batch`` is a fixed batch size, or None for a dynamic one. ``graph`` is the form of the graph
-    (``vim_deploy.specs.GraphChoice``), ``scan_body`` that of the scan ops' functions
-    (``ScanBody``; None: ``scan``, or what the exported file has that another is made from).
-    ``standalone`` puts the functions in the places of their calls, for runtimes that take standard
-    operators only. ``dump_passes`` is a folder for the graph before and after each fusion pass.
-    ``precision`` types weights and activations, apart from what the file ``precision_policy``
-    (None: the shipped one) keeps in float32; ``io_precision`` the inputs and outputs; ``quantize``
-    says how int8 and fp8 quantize. ``head`` None gives logits, or the feature maps of a model
-    without classes. ``check`` compares the file with PyTorch in ONNX Runtime before it is put in
-    place.
-    """
-
-    batch: int | None = None
-    graph: GraphChoice = "auto"
-    scan_body: ScanBody | None = None
-    standalone: bool = False
-    dump_passes: OptionalPath = OptionalPath()
-    precision: Precision = "fp32"
-    precision_policy: OptionalPath = OptionalPath()
-    io_precision: Precision = "fp32"
-    opset: int = 18
-    preprocess: str = "none"
-    head: str | None = None
-    check: bool = True
-    force: bool = False
-    quantize: QuantizeOptions = field(default_factory=QuantizeOptions)
-
-    def __post_init__(self) -> None:
-        """VIM-202 for a number that nobody can mean."""
-        require_all(self, batch=BATCH, opset=OPSET)
-        require_names(self, graph=get_args(GraphChoice))
-        if self.scan_body is not None:
-            require_names(self, scan_body=get_args(ScanBody))
-        require_names(self, precision=TABLE, io_precision=FLOATS)
-
-
 @stored(
     keys=(
         "path", "files", "up_to_date", "scans=summary.scans", "fused_scans=summary.fused_scans",
         "fused_convolutions=summary.fused_convolutions", "flips=summary.flips",
-        "loops=summary.loops", "nodes", "passes", "precision", "activations", "notes=sentences",
-        "seconds", "parity", "export=info",
+        "loops=summary.loops", "nodes", "passes", "precision", "quantization", "activations",
+        "notes=sentences", "seconds", "parity", "export=info",
     ),
     decimals={"seconds": 3},
 )  # fmt: skip
@@ -107,7 +70,8 @@ class ExportResult:
 
     ``parity`` is None when nothing was checked, and ``notes`` say why. ``passes`` are the reports
     of the fusion passes, none for a base graph or a file that was up to date; ``precision`` is the
-    report of the typing and ``activations`` their sizes, None for the latter.
+    report of the typing, ``activations`` their sizes and ``quantization`` how each product was
+    quantized, with its error; None for the latter.
     """
 
     path: Path
@@ -120,6 +84,7 @@ class ExportResult:
     passes: tuple[PassReport, ...] = ()
     precision: PrecisionReport | None = None
     activations: Activations | None = None
+    quantization: QuantizationPlan | None = None
 
     @property
     def nodes(self) -> int:
@@ -158,7 +123,7 @@ def export(
         VimDeployError: of every stage; nothing is written then.
     """
     options = options or ExportOptions()
-    _check_options(options)
+    check_options(options)
     request = ModelRequest.of(request)
     path = optional_path(output, "output")
     started = time.perf_counter()
@@ -177,25 +142,6 @@ def export(
         remove_leftovers(path)
         remove_leftovers(data_path(path))
         return _export_loaded(loaded, path, options, started)
-
-
-def _check_options(options: ExportOptions) -> None:
-    if options.dump_passes is not None and options.graph == "base":
-        raise VimDeployError(
-            "VIM-202",
-            "--dump-passes has nothing to dump for --graph base",
-            why="the passes make the fused forms out of the base graph",
-            fix="--graph fused",
-        )
-    options.quantize.require_effect(options.precision)
-    require_io_precision(options.precision, options.io_precision)
-    if options.precision_policy is not None and not TABLE[options.precision].typed:
-        raise VimDeployError(
-            "VIM-203",
-            "--precision-policy has nothing to decide for --precision fp32",
-            why="it says what stays in float32 in a half-precision graph",
-            fix=f"add --precision {TYPED_IN_WORDS}",
-        )
 
 
 def require_torch() -> None:
@@ -225,6 +171,10 @@ def _export_loaded(
     options = replace(options, head=head.text)
     module = DeployedModel(network, loaded.image, options.preprocess, head)
     info = export_info(loaded, options, module.preprocess)
+    quantizing = settle(info, options.quantize)
+    if quantizing is not None:
+        info = hashed(quantizing.info, options.batch)
+        quantizing = replace(quantizing, info=info)
     if not options.force:
         found = existing_export(path, info)
         # A dump needs the passes to run; the file they end in is the same one.
@@ -232,7 +182,15 @@ def _export_loaded(
             return _up_to_date(path, found, loaded.notes, started)
     from vim_deploy.graph.export_graph import export_graph
 
-    exported = export_graph(module, info, batch=options.batch, dump=options.dump_passes)
+    if quantizing is not None:
+        require_place(options.quantize.save_calibration, force=options.force)
+    exported = export_graph(
+        module,
+        info,
+        batch=options.batch,
+        dump=options.dump_passes,
+        quantize=None if quantizing is None else quantizing.plan,
+    )
     tolerance = tolerance_for(info.precision, loaded.tolerances, info)
 
     def reference() -> Runner:
@@ -240,7 +198,15 @@ def _export_loaded(
 
         return TorchRunner(module, threads=1)
 
-    check = Check("PyTorch", reference, tolerance, options.batch, made=options.check)
+    pictures = None if quantizing is None else quantizing.pictures
+    check = Check(
+        "PyTorch",
+        reference,
+        tolerance,
+        options.batch,
+        made=options.check,
+        pictures=() if pictures is None else pictures.check,
+    )
     return _made(exported, info, path, options, check, loaded.notes, started)
 
 
@@ -348,31 +314,5 @@ def _made(
         passes=exported.passes,
         precision=exported.precision,
         activations=exported.activations,
+        quantization=exported.quantization,
     )
-
-
-def export_info(loaded: LoadedModel, options: ExportOptions, preprocess: Any) -> ExportInfo:  # noqa: ANN401
-    """The file's own description; its hash covers everything that decides the bytes."""
-    typed = TABLE[options.precision].typed
-    config = loaded.module.config
-    info = ExportInfo(
-        model=loaded.name,
-        model_config=config,
-        checkpoint=loaded.checkpoint,
-        image=loaded.image,
-        preprocess=preprocess,
-        head=options.head or "",
-        graph=form_for(options.graph, config),
-        precision=options.precision,
-        io_precision=options.io_precision,
-        precision_policy=chosen_policy(options.precision_policy, config) if typed else None,
-        opset=options.opset,
-        pos_embed=loaded.pos_embed,
-        tool_version=vim_deploy.__version__,
-        labels=loaded.labels,
-        scan_body=options.scan_body or "scan",
-        standalone=options.standalone,
-        dense=loaded.module.dense,
-        settings_hash="",
-    )
-    return hashed(info, options.batch)

@@ -22,7 +22,8 @@ from vim_deploy.runtimes.tensorrt.refit import (
     refittable_record,
     refuse_other_scales,
 )
-from vim_deploy.stages.exporting import ExportOptions, export
+from vim_deploy.stages.export_options import ExportOptions
+from vim_deploy.stages.exporting import export
 
 
 def refit(

@@ -22,7 +22,8 @@ from vim_deploy.recipe.precision_policy import chosen_policy
 from vim_deploy.recipe.schema import ModelRequest, Tolerances
 from vim_deploy.runtimes import open_runner
 from vim_deploy.runtimes.base import Runner, RunnerOptions
-from vim_deploy.stages.exporting import ExportOptions, export_info, require_torch
+from vim_deploy.stages.export_options import ExportOptions, export_info
+from vim_deploy.stages.exporting import require_torch
 
 if TYPE_CHECKING:
     import onnx

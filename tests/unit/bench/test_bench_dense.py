@@ -14,7 +14,8 @@ from vim_deploy.heads import find
 from vim_deploy.recipe.catalog import find_recipe
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.stages.benchmarking import BenchOptions, benchmark
-from vim_deploy.stages.exporting import ExportOptions, export
+from vim_deploy.stages.export_options import ExportOptions
+from vim_deploy.stages.exporting import export
 
 SEGMENTOR = str(SMALL / "E01_upernet.pth")
 

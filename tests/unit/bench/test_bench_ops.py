@@ -23,7 +23,7 @@ from vim_deploy.runtimes.base import RunnerOptions
 from vim_deploy.specs import OpsChoice
 from vim_deploy.stages.bench_ops import ops_ways
 from vim_deploy.stages.bench_subjects import SubjectMaker
-from vim_deploy.stages.exporting import ExportOptions
+from vim_deploy.stages.export_options import ExportOptions
 
 QUICK = ("--warmup", "0", "--duration", "0.02", "--threads", "1")
 NATIVE, FUNCTION = "onnxruntime, native ops", "onnxruntime"

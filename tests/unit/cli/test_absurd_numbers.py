@@ -21,7 +21,7 @@ from vim_deploy.runtimes.building.request import TrtOptions
 from vim_deploy.scene.records import RunOptions, SceneOptions
 from vim_deploy.specs import TensorSpec
 from vim_deploy.stages.benchmarking import BenchOptions
-from vim_deploy.stages.exporting import ExportOptions
+from vim_deploy.stages.export_options import ExportOptions
 from vim_deploy.stages.verifying import VerifyOptions
 from vim_deploy.stages.verifying_dataset import DatasetOptions
 

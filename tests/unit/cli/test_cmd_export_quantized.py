@@ -17,7 +17,8 @@ from vim_deploy.cli.quantization_options import quantization_options, take_quant
 from vim_deploy.errors import VimDeployError
 from vim_deploy.precisions import Precision
 from vim_deploy.recipe.quantization import OPTIONS, QuantizeOptions
-from vim_deploy.stages.exporting import ExportOptions, export
+from vim_deploy.stages.export_options import ExportOptions
+from vim_deploy.stages.exporting import export
 
 INT8 = ("--precision", "int8")
 FOLDER = ("--calibration", "photos")

@@ -15,7 +15,7 @@ from tests.support.reference import DIGITS, REPOSITORY, load_case
 from vim_deploy.cli.main import run
 from vim_deploy.errors import VimDeployError
 from vim_deploy.recipe.schema import ModelRequest
-from vim_deploy.stages.exporting import ExportOptions
+from vim_deploy.stages.export_options import ExportOptions
 from vim_deploy.stages.running import RunOptions
 
 PICTURES = REPOSITORY / "tests" / "data" / "digits"

@@ -19,7 +19,7 @@ from vim_deploy.images import picture_from
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.scene.resize import resized_maps, resized_pixels
-from vim_deploy.stages.exporting import ExportOptions
+from vim_deploy.stages.export_options import ExportOptions
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ from vim_deploy.cli.main import run
 from vim_deploy.codec import encode
 from vim_deploy.model.vim import VisionMamba
 from vim_deploy.recipe.schema import ModelRequest
-from vim_deploy.stages.exporting import ExportOptions, export
+from vim_deploy.stages.export_options import ExportOptions
+from vim_deploy.stages.exporting import export
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.base import RunnerOptions
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.stages import export
-from vim_deploy.stages.exporting import ExportOptions
+from vim_deploy.stages.export_options import ExportOptions
 
 pytestmark = pytest.mark.slow
 

@@ -34,7 +34,8 @@ pytestmark = pytest.mark.slow
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The published digits recipe, exported."""
     from vim_deploy.recipe.schema import ModelRequest
-    from vim_deploy.stages.exporting import ExportOptions, export
+    from vim_deploy.stages.export_options import ExportOptions
+    from vim_deploy.stages.exporting import export
 
     output = tmp_path_factory.mktemp("exported") / "digits.onnx"
     request = ModelRequest(str(REPOSITORY / "export" / "vim-digits.toml"))

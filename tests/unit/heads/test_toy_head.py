@@ -16,7 +16,8 @@ from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
 from vim_deploy.heads.base import Head, Kind, Output
 from vim_deploy.recipe.schema import ModelRequest
-from vim_deploy.stages.exporting import ExportOptions, export
+from vim_deploy.stages.export_options import ExportOptions
+from vim_deploy.stages.exporting import export
 from vim_deploy.stages.running import RunOptions, run
 from vim_deploy.stages.verifying import VerifyOptions, verify
 

@@ -20,7 +20,7 @@ from vim_deploy.precisions import TABLE, Precision
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.onnxruntime.check_ops import feeds_of, node_model
 from vim_deploy.specs import GraphForm
-from vim_deploy.stages.exporting import ExportOptions
+from vim_deploy.stages.export_options import ExportOptions
 
 #: Between fp32 kernels and fp32 function bodies, relative L2: either is within 1e-6 a node of
 #: float64, over the few blocks of these models.

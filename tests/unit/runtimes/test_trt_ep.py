@@ -15,7 +15,7 @@ from vim_deploy.ops import SELECTIVE_SCAN, SORTED_NMS, contract
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.onnxruntime import capability as ort
 from vim_deploy.runtimes.onnxruntime.trt_ep import PLUGIN_DOMAIN, to_plugin_domain
-from vim_deploy.stages.exporting import ExportOptions
+from vim_deploy.stages.export_options import ExportOptions
 
 
 @pytest.fixture(scope="module")

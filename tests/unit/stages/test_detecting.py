@@ -13,7 +13,7 @@ from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.torch.runner import TorchRunner
 from vim_deploy.scene.paste import pasted
 from vim_deploy.scene.pictures import pictures
-from vim_deploy.stages.exporting import ExportOptions, export_info
+from vim_deploy.stages.export_options import ExportOptions, export_info
 from vim_deploy.stages.running import run_through
 
 #: What is promised of detectors: pixels of the network, scores, and pasted pixels of a case.
