@@ -205,7 +205,7 @@ def test_a_dead_server_is_started_again(toy: tuple[Path, Path], tmp_path: Path) 
         await_gone(stubs)
 
 
-@pytest.mark.parametrize("who", ["backend", "server"])
+@pytest.mark.parametrize("who", ["backend", pytest.param("server", marks=waits)])
 def test_one_that_stands_still_is_started_again(
     toy: tuple[Path, Path], tmp_path: Path, who: str
 ) -> None:
