@@ -27,9 +27,8 @@ constexpr std::int64_t kAnySize = std::numeric_limits<std::int32_t>::max();
 // Entry of a session that native ops read when they are registered (plugins/onnxruntime).
 constexpr char const* kOpsThreads = "vim_deploy.intra_op_num_threads";
 
-// Entries of a session for files in int8 and fp8, and why: runtimes/onnxruntime/quantized.py and
+// Entry of a session for files in int8 and fp8, and why: runtimes/onnxruntime/quantized.py and
 // runtimes/processor.py.
-constexpr char const* kExactInt8 = "session.x64quantprecision";
 constexpr char const* kAsItIs = "session.disable_quant_qdq";
 
 struct ElementType {
@@ -151,11 +150,8 @@ Status OrtEngine::make(std::vector<char> const& bytes, bool has_files_beside,
     if (words.empty()) {
         words = words_of(api, ort::SetIntraOpNumThreads(api)(raw_options, threads));
     }
-    // Of a file without int8 products the entry changes nothing.
-    if (words.empty() && saturates()) {
-        words = words_of(api, ort::AddSessionConfigEntry(api)(raw_options, kExactInt8, "1"));
-    }
-    if (words.empty() && exported && exported->precision == "fp8") {
+    // Of a file without quantized products the entry changes nothing.
+    if (words.empty() && (saturates() || (exported && exported->precision == "fp8"))) {
         words = words_of(api, ort::AddSessionConfigEntry(api)(raw_options, kAsItIs, "1"));
     }
     if (words.empty() && !ops.empty()) {

@@ -67,7 +67,6 @@ def optimized(path: Path, folder: Path, **settings: object) -> Counter[str]:
     options.log_severity_level = 4
     if settings.get("native"):
         options.register_custom_ops_library(str(built_library()))
-    options.add_session_config_entry("session.x64quantprecision", str(settings.get("exact", 0)))
     onnxruntime.InferenceSession(str(path), options)
     return Counter(node.op_type for node in onnx.load(folder / "optimized.onnx").graph.node)
 
@@ -76,20 +75,22 @@ def optimized(path: Path, folder: Path, **settings: object) -> Counter[str]:
 @pytest.mark.parametrize("native", [False, True], ids=["functions", "native"])
 @pytest.mark.parametrize("floats", ["fp32", pytest.param("fp16", marks=ALL)])
 def test_every_product_of_a_block_is_one_of_integers(exported, tmp_path, per_token, native, floats):
-    """Fusions decide the speed: in_proj, out_proj and both halves of x_proj become one node each.
+    """Fusions decide the speed: in_proj and both halves of x_proj become one node each.
+
+    So does each digit of what out_proj reads. The pair that is subtracted stays one.
 
     The head with a bias is a Gemm, and the patch embedding a Conv: ONNX Runtime computes those in
     float32 when nothing quantizes behind them. Each is there once.
     """
     path = made(exported, "int8", floats, per_token=per_token)
     ops = optimized(path, tmp_path, native=native)
-    assert ops["MatMulIntegerToFloat"] == PRODUCTS - 2 + per_token
+    assert ops["MatMulIntegerToFloat"] == PRODUCTS - 2 + 6 + per_token
     assert ops["Gemm"] == 1 - per_token
-    assert ops["DequantizeLinear"] == 2 * (2 - per_token)
-    assert ops["QuantizeLinear"] == PRODUCTS
-    # Outliers are multiplied in float32, and not in 8 bits after all.
+    assert ops["DequantizeLinear"] == 2 * (2 - per_token) + 6
+    assert ops["QuantizeLinear"] == PRODUCTS + 2 * 6
+    # No weights alone in 8 bits: activations would be rounded once more.
     assert ops["MatMulNBits"] == 0
-    assert ops["MatMul"] == 6 + (0 if native else 6)
+    assert ops["MatMul"] == (0 if native else 6)
 
 
 @pytest.mark.parametrize(
@@ -110,14 +111,14 @@ def test_runners_compute_what_the_file_says(
     monkeypatch.setattr(quantized, "saturates", lambda: True)
     exact = OrtRunner(path)
     assert (quantized.NOTE in exact.notes) == (precision == "int8")
-    assert np.abs(exact.run(images)["logits"] - found).max() <= 1e-5 * np.abs(found).max()
+    # A value at the border of two 8-bit numbers falls on either side: one step of 8 bits.
+    assert np.linalg.norm(exact.run(images)["logits"] - found) <= 0.01 * np.linalg.norm(found)
     pytest.importorskip("openvino")
     from vim_deploy.runtimes.openvino.runner import OpenVinoRunner
 
     other = OpenVinoRunner(path)
     assert other.input.dtype == "float32"
     gap = np.linalg.norm(other.run(images)["logits"] - found) / np.linalg.norm(found)
-    # A value at a tie goes either way: one step of 8 bits.
     assert gap <= 0.05
     if precision == "int8":
         monkeypatch.setattr("vim_deploy.runtimes.openvino.runner.saturates", lambda: True)
@@ -147,8 +148,8 @@ def test_what_a_file_says(exported):
     assert {spec.dtype for spec in (*inputs_of(file.model), *outputs_of(file.model))} == {"float32"}
     rows = dict(summary(inspect(path)))
     assert rows["quantization"] == (
-        f"{PRODUCTS} products in int8, static scales, minmax of 4 pictures (seed 0), the rest in "
-        "bf16"
+        f"{PRODUCTS + 6} products in int8, static scales, minmax of 4 pictures (seed 0), "
+        "the rest in bf16"
     )
     assert "quantization" not in dict(summary(inspect(exported)))
 
@@ -159,7 +160,7 @@ def test_a_tool_that_undoes_it_is_told(exported, tmp_path):
     for node in model.graph.node:
         if node.op_type == "QuantizeLinear":
             node.op_type = "Identity"
-            del node.input[1:]
+            del node.input[1:], node.attribute[:]
     path = tmp_path / "undone.onnx"
     onnx.save(model, path)
     file = Artifact.open(path)
@@ -228,4 +229,4 @@ def test_the_entry_reaches_the_session(exported, monkeypatch):
         monkeypatch.setattr(quantized, "saturates", lambda wrong=wrong: wrong)
         OrtRunner(made(exported, "int8"))
     OrtRunner(exported)
-    assert [dict(entries) for entries in seen] == [{"session.x64quantprecision": "1"}, {}, {}]
+    assert [dict(entries) for entries in seen] == [{"session.disable_quant_qdq": "1"}, {}, {}]

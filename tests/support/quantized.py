@@ -93,14 +93,15 @@ def quantized_file(
     floats: Precision = "fp32",
     *,
     per_token: bool = False,
-    outliers: int = 2,
 ) -> Path:
     """An exported float32 file as the exporter quantizes it, with scales that nothing calibrated.
+
+    What ``out_proj`` reads has two digits.
 
     Args:
         source: exported in float32; of an opset that has ``precision``.
         target: to write.
-        outliers: channels of ``out_proj`` that are multiplied apart.
+        per_token: rows have scales of their own.
     """
     file = Artifact.open(source)
     info = file.require_info()
@@ -113,7 +114,7 @@ def quantized_file(
                 product.name,
                 scale,
                 _FACTORS if product.role == "in_proj" and product.block == 2 else None,
-                outliers=tuple(range(outliers)) if product.role == "out_proj" else (),
+                digits=2 if product.role == "out_proj" else 1,
             )
             for product in find_products(model, policy)
         )

@@ -114,7 +114,12 @@ def _gated(nodes: list[NodeProto]) -> list[tuple[Place, NodeProto]]:
 def inner_tensors(model: onnx.ModelProto, dt_rank: int) -> dict[Place, InnerTensor]:
     """The inner tensors of ``model`` that PyTorch has as well, in order of computation."""
     found: dict[Place, InnerTensor] = {}
-    nodes = [node for node in model.graph.node if node.op_type != "Cast" and node.output]
+    stored = {tensor.name for tensor in model.graph.initializer}
+    nodes = [
+        node
+        for node in model.graph.node
+        if node.output and node.op_type != "Cast" and not stored.issuperset(node.input[:1] or "-")
+    ]
     uncast = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Cast"}
     columns = {
         **_inlined_columns(model.graph, dt_rank),
