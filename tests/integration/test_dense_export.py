@@ -28,6 +28,7 @@ from tests.support.dense_graphs import (
 from tests.support.ort_ops import built_library, open_session
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
+from vim_deploy.model.deployed import DeployedModel
 from vim_deploy.model.load import load_model
 from vim_deploy.model.reference import reference_model
 from vim_deploy.recipe.schema import ModelRequest
@@ -174,7 +175,8 @@ def test_a_fixed_batch(tmp_path):
 @pytest.mark.parametrize("preprocess", ["uint8", pytest.param("normalize", marks=LONG)])
 def test_preparation_in_the_graph(preprocess, tmp_path):
     pixels = np.random.default_rng(1).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
-    model = traced("E01", "logits", preprocess=preprocess)
+    # The head that others export with pixels.
+    model = traced("E01", "upsampled", preprocess=preprocess)
     scaled = pixels.transpose(0, 3, 1, 2).astype(np.float32) / 255
     given = pixels if preprocess == "uint8" else scaled
     found = runner_of(model.finished().model, tmp_path).run(given)["logits"]
@@ -184,7 +186,8 @@ def test_preparation_in_the_graph(preprocess, tmp_path):
         np.array(values, np.float32).reshape(1, 3, 1, 1)
         for values in (model.info.image.mean, model.info.image.std)
     )
-    (prepared,) = torch_outputs(traced("E01", "logits").module, (scaled - mean) / std)
+    plain = DeployedModel(model.module.model, model.info.image, "none", model.module.head)
+    (prepared,) = torch_outputs(plain, (scaled - mean) / std)
     assert relative_to_largest(found, prepared) <= BOUND
 
 
