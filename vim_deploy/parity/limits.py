@@ -42,9 +42,10 @@ HALF_ORIGIN = (
     "share of a label map may change: the pixels whose best two classes are closer than that"
 )
 QUANTIZED_ORIGIN = (
-    "what {precision} is to keep: products are off by up to {share:g} each in relative L2, and their "
-    "errors are independent; sensitive models make some times more of it by their last layer; class "
-    "indices of pictures are reported, not limited; twice as large a share of a label map may change"
+    "what {precision} is to keep: each product is off by up to {share:g} in relative L2, the "
+    "products' errors are independent, and a sensitive model makes some times more of them by its "
+    "last layer; class indices of pictures are reported, not limited, and twice as large a share "
+    "of a label map may change"
 )
 
 
