@@ -74,7 +74,10 @@ def test_int8(make, int8, tmp_path, version):
 def test_8_6_gets_no_constants_in_8_bits(make):
     """Weights of products keep their values and scales; others are floats."""
     model, wide, steps = scan_blocks(), scan_blocks(), []
+    # As in a pair that is to look unlike another.
+    wide.graph.node[0].attribute.append(onnx.helper.make_attribute("axis", 0))
     widen_constants(wide, steps)
+    assert not wide.graph.node[0].attribute
     assert "2 of quantized products, 1 others" in steps[0]
     narrow = [item for item in wide.graph.initializer if item.data_type == TensorProto.INT8]
     assert all(item.name.endswith("zero") for item in narrow)

@@ -28,6 +28,8 @@ def widen_constants(model: onnx.ModelProto, steps: list[str]) -> None:
     nodes: list[NodeProto] = []
     counts = {"quantized": 0, "float": 0}
     for node in graph.node:
+        if is_standard(node, "QuantizeLinear") or is_standard(node, "DequantizeLinear"):
+            _drop_idle_axis(index, node)
         tensor = index.initializers.get(node.input[0]) if node.input else None
         constant = is_standard(node, "DequantizeLinear") and tensor is not None
         if not constant or tensor is None or tensor.data_type != TensorProto.INT8:
@@ -47,6 +49,15 @@ def widen_constants(model: onnx.ModelProto, steps: list[str]) -> None:
             f"constants in 8 bits stored in float32: {counts['quantized']} of quantized products, "
             f"{counts['float']} others"
         )
+
+
+def _drop_idle_axis(index: GraphIndex, node: NodeProto) -> None:
+    """Take away an axis that means nothing: there is one scale for the whole tensor."""
+    scale = index.constant(node.input[1])
+    if scale is not None and scale.ndim == 0:
+        kept = [item for item in node.attribute if item.name != "axis"]
+        del node.attribute[:]
+        node.attribute.extend(kept)
 
 
 def _is_quantized(index: GraphIndex, node: NodeProto) -> bool:
