@@ -19,6 +19,7 @@ from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.metadata import inputs_of, outputs_of
 from vim_deploy.cli.inspect_summary import summary
 from vim_deploy.errors import VimDeployError
+from vim_deploy.onnx_graph import read_by_subgraphs
 from vim_deploy.packaging.repository import ServingOptions
 from vim_deploy.packaging.servable import read_servable
 from vim_deploy.packaging.triton import plan_repository
@@ -137,6 +138,22 @@ def test_inner_tensors(exported, images):
     for place, values in found.items():
         assert values.shape == plain[place].shape
         assert np.linalg.norm(values - plain[place]) <= 0.5 * np.linalg.norm(plain[place]), place
+
+
+def test_standalone_files_of_it(exported, images, tmp_path):
+    """The same numbers in standard operators, whose loops read no Cast of what is stored."""
+    path = made(exported, "int8")
+    options = ExportOptions(check=False, standalone=True)
+    alone = export(str(path), tmp_path / "alone.onnx", options).path
+    assert Artifact.open(alone).require_info().standalone
+    found, wanted = (OrtRunner(item).run(images)["logits"] for item in (alone, path))
+    assert np.linalg.norm(found - wanted) <= 0.01 * np.linalg.norm(wanted)
+    made_by = {name: node for node in onnx.load(alone).graph.node for name in node.output}
+    loops = [node for node in made_by.values() if node.op_type == "Scan"]
+    read = {made_by[name].op_type for loop in loops for name in read_by_subgraphs(loop)
+            if name in made_by}  # fmt: skip
+    assert loops
+    assert "Cast" not in read
 
 
 def test_what_a_file_says(exported):

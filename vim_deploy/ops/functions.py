@@ -202,6 +202,10 @@ def attach_functions(
             scan's direction apart).
     """
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        # Stored in 16 bits.
+        if node.op_type == "Cast" and node.input[0] in shapes:
+            shapes[node.output[0]] = shapes[node.input[0]]
     opset = opset_version(model)
     functions = [
         _function(op, _shared_facts(op, nodes, shapes), unrolled_tokens, opset, plain)
