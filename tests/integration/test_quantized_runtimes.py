@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import pytest
 
 pytest.importorskip("torch", reason="not checked here: torch is not installed")
 
-from tests.support import reference
+from benchmarks.consumer_runs import run_folder
+from tests.support import consumers, reference
 from tests.support.ort_ops import built_library
 from tests.support.quantized import quantized_file
 from vim_deploy.artifact import Artifact
@@ -154,6 +156,26 @@ def test_standalone_files_of_it(exported, images, tmp_path):
             if name in made_by}  # fmt: skip
     assert loops
     assert "Cast" not in read
+
+
+@pytest.mark.parametrize(
+    ("consumer", "environment"),
+    [("onnxruntime", "onnxruntime-1.18.1"), pytest.param("tract", "tract", marks=ALL)],
+)
+def test_runtimes_of_others(exported, images, tmp_path, pytestconfig, consumer, environment):
+    """The oldest ONNX Runtime that the extra allows, without an option, and tract."""
+    path = made(exported, "int8")
+    wanted = OrtRunner(path).run(images)["logits"]
+    options = ExportOptions(check=False, standalone=consumer == "tract")
+    target = tmp_path / "digits.onnx"
+    if options.standalone:
+        export(str(path), target, options)
+    else:
+        shutil.copy(path, target)
+    np.savez(tmp_path / "digits.npz", image=images, output_0=wanted)
+    place = consumers.environment_of(pytestconfig, environment)
+    result = run_folder(consumer, tmp_path, place)["results"]["digits"]
+    assert result["differences"][0] <= 0.02 * np.abs(wanted).max()
 
 
 def test_what_a_file_says(exported):
