@@ -118,3 +118,13 @@ def require_io_precision(precision: Precision, io_precision: Precision) -> None:
             why="inputs and outputs are float32 or have the graph's own precision",
             fix=" or ".join(f"--io-precision {p}" for p in TABLE[precision].io),
         )
+
+
+def require_opset(precision: Precision, opset: int) -> None:
+    """VIM-203 where ONNX opset ``opset`` cannot hold ``precision``."""
+    if opset < TABLE[precision].opset:
+        raise VimDeployError(
+            "VIM-203",
+            f"opset {opset} has no {precision}",
+            fix=f"--opset {TABLE[precision].opset}",
+        )

@@ -52,6 +52,7 @@ LONG_PAGES = (
     "docs/compare.md",
     "docs/engines.md",
     "docs/precision.md",
+    "docs/quantization.md",
     "docs/reports.md",
     "docs/resolutions.md",
     "docs/scan-op.md",

@@ -251,7 +251,7 @@ _GRAPH_OPTIONS = (
         type=click.Choice(precisions.NAMES),
         default="fp32",
         show_default=True,
-        help="Type of weights and activations (docs/precision.md).",
+        help="Type of weights and activations (docs/precision.md, docs/quantization.md).",
     ),
     click.option(
         "--precision-policy",

@@ -24,7 +24,7 @@ _OPTIONS = (
         type=click.Path(path_type=Path),
         metavar="DIR|FILE.json",
         help=f"For {precisions.QUANTIZED_IN_WORDS}: pictures like those the model will see, "
-        "without labels, or what --save-calibration wrote (docs/precision.md).",
+        "without labels, or what --save-calibration wrote (docs/quantization.md).",
     ),
     click.option(
         "--calibration-method",

@@ -15,10 +15,11 @@ from vim_deploy.files import require_file
 from vim_deploy.heads import outputs_called
 from vim_deploy.heads.base import Head
 from vim_deploy.npz import opened_npz
+from vim_deploy.precisions import TABLE
 from vim_deploy.runtimes.base import Array
 from vim_deploy.runtimes.inputs import full_sizes, given_inputs, picture_batch
 from vim_deploy.scene.pictures import find_images
-from vim_deploy.specs import TensorSpec
+from vim_deploy.specs import ImagePreparation, TensorSpec
 
 #: Rows of a stored file are one input each; more than this is a data set, not a parity case.
 _MAX_ROWS = 100_000
@@ -46,9 +47,18 @@ class Case:
 
 
 def random_case(
-    spec: TensorSpec, preprocess: str, count: int, seed: int = 0, *, sized: bool = False
+    spec: TensorSpec,
+    preprocess: str,
+    count: int,
+    seed: int = 0,
+    *,
+    sized: bool = False,
+    image: ImagePreparation | None = None,
 ) -> Case:
     """``count`` repeatable random images: normal for normalised input, else uniform.
+
+    ``image``: for normalised input whose values have to be those of pictures, how these are
+    prepared (``prepared_noise``); pixels are uniform then.
 
     ``sized``: for a model that takes the sizes of pictures. One in three then fills its input, the
     others leave a quarter of it free below, or on the right.
@@ -81,10 +91,23 @@ def random_case(
         images: Array = generator.integers(0, 256, shape, dtype=np.uint8)
     elif preprocess == "normalize":
         images = generator.random(shape, dtype=np.float32)
+    elif image is not None:
+        pixels = generator.random(shape, dtype=np.float32)
+        mean, std = (np.array(v, np.float32)[:, None, None] for v in (image.mean, image.std))
+        images = (pixels - mean) / std
     else:
         images = generator.standard_normal(shape, dtype=np.float32)
     sizes = _random_sizes(spec, count) if sized else None
     return Case(f"random (seed {seed})", images, sizes=sizes)
+
+
+def prepared_noise(info: ExportInfo | None) -> ImagePreparation | None:
+    """What ``random_case`` takes as ``image`` for a model.
+
+    Scales of a quantized one are those of pictures, and cut off what no picture holds.
+    """
+    quantized = info is not None and TABLE[info.precision].quantized
+    return info.image if info is not None and quantized else None
 
 
 def _random_sizes(spec: TensorSpec, count: int) -> Array:

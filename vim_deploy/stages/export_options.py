@@ -18,6 +18,7 @@ from vim_deploy.precisions import (
     TYPED_IN_WORDS,
     Precision,
     require_io_precision,
+    require_opset,
 )
 from vim_deploy.ranges import BATCH, OPSET, require_all, require_names
 from vim_deploy.recipe.precision_policy import chosen_policy
@@ -91,6 +92,7 @@ def check_options(options: ExportOptions) -> None:
             fix="--graph fused",
         )
     options.quantize.require_effect(options.precision)
+    require_opset(options.precision, options.written_opset)
     require_io_precision(options.floats, options.io_precision)
     if options.precision_policy is not None and not TABLE[options.precision].lossy:
         raise VimDeployError(

@@ -16,7 +16,7 @@ from vim_deploy.files import settings_hash, sha256_of
 from vim_deploy.graph.verify import GraphSummary, summarize
 from vim_deploy.onnx_quantized import quantized_precision
 from vim_deploy.parity.blocks import part_limit
-from vim_deploy.parity.cases import Case, files_case, random_case
+from vim_deploy.parity.cases import Case, files_case, prepared_noise, random_case
 from vim_deploy.parity.metrics import Tolerance
 from vim_deploy.parity.report import (
     CaseResult,
@@ -185,7 +185,8 @@ def _compared(
     reference, candidate, tolerance = check.reference(), OrtRunner(written), check.tolerance
     batches = CHECK_BATCHES if check.batch is None else (check.batch,)
     sized = candidate.size is not None
-    cases = [random_case(candidate.input, info.preprocess, max(batches), sized=sized)]
+    count, noise = max(batches), prepared_noise(info)
+    cases = [random_case(candidate.input, info.preprocess, count, sized=sized, image=noise)]
     if check.pictures:
         # Scales were found on pictures, and say nothing of noise.
         cases = [files_case("calibration", check.pictures, info)]

@@ -16,7 +16,7 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.verify import fused_mixers
 from vim_deploy.parity.average_precision import ParityPrecision
 from vim_deploy.parity.blocks import BlockReport, part_limit
-from vim_deploy.parity.cases import Case, image_case, random_case, stored_case
+from vim_deploy.parity.cases import Case, image_case, prepared_noise, random_case, stored_case
 from vim_deploy.parity.metrics import Tolerance, adjusted, tolerance_for
 from vim_deploy.parity.report import (
     CaseResult,
@@ -366,5 +366,6 @@ def live_cases(
     count = options.random if options.random is not None else (0 if cases else 4)
     if count:
         preprocess = info.preprocess if info else "none"
-        cases.append(random_case(spec, preprocess, count, sized=sized))
+        noise = prepared_noise(info)
+        cases.append(random_case(spec, preprocess, count, sized=sized, image=noise))
     return cases

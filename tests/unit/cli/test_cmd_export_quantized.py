@@ -41,6 +41,7 @@ TOKENS = ("--activation-scales", "per-token")
         (INT8, "--precision int8 --calibration DIR"),
         (INT8, "or --activation-scales per-token"),
         (("--precision", "fp8"), "--precision fp8 --calibration DIR"),
+        (("--precision", "fp8", *FOLDER, "--opset", "18"), "opset 18 has no fp8 fix: --opset 19"),
         ((*INT8, *TOKENS, "--save-calibration", "c.json"), "no effect without --calibration"),
         ((*INT8, *TOKENS, "--calibration-seed", "1"), "--calibration-seed has no effect"),
         ((*INT8, *FILE, "--calibration-method", "minmax"), "the file says which pictures"),

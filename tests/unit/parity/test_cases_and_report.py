@@ -14,7 +14,7 @@ from vim_deploy.parity.cases import Case, random_case, stored_case
 from vim_deploy.parity.metrics import Tolerance
 from vim_deploy.parity.report import ParityReport, compare_runners
 from vim_deploy.runtimes.base import Runner
-from vim_deploy.specs import TensorSpec
+from vim_deploy.specs import ImagePreparation, TensorSpec
 
 SPEC = TensorSpec("image", "float32", ("batch", 1, 2, 2))
 PIXELS = TensorSpec("image", "uint8", ("batch", 2, 2, 1))
@@ -135,3 +135,12 @@ def test_random_images_repeat_and_fit_the_mode() -> None:
     assert scaled.min() >= 0
     assert scaled.max() <= 1
     assert random_case(PIXELS, "uint8", 3).images.dtype == np.uint8
+
+
+def test_random_images_of_a_quantized_model_have_values_of_pictures() -> None:
+    image = ImagePreparation(16, 16, 1, (0.5,), (0.25,))
+    spec = TensorSpec("image", "float32", ("batch", 1, 16, 16))
+    made = random_case(spec, "none", 3, image=image).images
+    assert made.dtype == np.float32
+    assert -2 <= made.min() < -1.5
+    assert 1.5 < made.max() <= 2

@@ -27,7 +27,7 @@ from vim_deploy.graph.quantization.plan import (
 from vim_deploy.graph.quantization.products import Matrix, Product, find_products
 from vim_deploy.graph.quantization.smoothing import fold, norm_before
 from vim_deploy.onnx_graph import ELEMENT_TYPES, Rewriter, node_of, opset_version
-from vim_deploy.precisions import TABLE, Precision
+from vim_deploy.precisions import TABLE, Precision, require_opset
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
 
 #: First opset in which ReduceMax has its axes as an input.
@@ -69,12 +69,7 @@ def apply_quantization(
             opset), VIM-441 (the plan lacks a product).
     """
     opset = opset_version(model)
-    if opset < TABLE[precision].opset:
-        raise VimDeployError(
-            "VIM-203",
-            f"opset {opset} has no {precision}",
-            fix=f"--opset {TABLE[precision].opset}",
-        )
+    require_opset(precision, opset)
     products = find_products(model, policy)
     if not products:
         raise VimDeployError(
