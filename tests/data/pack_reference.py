@@ -35,8 +35,8 @@ PATTERNS = ("A[0-9]*", "D[0-9]*", "E[0-9]*", "F0[12]*", "pos_embed_interp.*", "v
 ARCHIVES = (".npz", ".pth")
 #: 36 classifiers, ten dense models, two detectors: random float32 weights, which stay exact.
 MAX_TOTAL_BYTES = 24_250_000
-#: Dense cases of which the first image of the batch is kept. D01 keeps both of its images.
-FIRST_IMAGE_ONLY = ("D0[2-9]*", "E[0-9]*")
+#: Cases of which the first image of the batch is kept. D01 and half of the classifiers keep both.
+FIRST_IMAGE_ONLY = ("A03*", "A11c*", "A1[2-79]*", "A2[0-3]*", "D0[2-9]*", "E[0-9]*")
 #: Arrays that are not kept: the backbone's maps of the whole network, whose backbone is D01's; and
 #: two position embeddings that are there a second time, with ``midcls_`` before their names.
 #: Of detectors what is behind the RPN head and the box deltas (proposals and boxes show both), and

@@ -80,13 +80,17 @@ def quantized(
 ) -> NDArray[np.generic]:
     """``values / scales`` in the type of ``precision``, as QuantizeLinear gives it.
 
-    Rounded to nearest, ties to even, and saturated at the type's largest number.
+    Rounded to nearest, ties to even, and saturated at the type's ends: of int8 -128 and 127, of
+    which scales use -127 to 127.
     """
     row = TABLE[precision]
     kind = helper.tensor_dtype_to_np_dtype(ELEMENT_TYPES[precision])
-    ratio = np.clip(values / np.float32(scales), -row.largest, row.largest)
+    ratio = values / np.float32(scales)
     if np.issubdtype(kind, np.integer):
-        ratio = np.rint(ratio)
+        ends = np.iinfo(kind)
+        ratio = np.clip(np.rint(ratio), ends.min, ends.max)
+    else:
+        ratio = np.clip(ratio, -row.largest, row.largest)
     found: NDArray[np.generic] = ratio.astype(kind)
     return found
 
