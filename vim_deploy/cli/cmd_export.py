@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vim_deploy.stages.exporting import ExportResult
 
 #: Kinds of notes that are said at the end; others were said while they came up.
-_SAID = ("not fused", "kept in float32", "lost bits", "not checked")
+_SAID = ("not fused", "kept in float32", "lost bits", "quantized", "not checked")
 
 
 def take_export_options(options: dict[str, Any], force: bool = False) -> ExportOptions:

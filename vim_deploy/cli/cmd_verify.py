@@ -20,6 +20,7 @@ from vim_deploy.cli.options import (
     runner_options,
 )
 from vim_deploy.cli.output import answer, json_option, say
+from vim_deploy.cli.quantization_options import trial_quantization_options
 from vim_deploy.cli.verify_modes import run_mode
 from vim_deploy.codec import encode
 from vim_deploy.ranges import BATCH, COSINE, COUNT, RANDOM, RELATIVE, SHARE, TOLERANCE, TRIALS
@@ -40,14 +41,14 @@ from vim_deploy.ranges import BATCH, COSINE, COUNT, RANDOM, RELATIVE, SHARE, TOL
 @click.option(
     "--ladder",
     is_flag=True,
-    help="From PyTorch to the file in rungs (typed twin, base, fused, typed graph), up to the "
-    "first that does not hold.",
+    help="From PyTorch to the file in rungs (typed twin, base, fused, typed or quantized graph), "
+    "up to the first that does not hold.",
 )
 @click.option(
     "--bisect",
     is_flag=True,
-    help="Find the smallest set of roles and blocks to keep in float32, and write it as a "
-    "precision policy for export.",
+    help="Find the smallest set of roles and blocks to keep in float32, or not to quantize, and "
+    "write it as a precision policy for export.",
 )
 @click.option(
     "-o",
@@ -63,7 +64,7 @@ from vim_deploy.ranges import BATCH, COSINE, COUNT, RANDOM, RELATIVE, SHARE, TOL
 @click.option(
     "--precision",
     type=click.Choice(precisions.NAMES),
-    help="With --ladder and --bisect: of the typed forms.  [default: the artifact's, or fp32]",
+    help="With --ladder and --bisect: of the lower forms.  [default: the artifact's, or fp32]",
 )
 @click.option(
     "--precision-policy",
@@ -132,6 +133,7 @@ from vim_deploy.ranges import BATCH, COSINE, COUNT, RANDOM, RELATIVE, SHARE, TOL
     help="Folder for the JSON, with an HTML report and its Markdown twin.",
 )
 @checkpoint_options
+@trial_quantization_options
 @runner_options
 @force_option
 @json_option

@@ -45,12 +45,6 @@ _OPTIONS = (
         help=f"Of the choice among the folder's pictures.  [default: {QuantizeOptions.seed}]",
     ),
     click.option(
-        "--save-calibration",
-        type=click.Path(path_type=Path),
-        metavar="FILE.json",
-        help="File to write with what was found, for other exports of the model.",
-    ),
-    click.option(
         "--activation-scales",
         type=click.Choice(get_args(ActivationScales)),
         help="Scales of activations: one for each tensor, from pictures, or one for each row, "
@@ -63,7 +57,17 @@ _OPTIONS = (
         f"[default: {QuantizeOptions.high_precision}]",
     ),
 )
-quantization_options = all_of(_OPTIONS)
+_SAVE = click.option(
+    "--save-calibration",
+    type=click.Path(path_type=Path),
+    metavar="FILE.json",
+    help="File to write with what was found, for other exports of the model.",
+)
+#: Of commands that quantize to look at what comes out, and write no model.
+trial_quantization_options = all_of(_OPTIONS)
+#: Their keywords.
+TRIAL = tuple(option[2:].replace("-", "_") for option in OPTIONS if option != "--save-calibration")
+quantization_options = all_of((*_OPTIONS, _SAVE))
 
 
 def take_quantize_options(
@@ -72,13 +76,13 @@ def take_quantize_options(
     """Take ``quantization_options``'s values out of a command's keywords.
 
     Args:
-        options: the keywords.
+        options: the keywords, of either set of options.
         precision: of the export; None where that is not known yet.
 
     Raises:
         VimDeployError: VIM-203 for what ``precision`` has no use for, or cannot be without.
     """
-    found = {option: options.pop(option[2:].replace("-", "_")) for option in OPTIONS}
+    found = {option: options.pop(option[2:].replace("-", "_"), None) for option in OPTIONS}
     given = {option: value for option, value in found.items() if value is not None}
     made = QuantizeOptions(**{OPTIONS[option]: value for option, value in given.items()})
     if precision is not None:

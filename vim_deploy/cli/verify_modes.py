@@ -12,6 +12,7 @@ from vim_deploy.artifact.file import named
 from vim_deploy.cli.options import take_request, take_runner
 from vim_deploy.cli.output import command_line, image_progress, say
 from vim_deploy.cli.output import result as print_result
+from vim_deploy.cli.quantization_options import TRIAL, take_quantize_options
 from vim_deploy.cli.verify_tables import (
     print_accuracy,
     print_bisection,
@@ -126,7 +127,8 @@ def bisect_policy(source: str, options: dict[str, Any]) -> BisectReport:
         f"{result.tolerance.limits()} against {result.reference}."
     )
     write_bytes(path, result.bisection.policy.as_toml(comment).encode())
-    say(f"wrote {path}: vim-deploy export ... --precision {result.precision} "
+    calibration = " --calibration DIR" if result.bisection.rest is not None else ""
+    say(f"wrote {path}: vim-deploy export ... --precision {result.precision}{calibration} "
         f"--precision-policy {path}")  # fmt: skip
     print_result(str(path))
     return result
@@ -186,7 +188,8 @@ def _refuse(options: dict[str, Any], names: tuple[str, ...], why: str) -> None:
 def _refuse_subject(source: str, options: dict[str, Any]) -> None:
     """The artifact says itself what it is."""
     _refuse(options, ("output", "force", "max_trials"), "it belongs to --bisect")
-    _refuse(options, ("precision", "precision_policy"), "it belongs to --ladder and --bisect")
+    lower = ("precision", "precision_policy", *TRIAL)
+    _refuse(options, lower, "it belongs to --ladder and --bisect")
     if take_request({**options, "source": source}) != ModelRequest(source):
         raise VimDeployError(
             "VIM-203",
@@ -200,7 +203,8 @@ def _subject_options(source: str, options: dict[str, Any]) -> SubjectOptions:
     from vim_deploy.stages.subjects import SubjectOptions
 
     request = dataclasses.replace(take_request({**options, "source": source}), source="")
-    return SubjectOptions(options["precision"], options["precision_policy"], request)
+    quantize = take_quantize_options(options, options["precision"])
+    return SubjectOptions(options["precision"], options["precision_policy"], request, quantize)
 
 
 def _verify_options(options: dict[str, Any]) -> VerifyOptions:

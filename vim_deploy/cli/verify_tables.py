@@ -238,7 +238,7 @@ def say_trial(number: int, kept: int, found: Evaluation) -> None:
     """One line for each model that a bisection has run."""
     state = "met" if found.passed else "not met"
     size = _distance(found.relative_l2)
-    say(f"trial {number}: {kept} parts in float32, relative L2 {size}: {state}")
+    say(f"trial {number}: {kept} parts kept, relative L2 {size}: {state}")
 
 
 def print_bisection(result: BisectReport) -> None:
@@ -255,7 +255,7 @@ def print_bisection(result: BisectReport) -> None:
         rows.append((role, blocks, _distance(max(item.relative_l2 for item in tried))
                      if tried else "not tried"))  # fmt: skip
     print_table(
-        f"keep {len(found.units)} of {len(found.universe)} parts in float32 for {limits}",
+        f"keep {len(found.units)} of {len(found.universe)} parts {result.kept_how} for {limits}",
         ("role", "blocks", "relative L2 without one of them, at most"),
         rows,
     )

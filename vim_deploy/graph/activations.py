@@ -40,6 +40,8 @@ _SPREADING = frozenset({"ConvTranspose", "Resize"})
 #: for both directions of a mixer side by side.
 _SIDE_BY_SIDE = 2
 _LISTED = 5
+#: Operators that give a weight back which is stored in fewer bits.
+_UNPACK = ("Cast", "DequantizeLinear")
 #: Whole numbers are axes, sizes and orders, no weights.
 _COUNTS = frozenset({TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL})
 
@@ -195,7 +197,7 @@ def measure_activations(model: onnx.ModelProto, config: ModelConfig) -> Activati
             has no input, VIM-502 when an activation grows with the square of the tokens.
     """
     batch = batch_of(model, 1)
-    weights = {tensor.name for tensor in model.graph.initializer}
+    weights = _weights(model)
     sizes = tensor_sizes(model, batch)
     # The functions' insides too: their weights are inputs here, and the inliner copies little.
     # Those on boxes stay: how large their tensors are, what is in the pictures decides.
@@ -273,6 +275,15 @@ def peak_of_live(model: onnx.ModelProto, sizes: Mapping[str, int], weights: Iter
                 alive.remove(name)
                 live -= sizes[name]
     return peak
+
+
+def _weights(model: onnx.ModelProto) -> set[str]:
+    """Stored tensors, and what Casts and DequantizeLinear make of those alone."""
+    found = {tensor.name for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type in _UNPACK and not node.domain and found.issuperset(node.input):
+            found.update(node.output)
+    return found
 
 
 def _written(model: onnx.ModelProto, weights: set[str]) -> list[str]:

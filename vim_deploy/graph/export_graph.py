@@ -51,7 +51,7 @@ class ExportedGraph(NamedTuple):
     @property
     def notes(self) -> tuple[Note, ...]:
         """What came out otherwise than asked for: by the passes, and by the precision."""
-        return (*self._not_fused(), *self._on_weights())
+        return (*self._not_fused(), *self._on_weights(), *self._on_products())
 
     def _not_fused(self) -> Iterator[Note]:
         """One sentence for each reason why something stayed as it was."""
@@ -76,6 +76,10 @@ class ExportedGraph(NamedTuple):
                 f"range; most: {worst.name}, {worst.subnormal} of {worst.elements}, "
                 f"{worst.vanished} became 0",
             )
+
+    def _on_products(self) -> Iterator[Note]:
+        if self.quantization is not None:
+            yield Note("quantized", f"quantized: {self.quantization.in_words}")
 
 
 def export_graph(
@@ -137,6 +141,24 @@ def finish_graph(
         )
     convert_opset(model, info.opset)
     attach_functions(model, unrolled)
+    report, plan = lower_precision(model, info, quantize)
+    return _finished(model, config, info, passes, report, plan)
+
+
+def lower_precision(
+    model: onnx.ModelProto, info: ExportInfo, quantize: Quantize | None
+) -> tuple[PrecisionReport, QuantizationPlan | None]:
+    """Quantize and type the float32 graph ``model`` in place, as ``info`` says.
+
+    Args:
+        model: of ``info.opset``, with its functions.
+        info: its precisions and policy.
+        quantize: of a precision that quantizes.
+
+    Raises:
+        VimDeployError: VIM-203 (precisions that contradict, a policy that leaves nothing), VIM-505
+            (weights that the type cannot hold), as ``quantize``.
+    """
     require_io_precision(info.floats, info.io_precision)
     policy = info.precision_policy or PrecisionPolicy()
     plan: QuantizationPlan | None = None
@@ -151,7 +173,7 @@ def finish_graph(
     if TABLE[info.floats].typed:
         stage_log.info("typing in %s", info.floats)
         report = apply_precision(model, info.floats, policy, info.io_precision, roles)
-    return _finished(model, config, info, passes, report, plan)
+    return report, plan
 
 
 def standalone_graph(model: onnx.ModelProto, info: ExportInfo) -> ExportedGraph:

@@ -1,4 +1,6 @@
-"""The smallest set of parts to keep in float32: search and record.
+"""The smallest set of parts to keep as they are: search and record.
+
+Of a precision that types they stay in float32, of one that quantizes they are not quantized.
 
 The search is delta debugging (ddmin; Zeller and Hildebrandt, IEEE Transactions on Software
 Engineering 28(2), 2002) turned round: instead of the smallest input that still fails, the smallest
@@ -10,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ import numpy as np
 from vim_deploy.codec import encode, stored
 from vim_deploy.parity.comparison import Comparison
 from vim_deploy.parity.metrics import Tolerance
+from vim_deploy.precisions import TABLE
 from vim_deploy.recipe.precision_policy import ROLES, PrecisionPolicy, Rule, ranges_text
 
 #: Evaluations after which a search stops with the best set so far.
@@ -38,7 +41,7 @@ class Unit:
 @stored(infinite=None)
 @dataclass(frozen=True)
 class Evaluation:
-    """How a model came out that keeps certain units in float32.
+    """How a model came out that keeps certain units as they are.
 
     Attributes:
         passed: whether every output was within tolerance.
@@ -75,7 +78,7 @@ class Bisection:
     """What a search found.
 
     Attributes:
-        units: to keep in float32, in order of computation.
+        units: to keep in float32, or not to quantize, in order of computation.
         minimal: whether leaving out any single one of them was tried and failed.
         evaluations: models that were run.
         without: for each unit the evaluation with all others kept; not for all where the search
@@ -83,6 +86,8 @@ class Bisection:
         nothing: evaluation with nothing kept.
         found: evaluation with ``units`` kept.
         universe: every unit of the model.
+        rest: of a precision that quantizes: what stays in float32 of the rest where that is typed.
+            None for one that types.
     """
 
     units: tuple[Unit, ...]
@@ -92,6 +97,7 @@ class Bisection:
     nothing: Evaluation
     found: Evaluation
     universe: tuple[Unit, ...]
+    rest: PrecisionPolicy | None = None
 
     def _blocks(self) -> dict[str, set[int | None]]:
         """Kept blocks by role, in the order of ``ROLES``."""
@@ -114,7 +120,9 @@ class Bisection:
             kept = None if blocks[role] == everywhere else ranges_text(_ranges(blocks[role]))
             groups.setdefault(kept, []).append(role)
         rules = [Rule(tuple(roles), kept, self._reason(roles)) for kept, roles in groups.items()]
-        return PrecisionPolicy(tuple(rules))
+        if self.rest is None:
+            return PrecisionPolicy(tuple(rules))
+        return replace(self.rest, not_quantized=tuple(rules))
 
     def _reason(self, roles: Sequence[str]) -> str:
         worst = [item for unit, item in self.without if unit.role in roles]
@@ -149,6 +157,16 @@ class BisectReport:
     tolerance: Tolerance
     bisection: Bisection
     command: tuple[str, ...] = ()
+
+    @property
+    def kept_how(self) -> str:
+        """What is done with the parts that are kept, for a sentence."""
+        return kept_how(self.precision)
+
+
+def kept_how(precision: str) -> str:
+    """What a policy for ``precision`` does with the parts that it names."""
+    return "not quantized" if TABLE[precision].quantized else "in float32"
 
 
 def bisect(

@@ -1,9 +1,10 @@
-"""``bisect.json`` as a document: which parts a precision has to leave in float32, and why."""
+"""``bisect.json`` as a document: which parts a precision has to leave as they are, and why."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from vim_deploy.parity.bisect import kept_how
 from vim_deploy.report import charts
 from vim_deploy.report.charts import Captions, Dot, DotRow, Limit, told
 from vim_deploy.report.detection_items import limit_facts
@@ -28,7 +29,7 @@ from vim_deploy.report.parity_page import MOST_ROWS
 def bisect_document(value: Value) -> Document:
     """The report of one ``verify --bisect``."""
     return Document(
-        title=f"Parts of {value['subject']} to keep in float32 for {value['precision']}",
+        title=_title(value),
         passed=bool(value["kept"]["passed"]),
         verdict=[_verdict(value)],
         made_by=made_by(value),
@@ -41,12 +42,22 @@ def bisect_document(value: Value) -> Document:
     )
 
 
+def _title(value: Value) -> str:
+    if _how(value) == "in float32":
+        return f"Parts of {value['subject']} to keep in float32 for {value['precision']}"
+    return f"Parts of {value['subject']} not to quantize to {value['precision']}"
+
+
+def _how(value: Value) -> str:
+    return kept_how(str(value["precision"]))
+
+
 def _verdict(value: Value) -> str:
     if not value["units"]:
         return f"The tolerance is met with everything in {value['precision']}."
     kind = "none of them can be left out" if value["minimal"] else "the search was cut short"
     return (
-        f"{len(value['units'])} of {value['parts']} parts have to stay in float32; {kind} "
+        f"{len(value['units'])} of {value['parts']} parts have to stay {_how(value)}; {kind} "
         f"({value['evaluations']} models were run)."
     )
 
@@ -86,7 +97,7 @@ def _parts(value: Value) -> Iterator[Item]:
         rows.append((unit["role"], block, "not tried" if alone is None else _distance(alone)))
     if rows:
         columns = ("role", "block", "relative L2 without it")
-        yield Table("Kept in float32", columns, rows, frozenset({0, 2}))
+        yield Table(f"Kept {_how(value)}", columns, rows, frozenset({0, 2}))
     else:
         yield Text("Nothing has to be kept.")
 

@@ -17,6 +17,7 @@ from vim_deploy.files import output_errors, require_file
 from vim_deploy.parity.metrics import tolerance_for
 from vim_deploy.parity.report import ParityReport
 from vim_deploy.paths import StrPath, as_path, optional_path
+from vim_deploy.precisions import TABLE
 from vim_deploy.recipe.catalog import checkpoint_of, find_recipe, names_recipe
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.report.write import makes_html
@@ -136,6 +137,8 @@ def deploy(
 
     clock = time.perf_counter()
     against = _reference_of(request, exported)
+    shown = _pictures(verifying.images, options or ExportOptions())
+    verifying = replace(verifying, images=shown)
     parity = verify(exported.path, against, _verify_options(request, exported, verifying), command)
     parity.write(folder / "parity.json")
     seconds["verify"] = time.perf_counter() - clock
@@ -180,6 +183,14 @@ def _verify_options(
     info = exported.info
     tolerance = tolerance_for(info.precision, recipe.tolerances if recipe else None, info)
     return replace(options, tolerance=tolerance)
+
+
+def _pictures(images: Path | None, options: ExportOptions) -> Path | None:
+    """What ``verify`` compares on: pictures of the calibration are better than noise."""
+    quantize = options.quantize
+    if images is None and TABLE[options.precision].quantized and not quantize.takes_stored:
+        return quantize.calibration
+    return images
 
 
 def _reference_of(request: ModelRequest, exported: ExportResult) -> str:

@@ -1,6 +1,8 @@
 """Verify by rungs: PyTorch, its typed twin, base, fused and typed graph, the file, the engine.
 
-A file with native ops is two rungs: its functions, which are the file, and the kernels.
+PyTorch has no twin of a quantized model. There the first rung of its precision is the graph with
+weights in 8 bits and activations that are not rounded. A file with native ops is two rungs: its
+functions, which are the file, and the kernels.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +20,7 @@ from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.file import is_exported
 from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import ExitCode, NoInnerTensorsError, VimDeployError
+from vim_deploy.graph.quantization.bypass import without_rounded_activations
 from vim_deploy.interrupts import check
 from vim_deploy.parity.blocks import BlockReport, part_limit
 from vim_deploy.parity.cases import Case
@@ -33,7 +37,9 @@ from vim_deploy.parity.report import (
     found_nothing,
 )
 from vim_deploy.paths import StrPath, as_text
+from vim_deploy.precisions import TABLE
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
+from vim_deploy.recipe.quantization import QuantizeOptions
 from vim_deploy.runtimes.base import Runner
 from vim_deploy.runtimes.onnxruntime.runner import memory_runner
 from vim_deploy.stages.subjects import Subject, SubjectOptions, open_subject
@@ -49,6 +55,8 @@ from vim_deploy.stages.verifying import (
 )
 
 if TYPE_CHECKING:
+    import onnx
+
     from vim_deploy.runtimes.torch.runner import TorchRunner
 
 #: Batch sizes that the rungs run: one, and one more where there are pictures for it.
@@ -138,6 +146,12 @@ def _check(subject: Subject, chosen: SubjectOptions) -> None:
     if subject.file is None or subject.file.info is None:
         return
     stored = subject.file.info.precision
+    if chosen.quantize != QuantizeOptions():
+        raise VimDeployError(
+            "VIM-203",
+            f"--calibration and the like have no effect: {subject.name} holds its scales",
+            fix="leave them out, or give the checkpoint instead",
+        )
     if chosen.precision not in (None, stored) or chosen.precision_policy is not None:
         raise VimDeployError(
             "VIM-203",
@@ -154,6 +168,17 @@ class _Step:
     against: str
     precision: str
     open: Callable[[ExitStack], Runner]
+
+
+def _made_step(
+    name: str, make: Callable[[], onnx.ModelProto], against: str, precision: str
+) -> _Step:
+    """A graph in memory, made when its turn has come."""
+
+    def run(stack: ExitStack) -> Runner:
+        return stack.enter_context(memory_runner(make(), name))
+
+    return _Step(name, against, precision, run)
 
 
 class _Climb:
@@ -179,7 +204,7 @@ class _Climb:
         self.functions: FunctionRun | None = None
         self.info = subject.info
         self.done = done or (lambda rung: None)
-        self.typed = self.info.precision != "fp32"
+        self.row = TABLE[self.info.precision]
         self.references: dict[str, TorchRunner] = {}
         self.cases: dict[str, list[Case]] = {}
 
@@ -212,7 +237,7 @@ class _Climb:
         started = time.perf_counter()
         # One thread: PyTorch's scan makes many small calls (``ModuleRunner``).
         runner = TorchRunner(self.subject.module, threads=1)
-        cases = live_cases(runner, self.info, self.options, stored=False)
+        cases = live_cases(runner, self.info, self.options, False, self.subject.pictures)
         self._refer(FP32_MODULE, runner, cases)
         return self._rung(FP32_MODULE, runner, "", self._limits("fp32"), (), started)
 
@@ -224,7 +249,7 @@ class _Climb:
 
     def _steps(self) -> Iterator[_Step]:
         precision, goal = self.info.precision, FP32_MODULE
-        if self.typed:
+        if self.row.typed:
             goal = f"PyTorch {precision} twin"
             yield _Step(goal, FP32_MODULE, precision, lambda _: self._twin(goal))
         plain = self.subject.plain
@@ -233,7 +258,9 @@ class _Climb:
             forms.append((f"{plain.graph} ONNX", plain))
         for name, info in forms:
             yield self._graph_step(name, info, FP32_MODULE, "fp32")
-        if self.typed:
+        if self.row.quantized:
+            yield from self._quantized_steps(goal)
+        elif self.row.typed:
             yield self._graph_step(f"{precision} ONNX", self.info, goal, precision)
         file, functions = self.subject.runner, self.plain
         if functions is not None:
@@ -242,11 +269,21 @@ class _Climb:
             name = NATIVE_OPS if file.ops == "native" else self.subject.name
             yield _Step(name, goal, precision, lambda _: file)
 
-    def _graph_step(self, name: str, info: ExportInfo, against: str, precision: str) -> _Step:
-        def run(stack: ExitStack) -> Runner:
-            return stack.enter_context(memory_runner(self.subject.graph(info), name))
+    def _quantized_steps(self, goal: str) -> Iterator[_Step]:
+        """Weights alone, then all: of a file by its own graph, as its scales are its own."""
+        precision, file = self.info.precision, self.subject.file
+        # An engine has no graph.
+        if file is not None and file.is_engine:
+            return
 
-        return _Step(name, against, precision, run)
+        made = cache(lambda: self.subject.graph(self.info) if file is None else file.model)
+        weights = f"{precision} weights"
+        yield _made_step(weights, lambda: without_rounded_activations(made()), goal, precision)
+        if file is None:
+            yield _made_step(f"{precision} ONNX", made, goal, precision)
+
+    def _graph_step(self, name: str, info: ExportInfo, against: str, precision: str) -> _Step:
+        return _made_step(name, lambda: self.subject.graph(info), against, precision)
 
     def _tell_apart(self, file: Rung, native: Runner) -> None:
         """The file's rung, by its functions, and how far native ops are from it."""

@@ -16,18 +16,21 @@ from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import VimDeployError
 from vim_deploy.heads import parse_head
 from vim_deploy.paths import OptionalPath
-from vim_deploy.precisions import TABLE, TYPED_IN_WORDS, Precision
+from vim_deploy.precisions import QUANTIZED_IN_WORDS, TABLE, TYPED_IN_WORDS, Precision
 from vim_deploy.ranges import require_names
-from vim_deploy.recipe.precision_policy import chosen_policy
+from vim_deploy.recipe.precision_policy import PrecisionPolicy, chosen_policy
+from vim_deploy.recipe.quantization import QuantizeOptions
 from vim_deploy.recipe.schema import ModelRequest, Tolerances
 from vim_deploy.runtimes import open_runner
 from vim_deploy.runtimes.base import Runner, RunnerOptions
 from vim_deploy.stages.export_options import ExportOptions, export_info
 from vim_deploy.stages.exporting import require_torch
+from vim_deploy.stages.quantizing import Quantizing, plain_of, settle
 
 if TYPE_CHECKING:
     import onnx
 
+    from vim_deploy.graph.quantization.plan import QuantizationPlan
     from vim_deploy.model.deployed import DeployedModel
 
 
@@ -39,11 +42,13 @@ class SubjectOptions:
         precision: of the typed forms; None for the artifact's, or fp32.
         precision_policy: file; None for the artifact's own policy, or the shipped one.
         request: how a checkpoint that is not an artifact's is read; its ``source`` is replaced.
+        quantize: how int8 and fp8 quantize.
     """
 
     precision: Precision | None = None
     precision_policy: OptionalPath = OptionalPath()
     request: ModelRequest = field(default_factory=lambda: ModelRequest(""))
+    quantize: QuantizeOptions = field(default_factory=QuantizeOptions)
 
     def __post_init__(self) -> None:
         """VIM-202 for a precision that there is not."""
@@ -52,7 +57,10 @@ class SubjectOptions:
 
 @dataclass(frozen=True)
 class Subject:
-    """A module with weights, the export that is spoken of, and its file with a runner, if any."""
+    """A module with weights, the export that is spoken of, and its file with a runner, if any.
+
+    ``quantizing`` says how an export that is made here is quantized; None where none is.
+    """
 
     name: str
     module: DeployedModel
@@ -60,11 +68,25 @@ class Subject:
     file: Artifact | None
     runner: Runner | None
     tolerances: Tolerances | None = None
+    quantizing: Quantizing | None = None
 
     @property
     def plain(self) -> ExportInfo:
         """The same export in float32."""
-        return replace(self.info, precision="fp32", io_precision="fp32", precision_policy=None)
+        return plain_of(self.info)
+
+    @property
+    def pictures(self) -> tuple[Path, ...]:
+        """Those that a check of what is quantized is made on: others than were watched."""
+        pictures = None if self.quantizing is None else self.quantizing.pictures
+        return () if pictures is None else pictures.check
+
+    @cached_property
+    def plan(self) -> QuantizationPlan:
+        """How every product is quantized, those that the policy leaves out among them."""
+        assert self.quantizing is not None
+        whole = replace(self.info, precision_policy=PrecisionPolicy())
+        return replace(self.quantizing, info=whole).plan(self.graph(self.plain))
 
     @cached_property
     def _traced(self) -> onnx.ModelProto:
@@ -77,7 +99,8 @@ class Subject:
         from vim_deploy.graph.export_graph import finish_graph
 
         model = copy.deepcopy(self._traced)
-        return finish_graph(model, self.module.model.config, info).model
+        quantize = None if self.quantizing is None else lambda _: self.plan
+        return finish_graph(model, self.module.model.config, info, quantize=quantize).model
 
 
 @contextmanager
@@ -138,20 +161,26 @@ def _from_checkpoint(source: str, options: SubjectOptions) -> Subject:
         raise VimDeployError(
             "VIM-203",
             "--precision-policy has nothing to decide without --precision",
-            why="it says what stays in float32 in a half-precision graph",
-            fix=f"add --precision {TYPED_IN_WORDS}",
+            why="it says what stays in float32 in a half-precision graph, and is not quantized",
+            fix=f"add --precision {TYPED_IN_WORDS}, {QUANTIZED_IN_WORDS}",
         )
+    precision = options.precision or "fp32"
+    options.quantize.require_effect(precision)
+    options.quantize.require_pictures(precision)
     loaded = load_model(replace(options.request, source=source))
     network = loaded.module
     head = parse_head(None, network.config, network.dense)
     module = DeployedModel(network, loaded.image, "none", head)
     chosen = ExportOptions(
-        precision=options.precision or "fp32",
+        precision=precision,
         precision_policy=options.precision_policy,
         head=head.text,
+        quantize=options.quantize,
     )
     info = export_info(loaded, chosen, module.preprocess)
-    return Subject(loaded.stem, module, info, None, None, loaded.tolerances)
+    quantizing = settle(info, options.quantize)
+    info = info if quantizing is None else quantizing.info
+    return Subject(loaded.stem, module, info, None, None, loaded.tolerances, quantizing)
 
 
 def _from_artifact(
@@ -163,10 +192,36 @@ def _from_artifact(
     module = reference_model(against, info)
     if options.precision is not None and options.precision != info.precision:
         # The policy belongs to the precision that the file has.
-        info = replace(
-            info, precision=options.precision, io_precision="fp32", precision_policy=None
-        )
+        info = replace(plain_of(info), precision=options.precision)
     if info.precision != "fp32" and (options.precision_policy or not info.precision_policy):
         policy = chosen_policy(options.precision_policy, module.model.config)
         info = replace(info, precision_policy=policy)
-    return Subject(file.name, module, info, file, runner)
+    quantizing = None
+    if options.quantize != QuantizeOptions():
+        quantize = _as_in_file(options.quantize, info, file.name)
+        quantize.require_effect(info.precision)
+        info = replace(info, opset=max(info.opset, TABLE[info.precision].opset), quantization=None)
+        quantizing = settle(info, quantize)
+        info = info if quantizing is None else quantizing.info
+    elif info.quantization is None:
+        options.quantize.require_pictures(info.precision)
+    return Subject(file.name, module, info, file, runner, quantizing=quantizing)
+
+
+def _as_in_file(options: QuantizeOptions, info: ExportInfo, name: str) -> QuantizeOptions:
+    """``options`` with what a quantized file says itself; VIM-203 for what contradicts it."""
+    said, usual = info.quantization, QuantizeOptions()
+    if said is None:
+        return options
+    for option, value, given, untold in (
+        ("--activation-scales", said.activations, options.activations, usual.activations),
+        ("--high-precision", said.high_precision, options.high_precision, usual.high_precision),
+    ):
+        if given not in (value, untold):
+            raise VimDeployError(
+                "VIM-203",
+                f"{option} {given} contradicts {name}",
+                why=f"it was exported with {option} {value}",
+                fix=f"leave {option} out, or give the checkpoint instead",
+            )
+    return replace(options, activations=said.activations, high_precision=said.high_precision)

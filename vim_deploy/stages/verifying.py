@@ -16,7 +16,14 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.graph.verify import fused_mixers
 from vim_deploy.parity.average_precision import ParityPrecision
 from vim_deploy.parity.blocks import BlockReport, part_limit
-from vim_deploy.parity.cases import Case, image_case, prepared_noise, random_case, stored_case
+from vim_deploy.parity.cases import (
+    Case,
+    files_case,
+    image_case,
+    prepared_noise,
+    random_case,
+    stored_case,
+)
 from vim_deploy.parity.metrics import Tolerance, adjusted, tolerance_for
 from vim_deploy.parity.report import (
     CaseResult,
@@ -38,6 +45,7 @@ from vim_deploy.runtimes.base import Runner, RunnerOptions
 from vim_deploy.runtimes.onnxruntime.runner import TENSORRT
 from vim_deploy.scene.pictures import find_images
 from vim_deploy.stages.exporting import require_torch
+from vim_deploy.stages.verifying_quantized import no_twin
 
 #: Batch sizes to run where the artifact takes any.
 DEFAULT_BATCHES = (1, 2, 5)
@@ -331,6 +339,8 @@ def _checkpoint_runner(against: str, file: Artifact, twin: bool) -> Runner:
     info = file.require_info(
         "does not say which model it holds", fix="compare with --against ANOTHER.onnx or STORED.npz"
     )
+    if twin and info.quantization is not None:
+        raise no_twin(info)
     require_torch()
     from vim_deploy.model.reference import reference_model
     from vim_deploy.runtimes.torch.runner import TorchRunner
@@ -346,9 +356,16 @@ def _checkpoint_runner(against: str, file: Artifact, twin: bool) -> Runner:
 
 
 def live_cases(
-    runner: Runner, info: ExportInfo | None, options: VerifyOptions, stored: bool
+    runner: Runner,
+    info: ExportInfo | None,
+    options: VerifyOptions,
+    stored: bool,
+    pictures: Sequence[Path] = (),
 ) -> list[Case]:
-    """Pictures and random images; none when stored inputs are all there is to compare."""
+    """Pictures and random images; none when stored inputs are all there is to compare.
+
+    ``pictures`` are what is taken in place of random images where nothing was asked for.
+    """
     spec, sized = runner.input, runner.size is not None
     if stored:
         if options.images is not None or options.random is not None:
@@ -363,6 +380,8 @@ def live_cases(
         unsaid = "the file does not say how pictures are prepared"
         info = require_info(info, unsaid, fix="--random N")
         cases.append(image_case(options.images, info, options.image_limit))
+    elif pictures and info is not None and options.random is None:
+        cases.append(files_case("calibration", pictures, info))
     count = options.random if options.random is not None else (0 if cases else 4)
     if count:
         preprocess = info.preprocess if info else "none"

@@ -17,6 +17,8 @@ from vim_deploy.precisions import TABLE, Precision
 #: bits of float32, and the same scales come out all the same. Rounded up, by 0.4 % at most.
 _SCALE_BITS = 8
 
+#: Products that a sentence names.
+_WORST = 3
 
 #: The second digit's scale, as a share of the first one's: what rounding to the first leaves is at
 #: most half of its step in int8, and 2^-4 of the value in E4M3, with its three bits of mantissa.
@@ -64,6 +66,16 @@ class QuantizationPlan:
     def named(self) -> dict[str, LayerPlan]:
         """The layers by their products' names."""
         return {layer.name: layer for layer in self.layers}
+
+    @property
+    def in_words(self) -> str:
+        """How many products were quantized how, and those that came out worst."""
+        smoothed = sum(layer.smoothing is not None for layer in self.layers)
+        twice = sum(layer.digits > 1 for layer in self.layers)
+        text = f"{len(self.layers)} products, {smoothed} smoothed, {twice} in two digits"
+        known = [(layer.error, layer.name) for layer in self.layers if layer.error is not None]
+        worst = [f"{name} {error:.1e}" for error, name in sorted(known, reverse=True)[:_WORST]]
+        return text + (f"; furthest off (relative L2): {', '.join(worst)}" if worst else "")
 
 
 def scale_of(largest: float, precision: Precision) -> float:
