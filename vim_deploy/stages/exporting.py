@@ -171,7 +171,8 @@ def _export_loaded(
     options = replace(options, head=head.text)
     module = DeployedModel(network, loaded.image, options.preprocess, head)
     info = export_info(loaded, options, module.preprocess)
-    quantizing = settle(info, options.quantize)
+    row = TABLE[options.precision]
+    quantizing = settle(info, options.quantize) if row.quantized else None
     if quantizing is not None:
         info = hashed(quantizing.info, options.batch)
         quantizing = replace(quantizing, info=info)

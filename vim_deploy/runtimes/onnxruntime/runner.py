@@ -109,7 +109,7 @@ class OrtRunner(Runner):
         self.outputs = tuple(spec.name for spec in artifact.outputs)
         self._rounds = provider == CPU and _needs_rounding(model, as_stored)
         quantized = quantized_precision(model)
-        entries = entries_for(quantized) if provider == CPU else {}
+        entries = entries_for(quantized) if quantized and provider == CPU else {}
         options: dict[str, str] = {}
         handed: Path | bytes = path
         if self._rounds:
