@@ -73,7 +73,7 @@ def calibrate(
         check()
         name, layer, found = product.name, layers[product.name], seen[product.name]
         weights[name] = weights_of(product, layer, found, precision)
-        wanted = found.rows.astype(np.float64) @ product.weight
+        wanted = found.rows @ product.weight
         error = error_of(product, layer, found, precision, wanted, weights[name])
         layers[name] = replace(layer, error=error)
     return QuantizationPlan(tuple(layers[product.name] for product in products), weights)

@@ -61,7 +61,7 @@ def decide(
     """
     narrow, wide = TARGETS[precision]
     target = narrow if product.weight.shape[1] <= product.channels else wide
-    wanted = observed.rows.astype(np.float64) @ product.weight
+    wanted = observed.rows @ product.weight
 
     def tried(strength: float | None, digits: int = 1) -> LayerPlan:
         layer = _layer(product, observed, precision, activations, strength, digits)
@@ -157,14 +157,14 @@ def error_of(
     layer: LayerPlan,
     observed: Observed,
     precision: Precision,
-    wanted: NDArray[np.float64],
+    wanted: Matrix,
     values: NDArray[np.generic] | None = None,
 ) -> float:
     """Relative L2 of the output on the kept rows, with x and W quantized as ``layer`` says.
 
     Args:
         product, layer, observed, precision: as elsewhere.
-        wanted: the output in float64, [rows, N].
+        wanted: the output in float32, [rows, N]; its own rounding is a thousandth of 8 bits'.
         values: W in 8 bits; None for W rounded to nearest.
     """
     x = _scaled(observed.rows, layer)
@@ -183,7 +183,7 @@ def error_of(
         second = np.float32(layer.scale or 1.0) * np.float32(SECOND_DIGIT[precision])
         rest = quantized(x - rounded, float(second), precision).astype(np.float32) * second
         rounded = rounded + rest
-    got = rounded.astype(np.float64) @ (values.astype(np.float64) * scales)
+    got = rounded @ (values.astype(np.float32) * scales)
     size = float(np.linalg.norm(wanted))
     return float(np.linalg.norm(got - wanted)) / size if size else 0.0
 

@@ -67,7 +67,7 @@ def test_a_heavy_tail_gets_two_digits_and_room() -> None:
     assert layer.scale * TABLE["int8"].largest >= 800
     assert layer.error is not None
     single = LayerPlan("p", 200 / 127)
-    wanted = rows.astype(np.float64) @ product().weight
+    wanted = rows @ product().weight
     assert layer.error < 0.1 * error_of(product(), single, observed(rows), "int8", wanted)
     # Each row with a scale of its own has no use for one.
     assert decide(product(), observed(rows), "int8", "per-token", free=False).digits == 1
