@@ -106,6 +106,9 @@ def test_the_result_and_the_file_say_how(static: ExportResult) -> None:
     # for each direction.
     assert len(errors) == 2 + 6 * 4
     assert all(error is not None and 0 < error < 0.05 for error in errors.values()), errors
+    worst = max(errors, key=lambda name: errors[name] or 0)
+    assert "26 products quantized, " in static.quantization.in_words
+    assert f"pictures: {worst} (relative L2 0.0" in static.quantization.in_words
     said = Artifact.open(static.path).require_info().quantization
     assert said is not None
     assert said.calibration is not None
