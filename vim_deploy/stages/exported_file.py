@@ -231,6 +231,7 @@ def _agreeing_inside(
     not, or the inner tensors are not to be had.
     """
     limit = part_limit(precision)
+    given = "a few pictures" if any(case.pictures for case in cases) else "noise"
     try:
         blocks = check_parts(reference, candidate, cases, results, limit)
     except NoInnerTensorsError:
@@ -238,7 +239,7 @@ def _agreeing_inside(
     if blocks.parts and blocks.first is None:
         return Note(
             "not checked",
-            f"checked against {reference.name} part by part, {blocks.verdict}; detections in noise "
+            f"checked against {reference.name} part by part, {blocks.verdict}; detections in {given} "
             f"are further apart: {_VERIFY}",
         )
     if not TABLE[precision].lossy:
@@ -254,6 +255,6 @@ def _agreeing_inside(
     return Note(
         "not checked",
         f"checked against {reference.name} up to the proposals: relative L2 {worst:.1e} at most, "
-        f"allowed {limit:g} for its maps; which boxes of noise are kept, rounding decides: "
+        f"allowed {limit:g} for its maps; which boxes of {given} are kept, rounding decides: "
         f"{_VERIFY}",
     )

@@ -178,8 +178,10 @@ def _export_loaded(
         quantizing = replace(quantizing, info=info)
     if not options.force:
         found = existing_export(path, info)
-        # A dump needs the passes to run; the file they end in is the same one.
-        if found is not None and options.dump_passes is None:
+        # A dump needs the passes to run, and a calibration the pictures; the file is the same one.
+        saved = options.quantize.save_calibration
+        asked = options.dump_passes is not None or (saved is not None and not saved.exists())
+        if found is not None and not asked:
             return _up_to_date(path, found, loaded.notes, started)
     from vim_deploy.graph.export_graph import export_graph
 
