@@ -239,8 +239,8 @@ def _agreeing_inside(
     if blocks.parts and blocks.first is None:
         return Note(
             "not checked",
-            f"checked against {reference.name} part by part, {blocks.verdict}; detections in {given} "
-            f"are further apart: {_VERIFY}",
+            f"checked against {reference.name} part by part, {blocks.verdict}; detections in "
+            f"{given} are further apart: {_VERIFY}",
         )
     if not TABLE[precision].lossy:
         return None
