@@ -19,9 +19,9 @@ import contextlib
 import functools
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import onnx
@@ -37,6 +37,9 @@ from vim_deploy.files import atomic_output, output_errors, require_file
 from vim_deploy.onnx_graph import WEIGHT_BYTES, tensor_bytes
 from vim_deploy.text import storable
 from vim_deploy.untrusted import read_bytes
+
+if TYPE_CHECKING:
+    from vim_deploy.artifact.record import FileIdentity
 
 #: protobuf's limit of one message.
 MAX_FILE_BYTES = 2**31 - 1
@@ -244,6 +247,11 @@ def _name_data(model: onnx.ModelProto, name: str) -> None:
         for entry in tensor.external_data:
             if entry.key == "location":
                 entry.value = name
+
+
+def bytes_with(path: Path, weights: Iterable[FileIdentity]) -> int:
+    """Of a model's file and the files with its weights beside it (``Artifact.companions``)."""
+    return path.stat().st_size + sum(one.bytes for one in weights)
 
 
 def owned_data(path: Path) -> Path | None:

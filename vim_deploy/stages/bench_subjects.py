@@ -11,6 +11,7 @@ from vim_deploy import heads
 from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.file import is_engine, named
 from vim_deploy.artifact.metadata import ExportInfo
+from vim_deploy.artifact.onnx_file import bytes_with
 from vim_deploy.bench.subject import (
     ONNX_RUNTIME,
     PYTORCH,
@@ -227,6 +228,7 @@ class SubjectMaker:
             facts={
                 "file": path.name,
                 "sha256": file.sha256,
+                "bytes": bytes_with(path, file.companions),
                 "precision": None if record is None else record.precision or None,
                 "cuda_graph": self._cuda_graph,
                 "weights": None if info is None else info.checkpoint.name,
@@ -259,12 +261,13 @@ class SubjectMaker:
         file = self._file(path)
         info = file.info
         self._note_unread(label, info)
-        image, sha256 = file.image_size, file.sha256
+        image, sha256, size = file.image_size, file.sha256, bytes_with(path, file.companions)
         asked = asked_ops(file.model)
         file.forget_model()
         facts = {
             "file": path.name,
             "sha256": sha256,
+            "bytes": size,
             "graph": None if info is None else info.graph,
             "precision": None if info is None else info.precision,
             "weights": None if info is None else info.checkpoint.name,

@@ -12,6 +12,7 @@ from pathlib import Path
 from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.file import named
 from vim_deploy.artifact.metadata import ExportInfo
+from vim_deploy.artifact.onnx_file import bytes_with
 from vim_deploy.codec import Count, stored
 from vim_deploy.errors import VimDeployError
 from vim_deploy.files import sha256_of
@@ -23,6 +24,7 @@ from vim_deploy.runtimes.base import Runner, RunnerOptions
 from vim_deploy.runtimes.onnxruntime.runner import TENSORRT
 from vim_deploy.specs import OpsWay
 from vim_deploy.stages.exporting import require_torch
+from vim_deploy.stages.quantizing import plain_of
 from vim_deploy.text import storable
 
 
@@ -94,7 +96,7 @@ class Source:
         """Of its file, with the weights beside it; None where there is none."""
         if self.file is None:
             return self._path.stat().st_size if self._path.is_file() else None
-        return self.file.path.stat().st_size + sum(one.bytes for one in self.file.companions)
+        return bytes_with(self.file.path, self.file.companions)
 
     def described(self, opened: OpenSide) -> ComparedSide:
         """As it is stored."""
@@ -150,8 +152,7 @@ def read_infos(sources: tuple[Source, Source]) -> tuple[ExportInfo, ExportInfo]:
     """
     found = [None if source.file is None else source.file.require_info() for source in sources]
     known = next(info for info in found if info is not None)
-    plain = dataclasses.replace(known, precision="fp32", io_precision="fp32", precision_policy=None)
-    a, b = (plain if info is None else info for info in found)
+    a, b = (plain_of(known) if info is None else info for info in found)
     _require_alike(a, b)
     return a, b
 

@@ -68,6 +68,7 @@ def test_a_file_is_measured_both_ways_native_ops_first(digits: Path, library: Pa
     assert (native.source["ops"], function.source["ops"]) == ("native", "function")
     assert native.facts["library"].startswith("native ops (")
     assert " kernels " in native.facts["library"]
+    assert native.facts["bytes"] == digits.stat().st_size
     assert "library" not in function.facts
     assert (native.estimated_bytes or 0) < (function.estimated_bytes or 0)
     assert not [note for note in notes if "function bodies" in note]
