@@ -29,11 +29,13 @@ from vim_deploy.specs import ActivationScales
 #: Strengths of smoothing that are tried: how much of the difficulty goes from activations to
 #: weights (alpha of SmoothQuant, arXiv 2211.10438, section 4; 0.5 is its usual one).
 STRENGTHS = (0.5, 0.6, 0.7, 0.8, 0.9)
-#: Relative L2 of a product's output above which a remedy is worth its time: of products with no
-#: more outputs than inputs, where a second digit adds little beside what is read anyway, and of
-#: wider ones, where it doubles the work. Rounding alone makes 0.004 to 0.01 in int8, and in fp8
-#: 0.02 to 0.035 whatever the range.
-TARGETS = {"int8": (0.005, 0.02), "fp8": (0.05, 0.05)}
+#: Relative L2 of a product's output above which a remedy is worth its time: of products for which a
+#: second digit adds little beside what is read and written anyway, and of those whose work it
+#: doubles. Rounding alone makes 0.004 to 0.01 in int8, and in fp8 0.02 to 0.035 whatever the range.
+TARGETS = {"int8": (0.003, 0.02), "fp8": (0.05, 0.05)}
+#: A product is one of the former with no more outputs than inputs, or with so few inputs that its
+#: multiplications are not what takes the time: Vim-Ti's in_proj has 192, those of toys 64 or less.
+_FEW = 128
 #: How many times as many pictures as were seen a range has to hold the values of.
 _AHEAD = 10.0
 #: A range is at most so many times the largest magnitude seen.
@@ -60,7 +62,8 @@ def decide(
         free: whether a norm takes its smoothing over, so that it costs nothing.
     """
     narrow, wide = TARGETS[precision]
-    target = narrow if product.weight.shape[1] <= product.channels else wide
+    light = product.channels <= _FEW or product.weight.shape[1] <= product.channels
+    target = narrow if light else wide
     wanted = observed.rows @ product.weight
 
     def tried(strength: float | None, digits: int = 1) -> LayerPlan:
