@@ -38,20 +38,23 @@ def normal(k: int = 32, rows: int = 512) -> NDArray[np.float32]:
 
 
 def test_even_activations_are_smoothed_for_nothing_and_no_more() -> None:
-    wide = product(32, 128)
-    layer = decide(wide, observed(normal()), "int8", "static", free=True)
+    wide = product(160, 640)
+    layer = decide(wide, observed(normal(160)), "int8", "static", free=True)
     assert layer.digits == 1
     assert layer.error is not None
     assert layer.error < TARGETS["int8"][1]
-    plain = decide(wide, observed(normal()), "int8", "static", free=False)
+    plain = decide(wide, observed(normal(160)), "int8", "static", free=False)
     assert plain.smoothing is None
     assert plain.error is not None
     assert plain.error < TARGETS["int8"][1]
+    # With few inputs a second digit costs little: the target is a lower one.
+    few = decide(product(32, 128), observed(normal()), "int8", "static", free=True)
+    assert few.digits == 2
 
 
 def test_channels_of_other_sizes_are_smoothed() -> None:
-    rows = normal() * np.geomspace(0.1, 30, 32).astype(np.float32)
-    layer = decide(product(32, 128), observed(rows), "int8", "static", free=True)
+    rows = normal(160) * np.geomspace(0.1, 30, 160).astype(np.float32)
+    layer = decide(product(160, 640), observed(rows), "int8", "static", free=True)
     assert layer.smoothing is not None
     factors = np.array(layer.smoothing)
     assert factors[-1] > 10 * factors[0]
