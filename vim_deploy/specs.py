@@ -50,6 +50,9 @@ ActivationScales = Literal["static", "per-token"]
 #: How a calibrated range is chosen, as ``onnxruntime.quantization`` names its methods.
 CalibrationMethod = Literal["minmax", "entropy", "percentile"]
 
+#: How weights of 8 bits were rounded: for the ``activations`` that were seen, or to ``nearest``.
+WeightRounding = Literal["activations", "nearest"]
+
 #: What a note is about. ``loading``: what was chosen, converted or assumed on the way to a model;
 #: the others: what a reader of the result has to be told, too.
 NoteKind = Literal[

@@ -175,6 +175,8 @@ def _quantization(export: Facts, products: int | None) -> str:
     seen = found.get("calibration")
     if seen is not None:
         said.append(f"{seen['method']} of {seen['images']} pictures (seed {seen['seed']})")
+    if found.get("rounding") == "nearest":
+        said.append("weights rounded to nearest")
     said.append(f"the rest in {found['high_precision']}")
     return ", ".join(said)
 

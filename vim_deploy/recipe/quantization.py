@@ -12,7 +12,7 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.paths import OptionalPath
 from vim_deploy.precisions import FLOATS, QUANTIZED_IN_WORDS, TABLE, Precision
 from vim_deploy.ranges import CALIBRATION_IMAGES, SEED, require_all, require_names
-from vim_deploy.specs import ActivationScales, CalibrationMethod
+from vim_deploy.specs import ActivationScales, CalibrationMethod, WeightRounding
 
 #: Share of values that the method ``percentile`` keeps, in percent: the usual one of ONNX
 #: Runtime's own tools (onnxruntime.quantization.calibrate, PercentileCalibrater).
@@ -147,7 +147,7 @@ class CalibrationInfo:
     sha256: str
 
 
-@stored(sparse=("calibration",))
+@stored(sparse=("calibration", "rounding"))
 @dataclass(frozen=True)
 class QuantizationInfo:
     """What an exported file says of its quantization.
@@ -156,8 +156,11 @@ class QuantizationInfo:
         activations: where scales of activations come from.
         high_precision: of everything that is not quantized.
         calibration: None where no pictures were watched.
+        rounding: of weights; to nearest without pictures, also where a saved calibration stands
+            for them.
     """
 
     activations: ActivationScales
     high_precision: Precision
     calibration: CalibrationInfo | None = None
+    rounding: WeightRounding = "activations"

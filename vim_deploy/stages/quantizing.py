@@ -19,7 +19,7 @@ from vim_deploy.precisions import TABLE
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
 from vim_deploy.recipe.quantization import CalibrationInfo, QuantizationInfo, QuantizeOptions
 from vim_deploy.runtimes.inputs import PictureBatch
-from vim_deploy.specs import TensorSpec
+from vim_deploy.specs import TensorSpec, WeightRounding
 
 #: Tokens whose activations are in memory at once: of Vim at 224 pixels those of eight pictures.
 _TOKENS = 1600
@@ -112,5 +112,6 @@ def settle(info: ExportInfo, options: QuantizeOptions) -> Quantizing | None:
         calibration = CalibrationInfo(
             options.method, len(pictures.files), options.seed, pictures.sha256
         )
-    settled = QuantizationInfo(options.activations, options.high_precision, calibration)
+    rounding: WeightRounding = "nearest" if pictures is None else "activations"
+    settled = QuantizationInfo(options.activations, options.high_precision, calibration, rounding)
     return Quantizing(replace(info, quantization=settled), options, pictures, stored)
