@@ -40,6 +40,7 @@ def arguments() -> argparse.Namespace:
     default = Path(__file__).parent / "results" / f"cpu-{os.cpu_count()}-core"
     parser.add_argument("--out", type=Path, default=default, help="folder for quantization.json")
     parser.add_argument("--models", default=MODELS, help="models, by their variants' names")
+    parser.add_argument("--forms", default=",".join(FORMS), help="beside float32")
     parser.add_argument("--work", type=Path, help="folder for the files; kept, and taken if there")
     parser.add_argument("--duration", type=float, default=4.0, help="timed seconds per file")
     parser.add_argument("--busy", action="store_true", help="only try it; the figures do not count")
@@ -62,11 +63,11 @@ def save_pictures(folder: Path) -> Path:
     return folder
 
 
-def exported(model: str, folder: Path) -> dict[str, Any]:
+def exported(model: str, folder: Path, forms: list[str]) -> dict[str, Any]:
     """Every form of one model, and what it took to make it."""
     pictures = save_pictures(folder / "pictures")
     found: dict[str, Any] = {}
-    for form in ("fp32", *FORMS):
+    for form in ("fp32", *forms):
         path = folder / f"{model}-{form}.onnx"
         words = ["export", model, "--random-weights", "0", "-o", str(path), "--json"]
         if form in FORMS:
@@ -91,6 +92,7 @@ def engine(path: Path, folder: Path) -> dict[str, float]:
 def main() -> None:
     """Measure, print, write."""
     options = arguments()
+    forms = options.forms.split(",")
     load = os.getloadavg()[0]
     if not options.busy and load > MOST_LOAD * (os.cpu_count() or 1):
         raise SystemExit(f"the machine is not quiet (load {load:.2f}): try later")
@@ -99,7 +101,7 @@ def main() -> None:
         folder = options.work or Path(name)
         folder.mkdir(exist_ok=True)
         for number, model in enumerate(options.models.split(",")):
-            entry: dict[str, Any] = {"files": exported(model, folder)}
+            entry: dict[str, Any] = {"files": exported(model, folder, forms)}
             maker = SubjectMaker(
                 folder,
                 image_sizes=(),
@@ -111,7 +113,7 @@ def main() -> None:
                 cuda_graph=False,
                 progress=print,
             )
-            paths = [folder / f"{model}-{form}.onnx" for form in ("fp32", *FORMS)]
+            paths = [folder / f"{model}-{form}.onnx" for form in ("fp32", *forms)]
             (group,) = maker.groups([str(path) for path in paths])
             timing = Timing(1.0, options.duration, 1)
             entry["times"] = measure_place(f"{model}:224", group, timing, number)
