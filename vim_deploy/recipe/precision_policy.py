@@ -160,15 +160,20 @@ def load_policy(path: Path) -> PrecisionPolicy:
     return _load(require_file(path, "precision policy"))
 
 
-@cache
 def chosen_policy(path: Path | None, config: ModelConfig) -> PrecisionPolicy:
     """The policy in ``path``, or the shipped one for None, for a model of that many blocks.
 
     Raises:
         VimDeployError: as ``load_policy``; VIM-420 for a rule on blocks that are not there.
     """
+    # By what it needs: a config with ssm_cfg, a dict, is no key.
+    return _chosen(path, config.layers_run)
+
+
+@cache
+def _chosen(path: Path | None, blocks: int) -> PrecisionPolicy:
     policy = default_policy() if path is None else load_policy(path)
-    policy.require_blocks(config.layers_run)
+    policy.require_blocks(blocks)
     return policy
 
 

@@ -11,10 +11,12 @@ import pytest
 from tests.support.source import REPOSITORY
 from vim_deploy.codec import decode, encode
 from vim_deploy.errors import VimDeployError
+from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.precision_policy import (
     ROLES,
     PrecisionPolicy,
     Rule,
+    chosen_policy,
     default_policy,
     load_policy,
 )
@@ -34,6 +36,11 @@ def policy_of(text: str, folder: Path) -> PrecisionPolicy:
 def test_shipped_policy() -> None:
     kept = {role for role in ROLES if default_policy().keeps_fp32(role, 0)}
     assert kept == {"residual", "rope", "head"}
+
+
+def test_a_config_with_ssm_cfg_has_a_policy() -> None:
+    config = ModelConfig(depth=2, ssm_cfg={"d_conv": 3})
+    assert chosen_policy(None, config) == default_policy()
 
 
 def test_the_document_shows_the_shipped_policy(tmp_path: Path) -> None:
