@@ -56,6 +56,11 @@ class Row:
         return self.largest > 0
 
     @property
+    def product_l2(self) -> float:
+        """Largest relative L2 that one quantized product is to have: a fifth of the whole's."""
+        return self.relative_l2 / 5
+
+    @property
     def lossy(self) -> bool:
         """Whether it rounds more than float32 does."""
         return self.typed or self.quantized

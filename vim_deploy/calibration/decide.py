@@ -29,11 +29,11 @@ from vim_deploy.specs import ActivationScales
 #: Strengths of smoothing that are tried: how much of the difficulty goes from activations to
 #: weights (alpha of SmoothQuant, arXiv 2211.10438, section 4; 0.5 is its usual one).
 STRENGTHS = (0.5, 0.6, 0.7, 0.8, 0.9)
-#: Relative L2 of a product's output above which a remedy is worth its time: of products for which a
-#: second digit adds little beside what is read and written anyway, and of those whose work it
-#: doubles. Rounding alone makes 0.004 to 0.01 in int8, and in fp8 0.02 to 0.035 whatever the range.
-TARGETS = {"int8": (0.003, 0.02), "fp8": (0.05, 0.05)}
-#: A product is one of the former with no more outputs than inputs, or with so few inputs that its
+#: Relative L2 of a product's output above which a remedy is worth its time, where that is lower
+#: than ``Row.product_l2``: of products for which a second digit adds little beside what is read and
+#: written anyway. Rounding alone makes 0.004 to 0.01 in int8.
+LIGHT_TARGETS = {"int8": 0.003}
+#: A product is such a one with no more outputs than inputs, or with so few inputs that its
 #: multiplications are not what takes the time: Vim-Ti's in_proj has 192, those of toys 64 or less.
 _FEW = 128
 #: How many times as many pictures as were seen a range has to hold the values of.
@@ -52,7 +52,7 @@ def decide(
     *,
     free: bool,
 ) -> LayerPlan:
-    """The plan of one product, with the range of the largest magnitude seen.
+    """The plan of one product, with a range that holds what more pictures will reach.
 
     Args:
         product: with its float32 weights.
@@ -61,9 +61,9 @@ def decide(
         activations: where scales come from.
         free: whether a norm takes its smoothing over, so that it costs nothing.
     """
-    narrow, wide = TARGETS[precision]
-    light = product.channels <= _FEW or product.weight.shape[1] <= product.channels
-    target = narrow if light else wide
+    target = TABLE[precision].product_l2
+    if product.channels <= _FEW or product.weight.shape[1] <= product.channels:
+        target = LIGHT_TARGETS.get(precision, target)
     wanted = observed.rows @ product.weight
 
     def tried(strength: float | None, digits: int = 1) -> LayerPlan:

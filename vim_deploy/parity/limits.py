@@ -42,8 +42,8 @@ HALF_ORIGIN = (
     "share of a label map may change: the pixels whose best two classes are closer than that"
 )
 QUANTIZED_ORIGIN = (
-    "what {precision} is to keep: each product is off by up to {share:g} in relative L2, the "
-    "products' errors are independent, and a sensitive model makes some times more of them by its "
+    "what {precision} is to keep: each product is to be off by {share:g} at most in relative L2, "
+    "the products' errors are independent, and a sensitive model makes some times more of them by its "
     "last layer; class indices of pictures are reported, not limited, and twice as large a share "
     "of a label map may change"
 )
@@ -53,7 +53,7 @@ def origin_of(precision: str) -> str:
     """Why the limits of a lossy precision are what they are."""
     row = TABLE[precision]
     if row.quantized:
-        return QUANTIZED_ORIGIN.format(precision=precision, share=row.relative_l2 / 5)
+        return QUANTIZED_ORIGIN.format(precision=precision, share=row.product_l2)
     return HALF_ORIGIN.format(precision=precision)
 
 

@@ -7,7 +7,6 @@ import pytest
 from numpy.typing import NDArray
 
 from vim_deploy.calibration.decide import (
-    TARGETS,
     decide,
     error_of,
     reach_of,
@@ -42,11 +41,11 @@ def test_even_activations_are_smoothed_for_nothing_and_no_more() -> None:
     layer = decide(wide, observed(normal(160)), "int8", "static", free=True)
     assert layer.digits == 1
     assert layer.error is not None
-    assert layer.error < TARGETS["int8"][1]
+    assert layer.error < TABLE["int8"].product_l2
     plain = decide(wide, observed(normal(160)), "int8", "static", free=False)
     assert plain.smoothing is None
     assert plain.error is not None
-    assert plain.error < TARGETS["int8"][1]
+    assert plain.error < TABLE["int8"].product_l2
     # With few inputs a second digit costs little: the target is a lower one.
     few = decide(product(32, 128), observed(normal()), "int8", "static", free=True)
     assert few.digits == 2
