@@ -43,9 +43,9 @@ HALF_ORIGIN = (
 )
 QUANTIZED_ORIGIN = (
     "what {precision} is to keep: each product is to be off by {share:g} at most in relative L2, "
-    "the products' errors are independent, and a sensitive model makes some times more of them by its "
-    "last layer; class indices of pictures are reported, not limited, and twice as large a share "
-    "of a label map may change"
+    "the products' errors are independent, and a sensitive model makes some times more of them by "
+    "its last layer; class indices of pictures are reported, not limited, and twice as large a "
+    "share of a label map may change"
 )
 
 
