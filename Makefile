@@ -46,6 +46,10 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.10 --generate-h
 DEV_LOCK = $(COMPILE) $(EXTRAS:%=--extra %) pyproject.toml requirements/build.in \
 	--excludes requirements/cuda-names.txt --no-emit-package torch \
 	--no-emit-package tensorrt-rtx-cu13 $(PINS_ARGS)
+DOCS_LOCK = $(subst 3.10,3.11,$(COMPILE)) requirements/docs.in --constraint requirements/dev.lock \
+	$$(sed -n 's/^\([a-z0-9-]*\)==[^;]*$$/--no-emit-package \1/p' requirements/dev.lock)
+CUDA_LOCK = $(COMPILE) requirements/torch.in --no-emit-package torch
+WHEELS_LOCK = $(COMPILE) requirements/wheels.in --excludes requirements/wheels-left-out.txt
 
 # make wheels: an environment of its own, since nothing else needs what is in it.
 WHEEL_VENV := build/wheel-tools
@@ -110,22 +114,29 @@ $(STAMP): $(TOOL)
 native-ops: $(TOOL)
 	$(NATIVE_OPS)
 
-# Every version with the hashes of its files, for all supported Pythons; in dev.lock of the files
-# for Linux, which are a sixth of them. Needs uv (pip install uv) and make venv. torch.lock is kept by
-# hand; its header says why.
+# Every version with the hashes of its files, for all supported Pythons; in dev.lock, cuda.lock,
+# docs.lock and wheels.lock of the files for Linux, which are a sixth of them. Needs uv (pip install
+# uv) and make venv. torch.lock is kept by hand; its header says why.
 pins:
-	mkdir -p build
+	mkdir -p build/cuda build/docs build/wheels
 	$(DEV_LOCK) --output-file requirements/dev.lock
 	$(DEV_LOCK) --constraint requirements/dev.lock --format pylock.toml --output-file build/pylock.toml
 	$(BIN)/python requirements/linux_hashes.py requirements/dev.lock build/pylock.toml
-	$(COMPILE) --constraint requirements/dev.lock --no-emit-package torch \
-		$(PINS_ARGS) requirements/torch.in --output-file requirements/cuda.lock
+	$(CUDA_LOCK) --constraint requirements/dev.lock $(PINS_ARGS) \
+		--output-file requirements/cuda.lock
+	$(CUDA_LOCK) --constraint requirements/cuda.lock --format pylock.toml \
+		--output-file build/cuda/pylock.toml
+	$(BIN)/python requirements/linux_hashes.py requirements/cuda.lock build/cuda/pylock.toml
 	$(COMPILE) --no-deps requirements/source.in --output-file requirements/source.lock
-	$(COMPILE) --constraint requirements/dev.lock --excludes requirements/wheels-left-out.txt \
-		$(PINS_ARGS) requirements/wheels.in --output-file requirements/wheels.lock
-	$(subst 3.10,3.11,$(COMPILE)) --constraint requirements/dev.lock $(PINS_ARGS) \
-		$$(sed -n 's/^\([a-z0-9-]*\)==[^;]*$$/--no-emit-package \1/p' requirements/dev.lock) \
-		requirements/docs.in --output-file requirements/docs.lock
+	$(WHEELS_LOCK) --constraint requirements/dev.lock $(PINS_ARGS) \
+		--output-file requirements/wheels.lock
+	$(WHEELS_LOCK) --constraint requirements/wheels.lock --format pylock.toml \
+		--output-file build/wheels/pylock.toml
+	$(BIN)/python requirements/linux_hashes.py requirements/wheels.lock build/wheels/pylock.toml
+	$(DOCS_LOCK) $(PINS_ARGS) --output-file requirements/docs.lock
+	$(DOCS_LOCK) --constraint requirements/docs.lock --format pylock.toml \
+		--output-file build/docs/pylock.toml
+	$(BIN)/python requirements/linux_hashes.py requirements/docs.lock build/docs/pylock.toml
 	$(COMPILE) --no-deps requirements/lint.in --output-file requirements/lint.lock
 	set -e; for input in requirements/consumers/*.in; do \
 		$(COMPILE) --no-deps $$input --output-file $${input%.in}.lock; done
