@@ -167,9 +167,9 @@ def test_a_fixed_batch(tmp_path):
     exported = traced("D01", "features", batch=2).finished(graph="fused")
     runner = runner_of(exported.model, tmp_path)
     assert runner.input.shape == (2, 3, 64, 64)
-    found = runner.run(case.image)
+    found = runner.run(np.concatenate((case.image[:, :, ::-1] * 2, case.image)))
     for name, expected in zip(runner.outputs, case.outputs.values(), strict=True):
-        assert relative_to_largest(found[name], expected) <= BOUND
+        assert relative_to_largest(found[name][1:], expected) <= BOUND
 
 
 @pytest.mark.parametrize("preprocess", ["uint8", pytest.param("normalize", marks=LONG)])

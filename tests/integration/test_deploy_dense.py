@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.builds import needs_rtx
-from tests.support.reference import SMALL
+from tests.support.reference import checkpoint_path
 from vim_deploy.cli.main import run
 
 pytestmark = [
@@ -19,7 +19,7 @@ pytestmark = [
 
 def test_a_label_map_from_checkpoint_to_engine(tmp_path: Path) -> None:
     pytest.importorskip("jinja2")
-    words = ["deploy", str(SMALL / "E01_upernet.pth"), "--work", str(tmp_path / "work")]
+    words = ["deploy", str(checkpoint_path("E01_upernet")), "--work", str(tmp_path / "work")]
     words += ["--head", "labels", "--precision", "fp16", "--runtime", "tensorrt-rtx"]
     assert run(["-q", *words, "--report", str(tmp_path / "page")]) == 0
     folder = tmp_path / "work" / "001-E01_upernet"

@@ -1,8 +1,9 @@
 """The reference cases: what the official code computed, as frozen records.
 
-The small cases are committed (``tests/data/reference``, see the README there). The full-size case
-is read from a folder ``shared/reference`` beside the checkout, or from the folder that the
-environment variable ``VIM_DEPLOY_REFERENCE`` names; where it is absent, its tests are skipped.
+The small cases are committed (``tests/data/reference``, see the README there). The full-size case,
+and the MambaVision cases with their weights as they were, are read from a folder
+``shared/reference`` beside the checkout, or from the folder that the environment variable
+``VIM_DEPLOY_REFERENCE`` names; where it is absent, their tests are skipped.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import functools
 import hashlib
 import io
 import json
-import lzma
 import os
 import tempfile
 from collections.abc import Mapping
@@ -22,6 +22,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from tests.data.unpack import unpacked
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = REPOSITORY / "tests" / "data" / "reference"
@@ -49,8 +51,9 @@ class ReferenceCase:
             ``output_3`` or ``output_p2`` to ``output_p6``.
         extras: every other stored array: ``features``, ``block_XX_hidden``,
             ``block_XX_residual``, ``labels``, ``test_index``, ``image_uint8``; of E01
-            ``aux_output``, ``whole_output``, ``image_slide``, ``slide_output``.
-        checkpoint: path of the ``.pth``.
+            ``aux_output``, ``whole_output``, ``image_slide``, ``slide_output``; of MambaVision
+            ``features`` and ``level_0`` to ``level_3``.
+        checkpoint: path of the ``.pth``, of MambaVision the ``.pth.tar``.
         record: the whole JSON file.
     """
 
@@ -94,6 +97,11 @@ def detector_cases() -> tuple[str, ...]:
     return tuple(name for name in _committed() if name[0] == "F")
 
 
+def mambavision_cases() -> tuple[str, ...]:
+    """Names of the MambaVision cases, sorted: M01 and M02. Committed with weights of few bits."""
+    return tuple(name for name in _committed() if name[0] == "M")
+
+
 def dense_case(short: str) -> ReferenceCase:
     """The dense case whose name starts with ``short``, such as ``D01``."""
     (name,) = (name for name in dense_cases() if name.startswith(short))
@@ -101,7 +109,7 @@ def dense_case(short: str) -> ReferenceCase:
 
 
 def _committed() -> tuple[str, ...]:
-    found = (*SMALL.glob("*.pth"), *SMALL.glob("*.pth.xz"))
+    found = (*SMALL.glob("*.pth"), *SMALL.glob("*.pth.xz"), *SMALL.glob("*.pth.tar.xz"))
     return tuple(sorted(path.name.partition(".")[0] for path in found))
 
 
@@ -116,12 +124,10 @@ def has_full_size() -> bool:
     return (full_size_folder() / f"{FULL_SIZE}.npz").is_file()
 
 
-def _folder_of(name: str) -> Path:
-    if name != FULL_SIZE:
-        return SMALL
-    if not has_full_size():
+def _full_folder(name: str) -> Path:
+    if not (full_size_folder() / f"{name}.npz").is_file():
         pytest.skip(
-            f"full-size reference case {FULL_SIZE} is not in {full_size_folder()}; "
+            f"the reference case {name} is not in {full_size_folder()}; "
             f"set {REFERENCE_VARIABLE} to the folder that holds it"
         )
     return full_size_folder()
@@ -143,7 +149,12 @@ def arrays_of(path: Path) -> dict[str, Array]:
 
 def checkpoint_path(name: str) -> Path:
     """The committed checkpoint of ``name``."""
-    return stored_path(f"{name}.pth")
+    return stored_path(_checkpoint_file(name))
+
+
+def _checkpoint_file(name: str) -> str:
+    """File name of a case's checkpoint, which the official code of its family gives its suffix."""
+    return f"{name}.pth.tar" if name[0] == "M" else f"{name}.pth"
 
 
 def arrays_path(name: str) -> Path:
@@ -175,25 +186,22 @@ def stored_path(name: str) -> Path:
     return place
 
 
-def unpacked(stored: bytes) -> bytes:
-    """The bytes that ``pack_reference.packed`` was given."""
-    columns = lzma.decompress(stored)
-    whole = bytearray(len(columns))
-    start = 0
-    for place in range(4):
-        size = len(range(place, len(whole), 4))
-        whole[place::4] = columns[start : start + size]
-        start += size
-    return bytes(whole)
-
-
 @functools.lru_cache(maxsize=8)
 def load_case(name: str) -> ReferenceCase:
     """The case ``name``; skips the calling test when it is the full-size one and not here."""
-    folder = _folder_of(name)
+    return _case_in(_full_folder(name) if name == FULL_SIZE else SMALL, name)
+
+
+@functools.lru_cache(maxsize=2)
+def full_case(name: str) -> ReferenceCase:
+    """A MambaVision case with its weights as they were; skips the calling test where it is not."""
+    return _case_in(_full_folder(name), name)
+
+
+def _case_in(folder: Path, name: str) -> ReferenceCase:
     record = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     arrays = arrays_of(folder / f"{name}.npz")
-    image = arrays.pop("image")
+    file, image = _checkpoint_file(name), arrays.pop("image")
     outputs = {key: arrays.pop(key) for key in sorted(arrays) if key.startswith("output")}
     return ReferenceCase(
         name=name,
@@ -202,7 +210,7 @@ def load_case(name: str) -> ReferenceCase:
         image=image,
         outputs=MappingProxyType(outputs),
         extras=MappingProxyType(arrays),
-        checkpoint=checkpoint_path(name) if folder == SMALL else folder / f"{name}.pth",
+        checkpoint=stored_path(file) if folder == SMALL else folder / file,
         record=MappingProxyType(record),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zipfile
 from fnmatch import fnmatch
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.data import pack_reference
+from tests.data import pack_reference, round_mambavision, unpack
 from tests.support import reference
 
 
@@ -23,9 +24,11 @@ def test_the_set_is_whole() -> None:
     assert [name[:3] for name in dense] == [*(f"D0{number}" for number in range(1, 10)), "E01"]
     detectors = reference.detector_cases()
     assert [name[:3] for name in detectors] == ["F01", "F02"]
-    for name in (*names, *dense, *detectors):
+    others = reference.mambavision_cases()
+    assert [name[:3] for name in others] == ["M01", "M02"]
+    for name in (*names, *dense, *detectors, *others):
         assert (reference.SMALL / f"{name}.json").is_file()
-        for file in (f"{name}.pth", f"{name}.npz"):
+        for file in (f"{name}.pth.tar" if name in others else f"{name}.pth", f"{name}.npz"):
             assert reference.stored_path(file).is_file()
             is_packed = (reference.SMALL / f"{file}.xz").is_file()
             assert is_packed == (file not in pack_reference.PLAIN)
@@ -34,14 +37,14 @@ def test_the_set_is_whole() -> None:
 
 @pytest.mark.parametrize("contents", [b"", b"123", b"01234567", bytes(range(251))])
 def test_packed_bytes_come_back(contents: bytes) -> None:
-    assert reference.unpacked(pack_reference.packed(contents)) == contents
+    assert unpack.unpacked(pack_reference.packed(contents)) == contents
 
 
 def test_a_packed_checkpoint_is_made_once() -> None:
     name = reference.dense_cases()[0]
     path = reference.checkpoint_path(name)
     stored = (reference.SMALL / f"{name}.pth.xz").read_bytes()
-    assert path.read_bytes() == reference.unpacked(stored)
+    assert path.read_bytes() == unpack.unpacked(stored)
     assert reference.checkpoint_path(name) == path
 
 
@@ -54,6 +57,7 @@ def test_the_set_is_small() -> None:
 def test_arrays_have_the_recorded_shapes(name: str) -> None:
     case = reference.load_case(name)
     first = any(fnmatch(name, pattern) for pattern in pack_reference.FIRST_IMAGE_ONLY)
+    assert first == (name != reference.DIGITS)
     images = case.record["input_shape"][0]
     assert images > 1
     recorded = {"image": case.record["input_shape"], **case.record["output_shapes"]}
@@ -67,8 +71,7 @@ def test_arrays_have_the_recorded_shapes(name: str) -> None:
 @pytest.mark.parametrize("name", reference.dense_cases())
 def test_dense_arrays_are_the_first_images_of_the_recorded_ones(name: str) -> None:
     case = reference.load_case(name)
-    images = 2 if name.startswith("D01") else 1
-    assert list(case.image.shape) == [images, *case.record["input_shape"][1:]]
+    assert list(case.image.shape) == [1, *case.record["input_shape"][1:]]
     recorded = {key: shape[1:] for key, shape in case.record["output_shapes"].items()}
     found = {**case.outputs, **case.extras}
     left_out = {key for key in recorded if key.startswith("feature_")}
@@ -77,7 +80,7 @@ def test_dense_arrays_are_the_first_images_of_the_recorded_ones(name: str) -> No
     for key, array in found.items():
         size = [*recorded[key][:-2], 48, 56] if key == "slide_output" else recorded[key]
         assert list(array.shape[1:]) == size
-        assert len(array) == (1 if "slide" in key else images)
+        assert len(array) == 1
         assert array.dtype == np.float32
 
 
@@ -86,6 +89,52 @@ def test_dense_cases_have_a_configuration() -> None:
     assert reference.dense_case("D08").kwargs["net"]["last_layer_process"] == "add"
     assert reference.dense_case("D08").kwargs["norm"] == "LN"
     assert reference.dense_case("E01").kwargs["type"] == "EncoderDecoder"
+
+
+@pytest.mark.parametrize("name", reference.mambavision_cases())
+def test_mambavision_weights_have_few_bits_and_every_array_is_there(name: str) -> None:
+    case = reference.load_case(name)
+    state = torch.load(case.checkpoint, weights_only=True)["state_dict"]
+    assert len(state) == case.record["keys"]
+    for key, value in state.items():
+        weight = value.numpy()
+        if value.is_floating_point():
+            np.testing.assert_array_equal(round_mambavision.rounded(weight), weight, key)
+        many = weight.size >= round_mambavision.MANY
+        assert (len(np.unique(np.abs(weight))) == 1) or not many, key
+    assert list(case.image.shape) == case.record["input_shape"]
+    assert list(case.output.shape) == case.record["output_shape"]
+    assert set(case.extras) == {"features", *(f"level_{number}" for number in range(4))}
+    assert {array.dtype.name for array in (case.image, case.output, *case.extras.values())} == {
+        "float32"
+    }
+    pooled = case.extras["level_3"].mean((2, 3))
+    assert pooled.shape == case.extras["features"].shape
+    assert case.record["float64_max_abs"] < 3e-6
+
+
+def test_mambavision_with_its_weights_as_they_were() -> None:
+    whole, few = (load("M01_mambavision_64") for load in (reference.full_case, reference.load_case))
+    assert whole.kwargs == few.kwargs
+    assert len(whole.image) == 2
+    assert "rounded" in few.record
+    assert "rounded" not in whole.record
+    found = torch.load(whole.checkpoint, weights_only=True)["state_dict"]
+    kept = torch.load(few.checkpoint, weights_only=True)["state_dict"]
+    assert found.keys() == kept.keys()
+    for key, value in found.items():
+        expected = round_mambavision.rounded(value.numpy()) if value.dim() else value.numpy()
+        np.testing.assert_array_equal(kept[key].numpy(), expected, key)
+
+
+def test_an_archive_is_unpacked_for_a_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "M01_mambavision_64.npz"
+    made = tmp_path / "made" / name
+    monkeypatch.setattr(sys, "argv", ["unpack", name, "-o", str(made)])
+    unpack.main()
+    assert made.read_bytes() == reference.stored_path(name).read_bytes()
 
 
 def test_blocks_and_factory() -> None:
@@ -106,7 +155,7 @@ def test_full_size_case_is_skipped_with_its_reason(
 def test_packing_gives_the_same_bytes_and_keeps_the_contents(tmp_path: Path) -> None:
     source, packed = tmp_path / "source", tmp_path / "packed"
     source.mkdir()
-    stored = {"image": np.zeros((4, 4), np.float32), "output": np.arange(3)}
+    stored = {"image": np.zeros((1, 4, 4), np.float32), "output": np.arange(3)[None]}
     np.savez(source / "A99_case.npz", **stored)
     np.savez(source / "vim_digits.npz", **stored)
     (source / "A99_case.json").write_text("{}")
@@ -159,12 +208,12 @@ def test_the_committed_checkpoints_are_packed() -> None:
                 assert f"{pack_reference.FOLDER}/data.pkl" in archive.namelist()
 
 
-def test_of_a_dense_case_the_first_image_is_packed(tmp_path: Path) -> None:
+def test_of_most_cases_the_first_image_is_packed(tmp_path: Path) -> None:
     arrays = {name: np.arange(12.0).reshape(2, 6) for name in ("image", "output", "feature_0")}
-    for case in ("D01_both", "D02_first", "E01_network"):
+    for case in ("vim_digits", "D02_first", "E01_network"):
         np.savez(tmp_path / f"{case}.npz", **arrays)
     pack_reference.pack(tmp_path, tmp_path / "packed")
-    both = reference.arrays_of(tmp_path / "packed" / "D01_both.npz")
+    both = reference.arrays_of(tmp_path / "packed" / "vim_digits.npz")
     first = reference.arrays_of(tmp_path / "packed" / "D02_first.npz")
     network = reference.arrays_of(tmp_path / "packed" / "E01_network.npz")
     assert both.keys() == first.keys() == arrays.keys()

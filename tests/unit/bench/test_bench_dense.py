@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.detectors import described, stand_in
-from tests.support.reference import SMALL
+from tests.support.reference import checkpoint_path
 from vim_deploy.bench.subject import ONNX_RUNTIME, PYTORCH, dense_size, vim_bytes
 from vim_deploy.errors import VimDeployError
 from vim_deploy.heads import find
@@ -17,7 +17,7 @@ from vim_deploy.stages.benchmarking import BenchOptions, benchmark
 from vim_deploy.stages.export_options import ExportOptions
 from vim_deploy.stages.exporting import export
 
-SEGMENTOR = str(SMALL / "E01_upernet.pth")
+SEGMENTOR = str(checkpoint_path("E01_upernet"))
 
 
 @pytest.mark.parametrize(

@@ -103,14 +103,16 @@ def test_a_backbone_without_scales_is_taken_for_a_classifier() -> None:
     assert any("a bare segmentation backbone looks the same" in str(note) for note in found.notes)
 
 
-def test_both_images_of_a_batch() -> None:
+def test_images_of_a_batch_do_not_touch_each_other() -> None:
     case = reference.dense_case("D01")
-    assert len(case.image) == 2
     network = loaded(case, None).module
+    image = torch.tensor(case.image)
+    other = image.flip(3) * 2
     with torch.inference_mode():
-        alone = network(torch.tensor(case.image[1:]))
-    for found, expected in zip(alone, case.outputs.values(), strict=True):
-        assert_close(found, expected[1:])
+        both, alone = network(torch.cat((other, image))), network(other)
+    for found, first, expected in zip(both, alone, case.outputs.values(), strict=True):
+        assert_close(found[:1], first.numpy())
+        assert_close(found[1:], expected)
 
 
 def test_all_outputs_of_the_whole_network() -> None:
