@@ -26,6 +26,7 @@ from vim_deploy.onnx_graph import (
 )
 from vim_deploy.ops import OPS, PLUGIN_OPS, contract
 from vim_deploy.ops.functions import call_of
+from vim_deploy.ops.single_calls import with_own_functions
 from vim_deploy.recipe.model_config import ModelConfig
 
 #: Their output is their input under another shape.
@@ -85,7 +86,7 @@ def tensor_sizes(model: onnx.ModelProto, batch: int) -> TensorSizes:
     Raises:
         VimDeployError: VIM-409 when the shapes of the graph cannot be worked out.
     """
-    copy = without_weights(model)
+    copy = without_weights(with_own_functions(model))
     pictures = {spec.name for spec in inputs_of(model)}
     for value in copy.graph.input:
         dims = value.type.tensor_type.shape.dim
@@ -202,7 +203,7 @@ def measure_activations(model: onnx.ModelProto, config: ModelConfig) -> Activati
     # The functions' insides too: their weights are inputs here, and the inliner copies little.
     # Those on boxes stay: how large their tensors are, what is in the pictures decides.
     on_boxes = [(contract.DOMAIN, name) for name in OPS.keys() - PLUGIN_OPS.keys()]
-    with_bodies = inlined(model, but=on_boxes)
+    with_bodies = inlined(with_own_functions(model), but=on_boxes)
     inner = tensor_sizes(with_bodies, batch)
     told = _square_told(model, config, batch)
     inside = _insides(model)

@@ -24,6 +24,7 @@ from vim_deploy.graph.trace import trace
 from vim_deploy.graph.verify import GraphSummary, check_graph, check_standalone, fused_mixers
 from vim_deploy.model.deployed import DeployedModel
 from vim_deploy.ops.functions import asked_ops, attach_functions, type_functions
+from vim_deploy.ops.single_calls import bodies_of_calls, scan_lengths
 from vim_deploy.precisions import TABLE, require_io_precision
 from vim_deploy.progress import stage_log
 from vim_deploy.recipe.model_config import ModelConfig
@@ -131,7 +132,7 @@ def finish_graph(
     Args and errors are those of ``export_graph``.
     """
     passes: tuple[PassReport, ...] = ()
-    unrolled = _unrolled_tokens(config, info)
+    unrolled = _unrolled_tokens(model, info)
     if info.graph != "base":
         stage_log.info("fusing")
         low_rank = info.graph == "fused-low-rank"
@@ -191,16 +192,16 @@ def standalone_graph(model: onnx.ModelProto, info: ExportInfo) -> ExportedGraph:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     # Written anew: those of an early version have nodes without names, and other pads.
-    attach_functions(copy, _unrolled_tokens(info.model_config, info))
+    attach_functions(copy, _unrolled_tokens(copy, info))
     if TABLE[info.floats].typed:
         type_functions(copy)
     report = PrecisionReport(info.floats, info.io_precision, {}, 0, (), ())
     return _finished(copy, info.model_config, info, (), report)
 
 
-def _unrolled_tokens(config: ModelConfig, info: ExportInfo) -> int | None:
+def _unrolled_tokens(model: onnx.ModelProto, info: ExportInfo) -> tuple[int, ...] | None:
     """Tokens that bodies without a loop are written for; None for bodies with one."""
-    return config.num_tokens if info.scan_body == "unrolled" else None
+    return scan_lengths(model) if info.scan_body == "unrolled" else None
 
 
 def _finished(
@@ -218,7 +219,7 @@ def _finished(
     activations = measure_activations(model, config)
     if info.standalone:
         stage_log.info("inlining")
-        model = standalone(model)
+        model = standalone(model, bodies_of_calls(model))
         summary = check_standalone(model, summary, quantized=quantized)
     metadata.attach(model, info)
     return ExportedGraph(model, summary, passes, report, activations, plan)

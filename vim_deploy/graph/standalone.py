@@ -56,11 +56,15 @@ _MOST_NODES = 1_000_000
 Key = tuple[str, str]
 
 
-def standalone(model: onnx.ModelProto) -> onnx.ModelProto:
+def standalone(
+    model: onnx.ModelProto, bodies: Mapping[str, FunctionProto] | None = None
+) -> onnx.ModelProto:
     """A copy of ``model`` in standard operators: functions inlined, constants worked out.
 
     Args:
         model: with the local functions of its ops; it is not changed. A dynamic batch stays one.
+        bodies: of calls that have one for themselves, in place of the function's, by the first
+            output of the call (``bodies_of_calls``).
 
     Returns:
         A model without functions, in which every node has a name of its own; metadata, inputs and
@@ -72,7 +76,7 @@ def standalone(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    inliner = _Inliner(copy)
+    inliner = _Inliner(copy, bodies or {})
     nodes = list(inliner.expand(copy.graph.node))
     del copy.graph.node[:]
     copy.graph.node.extend(nodes)
@@ -127,7 +131,8 @@ def _foreign(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
 class _Inliner:
     """Puts the bodies of the functions of ``model`` in the places of their calls."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, bodies: Mapping[str, FunctionProto]) -> None:
+        self._bodies = bodies
         self._opset = opset_version(model)
         self._functions = {_key(item.domain, item.name): item for item in model.functions}
         graph = model.graph
@@ -142,6 +147,7 @@ class _Inliner:
             function = self._functions.get(_key(node.domain, node.op_type))
             wanted = node.name or next((name for name in node.output if name), node.op_type)
             if function is not None:
+                function = self._bodies.get(next(iter(node.output), ""), function)
                 yield from self.expand(self._body(node, function, wanted))
                 continue
             if node.domain not in DEFAULT_DOMAINS:
@@ -306,7 +312,7 @@ def _value(
     if len(node.output) != 1 or node.domain not in DEFAULT_DOMAINS or subgraphs_of(node):
         return None
     if node.op_type == "Shape":
-        return _shape(node, told)
+        return _shape(node, stored, told)
     if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
         value = TensorProto()
         value.CopyFrom(node.attribute[0].t)
@@ -327,11 +333,19 @@ def _value(
     return value if tuple(value.dims) == expected.sizes else None
 
 
-def _shape(node: NodeProto, told: Mapping[str, _Told]) -> TensorProto | None:
-    if node.input[0] not in told:
+def _shape(
+    node: NodeProto, stored: Mapping[str, TensorProto], told: Mapping[str, _Told]
+) -> TensorProto | None:
+    source = node.input[0]
+    sizes: tuple[int | None, ...]
+    if source in stored:
+        sizes = tuple(stored[source].dims)
+    elif source in told:
+        sizes = told[source].sizes
+    else:
         return None
     ends = {item.name: int(item.i) for item in node.attribute}
-    asked = told[node.input[0]].sizes[ends.get("start", 0) : ends.get("end")]
+    asked = sizes[ends.get("start", 0) : ends.get("end")]
     known = [size for size in asked if size is not None]
     return numpy_helper.from_array(np.array(known, np.int64)) if len(known) == len(asked) else None
 

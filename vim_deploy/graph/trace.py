@@ -52,15 +52,10 @@ def _translate_scan(
     z_off: int,
     has_z: bool,
 ) -> Any:  # noqa: ANN401
-    """The traced op as a contract node."""
+    """The traced op as a contract node, which has no seventh input where there is no gate."""
     return _SCAN(
-        u,
-        dt,
-        a,
-        bc,
-        d_skip,
-        dt_bias,
-        z,
+        *(u, dt, a, bc, d_skip, dt_bias),
+        *((z,) if has_z else ()),
         reverse=int(reverse),
         delta_softplus=int(delta_softplus),
         b_off=b_off,

@@ -74,7 +74,8 @@ def selective_scan(
     return y.to(u.dtype)
 
 
-#: An absent gate is passed as an empty tensor and ``has_z`` = False, as the contract's node does.
+#: An absent gate is passed as an empty tensor and ``has_z`` = False; the contract's node leaves it
+#: out.
 
 
 @torch.library.custom_op(f"{DOMAIN}::selective_scan", mutates_args=())

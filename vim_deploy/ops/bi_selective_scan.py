@@ -18,8 +18,15 @@ from functools import partial
 import numpy as np
 
 from vim_deploy.ops.log_step_scan import log_steps
-from vim_deploy.ops.op import LOOP, Array, Kind, Op, Part, columns, each
-from vim_deploy.ops.selective_scan import SOFTPLUS, STATE_0, one_token, selective_scan, silu
+from vim_deploy.ops.op import ANY_LENGTH, LOOP, Array, Kind, Op, Part, columns, each
+from vim_deploy.ops.selective_scan import (
+    ONE_STATE,
+    SOFTPLUS,
+    one_token,
+    selective_scan,
+    silu,
+    state_0,
+)
 
 _DIRECTIONS = ("_fwd", "_bwd")
 
@@ -59,15 +66,19 @@ _PICKED = """
     b% = Gather <axis = 0> (b_5d, index%)
     c% = Gather <axis = 0> (c_5d, index%)"""
 
+
 #: One Scan runs both directions side by side, each with a state of its own.
-_RECURRENCE = f"""{each(STATE_0, ("xz",))}
+def _recurrence(one_state: bool = False) -> str:
+    body = one_token(*_DIRECTIONS, one_state=one_state)
+    return f"""{state_0("xz")}
     state_L_fwd, state_L_bwd, y_scan_fwd, y_scan_bwd = Scan <
-        body = {one_token(*_DIRECTIONS)}, num_scan_inputs = 8,
+        body = {body}, num_scan_inputs = 8,
         scan_input_axes = [1, 1, 1, 1, 1, 1, 1, 1],
         scan_input_directions = [0, 0, 0, 0, 1, 1, 1, 1],
         scan_output_axes = [1, 1], scan_output_directions = [0, 1]
     > (state_0, state_0, delta_fwd, delta_u_fwd, b_fwd, c_fwd, delta_bwd, delta_u_bwd, b_bwd, c_bwd)
 """
+
 
 _GATE = """
     gate_silu_sigmoid = Sigmoid (gate)
@@ -75,6 +86,9 @@ _GATE = """
 
 _SUM = each("y% = Add (y_scan%, skip%)\n", _DIRECTIONS) + "y_sum = Add (y_fwd, y_bwd)"
 _SCALED = "factor = Constant <value = float {$scale}> ()\nys = Mul (y_sum, factor)"
+
+_FWD = partial(log_steps, "_fwd", "A_fwd")
+_BWD = partial(log_steps, "_bwd", "A_bwd", reverse=True)
 
 _BODY = (
     Part(_AXES),
@@ -91,9 +105,12 @@ _BODY = (
     Part(_OPERANDS),
     Part("index_fwd = Constant <value = int64 {0}> ()" + each(_PICKED, _DIRECTIONS[:1])),
     Part("index_bwd = Constant <value = int64 {1}> ()" + each(_PICKED, _DIRECTIONS[1:])),
-    Part(_RECURRENCE, when=LOOP),
-    Part(partial(log_steps, "_fwd", "A_fwd"), unless=LOOP),
-    Part(partial(log_steps, "_bwd", "A_bwd", reverse=True), unless=LOOP),
+    Part(_recurrence(), when=LOOP, unless=ONE_STATE),
+    Part(_recurrence(one_state=True), when=LOOP | ONE_STATE),
+    Part(_FWD, unless=LOOP | ANY_LENGTH),
+    Part(_BWD, unless=LOOP | ANY_LENGTH),
+    Part(partial(_FWD, any_length=True), when=ANY_LENGTH),
+    Part(partial(_BWD, any_length=True), when=ANY_LENGTH),
     Part(_SUM),
     Part(_SCALED, unless={"scale": 1.0}),
     Part(columns("xz", "z", "gate", axis=2) + _GATE),
@@ -159,5 +176,6 @@ BI_SELECTIVE_SCAN = Op(
     fp32=("A", "Dskip", "dt_bias"),
     sizes={"A": ("", "states", "channels"), "dt": ("", "", "rank")},
     blocks={"b_off": "states", "c_off": "states", "dt_off": "rank", "z_off": "channels"},
+    tokens_of=("u2", 2),
     kernel_sizes=("batch", "length", "channels", "states", "xdbl_columns", "xz_columns", "rank"),
 )

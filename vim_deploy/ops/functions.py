@@ -6,9 +6,8 @@ function of that name in the file, so that any ONNX runtime can run it without a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from string import Template
 
 import onnx
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, helper
@@ -16,16 +15,14 @@ from onnx.defs import OpSchema
 
 from vim_deploy.errors import VimDeployError
 from vim_deploy.onnx_graph import (
-    Shapes,
-    attribute_float,
-    attribute_int,
     opset_version,
     read_by_subgraphs,
     rename_tensors,
     subgraphs_of,
 )
 from vim_deploy.ops import OPS, Op, contract
-from vim_deploy.ops.op import LOOP, PLAIN, Facts, Kind
+from vim_deploy.ops.bodies import body_of, known_shapes, lengths_of, settle, shared_facts
+from vim_deploy.ops.op import LOOP, PLAIN, Kind
 from vim_deploy.ops.selective_scan import SCAN_INPUT_DIRECTIONS, SCAN_OUTPUT_DIRECTIONS
 from vim_deploy.places import parse
 
@@ -182,7 +179,7 @@ def direction_attributes(reverse: bool) -> dict[str, list[int]]:
 
 def attach_functions(
     model: onnx.ModelProto,
-    unrolled_tokens: int | None = None,
+    unrolled_tokens: int | Collection[int] | None = None,
     ops: Mapping[str, Op] = OPS,
     *,
     plain: bool = False,
@@ -191,100 +188,29 @@ def attach_functions(
 
     Args:
         model: changed in place; functions of other names stay.
-        unrolled_tokens: tokens that every scan of the model sees, for bodies without a loop; None
+        unrolled_tokens: tokens that every scan of the model sees, or, where scans see different
+            numbers of them, each of these (``scan_lengths``), for bodies without a loop; None
             for ONNX Scans, which take any number. Runtimes without Scan lack RoiAlign as well, and
             so such a file does without it; NonMaxSuppression is exchanged for a loop only.
         ops: by name; functions of these are replaced, or go when the model does not hold their op.
         plain: bodies without NonMaxSuppression and RoiAlign, where an op has one.
 
     Raises:
-        VimDeployError: VIM-502 when nodes of one op differ in what a function is written for (a
-            scan's direction apart).
+        VimDeployError: VIM-502 when nodes of one op differ in what a function is written for: what
+            they compute, or, for an op whose body does not take them from each node, sizes and
+            columns (a scan's direction may differ anyway).
     """
-    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        # Stored in 16 bits.
-        if node.op_type == "Cast" and node.input[0] in shapes:
-            shapes[node.output[0]] = shapes[node.input[0]]
+    shapes = known_shapes(model.graph)
+    lengths = lengths_of(unrolled_tokens)
     opset = opset_version(model)
     functions = [
-        _function(op, _shared_facts(op, nodes, shapes), unrolled_tokens, opset, plain)
+        body_of(op, shared_facts(op, nodes, shapes), lengths, opset, plain)
         for op in ops.values()
         if (nodes := nodes_of(model.graph, op))
     ]
     kept = [f for f in model.functions if f.domain != contract.DOMAIN or f.name not in ops]
     del model.functions[:]
     model.functions.extend([*kept, *functions])
-
-
-def _shared_facts(op: Op, nodes: list[NodeProto], shapes: Shapes) -> dict[str, int | float]:
-    """What all ``nodes`` say of their attributes and of the sizes of their initialisers."""
-    forms = {tuple(_facts(op, node, shapes).items()) for node in nodes}
-    if len(forms) != 1:
-        raise VimDeployError(
-            "VIM-502",
-            f"the {op.name} nodes do not share one form",
-            why=f"found {len(forms)}: {sorted(map(str, forms))}",
-            fix="report this model config",
-        )
-    return dict(forms.pop())
-
-
-def _facts(op: Op, node: NodeProto, shapes: Shapes) -> dict[str, int | float]:
-    facts = {
-        name: attribute_float(node, name) if kind == Kind.NUMBER else attribute_int(node, name)
-        for name, kind in op.attributes.items()
-        if name not in op.per_node
-    }
-    for name, source in zip(op.inputs, node.input, strict=False):
-        facts.update(zip(op.sizes.get(name, ()), shapes.get(source, ()), strict=False))
-    facts.pop("", None)
-    return facts
-
-
-def _function(op: Op, shared: Facts, tokens: int | None, opset: int, plain: bool) -> FunctionProto:
-    """The function of ``op`` for nodes with these facts."""
-    facts: dict[str, object] = {
-        **shared,
-        "tokens": tokens,
-        "plain": int(op.is_plain(plain, tokens is not None)),
-    }
-    for start, size in op.blocks.items():
-        if size in shared:
-            facts[f"{start.removesuffix('_off')}_end"] = shared[start] + shared[size]
-    if op.derived is not None:
-        facts |= op.derived(shared)
-    text = "\n".join(
-        part.text if isinstance(part.text, str) else part.text(tokens or 0)
-        for part in op.body
-        if all(facts[name] == value for name, value in part.when.items())
-        and not any(facts[name] == value for name, value in part.unless.items())
-    )
-    function = onnx.parser.parse_function(
-        f'<opset_import: ["" : {opset}], domain: "{contract.DOMAIN}"> {op.name} '
-        f"<{', '.join(op.attributes)}> ({', '.join(op.inputs)}) => ({', '.join(op.outputs)}) "
-        f"{{{Template(text).substitute(facts)}}}"
-    )
-    _settle(function.node)
-    return function
-
-
-def _settle(nodes: Iterable[NodeProto]) -> None:
-    """Name each node after its output, and state constants as bytes, without empty fields.
-
-    ONNX Runtime 1.18 to 1.21 give nodes that they make of nameless ones one and the same name, and
-    then refuse the model. Names of tensors are unique, those inside of subgraphs among them.
-    """
-    for node in nodes:
-        node.name = node.output[0]
-        node.ClearField("domain")
-        for attribute in node.attribute:
-            if attribute.type == AttributeProto.TENSOR:
-                attribute.t.CopyFrom(
-                    onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(attribute.t))
-                )
-        for graph in subgraphs_of(node):
-            _settle(graph.node)
 
 
 def type_functions(model: onnx.ModelProto, ops: Mapping[str, Op] = OPS) -> None:
@@ -296,10 +222,11 @@ def type_functions(model: onnx.ModelProto, ops: Mapping[str, Op] = OPS) -> None:
     """
     for function in model.functions:
         if function.domain == contract.DOMAIN and ops[function.name].has_activations:
-            _type_function(function, ops[function.name].fixed)
+            type_function(function, ops[function.name].fixed)
 
 
-def _type_function(function: FunctionProto, fixed: tuple[str, ...]) -> None:
+def type_function(function: FunctionProto, fixed: tuple[str, ...]) -> None:
+    """The same for one function; inputs in ``fixed`` keep their element type."""
     read = {name for node in function.node for name in (*node.input, *read_by_subgraphs(node))}
     activations = [name for name in function.input if name not in fixed and name in read]
     (output,) = function.output
@@ -313,7 +240,7 @@ def _type_function(function: FunctionProto, fixed: tuple[str, ...]) -> None:
     # Like the first activation: nodes of one file may differ in T, where a policy says so.
     after = helper.make_node("CastLike", [renamed[output], activations[0]], [output])
     nodes = [*before, *body, after]
-    _settle(nodes)
+    settle(nodes)
     del function.node[:]
     function.node.extend(nodes)
 
@@ -338,12 +265,16 @@ def op_flaws(node: NodeProto, ops: Mapping[str, Op] = OPS) -> Iterator[str]:
 
 def schema(op: Op) -> OpSchema:
     """The ONNX schema of ``op``."""
-    parameter = OpSchema.FormalParameter
+    parameter, option = OpSchema.FormalParameter, OpSchema.FormalParameterOption
+    always = {True: option.Single, False: option.Optional}
     return OpSchema(
         op.name,
         contract.DOMAIN,
         contract.DOMAIN_VERSION,
-        inputs=[parameter(name, op.element(name)) for name in op.inputs],
+        inputs=[
+            parameter(name, op.element(name), param_option=always[name not in op.optional])
+            for name in op.inputs
+        ],
         outputs=[parameter(name, op.element(name)) for name in op.outputs],
         type_constraints=[
             ("T", ["tensor(float)", "tensor(float16)", "tensor(bfloat16)"], "activations")

@@ -33,8 +33,9 @@ class Part:
 
     Attributes:
         text: nodes, with ``$name`` for a fact: an attribute, a size, the end of a block, ``tokens``
-            (None, or how many every node sees), ``plain``. Or what writes them for a number of
-            tokens.
+            (None, or how many a node sees at most), ``any_length``, ``varying``, a flag that each
+            node has for itself, ``plain``. What nodes differ in is None. Or what writes them for
+            the largest number of tokens.
         when: facts with the values that all must have for this piece to be there.
         unless: facts with values that none may have.
     """
@@ -45,7 +46,12 @@ class Part:
 
 
 #: For ``Part``: an ONNX Scan runs the tokens, however many there are.
-LOOP = {"tokens": None}
+LOOP: dict[str, object] = {"tokens": None}
+#: For ``Part``: there is no loop, and the body holds for any number of tokens up to the largest.
+ANY_LENGTH: dict[str, object] = {"any_length": 1}
+#: For ``Part``: nodes of the file differ in sizes or columns; a body with such a part takes those
+#: from each node.
+VARYING: dict[str, object] = {"varying": 1}
 #: For ``Part``: without operators that some runtime has not, where the usual body has them.
 PLAIN = {"plain": 1}
 
@@ -67,10 +73,12 @@ class Op:
         int64: inputs that are int64.
         optional: inputs that a node may leave out.
         per_node: attributes that the body refers to, so that the nodes of a file may differ in
-            them; it is written for the values of the others.
+            them; it is written for the values of the others, unless it says how it takes columns
+            and sizes from each node (``VARYING``).
         sizes: names of the dimensions of inputs that are initialisers; "" for one not wanted.
         blocks: attributes ``x_off`` with the size of the block of columns that starts there; the
             fact ``x_end`` is where it ends.
+        tokens_of: an input of a body with a loop, and its axis of tokens.
         derived: more facts, worked out from the others.
         kernel_sizes: the sizes in the parameter struct of the op's kernels, in order.
         plugin: whether there is a kernel for GPUs, and so a plugin for TensorRT; without one every
@@ -90,6 +98,7 @@ class Op:
     per_node: tuple[str, ...] = ()
     sizes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     blocks: Mapping[str, str] = field(default_factory=dict)
+    tokens_of: tuple[str, int] | None = None
     derived: Callable[[Facts], dict[str, object]] | None = None
     kernel_sizes: tuple[str, ...] = ()
     plugin: bool = True
@@ -121,6 +130,20 @@ def columns(source: str, block: str, name: str, axis: int) -> str:
     return f"""
     {name}_start = Constant <value = int64[1] {{${block}_off}}> ()
     {name}_end = Constant <value = int64[1] {{${block}_end}}> ()
+    {name}_axis = Constant <value = int64[1] {{{axis}}}> ()
+    {name} = Slice ({source}, {name}_start, {name}_end, {name}_axis)"""
+
+
+def own_columns(source: str, block: str, name: str, size: str, axis: int) -> str:
+    """The same where nodes differ: columns by the attribute, and ``size`` [1] of them.
+
+    Constants once the function is inlined: ONNX computes with an attribute as with a Constant.
+    """
+    return f"""
+    {block}_off = Constant <value_int: int = @{block}_off> ()
+    {name}_at = Constant <value = int64[1] {{0}}> ()
+    {name}_start = Unsqueeze ({block}_off, {name}_at)
+    {name}_end = Add ({name}_start, {size})
     {name}_axis = Constant <value = int64[1] {{{axis}}}> ()
     {name} = Slice ({source}, {name}_start, {name}_end, {name}_axis)"""
 

@@ -8,6 +8,7 @@ import onnx
 import pytest
 from onnx import FunctionProto, NodeProto, numpy_helper
 
+from tests.support.mixed_scans import GATED, mixed_model
 from tests.unit.ops import test_function_body as single
 from tests.unit.ops import test_fused_bodies as pair
 from tests.unit.ops import test_region_ops as regions
@@ -23,6 +24,7 @@ def models() -> Iterator[onnx.ModelProto]:
             yield single.scan_model(reverse=True, softplus=softplus, gate=flag)
             for scale in (0.5, 1.0):
                 yield pair.scan_model(pair.scan_inputs(2, flag)[0], flag, softplus, scale)
+    yield mixed_model(GATED)
     weights = {"w": pair.np.ones((2, 4, 6)), "b": pair.np.ones((2, 6))}
     yield pair.model_of(BI_CAUSAL_CONV.name, BI_CAUSAL_CONV.inputs, "u2", weights, x_off=0)
     yield regions.node_model(SORTED_NMS, iou_threshold=0.5, groups=3)
@@ -34,7 +36,7 @@ def bodies() -> list[FunctionProto]:
     """Each of them with and without a loop, in float32 and for any element type."""
     found = []
     for model in models():
-        for tokens, plain in ((None, False), (1, False), (2, True), (9, False)):
+        for tokens, plain in ((None, False), (1, False), (2, True), (9, False), ((3, 9), False)):
             for typed in (False, True):
                 attach_functions(model, tokens, plain=plain)
                 if typed:

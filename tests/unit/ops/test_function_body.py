@@ -138,7 +138,7 @@ def test_nodes_of_different_forms_are_refused() -> None:
     other = onnx.NodeProto()
     other.CopyFrom(model.graph.node[0])
     other.output[0] = "y2"
-    next(item for item in other.attribute if item.name == "b_off").i = 0
+    next(item for item in other.attribute if item.name == "delta_softplus").i = 0
     model.graph.node.append(other)
     with pytest.raises(VimDeployError) as caught:
         attach_functions(model)

@@ -10,7 +10,7 @@ by hand or by other tools need not be, and are refused as a whole.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def run_passes(
     expected: int | None = None,
     low_rank: bool = False,
     dump: Path | None = None,
-    unrolled_tokens: int | None = None,
+    unrolled_tokens: int | Collection[int] | None = None,
 ) -> tuple[PassReport, ...]:
     """Fuse the bidirectional mixers of ``model`` in place; its functions are left alone.
 
@@ -112,7 +112,10 @@ def run_passes(
 
 
 def _dump(
-    model: onnx.ModelProto, folder: Path | None, name: str, unrolled_tokens: int | None
+    model: onnx.ModelProto,
+    folder: Path | None,
+    name: str,
+    unrolled_tokens: int | Collection[int] | None,
 ) -> None:
     """Write the graph as a file that runs: with the functions of the ops it holds."""
     if folder is None:
