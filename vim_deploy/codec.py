@@ -112,6 +112,22 @@ class stored:  # noqa: N801 - a decorator
 
 _FORMS: dict[type, stored] = {}
 _AS_IT_IS = stored()
+#: Classes whose records are of one of several kinds, and what chooses the kind.
+_CHOSEN: dict[type, Callable[[Mapping[str, Any]], type]] = {}
+
+
+def chosen(choose: Callable[[Mapping[str, Any]], type]) -> Callable[[type[Record]], type[Record]]:
+    """Class decorator of the base of several kinds of records.
+
+    Args:
+        choose: the kind that a stored mapping is of; ValueError for none, with a sentence.
+    """
+
+    def note(base: type[Record]) -> type[Record]:
+        _CHOSEN[base] = choose
+        return base
+
+    return note
 
 
 def encode(record: Any) -> dict[str, Any]:  # noqa: ANN401 - any of our dataclasses
@@ -179,8 +195,10 @@ def decode(
         unfolded = _unfolded(value, record, "", on_unknown)
     except (_OtherKindError, RecursionError) as error:
         raise on_error(str(error)) from error
+    except _OwnError as own:
+        raise (on_own(own.error) if on_own else on_error(sentence(own.error))) from own.error
     try:
-        return msgspec.convert(unfolded, record, dec_hook=_path)
+        return msgspec.convert(unfolded, record, dec_hook=_own_types)
     except (msgspec.ValidationError, RecursionError) as error:
         # In a file that people write the place comes first, and types have people's names.
         raise on_error(_told(str(error)) if on_unknown else str(error)) from error
@@ -190,8 +208,10 @@ def decode(
         raise on_error(f"{type(error).__name__}: {error}") from error
 
 
-def _path(kind: type, value: Any) -> Any:  # noqa: ANN401
-    """The one type of our records that msgspec does not know."""
+def _own_types(kind: type, value: Any) -> Any:  # noqa: ANN401
+    """The types of our records that msgspec does not know."""
+    if kind in _CHOSEN and isinstance(value, kind):
+        return value
     if kind is not Path or not isinstance(value, str):
         raise TypeError(f"{kind.__name__} expected")
     return Path(value)
@@ -221,6 +241,14 @@ class _OtherKindError(Exception):
     """Another kind of file, or another version of it."""
 
 
+class _OwnError(Exception):
+    """A coded error of a record's own, on its way out."""
+
+    def __init__(self, error: VimDeployError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 @cache
 def _hints(kind: type) -> dict[str, Any]:
     return get_type_hints(kind)
@@ -230,6 +258,8 @@ def _unfolded(value: Any, hint: Any, place: str, on_unknown: OnUnknown | None) -
     """``value`` with what ``stored`` changed changed back, and unknown keys refused."""
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return _unfolded_record(value, hint, place, on_unknown)
+    if isinstance(hint, type) and hint in _CHOSEN:
+        return _of_chosen_kind(value, hint, place, on_unknown)
     arguments = get_args(hint)
     if get_origin(hint) in (Union, types.UnionType):
         kinds = [kind for kind in arguments if dataclasses.is_dataclass(kind)]
@@ -247,6 +277,29 @@ def _unfolded(value: Any, hint: Any, place: str, on_unknown: OnUnknown | None) -
             for key, item in value.items()
         }
     return value
+
+
+def _of_chosen_kind(value: Any, base: type, place: str, on_unknown: OnUnknown | None) -> Any:  # noqa: ANN401
+    """The record of the kind that ``value`` is of."""
+    try:
+        kind = _CHOSEN[base](value if isinstance(value, Mapping) else {})
+    except ValueError as error:
+        raise _OtherKindError(f"{place}: {error}" if place else str(error)) from error
+    unfolded = _unfolded_record(value, kind, place, on_unknown)
+    try:
+        return msgspec.convert(unfolded, kind, dec_hook=_own_types)
+    except msgspec.ValidationError as error:
+        said = str(error)
+        at = said.find(" - at `$")
+        inner = f".{place}" if place else ""
+        whole = (
+            f"{said[:at]} - at `${inner}{said[at + 8 :]}" if at >= 0 else f"{said} - at `${inner}`"
+        )
+        raise _OtherKindError(_told(whole) if on_unknown else whole) from error
+    except VimDeployError as error:
+        raise _OwnError(error) from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise _OtherKindError(f"{type(error).__name__}: {error}") from error
 
 
 def _unfolded_record(value: Any, kind: type, place: str, on_unknown: OnUnknown | None) -> Any:  # noqa: ANN401

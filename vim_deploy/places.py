@@ -16,9 +16,12 @@ No other module makes such names out of pieces, or takes them apart.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
+
+from vim_deploy.families import FAMILIES
+from vim_deploy.families.part import Part
 
 DIRECTIONS: Final = ("fwd", "bwd")
 BEFORE_BLOCKS: Final = -1
@@ -32,48 +35,15 @@ MOST_STAGES: Final = 8
 
 _MIXER = "mixer"
 
-
-@dataclass(frozen=True)
-class _Part:
-    """A part: ``#`` stands for a number.
-
-    Attributes:
-        name: as in ``Place.part``.
-        scope: modules around its nodes, below the block; None for what only its readers tell.
-        role: by the names of precision policies where they have one.
-        directed: whether PyTorch has one for each direction.
-        first: number of the module that makes number 0.
-    """
-
-    name: str
-    scope: tuple[str, ...] | None
-    role: str
-    directed: bool = False
-    first: int = 0
-
-
-#: In order of computation.
-_BLOCK_PARTS = (
-    _Part("residual", (), "residual"),
-    _Part("norm", ("norm",), "norm"),
-    _Part("in_proj", (_MIXER, "in_proj"), "in_proj"),
-    _Part("conv", (_MIXER, "conv1d"), "conv", directed=True),
-    _Part("x_proj", (_MIXER, "x_proj"), "x_proj", directed=True),
-    _Part("dt_proj", (_MIXER, "dt_proj"), "dt_proj", directed=True),
-    _Part("scan", (_MIXER, "scan"), "scan", directed=True),
-    # The sum of the directions and its factor, where no fused op holds them.
-    _Part("mixed", (_MIXER,), "scan"),
-    _Part("out_proj", (_MIXER, "out_proj"), "out_proj"),
-)
-_OUTER_PARTS = (
-    _Part("norm_f", ("norm_f",), "norm"),
-    _Part("features", None, "pooling"),
-    _Part("head", ("head",), "head"),
-    _Part("feature_#", ("fpn#",), NECK, first=1),
-    _Part("p#", ("simfp_#",), NECK),
+#: Of what stands behind the blocks of any family. conv_seg makes the logits, as the head of a
+#: classifier does.
+_BEHIND = (
+    Part("features", None, "pooling"),
+    Part("head", ("head",), "head", product=True),
+    Part("feature_#", ("fpn#",), NECK, first=1),
+    Part("p#", ("simfp_#",), NECK),
     *(
-        # conv_seg makes the logits, as the head of a classifier does.
-        _Part(name, tuple(name.split(".")), "head" if name.endswith(".conv_seg") else DECODE_HEAD)
+        Part(name, tuple(name.split(".")), "head" if name.endswith(".conv_seg") else DECODE_HEAD)
         for name in (
             "decode_head.lateral_convs.#", "decode_head.psp_modules.#", "decode_head.bottleneck",
             "decode_head.fpn_convs.#", "decode_head.fpn_bottleneck", "decode_head.conv_seg",
@@ -83,31 +53,19 @@ _OUTER_PARTS = (
     # Of a detector. The RPN's head runs once a level, and regions are not told apart by modules:
     # what is where, only readers can tell.
     *(
-        _Part(f"rpn.{level}.{what}", None, RPN_HEAD)
+        Part(f"rpn.{level}.{what}", None, RPN_HEAD)
         for level in RPN_LEVELS for what in ("logits", "deltas")
     ),
-    _Part("proposals", None, "regions"),
+    Part("proposals", None, "regions"),
     *(
-        _Part(f"stage.{stage}.{what}", None, BOX_HEAD)
+        Part(f"stage.{stage}.{what}", None, BOX_HEAD)
         for stage in range(MOST_STAGES) for what in ("logits", "deltas")
     ),
-    _Part("boxes", None, "regions"),
-    _Part("classes", None, "regions"),
-    _Part("masks", None, MASK_HEAD),
+    Part("boxes", None, "regions"),
+    Part("classes", None, "regions"),
+    Part("masks", None, MASK_HEAD),
 )  # fmt: skip
-_PARTS = (
-    _Part("patch_embed", ("patch_embed",), "patch_embed"),
-    _Part("tokens", None, "tokens"),
-    *_BLOCK_PARTS,
-    *_OUTER_PARTS,
-)
-_DEEPEST = max(len(part.scope or ()) for part in _PARTS)
-#: Parts whose nodes stand beside the modules of a block or mixer, not in one of their own.
-_BESIDE = ("residual", "mixed")
-#: Roles of the nodes below these scopes that belong to no part.
-_SCOPE_ROLES = {
-    "patch_embed": "patch_embed",
-    "rope": "rope",
+_SCOPE_ROLES_BEHIND = {
     "head": "head",
     "fpn#": NECK,
     "simfp_#": NECK,
@@ -117,6 +75,34 @@ _SCOPE_ROLES = {
     "roi_heads/box_head": BOX_HEAD,
     "roi_heads/box_predictor": BOX_HEAD,
     "roi_heads/mask_head": MASK_HEAD,
+}
+
+
+def _merged(lists: Iterable[tuple[Part, ...]]) -> tuple[Part, ...]:
+    """All parts of ``lists``, each once, in an order that is that of each list."""
+    found: list[Part] = []
+    for parts in lists:
+        at = 0
+        for part in parts:
+            if part in found:
+                at = found.index(part) + 1
+            else:
+                found.insert(at, part)
+                at += 1
+    return tuple(found)
+
+
+_FAMILIES = tuple(family.parts for family in FAMILIES)
+#: In order of computation, whatever the family.
+_BLOCK_PARTS = _merged(family.block for family in _FAMILIES)
+_BEFORE = _merged(family.before for family in _FAMILIES)
+_OUTER_PARTS = (*_merged(family.behind for family in _FAMILIES), *_BEHIND)
+_PARTS = (*_BEFORE, *_BLOCK_PARTS, *_OUTER_PARTS)
+_DEEPEST = max(len(part.scope or ()) for part in _PARTS)
+#: Roles of the nodes below these scopes that belong to no part.
+_SCOPE_ROLES = {
+    **{scope: role for family in _FAMILIES for scope, role in family.scope_roles.items()},
+    **_SCOPE_ROLES_BEHIND,
 }
 #: Modules that such a scope has at most.
 _SCOPE_DEPTH = 2
@@ -129,6 +115,8 @@ BLOCK_ROLES: Final = tuple(dict.fromkeys(p.role for p in _BLOCK_PARTS if p.role 
 
 #: Module of a mixer by part, of the parts that PyTorch has for each direction.
 DIRECTED: Final = {p.name: p.scope[-1] for p in _BLOCK_PARTS if p.directed and p.scope}
+#: Roles of the products that int8 and fp8 quantize.
+PRODUCT_ROLES: Final = tuple(dict.fromkeys(part.role for part in _PARTS if part.product))
 _BRANCHES = {(_MIXER, way, module) for way in DIRECTIONS for module in DIRECTED.values()}
 _STEPS = tuple(
     (part.name, direction)
@@ -139,8 +127,6 @@ _BY_NAME = {part.name: part for part in _PARTS}
 _IN_BLOCK = {part.scope: part for part in _BLOCK_PARTS}
 _OUTSIDE = {part.scope: part for part in _PARTS if part not in _BLOCK_PARTS}
 _BLOCK = re.compile(r"block_([0-9]{1,6})")
-_LAYER = re.compile(r"layers\.([0-9]{1,6})(?:\.(.*))?")
-_BRANCH = re.compile(rf"{_MIXER}\.({'|'.join(DIRECTED.values())})(_b)?")
 _NUMBER = re.compile(r"(?<![0-9])[0-9]{1,6}$")
 
 
@@ -245,19 +231,18 @@ class NodeName:
         return role if role in GROUPS else OUTSIDE
 
     @property
-    def mixer(self) -> tuple[str, str] | None:
-        """Starts of the names of nodes and parameters of the mixer that it is in."""
-        if self.block is None or self.scope[:1] != (_MIXER,):
-            return None
-        return f"{block_scope(self.block)}/{_MIXER}", f"layers.{self.block}.{_MIXER}"
+    def mixer(self) -> str:
+        """Start of the names of the nodes of the mixer that it is in; empty outside of mixers."""
+        inside = self.block is not None and self.scope[:1] == (_MIXER,)
+        return f"{block_scope(self.block or 0)}/{_MIXER}" if inside else ""
 
     @property
-    def _row(self) -> _Part | None:
+    def _row(self) -> Part | None:
         table = _OUTSIDE if self.block is None else _IN_BLOCK
         scope = tuple(map(_unnumbered, self.scope[:_DEEPEST]))
         for length in range(len(scope), -1, -1):
             row = table.get(scope[:length])
-            if row is not None and (row.name not in _BESIDE or length == len(self.scope)):
+            if row is not None and (not row.beside or length == len(self.scope)):
                 return row
         return None
 
@@ -319,27 +304,6 @@ def inlined_name(call: str, inner: str) -> str:
     Its ``scope`` ends with the call's operator: ``block_07/mixer/scan/VimBiSelectiveScan/delta``.
     """
     return f"{call}/{inner}"
-
-
-def module_scope(path: str, mirrored: Callable[[int], bool]) -> str:
-    """How the names of a module's nodes begin.
-
-    Args:
-        path: of the module in the Vim, such as ``layers.3.mixer.x_proj_b``.
-        mirrored: whether the layer of that number is (``ModelConfig.mirrored``).
-
-    Returns:
-        Such as ``block_03/mixer/bwd/x_proj``; empty for the Vim itself.
-    """
-    layer = _LAYER.fullmatch(path)
-    if layer is None:
-        return path.replace(".", "/")
-    block, inner = int(layer[1]), layer[2] or ""
-    branch = _BRANCH.fullmatch(inner)
-    if branch is not None:
-        direction = direction_of(branch[2] is not None, mirrored(block))
-        inner = f"{_MIXER}.{direction}.{branch[1]}"
-    return "/".join([block_scope(block), *(inner.split(".") if inner else ())])
 
 
 def _unnumbered(name: str) -> str:

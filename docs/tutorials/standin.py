@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
+from vim_deploy.families.vim.network.vim import VisionMamba
 from vim_deploy.model.seeding import seed_weights
-from vim_deploy.model.vim import VisionMamba
 from vim_deploy.recipe.catalog import find_variant
 
 checkpoint, labels, photos = Path("work/pets.pth"), Path("work/pets.txt"), Path("work/photos")

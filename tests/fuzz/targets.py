@@ -28,7 +28,7 @@ from tests.fuzz.mutate_bytes import lines, on_bytes
 from tests.fuzz.mutate_onnx import on_graph, on_onnx
 from tests.fuzz.mutate_structure import on_json, on_toml
 from tests.fuzz.mutate_zip import on_zip
-from vim_deploy.recipe.model_config import read_config
+from vim_deploy.families.vim.config import read_config
 
 MODEL, PICTURE = "model.onnx", "picture.png"
 
@@ -126,7 +126,7 @@ def _data_set() -> tuple[Files, ...]:
 @functools.cache
 def _model() -> Any:
     from tests.support.models import perturbed, tiny_config
-    from vim_deploy.model.vim import VisionMamba
+    from vim_deploy.families.vim.network.vim import VisionMamba
 
     return perturbed(VisionMamba(tiny_config()))
 

@@ -67,7 +67,7 @@ def test_plugin_layers_and_types(tmp_path, half):
 def test_without_the_plugin(tmp_path):
     pytest.importorskip("torch", reason="not checked here: torch is not installed")
     from tests.support.models import perturbed, save_training_file, tiny_config
-    from vim_deploy.model.vim import VisionMamba
+    from vim_deploy.families.vim.network.vim import VisionMamba
     from vim_deploy.recipe.schema import ModelRequest
     from vim_deploy.stages.export_options import ExportOptions
     from vim_deploy.stages.exporting import export

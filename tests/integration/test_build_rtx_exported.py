@@ -12,7 +12,7 @@ from vim_deploy.artifact.profiles import ProfileOptions
 from vim_deploy.artifact.record import read_record
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
-from vim_deploy.recipe.model_config import ModelConfig
+from vim_deploy.families.vim.config import VimConfig
 from vim_deploy.runtimes.building.request import TrtOptions
 from vim_deploy.specs import CheckpointInfo, ImagePreparation
 from vim_deploy.stages.inspecting import inspect
@@ -29,7 +29,7 @@ pytestmark = [
 def test_inner_tensors_are_in_the_network_of_nvidias_parser(tmp_path, precision):
     """Every one is found by name and marked; running such an engine needs a GPU of TensorRT-RTX."""
     from tests.support.models import perturbed, save_training_file, tiny_config
-    from vim_deploy.model.vim import VisionMamba
+    from vim_deploy.families.vim.network.vim import VisionMamba
     from vim_deploy.recipe.schema import ModelRequest
     from vim_deploy.stages.export_options import ExportOptions
     from vim_deploy.stages.exporting import export
@@ -70,18 +70,18 @@ def test_inner_tensors_are_in_the_network_of_nvidias_parser(tmp_path, precision)
     ],
 )
 def test_exported_model_becomes_an_engine(tmp_path, batch, head, graph, scan_body):
+    from vim_deploy.families.vim.network.vim import VisionMamba
     from vim_deploy.graph.export_graph import export_graph
     from vim_deploy.heads import parse_head
     from vim_deploy.model.deployed import DeployedModel
-    from vim_deploy.model.vim import VisionMamba
 
-    config = ModelConfig(
+    config = VimConfig(
         img_size=32, patch_size=8, stride=8, depth=2, embed_dim=32, num_classes=5, d_state=4
     )
     image = ImagePreparation(32, 32)
     info = ExportInfo(
         model="custom",
-        model_config=ModelConfig(),
+        model_config=VimConfig(),
         checkpoint=CheckpointInfo("seed:0", "", "seeded"),
         image=image,
         preprocess="none",
@@ -111,7 +111,7 @@ def test_exported_model_becomes_an_engine(tmp_path, batch, head, graph, scan_bod
 
 def test_a_float32_file_is_typed_in_memory(tmp_path):
     from tests.support.models import perturbed, save_training_file, tiny_config
-    from vim_deploy.model.vim import VisionMamba
+    from vim_deploy.families.vim.network.vim import VisionMamba
     from vim_deploy.recipe.schema import ModelRequest
     from vim_deploy.stages.export_options import ExportOptions
     from vim_deploy.stages.exporting import export

@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch", reason="not checked here: torch is not inst
 def files(tmp_path_factory) -> dict[str, Path]:
     """A two-layer model, exported as float32, float16 and bfloat16."""
     from tests.support.models import perturbed, save_training_file, tiny_config
-    from vim_deploy.model.vim import VisionMamba
+    from vim_deploy.families.vim.network.vim import VisionMamba
     from vim_deploy.recipe.schema import ModelRequest
     from vim_deploy.stages.export_options import ExportOptions
     from vim_deploy.stages.exporting import export

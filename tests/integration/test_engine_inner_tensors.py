@@ -59,7 +59,7 @@ class Files(NamedTuple):
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     from tests.support.models import perturbed, save_training_file, tiny_config
-    from vim_deploy.model.vim import VisionMamba
+    from vim_deploy.families.vim.network.vim import VisionMamba
     from vim_deploy.recipe.schema import ModelRequest
     from vim_deploy.stages.export_options import ExportOptions
     from vim_deploy.stages.exporting import export

@@ -21,8 +21,8 @@ from tests.support import reference
 from tests.support.models import config_of
 from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.codec import encode
+from vim_deploy.families.vim.fusion.run import run_passes
 from vim_deploy.graph.export_graph import export_graph
-from vim_deploy.graph.passes.run import run_passes
 from vim_deploy.graph.precision import apply_precision
 from vim_deploy.graph.verify import check_graph, fused_mixers
 from vim_deploy.heads import parse_head

@@ -17,8 +17,8 @@ from tests.support.models import perturbed, save_training_file, tiny_config
 from vim_deploy.cli.main import run
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
+from vim_deploy.families.vim.network.vim import VisionMamba
 from vim_deploy.model.reference import reference_model
-from vim_deploy.model.vim import VisionMamba
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.stages.export_options import ExportOptions

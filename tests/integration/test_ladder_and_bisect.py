@@ -19,9 +19,9 @@ from vim_deploy.artifact import Artifact, metadata, onnx_file
 from vim_deploy.cli.main import run
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
+from vim_deploy.families.vim.network.vim import VisionMamba
 from vim_deploy.graph import export_graph
 from vim_deploy.model.deployed import DeployedModel
-from vim_deploy.model.vim import VisionMamba
 from vim_deploy.parity.bisect import Unit
 from vim_deploy.recipe.precision_policy import load_policy
 from vim_deploy.recipe.schema import ModelRequest

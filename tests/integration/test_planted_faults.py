@@ -21,8 +21,8 @@ from tests.support.models import perturbed, save_training_file, tiny_config
 from vim_deploy.artifact import metadata
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
-from vim_deploy.graph.passes.run import run_passes
-from vim_deploy.model.vim import VisionMamba
+from vim_deploy.families.vim.fusion.run import run_passes
+from vim_deploy.families.vim.network.vim import VisionMamba
 from vim_deploy.ops import BI_SELECTIVE_SCAN, SELECTIVE_SCAN
 from vim_deploy.ops.functions import attach_functions
 from vim_deploy.parity.report import ParityReport

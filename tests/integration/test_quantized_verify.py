@@ -18,8 +18,8 @@ from tests.support.models import perturbed, save_training_file, tiny_config
 from vim_deploy.cli.main import run
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
+from vim_deploy.families.vim.network.vim import VisionMamba
 from vim_deploy.graph.quantization.bypass import without_rounded_activations
-from vim_deploy.model.vim import VisionMamba
 from vim_deploy.recipe.precision_policy import load_policy
 from vim_deploy.recipe.quantization import QuantizeOptions
 from vim_deploy.recipe.schema import ModelRequest

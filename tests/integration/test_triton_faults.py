@@ -43,7 +43,7 @@ def tiny_package(
     """A two-layer model that takes bytes and gives its best three classes; the environment."""
     pytest.importorskip("torch")
     from tests.support.models import perturbed, save_training_file, tiny_config
-    from vim_deploy.model.vim import VisionMamba
+    from vim_deploy.families.vim.network.vim import VisionMamba
 
     place = tmp_path_factory.mktemp("tiny")
     config = tiny_config()

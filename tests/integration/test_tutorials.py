@@ -29,7 +29,7 @@ from tests.support.models import perturbed, tiny_config
 from tests.support.pages import WORK, code_of, install, not_answered, run, shown_files
 from tests.support.source import REPOSITORY
 from tests.support.triton import environment_of, free_ports, prepare
-from vim_deploy.model.vim import VisionMamba
+from vim_deploy.families.vim.network.vim import VisionMamba
 
 pytestmark = pytest.mark.slow
 FOLDER = Path("docs", "tutorials")

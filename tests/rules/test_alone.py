@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.source import REPOSITORY, SERVED, modules
+from vim_deploy.families import FAMILIES
 
 #: What an installation without extras does not have.
 OPTIONAL = (
@@ -37,6 +38,7 @@ PRELOADED = ("click", "msgspec", "numpy", "onnx", "rich")
 #: Modules of the exporting side, which is what the extra ``torch`` installs PyTorch and onnxscript
 #: for; they are imported with everything installed.
 EXPORTING_SIDE = (
+    *(f"vim_deploy.families.{family.name}.network" for family in FAMILIES),
     "vim_deploy.model",
     "vim_deploy.graph.trace",
     "vim_deploy.graph.tidy",

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tests.support.source import SERVED, Module, imported, modules
+from vim_deploy.families import FAMILIES
 
 #: From the top down; a layer imports only from layers further down, and from itself. Names on one
 #: line are siblings, which do not know each other.
@@ -20,11 +21,16 @@ LAYERS = (
     ("calibration",),
     ("scene",),
     ("runtimes",),
+    # What a family plugs into the layers below it, which reach it by its row (``families``).
+    ("families.*.fusion",),
     ("graph",),
+    ("families.*.network",),
     ("model",),
     ("artifact",),
     ("heads",),
+    ("families.*",),
     ("recipe",),
+    ("families.base",),
     ("plugin",),
     ("cuda", "ops"),
     ("onnx_quantized",),
@@ -34,14 +40,45 @@ LAYERS = (
     ("files", "folders", "helpers", "untrusted", "npz", "ranges", "image_bounds"),
     ("codec",),
     ("specs", "places", "interrupts", "threads"),
+    ("families", "families.*.parts"),
+    ("families.part",),
     ("precisions",),
     ("paths",),
     ("errors",),
     ("text", "progress", "installation"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+#: Modules of ``families`` that are no family.
+_OF_ALL_FAMILIES = ("base", "part")
+_FAMILIES = tuple(family.name for family in FAMILIES)
 
-_TORCH = ("vim_deploy.model.", "vim_deploy.graph.trace", "vim_deploy.runtimes.torch.runner")
+
+def layer_of(name: str) -> str:
+    """The layer of a module: its first name in the package; more of it within ``families``."""
+    _, first, *inner = name.split(".")
+    if first != "families":
+        return first
+    if inner[:1] and inner[0] in _OF_ALL_FAMILIES:
+        return f"families.{inner[0]}"
+    if not family_of(name):
+        return "families"
+    part = f"families.*.{inner[1]}" if len(inner) > 1 else ""
+    return part if part in RANK else "families.*"
+
+
+def family_of(name: str) -> str:
+    """The family that a module belongs to, or empty."""
+    pieces = [*name.split("."), "", ""]
+    return pieces[2] if pieces[1] == "families" and pieces[2] in _FAMILIES else ""
+
+
+_TORCH = (
+    "vim_deploy.model.",
+    *(f"vim_deploy.families.{name}.network" for name in _FAMILIES),
+    *(f"vim_deploy.families.{name}.network." for name in _FAMILIES),
+    "vim_deploy.graph.trace",
+    "vim_deploy.runtimes.torch.runner",
+)
 #: Package -> prefixes of the modules that may import it. What is not listed may not be imported,
 #: the standard library, numpy and onnx apart.
 HOMES = {
@@ -93,6 +130,12 @@ ONNX_FREE = (
     "images",
     "image_bounds",
     "recipe",
+    "families",
+    "families.base",
+    "families.part",
+    "families.*",
+    "families.*.parts",
+    "families.*.network",
     "",
 )
 ONNX = ("onnx", "google")
@@ -120,15 +163,24 @@ def one_home(prefix: str, name: str) -> bool:
 def test_imports_go_down(module: Module) -> None:
     if module.layer == "":
         return  # the package resolves its stage functions on first use
-    assert module.layer in RANK, f"{module.name} is in no layer; add it to LAYERS"
+    layer = layer_of(module.name)
+    assert layer in RANK, f"{module.name} is in no layer; add it to LAYERS"
     for name, line in imported(module.tree):
         if not name.startswith("vim_deploy."):
             continue
-        target = name.split(".")[1]
-        if target == "__version__" or target == module.layer:
+        target = layer_of(name)
+        if target == "__version__" or target == layer:
             continue
         assert target in RANK, f"{module.path}:{line} imports {name}, which is in no layer"
-        assert RANK[target] > RANK[module.layer], f"{module.path}:{line} imports {name} upwards"
+        assert RANK[target] > RANK[layer], f"{module.path}:{line} imports {name} upwards"
+
+
+@pytest.mark.parametrize("module", modules(), ids=lambda module: module.name)
+def test_nobody_knows_a_family_by_name(module: Module) -> None:
+    """A family is found by its row; it knows itself, and no other."""
+    for name, line in imported(module.tree):
+        if name.startswith("vim_deploy.") and (family := family_of(name)):
+            assert family == family_of(module.name), f"{module.path}:{line} imports {name}"
 
 
 @pytest.mark.parametrize("module", modules(), ids=lambda module: module.name)
@@ -142,7 +194,7 @@ def test_heavy_packages_stay_at_home(module: Module) -> None:
             allowed = any(one_home(prefix, module.name) for prefix in HOMES[top])
             assert allowed, f"{module.path}:{line} imports {top}; it belongs in {HOMES[top]}"
         elif top in ONNX:
-            assert module.layer not in ONNX_FREE, f"{module.path}:{line} imports {top}"
+            assert layer_of(module.name) not in ONNX_FREE, f"{module.path}:{line} imports {top}"
         else:
             known = {"vim_deploy", *EVERYWHERE, *STANDARD_FROM_3_11} | sys.stdlib_module_names
             assert top in known, f"{module.path}:{line} imports {top}, which has no home"
@@ -204,4 +256,4 @@ def test_the_rules_can_fail() -> None:
     assert not one_home(
         "vim_deploy.runtimes.tensorrt.capability", "vim_deploy.runtimes.tensorrt_rtx.capability"
     )
-    assert one_home("vim_deploy.model.", "vim_deploy.model.vim")
+    assert one_home("vim_deploy.model.", "vim_deploy.model.scan")

@@ -14,9 +14,9 @@ from vim_deploy.artifact.passport import is_version_compatible
 from vim_deploy.artifact.profiles import Profile, ShapeRange
 from vim_deploy.artifact.record import EngineRecord, FileIdentity, record_path
 from vim_deploy.codec import encode
+from vim_deploy.families.vim.config import VimConfig
 from vim_deploy.files import settings_hash, write_json
 from vim_deploy.recipe.dense_config import DenseConfig
-from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.specs import CheckpointInfo, ImagePreparation, TensorSpec
 
 #: Version of the plans that the fake TensorRT is given: that of the headers.
@@ -86,7 +86,7 @@ class FakeEngine:
             return None
         return ExportInfo(
             model="custom",
-            model_config=ModelConfig(
+            model_config=VimConfig(
                 depth=2, initializer_cfg={"nested": {"a": [1, 2.5e-05, None, True]}}
             ),
             checkpoint=CheckpointInfo("digits.pth", "0" * 64, "model"),

@@ -12,9 +12,9 @@ import vim_deploy
 from tests.support.reference import Array
 from vim_deploy.artifact import metadata
 from vim_deploy.artifact.metadata import PRODUCER, ExportInfo
+from vim_deploy.families.vim.config import VimConfig
 from vim_deploy.recipe.dense_config import DenseConfig, PyramidConfig
 from vim_deploy.recipe.detector_config import DetectorConfig, MaskHeadConfig
-from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.specs import CheckpointInfo, ImagePreparation, PreprocessMode
 
 #: Side of a mask, as the official mask head gives it.
@@ -141,7 +141,7 @@ def described(
     detector = DetectorConfig(
         num_classes=classes, detections=rows, mask_head=MaskHeadConfig() if masks else None
     )
-    config = ModelConfig(
+    config = VimConfig(
         img_size=size, depth=1, embed_dim=8, d_state=2, num_classes=0, if_cls_token=False
     )
     return ExportInfo(

@@ -17,15 +17,15 @@ from vim_deploy.artifact.profiles import Profile, ShapeRange
 from vim_deploy.artifact.record import EngineRecord, FileIdentity, record_path
 from vim_deploy.codec import encode
 from vim_deploy.cuda import runtime as cudart
+from vim_deploy.families.vim.config import VimConfig
 from vim_deploy.files import settings_hash, write_json
-from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.specs import CheckpointInfo, ImagePreparation, TensorSpec
 
 #: Input of the stand-in's engines, without the batch.
 TAIL = (1, 2, 3)
 EXPORT = ExportInfo(
     model="custom",
-    model_config=ModelConfig(depth=1, img_size=(2, 3), patch_size=1, channels=1),
+    model_config=VimConfig(depth=1, img_size=(2, 3), patch_size=1, channels=1),
     checkpoint=CheckpointInfo("a.pth", "00", "model"),
     image=ImagePreparation(2, 3, channels=1, mean=(0.5,), std=(0.5,), crop_ratio=1.0),
     preprocess="none",

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from tests.support.reference import ReferenceCase
 from vim_deploy.codec import encode
+from vim_deploy.families.vim.config import VimConfig, read_config
+from vim_deploy.families.vim.network.vim import VisionMamba
 from vim_deploy.model.checkpoint import read_checkpoint
 from vim_deploy.model.seeding import seed_weights
-from vim_deploy.model.vim import VisionMamba
 from vim_deploy.recipe.catalog import find_variant
-from vim_deploy.recipe.model_config import ModelConfig, read_config
 
 
-def config_of(case: ReferenceCase) -> ModelConfig:
+def config_of(case: ReferenceCase) -> VimConfig:
     """The architecture of a reference case."""
     if case.factory:
         return find_variant(case.factory).replace(**case.kwargs)
@@ -48,7 +48,7 @@ def block_outputs(model: VisionMamba, image: Tensor) -> list[tuple[Tensor, Tenso
     ]
 
 
-def tiny_config(**changes: object) -> ModelConfig:
+def tiny_config(**changes: object) -> VimConfig:
     """A two-layer model of 16-pixel images that exports in about a second."""
     values = {
         "img_size": 16,

@@ -14,8 +14,8 @@ from vim_deploy.artifact.metadata import read_export
 from vim_deploy.bench.compare import read_baseline
 from vim_deploy.codec import decode, encode
 from vim_deploy.errors import VimDeployError
+from vim_deploy.families.vim.fusion.run import PassReport
 from vim_deploy.graph.activations import Activations
-from vim_deploy.graph.passes.run import PassReport
 from vim_deploy.graph.precision import PrecisionReport
 from vim_deploy.packaging.manifest import MANIFEST_NAME, read_manifest, sealed
 from vim_deploy.parity.comparison import Comparison

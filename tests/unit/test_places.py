@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from vim_deploy.families.vim.config import VimConfig
 from vim_deploy.places import (
     BEFORE_BLOCKS,
     BEHIND_BLOCKS,
     BLOCK_ROLES,
     DIRECTED,
     MODEL_ROLES,
-    module_scope,
     parse,
     place,
     stream_of,
@@ -32,16 +32,17 @@ from vim_deploy.places import (
     ],
 )
 def test_scopes_of_modules(path: str, mirrored: bool, scope: str) -> None:
-    assert module_scope(path, lambda _: mirrored) == scope
+    # Odd layers are mirrored in two-layer mode.
+    assert VimConfig(depth=104, if_bidirectional=mirrored).scope(path) == scope
 
 
 @pytest.mark.parametrize("direction", ["fwd", "bwd"])
 @pytest.mark.parametrize("part", DIRECTED)
 def test_what_is_made_is_found_again(part: str, direction: str) -> None:
     path = f"layers.7.mixer.{DIRECTED[part]}" + ("_b" if direction == "bwd" else "")
-    at = parse(f"{module_scope(path, lambda _: False)}/MatMul_2")
+    at = parse(f"{VimConfig().scope(path)}/MatMul_2")
     assert at.place == place(7, part, direction)
-    assert at.mixer == ("block_07/mixer", "layers.7.mixer")
+    assert at.mixer == "block_07/mixer"
     assert (at.group, at.operator) == ("block_07", "MatMul_2")
 
 

@@ -19,10 +19,10 @@ from tests.support import traces
 from tests.support.models import perturbed, tiny_config
 from tests.support.traces import key, shared, shared_step
 from vim_deploy.errors import VimDeployError
+from vim_deploy.families.vim.network.vim import VisionMamba
 from vim_deploy.graph.trace import trace
 from vim_deploy.heads import parse_head
 from vim_deploy.model.deployed import DeployedModel
-from vim_deploy.model.vim import VisionMamba
 from vim_deploy.specs import ImagePreparation
 
 

@@ -18,10 +18,10 @@ import onnx
 from vim_deploy import heads
 from vim_deploy.codec import OnError, decode, encode, stored
 from vim_deploy.errors import VimDeployError
+from vim_deploy.families.base import ModelConfig
 from vim_deploy.images import check_preparation
 from vim_deploy.precisions import Precision
 from vim_deploy.recipe.dense_config import DenseConfig
-from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
 from vim_deploy.recipe.quantization import QuantizationInfo
 from vim_deploy.specs import (

@@ -20,10 +20,10 @@ from vim_deploy import runtimes
 from vim_deploy.artifact import Artifact
 from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import VimDeployError
+from vim_deploy.families.base import ModelConfig
 from vim_deploy.heads.base import Head
 from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.detector_config import DetectorConfig
-from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.runtimes.base import Array, Runner, RunnerOptions
 from vim_deploy.specs import CheckpointInfo, TensorSpec
 
@@ -200,9 +200,7 @@ _TRANSFORMERS_BYTES = 150 * _MB
 _PYTORCH_FIRST_CALL = 90 * _MB
 #: Copies of the weights that live at once, while loading or running.
 _WEIGHT_COPIES = 2.5
-#: Values for each token and channel of the mixer (Vim) or the stream (DeiT) that live at once.
-_VIM_VALUES = 38
-_VIM_NATIVE_VALUES = 21
+#: Values for each token and channel of the stream of a DeiT that live at once.
 _DEIT_VALUES = 50
 #: Maps of the finest level that live at once, in channels of the pyramid and of the decode head.
 _PYRAMID_VALUES = 5
@@ -230,7 +228,7 @@ class DenseSize:
 
 def dense_size(config: ModelConfig, dense: DenseConfig, head: Head) -> DenseSize:
     """Of the neck and the heads that ``head`` runs, from the shapes of their largest tensors."""
-    width, maps = config.embed_dim, _map_pixels(config, dense)
+    width, maps = config.width, config.map_pixels(dense)
     if dense.pyramid is not None:
         out = dense.pyramid.out_channels
         # Two transposed convolutions of level 2, one of level 3; 1x1 and 3x3 of each level.
@@ -276,18 +274,7 @@ def _region_size(detector: DetectorConfig, channels: int) -> DenseSize:
     return DenseSize(weights, values)
 
 
-def _map_pixels(config: ModelConfig, dense: DenseConfig) -> tuple[int, ...]:
-    """Pixels of each feature map, the finest first."""
-    rows, columns = config.grid_hw
-    if dense.pyramid is None and not dense.if_fpn:
-        return (rows * columns,) * len(dense.feature_names)
-    # fpn1 makes strides of 4 pixels, whatever the patches; the pyramid four times the patches.
-    scale = 4 if dense.pyramid is not None else config.patch_hw[0] // 4
-    finest = rows * columns * scale**2
-    return tuple(finest // 4**level for level in range(len(dense.feature_names)))
-
-
-def vim_bytes(
+def model_bytes(
     config: ModelConfig,
     batch: int,
     runner: str,
@@ -295,23 +282,17 @@ def vim_bytes(
     *,
     native: bool = False,
 ) -> int:
-    """Peak resident bytes of a process that runs a Vim model: linear in tokens and batch.
+    """Peak resident bytes of a process that runs a model: linear in tokens and batch.
 
     Args:
-        config: of the Vim.
+        config: of the classifier, or of a dense model's backbone.
         batch: pictures at once.
         runner: ``ONNX_RUNTIME`` or ``PYTORCH``.
         behind: of a dense model, which keeps its blocks' maps while it computes them.
         native: with native ops, whose tensors between the ops of a function body are not there.
     """
-    rank, state = int(config.ssm["dt_rank"]), config.d_state
-    width, inner = config.embed_dim, config.d_inner
-    directions = config.scans_per_layer
-    # in_proj and out_proj; for each direction x_proj, dt_proj, A.
-    layer = 3 * width * inner + directions * inner * (2 * rank + 3 * state)
-    weights = _FLOAT * (config.depth * layer + width * config.num_classes)
-    values = _VIM_NATIVE_VALUES if native else _VIM_VALUES
-    live = _FLOAT * batch * config.num_tokens * inner * values
+    size = config.size(native=native)
+    weights, live = _FLOAT * size.weights, _FLOAT * batch * size.values
     if behind is not None:
         weights += _FLOAT * behind.weights
         # The blocks are done when the neck begins.

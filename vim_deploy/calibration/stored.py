@@ -21,12 +21,12 @@ import numpy as np
 from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.codec import decode, encode, sentence, stored
 from vim_deploy.errors import VimDeployError
+from vim_deploy.families.base import ModelConfig
 from vim_deploy.files import require_file, settings_hash, write_bytes
 from vim_deploy.graph.quantization.plan import LayerPlan, QuantizationPlan
 from vim_deploy.images import check_preparation
 from vim_deploy.precisions import Precision
 from vim_deploy.ranges import CALIBRATION_IMAGES, shown
-from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.quantization import SUFFIX, CalibrationInfo, QuantizeOptions
 from vim_deploy.scene.pictures import require_free
 from vim_deploy.specs import ActivationScales, CheckpointInfo, ImagePreparation

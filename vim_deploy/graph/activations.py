@@ -17,6 +17,7 @@ from onnx import GraphProto, NodeProto, TensorProto, helper
 from vim_deploy.artifact.metadata import inputs_of
 from vim_deploy.codec import stored
 from vim_deploy.errors import VimDeployError
+from vim_deploy.families.base import ModelConfig
 from vim_deploy.onnx_graph import (
     inferred,
     inlined,
@@ -27,7 +28,6 @@ from vim_deploy.onnx_graph import (
 from vim_deploy.ops import OPS, PLUGIN_OPS, contract
 from vim_deploy.ops.functions import call_of
 from vim_deploy.ops.single_calls import with_own_functions
-from vim_deploy.recipe.model_config import ModelConfig
 
 #: Their output is their input under another shape.
 _VIEWS = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
@@ -326,7 +326,7 @@ def _square_told(model: onnx.ModelProto, config: ModelConfig, batch: int) -> boo
 
 
 def _follows_tokens(size: int, config: ModelConfig) -> bool:
-    counts = {config.num_tokens, config.num_patches}
+    counts = config.token_counts
     return any(size >= count > 1 and size % count == 0 for count in counts)
 
 

@@ -11,9 +11,11 @@ import onnx
 import vim_deploy
 from vim_deploy.artifact import metadata
 from vim_deploy.artifact.metadata import ExportInfo
+from vim_deploy.families import family_of
+from vim_deploy.families.base import ModelConfig
 from vim_deploy.graph.activations import Activations, measure_activations
 from vim_deploy.graph.opset import convert_opset
-from vim_deploy.graph.passes.run import PassReport, run_passes
+from vim_deploy.graph.pass_report import PassReport
 from vim_deploy.graph.precision import PrecisionReport, RoleOf, apply_precision
 from vim_deploy.graph.quantization.apply import apply_quantization
 from vim_deploy.graph.quantization.plan import QuantizationPlan
@@ -27,7 +29,6 @@ from vim_deploy.ops.functions import asked_ops, attach_functions, type_functions
 from vim_deploy.ops.single_calls import bodies_of_calls, scan_lengths
 from vim_deploy.precisions import TABLE, require_io_precision
 from vim_deploy.progress import stage_log
-from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
 from vim_deploy.specs import Note
 
@@ -116,7 +117,7 @@ def named_trace(module: DeployedModel, batch: int | None) -> onnx.ModelProto:
     """
     stage_log.info("tracing")
     model = tidy(trace(module, batch=batch))
-    apply_names(model, module.model.config, module.model.vim_path)
+    apply_names(model, module.model.config, module.model.core_path)
     return model
 
 
@@ -133,11 +134,12 @@ def finish_graph(
     """
     passes: tuple[PassReport, ...] = ()
     unrolled = _unrolled_tokens(model, info)
-    if info.graph != "base":
+    family = family_of(config)
+    if info.graph != "base" and family.fusion:
         stage_log.info("fusing")
         low_rank = info.graph == "fused-low-rank"
         expected = fused_mixers(config, info.graph)
-        passes = run_passes(
+        passes = family.part("fusion").run_passes(
             model, expected=expected, low_rank=low_rank, dump=dump, unrolled_tokens=unrolled
         )
     convert_opset(model, info.opset)

@@ -24,10 +24,9 @@ from onnxscript import rewriter
 from onnxscript.optimizer import fold_constants_ir
 from onnxscript.rewriter.rules import common as rules
 
+from vim_deploy.families.base import ModelConfig
 from vim_deploy.onnx_graph import attribute_int, constants_of
 from vim_deploy.ops import OPS, contract
-from vim_deploy.places import module_scope
-from vim_deploy.recipe.model_config import ModelConfig
 
 #: Largest tensor that constant folding may read or make, in elements: above the largest weight of
 #: Vim-B (768 x 3072), below anything that would bloat the file.
@@ -49,7 +48,7 @@ _RULES = (
 _ROUNDS = 3
 
 _SCOPES_KEY = "pkg.torch.onnx.name_scopes"
-#: Attribute name of the Vim module inside the traced one.
+#: Attribute name of the network inside the traced one.
 _MODEL_PREFIX = "model"
 #: Scope that torch.export gives to nodes it made itself, such as the batch size's.
 _NO_MODULE = "_empty_nn_module_stack_from_metadata_hook"
@@ -93,13 +92,13 @@ def _drop_allowzero(graph: onnx.GraphProto) -> None:
             node.attribute.extend(kept)
 
 
-def apply_names(model: onnx.ModelProto, config: ModelConfig, vim_path: str = "") -> None:
+def apply_names(model: onnx.ModelProto, config: ModelConfig, core_path: str = "") -> None:
     """Rename nodes, tensors and initialisers of ``model`` in place and drop its metadata.
 
     Args:
         model: as traced.
-        config: of the Vim in it.
-        vim_path: where the Vim is among the network's modules; its nodes, and those of the modules
+        config: of the family's model in it.
+        core_path: where that is among the network's modules; its nodes, and those of the modules
             that hold it, are named without their paths.
     """
     graph = model.graph
@@ -108,8 +107,8 @@ def apply_names(model: onnx.ModelProto, config: ModelConfig, vim_path: str = "")
     renamed = _name_initializers(model, scopes)
     seen: Counter[str] = Counter()
     for node, scope in zip(graph.node, scopes, strict=True):
-        inner = _within(scope, vim_path)
-        base = f"{module_scope(inner, config.mirrored)}/{node.op_type}".lstrip("/")
+        inner = _within(scope, core_path)
+        base = f"{config.scope(inner)}/{node.op_type}".lstrip("/")
         seen[base] += 1
         node.name = base if seen[base] == 1 else f"{base}_{seen[base] - 1}"
         for index, output in enumerate(node.output):
@@ -119,12 +118,12 @@ def apply_names(model: onnx.ModelProto, config: ModelConfig, vim_path: str = "")
     _strip_metadata(model)
 
 
-def _within(scope: str, vim_path: str) -> str:
-    """``scope`` within the innermost of the modules around the Vim, and the Vim, that holds it."""
-    while vim_path:
-        if scope.startswith(f"{vim_path}."):
-            return scope.removeprefix(f"{vim_path}.")
-        vim_path = vim_path.rpartition(".")[0]
+def _within(scope: str, core_path: str) -> str:
+    """``scope`` within the innermost module that holds it: the model, or one around it."""
+    while core_path:
+        if scope.startswith(f"{core_path}."):
+            return scope.removeprefix(f"{core_path}.")
+        core_path = core_path.rpartition(".")[0]
     return scope
 
 

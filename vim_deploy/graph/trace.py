@@ -12,7 +12,7 @@ import torch
 from onnxscript import values
 from torch import Tensor, nn
 
-import vim_deploy.model.dense.region_ops
+import vim_deploy.model.region_ops
 import vim_deploy.model.scan  # noqa: F401 - both register torch.ops.vim_deploy
 from vim_deploy import interrupts
 from vim_deploy.artifact.metadata import IMAGE_INPUT, SIZE_INPUT

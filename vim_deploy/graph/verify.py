@@ -15,13 +15,14 @@ import onnx
 from vim_deploy.artifact.metadata import SIZE_INPUT
 from vim_deploy.artifact.onnx_file import is_large
 from vim_deploy.errors import VimDeployError
+from vim_deploy.families import family_of
+from vim_deploy.families.base import ModelConfig
 from vim_deploy.graph.common_forms import BACKWARDS
 from vim_deploy.graph.standalone import is_standalone
 from vim_deploy.onnx_graph import attribute_int, constants_of, half_tensors, without_weights
 from vim_deploy.ops import BI_CAUSAL_CONV, BI_SELECTIVE_SCAN, OPS, SELECTIVE_SCAN, contract
 from vim_deploy.ops.functions import inlined_calls, loops, nodes_of
 from vim_deploy.places import DIRECTIONS, parse
-from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.specs import GraphChoice, GraphForm
 
 #: Largest rank of dt for which ``auto`` lets the scan compute it, Vim-Ti's: by measurement on
@@ -137,9 +138,8 @@ def _count_flips(model: onnx.ModelProto) -> int:
 
 
 def fused_mixers(config: ModelConfig, graph: str) -> int:
-    """How many mixers the form ``graph`` fuses: all of a v2 model that runs both directions."""
-    fuses = graph != "base" and config.direction_type == "v2" and config.scans_per_layer == 2
-    return config.layers_run if fuses else 0
+    """How many mixers the form ``graph`` fuses."""
+    return 0 if graph == "base" else config.fused_mixers
 
 
 def form_for(choice: GraphChoice, config: ModelConfig) -> GraphForm:
@@ -150,6 +150,8 @@ def form_for(choice: GraphChoice, config: ModelConfig) -> GraphForm:
     """
     if choice != "auto":
         return choice
+    if not family_of(config).fusion:
+        return "base"
     low = config.dt_rank <= LOW_RANK and fused_mixers(config, "fused-low-rank") > 0
     return "fused-low-rank" if low else "fused"
 
@@ -186,11 +188,12 @@ def check_graph(
     Raises:
         VimDeployError: VIM-502 with every deviation.
     """
-    summary = summarize(model, config.layers_run)
+    summary = summarize(model, config.blocks)
     fused = fused_mixers(config, graph)
     looped = [op for op in OPS.values() if loops(op) and nodes_of(model.graph, op)]
     counts = (
-        ("scan nodes", summary.scans, config.layers_run * config.scans_per_layer),
+        ("scans forward", summary.forward_scans, config.scans[0]),
+        ("scans in reverse", summary.backward_scans, config.scans[1]),
         ("fused scan nodes", summary.fused_scans, fused),
         ("fused convolution nodes", summary.fused_convolutions, fused),
         # One Scan in the function of each scan op, or none anywhere.
@@ -199,9 +202,6 @@ def check_graph(
     problems = [
         f"{found} {what} instead of {wanted}" for what, found, wanted in counts if found != wanted
     ]
-    forward, backward = summary.forward_scans, summary.backward_scans
-    if config.scans_per_layer == 2 and forward != backward:
-        problems.append(f"{forward} forward and {backward} backward scans")
     # Only flip_img_sequences_ratio asks for a flipped sequence.
     if summary.flips and not config.flips_sequence:
         problems.append(f"{summary.flips} flips")

@@ -21,8 +21,8 @@ from vim_deploy.heads.upsampled import Upsampled
 from vim_deploy.ranges import shown
 
 if TYPE_CHECKING:
+    from vim_deploy.families.base import ModelConfig
     from vim_deploy.recipe.dense_config import DenseConfig
-    from vim_deploy.recipe.model_config import ModelConfig
 
 #: Every head; the one an export takes by itself comes first of its kind of model.
 TABLE: tuple[type[Head], ...] = (

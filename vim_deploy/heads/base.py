@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from vim_deploy.families.base import ModelConfig
     from vim_deploy.recipe.dense_config import DenseConfig
-    from vim_deploy.recipe.model_config import ModelConfig
 
     Array = NDArray[Any]
 
@@ -103,9 +103,7 @@ class Head:
         Raises:
             VimDeployError: VIM-202, VIM-203 when the model does not have what it gives.
         """
-        if self.needs_scores and (
-            config.num_classes < 2 or (config.if_cls_token and config.final_pool_type == "max")
-        ):
+        if self.needs_scores and not config.has_class_scores:
             raise VimDeployError(
                 "VIM-203",
                 f"--head {self.text} needs class scores, and this model's output has none",

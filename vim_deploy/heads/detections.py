@@ -9,8 +9,8 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.heads.base import DenseHead, Kind, Network, Output, Tensor
 
 if TYPE_CHECKING:
+    from vim_deploy.families.base import ModelConfig
     from vim_deploy.recipe.dense_config import DenseConfig
-    from vim_deploy.recipe.model_config import ModelConfig
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from vim_deploy.families.base import ModelConfig
     from vim_deploy.heads.base import Array
     from vim_deploy.recipe.dense_config import DenseConfig
-    from vim_deploy.recipe.model_config import ModelConfig
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from vim_deploy.artifact.file import CHECKPOINT_SUFFIXES, is_checkpoint
 from vim_deploy.errors import VimDeployError, missing_package, nearest
+from vim_deploy.families import FAMILIES, Family
 from vim_deploy.files import require_file, sha256_of, sight
 from vim_deploy.model.contents import parts_of, shown, sign_of_quantization, values_of
 from vim_deploy.model.entries import choose_entry
@@ -76,6 +77,12 @@ class Checkpoint:
     notes: tuple[str, ...]
     meta: Mapping[str, Any] = field(default_factory=dict)
     preparation: StoredPreparation = field(default_factory=StoredPreparation)
+
+    @property
+    def family(self) -> Family | None:
+        """Whose weights these are, by the keys of a classifier; None where those do not tell."""
+        held = self.state_dict
+        return next((item for item in FAMILIES if held.keys() >= {*item.keys}), None)
 
 
 def read_checkpoint(

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from vim_deploy.errors import VimDeployError, nearest
+from vim_deploy.families.base import ModelConfig
 from vim_deploy.heads.base import Head
 from vim_deploy.model.network import Network
-from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.specs import ImagePreparation
 
 PREPROCESS_MODES = ("none", "normalize", "uint8")

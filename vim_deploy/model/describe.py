@@ -5,22 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
-from vim_deploy.model.checkpoint import Checkpoint, read_checkpoint
-from vim_deploy.model.dense.load import own_architecture
-from vim_deploy.model.dense.weights import Kind, kind_of
-from vim_deploy.model.infer import infer_config
-from vim_deploy.recipe.catalog import model_name
-
-#: ``holds`` of a description.
-_KINDS: dict[Kind | None, str] = {
-    None: "classifier",
-    "segmentor": "segmentation network",
-    "backbone": "segmentation backbone",
-    "detector": "detection backbone",
-    "rcnn": "detector",
-}
+from vim_deploy.families import FIRST
+from vim_deploy.model.checkpoint import read_checkpoint
+from vim_deploy.model.network import networks_of
 
 
 def describe_checkpoint(path: Path, key: str | None = None) -> dict[str, Any]:
@@ -35,9 +23,10 @@ def describe_checkpoint(path: Path, key: str | None = None) -> dict[str, Any]:
     """
     checkpoint = read_checkpoint(path, key=key)
     tensors = checkpoint.state_dict
-    kind = kind_of(tensors)
+    family = checkpoint.family or FIRST
+    networks = networks_of(family)
     try:
-        found = _classifier(checkpoint) if kind is None else _dense(checkpoint)
+        found = networks.describe(checkpoint)
     except VimDeployError as error:
         found = {
             "model": "unknown",
@@ -46,31 +35,11 @@ def describe_checkpoint(path: Path, key: str | None = None) -> dict[str, Any]:
             "statements": [f"{error.message}: {error.why}"],
         }
     return {
-        "holds": _KINDS[kind],
+        "holds": networks.holds(checkpoint),
         "part": checkpoint.info.part,
         "tensors": len(tensors),
         "parameters": sum(tensor.numel() for tensor in tensors.values()),
         **found,
         "notes": list(checkpoint.notes),
         "training_arguments": {key: str(value) for key, value in sorted(checkpoint.args.items())},
-    }
-
-
-def _classifier(checkpoint: Checkpoint) -> dict[str, Any]:
-    inferred = infer_config(checkpoint.state_dict, checkpoint.args)
-    return {
-        "model": inferred.name,
-        "architecture": encode(inferred.config),
-        "dense": None,
-        "statements": list(inferred.statements),
-    }
-
-
-def _dense(checkpoint: Checkpoint) -> dict[str, Any]:
-    found = own_architecture(checkpoint)
-    return {
-        "model": model_name(found.config, found.dense),
-        "architecture": encode(found.config),
-        "dense": encode(found.dense),
-        "statements": list(found.statements),
     }

@@ -1,9 +1,9 @@
 """Which of the things in a file are the weights, by their keys rather than by what they are called.
 
 Trainers put a network's weights under many names and prefixes, beside optimizers, averages, losses
-and counters. Wherever ``VIM_KEYS`` stand together under one prefix, there is a Vim; with the heads
-of a dense model around it, it is that model's. What stands beside it is left out, and said. Files
-without any are taken by the official names, for messages about what is missing.
+and counters. Wherever a family's ``keys`` stand together under one prefix, there is a model; with
+the heads of a dense model around it, it is that model's. What stands beside it is left out, and
+said. Files without any are taken by the official names, for messages about what is missing.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 from torch import Tensor
 
 from vim_deploy.errors import VimDeployError
+from vim_deploy.families import FAMILIES
 from vim_deploy.model.contents import is_other_tensor, parts_of, shown, tensor_mappings
 from vim_deploy.model.inert import StandIn
-from vim_deploy.model.shapes import VIM_KEYS
 
 #: Parts of keys that wrappers add: DistributedDataParallel, DeepSpeed and AveragedModel, Lightning
 #: Fabric, torch.compile, FullyShardedDataParallel of PyTorch and of fairscale, checkpointing.
@@ -39,7 +39,7 @@ _LOSSES = ("criterion", "criteria", "loss", "loss_fn")
 _OWN = ("pos_embed", "cls_token")
 #: Official entries, in the order in which they are taken where a file has several.
 _OFFICIAL = ("model", "model_ema", "state_dict", "state_dict_ema", "")
-#: A linear head beside the Vim instead of in it: an own class's, and mmpretrain's.
+#: A linear head beside the model instead of in it: an own class's, and mmpretrain's.
 _HEADS = ("head.", "head.fc.")
 #: Entries of files with an average of mmengine, and of Lightning's WeightAveraging: they exchange
 #: the two, and their own evaluation takes the average, which is then called state_dict.
@@ -62,7 +62,7 @@ class Entry:
         tensors: what stands there by the model's own keys.
         beside: names of what stands among the weights and belongs to no model.
         removed: parts that were taken out of the keys.
-        heads: keys beside a Vim without a head that a head of its could be stored under.
+        heads: keys beside a model without a head that a head of its could be stored under.
     """
 
     name: str
@@ -95,7 +95,7 @@ def choose_entry(loaded: Any, part: str, key: str | None, path: Path) -> tuple[E
         VimDeployError: VIM-402 (no weights at all), VIM-404 (not what is wanted, or several).
     """
     mappings = list(tensor_mappings(loaded))
-    found = [entry for name, mapping in mappings for entry in _vims(name, mapping)]
+    found = [entry for name, mapping in mappings for entry in _models(name, mapping)]
     found = _without_copies(found or [_plain(name, mapping) for name, mapping in mappings])
     if key is not None:
         return _named(found, mappings, key, path), f"weights: {key!r}, as asked"
@@ -178,14 +178,14 @@ def _named(
 
 
 def _require_head(entry: Entry, path: Path) -> None:
-    """VIM-404 when a layer that may be the classifier stands beside a Vim without one."""
+    """VIM-404 when a layer that may be the classifier stands beside a model without one."""
     if entry.heads:
         raise VimDeployError(
             "VIM-404",
-            f"the Vim in {path} has no head, and what stands beside it may be one",
+            f"the model in {path} has no head, and what stands beside it may be one",
             why=f"{_few(entry.heads)} beside {entry.name!r}",
             fix=f"--key {entry.name} exports the features without it; for the classes store it as "
-            "head.weight and head.bias with the Vim's weights",
+            "head.weight and head.bias with the model's weights",
         )
 
 
@@ -233,26 +233,27 @@ def _is_extra(key: object, item: object) -> bool:
         return not isinstance(item, Tensor)
     if key.rpartition(".")[2] in _COUNTS or key.partition(".")[0] in _LOSSES:
         return True
-    # A tensor of the Vim that is no tensor must be missed, and not passed over.
+    # A tensor of the model that is no tensor must be missed, and not passed over.
     if "." in key or key.startswith(_OWN):
         return False
     return item.ndim == 0 if isinstance(item, Tensor) else not is_other_tensor(item)
 
 
-def _vims(name: str, mapping: Mapping[Any, Any]) -> list[Entry]:
+def _models(name: str, mapping: Mapping[Any, Any]) -> list[Entry]:
     """The models in a mapping, each with the prefix of its keys."""
-    patch, scan = VIM_KEYS
     removed: dict[str, None] = {}
     tensors = _unwrapped(mapping, removed)
     names = [key for key in tensors if isinstance(key, str)]
-    roots = [key.removesuffix(patch) for key in names if key.endswith(patch)][:_MOST]
-    vims = [root for root in roots if root[-1:] in ("", ".") and f"{root}{scan}" in tensors]
-    places = dict.fromkeys(_model_place(root, tensors) for root in vims)
+    places: dict[str, None] = {}
+    for first, second in (family.keys for family in FAMILIES):
+        roots = [key.removesuffix(first) for key in names if key.endswith(first)][:_MOST]
+        found = [root for root in roots if root[-1:] in ("", ".") and f"{root}{second}" in tensors]
+        places |= dict.fromkeys(_model_place(root, tensors) for root in found)
     return [_entry(name, place, tensors, tuple(places), tuple(removed)) for place in places]
 
 
 def _model_place(root: str, tensors: Mapping[Any, Any]) -> str:
-    """Where the model of the Vim at ``root`` begins; both end in a dot, or are empty."""
+    """Where the model around what is at ``root`` begins; both end in a dot, or are empty."""
 
     def has(prefix: str) -> bool:
         return any(isinstance(key, str) and key.startswith(prefix) for key in tensors)
@@ -291,23 +292,27 @@ def _entry(
         elif not text.startswith(tuple(other for other in places if other != place)):
             beside[key] = item
     heads: tuple[str, ...] = ()
-    patch = own.get(VIM_KEYS[0])
-    if (
-        place
-        and isinstance(patch, Tensor)
-        and "head.weight" not in own
-        and "fpn1.0.weight" not in own
-    ):
-        heads = _take_head(own, beside, _outside(place), patch.shape[0])
+    width = _width(own)
+    if place and width and "head.weight" not in own and "fpn1.0.weight" not in own:
+        heads = _take_head(own, beside, _outside(place), width)
     full = ".".join(part for part in (name, place.rstrip(".")) if part)
     prefix = (place,) if place else ()
     return Entry(full, own, _names(beside, tensors), (*removed, *prefix), heads)
 
 
+def _width(tensors: Mapping[str, Any]) -> int:
+    """Channels of what the classifier reads; 0 where no weight tells."""
+    for family in FAMILIES:
+        wide = tensors.get(family.wide_key)
+        if family.keys[0] in tensors and isinstance(wide, Tensor) and wide.ndim:
+            return int(wide.shape[0])
+    return 0
+
+
 def _take_head(
     own: dict[str, Any], beside: dict[Any, Any], outer: str, width: int
 ) -> tuple[str, ...]:
-    """Take the head that stands beside a Vim; where it is not clear, names of what may be it."""
+    """Take the head that stands beside a model; where it is not clear, names of what may be it."""
     linear = [
         key
         for key, item in beside.items()

@@ -1,71 +1,29 @@
-"""What can be exported by name: the published architectures and the shipped recipes.
-
-The architectures are those of the five published classification checkpoints, under a short name
-and under the name of the official factory function (hustvl/Vim, vim/models_mamba.py), whose
-keywords they repeat. The base factory's misspelt ``if_devide_out`` has no effect there and is left
-out here; the default of ``if_divide_out`` is the same.
-"""
+"""What can be exported by name: the published architectures and the shipped recipes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from vim_deploy import installation
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError, nearest
+from vim_deploy.families import FAMILIES, family_of
+from vim_deploy.families.base import ModelConfig
 from vim_deploy.recipe.dense_config import DenseConfig
 from vim_deploy.recipe.load import checkpoint_address, load_recipe
-from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.schema import CUSTOM, Recipe
-
-_POOL = "bimambav2_final_pool_mean_abs_pos_embed"
-#: Short name to official factory name.
-FACTORY_NAMES = {
-    "vim-tiny": f"vim_tiny_patch16_224_{_POOL}_with_midclstok_div2",
-    "vim-tiny-plus": f"vim_tiny_patch16_stride8_224_{_POOL}_with_midclstok_div2",
-    "vim-small": f"vim_small_patch16_224_{_POOL}_with_midclstok_div2",
-    "vim-small-plus": f"vim_small_patch16_stride8_224_{_POOL}_with_midclstok_div2",
-    "vim-base": f"vim_base_patch16_224_{_POOL}_with_middle_cls_token_div2",
-}
-#: Embedding width and patch stride; everything else is the same in all five.
-_SIZES = {
-    "vim-tiny": (192, 16),
-    "vim-tiny-plus": (192, 8),
-    "vim-small": (384, 16),
-    "vim-small-plus": (384, 8),
-    "vim-base": (768, 16),
-}
-#: A recipe for a fine-tuned checkpoint may change these and still name its variant.
-FREE_KEYWORDS = ("img_size", "num_classes")
-#: They do not make another architecture.
-_TRAINING_KEYWORDS = ("drop_rate", "drop_path_rate", "initializer_cfg", "ft_seq_len")
-
-
-def _published_config(embed_dim: int, stride: int) -> ModelConfig:
-    return ModelConfig(
-        img_size=224,
-        patch_size=16,
-        stride=stride,
-        embed_dim=embed_dim,
-        depth=24,
-        rms_norm=True,
-        residual_in_fp32=True,
-        fused_add_norm=True,
-        final_pool_type="mean",
-        if_abs_pos_embed=True,
-        if_rope=False,
-        if_rope_residual=False,
-        bimamba_type="v2",
-        if_cls_token=True,
-        if_divide_out=True,
-        use_middle_cls_token=True,
-    )
 
 
 def variants() -> dict[str, ModelConfig]:
-    """Every named architecture: the five short names, then the five official factory names."""
-    short = {name: _published_config(*size) for name, size in _SIZES.items()}
-    return short | {FACTORY_NAMES[name]: config for name, config in short.items()}
+    """Every named architecture: of each family the short names, then the official ones."""
+    return {name: config for names in _names() for name, config in names.variants().items()}
+
+
+def _names() -> Iterator[Any]:
+    """The module ``names`` of each family."""
+    return (family.part("names") for family in FAMILIES)
 
 
 def find_variant(name: str) -> ModelConfig:
@@ -87,7 +45,8 @@ def short_name(config: ModelConfig) -> str:
 
     ``custom`` when it is none of them.
     """
-    return next((name for name in _SIZES if _is_variant(config, name)), CUSTOM)
+    names = family_of(config).part("names").SHORT
+    return next((name for name in names if _is_variant(config, name)), CUSTOM)
 
 
 def model_name(config: ModelConfig, dense: DenseConfig | None) -> str:
@@ -107,17 +66,19 @@ def model_name(config: ModelConfig, dense: DenseConfig | None) -> str:
 
 def _same_dense(recipe: Recipe, config: ModelConfig, dense: DenseConfig) -> bool:
     assert recipe.dense is not None
-    left_out = (*FREE_KEYWORDS, *_TRAINING_KEYWORDS, "fused_add_norm", "residual_in_fp32")
+    names = family_of(config).part("names")
+    left_out = (*names.FREE, *names.TRAINING, *names.NO_EFFECT)
     own, named = encode(config), encode(recipe.model_config)
-    if any(own[key] != named[key] for key in named if key not in left_out):
+    if any(own.get(key) != named[key] for key in named if key not in left_out):
         return False
     return dense.structure() == recipe.dense.structure()
 
 
 def _is_variant(config: ModelConfig, name: str) -> bool:
-    own, named = encode(config), encode(find_variant(name))
-    ignored = (*FREE_KEYWORDS, *_TRAINING_KEYWORDS)
-    return all(own[key] == named[key] for key in named if key not in ignored)
+    own, variant = encode(config), find_variant(name)
+    named, names = encode(variant), family_of(variant).part("names")
+    ignored = (*names.FREE, *names.TRAINING)
+    return all(own.get(key) == named[key] for key in named if key not in ignored)
 
 
 def recipes_folder() -> Path:
@@ -170,20 +131,22 @@ def _check_model(recipe: Recipe) -> None:
     """A recipe that names a variant has to be one; otherwise the name would mislead."""
     if recipe.model == CUSTOM:
         return
-    if recipe.model not in _SIZES:
+    short = [name for names in _names() for name in names.SHORT]
+    if recipe.model not in short:
         raise VimDeployError(
             "VIM-412",
             f"{recipe.path} is not a valid recipe",
             why=f"model = {recipe.model!r}",
-            fix=nearest(recipe.model, (*_SIZES, CUSTOM)),
+            fix=nearest(recipe.model, (*short, CUSTOM)),
         )
     if not _is_variant(recipe.model_config, recipe.model):
         own, named = encode(recipe.model_config), encode(find_variant(recipe.model))
-        differing = [k for k in named if own[k] != named[k] and k not in FREE_KEYWORDS]
+        free = family_of(recipe.model_config).part("names").FREE
+        differing = [k for k in named if own.get(k) != named[k] and k not in free]
         raise VimDeployError(
             "VIM-412",
             f"{recipe.path} is not a valid recipe",
             why=f"[model_config] is not {recipe.model}: "
-            + ", ".join(f"{k} is {own[k]!r} instead of {named[k]!r}" for k in differing),
+            + ", ".join(f"{k} is {own.get(k)!r} instead of {named[k]!r}" for k in differing),
             fix=f"mend these keys, or write model = {CUSTOM!r}",
         )

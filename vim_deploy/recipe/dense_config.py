@@ -13,8 +13,8 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from vim_deploy.codec import Byte, Number, Size, decode, encode, stored
 from vim_deploy.errors import VimDeployError, nearest
+from vim_deploy.families.base import refuse_dense
 from vim_deploy.recipe.detector_config import DetectorConfig
-from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.specs import SceneMode
 
 LAST_LAYER_PROCESSES = ("none", "add", "add & norm")
@@ -120,7 +120,7 @@ class DenseConfig:
     def __post_init__(self) -> None:
         if self.last_layer_process not in LAST_LAYER_PROCESSES:
             fix = nearest(self.last_layer_process, LAST_LAYER_PROCESSES)
-            raise _refuse(f"last_layer_process = {self.last_layer_process!r}", fix)
+            raise refuse_dense(f"last_layer_process = {self.last_layer_process!r}", fix)
         if self.task == "segmentation":
             _check_segmentation(self)
         else:
@@ -152,80 +152,6 @@ class DenseConfig:
                 del value[head]["num_classes"]
         return value
 
-    def require_backbone(self, config: ModelConfig) -> None:
-        """VIM-408 unless these parts can stand on that backbone, VIM-406 for too small an image."""
-        outside = [index for index in self.out_indices if not 0 <= index < config.depth]
-        if outside:
-            raise _refuse(
-                f"out_indices names block {outside[0]}, the backbone has {config.depth}",
-                f"name blocks 0 to {config.depth - 1}",
-            )
-        if config.cls_positions:
-            raise _refuse(
-                "a dense model has no class token",
-                "set if_cls_token to false",
-                "the official code drops it, too",
-            )
-        if self.task == "segmentation" and config.if_bidirectional:
-            raise _refuse(
-                "if_bidirectional in a segmentation backbone",
-                "set if_bidirectional to false",
-                "the official code collects no feature maps in that mode",
-            )
-        if self.if_fpn and self.task == "segmentation" and config.patch_hw not in _FPN_PATCHES:
-            raise _refuse(
-                f"if_fpn with patches of {config.patch_hw[0]}x{config.patch_hw[1]} pixels",
-                "set if_fpn to false",
-                "the official code scales maps of 16 and of 8 pixels",
-            )
-        if self.detector is not None:
-            _require_detector_backbone(config)
-        self._require_coarsest_map(config)
-
-    def _require_coarsest_map(self, config: ModelConfig) -> None:
-        """VIM-406 when the map of the largest scale would have no pixels."""
-        if self.task == "segmentation" and not self.if_fpn:
-            return
-        needed = 4 if self.task == "segmentation" and config.patch_hw == (8, 8) else 2
-        if min(config.grid_hw) >= needed:
-            return
-        sides = [side + (needed - 1) * config.stride for side in config.patch_hw]
-        height, width = config.image_hw
-        raise VimDeployError(
-            "VIM-406",
-            f"image of {height}x{width} pixels is too small",
-            why=f"its {config.grid_hw[0]}x{config.grid_hw[1]} patches leave nothing of the "
-            "coarsest feature map",
-            fix=f"an image size of at least {sides[0]}x{sides[1]}",
-        )
-
-
-_FPN_PATCHES = ((16, 16), (8, 8))
-
-
-def _require_detector_backbone(config: ModelConfig) -> None:
-    """VIM-408 unless levels and pictures are those of the official detectors."""
-    if config.patch_hw != (16, 16) or config.stride != 16:
-        raise _refuse(
-            f"a detector on patches of {config.patch_hw[0]}x{config.patch_hw[1]} pixels every "
-            f"{config.stride}",
-            "patches of 16 pixels",
-            "boxes of each size are pooled from the levels at 4, 8, 16 and 32 pixels",
-        )
-    height, width = config.image_hw
-    if height != width:
-        raise _refuse(
-            f"a detector of {height}x{width} pixels",
-            f"--image-size {max(height, width)}",
-            "pictures are fitted into a square (square_pad of the official configurations)",
-        )
-
-
-def _refuse(message: str, fix: str = "", why: str = "") -> VimDeployError:
-    return VimDeployError(
-        "VIM-408", f"dense model: {message}", why=why, fix=fix or "change the model config"
-    )
-
 
 def read_dense(values: Mapping[str, Any]) -> DenseConfig:
     """The dense parts that a table of JSON or TOML types names.
@@ -236,7 +162,7 @@ def read_dense(values: Mapping[str, Any]) -> DenseConfig:
     return decode(
         values,
         DenseConfig,
-        lambda why: _refuse(f"dense.{why}"),
+        lambda why: refuse_dense(f"dense.{why}"),
         on_unknown=lambda key, fix: VimDeployError(
             "VIM-201", f"unknown model option dense.{key}", fix=fix
         ),
@@ -246,59 +172,63 @@ def read_dense(values: Mapping[str, Any]) -> DenseConfig:
 
 def _check_segmentation(config: DenseConfig) -> None:
     if config.pyramid is not None or config.detector is not None:
-        raise _refuse("a segmentation model has no feature pyramid of detectron2")
+        raise refuse_dense("a segmentation model has no feature pyramid of detectron2")
     indices = config.out_indices
     if not indices or list(indices) != sorted(set(indices)):
-        raise _refuse(f"out_indices = {list(indices)}", "name blocks in rising order, each once")
+        raise refuse_dense(
+            f"out_indices = {list(indices)}", "name blocks in rising order, each once"
+        )
     if config.if_fpn and len(indices) > LEVELS:
-        raise _refuse(f"{len(indices)} feature maps for {LEVELS} scales", "name at most four")
+        raise refuse_dense(f"{len(indices)} feature maps for {LEVELS} scales", "name at most four")
     head, auxiliary = config.decode_head, config.auxiliary_head
     if head is None:
         if auxiliary is not None:
-            raise _refuse("an auxiliary head without a decode head")
+            raise refuse_dense("an auxiliary head without a decode head")
         return
     if len(config.feature_names) != LEVELS:
-        raise _refuse(f"UPerHead takes {LEVELS} feature maps", "name four blocks in out_indices")
+        raise refuse_dense(
+            f"UPerHead takes {LEVELS} feature maps", "name four blocks in out_indices"
+        )
     scales = head.pool_scales
     if not 0 < len(scales) <= _MOST_PARTS:
-        raise _refuse(f"pool_scales = {list(scales[:_MOST_PARTS])}", "1 to 16 sizes from 1")
+        raise refuse_dense(f"pool_scales = {list(scales[:_MOST_PARTS])}", "1 to 16 sizes from 1")
     if auxiliary is not None and auxiliary.num_convs > _MOST_PARTS:
-        raise _refuse(f"auxiliary_head.num_convs = {auxiliary.num_convs}", "1 to 16")
+        raise refuse_dense(f"auxiliary_head.num_convs = {auxiliary.num_convs}", "1 to 16")
     if auxiliary is not None and not 0 <= auxiliary.in_index < LEVELS:
-        raise _refuse(f"auxiliary_head.in_index = {auxiliary.in_index}", "0 to 3")
+        raise refuse_dense(f"auxiliary_head.in_index = {auxiliary.in_index}", "0 to 3")
     if auxiliary is not None and auxiliary.kernel_size % 2 == 0:
-        raise _refuse(f"auxiliary_head.kernel_size = {auxiliary.kernel_size}", "odd")
+        raise refuse_dense(f"auxiliary_head.kernel_size = {auxiliary.kernel_size}", "odd")
     test = config.test
     if test is not None and test.mode not in get_args(SceneMode):
-        raise _refuse(f"test.mode = {test.mode!r}", nearest(test.mode, get_args(SceneMode)))
+        raise refuse_dense(f"test.mode = {test.mode!r}", nearest(test.mode, get_args(SceneMode)))
     if test is not None and any(s > c for s, c in zip(test.stride, test.crop, strict=True)):
-        raise _refuse(
+        raise refuse_dense(
             f"test.stride {list(test.stride)} leaves gaps between windows of {list(test.crop)}",
             "a stride of at most the window",
         )
     if config.palette and len(config.palette) != head.num_classes:
-        raise _refuse(f"{len(config.palette)} colours for {head.num_classes} classes")
+        raise refuse_dense(f"{len(config.palette)} colours for {head.num_classes} classes")
 
 
 def _check_detection(config: DenseConfig) -> None:
     if config.decode_head is not None or config.auxiliary_head is not None:
-        raise _refuse("a detection backbone has no segmentation head")
+        raise refuse_dense("a detection backbone has no segmentation head")
     if config.pyramid is None:
-        raise _refuse("a detection backbone needs its feature pyramid", "add dense.pyramid")
+        raise refuse_dense("a detection backbone needs its feature pyramid", "add dense.pyramid")
     if len(config.out_indices) != 1 or config.use_residual_as_feature:
-        raise _refuse("a detection backbone gives the last block's output only")
+        raise refuse_dense("a detection backbone gives the last block's output only")
     if config.last_layer_process == "add & norm":
-        raise _refuse(
+        raise refuse_dense(
             "last_layer_process 'add & norm' in a detection backbone",
             "none or add",
             "the official VisionMambaDet deletes the norm that it would need",
         )
     if config.detector is not None and not config.pyramid.top_block:
-        raise _refuse("a detector without the level p6", "pyramid.top_block = true")
+        raise refuse_dense("a detector without the level p6", "pyramid.top_block = true")
     if config.pyramid.norm not in PYRAMID_NORMS:
-        raise _refuse(f"pyramid.norm = {config.pyramid.norm!r}", "LN or BN")
+        raise refuse_dense(f"pyramid.norm = {config.pyramid.norm!r}", "LN or BN")
     if config.pyramid.scale_factors != PYRAMID_SCALES:
-        raise _refuse(
+        raise refuse_dense(
             f"pyramid.scale_factors = {list(config.pyramid.scale_factors)}",
             f"{list(PYRAMID_SCALES)}",
             "levels p2 to p5, as the official configurations have them",

@@ -14,10 +14,10 @@ from typing import Any
 
 from vim_deploy.codec import Number, OnError, decode, sentence
 from vim_deploy.errors import VimDeployError, nearest
+from vim_deploy.families.base import ModelConfig
 from vim_deploy.files import require_file
 from vim_deploy.ranges import MEAN, STD, require_all
 from vim_deploy.recipe.dense_config import DenseConfig
-from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.recipe.schema import (
     CHECKPOINT_PARTS,
     FIGURES,
@@ -240,7 +240,7 @@ def _recipe(table: Mapping[str, Any], path: Path) -> Recipe:
     _check_tolerances(found.tolerances, path)
     if found.dense is not None:
         try:
-            found.dense.require_backbone(found.model_config)
+            found.model_config.require_dense(found.dense)
         except VimDeployError as error:
             raise _invalid(path, f"[dense] {sentence(error)}", error.fix) from error
     image = _image(found.image, found.model_config, path)

@@ -16,15 +16,15 @@ from typing import Final
 
 from vim_deploy.codec import decode, stored
 from vim_deploy.errors import VimDeployError, nearest
+from vim_deploy.families.base import ModelConfig
 from vim_deploy.files import require_file
-from vim_deploy.places import BLOCK_ROLES, MODEL_ROLES
-from vim_deploy.recipe.model_config import ModelConfig
+from vim_deploy.places import BLOCK_ROLES, MODEL_ROLES, PRODUCT_ROLES
 from vim_deploy.untrusted import read_toml
 
 FORMAT: Final = 1
 ROLES: Final = (*MODEL_ROLES, *BLOCK_ROLES)
 #: Roles of the products that int8 and fp8 quantize.
-QUANTIZED_ROLES: Final = ("patch_embed", "in_proj", "x_proj", "dt_proj", "out_proj", "head")
+QUANTIZED_ROLES: Final = PRODUCT_ROLES
 
 _DEFAULT = Path(__file__).with_name("default-precision.toml")
 #: A policy is a page of text; anything larger is another kind of file.
@@ -167,7 +167,7 @@ def chosen_policy(path: Path | None, config: ModelConfig) -> PrecisionPolicy:
         VimDeployError: as ``load_policy``; VIM-420 for a rule on blocks that are not there.
     """
     # By what it needs: a config with ssm_cfg, a dict, is no key.
-    return _chosen(path, config.layers_run)
+    return _chosen(path, config.blocks)
 
 
 @cache

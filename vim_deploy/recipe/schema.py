@@ -14,10 +14,10 @@ from typing import Any, get_args
 
 from vim_deploy.codec import Number, encode, stored
 from vim_deploy.errors import VimDeployError, nearest
+from vim_deploy.families.base import ModelConfig
 from vim_deploy.paths import StrPath, as_text
 from vim_deploy.ranges import CROP_RATIO, IMAGE_SIDE, MEAN, SEED, STD, require_all
 from vim_deploy.recipe.dense_config import DenseConfig
-from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.specs import ImagePreparation, Interpolation
 
 #: Infer the architecture from the checkpoint.

@@ -17,14 +17,14 @@ from vim_deploy.bench.subject import (
     PYTORCH,
     Subject,
     dense_size,
+    model_bytes,
     require_info,
-    vim_bytes,
 )
 from vim_deploy.errors import VimDeployError, nearest
+from vim_deploy.families.base import unread_note
 from vim_deploy.files import require_file
 from vim_deploy.ops.functions import asked_ops
 from vim_deploy.recipe.catalog import checkpoint_of
-from vim_deploy.recipe.model_config import unread_note
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.runtimes import runtime_named
 from vim_deploy.runtimes.base import RunnerOptions
@@ -140,7 +140,7 @@ class SubjectMaker:
         infos = [require_info(self._file(path)) for _, path, _ in models]
         infos += [info for name in engines if (info := self._file(Path(name)).info) is not None]
         require_classifiers(wanted[0], infos)
-        sizes = deit_sizes(wanted, [info.model_config.embed_dim for info in infos])
+        sizes = deit_sizes(wanted, [info.model_config.deit_width for info in infos])
         # Not before: deit_sizes says what is missing where PyTorch is not installed.
         from vim_deploy.model.deit import deit_unread
 
@@ -363,7 +363,7 @@ def _estimate(info: ExportInfo, batch: int, way: str) -> int:
     if info.dense:
         behind = dense_size(info.model_config, info.dense, heads.of_file(info))
     runner = PYTORCH if way == PYTORCH else ONNX_RUNTIME
-    return vim_bytes(info.model_config, batch, runner, behind, native=way == "native")
+    return model_bytes(info.model_config, batch, runner, behind, native=way == "native")
 
 
 def _size_text(size: ImageSize) -> str:

@@ -140,7 +140,7 @@ def existing_export(path: Path, info: ExportInfo) -> Existing | None:
     except VimDeployError as error:
         why, found = error.message, None
     if found is not None and found.settings_hash == info.settings_hash:
-        return Existing(found, summarize(file.model, found.model_config.layers_run))
+        return Existing(found, summarize(file.model, found.model_config.blocks))
     if found is not None and not found.settings_hash:
         why = "a tool has changed it since it was exported"
     elif found is not None:

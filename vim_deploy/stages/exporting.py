@@ -20,7 +20,7 @@ from vim_deploy.codec import stored
 from vim_deploy.errors import VimDeployError, missing_package
 from vim_deploy.files import remove_leftovers, single_writer
 from vim_deploy.graph.activations import Activations
-from vim_deploy.graph.passes.run import PassReport
+from vim_deploy.graph.pass_report import PassReport
 from vim_deploy.graph.precision import PrecisionReport
 from vim_deploy.graph.quantization.plan import QuantizationPlan
 from vim_deploy.graph.verify import GraphSummary

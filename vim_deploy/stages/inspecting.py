@@ -134,7 +134,7 @@ def _engine(engine: Artifact) -> dict[str, Any]:
 
 def _onnx(artifact: Artifact) -> dict[str, Any]:
     model, info = artifact.model, artifact.info
-    blocks = info.model_config.layers_run if info else 0
+    blocks = info.model_config.blocks if info else 0
     return {
         "ir_version": model.ir_version,
         "opset": opset_version(model),

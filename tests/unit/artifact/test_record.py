@@ -20,8 +20,8 @@ from vim_deploy.artifact.record import (
 )
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
+from vim_deploy.families.vim.config import VimConfig
 from vim_deploy.files import settings_hash
-from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.runtimes.building.build import check_output
 from vim_deploy.specs import CheckpointInfo, ImagePreparation, TensorSpec
 from vim_deploy.stages.inspecting import inspect
@@ -30,7 +30,7 @@ from vim_deploy.untrusted import parse_json
 IMAGE = TensorSpec("image", "float32", ("batch", 3, 32, 32))
 EXPORT = ExportInfo(
     model="custom",
-    model_config=ModelConfig(depth=2, img_size=(32, 32)),
+    model_config=VimConfig(depth=2, img_size=(32, 32)),
     checkpoint=CheckpointInfo("a.pth", "00", "model"),
     image=ImagePreparation(32, 32),
     preprocess="none",

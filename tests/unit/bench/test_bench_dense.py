@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.detectors import described, stand_in
 from tests.support.reference import checkpoint_path
-from vim_deploy.bench.subject import ONNX_RUNTIME, PYTORCH, dense_size, vim_bytes
+from vim_deploy.bench.subject import ONNX_RUNTIME, PYTORCH, dense_size, model_bytes
 from vim_deploy.errors import VimDeployError
 from vim_deploy.heads import find
 from vim_deploy.recipe.catalog import find_recipe
@@ -36,7 +36,7 @@ def test_estimates(recipe: str, head: str, side: int, runner: str, peak: int) ->
     assert found.dense is not None
     config = found.model_config.replace(img_size=side)
     behind = dense_size(config, found.dense, find(head, dense=True))
-    assert 0.9 < vim_bytes(config, 1, runner, behind) / 1e6 / peak < 1.3
+    assert 0.9 < model_bytes(config, 1, runner, behind) / 1e6 / peak < 1.3
 
 
 def test_what_the_head_gives_decides() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.bench import subject
-from vim_deploy.bench.subject import ONNX_RUNTIME, PYTORCH, PYTORCH_DEIT, deit_bytes, vim_bytes
+from vim_deploy.bench.subject import ONNX_RUNTIME, PYTORCH, PYTORCH_DEIT, deit_bytes, model_bytes
 from vim_deploy.recipe.catalog import find_variant
 from vim_deploy.stages.benchmarking import too_large
 
@@ -17,13 +17,13 @@ from vim_deploy.stages.benchmarking import too_large
 )
 def test_vim(runner: str, side: int, peak: int) -> None:
     config = find_variant("vim-tiny").replace(img_size=side)
-    assert 0.9 < vim_bytes(config, 1, runner) / 1e6 / peak < 1.3
+    assert 0.9 < model_bytes(config, 1, runner) / 1e6 / peak < 1.3
 
 
 @pytest.mark.parametrize(("side", "peak"), [(224, 121), (512, 145), (768, 184), (1248, 305)])
 def test_vim_with_native_ops(side: int, peak: int) -> None:
     config = find_variant("vim-tiny").replace(img_size=side)
-    assert 0.9 < vim_bytes(config, 1, ONNX_RUNTIME, native=True) / 1e6 / peak < 1.3
+    assert 0.9 < model_bytes(config, 1, ONNX_RUNTIME, native=True) / 1e6 / peak < 1.3
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from tests.support import traces
 from tests.support.models import perturbed, save_training_file, tiny_config
 from vim_deploy.cli.main import run
 from vim_deploy.codec import encode
-from vim_deploy.model.vim import VisionMamba
+from vim_deploy.families.vim.network.vim import VisionMamba
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 

@@ -151,7 +151,7 @@ def test_refit_with_a_checkpoint(full, folder, capsys, precision):
     pytest.importorskip("torch", reason="not checked here: torch is not installed")
     from tests.support.fake_tensorrt.plan import decode_plan
     from tests.support.models import perturbed, save_training_file, tiny_config
-    from vim_deploy.model.vim import VisionMamba
+    from vim_deploy.families.vim.network.vim import VisionMamba
 
     weights = []
     for seed in (0, 1):

@@ -11,9 +11,9 @@ import pytest
 from tests.support.models import perturbed, save_training_file, tiny_config
 from vim_deploy.cli.main import run
 from vim_deploy.codec import encode
+from vim_deploy.families.vim.config import VimConfig
+from vim_deploy.families.vim.network.vim import VisionMamba
 from vim_deploy.graph.verify import form_for
-from vim_deploy.model.vim import VisionMamba
-from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.specs import GraphForm
 
 Capture = pytest.CaptureFixture[str]
@@ -67,7 +67,7 @@ def test_low_rank_is_the_default_of_a_narrow_model_and_another_form_replaces_not
     ],
 )
 def test_auto_goes_by_the_rank_of_dt(changes: dict[str, Any], expected: str) -> None:
-    config = ModelConfig(**changes)
+    config = VimConfig(**changes)
     assert form_for("auto", config) == expected
     for form in get_args(GraphForm):
         assert form_for(form, config) == form

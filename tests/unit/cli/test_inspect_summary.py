@@ -12,7 +12,7 @@ from tests.support.models import perturbed, save_training_file, tiny_config
 from tests.support.packages import classifier
 from vim_deploy.cli.inspect_summary import summary
 from vim_deploy.cli.main import run
-from vim_deploy.model.vim import VisionMamba
+from vim_deploy.families.vim.network.vim import VisionMamba
 from vim_deploy.recipe.catalog import recipe_names, recipes_folder
 from vim_deploy.stages.inspecting import inspect
 

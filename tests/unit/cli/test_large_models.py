@@ -11,7 +11,7 @@ from tests.support.models import perturbed, save_training_file, tiny_config
 from vim_deploy.artifact import onnx_file
 from vim_deploy.cli.main import run
 from vim_deploy.codec import encode
-from vim_deploy.model.vim import VisionMamba
+from vim_deploy.families.vim.network.vim import VisionMamba
 
 Capture = pytest.CaptureFixture[str]
 EXPORT = ("export", "x.pth", "--config", "x.json", "-o", "x.onnx")

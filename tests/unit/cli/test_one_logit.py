@@ -14,8 +14,8 @@ import torch
 from tests.support.models import tiny_config
 from vim_deploy.cli.main import run
 from vim_deploy.codec import encode
+from vim_deploy.families.vim.network.vim import VisionMamba
 from vim_deploy.model.seeding import seed_weights
-from vim_deploy.model.vim import VisionMamba
 
 DARK, BRIGHT = 40, 200
 

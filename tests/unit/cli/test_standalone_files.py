@@ -18,7 +18,7 @@ from tests.support.trt_builds import make_machine
 from vim_deploy.cli.main import run
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
-from vim_deploy.model.vim import VisionMamba
+from vim_deploy.families.vim.network.vim import VisionMamba
 from vim_deploy.runtimes.building.request import TrtOptions
 
 Capture = pytest.CaptureFixture[str]

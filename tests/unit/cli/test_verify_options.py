@@ -13,7 +13,7 @@ from tests.support import plant
 from tests.support.models import perturbed, save_training_file, tiny_config
 from vim_deploy.cli.main import run
 from vim_deploy.codec import encode
-from vim_deploy.model.vim import VisionMamba
+from vim_deploy.families.vim.network.vim import VisionMamba
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.stages.export_options import ExportOptions
 from vim_deploy.stages.exporting import export

@@ -14,12 +14,12 @@ from onnx import helper, numpy_helper
 from tests.support.models import perturbed, tiny_config
 from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import VimDeployError
+from vim_deploy.families.vim.config import VimConfig
+from vim_deploy.families.vim.network.vim import VisionMamba
 from vim_deploy.graph.activations import measure_activations, peak_of_live
 from vim_deploy.graph.export_graph import ExportedGraph, export_graph
 from vim_deploy.heads import parse_head
 from vim_deploy.model.deployed import DeployedModel
-from vim_deploy.model.vim import VisionMamba
-from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.specs import CheckpointInfo, ImagePreparation
 from vim_deploy.stages import inspect
 
@@ -62,7 +62,7 @@ def test_views_weights_and_unread_tensors() -> None:
 @functools.lru_cache
 def exported(
     image: int, batch: int | None = None, **changes: object
-) -> tuple[ModelConfig, ExportedGraph]:
+) -> tuple[VimConfig, ExportedGraph]:
     config = tiny_config(img_size=image, depth=1, **changes)
     info = ExportInfo(
         model="custom",
@@ -84,11 +84,11 @@ def exported(
 
 
 @pytest.fixture(scope="module")
-def plain() -> tuple[ModelConfig, ExportedGraph]:
+def plain() -> tuple[VimConfig, ExportedGraph]:
     return exported(SIDE)
 
 
-def test_activations_of_an_exported_graph(plain: tuple[ModelConfig, ExportedGraph]) -> None:
+def test_activations_of_an_exported_graph(plain: tuple[VimConfig, ExportedGraph]) -> None:
     found = plain[1].activations
     assert (found.batch, found.tokens, found.square_told) == (1, TOKENS, True)
     # in_proj gives x and z: four times the width of 16, in float32.
@@ -173,7 +173,7 @@ def square_weight(model: onnx.ModelProto) -> onnx.ModelProto:
     "plant", [attention, heads_side_by_side, flat, inside_a_function, square_weight]
 )
 def test_what_grows_with_the_square_is_caught(
-    plant: Callable[[onnx.ModelProto], onnx.ModelProto], plain: tuple[ModelConfig, ExportedGraph]
+    plant: Callable[[onnx.ModelProto], onnx.ModelProto], plain: tuple[VimConfig, ExportedGraph]
 ) -> None:
     config, found = plain
     assert measure_activations(found.model, config) == found.activations
@@ -198,7 +198,7 @@ def test_a_batch_of_as_many_pictures_as_tokens_is_no_square() -> None:
 
 
 def test_inspect_describes_a_changed_file_all_the_same(
-    plain: tuple[ModelConfig, ExportedGraph], tmp_path: Path
+    plain: tuple[VimConfig, ExportedGraph], tmp_path: Path
 ) -> None:
     onnx.save(plain[1].model, tmp_path / "plain.onnx")
     found = inspect(tmp_path / "plain.onnx")["activations"]

@@ -15,6 +15,8 @@ from tests.support.models import perturbed, tiny_config
 from vim_deploy.artifact import metadata
 from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.errors import VimDeployError
+from vim_deploy.families.vim.config import VimConfig
+from vim_deploy.families.vim.network.vim import VisionMamba
 from vim_deploy.graph.export_graph import export_graph
 from vim_deploy.graph.opset import OPSETS, convert_opset
 from vim_deploy.graph.trace import trace
@@ -22,8 +24,6 @@ from vim_deploy.graph.verify import GraphSummary, check_graph
 from vim_deploy.heads import parse_head
 from vim_deploy.model.deployed import DeployedModel
 from vim_deploy.model.seeding import seed_weights
-from vim_deploy.model.vim import VisionMamba
-from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.runtimes.torch.runner import TorchRunner
 from vim_deploy.specs import CheckpointInfo, ImagePreparation
 
@@ -32,7 +32,7 @@ BOUND = 1e-4
 
 
 def deployed(
-    config: ModelConfig, preprocess: str = "none", head: str = "logits"
+    config: VimConfig, preprocess: str = "none", head: str = "logits"
 ) -> tuple[DeployedModel, ExportInfo]:
     height, width = config.image_hw
     image = ImagePreparation(height, width)
@@ -58,7 +58,7 @@ def deployed(
 
 
 def exported(
-    config: ModelConfig | None = None,
+    config: VimConfig | None = None,
     preprocess: str = "none",
     head: str = "logits",
     batch: int | None = None,
@@ -253,7 +253,7 @@ def _drop_function(model: onnx.ModelProto) -> None:
 
 @pytest.mark.parametrize(
     ("spoil", "said"),
-    [(_drop_scan, "3 scan nodes"), (_add_loop, "Loop"), (_drop_function, "local function")],
+    [(_drop_scan, "1 scans forward"), (_add_loop, "Loop"), (_drop_function, "local function")],
 )
 def test_checker_finds_what_is_wrong(
     plain: tuple[DeployedModel, onnx.ModelProto, GraphSummary], spoil: object, said: str

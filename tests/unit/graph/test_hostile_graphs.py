@@ -10,11 +10,18 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.unit.families.vim.test_passes import (
+    CLOSE,
+    FUSED_BLOCK,
+    block_ops,
+    copy_of,
+    exported,
+    fused,
+)
 from tests.unit.graph.test_export_graph import session
-from tests.unit.graph.test_passes import CLOSE, FUSED_BLOCK, block_ops, copy_of, exported, fused
 from vim_deploy.errors import VimDeployError
+from vim_deploy.families.vim.fusion.run import run_passes
 from vim_deploy.graph.opset import OPSETS
-from vim_deploy.graph.passes.run import run_passes
 from vim_deploy.graph.verify import summarize
 from vim_deploy.ops import SELECTIVE_SCAN
 from vim_deploy.ops.functions import attach_functions

@@ -12,7 +12,7 @@ import pytest
 from onnx import numpy_helper
 
 from tests.support.models import tiny_config
-from tests.unit.graph.test_passes import FUSED_BLOCK, block_ops, copy_of, exported
+from tests.unit.families.vim.test_passes import FUSED_BLOCK, block_ops, copy_of, exported
 from tests.unit.graph.test_standalone import exported as standalone_export
 from vim_deploy.cli.main import run
 from vim_deploy.errors import VimDeployError

@@ -15,11 +15,11 @@ from onnx import helper
 
 from tests.support.models import tiny_config
 from tests.unit.graph.test_export_graph import deployed
+from vim_deploy.families.vim.network.vim import RMSNorm
 from vim_deploy.graph.export_graph import export_graph
 from vim_deploy.graph.inner_tensors import inner_tensors
 from vim_deploy.graph.tidy import tidy
 from vim_deploy.graph.trace import trace_classifier
-from vim_deploy.model.vim import RMSNorm
 from vim_deploy.recipe.precision_policy import PrecisionPolicy
 from vim_deploy.specs import GraphForm
 

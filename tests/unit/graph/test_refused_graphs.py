@@ -9,6 +9,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from tests.unit.families.vim.test_passes import copy_of, exported, fused
 from tests.unit.graph.test_hostile_graphs import (
     Edit,
     Model,
@@ -17,9 +18,8 @@ from tests.unit.graph.test_hostile_graphs import (
     outputs,
     value,
 )
-from tests.unit.graph.test_passes import copy_of, exported, fused
 from vim_deploy.errors import VimDeployError
-from vim_deploy.graph.passes.run import run_passes
+from vim_deploy.families.vim.fusion.run import run_passes
 
 
 @pytest.fixture(scope="module")

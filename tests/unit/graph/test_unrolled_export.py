@@ -14,13 +14,13 @@ from tests.unit.graph.test_export_graph import BOUND, deployed, images, session
 from vim_deploy.artifact.metadata import read_export
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
+from vim_deploy.families.vim.config import VimConfig
 from vim_deploy.graph.export_graph import ExportedGraph, export_graph
 from vim_deploy.graph.inventory import take_inventory
 from vim_deploy.graph.opset import OPSETS
 from vim_deploy.graph.verify import check_graph, summarize
 from vim_deploy.model.deployed import DeployedModel
 from vim_deploy.ops.functions import attach_functions
-from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.runtimes.torch.runner import TorchRunner
 
 #: Of a whole model, both bodies in float32; measured up to 4e-7.
@@ -28,7 +28,7 @@ RELATIVE_L2 = 1e-5
 
 
 def exported(
-    config: ModelConfig | None = None, dump: Path | None = None, **changes: object
+    config: VimConfig | None = None, dump: Path | None = None, **changes: object
 ) -> tuple[DeployedModel, ExportedGraph]:
     module, info = deployed(config or tiny_config())
     info = replace(info, scan_body="unrolled", **changes)

@@ -16,11 +16,11 @@ from torch.optim.swa_utils import AveragedModel
 
 from tests.support.models import perturbed, tiny_config
 from vim_deploy.errors import VimDeployError
+from vim_deploy.families.vim.network.dense.weights import kind_of
+from vim_deploy.families.vim.network.infer import infer_config
+from vim_deploy.families.vim.network.vim import VisionMamba
 from vim_deploy.model.checkpoint import Checkpoint, read_checkpoint
-from vim_deploy.model.dense.weights import kind_of
-from vim_deploy.model.infer import infer_config
 from vim_deploy.model.load import load_model
-from vim_deploy.model.vim import VisionMamba
 from vim_deploy.recipe.schema import ModelRequest
 from vim_deploy.stages import inspect
 

@@ -16,9 +16,9 @@ from tests.support.models import perturbed, tiny_config
 from vim_deploy.artifact import Artifact
 from vim_deploy.cli.main import run
 from vim_deploy.errors import VimDeployError
+from vim_deploy.families.vim.network.vim import VisionMamba
 from vim_deploy.images import batch_from_crops, crop_from_array
 from vim_deploy.model.load import LoadedModel, load_model
-from vim_deploy.model.vim import VisionMamba
 from vim_deploy.recipe.schema import ModelRequest
 
 PIXELS = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}

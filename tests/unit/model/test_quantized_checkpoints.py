@@ -13,8 +13,8 @@ from torch import Tensor
 
 from tests.support.models import perturbed, tiny_config
 from vim_deploy.errors import VimDeployError
+from vim_deploy.families.vim.network.vim import VisionMamba
 from vim_deploy.model.checkpoint import read_checkpoint
-from vim_deploy.model.vim import VisionMamba
 
 Change = Callable[[dict[str, Any], str], object]
 

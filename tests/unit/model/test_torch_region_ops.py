@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-import vim_deploy.model.dense.region_ops  # noqa: F401 - registers torch.ops.vim_deploy
+import vim_deploy.model.region_ops  # noqa: F401 - registers torch.ops.vim_deploy
 from vim_deploy.ops import PYRAMID_ROI_ALIGN, SORTED_NMS
 
 OUTPUT, CANONICAL, SCALE = 7, 40.0, 0.25

@@ -14,6 +14,7 @@ import pytest
 from vim_deploy.artifact.metadata import ExportInfo
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
+from vim_deploy.families.vim.config import VimConfig
 from vim_deploy.parity.accuracy import (
     AccuracyReport,
     Limits,
@@ -22,7 +23,6 @@ from vim_deploy.parity.accuracy import (
     unreadable_lines,
 )
 from vim_deploy.parity.dataset import Unreadable, open_dataset
-from vim_deploy.recipe.model_config import ModelConfig
 from vim_deploy.runtimes.base import Runner
 from vim_deploy.specs import CheckpointInfo, ImagePreparation, TensorSpec
 
@@ -33,7 +33,7 @@ def info(classes: int = 3, labels: tuple[str, ...] = (), head: str = "logits") -
     """A record of a model of 4 x 4 grey pictures whose value is the pixel's."""
     return ExportInfo(
         model="custom",
-        model_config=ModelConfig(num_classes=classes),
+        model_config=VimConfig(num_classes=classes),
         checkpoint=CheckpointInfo("x.pth", "", "model"),
         image=ImagePreparation(4, 4, 1, (0.0,), (1.0,), 1.0),
         preprocess="none",

@@ -12,10 +12,10 @@ import pytest
 from tests.support import reference
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
+from vim_deploy.families.vim.config import VimConfig, read_config
+from vim_deploy.families.vim.official_dense import is_dense, read_official
 from vim_deploy.recipe import catalog
 from vim_deploy.recipe.dense_config import read_dense
-from vim_deploy.recipe.model_config import ModelConfig, read_config
-from vim_deploy.recipe.official_dense import is_dense, read_official
 
 E01 = dict(reference.dense_case("E01").kwargs)
 D01 = dict(reference.dense_case("D01").kwargs)
@@ -159,9 +159,9 @@ BACKBONE = read_config(
 def test_backbones_that_do_not_carry_it(
     values: dict[str, Any], changes: dict[str, Any], code: str, named: str
 ) -> None:
-    read_dense(values).require_backbone(BACKBONE)
+    BACKBONE.require_dense(read_dense(values))
     config = BACKBONE.replace(**changes)
-    error = refusal(lambda: read_dense(values).require_backbone(config))
+    error = refusal(lambda: config.require_dense(read_dense(values)))
     assert error.code == code
     assert named in error.message
 
@@ -249,7 +249,7 @@ OFFICIAL_WRONG = [
 def test_official_keywords_that_cannot_be_exported(
     config: dict[str, Any], path: str, value: object, code: str, named: str
 ) -> None:
-    def read() -> ModelConfig:
+    def read() -> VimConfig:
         found = read_official(changed(config, path, value))
         return read_config(found.backbone)
 

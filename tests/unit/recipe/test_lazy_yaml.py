@@ -11,9 +11,9 @@ import pytest
 from tests.support.detector_cases import detector_case
 from vim_deploy.cli.model_files import config_in
 from vim_deploy.errors import VimDeployError
+from vim_deploy.families.vim.official_dense import read_official
 from vim_deploy.recipe import lazy_yaml
 from vim_deploy.recipe.lazy_yaml import read_lazy_config
-from vim_deploy.recipe.official_dense import read_official
 
 ALIASES = "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9))
 

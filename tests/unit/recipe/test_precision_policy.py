@@ -11,7 +11,7 @@ import pytest
 from tests.support.source import REPOSITORY
 from vim_deploy.codec import decode, encode
 from vim_deploy.errors import VimDeployError
-from vim_deploy.recipe.model_config import ModelConfig
+from vim_deploy.families.vim.config import VimConfig
 from vim_deploy.recipe.precision_policy import (
     ROLES,
     PrecisionPolicy,
@@ -39,7 +39,7 @@ def test_shipped_policy() -> None:
 
 
 def test_a_config_with_ssm_cfg_has_a_policy() -> None:
-    config = ModelConfig(depth=2, ssm_cfg={"d_conv": 3})
+    config = VimConfig(depth=2, ssm_cfg={"d_conv": 3})
     assert chosen_policy(None, config) == default_policy()
 
 

@@ -9,9 +9,10 @@ import pytest
 
 from tests.support import reference
 from vim_deploy.errors import VimDeployError
+from vim_deploy.families.vim.config import VimConfig, read_config
+from vim_deploy.families.vim.names import FACTORY_NAMES
 from vim_deploy.recipe import catalog
 from vim_deploy.recipe.load import checkpoint_address, read_labels
-from vim_deploy.recipe.model_config import ModelConfig, read_config
 from vim_deploy.recipe.schema import CUSTOM, NONE
 
 SHORT = ("vim-tiny", "vim-tiny-plus", "vim-small", "vim-small-plus", "vim-base")
@@ -39,7 +40,7 @@ DENSE: dict[str, tuple[float | None, ...]] = {
 }
 
 
-def parameters(config: ModelConfig) -> int:
+def parameters(config: VimConfig) -> int:
     """Parameters of a v2 model with RMSNorm, counted from its shapes (hustvl/Vim)."""
     dim, inner, state = config.embed_dim, config.d_inner, config.d_state
     rank, width = config.ssm["dt_rank"], config.ssm["d_conv"]
@@ -72,7 +73,7 @@ def test_every_variant_has_two_names() -> None:
     known = catalog.variants()
     assert tuple(known)[:5] == SHORT
     assert len(known) == 10
-    for short, official in catalog.FACTORY_NAMES.items():
+    for short, official in FACTORY_NAMES.items():
         assert known[official] == known[short]
         assert catalog.short_name(known[official]) == short
 
@@ -80,12 +81,12 @@ def test_every_variant_has_two_names() -> None:
 def test_the_reference_names_the_tiny_factory() -> None:
     # The name in the stored case came from the official code itself.
     assert (
-        catalog.FACTORY_NAMES["vim-tiny"]
+        FACTORY_NAMES["vim-tiny"]
         == "vim_tiny_patch16_224_bimambav2_final_pool_mean_abs_pos_embed_with_midclstok_div2"
     )
     if reference.has_full_size():
         factory = reference.load_case(reference.FULL_SIZE).factory
-        assert factory == catalog.FACTORY_NAMES["vim-tiny"]
+        assert factory == FACTORY_NAMES["vim-tiny"]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,7 @@ def test_the_reference_names_the_tiny_factory() -> None:
     [
         ("vim-tinny", "vim-tiny"),
         ("vim-smal", "vim-small"),
-        (catalog.FACTORY_NAMES["vim-base"].replace("middle_cls_token", "midclstok"), "vim_base"),
+        (FACTORY_NAMES["vim-base"].replace("middle_cls_token", "midclstok"), "vim_base"),
     ],
 )
 def test_unknown_variant_names_the_nearest(wrong: str, near: str) -> None:

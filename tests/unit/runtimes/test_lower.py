@@ -28,21 +28,21 @@ def exported() -> dict[str, onnx.ModelProto]:
     """A two-layer model in its base and its fused form, with local functions."""
     torch = pytest.importorskip("torch", reason="not checked here: torch is not installed")
     from vim_deploy.artifact.metadata import ExportInfo
+    from vim_deploy.families.vim.config import VimConfig
+    from vim_deploy.families.vim.network.vim import VisionMamba
     from vim_deploy.graph.export_graph import export_graph
     from vim_deploy.heads import parse_head
     from vim_deploy.model.deployed import DeployedModel
-    from vim_deploy.model.vim import VisionMamba
-    from vim_deploy.recipe.model_config import ModelConfig
     from vim_deploy.specs import CheckpointInfo, ImagePreparation
 
-    config = ModelConfig(
+    config = VimConfig(
         img_size=32, patch_size=8, stride=8, depth=2, embed_dim=32, num_classes=5, d_state=4
     )
     made = {}
     for form in ("base", "fused"):
         info = ExportInfo(
             model="custom",
-            model_config=ModelConfig(),
+            model_config=VimConfig(),
             checkpoint=CheckpointInfo("seed:0", "", "seeded"),
             image=ImagePreparation(32, 32),
             preprocess="none",

@@ -1,1 +1,0 @@
-"""Passes that turn the traced graph into the deployed one; ``run.PASSES`` is their order."""
