@@ -19,6 +19,7 @@ from vim_deploy.families.vim.network.infer import infer_config
 from vim_deploy.families.vim.network.pos_embed import Grid, interpolate_grid, interpolate_official
 from vim_deploy.families.vim.network.rope import rope_tables
 from vim_deploy.families.vim.network.shapes import rope_agrees
+from vim_deploy.model.keys import require_keys
 from vim_deploy.recipe.catalog import short_name
 from vim_deploy.recipe.schema import CUSTOM
 from vim_deploy.specs import PosEmbedMode
@@ -28,8 +29,6 @@ from vim_deploy.specs import PosEmbedMode
 AS_STORED = "as stored"
 _POS_EMBED = "pos_embed"
 _ROPE = ("rope.freqs_cos", "rope.freqs_sin")
-#: Keys an error lists before it only counts.
-_LISTED = 20
 _DENSE_ADVICE = (
     "give the configuration that the checkpoint was trained with: --config FILE.json, or "
     "--model RECIPE; or leave both out"
@@ -108,28 +107,12 @@ def check_keys(
         prefix: of the Vim's keys.
         config: of the Vim.
     """
-    lines = [
-        f"missing {key}, expected {_shape(tensor)}"
-        for key, tensor in expected.items()
-        if key not in found
-    ]
-    lines += [
-        f"unexpected {key}, found {_shape(tensor)}"
-        for key, tensor in found.items()
-        if key not in expected
-    ]
-    for key, tensor in expected.items():
-        if key in found and not _fits(key.removeprefix(prefix), found[key], tensor):
-            lines.append(f"{key}: found {_shape(found[key])}, expected {_shape(tensor)}")
-    if lines:
-        hidden = len(lines) - _LISTED
-        shown = lines[:_LISTED] + [f"and {hidden} more"] * (hidden > 0)
-        raise VimDeployError(
-            "VIM-404",
-            f"{len(lines)} keys of the checkpoint do not fit the model",
-            why="\n".join(shown),
-            fix=_DENSE_ADVICE if prefix else _advice(found, config),
-        )
+    require_keys(
+        found,
+        expected,
+        lambda: _DENSE_ADVICE if prefix else _advice(found, config),
+        lambda key, own, wanted: _fits(key.removeprefix(prefix), own, wanted),
+    )
 
 
 def _fits(key: str, found: Tensor, expected: Tensor) -> bool:
@@ -138,11 +121,6 @@ def _fits(key: str, found: Tensor, expected: Tensor) -> bool:
     if row_axis is not None and len(shape) == len(wanted) and shape[row_axis] > 0:
         shape[row_axis] = wanted[row_axis]
     return shape == wanted and found.is_floating_point()
-
-
-def _shape(tensor: Tensor) -> str:
-    kind = "" if tensor.is_floating_point() else f" {tensor.dtype}"
-    return f"{list(tensor.shape)}{kind}"
 
 
 def _advice(found: Mapping[str, Tensor], config: VimConfig) -> str:

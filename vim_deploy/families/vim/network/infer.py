@@ -20,7 +20,7 @@ from vim_deploy.families.vim.checks import SSM_CFG_DEFAULTS
 from vim_deploy.families.vim.config import VimConfig
 from vim_deploy.families.vim.names import NO_EFFECT
 from vim_deploy.families.vim.names import variant as named_variant
-from vim_deploy.families.vim.network.shapes import Shapes, cannot_infer, measure
+from vim_deploy.families.vim.network.shapes import Shapes, measure
 from vim_deploy.families.vim.network.variants import (
     ImageSize,
     choose_variant,
@@ -30,6 +30,7 @@ from vim_deploy.families.vim.network.variants import (
     square,
     stored_size,
 )
+from vim_deploy.model.keys import cannot_infer
 from vim_deploy.recipe.catalog import short_name
 
 #: The published models' values of what shapes do not tell (their factories in models_mamba.py).

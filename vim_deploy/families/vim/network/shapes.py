@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vim_deploy.errors import VimDeployError
 from vim_deploy.families import FIRST
 from vim_deploy.families.vim.config import VimConfig
 from vim_deploy.families.vim.network.rope import rope_tables
+from vim_deploy.model.keys import cannot_infer
 
 _LAYER = re.compile(r"layers\.(\d+)\.")
 _MIXER = "layers.0.mixer."
@@ -131,30 +131,6 @@ def refuse_other_models(state_dict: Mapping[str, Tensor]) -> None:
             + ", ".join(shown),
             "give a checkpoint of hustvl/Vim, or its keywords with --config",
         )
-
-
-def cannot_infer(message: str, why: str, fix: str = "") -> VimDeployError:
-    """VIM-407 with the two ways to say the architecture."""
-    fix = fix or "name the architecture: --model VARIANT, or --config FILE.json with all keywords"
-    return VimDeployError("VIM-407", message, why=why, fix=fix)
-
-
-def shape_of(tensors: Mapping[str, Tensor], key: str, axes: int) -> tuple[int, ...]:
-    """A weight's shape; VIM-407 unless it is there and has ``axes`` axes, none of them empty."""
-    shape: tuple[int, ...] = tuple(tensors[key].shape) if key in tensors else ()
-    if len(shape) != axes or 0 in shape:
-        found = f"has shape {list(shape)}" if key in tensors else "is missing"
-        raise cannot_infer(
-            f"the architecture cannot be inferred: {key} {found}",
-            f"the size of that part is read from it; expected {axes} axes, none of them empty",
-            "get the whole checkpoint, as the training framework saved it",
-        )
-    return shape
-
-
-def count_of(tensors: Mapping[str, Tensor], pattern: str) -> int:
-    """How many different texts the group of ``pattern`` matches at the start of keys."""
-    return len({match[1] for key in tensors if (match := re.match(pattern, key))})
 
 
 def _tensor(state_dict: Mapping[str, Tensor], key: str, axes: int) -> Tensor:

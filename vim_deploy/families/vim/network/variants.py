@@ -17,7 +17,8 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.families.vim.config import VimConfig
 from vim_deploy.families.vim.names import FACTORY_NAMES
 from vim_deploy.families.vim.names import variant as named_variant
-from vim_deploy.families.vim.network.shapes import Shapes, cannot_infer
+from vim_deploy.families.vim.network.shapes import Shapes
+from vim_deploy.model.keys import cannot_infer
 from vim_deploy.recipe.catalog import find_variant
 
 ImageSize = int | tuple[int, int]

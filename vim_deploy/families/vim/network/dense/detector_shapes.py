@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
-from vim_deploy.families.vim.network.shapes import cannot_infer, count_of, shape_of
+from vim_deploy.model.keys import cannot_infer, count_of, shape_of
 from vim_deploy.recipe.detector_config import CASCADE_WEIGHTS, DetectorConfig, ProposalConfig
 
 _RPN, _ROI = "proposal_generator.rpn_head", "roi_heads"

@@ -19,9 +19,10 @@ from vim_deploy.families.vim.config import VimConfig, read_config
 from vim_deploy.families.vim.network.dense.detector_shapes import heads_of
 from vim_deploy.families.vim.network.dense.weights import DenseWeights
 from vim_deploy.families.vim.network.infer import infer_config
-from vim_deploy.families.vim.network.shapes import Shapes, cannot_infer, count_of, measure, shape_of
+from vim_deploy.families.vim.network.shapes import Shapes, measure
 from vim_deploy.families.vim.network.variants import ImageSize
 from vim_deploy.families.vim.official_dense import OfficialDense
+from vim_deploy.model.keys import cannot_infer, count_of, shape_of
 from vim_deploy.recipe.dense_config import PYRAMID_SCALES, DenseConfig, read_dense
 
 #: Pool scales of the official UPerHead; shapes tell only how many there are.
