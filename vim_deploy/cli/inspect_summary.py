@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
+from vim_deploy.codec import decode
+from vim_deploy.errors import VimDeployError
+from vim_deploy.families.base import ModelConfig
 from vim_deploy.specs import Target
 
 #: The head whose pictures are fitted into the input (``heads.Head.takes_size``).
@@ -184,10 +187,9 @@ def _quantization(export: Facts, products: int | None) -> str:
 def _architecture(config: Facts | None, dense: Facts | None) -> Iterator[Row]:
     if config is None:
         return
-    depth, width, classes = config["depth"], config["embed_dim"], config["num_classes"]
-    patch = f"patches of {config['patch_size']} every {config['stride']}"
-    what = "" if dense else f", {classes} classes"
-    yield "architecture", f"{depth} blocks of width {width}, {patch}{what}"
+    found = decode(config, ModelConfig, lambda why: VimDeployError("VIM-201", why))
+    what = "" if dense else f", {found.num_classes} classes"
+    yield "architecture", f"{found.in_words}{what}"
     yield "dense model", (dense or {}).get("task", "")
     yield from _detector((dense or {}).get("detector"))
 

@@ -35,12 +35,14 @@ class ModelConfig:
     Attributes:
         family: name of its row in ``families.FAMILIES``.
         attends: whether it holds attention, whose scores grow with the square of a window's tokens.
+        operators: standard operators that its graphs may hold beyond those of every family's.
         has_tokens: whether one sequence of tokens stands behind the last norm.
         flips_sequence: whether a graph of it may hold a flip.
     """
 
     family: ClassVar[str]
     attends: ClassVar[bool] = False
+    operators: ClassVar[frozenset[str]] = frozenset()
     has_tokens: ClassVar[bool] = False
 
     @property
@@ -122,6 +124,11 @@ class ModelConfig:
     def has_class_scores(self) -> bool:
         """Whether the output is one row of scores of two or more classes for each picture."""
         return self.num_classes > 1
+
+    @property
+    def in_words(self) -> str:
+        """Depth, widths and what a picture is cut into, in a few words."""
+        raise NotImplementedError
 
     @property
     def classes(self) -> int:

@@ -320,7 +320,12 @@ def _widths(model: onnx.ModelProto) -> set[int]:
 
 
 def _square_told(model: onnx.ModelProto, config: ModelConfig, batch: int) -> bool:
-    """Whether neither the batch, a width nor a side of the image is a multiple of the tokens."""
+    """Whether neither the batch, a width nor a side of the image is a multiple of the tokens.
+
+    Attention is tokens x tokens by its nature: of models that attend nothing is told.
+    """
+    if config.attends:
+        return False
     sizes = (batch, *_widths(model), *config.image_hw)
     return not any(_follows_tokens(size, config) for size in sizes)
 

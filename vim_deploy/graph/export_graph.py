@@ -222,7 +222,7 @@ def _finished(
     if info.standalone:
         stage_log.info("inlining")
         model = standalone(model, bodies_of_calls(model))
-        summary = check_standalone(model, summary, quantized=quantized)
+        summary = check_standalone(model, summary, operators=config.operators, quantized=quantized)
     metadata.attach(model, info)
     return ExportedGraph(model, summary, passes, report, activations, plan)
 

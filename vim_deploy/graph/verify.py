@@ -146,12 +146,23 @@ def form_for(choice: GraphChoice, config: ModelConfig) -> GraphForm:
     """The form that ``choice`` means for a model.
 
     ``auto`` is ``fused-low-rank`` for a rank of dt of at most ``LOW_RANK``, where anything is
-    fused, else ``fused``.
+    fused, else ``fused``; ``base`` for a family without fusions.
+
+    Raises:
+        VimDeployError: VIM-203 for a fused form of such a family.
     """
+    family = family_of(config)
+    if not family.fusion:
+        if choice not in ("auto", "base"):
+            raise VimDeployError(
+                "VIM-203",
+                f"--graph {choice}: a {family.title} has nothing to fuse",
+                why="its mixers scan in one direction",
+                fix="leave --graph out",
+            )
+        return "base"
     if choice != "auto":
         return choice
-    if not family_of(config).fusion:
-        return "base"
     low = config.dt_rank <= LOW_RANK and fused_mixers(config, "fused-low-rank") > 0
     return "fused-low-rank" if low else "fused"
 
@@ -205,7 +216,8 @@ def check_graph(
     # Only flip_img_sequences_ratio asks for a flipped sequence.
     if summary.flips and not config.flips_sequence:
         problems.append(f"{summary.flips} flips")
-    allowed = EXPECTED_OPS | _OWN_OPS | (_DETECTOR_OPS if _detects(model) else frozenset())
+    allowed = EXPECTED_OPS | config.operators | _OWN_OPS
+    allowed |= _DETECTOR_OPS if _detects(model) else frozenset()
     allowed |= _QUANTIZED_OPS if quantized else frozenset()
     problems += [
         f"unexpected operator {name} ({count} times)"
@@ -237,13 +249,18 @@ def _require_valid(model: onnx.ModelProto) -> None:
 
 
 def check_standalone(
-    model: onnx.ModelProto, before: GraphSummary, *, quantized: bool = False
+    model: onnx.ModelProto,
+    before: GraphSummary,
+    *,
+    operators: frozenset[str] = frozenset(),
+    quantized: bool = False,
 ) -> GraphSummary:
     """Compare a graph of standard operators alone with what was counted before it became one.
 
     Args:
         model: what ``standalone`` has made.
         before: of the graph with its functions, as ``check_graph`` found it.
+        operators: those of the model's family (``ModelConfig.operators``).
         quantized: whether products may be in 8 bits.
 
     Raises:
@@ -262,7 +279,8 @@ def check_standalone(
     ]
     if not is_standalone(model):
         problems.append("there are functions, or nodes of other domains than ONNX's")
-    allowed = EXPECTED_OPS | _BODY_OPS | (_QUANTIZED_OPS if quantized else frozenset())
+    allowed = EXPECTED_OPS | operators | _BODY_OPS
+    allowed |= _QUANTIZED_OPS if quantized else frozenset()
     if _detects(model):
         allowed |= _DETECTOR_OPS | _BOX_BODY_OPS
     problems += [f"unexpected operator {name}" for name in summary.ops if name not in allowed]

@@ -175,6 +175,12 @@ class VimConfig(ModelConfig):
         return self.embed_dim
 
     @property
+    def in_words(self) -> str:
+        """Blocks, width and patches."""
+        patches = f"patches of {_size_text(self.patch_hw)} every {self.stride}"
+        return f"{self.depth} blocks of width {self.embed_dim}, {patches}"
+
+    @property
     def scans_per_layer(self) -> int:
         """Scan directions of one mixer; without the fast path the official code runs one."""
         return 2 if self.direction_type != "none" and self.ssm["use_fast_path"] else 1
