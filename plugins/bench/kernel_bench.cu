@@ -1,4 +1,4 @@
-//! Times our ops over Vim's shapes on the GPU at hand.
+//! Times our ops over Vim's shapes, and MambaVision's scans, on the GPU at hand.
 //!
 //!     kernel_bench [--quick] [--replays N] [--output FILE]
 //!
@@ -6,7 +6,7 @@
 //! with the same buffers every time (warm L2, where they fit) and once walking through enough sets
 //! of buffers to exceed the L2 cache (cold). Times are of single replays between events; median,
 //! p10 and p90 are given, and the median as a share of two bounds counted from the work:
-//!     MUFU    (16 decays + 1 softplus) a direction and 2 for the gate, per token and channel
+//!     MUFU    (N decays + 1 softplus) a direction and 2 for the gate, per token and channel
 //!     memory  every tensor read or written once
 //! The clock is the device's nominal maximum, so the shares are of what it could do at best.
 //! Prints a table to stderr and JSON to stdout or FILE.
@@ -41,6 +41,8 @@ struct Shape {
     int rank;
     int batch;
     int length;
+    int states = 16;
+    bool gate = true;
 };
 
 struct Row {
@@ -117,17 +119,19 @@ Work scan(const Shape& s) {
     p.batch = s.batch;
     p.length = s.length;
     p.channels = s.channels;
-    p.states = 16;
-    p.bc_columns = 32;
-    p.c_off = 16;
-    p.has_z = 1;
-    p.z_columns = 2 * s.channels;
-    p.z_off = s.channels;
+    p.states = s.states;
+    // A projection's rank before them only where the scan has no gate: Vim's rows are cut.
+    p.b_off = s.gate ? 0 : s.rank;
+    p.c_off = p.b_off + s.states;
+    p.bc_columns = p.c_off + s.states;
+    p.has_z = s.gate ? 1 : 0;
+    p.z_columns = s.gate ? 2 * s.channels : 0;
+    p.z_off = s.gate ? s.channels : 0;
     p.type = DataType::kBFloat16;
     Work work;
-    work.op = "scan";
-    work.mufu = double(rows) * channels * (17 + 2);
-    work.bytes = 2 * rows * (channels * 4 + 32);
+    work.op = s.gate ? "scan" : "scan, no gate";
+    work.mufu = double(rows) * channels * (s.states + 1 + (s.gate ? 2 : 0));
+    work.bytes = 2 * rows * (channels * (s.gate ? 4 : 3) + 2 * std::size_t(s.states));
     work.tactics = [p](int sms) {
         return listed([&](Tactic* out) { return tactics(p, sms, out, kMaxTactics); });
     };
@@ -135,9 +139,9 @@ Work scan(const Shape& s) {
         SelectiveScanParams q = p;
         q.u = pool.half(rows * channels, -1.0F, 1.0F);
         q.dt = pool.half(rows * channels, -1.0F, 1.0F);
-        q.bc = pool.half(rows * 32, -1.0F, 1.0F);
-        q.z = pool.half(rows * q.z_columns, -1.0F, 1.0F);
-        q.A = pool.floats(16 * channels, -16.0F, -1.0F);
+        q.bc = pool.half(rows * q.bc_columns, -1.0F, 1.0F);
+        q.z = q.has_z == 1 ? pool.half(rows * q.z_columns, -1.0F, 1.0F) : nullptr;
+        q.A = pool.floats(q.states * channels, -16.0F, -1.0F);
         q.d_skip = pool.floats(channels, 0.5F, 1.5F);
         q.dt_bias = pool.floats(channels, -6.9F, -2.3F);
         q.y = pool.raw(2 * rows * channels);
@@ -218,7 +222,7 @@ void measure(const Work& work, const Shape& shape, const Device& gpu, int replay
             rows.push_back(row);
             std::fprintf(
                 stderr,
-                "%-20s %-3s B=%-4d L=%-5d %-9s %-4s %9.2f us  MUFU %5.1f %%  memory %5.1f %%\n",
+                "%-20s %-5s B=%-4d L=%-5d %-9s %-4s %9.2f us  MUFU %5.1f %%  memory %5.1f %%\n",
                 row.op.c_str(), shape.model, shape.batch, shape.length, row.tactic.c_str(),
                 cold ? "cold" : "warm", row.median, 100.0 * row.mufu_bound / row.median,
                 100.0 * row.memory_bound / row.median);
@@ -289,6 +293,16 @@ int main(int argc, char** argv) {
                     measure(work, shape, gpu, replays, rows);
                 }
             }
+        }
+    }
+    // MambaVision-T's two levels of windows at 224 px, and L's, whose rank is odd.
+    const std::vector<Shape> plain = {{"MV-T3", 160, 20, 0, 196, 8, false},
+                                      {"MV-T4", 320, 40, 0, 49, 8, false},
+                                      {"MV-L3", 392, 49, 0, 196, 8, false}};
+    for (Shape shape : plain) {
+        for (const int batch : batches) {
+            shape.batch = batch;
+            measure(scan(shape), shape, gpu, replays, rows);
         }
     }
     const std::string text = json(gpu, rows);

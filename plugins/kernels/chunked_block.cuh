@@ -2,6 +2,7 @@
 //! activations. See scan_chunked.cuh.
 #pragma once
 
+#include "bc_columns.cuh"
 #include "kernel_args.h"
 #include "launch.cuh"
 #include "numeric_types.cuh"
@@ -9,37 +10,41 @@
 
 namespace vim_plugins {
 
-template <int kLaneChannels_, int kPerLane_, int kTokens_, int kWarps_, int kGroup_,
+template <int kStates_, int kLaneChannels_, int kPerLane_, int kTokens_, int kWarps_, int kGroup_,
           int kBlocksPerSm_>
 struct ChunkedShape {
+    static constexpr int kStates = kStates_;
     static constexpr int kLaneChannels = kLaneChannels_;  //!< lanes side by side over channels
     static constexpr int kPerLane = kPerLane_;            //!< adjacent channels of one lane
     static constexpr int kTokens = kTokens_;              //!< tokens of a chunk
     static constexpr int kWarps = kWarps_;
-    static constexpr int kGroup = kGroup_;  //!< states in flight together
+    static constexpr int kGroup =
+        kGroup_ < kStates ? kGroup_ : kStates;  //!< states in flight together
     static constexpr int kBlocksPerSm = kBlocksPerSm_;
     static constexpr int kWarpChunks = 32 / kLaneChannels;
     static constexpr int kChannels = kLaneChannels * kPerLane;
     static constexpr int kThreads = 32 * kWarps;
     static constexpr int kSegment = kWarps * kWarpChunks * kTokens;
     static_assert(kSegment == kChunkedSegment);
-    static_assert(kFastStates % kGroup == 0);
+    static_assert(kStates % kGroup == 0);
 };
 
-using ChunkedShape4 = ChunkedShape<4, 1, 5, 5, 4, 3>;
-using ChunkedShape8 = ChunkedShape<8, 1, 10, 5, 2, 3>;
-using ChunkedShape16 = ChunkedShape<8, 2, 10, 5, 1, 2>;
+template <int kStates>
+using ChunkedShape4 = ChunkedShape<kStates, 4, 1, 5, 5, 4, 3>;
+template <int kStates>
+using ChunkedShape8 = ChunkedShape<kStates, 8, 1, 10, 5, 2, 3>;
+template <int kStates>
+using ChunkedShape16 = ChunkedShape<kStates, 8, 2, 10, 5, 1, 2>;
 
 //! Two floats more than the tokens: rows of states then start in different banks.
 inline constexpr int kChunkedRow = kChunkedSegment + 2;
 
 template <typename Shape>
 struct alignas(16) ChunkedShared {
-    float b[kFastStates][kChunkedRow];
-    float c[kFastStates][kChunkedRow];
-    float rate[kFastStates][Shape::kChannels];
+    float bc[2 * Shape::kStates][kChunkedRow];  //!< rows of B, then of C
+    float rate[Shape::kStates][Shape::kChannels];
     //! State at the segment's start; written for the next segment while this one is read.
-    float carry[2][kFastStates][Shape::kChannels];
+    float carry[2][Shape::kStates][Shape::kChannels];
     //! (decay, state) over all chunks of a warp; two buffers, so that one barrier a group is
     //! enough.
     float2 total[2][Shape::kGroup][Shape::kWarps][Shape::kChannels];
@@ -121,7 +126,7 @@ struct ChunkedBlock {
 //! Decay rates of the direction, and a zero state to start from.
 VIM_CHUNKED void ChunkedBlock<T, Shape>::load_rates(const DirectionArgs& in) const {
     const int block_first = channel - lane_first;
-    for (int i = static_cast<int>(threadIdx.x); i < kFastStates * Shape::kChannels;
+    for (int i = static_cast<int>(threadIdx.x); i < Shape::kStates * Shape::kChannels;
          i += Shape::kThreads) {
         const int n = i / Shape::kChannels;
         const int c = i % Shape::kChannels;
@@ -132,22 +137,22 @@ VIM_CHUNKED void ChunkedBlock<T, Shape>::load_rates(const DirectionArgs& in) con
 
 //! B and C of the segment as fp32, token-fastest; zero past the end of the sequence.
 VIM_CHUNKED void ChunkedBlock<T, Shape>::stage_bc(const DirectionArgs& in, int segment) const {
-    constexpr int kPairs = kFastStates;  // 8 of B, 8 of C
+    constexpr int kStates = Shape::kStates;
+    constexpr int kPairs = kStates;  // of 2 * kStates columns
     const T* rows = static_cast<const T*>(in.bc) + row(0) * args.bc_columns;
     for (int i = static_cast<int>(threadIdx.x); i < kChunkedSegment * kPairs;
          i += Shape::kThreads) {
         const int slot = i / kPairs;
         const int pair = i % kPairs;
         const int token = segment * kChunkedSegment + slot;
-        const int column = pair < 8 ? args.b_off + 2 * pair : args.c_off + 2 * (pair - 8);
+        const int column = first_column<kStates>(args, pair);
         float2 value = make_float2(0.0F, 0.0F);
         if (token < args.length) {
-            value = Numeric<T>::to_float(
-                load_pair(rows + std::int64_t{token} * args.bc_columns + column));
+            value = to_floats<T, kStates>(load_columns<T, kStates>(
+                rows + std::int64_t{token} * args.bc_columns + column, args.c_off - args.b_off));
         }
-        float (*to)[kChunkedRow] = pair < 8 ? shared.b + 2 * pair : shared.c + 2 * (pair - 8);
-        to[0][slot] = value.x;
-        to[1][slot] = value.y;
+        shared.bc[2 * pair][slot] = value.x;
+        shared.bc[2 * pair + 1][slot] = value.y;
     }
 }
 

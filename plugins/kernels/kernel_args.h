@@ -12,10 +12,21 @@
 
 namespace vim_plugins {
 
-//! State size of the fast kernels; other sizes take the generic one.
-inline constexpr int kFastStates = 16;
-//! Columns of B and C together, staged side by side.
-inline constexpr int kFastBcColumns = 2 * kFastStates;
+//! State sizes N of the fast kernels: VMamba's, MambaVision's, Vim's. Others take the generic one.
+inline constexpr int kFastStates[] = {1, 8, 16};
+//! Of so many states B and C are read two columns at a time, which saves some instructions and
+//! wants even offsets in even rows. The other kernels read any column by itself: the rank of a
+//! projection, whose columns come before B, may be odd (49 of MambaVision-L).
+inline constexpr int kPairedStates = 16;
+//! Channels of the widest chunked block. What a wide one saves is reading B and C, of which few
+//! states have little; and each width of each number of states is compiled for every GPU.
+constexpr int widest_chunked(int states) {
+    return states == 16 ? 16 : states == 8 ? 8 : 4;
+}
+//! The generic kernel has its states in registers: so many, or kMaxState.
+inline constexpr int kGenericFewStates = 16;
+//! So many states the serial kernel walks in both directions; few models have others.
+inline constexpr int kSerialBothStates = 16;
 //! Largest rank of dt_w for which the serial kernel keeps the weight in shared memory.
 inline constexpr int kSerialMaxRank = 64;
 //! Tokens a chunked block holds at once; longer sequences are walked in such segments.

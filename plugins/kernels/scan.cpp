@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <iterator>
 #include <limits>
 
 #include "checks.h"
@@ -16,8 +17,9 @@ constexpr std::size_t kWorkspaceAlignment = 16;
 //! From this many channels over the whole batch on, serial walks give every scheduler of a large
 //! GPU two warps (two channels a thread, 132 multiprocessors of four schedulers).
 constexpr std::int64_t kSerialMinRows = 34000;
-//! Shorter sequences do not pay for the serial kernel's prologue.
-constexpr std::int32_t kSerialMinLength = 64;
+//! Shorter sequences do not pay for the serial kernel's prologue. MambaVision's windows of 49
+//! tokens do: of a chunked block's 200 slots they leave 151 idle.
+constexpr std::int32_t kSerialMinLength = 48;
 
 //! The part of a scan's shape that decides which kernels can run it.
 struct ScanShape {
@@ -72,13 +74,30 @@ bool even(std::int32_t value) {
     return value % 2 == 0;
 }
 
-//! What the serial and the chunked kernels have in common: 16 states, softplus, channels in
-//! eights, pairs of columns at even offsets, and rows of one sequence within 32-bit offsets.
+bool fast_states(std::int32_t states) {
+    return std::find(std::begin(kFastStates), std::end(kFastStates), states) !=
+           std::end(kFastStates);
+}
+
+//! Whether B and C lie as the kernel of so many states reads them.
+bool fast_columns(const ScanShape& s) {
+    return s.states != kPairedStates || (even(s.bc_columns) && even(s.b_off) && even(s.c_off));
+}
+
+//! What the serial and the chunked kernels have in common: their numbers of states, softplus,
+//! channels in eights, pairs of columns at even offsets, and rows of one sequence within 32-bit
+//! offsets.
 bool fast_scan(const ScanShape& s) {
     const std::int64_t widest = std::max({s.channels, s.bc_columns, s.gate_columns});
-    return s.states == kFastStates && s.delta_softplus && s.channels % 8 == 0 &&
-           even(s.bc_columns) && even(s.b_off) && even(s.c_off) && even(s.gate_columns) &&
-           even(s.z_off) && s.length <= std::numeric_limits<std::int32_t>::max() / widest;
+    return fast_states(s.states) && s.delta_softplus && s.channels % 8 == 0 && fast_columns(s) &&
+           even(s.gate_columns) && even(s.z_off) &&
+           s.length <= std::numeric_limits<std::int32_t>::max() / widest;
+}
+
+//! What the serial kernel wants beyond that; of dt's columns it reads two at a time.
+bool serial_scan(const ScanShape& s) {
+    return fast_scan(s) && (!s.both || s.states == kSerialBothStates) && s.rank <= kSerialMaxRank &&
+           even(s.rank) && even(s.dt_off);
 }
 
 std::int32_t block_channels(Tactic tactic) {
@@ -100,11 +119,12 @@ bool supports_scan(const ScanShape& s, Tactic tactic) {
         case Tactic::kGeneric:
             return true;
         case Tactic::kSerial:
-            return fast_scan(s) && s.rank <= kSerialMaxRank && even(s.rank) && even(s.dt_off);
+            return serial_scan(s);
         case Tactic::kChunked4:
         case Tactic::kChunked8:
         case Tactic::kChunked16:
-            return fast_scan(s) && s.channels % block_channels(tactic) == 0;
+            return fast_scan(s) && block_channels(tactic) <= widest_chunked(s.states) &&
+                   s.channels % block_channels(tactic) == 0;
         default:
             return false;
     }

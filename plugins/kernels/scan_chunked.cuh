@@ -72,7 +72,7 @@ __device__ __forceinline__ void ChunkedBlock<T, Shape>::scan_states(
     const bool last_chunk = warp_chunk == (kReverse ? 0 : Shape::kWarpChunks - 1);
     const bool last_warp = warp == (kReverse ? 0 : Shape::kWarps - 1);
 #pragma unroll 1
-    for (int n = 0; n < kFastStates; n += kGroup) {
+    for (int n = 0; n < Shape::kStates; n += kGroup) {
         const int buffer = n / kGroup % 2;
         float decay[kGroup][kPerLane][kTokens];
         float input[kGroup][kPerLane][kTokens];
@@ -81,7 +81,7 @@ __device__ __forceinline__ void ChunkedBlock<T, Shape>::scan_states(
 #pragma unroll
         for (int g = 0; g < kGroup; ++g) {
             float b[kTokens];
-            load_chunk<kTokens>(&shared.b[n + g][slot], b);
+            load_chunk<kTokens>(&shared.bc[n + g][slot], b);
 #pragma unroll
             for (int c = 0; c < kPerLane; ++c) {
                 const float rate = shared.rate[n + g][lane_first + c];
@@ -104,7 +104,7 @@ __device__ __forceinline__ void ChunkedBlock<T, Shape>::scan_states(
 #pragma unroll
         for (int g = 0; g < kGroup; ++g) {
             float c_row[kTokens];
-            load_chunk<kTokens>(&shared.c[n + g][slot], c_row);
+            load_chunk<kTokens>(&shared.bc[Shape::kStates + n + g][slot], c_row);
 #pragma unroll
             for (int c = 0; c < kPerLane; ++c) {
                 const float entry = warp_entry<kReverse>(n + g, g, buffer, parity, c);
@@ -231,15 +231,34 @@ cudaError_t launch_chunked_shape(const ScanArgs& args, cudaStream_t stream) {
                                    sizeof(ChunkedShared<Shape>), args, stream);
 }
 
+template <typename T, int kStates>
+cudaError_t launch_chunked_states(const ScanArgs& args, Tactic tactic, cudaStream_t stream) {
+    constexpr int kWidest = widest_chunked(kStates);
+    if (tactic == Tactic::kChunked4) {
+        return launch_chunked_shape<T, ChunkedShape4<kStates>>(args, stream);
+    }
+    if constexpr (kWidest >= 8) {
+        if (tactic == Tactic::kChunked8) {
+            return launch_chunked_shape<T, ChunkedShape8<kStates>>(args, stream);
+        }
+    }
+    if constexpr (kWidest >= 16) {
+        if (tactic == Tactic::kChunked16) {
+            return launch_chunked_shape<T, ChunkedShape16<kStates>>(args, stream);
+        }
+    }
+    return cudaErrorInvalidValue;
+}
+
 template <typename T>
 cudaError_t launch_chunked(const ScanArgs& args, Tactic tactic, cudaStream_t stream) {
-    switch (tactic) {
-        case Tactic::kChunked4:
-            return launch_chunked_shape<T, ChunkedShape4>(args, stream);
-        case Tactic::kChunked8:
-            return launch_chunked_shape<T, ChunkedShape8>(args, stream);
-        case Tactic::kChunked16:
-            return launch_chunked_shape<T, ChunkedShape16>(args, stream);
+    switch (args.states) {
+        case 1:
+            return launch_chunked_states<T, 1>(args, tactic, stream);
+        case 8:
+            return launch_chunked_states<T, 8>(args, tactic, stream);
+        case 16:
+            return launch_chunked_states<T, 16>(args, tactic, stream);
         default:
             return cudaErrorInvalidValue;
     }

@@ -106,8 +106,8 @@ cudaError_t launch_generic(const ScanArgs& args, cudaStream_t stream) {
     const unsigned blocks_per_row =
         (static_cast<unsigned>(args.channels) + kGenericThreads - 1) / kGenericThreads;
     const dim3 grid(blocks_per_row * static_cast<unsigned>(args.batch));
-    auto* kernel = args.states <= kFastStates ? generic_scan_kernel<T, kFastStates>
-                                              : generic_scan_kernel<T, 64>;
+    auto* kernel = args.states <= kGenericFewStates ? generic_scan_kernel<T, kGenericFewStates>
+                                                    : generic_scan_kernel<T, 64>;
     return launch_kernel<ScanArgs>(kernel, grid, dim3(kGenericThreads), 0, args, stream);
 }
 

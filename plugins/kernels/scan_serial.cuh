@@ -1,5 +1,5 @@
 //! The serial scan, for batches that fill the GPU: a thread owns two adjacent channels with their
-//! 2 x 16 states in registers and walks L; a warp owns 64 channels.
+//! 2 x N states in registers and walks L; a warp owns 64 channels.
 //!
 //! B and C of a token are the same for all channels: the warp stages them as fp32 in shared memory,
 //! four tokens at a time, and every lane reads them back as broadcast 16-byte loads. Two channels a
@@ -24,8 +24,8 @@
 namespace vim_plugins {
 
 //! One direction; a block's two warps own 64 channels each.
-template <typename T, bool kGate>
-__global__ void __launch_bounds__(kSerialWarps* kWarp, kSerialBlocksPerSm)
+template <typename T, int kStates, bool kGate>
+__global__ void __launch_bounds__(kSerialWarps* kWarp, kSerialBlocksPerSm<kStates>)
     serial_scan_kernel(const ScanArgs args) {
     constexpr int kBlockChannels = kSerialWarps * kSerialWarpChannels;
     const int blocks_per_row = (args.channels + kBlockChannels - 1) / kBlockChannels;
@@ -36,15 +36,15 @@ __global__ void __launch_bounds__(kSerialWarps* kWarp, kSerialBlocksPerSm)
     if (first_channel >= args.channels) {
         return;
     }
-    SerialChannels<T, false> own;
+    SerialChannels<T, kStates, false> own;
     serial_init(args, args.reverse, batch, first_channel, warp, own);
     constexpr Finish kFinish = kGate ? Finish::kGate : Finish::kStore;
-    SerialWalk<T, false, kFinish>{own}.run(0, args.length, kLog2E);
+    SerialWalk<T, kStates, false, kFinish>{own}.run(0, args.length, kLog2E);
 }
 
 //! Both directions meeting in the middle; a block owns 64 channels. The gate is always there.
-template <typename T, bool kLowRank>
-__global__ void __launch_bounds__(kSerialWarps* kWarp, kSerialBlocksPerSm)
+template <typename T, int kStates, bool kLowRank>
+__global__ void __launch_bounds__(kSerialWarps* kWarp, kSerialBlocksPerSm<kStates>)
     serial_bi_scan_kernel(const ScanArgs args) {
     const int blocks_per_row = (args.channels + kSerialWarpChannels - 1) / kSerialWarpChannels;
     const int batch = static_cast<int>(blockIdx.x) / blocks_per_row;
@@ -52,32 +52,50 @@ __global__ void __launch_bounds__(kSerialWarps* kWarp, kSerialBlocksPerSm)
     const int warp = static_cast<int>(threadIdx.x) / kWarp;
     const bool reverse = warp == 1;
     const int half = args.length / 2;
-    SerialChannels<T, kLowRank> own;
+    SerialChannels<T, kStates, kLowRank> own;
     serial_init(args, reverse, batch, first_channel, warp, own);
     const int own_half = reverse ? args.length - half : half;
-    SerialWalk<T, kLowRank, Finish::kPartial>{own}.run(0, own_half, 1.0F);
+    SerialWalk<T, kStates, kLowRank, Finish::kPartial>{own}.run(0, own_half, 1.0F);
     __syncthreads();
-    SerialWalk<T, kLowRank, Finish::kCombine>{own}.run(own_half, args.length - own_half,
-                                                       kLog2E / args.scale);
+    SerialWalk<T, kStates, kLowRank, Finish::kCombine>{own}.run(own_half, args.length - own_half,
+                                                                kLog2E / args.scale);
 }
 
-template <typename T>
+template <typename T, int kStates>
 auto serial_kernel(const ScanArgs& args) -> void (*)(ScanArgs) {
-    if (args.forward && args.reverse) {
-        return args.rank > 0 ? serial_bi_scan_kernel<T, true> : serial_bi_scan_kernel<T, false>;
+    if constexpr (kStates == kSerialBothStates) {
+        if (args.forward && args.reverse) {
+            return args.rank > 0 ? serial_bi_scan_kernel<T, kStates, true>
+                                 : serial_bi_scan_kernel<T, kStates, false>;
+        }
     }
-    return args.z != nullptr ? serial_scan_kernel<T, true> : serial_scan_kernel<T, false>;
+    return args.z != nullptr ? serial_scan_kernel<T, kStates, true>
+                             : serial_scan_kernel<T, kStates, false>;
 }
 
-template <typename T>
-cudaError_t launch_serial(const ScanArgs& args, cudaStream_t stream) {
+template <typename T, int kStates>
+cudaError_t launch_serial_states(const ScanArgs& args, cudaStream_t stream) {
     const bool both = args.forward && args.reverse;
     const int block_channels = both ? kSerialWarpChannels : kSerialWarps * kSerialWarpChannels;
     const int blocks_per_row = (args.channels + block_channels - 1) / block_channels;
     const dim3 grid(static_cast<unsigned>(blocks_per_row) * static_cast<unsigned>(args.batch));
     const dim3 block(kSerialWarps * kWarp);
-    return launch_kernel<ScanArgs>(serial_kernel<T>(args), grid, block,
-                                   serial_shared_bytes(args.rank), args, stream);
+    return launch_kernel<ScanArgs>(serial_kernel<T, kStates>(args), grid, block,
+                                   serial_shared_bytes<kStates>(args.rank), args, stream);
+}
+
+template <typename T>
+cudaError_t launch_serial(const ScanArgs& args, cudaStream_t stream) {
+    switch (args.states) {
+        case 1:
+            return launch_serial_states<T, 1>(args, stream);
+        case 8:
+            return launch_serial_states<T, 8>(args, stream);
+        case 16:
+            return launch_serial_states<T, 16>(args, stream);
+        default:
+            return cudaErrorInvalidValue;
+    }
 }
 
 }  // namespace vim_plugins

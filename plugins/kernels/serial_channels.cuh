@@ -1,6 +1,7 @@
 //! What a warp of the serial scan holds and where it reads and writes: see scan_serial.cuh.
 #pragma once
 
+#include "bc_columns.cuh"
 #include "kernel_args.h"
 #include "launch.cuh"
 #include "numeric_types.cuh"
@@ -14,8 +15,20 @@ inline constexpr int kSerialTile = 4;
 inline constexpr int kSerialChannels = 2;
 inline constexpr int kSerialWarps = 2;
 inline constexpr int kSerialWarpChannels = kWarp * kSerialChannels;
-//! Six blocks of two warps an SM: what about 168 registers a thread allow.
-inline constexpr int kSerialBlocksPerSm = 6;
+//! Blocks of two warps an SM: six are what about 168 registers a thread allow, eight 128, ten 96.
+template <int kStates>
+inline constexpr int kSerialBlocksPerSm = kStates == 16  ? 6
+                                          : kStates == 8 ? 8
+                                                         : 10;
+
+//! Two columns of the B/C rows are a lane's share of a token: lanes that a token takes, tokens that
+//! a warp reads at once, and how often it has to for a tile.
+template <int kStates>
+inline constexpr int kBcLanes = kStates;
+template <int kStates>
+inline constexpr int kBcTokens = kWarp / kStates < kSerialTile ? kWarp / kStates : kSerialTile;
+template <int kStates>
+inline constexpr int kBcLoads = kSerialTile / kBcTokens<kStates>;
 
 //! What becomes of a token's output.
 enum class Finish {
@@ -31,8 +44,9 @@ template <Finish kFinish>
 inline constexpr bool kReadsPartial = kFinish == Finish::kCombine;
 
 //! Shared memory of one warp. Two buffers, so that one warp barrier a tile is enough.
+template <int kStates>
 struct alignas(16) SerialStage {
-    float bc[2][kSerialTile][kFastBcColumns];
+    float bc[2][kSerialTile][2 * kStates];
 };
 
 //! The low-rank part of it, behind the stages: dt columns of a tile, and the weight, rank-major.
@@ -50,19 +64,21 @@ __host__ __device__ constexpr std::size_t serial_low_rank_bytes(int rank) {
                             static_cast<std::size_t>(padded_rank(rank)) * kSerialWarpChannels);
 }
 
+template <int kStates>
 __host__ __device__ constexpr std::size_t serial_shared_bytes(int rank) {
-    return kSerialWarps * (sizeof(SerialStage) + (rank > 0 ? serial_low_rank_bytes(rank) : 0));
+    return kSerialWarps *
+           (sizeof(SerialStage<kStates>) + (rank > 0 ? serial_low_rank_bytes(rank) : 0));
 }
 
 //! Raw activations of one tile, on their way from memory.
-template <typename T, Finish kFinish, bool kLowRank>
+template <typename T, int kStates, Finish kFinish, bool kLowRank>
 struct SerialTile {
     using Pair = typename Numeric<T>::Pair;
     Pair u[kSerialTile];
     Pair dt[kLowRank ? 1 : kSerialTile];
     Pair z[kReadsGate<kFinish> ? kSerialTile : 1];
     float2 partial[kReadsPartial<kFinish> ? kSerialTile : 1];
-    Pair bc[kSerialTile / 2];
+    ColumnPair<T, kStates> bc[kBcLoads<kStates>];
     Pair columns[kLowRank ? kSerialTile : 1];
 };
 
@@ -78,21 +94,22 @@ struct SerialCursor {
 };
 
 //! What both directions of a warp share.
-template <typename T, bool kLowRank>
+template <typename T, int kStates, bool kLowRank>
 struct SerialChannels {
-    float state[kSerialChannels][kFastStates];
-    float rate[kSerialChannels][kFastStates];
+    float state[kSerialChannels][kStates];
+    float rate[kSerialChannels][kStates];
     float2 skip;             //!< divided by ln 2, as the outputs are
     float2 bias;             //!< divided by ln 2
     SerialCursor<T> origin;  //!< the direction's first token
     T* y;                    //!< at that token
     float* partial;          //!< at that token
-    SerialStage* stage;
+    SerialStage<kStates>* stage;
     SerialLowRank* low_rank;
     int row_step;   //!< elements from a token to the next in u, dt, y and partial; negative in
                     //!< reverse
     int gate_step;  //!< the same in z
     int bc_step;    //!< the same in the B/C rows
+    int bc_gap;     //!< from B to C of a single state; not set with more, whose pairs are adjacent
     int rank;
     int lane;
     bool active;  //!< false for lanes past the last channel: they load, but never store
@@ -100,10 +117,10 @@ struct SerialChannels {
 
 //! Weight rows of a warp's channels into shared memory, transposed; rows up to the next multiple of
 //! four are zero, and so are the dt columns they meet.
-template <typename T>
+template <typename T, int kStates>
 __device__ __forceinline__ void serial_load_weight(const ScanArgs& args, const T* weight,
                                                    int first_channel,
-                                                   SerialChannels<T, true>& own) {
+                                                   SerialChannels<T, kStates, true>& own) {
     const int padded = padded_rank(args.rank);
     for (int c = 0; c < kSerialWarpChannels; ++c) {
         const int channel =
@@ -121,10 +138,10 @@ __device__ __forceinline__ void serial_load_weight(const ScanArgs& args, const T
     __syncwarp();
 }
 
-template <typename T, bool kLowRank>
+template <typename T, int kStates, bool kLowRank>
 __device__ __forceinline__ void serial_init(const ScanArgs& args, bool reverse, int batch,
                                             int first_channel, int warp,
-                                            SerialChannels<T, kLowRank>& own) {
+                                            SerialChannels<T, kStates, kLowRank>& own) {
     const DirectionArgs& in = args.direction[reverse ? 1 : 0];
     own.lane = static_cast<int>(threadIdx.x) % kWarp;
     const int step = reverse ? -1 : 1;
@@ -140,25 +157,29 @@ __device__ __forceinline__ void serial_init(const ScanArgs& args, bool reverse, 
         std::int64_t{batch} * args.length + (reverse ? args.length - 1 : 0);
     const std::int64_t first = first_row * args.channels + channel;
     const T* rows = static_cast<const T*>(in.bc) + first_row * args.bc_columns;
-    // Lanes 0-15 stage the 16 column pairs (8 of B, 8 of C) of one token, lanes 16-31 of the next.
-    const int pair = own.lane % kFastStates;
+    // Of 16 states, lanes 0-15 stage the 16 column pairs (8 of B, 8 of C) of one token, lanes 16-31
+    // of the next.
+    const int pair = own.lane % kBcLanes<kStates>;
     own.origin.u = static_cast<const T*>(in.u) + first;
     own.origin.dt = static_cast<const T*>(in.dt) + (kLowRank ? 0 : first);
     own.origin.z =
         static_cast<const T*>(args.z) + (args.z ? first_row * args.z_columns + channel : 0);
-    own.origin.bc = rows + (pair < 8 ? args.b_off + 2 * pair : args.c_off + 2 * (pair - 8));
+    own.origin.bc = rows + first_column<kStates>(args, pair);
+    if constexpr (kStates == 1) {
+        own.bc_gap = args.c_off - args.b_off;
+    }
     own.origin.columns = rows + args.dt_off + (2 * own.lane < args.rank ? 2 * own.lane : 0);
     own.partial = args.partial + (args.partial ? first : 0);
     own.origin.partial = own.partial;
     own.y = static_cast<T*>(args.y) + first;
 
     unsigned char* shared = &shared_storage<unsigned char>();
-    own.stage = reinterpret_cast<SerialStage*>(shared) + warp;
+    own.stage = reinterpret_cast<SerialStage<kStates>*>(shared) + warp;
     own.low_rank =
-        reinterpret_cast<SerialLowRank*>(shared + kSerialWarps * sizeof(SerialStage) +
+        reinterpret_cast<SerialLowRank*>(shared + kSerialWarps * sizeof(SerialStage<kStates>) +
                                          (kLowRank ? warp * serial_low_rank_bytes(args.rank) : 0));
 #pragma unroll
-    for (int n = 0; n < kFastStates; ++n) {
+    for (int n = 0; n < kStates; ++n) {
         const float2 a = *reinterpret_cast<const float2*>(in.A + n * args.channels + channel);
         own.rate[0][n] = finite_decay(a.x);
         own.rate[1][n] = finite_decay(a.y);

@@ -5,20 +5,36 @@
 
 namespace vim_plugins {
 
+//! kCount staged values in a row, aligned to as many.
+template <int kCount>
+__device__ __forceinline__ void read_staged(const float* at, float (&out)[kCount]) {
+    static_assert(kCount == 1 || kCount == 4);
+    if constexpr (kCount == 4) {
+        const float4 four = *reinterpret_cast<const float4*>(at);
+        out[0] = four.x;
+        out[1] = four.y;
+        out[2] = four.z;
+        out[3] = four.w;
+    } else {
+        out[0] = *at;
+    }
+}
+
 //! One warp's walk over a range of tokens.
-template <typename T, bool kLowRank, Finish kFinish>
+template <typename T, int kStates, bool kLowRank, Finish kFinish>
 struct SerialWalk {
     using Pair = typename Numeric<T>::Pair;
-    using Tile = SerialTile<T, kFinish, kLowRank>;
+    using Tile = SerialTile<T, kStates, kFinish, kLowRank>;
     static constexpr bool kWritesPartial = kFinish == Finish::kPartial;
 
-    SerialChannels<T, kLowRank>& own;
+    SerialChannels<T, kStates, kLowRank>& own;
 
     __device__ __forceinline__ void run(int first, int count, float divisor) const;
 
   private:
     __device__ __forceinline__ void move(SerialCursor<T>& at, int tokens) const;
     __device__ __forceinline__ void load_token(const SerialCursor<T>& at, int t, Tile& tile) const;
+    __device__ __forceinline__ int bc_token() const;
     __device__ __forceinline__ void load_bc(const SerialCursor<T>& at, Tile& tile) const;
     __device__ __forceinline__ void stage_tile(const Tile& tile, int buffer) const;
     template <int kTokens>
@@ -30,10 +46,10 @@ struct SerialWalk {
     __device__ __forceinline__ void run_tail(int first, int count, float divisor) const;
 };
 
-#define VIM_SERIAL_WALK                                  \
-    template <typename T, bool kLowRank, Finish kFinish> \
+#define VIM_SERIAL_WALK                                               \
+    template <typename T, int kStates, bool kLowRank, Finish kFinish> \
     __device__ __forceinline__
-#define VIM_SERIAL_WALK_CLASS SerialWalk<T, kLowRank, kFinish>
+#define VIM_SERIAL_WALK_CLASS SerialWalk<T, kStates, kLowRank, kFinish>
 
 //! Advance by `tokens` of this direction.
 VIM_SERIAL_WALK void VIM_SERIAL_WALK_CLASS::move(SerialCursor<T>& at, int tokens) const {
@@ -67,11 +83,21 @@ VIM_SERIAL_WALK void VIM_SERIAL_WALK_CLASS::load_token(const SerialCursor<T>& at
     }
 }
 
+//! Which of a tile's first tokens this lane stages. Lanes that have none read the last of them.
+VIM_SERIAL_WALK int VIM_SERIAL_WALK_CLASS::bc_token() const {
+    const int token = own.lane / kBcLanes<kStates>;
+    if constexpr (kBcLanes<kStates> * kBcTokens<kStates> < kWarp) {
+        return token < kBcTokens<kStates> ? token : kBcTokens<kStates> - 1;
+    }
+    return token;
+}
+
 //! What is staged for the whole warp: B, C and the low-rank columns of a tile.
 VIM_SERIAL_WALK void VIM_SERIAL_WALK_CLASS::load_bc(const SerialCursor<T>& at, Tile& tile) const {
 #pragma unroll
-    for (int i = 0; i < kSerialTile / 2; ++i) {
-        tile.bc[i] = load_pair(at.bc + 2 * i * own.bc_step);
+    for (int i = 0; i < kBcLoads<kStates>; ++i) {
+        tile.bc[i] =
+            load_columns<T, kStates>(at.bc + kBcTokens<kStates> * i * own.bc_step, own.bc_gap);
     }
     if constexpr (kLowRank) {
 #pragma unroll
@@ -83,11 +109,15 @@ VIM_SERIAL_WALK void VIM_SERIAL_WALK_CLASS::load_bc(const SerialCursor<T>& at, T
 
 VIM_SERIAL_WALK void VIM_SERIAL_WALK_CLASS::stage_tile(const Tile& tile, int buffer) const {
     const int lane = own.lane;
+    // Fewer lanes than a warp's stage the columns of few states.
+    if (kBcLanes<kStates> * kBcTokens<kStates> == kWarp ||
+        lane < kBcLanes<kStates> * kBcTokens<kStates>) {
 #pragma unroll
-    for (int i = 0; i < kSerialTile / 2; ++i) {
-        float* row = own.stage->bc[buffer][2 * i + lane / kFastStates];
-        *reinterpret_cast<float2*>(row + 2 * (lane % kFastStates)) =
-            Numeric<T>::to_float(tile.bc[i]);
+        for (int i = 0; i < kBcLoads<kStates>; ++i) {
+            float* row = own.stage->bc[buffer][kBcTokens<kStates> * i + lane / kBcLanes<kStates>];
+            *reinterpret_cast<float2*>(row + 2 * (lane % kBcLanes<kStates>)) =
+                to_floats<T, kStates>(tile.bc[i]);
+        }
     }
     if constexpr (kLowRank) {
         if (2 * lane < own.rank) {
@@ -101,7 +131,7 @@ VIM_SERIAL_WALK void VIM_SERIAL_WALK_CLASS::stage_tile(const Tile& tile, int buf
 }
 
 //! dt of this lane's channels for the first kTokens staged tokens.
-template <typename T, bool kLowRank, Finish kFinish>
+template <typename T, int kStates, bool kLowRank, Finish kFinish>
 template <int kTokens>
 __device__ __forceinline__ void VIM_SERIAL_WALK_CLASS::low_rank_dt(
     float2 (&dt_out)[kTokens]) const {
@@ -138,15 +168,16 @@ VIM_SERIAL_WALK float2 VIM_SERIAL_WALK_CLASS::scan_token(float2 u_in, float2 dt_
     const float delta_u_x = delta_x * u_in.x;
     const float delta_u_y = delta_y * u_in.y;
     float2 out = make_float2(own.skip.x * u_in.x, own.skip.y * u_in.y);
+    constexpr int kAtOnce = kStates < 4 ? kStates : 4;
 #pragma unroll
-    for (int quad = 0; quad < kFastStates / 4; ++quad) {
-        const float4 b4 = *reinterpret_cast<const float4*>(bc_row + 4 * quad);
-        const float4 c4 = *reinterpret_cast<const float4*>(bc_row + kFastStates + 4 * quad);
-        const float b[4] = {b4.x, b4.y, b4.z, b4.w};
-        const float c[4] = {c4.x, c4.y, c4.z, c4.w};
+    for (int first = 0; first < kStates; first += kAtOnce) {
+        float b[kAtOnce];
+        float c[kAtOnce];
+        read_staged<kAtOnce>(bc_row + first, b);
+        read_staged<kAtOnce>(bc_row + kStates + first, c);
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            const int n = 4 * quad + i;
+        for (int i = 0; i < kAtOnce; ++i) {
+            const int n = first + i;
             float& x = own.state[0][n];
             float& y = own.state[1][n];
             x = fmaf(exp2_fast(delta_x * own.rate[0][n]), x, delta_u_x * b[i]);
@@ -193,9 +224,9 @@ VIM_SERIAL_WALK void VIM_SERIAL_WALK_CLASS::run_tail(int first, int count, float
     for (int t = 0; t < count; ++t) {
         // The row staged last may still be in use by a slower lane.
         __syncwarp();
-        if (own.lane < kFastStates) {
+        if (own.lane < kBcLanes<kStates>) {
             *reinterpret_cast<float2*>(&own.stage->bc[0][0][2 * own.lane]) =
-                Numeric<T>::to_float(load_pair(at.bc));
+                to_floats<T, kStates>(load_columns<T, kStates>(at.bc, own.bc_gap));
         }
         float2 dt_in[1];
         if constexpr (kLowRank) {
@@ -236,7 +267,7 @@ VIM_SERIAL_WALK void VIM_SERIAL_WALK_CLASS::run(int first, int count, float divi
     if (tiles > 0) {
         SerialCursor<T> at = own.origin;
         move(at, first);
-        at.bc += own.lane / kFastStates * own.bc_step;
+        at.bc += bc_token() * own.bc_step;
         T* y_at = own.y + first * own.row_step;
         float* partial_at = own.partial + (kWritesPartial ? first * own.row_step : 0);
         Tile tile;

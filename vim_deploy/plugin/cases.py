@@ -90,6 +90,9 @@ def rounded(values: Array, dtype: DataType) -> Array:
 LENGTHS = (1, 2, 7, 31, 33, 196, 197, 257, 730)
 #: Ranks of low-rank dt: of one column, of the published models and half of them, and a prime.
 RANKS = (1, 4, 12, 13, 24, 48)
+#: Scans of one direction without a gate: states, tokens, and the columns of a projection's rank
+#: before B. MambaVision's windows, with an even and with an odd rank, and VMamba's one state.
+PLAIN = ((8, 196, 20), (8, 49, 49), (1, 203, 6))
 #: Tokens that states remember where no sum cancels, and the length of these cases. Below 500, what
 #: roundings of both signs leave of an error is within what is allowed (``check.TOLERANCES``).
 MEMORIES = (30, 300)
@@ -109,6 +112,11 @@ def cases(lengths: tuple[int, ...] = LENGTHS) -> Iterator[Case]:
             yield _scan_case(dtype, 1, 33, 64, 16, reverse=reverse, extreme=True)
             yield _scan_case(dtype, 1, 33, 100, 8, reverse=reverse)
             yield _scan_case(dtype, 1, 33, 7, 64, reverse=reverse, delta_softplus=False)
+        for states, length, before in PLAIN:
+            for reverse in (False, True):
+                yield _scan_case(
+                    dtype, 2, length, 80, states, reverse=reverse, gated=False, before=before
+                )
         yield _bi_scan_case(dtype, 3, 33, 384, 16, rank=12, scale=1.0)
         yield _bi_scan_case(dtype, 1, 33, 100, 1, rank=0)
         yield _bi_scan_case(dtype, 1, 33, 64, 16, rank=0, extreme=True)
@@ -206,9 +214,10 @@ def _scan_case(
     extreme: bool = False,
     delta_softplus: bool = True,
     memory: int = 0,
+    before: int = 4,
 ) -> Case:
     draw = random(length * 1000 + channels)
-    columns = 2 * states + 4
+    columns = before + 2 * states
     step = draw(batch, length, channels) - (0.0 if memory else 2.0)
     inputs = {
         "u": draw(batch, length, channels),
@@ -221,11 +230,12 @@ def _scan_case(
     if gated:
         inputs["z"] = draw(batch, length, 2 * channels)
     if memory:
-        inputs = _remember(inputs, draw, 4, states, memory)
+        inputs = _remember(inputs, draw, before, states, memory)
     return make_case(
         SELECTIVE_SCAN,
         dtype,
         f"B={batch} L={length} D={channels} N={states} reverse={int(reverse)} gate={int(gated)}"
+        + (f" before={before}" if before != 4 else "")
         + (" extreme" if extreme else "")
         + ("" if delta_softplus else " no softplus")
         + (f" memory={memory}" if memory else ""),
@@ -241,8 +251,8 @@ def _scan_case(
         memory,
         reverse=int(reverse),
         delta_softplus=int(delta_softplus),
-        b_off=4,
-        c_off=states + 4,
+        b_off=before,
+        c_off=before + states,
         z_off=channels if gated else 0,
         has_z=int(gated),
     )

@@ -2,9 +2,10 @@
 //!
 //!     kernel_bench [INSTRUCTION_SET ...]
 //!
-//! Vim-Ti's shapes (384 channels, 16 states, rank 12, 4 taps) at 197 and 6,085 tokens. Time is this
-//! thread's processor time, so that other work on the machine disturbs little, and the best of
-//! several runs; cycles come from a chain of dependent additions, one a cycle, timed between the
+//! Vim-Ti's shapes (384 channels, 16 states, rank 12, 4 taps) at 197 and 6,085 tokens; and one
+//! direction without a gate: MambaVision-T's two levels (8 states) and VMamba-T's first (1). Time
+//! is this thread's processor time, so that other work on the machine disturbs little, and the best
+//! of several runs; cycles come from a chain of dependent additions, one a cycle, timed between the
 //! runs. All figures are per token, direction and 16 channels: cycles, and in brackets the bound's
 //! percentage of them, where the bound is what two multiplying units a cycle would take (README.md
 //! beside the kernels counts).
@@ -28,6 +29,7 @@ namespace cpu = vim_plugins::cpu;
 using vim_plugins::BiCausalConvParams;
 using vim_plugins::BiSelectiveScanParams;
 using vim_plugins::DataType;
+using vim_plugins::SelectiveScanParams;
 
 double seconds() {
     timespec now;
@@ -114,7 +116,7 @@ Numbers floats(std::size_t count, float mean, float sigma) {
 
 //! Best cycles per (token, direction, 16 channels) of a few runs.
 template <typename Params>
-double cycles(const cpu::Kernels& kernels, const Params& params) {
+double cycles(const cpu::Kernels& kernels, const Params& params, int directions) {
     const cpu::Executor executor = {nullptr, run_here, 1};
     const std::size_t bytes = cpu::workspace_bytes(params, 1);
     Bytes workspace(bytes);
@@ -127,7 +129,7 @@ double cycles(const cpu::Kernels& kernels, const Params& params) {
         cpu::run_with(kernels, params, workspace.data(), executor);
         best = std::min(best, seconds() - begin);
     }
-    return best * rate / (2.0 * params.length * kChannels / 16);
+    return best * rate / (double(directions) * params.length * params.channels / 16);
 }
 
 //! What an instruction set multiplies, fused or not, for one vector; a division counts as one.
@@ -148,7 +150,21 @@ struct Bounds {
     double scan, low_rank, conv;
 };
 
-//! Cycles of the multiplications alone.
+//! One direction without a gate.
+struct Plain {
+    const char* name;
+    int channels, states, length, before;
+};
+constexpr Plain kPlain[] = {{"MambaVision-T level 3", 160, 8, 196, 20},
+                            {"MambaVision-T level 4", 320, 8, 49, 40},
+                            {"VMamba-T level 1", 192, 1, 3136, 6}};
+
+//! Cycles of the multiplications alone: states, the step times u, the skip, the scale, softplus.
+double plain_bound(const Work& work, int states) {
+    return work.vectors / 2.0 * (work.state * states + 3 + 10 + work.power);
+}
+
+//! The same of what Vim's ops do.
 Bounds bounds_of(const Work& work) {
     constexpr double kUnits = 2.0;
     const double silu = 2 + work.power;
@@ -218,9 +234,47 @@ void measure(const cpu::Kernels& kernels, DataType type, int length) {
     static const char* const names[] = {"fp32", "fp16", "bf16"};
     const Bounds bounds = bounds_of(work_of(kernels.name));
     std::printf("%-6s %s %4d", kernels.name, names[static_cast<int>(type)], length);
-    report("scan", cycles(kernels, scan), bounds.scan);
-    report("low rank", cycles(kernels, low_rank), bounds.low_rank);
-    report("convolution", cycles(kernels, conv), bounds.conv);
+    report("scan", cycles(kernels, scan, 2), bounds.scan);
+    report("low rank", cycles(kernels, low_rank, 2), bounds.low_rank);
+    report("convolution", cycles(kernels, conv, 2), bounds.conv);
+    std::printf("\n");
+    std::fflush(stdout);
+}
+
+void measure_plain(const cpu::Kernels& kernels, DataType type, const Plain& shape) {
+    const std::size_t rows = static_cast<std::size_t>(shape.length);
+    const std::size_t channels = static_cast<std::size_t>(shape.channels);
+    const std::size_t columns = static_cast<std::size_t>(shape.before + 2 * shape.states);
+    const auto u = tensor(rows * channels, 1.0F, type);
+    const auto dt = tensor(rows * channels, 0.5F, type);
+    const auto bc = tensor(rows * columns, 1.0F, type);
+    auto A = floats(static_cast<std::size_t>(shape.states) * channels, 0.0F, 0.0F);
+    for (std::size_t i = 0; i < A.size(); ++i) {
+        A[i] = -static_cast<float>(i / channels + 1);
+    }
+    const auto skip = floats(channels, 1.0F, 0.1F);
+    const auto bias = floats(channels, -4.0F, 1.0F);
+    Bytes y(rows * channels * size_of(type));
+    SelectiveScanParams scan;
+    scan.u = u.data();
+    scan.dt = dt.data();
+    scan.A = A.data();
+    scan.bc = bc.data();
+    scan.d_skip = skip.data();
+    scan.dt_bias = bias.data();
+    scan.y = y.data();
+    scan.batch = 1;
+    scan.length = shape.length;
+    scan.channels = shape.channels;
+    scan.states = shape.states;
+    scan.bc_columns = static_cast<int>(columns);
+    scan.b_off = shape.before;
+    scan.c_off = shape.before + shape.states;
+    scan.delta_softplus = 1;
+    scan.type = type;
+    static const char* const names[] = {"fp32", "fp16", "bf16"};
+    std::printf("%-6s %s %4d", kernels.name, names[static_cast<int>(type)], shape.length);
+    report(shape.name, cycles(kernels, scan, 1), plain_bound(work_of(kernels.name), shape.states));
     std::printf("\n");
     std::fflush(stdout);
 }
@@ -240,6 +294,9 @@ int main(int argc, char** argv) {
         for (const DataType type : {DataType::kFloat32, DataType::kFloat16, DataType::kBFloat16}) {
             for (const int length : {197, 6085}) {
                 measure(*kernels, type, length);
+            }
+            for (const Plain& shape : kPlain) {
+                measure_plain(*kernels, type, shape);
             }
         }
     }

@@ -201,7 +201,8 @@ void recurrence(const Walk<T>& w, std::int64_t channel, std::int64_t left, const
             }
         }
         for (; n < states; ++n) {
-            const Floats decay = exp2_any(d * load(rates + n * kWidth));
+            const Floats e = d * load(rates + n * kWidth);
+            const Floats decay = kShort ? exp2_bounded(e) : exp2_any(e);
             const Floats state = fma(decay, load(h + n * kWidth), x * splat(b[n]));
             store(h + n * kWidth, state);
             total = fma(splat(c[n]), state, total);

@@ -22,6 +22,7 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -39,6 +40,8 @@ SERIAL_ELEMENTS = 8
 WARNINGS = ["-Werror", "all-warnings", "-Xcompiler", "-Wall,-Wextra,-Werror"]
 
 Counts = dict[str, int]
+#: What is counted of a kernel, in the order of its row in budget.json.
+COUNTED = ("stack", "spill", "registers", "instructions", "loop", "loop_mufu")
 
 
 def find_nvcc() -> Path | None:
@@ -78,7 +81,10 @@ def release_of(nvcc: Path) -> str:
 
 
 def readable(mangled: str) -> str:
-    """``_ZN11vim_plugins18serial_scan_kernelI6__halfLb1EEE..``: ``serial_scan_kernel fp16 1``."""
+    """``_ZN11vim_plugins18serial_scan_kernelI6__halfLi8ELb1EE..``: ``serial_scan_kernel fp16 8 1``.
+
+    Behind the type stand the template's arguments; of the scans first the number of states.
+    """
     body = mangled.split("vim_plugins", 1)[-1]
     length = re.match(r"\d+", body)
     if length is None:
@@ -176,6 +182,27 @@ def growth(budget: dict[str, Counts], measured: dict[str, Counts]) -> list[str]:
     return faults
 
 
+def load() -> dict[str, Any]:
+    """The committed budget: ``nvcc``, its release, and ``kernels``, by architecture and name."""
+    stored = json.loads(BUDGET.read_text(encoding="utf-8"))
+    kernels = {
+        arch: {kernel: dict(zip(COUNTED, row, strict=True)) for kernel, row in rows.items()}
+        for arch, rows in stored["kernels"].items()
+    }
+    return {"nvcc": stored["nvcc"], "kernels": kernels}
+
+
+def save(release: str, measured: dict[str, dict[str, Counts]]) -> None:
+    """Write the budget, a kernel a line, to be compared by people."""
+    rows = {
+        arch: {kernel: [counts[what] for what in COUNTED] for kernel, counts in kernels.items()}
+        for arch, kernels in measured.items()
+    }
+    budget = {"nvcc": release, "counted": COUNTED, "kernels": rows}
+    text = json.dumps(budget, separators=(",", ":")).replace("],", "],\n")
+    BUDGET.write_text(text + "\n", encoding="utf-8")
+
+
 def serial_instructions_per_element(counts: Counts) -> float:
     """Instructions of a serial kernel per token and channel of one direction."""
     return counts["loop"] / SERIAL_ELEMENTS
@@ -202,7 +229,7 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     chosen = list(ARCHITECTURES) if options.arch == "all" else options.arch.split(",")
     if options.action == "table":
-        print(table(json.loads(BUDGET.read_text(encoding="utf-8"))["kernels"], chosen))
+        print(table(load()["kernels"], chosen))
         return 0
     nvcc = find_nvcc()
     if nvcc is None:
@@ -213,12 +240,9 @@ def main(arguments: list[str]) -> int:
         if find_cuobjdump(nvcc) is None:
             print("no cuobjdump: pip install nvidia-cuda-cuobjdump", file=sys.stderr)
             return 3
-        budget = {"nvcc": release_of(nvcc), "kernels": measured}
-        # A kernel a line, to be compared by people.
-        text = json.dumps(budget, separators=(",", ":")).replace("},", "},\n")
-        BUDGET.write_text(text + "\n", encoding="utf-8")
+        save(release_of(nvcc), measured)
         return 0
-    budget = json.loads(BUDGET.read_text(encoding="utf-8"))
+    budget = load()
     faults = [
         f"sm_{arch} {fault}"
         for arch in chosen

@@ -181,7 +181,7 @@ Problem make_problem(const Spec& s, std::uint32_t seed) {
         return p;
     }
     // As in the official rows: [dt | B | C], here with unused columns around each.
-    p.dt_off = s.margin;
+    p.dt_off = s.before + s.margin;
     p.b_off = p.dt_off + s.rank + s.margin;
     p.c_off = p.b_off + s.states + s.margin;
     p.bc_columns = p.c_off + s.states + s.margin;
@@ -365,6 +365,7 @@ std::string describe(const Spec& s) {
            (s.reverse ? " reverse" : "") + (s.gate ? "" : " ungated") +
            (s.softplus ? "" : " no-softplus") + (s.rank > 0 ? " r=" + std::to_string(s.rank) : "") +
            (s.margin > 0 ? " margin=" + std::to_string(s.margin) : "") +
+           (s.before > 0 ? " before=" + std::to_string(s.before) : "") +
            (s.memory > 0 ? " memory=" + std::to_string(s.memory) : "");
 }
 

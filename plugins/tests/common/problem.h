@@ -35,6 +35,7 @@ struct Spec {
     int memory = 0;
     int width = 4;
     int margin = 0;  //!< unused columns before, between and after the used ones
+    int before = 0;  //!< unused columns before the B/C row's: where a projection's rank is
     float scale = 1.0F;
 };
 

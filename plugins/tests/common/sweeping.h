@@ -96,7 +96,8 @@ const V& turn(const std::vector<V>& values, std::size_t i) {
 
 //! Cases that every kernel of the scans is to get: low-rank dt of the published models' ranks, of
 //! one column and of a prime, in every type, with columns that nobody uses around the used ones;
-//! and long sequences of slow states, whose sums do not cancel.
+//! long sequences of slow states, whose sums do not cancel; and the scans of the other families,
+//! ungated, with columns at an odd offset.
 inline std::vector<Spec> fixed_scans() {
     std::vector<Spec> specs;
     for (const DataType type : kTypes) {
@@ -135,6 +136,26 @@ inline std::vector<Spec> fixed_scans() {
             specs.push_back(s);
             s.rank = 12;
             specs.push_back(s);
+        }
+        // MambaVision: 8 states, the columns of an odd or an even rank before them, windows of 49
+        // and 196 tokens. VMamba: one state.
+        for (const int states : {8, 1}) {
+            for (const int length : {49, 203}) {
+                Spec s;
+                s.type = type;
+                s.states = states;
+                s.length = length;
+                s.channels = 80;
+                s.gate = false;
+                s.reverse = (length == 49) == (states == 1);
+                s.before = length == 49 ? 20 : 49;
+                specs.push_back(s);
+                s.op = Op::kBiScan;
+                s.length = length - 2;
+                s.channels = 72;
+                s.rank = length == 49 ? 12 : 0;
+                specs.push_back(s);
+            }
         }
     }
     return specs;

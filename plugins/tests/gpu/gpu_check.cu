@@ -194,6 +194,22 @@ std::vector<Spec> specs(bool small) {
                 s.op = Op::kConv;
                 all.push_back(s);
             }
+            // The scans of MambaVision and VMamba: ungated, columns at an odd and an even offset.
+            for (const int states : {8, 1}) {
+                Spec plain;
+                plain.type = type;
+                plain.length = lengths[i];
+                plain.batch = 1 + int(i % 2);
+                plain.channels = 80;
+                plain.states = states;
+                plain.gate = false;
+                plain.reverse = i % 2 == 1;
+                plain.before = i % 2 == 0 ? 49 : 20;
+                all.push_back(plain);
+                plain.op = Op::kBiScan;
+                plain.reverse = false;
+                all.push_back(plain);
+            }
             Spec odd;
             odd.type = type;
             odd.length = lengths[i];

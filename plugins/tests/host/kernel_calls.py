@@ -36,7 +36,8 @@ def aligned(array: NDArray[np.generic]) -> NDArray[np.generic]:
 class Scan:
     """Inputs of one VimSelectiveScan with B and C side by side in ``bc``.
 
-    Shapes: u, dt [B, L, D]; a [N, D]; b, c [B, L, N]; skip, bias [D]; z [B, L, D] or None.
+    Shapes: u, dt [B, L, D]; a [N, D]; b, c [B, L, N]; skip, bias [D]; z [B, L, D] or None. Each row
+    of ``bc`` has ``before`` columns of NaN in front.
     """
 
     u: Array
@@ -49,6 +50,7 @@ class Scan:
     z: Array | None = None
     reverse: bool = False
     delta_softplus: bool = True
+    before: int = 0
     keep: list[NDArray[np.generic]] = field(default_factory=list)
 
     @classmethod
@@ -98,7 +100,8 @@ class Scan:
     def params(self) -> SelectiveScanParams:
         """Parameters that point at aligned copies, which live as long as this object."""
         out = SelectiveScanParams()
-        bc = np.concatenate([self.b, self.c], axis=-1)
+        unused = np.full((*self.b.shape[:-1], self.before), np.nan, np.float32)
+        bc = np.concatenate([unused, self.b, self.c], axis=-1)
         tensors = {
             "u": self.u,
             "dt": self.dt,
@@ -120,7 +123,8 @@ class Scan:
         out.batch, out.length, out.channels = self.u.shape
         out.states = self.a.shape[0]
         out.bc_columns = bc.shape[-1]
-        out.c_off = out.states
+        out.b_off = self.before
+        out.c_off = self.before + out.states
         out.reverse = int(self.reverse)
         out.delta_softplus = int(self.delta_softplus)
         out.type = DATA_TYPES["fp32"]

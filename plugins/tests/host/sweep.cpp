@@ -138,8 +138,8 @@ std::vector<Spec> long_sweep() {
         for (const int channels : {8, 64, 100, 384}) {
             for (const int batch : {1, 2, 3}) {
                 for (const int states : {1, 5, 8, 16, 64}) {
-                    // The largest products only with the state size of the fast kernels; the odd
-                    // state sizes only for one sequence of few channels.
+                    // The largest products only with Vim's state size; the odd state sizes only
+                    // for one sequence of few channels.
                     if (length > 300 &&
                         ((states != 16 && channels > 64) || (channels > 100 && batch > 1))) {
                         continue;

@@ -44,6 +44,24 @@ def test_scan_agrees_with_numpy(
     assert relative_l2(scan.run(library, tactic), scan.expected()) <= TOLERANCE
 
 
+@pytest.mark.parametrize(
+    ("states", "tactic"),
+    [
+        *((8, name) for name in ("serial", "chunked4", "chunked8", "generic")),
+        *((1, name) for name in ("serial", "chunked4", "generic")),
+    ],
+)
+@pytest.mark.parametrize(("length", "before"), [(3, 1), (49, 49), (203, 20)])
+def test_other_families_run_ungated_from_any_column(
+    library: kernel_library.KernelLibrary, states: int, tactic: str, length: int, before: int
+) -> None:
+    """MambaVision's 8 states and VMamba's one; nothing of the columns before B, which are NaN."""
+    scan = Scan.random(1, length, 80, states, seed=length).with_(before=before)
+    assert relative_l2(scan.run(library, tactic), scan.expected()) <= TOLERANCE
+    backward = scan.with_(reverse=True)
+    assert relative_l2(backward.run(library, tactic), backward.expected()) <= TOLERANCE
+
+
 @pytest.mark.parametrize("states", [1, 3, 16, 17, 64])
 @pytest.mark.parametrize("softplus", [False, True])
 def test_generic_state_sizes(

@@ -6,7 +6,6 @@ architecture of the plugin library.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -26,7 +25,7 @@ ALL = bool(os.environ.get("VIM_TEST_ALL"))
 SHORT = ("90",)
 CHOSEN = kernel_budget.ARCHITECTURES if ALL else SHORT
 SOURCES = "*.cu" if ALL else "*_fp16.cu"
-BUDGET = json.loads(kernel_budget.BUDGET.read_text(encoding="utf-8"))
+BUDGET = kernel_budget.load()
 
 Measured = dict[str, dict[str, kernel_budget.Counts]]
 
@@ -102,10 +101,19 @@ def test_budget_covers_every_architecture_and_type(arch: str) -> None:
 
 @pytest.mark.parametrize("data_type", ["fp32", "fp16", "bf16"])
 def test_serial_scan_with_gate_needs_at_most_115_instructions(data_type: str) -> None:
-    counts = BUDGET["kernels"]["90"][f"serial_scan_kernel {data_type} 1"]
+    counts = BUDGET["kernels"]["90"][f"serial_scan_kernel {data_type} 16 1"]
     assert kernel_budget.serial_instructions_per_element(counts) <= 115
     # 16 decays, softplus, and two for the gate.
     assert counts["loop_mufu"] == 19 * kernel_budget.SERIAL_ELEMENTS
+
+
+@pytest.mark.parametrize("data_type", ["fp32", "fp16", "bf16"])
+def test_serial_scan_of_8_states_needs_at_most_70_instructions(data_type: str) -> None:
+    """No gate, as MambaVision's mixers have none: 8 decays and softplus."""
+    counts = BUDGET["kernels"]["90"][f"serial_scan_kernel {data_type} 8 0"]
+    assert kernel_budget.serial_instructions_per_element(counts) <= 70
+    assert counts["loop_mufu"] == 9 * kernel_budget.SERIAL_ELEMENTS
+    assert counts["spill"] == 0
 
 
 def test_growth_is_seen() -> None:
@@ -143,13 +151,13 @@ def test_hot_loop_is_the_innermost_with_exponentials() -> None:
     ("mangled", "name"),
     [
         (
-            "_ZN11vim_plugins18serial_scan_kernelI6__halfLb1EEEvNS_8ScanArgsE",
-            "serial_scan_kernel fp16 1",
+            "_ZN11vim_plugins18serial_scan_kernelI6__halfLi8ELb1EEEvNS_8ScanArgsE",
+            "serial_scan_kernel fp16 8 1",
         ),
         (
-            "_ZN11vim_plugins19chunked_scan_kernelI13__nv_bfloat16NS_12ChunkedShapeILi4ELi1ELi5E"
-            "Li5ELi4ELi3EEEEEvNS_8ScanArgsE",
-            "chunked_scan_kernel bf16 4 1 5 5 4 3",
+            "_ZN11vim_plugins19chunked_scan_kernelI13__nv_bfloat16NS_12ChunkedShapeILi16ELi4ELi1E"
+            "Li5ELi5ELi4ELi3EEEEEvNS_8ScanArgsE",
+            "chunked_scan_kernel bf16 16 4 1 5 5 4 3",
         ),
         ("_ZN11vim_plugins18conv_vector_kernelIfEEvNS_8ConvArgsE", "conv_vector_kernel fp32"),
     ],

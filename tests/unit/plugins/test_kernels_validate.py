@@ -177,6 +177,7 @@ def test_contract_version(library: kernel_library.KernelLibrary) -> None:
         (64, 384, 197, "chunked16"),
         (128, 384, 197, "serial"),
         (64, 768, 6085, "serial"),
+        (128, 384, 49, "serial"),
         (128, 384, 32, "chunked16"),  # too short for the serial prologue
         (1, 8, 5, "chunked4"),
         (1, 12, 5, "generic"),
@@ -195,7 +196,8 @@ def test_default_rule_on_132_multiprocessors(
 @pytest.mark.parametrize(
     "changes",
     [
-        {"states": 8},
+        {"states": 5},
+        {"states": 8, "delta_softplus": 0},
         {"channels": 12, "xz_columns": 24, "z_off": 12},
         {"delta_softplus": 0},
         {"b_off": 1, "c_off": 17, "xdbl_columns": 34},
@@ -211,6 +213,32 @@ def test_only_the_generic_kernel_takes_odd_shapes(
     assert library.tactics(params) == [TACTICS["generic"]]
     for tactic in ("serial", "chunked4", "chunked8", "chunked16", "vector"):
         assert library.launch(params, TACTICS[tactic], 1 << 20) == CUDA_ERROR_INVALID_VALUE
+
+
+@pytest.mark.parametrize("states", [1, 8])
+def test_kernels_of_few_states_read_columns_at_any_offset(
+    library: kernel_library.KernelLibrary, states: int
+) -> None:
+    params = params_of(SelectiveScanParams)
+    # MambaVision-L: rank 49, an odd row, no gate.
+    params.states, params.batch, params.length, params.channels = states, 8, 196, 392
+    params.b_off, params.c_off, params.bc_columns = 49, 49 + states, 49 + 2 * states
+    # The widest block that there is of so many states first.
+    wide = {8: ["chunked8", "serial", "chunked4"], 1: ["chunked4", "serial"]}[states]
+    assert library.tactics(params, sm_count=16) == [TACTICS[name] for name in wide]
+    params.states, params.c_off, params.bc_columns = 16, 65, 81
+    assert library.tactics(params, sm_count=16) == [TACTICS["generic"]]
+
+
+def test_the_serial_kernel_of_both_directions_has_16_states(
+    library: kernel_library.KernelLibrary,
+) -> None:
+    params = params_of(BiSelectiveScanParams)
+    params.length, params.batch = 196, 64
+    params.c_off = params.states = 8
+    assert library.tactics(params) == [TACTICS["chunked4"], TACTICS["chunked8"]]
+    params.c_off = params.states = 16
+    assert TACTICS["serial"] in library.tactics(params)
 
 
 def test_tactics_that_leave_most_of_the_gpu_idle_are_not_offered(
