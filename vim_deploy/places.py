@@ -167,12 +167,12 @@ class Place:
     @property
     def role(self) -> str:
         """The role that computes it, by the names of precision policies where they have one."""
-        return _BY_NAME[_unnumbered(self.part)].role
+        return _BY_NAME[_row_name(self.part)].role
 
 
 def place(block: int, part: str, direction: str = "") -> Place:
     """The place of that name, with its step filled in; ValueError when there is none."""
-    return Place(block, _STEPS.index((_unnumbered(part), direction)), part, direction)
+    return Place(block, _STEPS.index((_row_name(part), direction)), part, direction)
 
 
 def stream_of(block: int) -> Place:
@@ -223,6 +223,11 @@ class NodeName:
         return role if role in MODEL_ROLES or role in BLOCK_ROLES else None
 
     @property
+    def narrow(self) -> bool:
+        """Whether its Softmax or Pow may be in 16 bits (``Part.narrow``)."""
+        return self._row is not None and self._row.narrow
+
+    @property
     def group(self) -> str:
         """``block_03``, one of ``GROUPS``, or ``outside``."""
         if self.block is not None:
@@ -239,9 +244,11 @@ class NodeName:
     @property
     def _row(self) -> Part | None:
         table = _OUTSIDE if self.block is None else _IN_BLOCK
-        scope = tuple(map(_unnumbered, self.scope[:_DEEPEST]))
+        scope = self.scope[:_DEEPEST]
         for length in range(len(scope), -1, -1):
-            row = table.get(scope[:length])
+            # Some names end in a digit of their own: fc1, norm2.
+            inner = scope[:length]
+            row = table.get(inner) or table.get(tuple(map(_unnumbered, inner)))
             if row is not None and (not row.beside or length == len(self.scope)):
                 return row
         return None
@@ -304,6 +311,11 @@ def inlined_name(call: str, inner: str) -> str:
     Its ``scope`` ends with the call's operator: ``block_07/mixer/scan/VimBiSelectiveScan/delta``.
     """
     return f"{call}/{inner}"
+
+
+def _row_name(part: str) -> str:
+    """The name of a part's row: as it is, or with # for its number."""
+    return part if part in _BY_NAME else _unnumbered(part)
 
 
 def _unnumbered(name: str) -> str:

@@ -17,6 +17,7 @@ class Part:
         first: number of the module that makes number 0.
         beside: its nodes stand beside the modules of that scope, not in one of their own.
         product: what it computes is a product that int8 and fp8 quantize.
+        narrow: its Softmax or Pow may be in 16 bits; elsewhere these are those of norms and heads.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Part:
     first: int = 0
     beside: bool = False
     product: bool = False
+    narrow: bool = False
 
 
 @dataclass(frozen=True)

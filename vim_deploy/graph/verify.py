@@ -57,6 +57,8 @@ _BOX_BODY_OPS = frozenset(
 
 #: Operators of norms and softmax: float32 in every precision.
 _WIDE_OPS = frozenset({"LayerNormalization", "Pow", "ReduceMean", "Softmax", "Sqrt"})
+#: Of these, what a model's part may hold in 16 bits: attention, and the cube in GELU's tanh form.
+_NARROW_OPS = frozenset({"Pow", "Softmax"})
 
 #: Control flow: what the unrolled scan bodies are there to do without.
 _LOOPS = frozenset({"If", "Loop", "Scan"})
@@ -180,7 +182,9 @@ def _half_reductions(model: onnx.ModelProto) -> list[str]:
     return [
         f"{node.name} reduces in 16 bits"
         for node in model.graph.node
-        if node.op_type in _WIDE_OPS and any(name in half for name in (*node.input, *node.output))
+        if node.op_type in _WIDE_OPS
+        and any(name in half for name in (*node.input, *node.output))
+        and not (node.op_type in _NARROW_OPS and parse(node.name).narrow)
     ]
 
 

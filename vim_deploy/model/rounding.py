@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -54,3 +55,21 @@ def round_outputs(module: nn.Module, dtype: torch.dtype) -> None:
         return cast(output, (dtype,))
 
     module.register_forward_hook(hook)
+
+
+def gelu_in_steps(module: nn.Module, arguments: tuple[Tensor, ...], _output: Tensor) -> Tensor:
+    """GELU operator by operator, as the graph has it, each one rounded; a hook of ``nn.GELU``.
+
+    x (1 + erf(x / sqrt 2)) / 2, or x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2.
+    """
+    (x,) = arguments
+
+    def constant(value: float) -> Tensor:
+        # The graph's constants have its type, too.
+        return torch.tensor(value, dtype=x.dtype)
+
+    assert isinstance(module, nn.GELU)
+    if module.approximate == "tanh":
+        inner = constant(math.sqrt(2 / math.pi)) * (x + constant(0.044715) * x.pow(3))
+        return x * ((torch.tanh(inner) + 1) * 0.5)
+    return x * (torch.erf(x / constant(math.sqrt(2))) + 1) * 0.5

@@ -7,11 +7,10 @@ detector boxes, and what is pooled from them, are float32, and its layers widen 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vim_deploy.families.vim.network.build import VimNetwork
 from vim_deploy.families.vim.network.dense.detector_heads import Detector
@@ -26,7 +25,13 @@ from vim_deploy.families.vim.network.dense.layers import (
 from vim_deploy.families.vim.network.dense.segmentor import Segmentor
 from vim_deploy.families.vim.network.inner import necks_of
 from vim_deploy.families.vim.network.vim import Block, VisionMamba
-from vim_deploy.model.rounding import convolution_type, round_inputs, round_outputs, store_in
+from vim_deploy.model.rounding import (
+    convolution_type,
+    gelu_in_steps,
+    round_inputs,
+    round_outputs,
+    store_in,
+)
 
 #: Activations among the arguments of a ``ScanBranch``: u, dt, x_dbl and xz.
 _SCAN_ACTIVATIONS = (0, 1, 3, 6)
@@ -140,7 +145,7 @@ def _type_part(part: nn.Module, dtype: torch.dtype) -> None:
             round_inputs(module, dtype)
         elif isinstance(module, nn.GELU):
             round_inputs(module, dtype)
-            module.register_forward_hook(_gelu_in_steps)
+            module.register_forward_hook(gelu_in_steps)
         elif isinstance(module, ChannelNorm):
             round_inputs(module, torch.float32)
     if isinstance(part, nn.Sequential | nn.MaxPool2d):
@@ -152,11 +157,3 @@ def _type_logits(convolution: nn.Conv2d, dtype: torch.dtype) -> None:
     store_in(convolution, dtype)
     round_inputs(convolution, dtype)
     round_outputs(convolution, torch.float32)
-
-
-def _gelu_in_steps(_module: nn.Module, arguments: tuple[Tensor, ...], _output: Tensor) -> Tensor:
-    """x (1 + erf(x / sqrt 2)) / 2 operator by operator, as the graph has it, each one rounded."""
-    (x,) = arguments
-    # The graph's constants have its type, too.
-    root = torch.tensor(math.sqrt(2), dtype=x.dtype)
-    return x * (torch.erf(x / root) + 1) * 0.5
