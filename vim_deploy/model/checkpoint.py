@@ -28,6 +28,7 @@ from vim_deploy.model.hub import CheckpointFile, locate
 from vim_deploy.model.inert import StandIn
 from vim_deploy.model.unpickle import load_pickled, unreadable
 from vim_deploy.recipe.stored_preparation import (
+    CONFIG_BESIDE,
     StoredPreparation,
     read_tables,
     tables_beside,
@@ -52,6 +53,8 @@ _TRAINING = re.compile(
     r"[_\d]*\.\w+|.*optim_states\.pt"
 )
 _SHARD = re.compile(r"-\d{5}-of-\d{5}\.\w+$")
+#: Convolutions that read pictures.
+_FIRST_LAYERS = tuple(family.keys[0] for family in FAMILIES)
 #: Of a stored whole number; more digits than any argument has cannot even be printed.
 _MAX_BITS = 64
 
@@ -67,6 +70,7 @@ class Checkpoint:
         notes: sentences on what was chosen and converted.
         meta: what mmsegmentation stores beside the weights, unchecked: class names, colours, the
             text of its configuration; often empty.
+        config: what ``config.json`` beside the file holds, unchecked; often empty.
         preparation: what the file, or one beside it, says of pictures. Weights of a model that
             takes blue first are turned round already: ``state_dict`` takes red first.
     """
@@ -77,6 +81,7 @@ class Checkpoint:
     notes: tuple[str, ...]
     meta: Mapping[str, Any] = field(default_factory=dict)
     preparation: StoredPreparation = field(default_factory=StoredPreparation)
+    config: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def family(self) -> Family | None:
@@ -138,8 +143,8 @@ def read_checkpoint(
         else {}
     )
     pixels = ("the checkpoint's pixel_mean", _pixel_tensors(state_dict))
-    inside = tuple(tables_in(said))
-    preparation = read_tables((*inside, *tables_beside(file.path), pixels))
+    inside, beside = tuple(tables_in(said)), dict(tables_beside(file.path))
+    preparation = read_tables((*inside, *beside.items(), pixels))
     if preparation.bgr:
         state_dict |= _red_first(state_dict, notes)
     args = _plain_args(said)
@@ -147,7 +152,9 @@ def read_checkpoint(
     height, width = read_tables(inside).values.get("image_size", (0, None))
     if height == width and type(args.get("input_size")) is not int:
         args["input_size"] = height
-    return Checkpoint(state_dict, info, args, tuple(notes), meta, preparation)
+    config = beside.get(CONFIG_BESIDE)
+    config = config if isinstance(config, Mapping) else {}
+    return Checkpoint(state_dict, info, args, tuple(notes), meta, preparation, config)
 
 
 def _pixel_tensors(weights: Mapping[Any, Any]) -> dict[str, list[float]]:
@@ -165,7 +172,7 @@ def _red_first(state_dict: Mapping[str, Tensor], notes: list[str]) -> dict[str, 
     turned = {
         key: value.flip(1)
         for key, value in state_dict.items()
-        if key.endswith("patch_embed.proj.weight") and value.ndim == 4 and value.shape[1] == 3
+        if key.endswith(_FIRST_LAYERS) and value.ndim == 4 and value.shape[1] == 3
     }
     if turned:
         notes.append(

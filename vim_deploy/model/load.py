@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vim_deploy.errors import InputNotFoundError, VimDeployError
 from vim_deploy.families import FIRST, Family, family_of
@@ -87,6 +89,7 @@ def load_model(request: ModelRequest) -> LoadedModel:
     wanted = "model_ema" if request.use_ema or (recipe and _part(recipe) == "model_ema") else "auto"
     checkpoint = _read(address, wanted, request.key)
     family = _family(request, recipe, checkpoint)
+    request = _with_family(request, family)
     found = networks_of(family).load(request, recipe, checkpoint)
     stem = recipe.name if recipe and from_source else Path(checkpoint.info.name).stem
     notes = [*checkpoint.notes, *found.notes]
@@ -104,7 +107,9 @@ def _family(request: ModelRequest, recipe: Recipe | None, checkpoint: Checkpoint
     if recipe is not None:
         wanted, source = family_of(recipe.model_config), f"the recipe {recipe.name}"
     elif request.config is not None:
-        wanted, source = family_written(request.config), "--config"
+        # One that does not say whose keywords it has is of the weights' family.
+        unsaid = held if _is_unsaid(request.config) else None
+        wanted, source = unsaid or family_written(request.config), "--config"
     elif request.model != AUTO:
         wanted, source = family_of(find_variant(request.model)), f"--model {request.model}"
     else:
@@ -117,6 +122,17 @@ def _family(request: ModelRequest, recipe: Recipe | None, checkpoint: Checkpoint
             fix="leave it out: the architecture is then read off the checkpoint",
         )
     return wanted
+
+
+def _is_unsaid(config: Mapping[str, Any]) -> bool:
+    return not {"family", "model_type"} & config.keys()
+
+
+def _with_family(request: ModelRequest, family: Family) -> ModelRequest:
+    """``request`` whose configuration, where there is one, says its family; the first is unsaid."""
+    if request.config is None or family is FIRST or not _is_unsaid(request.config):
+        return request
+    return dataclasses.replace(request, config={"family": family.name, **request.config})
 
 
 def _read(address: str, part: str, key: str | None) -> Checkpoint:

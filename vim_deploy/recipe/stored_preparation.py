@@ -29,6 +29,8 @@ Values = dict[str, Any]
 
 #: Files beside a checkpoint that say how pictures are prepared, the more exact ones first.
 BESIDE = ("preprocessor_config.json", "config.json", "config.yaml")
+#: What ``tables_beside`` calls that of Hugging Face which says whose model it is.
+CONFIG_BESIDE = "config.json beside the checkpoint"
 #: Entries of a training file, and of each other, that hold such tables.
 _ENTRIES = ("args", "hyper_parameters", "hparams", "preprocessor_config", "pretrained_cfg",
             "default_cfg", "data_config", "config", "cfg")  # fmt: skip
