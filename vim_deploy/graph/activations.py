@@ -26,7 +26,7 @@ from vim_deploy.onnx_graph import (
     without_weights,
 )
 from vim_deploy.ops import OPS, PLUGIN_OPS, contract
-from vim_deploy.ops.functions import call_of
+from vim_deploy.ops.functions import call_of, differ
 from vim_deploy.ops.single_calls import with_own_functions
 
 #: Their output is their input under another shape.
@@ -86,7 +86,7 @@ def tensor_sizes(model: onnx.ModelProto, batch: int) -> TensorSizes:
     Raises:
         VimDeployError: VIM-409 when the shapes of the graph cannot be worked out.
     """
-    copy = without_weights(with_own_functions(model))
+    copy = without_weights(_inferable(model))
     pictures = {spec.name for spec in inputs_of(model)}
     for value in copy.graph.input:
         dims = value.type.tensor_type.shape.dim
@@ -122,6 +122,11 @@ def tensor_sizes(model: onnx.ModelProto, batch: int) -> TensorSizes:
             fix="export the file again with this version of vim-deploy",
         )
     return sizes
+
+
+def _inferable(model: onnx.ModelProto) -> onnx.ModelProto:
+    """``model``, or where calls differ a form of it whose shapes inference can tell."""
+    return with_own_functions(model) if differ(model.functions) else model
 
 
 def _hand_in(graph: GraphProto) -> None:
@@ -203,7 +208,7 @@ def measure_activations(model: onnx.ModelProto, config: ModelConfig) -> Activati
     # The functions' insides too: their weights are inputs here, and the inliner copies little.
     # Those on boxes stay: how large their tensors are, what is in the pictures decides.
     on_boxes = [(contract.DOMAIN, name) for name in OPS.keys() - PLUGIN_OPS.keys()]
-    with_bodies = inlined(with_own_functions(model), but=on_boxes)
+    with_bodies = inlined(_inferable(model), but=on_boxes)
     inner = tensor_sizes(with_bodies, batch)
     told = _square_told(model, config, batch)
     inside = _insides(model)

@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx
 import torch
+from onnx.defs import OpSchema
 from onnxscript import values
 from torch import Tensor, nn
 
@@ -19,13 +20,37 @@ from vim_deploy.artifact.metadata import IMAGE_INPUT, SIZE_INPUT
 from vim_deploy.errors import VimDeployError
 from vim_deploy.model.deployed import DeployedModel, example_input, example_size
 from vim_deploy.ops import PYRAMID_ROI_ALIGN, SELECTIVE_SCAN, SORTED_NMS, Op, contract
-from vim_deploy.ops.functions import direction_attributes, schema
+from vim_deploy.ops.functions import KIND_TYPES, direction_attributes
 from vim_deploy.threads import TORCH, no_warnings
 
 #: Opset that PyTorch's exporter is written against; other opsets are made from it (opset.py).
 TRACE_OPSET = 18
 #: A batch of 1 would be specialised: the exporter treats a size of 1 as a constant.
 TRACE_BATCH = 2
+
+
+def schema(op: Op) -> OpSchema:
+    """The ONNX schema of ``op``."""
+    parameter, option = OpSchema.FormalParameter, OpSchema.FormalParameterOption
+    always = {True: option.Single, False: option.Optional}
+    return OpSchema(
+        op.name,
+        contract.DOMAIN,
+        contract.DOMAIN_VERSION,
+        inputs=[
+            parameter(name, op.element(name), param_option=always[name not in op.optional])
+            for name in op.inputs
+        ],
+        outputs=[parameter(name, op.element(name)) for name in op.outputs],
+        type_constraints=[
+            ("T", ["tensor(float)", "tensor(float16)", "tensor(bfloat16)"], "activations")
+        ]
+        * op.has_activations,
+        attributes=[
+            OpSchema.Attribute(name, KIND_TYPES[kind][1], required=True)
+            for name, kind in op.attributes.items()
+        ],
+    )
 
 
 def _caller(op: Op) -> values.Op:

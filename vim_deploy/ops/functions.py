@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from string import Template
+from typing import Any
 
 import onnx
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, helper
@@ -15,25 +17,30 @@ from onnx.defs import OpSchema
 
 from vim_deploy.errors import VimDeployError
 from vim_deploy.onnx_graph import (
+    Shapes,
+    attribute_float,
+    attribute_int,
     opset_version,
     read_by_subgraphs,
     rename_tensors,
     subgraphs_of,
 )
 from vim_deploy.ops import OPS, Op, contract
-from vim_deploy.ops.bodies import body_of, known_shapes, lengths_of, settle, shared_facts
-from vim_deploy.ops.op import LOOP, PLAIN, Kind
+from vim_deploy.ops.log_step_scan import PADDED
+from vim_deploy.ops.op import LOOP, VARYING, Facts, Kind
 from vim_deploy.ops.selective_scan import SCAN_INPUT_DIRECTIONS, SCAN_OUTPUT_DIRECTIONS
 from vim_deploy.places import parse
 
 #: How a node and how a schema name the type of an attribute.
-_TYPES = {
+KIND_TYPES = {
     Kind.FLAG: (AttributeProto.INT, OpSchema.AttrType.INT),
     Kind.COLUMN: (AttributeProto.INT, OpSchema.AttrType.INT),
     Kind.COUNT: (AttributeProto.INT, OpSchema.AttrType.INT),
     Kind.NUMBER: (AttributeProto.FLOAT, OpSchema.AttrType.FLOAT),
     Kind.DIRECTIONS: (AttributeProto.INTS, OpSchema.AttrType.INTS),
 }
+#: Numbers of tokens that bodies without a loop are written for, ascending; none: with a loop.
+Lengths = tuple[int, ...]
 #: What whole numbers may be. Columns of a row, groups and bins are far above any model, and far
 #: below what overflows a 32-bit number.
 _RANGES = {
@@ -149,29 +156,6 @@ def loops(op: Op) -> bool:
     return any(part.when == LOOP for part in op.body)
 
 
-def with_plain_forms(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...]]:
-    """A copy of ``model`` with the plain bodies of those of its ops that have one; their names.
-
-    Where none has one, ``model`` itself comes back.
-
-    Raises:
-        VimDeployError: VIM-903 when the model says of its ops what this version does not know.
-    """
-    there = {node.op_type for node in nodes_of(model.graph)}
-    plain = {
-        name: op
-        for name, op in OPS.items()
-        if name in there and any(part.when == PLAIN for part in op.body)
-    }
-    if not plain:
-        return model, ()
-    asked_ops(model).require_known("this version")
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    attach_functions(copy, ops=plain, plain=True)
-    return copy, tuple(plain)
-
-
 def direction_attributes(reverse: bool) -> dict[str, list[int]]:
     """The lists that ``Scan`` wants, for a node of the given direction."""
     return {SCAN_INPUT_DIRECTIONS: [int(reverse)] * 4, SCAN_OUTPUT_DIRECTIONS: [int(reverse)]}
@@ -211,6 +195,144 @@ def attach_functions(
     kept = [f for f in model.functions if f.domain != contract.DOMAIN or f.name not in ops]
     del model.functions[:]
     model.functions.extend([*kept, *functions])
+
+
+def lengths_of(tokens: int | Collection[int] | None) -> Lengths:
+    """One or several numbers of tokens, each once; none for None."""
+    if tokens is None:
+        return ()
+    return (tokens,) if isinstance(tokens, int) else tuple(sorted(set(tokens)))
+
+
+def known_shapes(graph: GraphProto) -> dict[str, tuple[int, ...]]:
+    """Shapes of the weights of ``graph``, also of those stored in 16 bits behind a Cast."""
+    shapes = {}
+    for value in graph.input:
+        # Where weights are handed in (``without_weights``).
+        dims = value.type.tensor_type.shape.dim
+        if dims and all(dim.HasField("dim_value") for dim in dims):
+            shapes[value.name] = tuple(int(dim.dim_value) for dim in dims)
+    shapes |= {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Cast" and node.input[0] in shapes:
+            shapes[node.output[0]] = shapes[node.input[0]]
+    return shapes
+
+
+def shared_facts(op: Op, nodes: list[NodeProto], shapes: Shapes) -> Facts:
+    """What all ``nodes`` say of their attributes and of the sizes of their initialisers.
+
+    ``varying`` is 1 where they differ in sizes or columns and the body of ``op`` takes those from
+    each node. What they differ in is None, also flags that each node has for itself. ``given`` is
+    how many inputs they have at most.
+
+    Raises:
+        VimDeployError: VIM-502 when they differ in anything else.
+    """
+    told = {tuple(node_facts(op, node, shapes).items()) for node in nodes}
+    forms: list[dict[str, int | float | None]] = [dict(form) for form in told]
+    shared = forms[0]
+    if len(forms) > 1:
+        names = {name for form in forms for name in form}
+        differing = sorted(n for n in names if len({form.get(n) for form in forms}) > 1)
+        shared = forms[0] | dict.fromkeys(differing)
+        meant = [n for n in differing if op.attributes.get(n, Kind.COLUMN) != Kind.COLUMN]
+        if meant or not any(part.when == VARYING for part in op.body):
+            raise VimDeployError(
+                "VIM-502",
+                f"the {op.name} nodes do not share one form",
+                why=f"they differ in {', '.join(meant or differing)}; found {len(forms)} forms: "
+                f"{sorted(map(str, forms))}",
+                fix="report this model config",
+            )
+    flags: dict[str, int | None] = {}
+    for name in (name for name in op.per_node if op.attributes[name] == Kind.FLAG):
+        said = {attribute_int(node, name, 0) for node in nodes}
+        flags[name] = said.pop() if len(said) == 1 else None
+    given = max(len(node.input) for node in nodes)
+    return {**shared, **flags, "varying": int(len(forms) > 1), "given": given}
+
+
+def node_facts(op: Op, node: NodeProto, shapes: Shapes) -> dict[str, int | float]:
+    """What one node says of the attributes that the body is written for, and of its sizes."""
+    facts = {
+        name: attribute_float(node, name) if kind == Kind.NUMBER else attribute_int(node, name)
+        for name, kind in op.attributes.items()
+        if name not in op.per_node
+    }
+    for name, source in zip(op.inputs, node.input, strict=False):
+        facts.update(zip(op.sizes.get(name, ()), shapes.get(source, ()), strict=False))
+    facts.pop("", None)
+    return facts
+
+
+def body_of(
+    op: Op,
+    shared: Facts,
+    lengths: Lengths,
+    opset: int,
+    plain: bool = False,
+    any_length: bool = False,
+) -> FunctionProto:
+    """The function of ``op`` for nodes with these facts, and for these numbers of tokens.
+
+    ``any_length``: in the form for several lengths, also for one.
+    """
+    facts: dict[str, Any] = {
+        **shared,
+        "tokens": max(lengths, default=None),
+        "any_length": int(any_length or len(lengths) > 1),
+        "plain": int(op.is_plain(plain, bool(lengths))),
+    }
+    for start, size in op.blocks.items():
+        if None not in (shared.get(start), shared.get(size)):
+            facts[f"{start.removesuffix('_off')}_end"] = shared[start] + shared[size]
+    if op.derived is not None:
+        facts |= op.derived(shared)
+    text = "\n".join(
+        part.text if isinstance(part.text, str) else part.text(max(lengths, default=0))
+        for part in op.body
+        if all(facts[name] == value for name, value in part.when.items())
+        and not any(facts[name] == value for name, value in part.unless.items())
+    )
+    function = onnx.parser.parse_function(
+        f'<opset_import: ["" : {opset}], domain: "{contract.DOMAIN}"> {op.name} '
+        f"<{', '.join(op.attributes)}> ({', '.join(op.inputs)}) => ({', '.join(op.outputs)}) "
+        f"{{{Template(text).substitute(facts)}}}"
+    )
+    read = {name for node in function.node for name in node.input}
+    spare = {*op.optional} - read
+    while len(function.input) > facts["given"] and function.input[-1] in spare:
+        # TensorRT's parser wants as many inputs of a function as its calls give.
+        del function.input[-1]
+    settle(function.node)
+    return function
+
+
+def settle(nodes: Iterable[NodeProto]) -> None:
+    """Name each node after its output, and state constants as bytes, without empty fields.
+
+    ONNX Runtime 1.18 to 1.21 give nodes that they make of nameless ones one and the same name, and
+    then refuse the model. Names of tensors are unique, those inside of subgraphs among them.
+    """
+    for node in nodes:
+        node.name = node.output[0]
+        node.ClearField("domain")
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.TENSOR:
+                attribute.t.CopyFrom(
+                    onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(attribute.t))
+                )
+        for graph in subgraphs_of(node):
+            settle(graph.node)
+
+
+def differ(functions: Iterable[FunctionProto]) -> bool:
+    """Whether bodies are written for calls that differ: they pad tokens, or look columns up."""
+    nodes = [node for function in functions for node in function.node]
+    return any(name.endswith(PADDED) for node in nodes for name in node.output) or any(
+        item.ref_attr_name.endswith("_off") for node in nodes for item in node.attribute
+    )
 
 
 def type_functions(model: onnx.ModelProto, ops: Mapping[str, Op] = OPS) -> None:
@@ -257,31 +379,7 @@ def op_flaws(node: NodeProto, ops: Mapping[str, Op] = OPS) -> Iterator[str]:
     given = {attribute.name: attribute for attribute in node.attribute}
     for name in plugin_attributes(op):
         kind = op.attributes[name]
-        if name not in given or given[name].type != _TYPES[kind][0]:
+        if name not in given or given[name].type != KIND_TYPES[kind][0]:
             yield f"{what} does not say {name}"
         elif kind in _RANGES and given[name].i not in _RANGES[kind]:
             yield f"{what} says {name} = {given[name].i}"
-
-
-def schema(op: Op) -> OpSchema:
-    """The ONNX schema of ``op``."""
-    parameter, option = OpSchema.FormalParameter, OpSchema.FormalParameterOption
-    always = {True: option.Single, False: option.Optional}
-    return OpSchema(
-        op.name,
-        contract.DOMAIN,
-        contract.DOMAIN_VERSION,
-        inputs=[
-            parameter(name, op.element(name), param_option=always[name not in op.optional])
-            for name in op.inputs
-        ],
-        outputs=[parameter(name, op.element(name)) for name in op.outputs],
-        type_constraints=[
-            ("T", ["tensor(float)", "tensor(float16)", "tensor(bfloat16)"], "activations")
-        ]
-        * op.has_activations,
-        attributes=[
-            OpSchema.Attribute(name, _TYPES[kind][1], required=True)
-            for name, kind in op.attributes.items()
-        ],
-    )

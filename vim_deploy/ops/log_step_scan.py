@@ -21,18 +21,11 @@ the number of tokens, unless the nodes of a file differ in it.
 
 from __future__ import annotations
 
-from onnx import FunctionProto
-
 #: As the end of a Slice: far beyond any number of tokens, and within 32 bits.
 _TO_THE_END = (1 << 31) - 1
 
 #: Ends the names of tensors that steps for any number of tokens make, and no others.
-_PADDED = "_padded"
-
-
-def any_length(function: FunctionProto) -> bool:
-    """Whether a body without a loop is written for several numbers of tokens."""
-    return any(name.endswith(_PADDED) for node in function.node for name in node.output)
+PADDED = "_padded"
 
 
 def step_offsets(tokens: int) -> tuple[int, ...]:
@@ -113,11 +106,11 @@ def _shifted_any(source: str, offset: int, name: str, tokens: int, reverse: bool
     before, after = (0, offset) if reverse else (offset, 0)
     return f"""
     {name}_pads = Constant <value = int64[8] {{0, {before}, 0, 0, 0, {after}, 0, 0}}> ()
-    {name}{_PADDED} = Pad ({source}, {name}_pads)
+    {name}{PADDED} = Pad ({source}, {name}_pads)
     {name}_start = Constant <value = int64[1] {{{start}}}> ()
     {name}_end = Constant <value = int64[1] {{{end}}}> ()
     {name}_axis = Constant <value = int64[1] {{1}}> ()
-    {name} = Slice ({name}{_PADDED}, {name}_start, {name}_end, {name}_axis)"""
+    {name} = Slice ({name}{PADDED}, {name}_start, {name}_end, {name}_axis)"""
 
 
 def scan_order(tokens: int, tokens_of: str | None = None) -> str:

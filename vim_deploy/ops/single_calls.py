@@ -15,15 +15,18 @@ from onnx import FunctionProto, NodeProto
 from vim_deploy.errors import VimDeployError
 from vim_deploy.onnx_graph import inferred, opset_version, without_weights
 from vim_deploy.ops import OPS, Op, contract
-from vim_deploy.ops.bodies import Lengths, body_of, known_shapes, shared_facts
 from vim_deploy.ops.functions import (
+    Lengths,
     attach_functions,
+    body_of,
+    differ,
+    known_shapes,
     loops,
     nodes_of,
+    shared_facts,
     type_function,
     type_functions,
 )
-from vim_deploy.ops.log_step_scan import any_length
 
 
 def scan_lengths(model: onnx.ModelProto) -> Lengths:
@@ -61,7 +64,7 @@ def bodies_of_calls(model: onnx.ModelProto) -> dict[str, FunctionProto]:
         nodes = nodes_of(model.graph, op)
         if not nodes:
             continue
-        if not any_length(held[op.name]) and not shared_facts(op, nodes, shapes)["varying"]:
+        if not differ([held[op.name]]):
             continue
         unrolled = all(node.op_type != "Scan" for node in held[op.name].node)
         typed = any(node.op_type == "CastLike" for node in held[op.name].node)

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from vim_deploy.graph.standalone import standalone
+from vim_deploy.graph.trace import schema
 from vim_deploy.ops import PYRAMID_ROI_ALIGN, SORTED_NMS, Op, contract
-from vim_deploy.ops.functions import attach_functions, op_flaws, schema, type_functions
+from vim_deploy.ops.functions import attach_functions, op_flaws, type_functions
 from vim_deploy.ops.pyramid_roi_align import FROM
 
 Array = NDArray[np.float32]

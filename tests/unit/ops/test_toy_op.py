@@ -9,8 +9,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from vim_deploy.graph.trace import schema
 from vim_deploy.ops import OPS, Op, contract
-from vim_deploy.ops.functions import attach_functions, op_flaws, schema, type_functions
+from vim_deploy.ops.functions import attach_functions, op_flaws, type_functions
 from vim_deploy.ops.op import Kind, Part, columns
 
 Array = NDArray[np.float64]

@@ -14,7 +14,9 @@ from onnx import NodeProto
 
 from vim_deploy.errors import VimDeployError
 from vim_deploy.onnx_graph import constants_of
-from vim_deploy.ops.functions import with_plain_forms
+from vim_deploy.ops import OPS
+from vim_deploy.ops.functions import asked_ops, attach_functions, nodes_of
+from vim_deploy.ops.op import PLAIN
 from vim_deploy.runtimes.building.graph import TypedModel
 
 #: Most elements that its TopK gives out; TensorRT-RTX 1.7.1 says so when it refuses more.
@@ -33,13 +35,36 @@ def lower(graph: TypedModel) -> TypedModel:
         VimDeployError: VIM-609 for a TopK of too many, or operators it lacks outside of our ops;
             VIM-903 when our ops mean something in the file that this version does not know.
     """
-    model, exchanged = with_plain_forms(graph.model)
+    model, exchanged = _with_plain_forms(graph.model)
     for flaw in _flaws(model):
         raise flaw
     if not exchanged:
         return graph
     step = f"functions without NonMaxSuppression and RoiAlign: {', '.join(exchanged)}"
     return dataclasses.replace(graph, model=model, steps=(*graph.steps, step))
+
+
+def _with_plain_forms(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    """A copy of ``model`` with the plain bodies of those of its ops that have one; their names.
+
+    Where none has one, ``model`` itself comes back.
+
+    Raises:
+        VimDeployError: VIM-903 when the model says of its ops what this version does not know.
+    """
+    there = {node.op_type for node in nodes_of(model.graph)}
+    plain = {
+        name: op
+        for name, op in OPS.items()
+        if name in there and any(part.when == PLAIN for part in op.body)
+    }
+    if not plain:
+        return model, ()
+    asked_ops(model).require_known("this version")
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    attach_functions(copy, ops=plain, plain=True)
+    return copy, tuple(plain)
 
 
 def _flaws(model: onnx.ModelProto) -> Iterator[VimDeployError]:
