@@ -131,7 +131,8 @@ def key(module: DeployedModel, batch: int | None) -> str:
 
 def _described(module: DeployedModel, batch: int | None) -> Iterator[str]:
     network = module.model
-    config = dataclasses.replace(network.config, **_NO_EFFECT)
+    known = {name: value for name, value in _NO_EFFECT.items() if hasattr(network.config, name)}
+    config = dataclasses.replace(network.config, **known)
     # How a picture is cut into windows is no part of a network either.
     dense = network.dense and dataclasses.replace(network.dense, test=None)
     yield repr((batch, module.preprocess, module.head, config, dense))

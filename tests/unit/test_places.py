@@ -99,6 +99,10 @@ def test_the_stream_of_the_first_block_is_the_tokens() -> None:
 def test_roles_of_policies() -> None:
     # The order in which a bisection lists them.
     assert MODEL_ROLES == (
-        "patch_embed", "rope", "head", "neck", "decode_head", "rpn_head", "box_head", "mask_head",
+        "patch_embed", "rope", "downsample", "head", "neck", "decode_head", "rpn_head", "box_head",
+        "mask_head",
     )  # fmt: skip
-    assert BLOCK_ROLES == ("residual", "in_proj", "conv", "x_proj", "dt_proj", "scan", "out_proj")
+    assert BLOCK_ROLES == (
+        "residual", "conv_block", "in_proj", "conv", "x_proj", "dt_proj", "scan", "out_proj", "qkv",
+        "attention", "proj", "mlp",
+    )  # fmt: skip

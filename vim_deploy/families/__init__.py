@@ -63,6 +63,13 @@ FAMILIES = (
         wide_key="patch_embed.proj.weight",
         fusion=True,
     ),
+    Family(
+        name="mambavision",
+        title="MambaVision",
+        keys=("patch_embed.conv_down.0.weight", "levels.2.blocks.0.mixer.A_log"),
+        wide_key="norm.weight",
+        model_type="mambavision",
+    ),
 )
 #: Of what does not say its family: files and recipes from before there were several.
 FIRST = FAMILIES[0]

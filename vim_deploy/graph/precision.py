@@ -5,7 +5,8 @@ its weights are stored in that type, and a Cast stands wherever two types meet. 
 strongly typed networks (TensorRT 10 and later) build exactly this.
 
 Always float32: norms (their reductions overflow in float16), class tokens and position embedding,
-pooling, image preparation, softmax, and the parameters of our own ops, whose state is float32.
+pooling, image preparation, softmax of heads, and the parameters of our own ops, whose state is
+float32.
 """
 
 from __future__ import annotations

@@ -1,0 +1,27 @@
+"""MambaVision in PyTorch: what ``vim_deploy.model.network.FamilyNetworks`` asks of a family."""
+
+from __future__ import annotations
+
+from vim_deploy.families.mambavision.network.inner import watch_inner
+from vim_deploy.families.mambavision.network.load import (
+    build,
+    describe,
+    holds,
+    load,
+    refill,
+    seeded,
+)
+from vim_deploy.families.mambavision.network.seed import seed
+from vim_deploy.families.mambavision.network.typed import type_network
+
+__all__ = [
+    "build",
+    "describe",
+    "holds",
+    "load",
+    "refill",
+    "seed",
+    "seeded",
+    "type_network",
+    "watch_inner",
+]
