@@ -96,6 +96,14 @@ def test_both_directions_are_the_sum_of_each(isa: str, length: int) -> None:
     assert relative_l2(run_both(forward.with_(z=z), backward, isa), want) <= TOLERANCE
 
 
+@pytest.mark.parametrize("states", [1, 8])
+def test_scans_of_other_families_run_ungated_from_any_column(isa: str, states: int) -> None:
+    """MambaVision's 8 states and VMamba's one; nothing of the columns before B, which are NaN."""
+    for length, before in ((49, 49), (196, 20)):
+        scan = Scan.random(2, length, 40, states, seed=length).with_(before=before)
+        assert relative_l2(run(scan, isa, 3), scan.expected()) <= TOLERANCE
+
+
 @pytest.mark.parametrize("length", [17, 40])
 class TestMetamorphic:
     def test_reverse_is_forward_on_flipped_tokens(self, isa: str, length: int) -> None:
