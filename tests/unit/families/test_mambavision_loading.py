@@ -58,6 +58,28 @@ def test_the_official_file(case: reference.ReferenceCase) -> None:
     assert loaded.pos_embed == "none"
 
 
+def test_keywords_alone_are_of_the_weights_family(case: reference.ReferenceCase) -> None:
+    height, width = case.image.shape[2:]
+    request = ModelRequest(
+        str(case.checkpoint), config=dict(case.kwargs), image_size=(height, width)
+    )
+    require_same(load_model(request), case)
+    wrong = ModelRequest(str(case.checkpoint), config={**case.kwargs, "family": "vim"})
+    assert refused(wrong).code == "VIM-404"
+
+
+def test_weights_that_take_blue_first_are_turned_round(
+    case: reference.ReferenceCase, weights: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    request = hugging_face(tmp_path, case, weights)
+    table = {"do_flip_channel_order": True, "image_mean": [0.1, 0.2, 0.3], "image_std": [1, 1, 1]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(table), encoding="utf-8")
+    loaded = load_model(request)
+    with torch.inference_mode():
+        found = loaded.module(torch.tensor(case.image).flip(1)).numpy()
+    assert np.abs(found - case.output).max() <= BOUND
+
+
 def test_a_plain_state_dict_without_counts_of_steps(
     case: reference.ReferenceCase, weights: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
