@@ -9,6 +9,7 @@ import pytest
 
 from tests.support import reference
 from vim_deploy.errors import VimDeployError
+from vim_deploy.families import FAMILIES
 from vim_deploy.families.vim.config import VimConfig, read_config
 from vim_deploy.families.vim.names import FACTORY_NAMES
 from vim_deploy.recipe import catalog
@@ -72,7 +73,10 @@ def test_variants_have_the_official_size(name: str, count: int) -> None:
 def test_every_variant_has_two_names() -> None:
     known = catalog.variants()
     assert tuple(known)[:5] == SHORT
-    assert len(known) == 10
+    assert len(FAMILIES[0].part("names").variants()) == 10
+    for family in FAMILIES:
+        for name in family.part("names").SHORT:
+            assert catalog.short_name(known[name]) == name
     for short, official in FACTORY_NAMES.items():
         assert known[official] == known[short]
         assert catalog.short_name(known[official]) == short
