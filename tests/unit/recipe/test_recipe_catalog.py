@@ -25,6 +25,14 @@ PUBLISHED = {
     "vim-small-plus": (81.6, 95.4),
     "vim-base": (81.9, 95.8),
 }
+#: The official README's table of MambaVision: top-1, top-5; crop_pct of its ``default_cfgs``.
+MAMBAVISION = {
+    "mambavision-tiny": (82.3, 96.2, 1.0),
+    "mambavision-tiny2": (82.7, 96.3, 0.98),
+    "mambavision-small": (83.3, 96.5, 0.93),
+    "mambavision-base": (84.2, 96.9, 1.0),
+    "mambavision-large": (85.0, 97.1, 1.0),
+}
 
 #: The paper's tables: mean intersection over union, or box and mask average precision.
 DENSE: dict[str, tuple[float | None, ...]] = {
@@ -116,7 +124,7 @@ def test_short_name_ignores_size_classes_and_training_only_keywords() -> None:
 
 
 def test_shipped_recipes() -> None:
-    assert catalog.recipe_names() == tuple(sorted((*SHORT, *DENSE, "vim-digits")))
+    assert catalog.recipe_names() == tuple(sorted((*SHORT, *MAMBAVISION, *DENSE, "vim-digits")))
 
 
 @pytest.mark.parametrize(("name", "figures"), DENSE.items())
@@ -163,6 +171,17 @@ def test_published_recipes(name: str) -> None:
     assert (recipe.published.top1, recipe.published.top5) == PUBLISHED[name]
     assert checkpoint_address(recipe).startswith("hf://hustvl/Vim-")
     assert (recipe.image.height, recipe.image.width) == (224, 224)
+
+
+@pytest.mark.parametrize(("name", "figures"), MAMBAVISION.items())
+def test_mambavision_recipes(name: str, figures: tuple[float, float, float]) -> None:
+    recipe = catalog.find_recipe(name)
+    assert recipe.model == name
+    assert recipe.model_config == catalog.find_variant(name)
+    published = recipe.published
+    assert (published.top1, published.top5, recipe.image.crop_ratio) == figures
+    assert recipe.image.interpolation == "bicubic"
+    assert checkpoint_address(recipe).startswith("hf://nvidia/MambaVision-")
 
 
 def test_toy_recipe_belongs_to_the_reference_case() -> None:
