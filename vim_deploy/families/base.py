@@ -71,6 +71,11 @@ class ModelConfig:
         return frozenset({self.num_tokens})
 
     @property
+    def attention_scores(self) -> int:
+        """Values of the largest scores of attention of one picture; 0 without attention."""
+        return 0
+
+    @property
     def scan_lengths(self) -> tuple[int, ...]:
         """Tokens that the scans of a graph see, each length once."""
         return (self.num_tokens,)

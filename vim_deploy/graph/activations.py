@@ -359,13 +359,16 @@ def _too_many(
     """Tensors with more elements than every token's share of the widest layer.
 
     That share is two times the longest axis of any weight, for each pixel where a graph makes its
-    maps larger and for each token where not; the image itself may be larger.
+    maps larger and for each token where not; the image itself and scores of attention may be
+    larger.
     """
     height, width = config.image_hw
     spreads = any(node.op_type in _SPREADING for node in model.graph.node)
     positions = height * width if spreads else config.num_tokens
     most = batch * max(
-        _SIDE_BY_SIDE * max(_widths(model)) * positions, config.channels * height * width
+        _SIDE_BY_SIDE * max(_widths(model)) * positions,
+        config.channels * height * width,
+        config.attention_scores,
     )
     return [
         f"{name} has {count} elements, more than {most}"

@@ -68,6 +68,10 @@ def test_sizes() -> None:
     assert config.num_tokens == 24 * 16
     # Zeros that fill windows are tokens, too.
     assert config_of(window_size=[8, 8, 40, 3], img_size=32).num_tokens == 40 * 40
+    # Two windows of 25 positions with two heads; one of 9 with four.
+    assert [config.scores(level) for level in range(4)] == [0, 0, 2 * 2 * 25**2, 4 * 9**2]
+    assert config.attention_scores == 2 * 2 * 25**2
+    assert config_of(depths=[1, 2, 1, 1]).attention_scores == 0
     assert (config.width, config.patch_hw, config.unread_hw) == (128, (1, 1), (0, 0))
     assert config.at_size(64).image_hw == (64, 64)
     assert config.at_size((96, 64)) is config

@@ -126,6 +126,16 @@ class MambaVisionConfig(ModelConfig):
         return max(map(self.positions, range(LEVELS)))
 
     @property
+    def attention_scores(self) -> int:
+        """Of the level with most."""
+        return max(map(self.scores, range(LEVELS)))
+
+    def scores(self, level: int) -> int:
+        """Scores of a block of a level that attends: of a position with its window, each head."""
+        heads, window = self.num_heads[level], self.window_size[level] ** 2
+        return heads * self.positions(level) * window if self.attention(level) else 0
+
+    @property
     def scan_lengths(self) -> tuple[int, ...]:
         """Tokens of a window, of the levels that scan."""
         scanned = (level for level in range(CONV_LEVELS, LEVELS) if self.depths[level])

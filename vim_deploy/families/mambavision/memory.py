@@ -30,9 +30,8 @@ def model_size(config: MambaVisionConfig) -> ModelSize:
 
 def _values(config: MambaVisionConfig, level: int) -> int:
     """Values of a level that live at once: its map's, and scores of attention around a softmax."""
-    positions = config.positions(level)
-    scores = 2 * config.num_heads[level] * positions * config.window_size[level] ** 2
-    return _VALUES * positions * config.level_width(level) + scores * (config.attention(level) > 0)
+    maps = _VALUES * config.positions(level) * config.level_width(level)
+    return maps + 2 * config.scores(level)
 
 
 def _level(config: MambaVisionConfig, level: int) -> int:
