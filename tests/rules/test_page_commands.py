@@ -51,6 +51,7 @@ LONG_PAGES = (
     "docs/bench.md",
     "docs/compare.md",
     "docs/engines.md",
+    "docs/mambavision.md",
     "docs/precision.md",
     "docs/quantization.md",
     "docs/reports.md",
