@@ -25,7 +25,7 @@ from tests.support.source import PACKAGE, REPOSITORY
 #: The most files a command may walk through: what it does today. A command that needs another file
 #: has one fact in two rooms, or the limit is raised here by somebody who says why.
 LIMITS = {
-    "export": 85,
+    "export": 86,
     "build-engine": 41,
     "verify": 69,
     "bench": 52,

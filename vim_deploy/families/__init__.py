@@ -70,6 +70,12 @@ FAMILIES = (
         wide_key="norm.weight",
         model_type="mambavision",
     ),
+    Family(
+        name="vmamba",
+        title="VMamba",
+        keys=("patch_embed.0.weight", "layers.0.blocks.0.op.A_logs"),
+        wide_key="classifier.norm.weight",
+    ),
 )
 #: Of what does not say its family: files and recipes from before there were several.
 FIRST = FAMILIES[0]

@@ -159,7 +159,7 @@ def form_for(choice: GraphChoice, config: ModelConfig) -> GraphForm:
             raise VimDeployError(
                 "VIM-203",
                 f"--graph {choice}: a {family.title} has nothing to fuse",
-                why="its mixers scan in one direction",
+                why="no pass fuses its mixers",
                 fix="leave --graph out",
             )
         return "base"
