@@ -91,7 +91,7 @@ def load_model(request: ModelRequest) -> LoadedModel:
     family = _family(request, recipe, checkpoint)
     request = _with_family(request, family)
     found = networks_of(family).load(request, recipe, checkpoint)
-    stem = recipe.name if recipe and from_source else Path(checkpoint.info.name).stem
+    stem = recipe.name if recipe and from_source else _stem(checkpoint.info.name)
     notes = [*checkpoint.notes, *found.notes]
     return _loaded(request, recipe, found, checkpoint.info, stem, notes, checkpoint.preparation)
 
@@ -122,6 +122,11 @@ def _family(request: ModelRequest, recipe: Recipe | None, checkpoint: Checkpoint
             fix="leave it out: the architecture is then read off the checkpoint",
         )
     return wanted
+
+
+def _stem(name: str) -> str:
+    """``model`` of ``model.pth``, and of ``model.pth.tar``, as many training scripts write it."""
+    return Path(name.removesuffix(".tar")).stem
 
 
 def _is_unsaid(config: Mapping[str, Any]) -> bool:

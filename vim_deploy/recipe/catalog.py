@@ -75,10 +75,13 @@ def _same_dense(recipe: Recipe, config: ModelConfig, dense: DenseConfig) -> bool
 
 
 def _is_variant(config: ModelConfig, name: str) -> bool:
-    own, variant = encode(config), find_variant(name)
-    named, names = encode(variant), family_of(variant).part("names")
+    names = family_of(config).part("names")
+    variant = names.variants().get(name)
+    if variant is None:
+        return False
+    own, named = encode(config), encode(variant)
     ignored = (*names.FREE, *names.TRAINING)
-    return all(own.get(key) == named[key] for key in named if key not in ignored)
+    return all(own[key] == named[key] for key in named if key not in ignored)
 
 
 def recipes_folder() -> Path:

@@ -128,5 +128,7 @@ def test_published_models_have_short_and_official_names() -> None:
     # Fine-tuned ones are prepared as the published one; others as ImageNet's.
     crop, whose = names.usual_preparation(known["mamba_vision_S"].replace(num_classes=3))
     assert crop == {"crop_ratio": 0.93}
+    assert "square" not in whose
+    assert "square" in names.usual_preparation(known["mamba_vision_L2_512_21k"])[1]
     assert "mambavision-small" in whose
     assert names.usual_preparation(config_of()) == ({}, "")

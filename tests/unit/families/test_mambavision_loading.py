@@ -56,6 +56,8 @@ def test_the_official_file(case: reference.ReferenceCase) -> None:
     loaded = load_model(ModelRequest(str(case.checkpoint), config=config_of(case)))
     require_same(loaded, case)
     assert loaded.pos_embed == "none"
+    # Of .pth.tar both endings go.
+    assert loaded.stem == CASE
 
 
 def test_keywords_alone_are_of_the_weights_family(case: reference.ReferenceCase) -> None:

@@ -124,7 +124,8 @@ def usual_preparation(config: MambaVisionConfig) -> tuple[dict[str, Any], str]:
     """
     for name, found in VARIANTS.items():
         if _same(found.config, config):
-            return {"crop_ratio": found.crop_ratio}, f"the official evaluation of {name}"
+            squash = ", which makes pictures square first: not done here" * found.squashed
+            return {"crop_ratio": found.crop_ratio}, f"the official evaluation of {name}{squash}"
     return {}, ""
 
 
