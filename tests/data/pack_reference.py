@@ -55,7 +55,7 @@ EVERY_SECOND = ("E[0-9]*/slide_output",)
 FEWER_CHANNELS = ("pos_embed_interp/nocls_*", "pos_embed_interp/doublecls_*")
 CHANNELS_KEPT = 16
 #: Masks of the detections that are kept: of F02's hundred the best.
-MASKS_KEPT = 30
+MASKS_KEPT = 12
 #: Checkpoints whose bytes stay, folder and pickle too: records in ``old/`` name this file's hash.
 BYTES_STAY = ("vim_digits",)
 #: Files that the documentation names by their path. All other archives are kept as ``.xz``: bytes

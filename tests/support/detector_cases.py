@@ -1,7 +1,7 @@
 """The reference detectors F01 and F02: what the official code found in their pictures.
 
 Left out of the arrays and made again here: the resized pictures (their hash is in the record), and
-the proposals, which are the boxes of the first stage. Of F02 the masks of the best 30 are kept.
+the proposals, which are the boxes of the first stage. Of F02 the masks of the best 12 are kept.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Picture:
         proposals: [P, 4] in network pixels, by falling logit, and proposal_logits [P].
         stages: of each box head.
         boxes: [N, 4] in network pixels, with scores [N], classes [N] and masks [N, 28, 28] (of F02
-            the best 30).
+            the best 12).
         final_index: rows of ``boxes`` that survive in the photograph, with final_boxes [M, 4] in
             its pixels and final_masks bool [M, h0, w0].
     """
