@@ -52,7 +52,9 @@ LEFT_OUT = (
 #: meet. A seam is longer than two pixels, and what is left shows each of them.
 EVERY_SECOND = ("E[0-9]*/slide_output",)
 #: Of these position embeddings the first channels: each channel is interpolated by itself.
-FEWER_CHANNELS = ("pos_embed_interp/nocls_*", "pos_embed_interp/doublecls_*")
+FEWER_CHANNELS = (
+    "pos_embed_interp/nocls_*", "pos_embed_interp/doublecls_*", "pos_embed_interp/midcls_output_*",
+)  # fmt: skip
 CHANNELS_KEPT = 16
 #: Masks of the detections that are kept: of F02's hundred the best.
 MASKS_KEPT = 12

@@ -27,7 +27,10 @@ def vectors() -> dict[str, Tensor]:
 def test_official_bit_for_bit(
     vectors: dict[str, Tensor], source: str, target: str, patches: int, extra: int
 ) -> None:
-    assert torch.equal(interpolate_official(vectors[source], patches, extra), vectors[target])
+    stored = vectors[target]
+    # Of the outputs the first channels are stored.
+    found = interpolate_official(vectors[source], patches, extra)[..., : stored.shape[-1]]
+    assert torch.equal(found, stored)
 
 
 def test_official_same_grid_is_untouched(vectors: dict[str, Tensor]) -> None:
@@ -79,19 +82,19 @@ def test_rows_and_columns_are_not_mixed_up_and_the_kernel_is_the_official_one() 
 
 
 @pytest.mark.parametrize(
-    ("target", "side", "rows", "distance", "class_distance"),
-    [("midcls_output_16x16", 16, 161, 0.159, 0.085), ("midcls_output_10x10", 10, 61, 0.457, 0.329)],
+    ("side", "rows", "distance", "class_distance"),
+    [(16, 161, 0.159, 0.085), (10, 61, 0.457, 0.329)],
 )
 def test_distance_of_the_two_ways_as_the_documentation_has_it(
     vectors: dict[str, Tensor],
-    target: str,
     side: int,
     rows: int,
     distance: float,
     class_distance: float,
 ) -> None:
-    official, middle = vectors[target][0], side * side // 2
-    grid = interpolate_grid(vectors["midcls_input"], (14, 14), (side, side), (98,), (middle,))[0]
+    source, middle = vectors["midcls_input"], side * side // 2
+    official = interpolate_official(source, side * side, 1)[0]
+    grid = interpolate_grid(source, (14, 14), (side, side), (98,), (middle,))[0]
     apart = official - grid
     assert int((apart.abs().amax(dim=1) > 0).sum()) == rows
     assert float(apart.norm() / grid.norm()) == pytest.approx(distance, abs=5e-4)
