@@ -1,4 +1,4 @@
-"""Deploy Vision Mamba checkpoints: ONNX, engine, proof.
+"""Deploy vision state-space models: ONNX, engine, proof.
 
 The stages are functions of the same names as the commands: ``export``, ``build_engine``,
 ``refit``, ``verify``, ``compare``, ``run``, ``inspect``, ``package`` and ``deploy``, and

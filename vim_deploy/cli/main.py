@@ -100,7 +100,7 @@ def _is_group(command: click.Command) -> TypeGuard[click.Group]:
 @output.json_option
 @click.version_option(vim_deploy.__version__, prog_name="vim-deploy")
 def cli() -> None:
-    """Deploy Vision Mamba (Vim) checkpoints: one ONNX file, proven, and an engine from it.
+    """Deploy Vim, MambaVision and VMamba checkpoints: one ONNX file, proven, and an engine from it.
 
     Results go to standard output, notes and progress to standard error. With --json a command
     prints one JSON object to standard output. Every option can be set by an environment variable

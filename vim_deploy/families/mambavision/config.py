@@ -257,7 +257,7 @@ def read_config(values: Mapping[str, Any]) -> MambaVisionConfig:
     return decode(
         given,
         MambaVisionConfig,
-        lambda why: _refuse(why, "the official constructor takes another type there"),
+        lambda why: _refuse(why, "the official constructor takes something else there"),
         on_unknown=_unknown,
         on_own=lambda error: error,
     )

@@ -315,7 +315,7 @@ def read_config(values: Mapping[str, Any]) -> VimConfig:
     return decode(
         given,
         VimConfig,
-        lambda why: refuse(why, "the official constructor takes another type there"),
+        lambda why: refuse(why, "the official constructor takes something else there"),
         on_unknown=_unknown,
         on_own=lambda error: error,
     )

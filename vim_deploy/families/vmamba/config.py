@@ -279,7 +279,7 @@ def read_config(values: Mapping[str, Any]) -> VMambaConfig:
     return decode(
         {**values, **FAMILY},
         VMambaConfig,
-        lambda why: _refuse(why, "the official constructor takes another type there"),
+        lambda why: _refuse(why, "the official constructor takes something else there"),
         on_unknown=_unknown,
         on_own=lambda error: error,
     )

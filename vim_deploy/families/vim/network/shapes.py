@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vim_deploy.families import FIRST
+from vim_deploy.families import FAMILIES, FIRST
 from vim_deploy.families.vim.config import VimConfig
 from vim_deploy.families.vim.network.rope import rope_tables
 from vim_deploy.model.keys import cannot_infer
@@ -124,12 +124,13 @@ def refuse_other_models(state_dict: Mapping[str, Tensor]) -> None:
     """VIM-407 for the keys of anything but a Vim."""
     first = {key.partition(".")[0] for key in state_dict}
     if not state_dict.keys() >= {*FIRST.keys}:
-        shown = sorted(first)[:8]
+        pairs = "; nor ".join(
+            f"{' and '.join(family.keys)} ({family.title})" for family in FAMILIES
+        )
         raise cannot_infer(
-            "these are not the weights of a Vision Mamba",
-            "there is no patch_embed.proj.weight or no layers.0.mixer.A_log; keys start with "
-            + ", ".join(shown),
-            "give a checkpoint of hustvl/Vim, or its keywords with --config",
+            "these are not the weights of a Vision Mamba or of another family that is known here",
+            f"there are not {pairs}; keys start with {', '.join(sorted(first)[:8])}",
+            "give a checkpoint of the authors' code, or its keywords with --config",
         )
 
 
