@@ -80,12 +80,12 @@ def command_of(task: Task, folder: Path, options: argparse.Namespace, smallest: 
 
 def export_with_clock(model: str, size: int, path: Path) -> dict[str, float]:
     """Export seeded weights; seconds of the whole and of the fusion passes inside."""
-    from vim_deploy.graph import export_graph
+    from vim_deploy.families.vim import fusion
     from vim_deploy.recipe.schema import ModelRequest
     from vim_deploy.stages.export_options import ExportOptions
     from vim_deploy.stages.exporting import export
 
-    inner = export_graph.run_passes
+    inner = fusion.run_passes
     passes = [0.0]
 
     def timed(*given: Any, **options: Any) -> Any:  # noqa: ANN401 - as the passes
@@ -95,7 +95,7 @@ def export_with_clock(model: str, size: int, path: Path) -> dict[str, float]:
         finally:
             passes[0] += time.perf_counter() - started
 
-    export_graph.run_passes = timed
+    fusion.run_passes = timed
     request = ModelRequest(model, image_size=size, random_weights=0)
     result = export(request, path, ExportOptions(check=False))
     return {"export_seconds": result.seconds, "passes_seconds": passes[0]}

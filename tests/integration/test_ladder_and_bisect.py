@@ -19,6 +19,7 @@ from vim_deploy.artifact import Artifact, metadata, onnx_file
 from vim_deploy.cli.main import run
 from vim_deploy.codec import encode
 from vim_deploy.errors import VimDeployError
+from vim_deploy.families.vim import fusion
 from vim_deploy.families.vim.network.vim import VisionMamba
 from vim_deploy.graph import export_graph
 from vim_deploy.model.deployed import DeployedModel
@@ -137,7 +138,7 @@ def test_the_file_is_the_broken_rung(folder: Path) -> None:
 def test_a_wrong_pass_breaks_the_fused_rung_and_ends_the_climb(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = export_graph.run_passes
+    right = fusion.run_passes
 
     def wrong(model: onnx.ModelProto, **options: Any) -> Any:
         reports = right(model, **options)
@@ -145,7 +146,7 @@ def test_a_wrong_pass_breaks_the_fused_rung_and_ends_the_climb(
         plant.change_weight(model, name, lambda values: values[::-1].copy())
         return reports
 
-    monkeypatch.setattr(export_graph, "run_passes", wrong)
+    monkeypatch.setattr(fusion, "run_passes", wrong)
     report = verify_ladder("tiny.pth", None, TWO_IMAGES, checkpoint("bf16"))
     ladder = report.ladder
     assert ladder is not None
@@ -161,7 +162,7 @@ def test_a_form_that_cannot_be_made_is_a_broken_rung(
     def refuse(model: onnx.ModelProto, **options: Any) -> Any:
         raise VimDeployError("VIM-502", "pass x_proj rewrote 2 mixers instead of 3")
 
-    monkeypatch.setattr(export_graph, "run_passes", refuse)
+    monkeypatch.setattr(fusion, "run_passes", refuse)
     assert run(["verify", "tiny.pth", "--config", "tiny.json", "--ladder", "--random", "1"]) == 7
     printed = capsys.readouterr()
     assert "base ONNX: holds against PyTorch fp32" in printed.out

@@ -14,11 +14,11 @@ from typing import Any
 
 from torch import Tensor
 
+from vim_deploy.families import named
 from vim_deploy.families.vmamba.config import DIRECTIONS, DOWNSAMPLE_KERNELS, VMambaConfig
 from vim_deploy.model.keys import cannot_infer, shape_of
 
-#: What every VMamba with more than one level has.
-VMAMBA_KEYS = ("patch_embed.0.weight", "layers.0.blocks.0.op.A_logs")
+_KEYS = named(VMambaConfig.family).keys
 #: Linear layers that a version of the official code stores as convolutions of one pixel.
 _LINEAR = re.compile(r"(in_proj|out_proj|fc1|fc2|head)\.weight$")
 #: The stacked weights under the names of the official single file (vmamba.py), by ours: there they
@@ -91,11 +91,11 @@ def _depths(tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
     for key in tensors:
         if block := _BLOCK.match(key):
             found.setdefault(int(block[1]), set()).add(int(block[2]))
-    if any(key not in tensors for key in VMAMBA_KEYS):
+    if any(key not in tensors for key in _KEYS):
         first = sorted({key.partition(".")[0] for key in tensors})[:8]
         raise cannot_infer(
             "these are not the weights of a VMamba",
-            f"there is no {' or no '.join(VMAMBA_KEYS)}; keys start with {', '.join(first)}",
+            f"there is no {' or no '.join(_KEYS)}; keys start with {', '.join(first)}",
             "give a checkpoint of MzeroMiko/VMamba, or its keywords with --config",
         )
     for what, numbers in [("levels", set(found)), *(("blocks", own) for own in found.values())]:
