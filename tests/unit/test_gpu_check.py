@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -159,6 +160,7 @@ def test_without_a_gpu_or_its_preparation(
         pytest.skip("there is a GPU here")
 
 
+@pytest.mark.skipif(not os.environ.get("VIM_TEST_ALL"), reason="VIM_TEST_ALL=1 runs this")
 def test_prepare(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="not checked here: torch is not installed")
     done = subprocess.run(
