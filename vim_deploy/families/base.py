@@ -76,11 +76,6 @@ class ModelConfig:
         return 0
 
     @property
-    def scan_lengths(self) -> tuple[int, ...]:
-        """Tokens that the scans of a graph see, each length once."""
-        return (self.num_tokens,)
-
-    @property
     def blocks(self) -> int:
         """Blocks that take part, which names number from 0."""
         raise NotImplementedError

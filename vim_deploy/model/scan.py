@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from vim_deploy.ops.contract import DOMAIN
 
@@ -114,3 +114,20 @@ def selective_scan_op(
 @selective_scan_op.register_fake
 def _shape_of_selective_scan(u: Tensor, *_rest: object) -> Tensor:
     return torch.empty_like(u)
+
+
+class StepProjection(nn.Linear):
+    """dt_proj without its bias: packed rows T[B, L, R + 2N] to step sizes T[B, L, D].
+
+    The bias belongs to the scan, which adds it in float32 before softplus.
+    """
+
+    def forward(self, x_dbl: Tensor) -> Tensor:
+        return x_dbl[..., : self.in_features] @ self.weight.t()
+
+
+class Silu(nn.Module):
+    """x sigmoid(x), in the two steps that a graph has."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(x)

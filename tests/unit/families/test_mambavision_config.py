@@ -64,7 +64,6 @@ def test_sizes() -> None:
     assert config.windows_hw(2) == (2, 1)
     assert (config.mixers(2), config.attention(2)) == (2, 1)
     assert (config.scans, config.blocks, config.dt_rank) == ((4, 0), 9, 8)
-    assert config.scan_lengths == (25, 9)
     assert config.num_tokens == 24 * 16
     # Zeros that fill windows are tokens, too.
     assert config_of(window_size=[8, 8, 40, 3], img_size=32).num_tokens == 40 * 40

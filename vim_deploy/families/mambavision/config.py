@@ -136,12 +136,6 @@ class MambaVisionConfig(ModelConfig):
         return heads * self.positions(level) * window if self.attention(level) else 0
 
     @property
-    def scan_lengths(self) -> tuple[int, ...]:
-        """Tokens of a window, of the levels that scan."""
-        scanned = (level for level in range(CONV_LEVELS, LEVELS) if self.depths[level])
-        return tuple(dict.fromkeys(self.window_size[level] ** 2 for level in scanned))
-
-    @property
     def scans(self) -> tuple[int, int]:
         """One forward scan a mixer."""
         return sum(map(self.mixers, range(LEVELS))), 0

@@ -105,11 +105,6 @@ def variants() -> dict[str, MambaVisionConfig]:
     return {**short, **official, **{name: short[of] for name, of in _OF_21K.items()}}
 
 
-def variant(name: str) -> MambaVisionConfig:
-    """The architecture of that name, one of ``variants``."""
-    return variants()[name]
-
-
 def short_of(name: str) -> str | None:
     """The short name of the model that a short or an official name means; None for no model's."""
     factories = {found.factory: short for short, found in VARIANTS.items()} | _OF_21K

@@ -58,11 +58,6 @@ def variants() -> dict[str, VMambaConfig]:
     return dict(_VARIANTS)
 
 
-def variant(name: str) -> VMambaConfig:
-    """The architecture of that name, one of ``variants``."""
-    return _VARIANTS[name]
-
-
 def usual_preparation(config: VMambaConfig) -> tuple[dict[str, Any], str]:
     """What the official evaluation of such a model does otherwise than ImageNet's, and whose it is.
 

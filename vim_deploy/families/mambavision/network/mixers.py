@@ -11,14 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vim_deploy.families.mambavision.layout import D_CONV, D_STATE
-from vim_deploy.model.scan import selective_scan_op
-
-
-class Silu(nn.Module):
-    """x sigmoid(x), in the two steps that a graph has."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(x)
+from vim_deploy.model.scan import Silu, StepProjection, selective_scan_op
 
 
 class SameConv1d(nn.Module):
@@ -39,16 +32,6 @@ class SameConv1d(nn.Module):
         y = F.conv1d(x.transpose(1, 2), weight, padding=width // 2, groups=channels)
         activated: Tensor = self.act(y.transpose(1, 2))
         return activated
-
-
-class StepProjection(nn.Linear):
-    """dt_proj without its bias: packed rows T[B, L, R + 2N] to step sizes T[B, L, D].
-
-    The bias belongs to the scan (``Scan``), which adds it in float32 before softplus.
-    """
-
-    def forward(self, x_dbl: Tensor) -> Tensor:
-        return x_dbl[..., : self.in_features] @ self.weight.t()
 
 
 class Scan(nn.Module):

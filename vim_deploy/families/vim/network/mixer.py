@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vim_deploy.families.vim.config import VimConfig
-from vim_deploy.model.scan import selective_scan_op
+from vim_deploy.model.scan import StepProjection, selective_scan_op
 
 
 class DirectionalConv1d(nn.Conv1d):
@@ -33,16 +33,6 @@ class DirectionalConv1d(nn.Conv1d):
         padded = F.pad(x.transpose(1, 2), padding)
         y = F.conv1d(padded, weight, self.bias, groups=channels)
         return F.silu(y.transpose(1, 2))
-
-
-class StepProjection(nn.Linear):
-    """dt_proj without its bias: packed rows T[B, L, R + 2N] to step sizes T[B, L, D].
-
-    The bias belongs to the scan, which adds it in float32 before softplus.
-    """
-
-    def forward(self, x_dbl: Tensor) -> Tensor:
-        return x_dbl[..., : self.in_features] @ self.weight.t()
 
 
 class ScanBranch(nn.Module):

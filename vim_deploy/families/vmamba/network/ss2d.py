@@ -11,14 +11,7 @@ from torch import Tensor, nn
 
 from vim_deploy import places
 from vim_deploy.families.vmamba.config import DIRECTIONS, VMambaConfig
-from vim_deploy.model.scan import selective_scan_op
-
-
-class SiLU(nn.Module):
-    """x sigmoid(x), in the two steps that a graph has."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(x)
+from vim_deploy.model.scan import Silu, selective_scan_op
 
 
 class Projection(nn.Module):
@@ -114,7 +107,7 @@ class SS2D(nn.Module):
             groups=inner,
             bias=config.ssm_conv_bias,
         )
-        self.act = SiLU()
+        self.act = Silu()
         self.x_proj_weight = nn.Parameter(torch.zeros(count, rank + 2 * states, inner))
         self.dt_projs_weight = nn.Parameter(torch.zeros(count, inner, rank))
         self.dt_projs_bias = nn.Parameter(torch.zeros(count, inner))
