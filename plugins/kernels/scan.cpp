@@ -14,9 +14,11 @@ namespace {
 
 constexpr std::size_t kWorkspaceAlignment = 16;
 
-//! From this many channels over the whole batch on, serial walks give every scheduler of a large
-//! GPU two warps (two channels a thread, 132 multiprocessors of four schedulers).
-constexpr std::int64_t kSerialMinRows = 34000;
+//! From this many walks a multiprocessor on (channels of one direction, over the whole batch) the
+//! serial kernel is taken: 48 rows of both directions. It leaves schedulers idle below 256 walks, of
+//! which a warp has 64, but issues about a third of a chunked kernel's instructions (115 an element
+//! against 300 to 520). From counts; to be calibrated on a GPU.
+constexpr std::int64_t kSerialMinWalks = 96;
 //! Shorter sequences do not pay for the serial kernel's prologue. MambaVision's windows of 49
 //! tokens do: of a chunked block's 200 slots they leave 151 idle.
 constexpr std::int32_t kSerialMinLength = 48;
@@ -134,8 +136,9 @@ bool supports_scan(const ScanShape& s, Tactic tactic) {
 //! multiprocessor one; the smallest block where none does.
 Tactic default_scan(const ScanShape& s, std::int32_t sm_count) {
     const std::int64_t rows = std::int64_t{s.batch} * s.channels;
-    if (supports_scan(s, Tactic::kSerial) && rows >= kSerialMinRows &&
-        s.length >= kSerialMinLength) {
+    const std::int64_t walks = s.both ? 2 * rows : rows;
+    if (supports_scan(s, Tactic::kSerial) && s.length >= kSerialMinLength &&
+        walks >= kSerialMinWalks * std::max(sm_count, 1)) {
         return Tactic::kSerial;
     }
     for (const Tactic tactic : {Tactic::kChunked16, Tactic::kChunked8}) {

@@ -174,7 +174,8 @@ def test_contract_version(library: kernel_library.KernelLibrary) -> None:
         (1, 768, 197, "chunked4"),
         (1, 1536, 197, "chunked8"),
         (8, 384, 197, "chunked16"),
-        (64, 384, 197, "chunked16"),
+        (16, 384, 197, "chunked16"),
+        (17, 384, 197, "serial"),  # 49 rows a multiprocessor
         (128, 384, 197, "serial"),
         (64, 768, 6085, "serial"),
         (128, 384, 49, "serial"),
@@ -191,6 +192,21 @@ def test_default_rule_on_132_multiprocessors(
     params.z_off, params.xz_columns = channels, 2 * channels
     assert library.default_tactic(params) == TACTICS[tactic]
     assert library.tactics(params)[0] == TACTICS[tactic]
+
+
+@pytest.mark.parametrize("sm_count", [16, 108, 132])
+@pytest.mark.parametrize(("op", "rows"), [(BiSelectiveScanParams, 48), (SelectiveScanParams, 96)])
+def test_the_serial_kernel_is_taken_by_rows_a_multiprocessor(
+    library: kernel_library.KernelLibrary, op: type, rows: int, sm_count: int
+) -> None:
+    params = params_of(op)
+    params.channels, params.length, params.batch = 8, 197, rows * sm_count // 8
+    for name in ("z_off", "z_columns", "xz_columns"):
+        if hasattr(params, name):
+            setattr(params, name, 8 if name == "z_off" else 16)
+    assert library.default_tactic(params, sm_count) == TACTICS["serial"]
+    params.batch -= 1
+    assert library.default_tactic(params, sm_count) != TACTICS["serial"]
 
 
 @pytest.mark.parametrize(
@@ -223,8 +239,7 @@ def test_kernels_of_few_states_read_columns_at_any_offset(
     # MambaVision-L: rank 49, an odd row, no gate.
     params.states, params.batch, params.length, params.channels = states, 8, 196, 392
     params.b_off, params.c_off, params.bc_columns = 49, 49 + states, 49 + 2 * states
-    # The widest block that there is of so many states first.
-    wide = {8: ["chunked8", "serial", "chunked4"], 1: ["chunked4", "serial"]}[states]
+    wide = {8: ["serial", "chunked8", "chunked4"], 1: ["serial", "chunked4"]}[states]
     assert library.tactics(params, sm_count=16) == [TACTICS[name] for name in wide]
     params.states, params.c_off, params.bc_columns = 16, 65, 81
     assert library.tactics(params, sm_count=16) == [TACTICS["generic"]]
