@@ -7,8 +7,8 @@
 ``size`` counts the working tree (tracked files, and others that git does not ignore) and each
 FOLDER, an ignored one that is sent with it; every sum has to stay below the limit, or the exit code
 is 1. ``light`` moves the data that no step of a call reads from the working tree to the ignored
-folder ``.travel``; ``restore`` moves it back, byte for byte. Where git sees a change below the paths
-that it would move, ``light`` touches nothing. Either may be interrupted and called again: a list of
+folder ``.travel``; ``restore`` moves it back, byte for byte. Where git sees a change below what
+it would move, ``light`` touches nothing. Either may be interrupted and called again: a list of
 all files is written before the first is moved, and goes after the last is back.
 """
 

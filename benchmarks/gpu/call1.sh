@@ -1,0 +1,47 @@
+#!/bin/bash
+# The first call: kernels and PyTorch, without TensorRT (README.md). On the machine with the GPU, in
+# the root of the checkout, with what prepare.py filled:
+#     OUT=FOLDER bash benchmarks/gpu/call1.sh [CARRIED]
+# CARRIED is .gpu unless said otherwise. WORK, a folder that stays until the second call, is ~/gpu.
+CARRIED=${1:-.gpu}
+HERE=benchmarks/gpu
+DEADLINE=${DEADLINE:-300}
+. "$HERE/lib.sh"
+WORK=${WORK:-$HOME/gpu}
+PYTHON=${PYTHON:-python3}
+mkdir -p "$WORK/models"
+export PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONPATH="$PWD:$WORK/site"
+LIBRARY=$WORK/libvim_plugins.so
+
+step unpack 30 "$PYTHON" $HERE/prepare.py unpack "$CARRIED" "$WORK"
+step machine 20 "$PYTHON" $HERE/results.py machine "$OUT/machine.json" --carried "$CARRIED" \
+    --command "bash $HERE/call1.sh"
+step nvidia-smi 20 nvidia-smi -q -d CLOCK,POWER,TEMPERATURE,COMPUTE
+timeout "$DEADLINE" nvidia-smi --format=csv -l 1 \
+    --query-gpu=timestamp,clocks.sm,clocks.mem,power.draw,temperature.gpu \
+    >"$LOGS/clocks.csv" 2>&1 &
+clocks=$!
+
+# Right or wrong does not depend on who else uses the GPU: side by side. The models for the second
+# call need processors only, and have until the end of this one.
+CUDA_VISIBLE_DEVICES='' start export 280 "$PYTHON" $HERE/export_models.py "$WORK/models"
+checks=(gpu_check plugin_test)
+start gpu_check 110 "$WORK/gpu_check" --output "$OUT/gpu_check.json"
+start plugin_test 110 "$PYTHON" -m vim_deploy plugin test "$LIBRARY"
+for tool in memcheck racecheck initcheck synccheck; do
+    start "$tool" 110 compute-sanitizer --tool "$tool" --error-exitcode 9 "$WORK/gpu_check" --small
+    checks+=("$tool")
+done
+step check 110 "$PYTHON" $HERE/kernels.py check "$LIBRARY" "$OUT/check.json"
+finish "${checks[@]}"
+
+# Times: alone on the GPU.
+step time 75 "$PYTHON" $HERE/kernels.py time "$LIBRARY" "$OUT/times.json" --seconds 60 \
+    --clock "$WORK/libsm_clock.so" --ext "$WORK/ext"
+step models 110 "$PYTHON" $HERE/models.py "$LIBRARY" "$OUT/models.json" --seconds 90 \
+    --ext "$WORK/ext" --official "$WORK/official"
+step ncu 40 "$PYTHON" $HERE/kernels.py ncu "$LIBRARY" "$OUT/ncu.csv"
+
+kill "$clocks" 2>/dev/null
+finish export
+ended 1
