@@ -2,6 +2,10 @@
 //!
 //! flip(causal(flip(x))) is the anti-causal convolution with the same taps, so one pass over x
 //! gives both outputs and nothing is ever flipped. Memory-bound: x is read once, u2 written once.
+#include <cstring>
+#include <type_traits>
+
+#include "checks.h"
 #include "kernel_args.h"
 #include "launch.cuh"
 #include "numeric_types.cuh"
@@ -19,26 +23,37 @@ struct ConvVector {
     float v[kConvChannels];
 };
 
+//! Four elements as one word: a struct of pairs would be copied pair by pair, in two accesses.
 template <typename T>
-__device__ __forceinline__ ConvVector load_conv_vector(const T* at) {
-    struct alignas(kConvChannels * sizeof(T)) Raw {
-        typename Numeric<T>::Pair pair[2];
-    };
-    const Raw raw = *reinterpret_cast<const Raw*>(at);
-    const float2 low = Numeric<T>::to_float(raw.pair[0]);
-    const float2 high = Numeric<T>::to_float(raw.pair[1]);
+using ConvWord = std::conditional_t<sizeof(T) == 4, float4, float2>;
+
+template <typename T>
+__device__ __forceinline__ ConvWord<T> load_conv_word(const T* at) {
+    return *reinterpret_cast<const ConvWord<T>*>(at);
+}
+
+template <typename T>
+__device__ __forceinline__ ConvVector to_conv_vector(const ConvWord<T>& word) {
+    typename Numeric<T>::Pair pair[2];
+    static_assert(sizeof(pair) == sizeof(word));
+    std::memcpy(pair, &word, sizeof(word));
+    const float2 low = Numeric<T>::to_float(pair[0]);
+    const float2 high = Numeric<T>::to_float(pair[1]);
     return {{low.x, low.y, high.x, high.y}};
+}
+
+__device__ __forceinline__ ConvVector load_conv_floats(const float* at) {
+    return to_conv_vector<float>(load_conv_word(at));
 }
 
 template <typename T>
 __device__ __forceinline__ void store_conv_vector(T* at, const ConvVector& value) {
-    struct alignas(kConvChannels * sizeof(T)) Raw {
-        typename Numeric<T>::Pair pair[2];
-    };
-    Raw raw;
-    raw.pair[0] = Numeric<T>::from_float(make_float2(value.v[0], value.v[1]));
-    raw.pair[1] = Numeric<T>::from_float(make_float2(value.v[2], value.v[3]));
-    *reinterpret_cast<Raw*>(at) = raw;
+    typename Numeric<T>::Pair pair[2];
+    pair[0] = Numeric<T>::from_float(make_float2(value.v[0], value.v[1]));
+    pair[1] = Numeric<T>::from_float(make_float2(value.v[2], value.v[3]));
+    ConvWord<T> word;
+    std::memcpy(&word, pair, sizeof(word));
+    *reinterpret_cast<ConvWord<T>*>(at) = word;
 }
 
 //! One output vector; `x` holds the taps in the order of the weights.
@@ -61,50 +76,62 @@ __device__ __forceinline__ ConvVector conv_dot(const ConvVector* x, const ConvVe
 template <typename T>
 __global__ void __launch_bounds__(kConvThreads) conv_vector_kernel(const ConvArgs args) {
     constexpr int kHalo = kConvTaps - 1;
-    const int groups = args.channels / kConvChannels;
-    const int token_tiles = (args.length + kConvTokens - 1) / kConvTokens;
-    const std::int64_t index = std::int64_t{blockIdx.x} * kConvThreads + threadIdx.x;
+    constexpr int kWindow = kConvTokens + 2 * kHalo;
+    // A grid's threads can be counted in 32 bits, whose division is a third of that of 64.
+    static_assert(kMaxElements / kConvChannels + kConvThreads < std::int64_t{1} << 32);
+    const unsigned groups = static_cast<unsigned>(args.channels) / kConvChannels;
+    const unsigned tiles = (static_cast<unsigned>(args.length) + kConvTokens - 1) / kConvTokens;
+    const unsigned index = blockIdx.x * kConvThreads + threadIdx.x;
     const int channel = static_cast<int>(index % groups) * kConvChannels;
-    const std::int64_t tile = index / groups;
-    const int batch = static_cast<int>(tile / token_tiles);
-    if (batch >= args.batch) {
-        return;
-    }
-    const int first = static_cast<int>(tile % token_tiles) * kConvTokens;
+    const int batch = static_cast<int>(index / groups / tiles);
+    const int first = static_cast<int>(index / groups % tiles) * kConvTokens;
+    // A thread past the last sequence has no token, and meets its warp at the barrier below.
+    const int length = batch < args.batch ? args.length : 0;
+    const std::int64_t row = std::int64_t{batch} * args.length + first;
 
-    const T* x = static_cast<const T*>(args.x) +
-                 std::int64_t{batch} * args.length * args.x_columns + channel;
-    ConvVector window[kConvTokens + 2 * kHalo];
+    // The pointers pass both ends of a sequence, where nothing is read or written through them: one
+    // addition a token, and no branch around a load or a store.
+    const T* x = static_cast<const T*>(args.x) + (row - kHalo) * args.x_columns + channel;
+    ConvWord<T> words[kWindow];
 #pragma unroll
-    for (int i = 0; i < kConvTokens + 2 * kHalo; ++i) {
+    for (int i = 0; i < kWindow; ++i) {
         const int token = first + i - kHalo;
-        if (token >= 0 && token < args.length) {
-            window[i] = load_conv_vector(x + std::int64_t{token} * args.x_columns);
-        } else {
-            window[i] = {{0.0F, 0.0F, 0.0F, 0.0F}};
+        words[i] = {};
+        if (token >= 0 && token < length) {
+            words[i] = load_conv_word(x);
         }
+        x += args.x_columns;
     }
+    // Else the compiler uses the first words before it asks for the last ones.
+    __syncwarp();
+    ConvVector window[kWindow];
+#pragma unroll
+    for (int i = 0; i < kWindow; ++i) {
+        window[i] = to_conv_vector<T>(words[i]);
+    }
+    const float* w = args.w + channel;
+    const float* b = args.bias + channel;
 #pragma unroll
     for (int direction = 0; direction < 2; ++direction) {
         ConvVector weight[kConvTaps];
 #pragma unroll
         for (int k = 0; k < kConvTaps; ++k) {
-            weight[k] =
-                load_conv_vector(args.w + (direction * kConvTaps + k) * args.channels + channel);
+            weight[k] = load_conv_floats(w);
+            w += args.channels;
         }
-        const ConvVector bias = load_conv_vector(args.bias + direction * args.channels + channel);
-        T* out = static_cast<T*>(args.u2) +
-                 (std::int64_t{direction} * args.batch + batch) * args.length * args.channels +
-                 channel;
+        const ConvVector bias = load_conv_floats(b);
+        b += args.channels;
+        const std::int64_t rows = std::int64_t{args.batch} * args.length;
+        T* out = static_cast<T*>(args.u2) + (direction * rows + row) * args.channels + channel;
 #pragma unroll
         for (int t = 0; t < kConvTokens; ++t) {
-            const int token = first + t;
-            if (token < args.length) {
-                const ConvVector value = direction == 0
-                                             ? conv_dot<1>(window + t, weight, bias)
-                                             : conv_dot<-1>(window + t + 2 * kHalo, weight, bias);
-                store_conv_vector(out + std::int64_t{token} * args.channels, value);
+            const ConvVector value = direction == 0
+                                         ? conv_dot<1>(window + t, weight, bias)
+                                         : conv_dot<-1>(window + t + 2 * kHalo, weight, bias);
+            if (first + t < length) {
+                store_conv_vector(out, value);
             }
+            out += args.channels;
         }
     }
 }
