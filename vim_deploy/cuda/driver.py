@@ -154,8 +154,13 @@ class Device:
         return pointer.value
 
     def write(self, pointer: int, data: bytes) -> None:
-        """Copy bytes to the device; waits."""
+        """Copy bytes to the device; waits until they are there.
+
+        CUDA's call may return as soon as it has read them, and the two streams do not wait for the
+        default one, on which the copy is.
+        """
         self._call("cuMemcpyHtoD_v2", ctypes.c_uint64(pointer), data, ctypes.c_size_t(len(data)))
+        self.synchronize()
 
     def read(self, pointer: int, size: int) -> bytes:
         """Copy bytes from the device; waits."""

@@ -15,6 +15,8 @@ import pytest
 
 from tests.support import plugins
 from tests.support.host_device import HostDevice
+from tests.support.late_driver import LateDriver
+from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.errors import VimDeployError
 from vim_deploy.ops import BI_CAUSAL_CONV, PLUGIN_OPS, SELECTIVE_SCAN
 from vim_deploy.plugin import check as plugin_check
@@ -150,6 +152,18 @@ def test_check_passes_on_good_kernels(library: ScanLibrary) -> None:
     assert report.ok
     assert sum(line.cases for line in report.summary()) == len(results)
     report.require_ok()
+
+
+def test_a_launch_finds_what_was_written_before_it(
+    library: ScanLibrary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = LateDriver()
+    monkeypatch.setattr(cuda_driver, "_load", lambda: driver)
+    with cuda_driver.Device() as device:
+        results = tuple(check_library(library, device, small_cases(2)))
+    assert results
+    assert all(result.ok for result in results)
+    assert not driver.late
 
 
 class Spoiled:
