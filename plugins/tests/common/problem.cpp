@@ -15,6 +15,13 @@ std::size_t size_of(DataType type) {
     return type == DataType::kFloat32 ? 4 : 2;
 }
 
+//! Half a unit in the last place of a value of the type, relative; fp32 is the arithmetic's own.
+double roundoff(DataType type) {
+    return type == DataType::kFloat32   ? 0.0
+           : type == DataType::kFloat16 ? std::ldexp(1.0, -11)
+                                        : std::ldexp(1.0, -8);
+}
+
 float rounded(float value, DataType type) {
     switch (type) {
         case DataType::kFloat16:
@@ -340,10 +347,12 @@ double relative_l2(const std::vector<double>& got, const std::vector<double>& wa
 }
 
 double tolerance(DataType type) {
-    const double roundoff = type == DataType::kFloat32   ? 0.0
-                            : type == DataType::kFloat16 ? std::ldexp(1.0, -11)
-                                                         : std::ldexp(1.0, -8);
-    return 1e-6 + roundoff;
+    return kArithmetic + roundoff(type);
+}
+
+double gpu_tolerance(const Spec& spec) {
+    const double slow = kArithmetic + spec.memory * kGpuPowerError;
+    return std::max(kGpuArithmetic, slow) + roundoff(spec.type);
 }
 
 std::string name_of(Tactic tactic) {

@@ -108,12 +108,22 @@ class Bound {
 //! |got - want| / |want| in the 2-norm; NaN when an element is.
 double relative_l2(const std::vector<double>& got, const std::vector<double>& want);
 
-//! Largest relative_l2 allowed: 1e-6 for the arithmetic, which is fp32 for every type, and the unit
-//! roundoff of T for its rounding of the output. It holds with a memory of up to 500 tokens, too: a
-//! state is rounded by up to 2^-24 of it at every token, and while the steps differ these errors
-//! have both signs, so that sqrt(500 / 2) of them, 9.4e-7, are left. A power that is too large or
-//! too small by the same at every token is not forgiven.
+//! What relative_l2 may be; vim_deploy/plugin/check.py says where the numbers come from, and a test
+//! compares them. The arithmetic is fp32 for every type:
+inline constexpr double kArithmetic = 1e-6;
+//! the same on a GPU;
+inline constexpr double kGpuArithmetic = 1e-5;
+//! what a power of two just below 1 may be off by there, at every token to the same side.
+inline constexpr double kGpuPowerError = 0x1p-23;
+
+//! kArithmetic, and the unit roundoff of T for its rounding of the output. It holds with a memory
+//! of up to 500 tokens, too: a state is rounded by up to 2^-24 of it at every token, and while the
+//! steps differ these errors have both signs, so that sqrt(500 / 2) of them, 9.4e-7, are left. A
+//! power that is too large or too small by the same at every token is not forgiven.
 double tolerance(DataType type);
+
+//! The same on a GPU.
+double gpu_tolerance(const Spec& spec);
 
 std::string describe(const Spec& spec);
 std::string name_of(Tactic tactic);

@@ -1,4 +1,4 @@
-//! Device buffers with guard bands, and RAII for what the CUDA runtime hands out.
+//! Tensors on the GPU, and RAII for what the CUDA runtime hands out.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -60,10 +60,21 @@ class Graph {
     cudaGraphExec_t instance_ = nullptr;
 };
 
-//! Tensors between guard bands of a known pattern; NaN where nothing was placed.
+//! How tensors are laid out.
+enum class Layout {
+    //! Between guard bands of a known pattern, and NaN where nothing was placed: reading or writing
+    //! beside a tensor shows in what comes out.
+    kGuarded,
+    //! Allocations of just their size, and nothing written where nothing was placed.
+    //! compute-sanitizer's memcheck then sees what is accessed beside a tensor, and its initcheck
+    //! what is read before a kernel wrote it; bands and NaNs would hide both from it.
+    kBare,
+};
+
+//! Tensors in device memory; what was placed is there for every stream when place() returns.
 class DeviceMemory : public Memory {
   public:
-    DeviceMemory() = default;
+    explicit DeviceMemory(Layout layout = Layout::kGuarded) : layout_(layout) {}
     DeviceMemory(const DeviceMemory&) = delete;
     DeviceMemory& operator=(const DeviceMemory&) = delete;
     ~DeviceMemory() override {
@@ -74,22 +85,29 @@ class DeviceMemory : public Memory {
     void* place(const void* data, std::size_t bytes) override {
         void* tensor = allocate(bytes);
         require(cudaMemcpy(tensor, data, bytes, cudaMemcpyHostToDevice), "upload");
+        arrive();
         return tensor;
     }
     void* blank(std::size_t bytes) override {
         void* tensor = allocate(bytes);
-        require(cudaMemset(tensor, 0xFF, bytes), "poison");
+        arrive();
         return tensor;
     }
     void fetch(void* to, const void* from, std::size_t bytes) override {
         require(cudaMemcpy(to, from, bytes, cudaMemcpyDeviceToHost), "download");
     }
+    //! NaNs over a tensor, in the order of the stream; nothing where tensors are bare.
+    void poison(void* tensor, std::size_t bytes, const Stream& stream) const {
+        if (layout_ == Layout::kGuarded) {
+            require(cudaMemsetAsync(tensor, kPattern, bytes, stream.get()), "poison");
+        }
+    }
     //! Whether every guard band still holds its pattern.
     bool intact() const {
-        std::vector<unsigned char> bytes(kGuard);
+        std::vector<unsigned char> bytes(guard());
         for (const Band& band : bands_) {
-            for (const unsigned char* at : {band.base, band.base + kGuard + band.bytes}) {
-                require(cudaMemcpy(bytes.data(), at, kGuard, cudaMemcpyDeviceToHost), "guards");
+            for (const unsigned char* at : {band.base, band.base + guard() + band.bytes}) {
+                require(cudaMemcpy(bytes.data(), at, guard(), cudaMemcpyDeviceToHost), "guards");
                 for (const unsigned char byte : bytes) {
                     if (byte != kPattern) {
                         return false;
@@ -105,18 +123,26 @@ class DeviceMemory : public Memory {
         unsigned char* base;
         std::size_t bytes;
     };
-    static constexpr std::size_t kGuard = 4096;
     //! All bits set is a NaN in every type, so that reading a guard shows too.
     static constexpr unsigned char kPattern = 0xFF;
 
+    std::size_t guard() const { return layout_ == Layout::kGuarded ? 4096 : 0; }
+
     void* allocate(std::size_t bytes) {
         unsigned char* base = nullptr;
-        require(cudaMalloc(reinterpret_cast<void**>(&base), bytes + 2 * kGuard), "cudaMalloc");
-        require(cudaMemset(base, kPattern, bytes + 2 * kGuard), "guard bands");
+        require(cudaMalloc(reinterpret_cast<void**>(&base), bytes + 2 * guard()), "cudaMalloc");
         bands_.push_back({base, bytes});
-        return base + kGuard;
+        if (layout_ == Layout::kGuarded) {
+            require(cudaMemset(base, kPattern, bytes + 2 * guard()), "guard bands");
+        }
+        return base + guard();
     }
 
+    //! cudaMemset returns before it is done, and cudaMemcpy may; both are on the default stream,
+    //! for which the streams of the checks do not wait.
+    static void arrive() { require(cudaStreamSynchronize(nullptr), "waiting for the upload"); }
+
+    Layout layout_;
     std::vector<Band> bands_;
 };
 

@@ -19,7 +19,7 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.ops import OPS, contract
 from vim_deploy.ops.op import Kind
 from vim_deploy.plugin.cases import Case, cases
-from vim_deploy.plugin.check import GPU_POWER_ERROR, CheckReport, CheckResult, tolerance
+from vim_deploy.plugin.check import CheckReport, CheckResult, tolerance
 from vim_deploy.plugin.kernels import DataType
 from vim_deploy.plugin.ort_library import OrtLibraryInfo, describe_ort_library
 from vim_deploy.plugin.region_cases import region_cases
@@ -31,8 +31,6 @@ _ELEMENTS = {
     DataType.FP16: TensorProto.FLOAT16,
     DataType.BF16: TensorProto.BFLOAT16,
 }
-#: What 2^x may be off by in one direction (``check.tolerance``), by provider. On CPUs it is ours.
-_POWER_ERRORS = {"cpu": 0.0, "cuda": GPU_POWER_ERROR}
 #: Threads of the sessions; three cut batches of one and two in uneven pieces.
 THREADS = (1, 3)
 #: Oldest intermediate form and opset that exported files have.
@@ -98,7 +96,7 @@ def _run(info: OrtLibraryInfo, case: Case, threads: int) -> CheckResult:
         case=case.name,
         tactic=threads,
         error=distance,
-        tolerance=tolerance(case, _POWER_ERRORS[info.provider]),
+        tolerance=tolerance(case, on_gpu=info.provider == "cuda"),
         fault=fault,
     )
 
