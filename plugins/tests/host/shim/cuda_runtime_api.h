@@ -3,6 +3,10 @@
 
 #include <cstddef>
 
+//! Whether the device has thread block clusters; the one of the shim does unless told otherwise.
+extern "C" int vim_shim_clusters();
+extern "C" void vim_shim_set_clusters(int present);
+
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorLaunchFailure = 719 };
 enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16 };
 using cudaStream_t = struct CUstream_st*;
