@@ -14,9 +14,6 @@ namespace {
 
 using nvinfer1::PluginTensorDesc;
 
-// Tactics offered for one op; every id lies in 1..kLastTactic.
-constexpr std::int32_t kLastTactic = static_cast<std::int32_t>(Tactic::kVector);
-
 std::optional<DataType> activation_type(nvinfer1::DataType type) noexcept {
     if (type == nvinfer1::DataType::kFLOAT) {
         return DataType::kFloat32;
@@ -195,7 +192,7 @@ void OpNode<Params>::configure(std::vector<InputShapes> const& points, nvinfer1:
 
 template <typename Params>
 void OpNode<Params>::set_tactic(std::int32_t tactic) {
-    if (tactic < 0 || tactic > kLastTactic) {
+    if (tactic < 0 || tactic > static_cast<std::int32_t>(kLastTactic)) {
         refuse(op(), "tactic " + std::to_string(tactic) + " is not known");
     }
     tactic_ = static_cast<Tactic>(tactic);

@@ -179,8 +179,8 @@ Work conv(const Shape& s) {
 }
 
 std::string tactic_name(Tactic tactic) {
-    static const char* const names[] = {"default",  "generic",   "serial", "chunked4",
-                                        "chunked8", "chunked16", "vector"};
+    static const char* const names[] = {"default",   "generic", "serial",   "chunked4", "chunked8",
+                                        "chunked16", "vector",  "cluster4", "cluster8"};
     return names[static_cast<int>(tactic)];
 }
 

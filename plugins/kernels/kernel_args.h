@@ -27,6 +27,8 @@ constexpr int widest_chunked(int states) {
 inline constexpr int kGenericFewStates = 16;
 //! So many states the serial kernel walks in both directions; few models have others.
 inline constexpr int kSerialBothStates = 16;
+//! So many states the pairs of blocks scan, which always run both directions.
+inline constexpr int kClusterStates = 16;
 //! Largest rank of dt_w for which the serial kernel keeps the weight in shared memory.
 inline constexpr int kSerialMaxRank = 64;
 //! Tokens a chunked block holds at once; longer sequences are walked in such segments.
@@ -82,6 +84,12 @@ cudaError_t launch_serial_bf16(const ScanArgs& args, cudaStream_t stream);
 cudaError_t launch_chunked_fp32(const ScanArgs& args, Tactic tactic, cudaStream_t stream);
 cudaError_t launch_chunked_fp16(const ScanArgs& args, Tactic tactic, cudaStream_t stream);
 cudaError_t launch_chunked_bf16(const ScanArgs& args, Tactic tactic, cudaStream_t stream);
+
+cudaError_t launch_cluster_fp32(const ScanArgs& args, Tactic tactic, cudaStream_t stream);
+cudaError_t launch_cluster_fp16(const ScanArgs& args, Tactic tactic, cudaStream_t stream);
+cudaError_t launch_cluster_bf16(const ScanArgs& args, Tactic tactic, cudaStream_t stream);
+//! Whether the current device runs them, and this library has their code for it.
+bool clusters_run();
 
 cudaError_t launch_generic_fp32(const ScanArgs& args, cudaStream_t stream);
 cudaError_t launch_generic_fp16(const ScanArgs& args, cudaStream_t stream);

@@ -9,6 +9,11 @@
 
 namespace vim_plugins {
 
+//! First compute capability with thread block clusters, as __CUDA_ARCH__ counts it, and the first
+//! CUDA whose PTX has all that the kernels here say of them (8.0).
+#define VIM_PLUGINS_CLUSTER_ARCH 900
+#define VIM_PLUGINS_CLUSTER_CUDART 12000
+
 template <typename Storage>
 __device__ __forceinline__ Storage& shared_storage() {
 #ifdef VIM_PLUGINS_HOST_SHIM
@@ -32,6 +37,66 @@ cudaError_t launch_kernel(void (*kernel)(Args), dim3 grid, dim3 block, std::size
                                                   block, arguments, shared_bytes, stream);
     const cudaError_t last = cudaGetLastError();
     return launched != cudaSuccess ? launched : last;
+#endif
+}
+
+//! As above, so many neighbouring blocks a thread block cluster.
+template <typename Args>
+cudaError_t launch_in_clusters(void (*kernel)(Args), unsigned cluster_blocks, dim3 grid, dim3 block,
+                               std::size_t shared_bytes, const Args& args, cudaStream_t stream) {
+#ifdef VIM_PLUGINS_HOST_SHIM
+    (void)stream;
+    return vim_shim::run_grid(kernel, grid, block, shared_bytes, args, cluster_blocks);
+#elif CUDART_VERSION >= VIM_PLUGINS_CLUSTER_CUDART
+    Args copy = args;
+    void* arguments[] = {&copy};
+    cudaLaunchAttribute attribute{};
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim.x = cluster_blocks;
+    attribute.val.clusterDim.y = 1;
+    attribute.val.clusterDim.z = 1;
+    cudaLaunchConfig_t config{};
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = shared_bytes;
+    config.stream = stream;
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+    const cudaError_t launched =
+        cudaLaunchKernelExC(&config, reinterpret_cast<const void*>(kernel), arguments);
+    const cudaError_t last = cudaGetLastError();
+    return launched != cudaSuccess ? launched : last;
+#else
+    static_cast<void>(kernel), static_cast<void>(cluster_blocks), static_cast<void>(grid);
+    static_cast<void>(block), static_cast<void>(shared_bytes), static_cast<void>(args);
+    static_cast<void>(stream);
+    return cudaErrorNotSupported;
+#endif
+}
+
+//! Whether the current device runs this kernel in clusters: it has them, and the code that was
+//! chosen for it was compiled for such a device. PTX of an older one has no clusters in it, even
+//! where the driver compiles it for a device that has. False when no device can be asked. Neither
+//! question synchronises, so both are allowed during stream capture.
+template <typename Args>
+bool runs_in_clusters(void (*kernel)(Args)) {
+#ifdef VIM_PLUGINS_HOST_SHIM
+    (void)kernel;
+    return vim_shim_clusters() != 0;
+#elif CUDART_VERSION >= VIM_PLUGINS_CLUSTER_CUDART
+    int device = 0;
+    int clusters = 0;
+    cudaFuncAttributes code{};
+    const bool known =
+        cudaGetDevice(&device) == cudaSuccess &&
+        cudaDeviceGetAttribute(&clusters, cudaDevAttrClusterLaunch, device) == cudaSuccess &&
+        clusters != 0 &&
+        cudaFuncGetAttributes(&code, reinterpret_cast<const void*>(kernel)) == cudaSuccess;
+    static_cast<void>(cudaGetLastError());  // a failed question must not fail a later launch
+    return known && 10 * code.ptxVersion >= VIM_PLUGINS_CLUSTER_ARCH;
+#else
+    static_cast<void>(kernel);
+    return false;
 #endif
 }
 

@@ -15,13 +15,19 @@ namespace {
 constexpr std::size_t kWorkspaceAlignment = 16;
 
 //! From this many walks a multiprocessor on (channels of one direction, over the whole batch) the
-//! serial kernel is taken: 48 rows of both directions. It leaves schedulers idle below 256 walks, of
-//! which a warp has 64, but issues about a third of a chunked kernel's instructions (115 an element
-//! against 300 to 520). From counts; to be calibrated on a GPU.
+//! serial kernel is taken: 48 rows of both directions. It leaves schedulers idle below 256 walks,
+//! of which a warp has 64, but issues about a third of a chunked kernel's instructions (115 an
+//! element against 300 to 520). From counts; to be calibrated on a GPU.
 constexpr std::int64_t kSerialMinWalks = 96;
 //! Shorter sequences do not pay for the serial kernel's prologue. MambaVision's windows of 49
 //! tokens do: of a chunked block's 200 slots they leave 151 idle.
 constexpr std::int32_t kSerialMinLength = 48;
+
+//! Pairs of blocks, one a direction, are taken while all of them run at once: so many blocks a
+//! multiprocessor. A block that runs both directions takes twice as long as either of a pair, and
+//! before that limit its grid leaves more idle than pairs cost. From counts; to be calibrated on a
+//! GPU.
+constexpr std::int64_t kClusterBlocksPerSm = 3;
 
 //! The part of a scan's shape that decides which kernels can run it.
 struct ScanShape {
@@ -105,14 +111,29 @@ bool serial_scan(const ScanShape& s) {
 std::int32_t block_channels(Tactic tactic) {
     switch (tactic) {
         case Tactic::kChunked4:
+        case Tactic::kCluster4:
             return 4;
         case Tactic::kChunked8:
+        case Tactic::kCluster8:
             return 8;
         case Tactic::kChunked16:
             return 16;
         default:
             return 0;
     }
+}
+
+bool is_cluster(Tactic tactic) {
+    return tactic == Tactic::kCluster4 || tactic == Tactic::kCluster8;
+}
+
+//! Thread blocks of a fast tactic's grid.
+std::int64_t grid_blocks(const ScanShape& s, Tactic tactic) {
+    // A serial block owns 64 channels in two directions, or 128 in one.
+    const std::int64_t serial = s.both ? 64 : 128;
+    const std::int64_t owned = tactic == Tactic::kSerial ? serial : block_channels(tactic);
+    const std::int64_t blocks = s.batch * ((s.channels + owned - 1) / owned);
+    return is_cluster(tactic) ? 2 * blocks : blocks;
 }
 
 bool supports_scan(const ScanShape& s, Tactic tactic) {
@@ -127,19 +148,32 @@ bool supports_scan(const ScanShape& s, Tactic tactic) {
         case Tactic::kChunked16:
             return fast_scan(s) && block_channels(tactic) <= widest_chunked(s.states) &&
                    s.channels % block_channels(tactic) == 0;
+        case Tactic::kCluster4:
+        case Tactic::kCluster8:
+            return s.both && s.states == kClusterStates && fast_scan(s) &&
+                   grid_blocks(s, tactic) <= std::numeric_limits<std::int32_t>::max() &&
+                   clusters_run();
         default:
             return false;
     }
 }
 
-//! Serial walks where they fill the GPU, else the largest chunked block that still gives every
-//! multiprocessor one; the smallest block where none does.
+//! Serial walks where they fill the GPU; pairs of blocks where all of them run at once; else the
+//! largest chunked block that still gives every multiprocessor one; the smallest block where none
+//! does.
 Tactic default_scan(const ScanShape& s, std::int32_t sm_count) {
     const std::int64_t rows = std::int64_t{s.batch} * s.channels;
     const std::int64_t walks = s.both ? 2 * rows : rows;
     if (supports_scan(s, Tactic::kSerial) && s.length >= kSerialMinLength &&
         walks >= kSerialMinWalks * std::max(sm_count, 1)) {
         return Tactic::kSerial;
+    }
+    for (const Tactic tactic : {Tactic::kCluster8, Tactic::kCluster4}) {
+        const std::int64_t blocks = grid_blocks(s, tactic);
+        const bool wide_enough = tactic == Tactic::kCluster4 || blocks >= sm_count;
+        if (wide_enough && blocks <= kClusterBlocksPerSm * sm_count && supports_scan(s, tactic)) {
+            return tactic;
+        }
     }
     for (const Tactic tactic : {Tactic::kChunked16, Tactic::kChunked8}) {
         if (supports_scan(s, tactic) && rows / block_channels(tactic) >= sm_count) {
@@ -149,16 +183,9 @@ Tactic default_scan(const ScanShape& s, std::int32_t sm_count) {
     return supports_scan(s, Tactic::kChunked4) ? Tactic::kChunked4 : Tactic::kGeneric;
 }
 
-constexpr std::array<Tactic, 4> kFastScans = {Tactic::kSerial, Tactic::kChunked16,
-                                              Tactic::kChunked8, Tactic::kChunked4};
-
-//! Thread blocks of a fast tactic's grid.
-std::int64_t grid_blocks(const ScanShape& s, Tactic tactic) {
-    // A serial block owns 64 channels in two directions, or 128 in one.
-    const std::int64_t serial = s.both ? 64 : 128;
-    const std::int64_t owned = tactic == Tactic::kSerial ? serial : block_channels(tactic);
-    return s.batch * ((s.channels + owned - 1) / owned);
-}
+constexpr std::array<Tactic, 6> kFastScans = {Tactic::kSerial,   Tactic::kChunked16,
+                                              Tactic::kCluster8, Tactic::kChunked8,
+                                              Tactic::kCluster4, Tactic::kChunked4};
 
 //! Worth timing: the default, and what runs the shape on at least a third of the multiprocessors.
 //! The generic kernel is left out wherever a fast one runs.
@@ -250,6 +277,11 @@ cudaError_t launch_scan(const ScanArgs& args, DataType type, Tactic tactic, cuda
         return fp32   ? launch_generic_fp32(args, stream)
                : fp16 ? launch_generic_fp16(args, stream)
                       : launch_generic_bf16(args, stream);
+    }
+    if (is_cluster(tactic)) {
+        return fp32   ? launch_cluster_fp32(args, tactic, stream)
+               : fp16 ? launch_cluster_fp16(args, tactic, stream)
+                      : launch_cluster_bf16(args, tactic, stream);
     }
     return fp32   ? launch_chunked_fp32(args, tactic, stream)
            : fp16 ? launch_chunked_fp16(args, tactic, stream)

@@ -25,10 +25,16 @@ enum class Tactic : std::int32_t {
     kChunked8 = 4,   //!< chunked in L, a block owns 8 channels
     kChunked16 = 5,  //!< chunked in L, a block owns 16 channels
     kVector = 6,     //!< convolution: 16-byte loads and stores
+    kCluster4 =
+        7,  //!< chunked, a pair of blocks (one a direction) owns 4 channels; sm_90 and newer
+    kCluster8 = 8,  //!< the same, 8 channels
 };
 
+//! The last of the ids.
+inline constexpr Tactic kLastTactic = Tactic::kCluster8;
+
 //! Upper bound of what tactics() writes.
-inline constexpr std::int32_t kMaxTactics = 5;
+inline constexpr std::int32_t kMaxTactics = 6;
 
 //! VimSelectiveScan: one direction.
 struct SelectiveScanParams {

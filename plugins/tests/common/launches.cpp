@@ -17,8 +17,8 @@ const char* Bound::validate() const {
 
 std::vector<Tactic> Bound::tactics() const {
     std::vector<Tactic> all;
-    for (const Tactic tactic : {Tactic::kGeneric, Tactic::kSerial, Tactic::kChunked4,
-                                Tactic::kChunked8, Tactic::kChunked16, Tactic::kVector}) {
+    for (int id = 1; id <= static_cast<int>(vim_plugins::kLastTactic); ++id) {
+        const Tactic tactic = static_cast<Tactic>(id);
         const bool runs = problem_.spec.op == Op::kScan   ? vim_plugins::supports(scan_, tactic)
                           : problem_.spec.op == Op::kConv ? vim_plugins::supports(conv_, tactic)
                                                           : vim_plugins::supports(bi_, tactic);

@@ -82,6 +82,9 @@ cudaError_t record_conv(ConvArgs const& args, char const* kernel, cudaStream_t s
     cudaError_t launch_chunked_##type(const ScanArgs& args, Tactic, cudaStream_t stream) { \
         return record_scan(args, "chunked_" #type, stream);                                \
     }                                                                                      \
+    cudaError_t launch_cluster_##type(const ScanArgs& args, Tactic, cudaStream_t stream) { \
+        return record_scan(args, "cluster_" #type, stream);                                \
+    }                                                                                      \
     cudaError_t launch_generic_##type(const ScanArgs& args, cudaStream_t stream) {         \
         return record_scan(args, "generic_" #type, stream);                                \
     }                                                                                      \
@@ -92,5 +95,9 @@ cudaError_t record_conv(ConvArgs const& args, char const* kernel, cudaStream_t s
 FAKE_LAUNCHES(fp32)
 FAKE_LAUNCHES(fp16)
 FAKE_LAUNCHES(bf16)
+
+bool clusters_run() {
+    return launches.has_clusters;
+}
 
 }  // namespace vim_plugins

@@ -23,6 +23,7 @@ struct FakeLaunches {
     bool reverse_only = false;
     float scale = 0.0F;
     bool has_device = true;
+    bool has_clusters = true;
     std::int32_t status = 0;  //!< what the next launches return
 };
 

@@ -129,9 +129,12 @@ void check_format_combinations() {
     }
 }
 
+constexpr std::int32_t kFirstClusterTactic = 7;
+
 void check_tactics() {
     for (bool const has_device : {true, false}) {
         launched().has_device = has_device;
+        launched().has_clusters = has_device;
         for (Case const& node : all_cases()) {
             Plugin const plugin(node);
             auto const tensors = describe_profile(node, DataType::kHALF);
@@ -144,6 +147,7 @@ void check_tactics() {
             CHECK(plugin.build->getValidTactics(ids.data(), number) == 0);
             for (std::size_t i = 0; i < ids.size(); ++i) {
                 CHECK(ids[i] > 0);
+                CHECK(has_device || ids[i] < kFirstClusterTactic);
                 for (std::size_t j = 0; j < i; ++j) {
                     CHECK(ids[i] != ids[j]);
                 }
@@ -183,6 +187,14 @@ void check_tactics() {
                     CHECK(launched().count == before + 1);
                 }
             }
+            // One that was timed on a GPU with thread block clusters, on a GPU without: the
+            // default.
+            launched().has_clusters = false;
+            CHECK(plugin.runtime->setTactic(kFirstClusterTactic) == 0);
+            auto const fixed = describe_tensors(node, DataType::kHALF, 8, 1);
+            CHECK(enqueue(plugin, fixed, buffers, workspace.data()) == 0);
+            CHECK(launched().kernel.rfind("cluster", 0) != 0);
+            launched().has_clusters = has_device;
             CHECK(plugin.runtime->setTactic(0) == 0);
             CHECK(logged_nothing());
             CHECK(plugin.runtime->setTactic(-1) != 0);
@@ -191,6 +203,7 @@ void check_tactics() {
         }
     }
     launched().has_device = true;
+    launched().has_clusters = true;
 }
 
 void check_timing_id() {

@@ -28,6 +28,8 @@ TACTICS = {
     "chunked8": 4,
     "chunked16": 5,
     "vector": 6,
+    "cluster4": 7,
+    "cluster8": 8,
 }
 
 #: g++ on kernel source: type punning of float pairs is what CUDA code does everywhere.

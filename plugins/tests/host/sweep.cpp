@@ -1,7 +1,8 @@
 //! Every kernel and tactic, run on the CPU under the CUDA shim, against float64.
 //!
-//!     sweep short|long [SHARD SHARDS]
+//!     sweep short|long|clusters [SHARD SHARDS]
 //!
+//! Pairs of blocks run in "clusters", which has their cases alone, and in "long".
 //! With two more numbers it runs every SHARDS-th case from SHARD (counted from 0) on.
 //!
 //! Each tensor is an allocation of exactly its size, so that AddressSanitizer sees any access
@@ -34,7 +35,13 @@ std::vector<double> launch(const Bound& bound, Tactic tactic, vim_shim::Schedule
     return bound.output();
 }
 
-void check(const Spec& spec, std::uint32_t seed, Totals& totals) {
+bool is_cluster(Tactic tactic) {
+    return tactic == Tactic::kCluster4 || tactic == Tactic::kCluster8;
+}
+
+//! Of the tactics that run the case those that `chosen` takes.
+template <typename Chosen>
+void check(const Spec& spec, std::uint32_t seed, Totals& totals, Chosen&& chosen) {
     const Problem problem = make_problem(spec, seed);
     const std::vector<double> want = reference(problem);
     HostMemory memory;
@@ -44,6 +51,9 @@ void check(const Spec& spec, std::uint32_t seed, Totals& totals) {
         return;
     }
     for (const Tactic tactic : bound.tactics()) {
+        if (!chosen(tactic)) {
+            continue;
+        }
         const std::string what = describe(spec) + " " + name_of(tactic);
         int status = 0;
         const auto got = launch(bound, tactic, vim_shim::Schedule::kAscending, status);
@@ -131,8 +141,34 @@ std::vector<Spec> short_sweep() {
     return specs;
 }
 
+//! Both directions at lengths around one segment, an even and an odd number of them; types, ranks,
+//! channels and batches take turns.
+std::vector<Spec> cluster_sweep() {
+    std::vector<Spec> specs;
+    const std::vector<int> lengths = {1, 2, 5, 33, 197, 199, 200, 201, 400, 401, 730, 1025};
+    for (std::size_t i = 0; i < lengths.size(); ++i) {
+        for (std::size_t j = 0; j < 2; ++j) {
+            Spec s;
+            s.op = Op::kBiScan;
+            s.length = lengths[i];
+            s.type = turn(kTypes, i + j);
+            s.batch = s.length > 300 ? 1 : 1 + int(j);
+            s.channels = s.length > 300 ? 8 : 16;
+            s.rank = turn(std::vector<int>{0, 12, 0, 5, 24}, 2 * i + j);
+            s.before = s.rank % 2;  // the fast kernels want B at an even column
+            s.scale = j == 0 ? 0.5F : 1.0F;
+            s.margin = 2 * int(i % 2);
+            specs.push_back(s);
+        }
+    }
+    return specs;
+}
+
 std::vector<Spec> long_sweep() {
     std::vector<Spec> specs = short_sweep();
+    for (const Spec& spec : cluster_sweep()) {
+        specs.push_back(spec);
+    }
     std::size_t turns = 0;
     for (const int length : kLengths) {
         for (const int channels : {8, 64, 100, 384}) {
@@ -187,16 +223,22 @@ int main(int argc, char** argv) {
     const std::string which = argc > 1 ? argv[1] : "";
     const int shard = argc == 4 ? std::atoi(argv[2]) : 0;
     const int shards = argc == 4 ? std::atoi(argv[3]) : 1;
-    if ((which != "short" && which != "long") || (argc != 2 && argc != 4) || shard < 0 ||
-        shard >= shards) {
-        std::fprintf(stderr, "usage: sweep short|long [SHARD SHARDS]\n");
+    const bool clusters = which == "clusters";
+    const bool known = clusters || which == "short" || which == "long";
+    if (!known || (argc != 2 && argc != 4) || shard < 0 || shard >= shards) {
+        std::fprintf(stderr, "usage: sweep short|long|clusters [SHARD SHARDS]\n");
         return 2;
     }
+    const auto chosen = [&](Tactic tactic) {
+        return which == "long" || is_cluster(tactic) == clusters;
+    };
     Totals totals;
     std::uint32_t seed = 0;
-    for (const Spec& spec : which == "short" ? short_sweep() : long_sweep()) {
+    for (const Spec& spec : clusters           ? cluster_sweep()
+                            : which == "short" ? short_sweep()
+                                               : long_sweep()) {
         if (int(seed++) % shards == shard) {
-            check(spec, seed, totals);
+            check(spec, seed, totals, chosen);
         }
     }
     return totals.finish();

@@ -27,6 +27,9 @@ CHOSEN = kernel_budget.ARCHITECTURES if ALL else SHORT
 SOURCES = "*.cu" if ALL else "*_fp16.cu"
 BUDGET = kernel_budget.load()
 
+#: Kernels that every architecture and type has; where there are no clusters, their kernel is empty.
+BUDGETED = ("serial_scan", "serial_bi_scan", "chunked_scan", "cluster_scan", "generic_scan")
+
 Measured = dict[str, dict[str, kernel_budget.Counts]]
 
 
@@ -94,9 +97,16 @@ def test_gpu_programs_compile(program: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("arch", kernel_budget.ARCHITECTURES)
 def test_budget_covers_every_architecture_and_type(arch: str) -> None:
     kernels = BUDGET["kernels"][arch]
-    for name in ("serial_scan", "serial_bi_scan", "chunked_scan", "generic_scan", "conv_vector"):
+    for name in (*BUDGETED, "conv_vector"):
         for data_type in ("fp32", "fp16", "bf16"):
             assert any(k.startswith(f"{name}_kernel {data_type}") for k in kernels), (name, arch)
+
+
+@pytest.mark.parametrize("arch", kernel_budget.ARCHITECTURES)
+def test_pairs_of_blocks_are_there_from_9_0_on(arch: str) -> None:
+    pairs = {k: v for k, v in BUDGET["kernels"][arch].items() if k.startswith("cluster_scan")}
+    assert len(pairs) == 6
+    assert all((counts["loop_mufu"] > 0) == (int(arch) >= 90) for counts in pairs.values())
 
 
 @pytest.mark.parametrize("data_type", ["fp32", "fp16", "bf16"])

@@ -1,8 +1,9 @@
 """The kernels' own source on the CPU, under AddressSanitizer, against a float64 loop in C++.
 
 Two sevenths of the short sweep by default, among which are each kernel and tactic in each type,
-each length, batch, width and state size. ``VIM_TEST_ALL=1`` runs the long sweep, which has all of
-the short one in it, and every channel count with every batch and length.
+each length, batch, width and state size, and half of the cases for pairs of blocks, with each of
+their lengths. ``VIM_TEST_ALL=1`` runs the long sweep, which has all of these in it, and every
+channel count with every batch and length.
 """
 
 from __future__ import annotations
@@ -73,6 +74,17 @@ def test_every_tactic_agrees_with_float64(sweep: Path) -> None:
     assert sum(t["failures"] for t in totals) == 0
     assert sum(t["runs"] for t in totals) >= (500 if WHICH == "long" else 140)
     assert 0.0 < max(t["worst_fp32"] for t in totals) <= 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(WHICH == "long", reason="the long sweep has these cases")
+def test_pairs_of_blocks_agree_with_float64(sweep: Path) -> None:
+    done = subprocess.run([sweep, "clusters", "0", "2"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    totals = json.loads(done.stdout)
+    assert totals["failures"] == 0
+    assert totals["runs"] == 24
+    assert 0.0 < totals["worst_fp32"] <= 1e-6
 
 
 @pytest.mark.parametrize("arguments", [[], ["medium"], ["short", "2", "2"], ["short", "1"]])

@@ -145,7 +145,7 @@ def test_null_params(library: kernel_library.KernelLibrary) -> None:
 def test_missing_or_misaligned_workspace(library: kernel_library.KernelLibrary) -> None:
     params = params_of(BiSelectiveScanParams)
     params.length = 500
-    for tactic in ("serial", "chunked4", "generic"):
+    for tactic in ("serial", "chunked4", "cluster4", "cluster8", "generic"):
         need = library.workspace_bytes(params, TACTICS[tactic])
         assert need == 4 * params.batch * params.length * params.channels
         assert library.launch(params, TACTICS[tactic]) == CUDA_ERROR_INVALID_VALUE
@@ -157,7 +157,8 @@ def test_workspace_is_zero_where_outputs_stay_in_registers(
 ) -> None:
     params = params_of(BiSelectiveScanParams)
     params.length = 197
-    assert library.workspace_bytes(params, TACTICS["chunked8"]) == 0
+    for tactic in ("chunked8", "cluster4", "cluster8"):
+        assert library.workspace_bytes(params, TACTICS[tactic]) == 0
     # What kDefault asks for covers whichever tactic is then taken.
     assert library.workspace_bytes(params, 0) >= library.workspace_bytes(params, TACTICS["serial"])
     assert library.workspace_bytes(params_of(SelectiveScanParams), TACTICS["serial"]) == 0
@@ -170,9 +171,9 @@ def test_contract_version(library: kernel_library.KernelLibrary) -> None:
 @pytest.mark.parametrize(
     ("batch", "channels", "length", "tactic"),
     [
-        (1, 384, 197, "chunked4"),  # Vim-Ti: even the smallest blocks leave multiprocessors free
-        (1, 768, 197, "chunked4"),
-        (1, 1536, 197, "chunked8"),
+        (1, 384, 197, "cluster4"),  # Vim-Ti: even the smallest blocks leave multiprocessors free
+        (1, 768, 197, "cluster8"),
+        (1, 1536, 197, "cluster8"),
         (8, 384, 197, "chunked16"),
         (16, 384, 197, "chunked16"),
         (17, 384, 197, "serial"),  # 49 rows a multiprocessor
@@ -180,7 +181,7 @@ def test_contract_version(library: kernel_library.KernelLibrary) -> None:
         (64, 768, 6085, "serial"),
         (128, 384, 49, "serial"),
         (128, 384, 32, "chunked16"),  # too short for the serial prologue
-        (1, 8, 5, "chunked4"),
+        (1, 8, 5, "cluster4"),
         (1, 12, 5, "generic"),
     ],
 )
@@ -227,7 +228,7 @@ def test_only_the_generic_kernel_takes_odd_shapes(
     for name, value in changes.items():
         setattr(params, name, value)
     assert library.tactics(params) == [TACTICS["generic"]]
-    for tactic in ("serial", "chunked4", "chunked8", "chunked16", "vector"):
+    for tactic in TACTICS.keys() - {"default", "generic"}:
         assert library.launch(params, TACTICS[tactic], 1 << 20) == CUDA_ERROR_INVALID_VALUE
 
 
@@ -262,14 +263,11 @@ def test_tactics_that_leave_most_of_the_gpu_idle_are_not_offered(
     params = params_of(BiSelectiveScanParams)
     params.length = 197
     params.channels, params.z_off, params.xz_columns = 384, 384, 768
-    # Blocks on 132 multiprocessors: serial 6, chunked16 24, chunked8 48, chunked4 96.
-    assert library.tactics(params) == [TACTICS["chunked4"], TACTICS["chunked8"]]
-    assert library.tactics(params, sm_count=16) == [
-        TACTICS["chunked16"],
-        TACTICS["serial"],
-        TACTICS["chunked8"],
-        TACTICS["chunked4"],
-    ]
+    # Blocks on 132 multiprocessors: serial 6, chunked16 24, chunked8 48, chunked4 and cluster8 96.
+    few = ["cluster4", "cluster8", "chunked8", "chunked4"]
+    assert library.tactics(params) == [TACTICS[name] for name in few]
+    every = ["chunked16", "serial", "cluster8", "chunked8", "cluster4", "chunked4"]
+    assert library.tactics(params, sm_count=16) == [TACTICS[name] for name in every]
 
 
 def test_tactics_are_unique_and_never_the_default_id(
