@@ -193,7 +193,9 @@ template <typename Params>
 char const* V3Plugin<Params>::getTimingCacheID() noexcept {
     // A null id turns timing caching off for this node, which is the safe answer to a failure.
     return guarded<char const*>("getTimingCacheID", nullptr, [this] {
-        timing_key_ = node_.timing_key();
+        if (timing_key_.empty()) {
+            timing_key_ = node_.timing_key();
+        }
         return timing_key_.c_str();
     });
 }
@@ -241,8 +243,10 @@ nvinfer1::IPluginV3* V3Plugin<Params>::attachToContext(nvinfer1::IPluginResource
 template <typename Params>
 nvinfer1::PluginFieldCollection const* V3Plugin<Params>::getFieldsToSerialize() noexcept {
     return guarded<nvinfer1::PluginFieldCollection const*>("getFieldsToSerialize", nullptr, [this] {
-        fields_ = serialize_attributes(node_.op(), &node_.attributes());
-        collection_ = {static_cast<std::int32_t>(fields_.size()), fields_.data()};
+        if (fields_.empty()) {  // the contract's version is always among them
+            fields_ = serialize_attributes(node_.op(), &node_.attributes());
+            collection_ = {static_cast<std::int32_t>(fields_.size()), fields_.data()};
+        }
         return &collection_;
     });
 }

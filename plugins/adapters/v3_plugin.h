@@ -67,6 +67,8 @@ class V3Plugin : public nvinfer1::IPluginV3,
 
   private:
     OpNode<Params> node_;
+    // Made once: TensorRT may still read what an earlier call returned. The attributes, of which
+    // they are made, never change.
     std::string timing_key_;
     std::vector<nvinfer1::PluginField> fields_;
     nvinfer1::PluginFieldCollection collection_{};

@@ -223,6 +223,40 @@ void check_timing_id() {
     }
 }
 
+// What a call returned is still there, and still the same, after others: under AddressSanitizer,
+// which sees a read of what one of them freed.
+void check_answers_stay() {
+    for (Case const& node : all_cases()) {
+        Plugin const plugin(node);
+        char const* const name = plugin.core->getPluginName();
+        char const* const version = plugin.core->getPluginVersion();
+        char const* const place = plugin.core->getPluginNamespace();
+        char const* const id = plugin.build->getTimingCacheID();
+        char const* const metadata = plugin.build->getMetadataString();
+        PluginFieldCollection const* const fields = plugin.runtime->getFieldsToSerialize();
+        PluginField const* const first = fields->fields;
+        std::string const text = id;
+
+        auto const tensors = describe_profile(node, DataType::kHALF);
+        auto const count = static_cast<std::int32_t>(tensors.size()) - 1;
+        CHECK(plugin.build->configurePlugin(tensors.data(), count, &tensors.back(), 1) == 0);
+        CHECK(plugin.runtime->setTactic(0) == 0);
+        CHECK(plugin.build->getTimingCacheID() == text);
+        CHECK(plugin.build->getMetadataString() == text);
+        CHECK(plugin.runtime->getFieldsToSerialize() == fields && fields->fields == first);
+        Plugin const clone(plugin.plugin->clone());
+        CHECK(clone.build->getTimingCacheID() == text);
+        CHECK(clone.runtime->getFieldsToSerialize() != fields);
+
+        CHECK(std::string(name) == node.op && std::string(version) == "1");
+        CHECK(std::string(place).empty() && id == text && metadata == text);
+        CHECK(creator_of(node.op).getFieldNames() == creator_of(node.op).getFieldNames());
+        Plugin const again(
+            creator_of(node.op).createPlugin("node", fields, TensorRTPhase::kRUNTIME));
+        CHECK(again.build->getTimingCacheID() == text);
+    }
+}
+
 void check_serialisation_and_clones() {
     for (Case const& node : all_cases()) {
         Plugin plugin(node);
@@ -267,6 +301,7 @@ int main(int argc, char** argv) {
                         {"format combinations", check_format_combinations},
                         {"tactics", check_tactics},
                         {"timing cache id", check_timing_id},
+                        {"answers stay", check_answers_stay},
                         {"serialisation and clones", check_serialisation_and_clones},
                         {"bad attributes", check_bad_attributes},
                         {"bad shapes", check_bad_shapes},

@@ -23,6 +23,7 @@ CHECKS = {
         "format combinations",
         "tactics",
         "timing cache id",
+        "answers stay",
         "serialisation and clones",
         "bad attributes",
         "bad shapes",
