@@ -29,7 +29,7 @@ checks=(gpu_check plugin_test)
 start gpu_check 110 "$WORK/gpu_check" --output "$OUT/gpu_check.json"
 start plugin_test 110 "$PYTHON" -m vim_deploy plugin test "$LIBRARY"
 for tool in memcheck racecheck initcheck synccheck; do
-    start "$tool" 110 compute-sanitizer --tool "$tool" --error-exitcode 9 "$WORK/gpu_check" --small
+    start "$tool" 110 plugins/tests/gpu/sanitize.sh "$WORK/gpu_check" "$tool"
     checks+=("$tool")
 done
 step check 110 "$PYTHON" $HERE/kernels.py check "$LIBRARY" "$OUT/check.json"
