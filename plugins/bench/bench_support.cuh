@@ -26,6 +26,7 @@ struct Device {
     int sm_count = 0;
     double clock_hz = 0.0;
     double bytes_per_second = 0.0;
+    std::size_t l2_bytes = 0;
 };
 
 inline Device device() {
@@ -39,7 +40,8 @@ inline Device device() {
     // Two transfers a clock; the bus width is in bits, the clocks in kHz.
     return {properties.name, properties.multiProcessorCount, 1e3 * attribute(cudaDevAttrClockRate),
             2e3 * attribute(cudaDevAttrMemoryClockRate) *
-                attribute(cudaDevAttrGlobalMemoryBusWidth) / 8.0};
+                attribute(cudaDevAttrGlobalMemoryBusWidth) / 8.0,
+            std::size_t(properties.l2CacheSize)};
 }
 
 //! splitmix64's finaliser; values of the size the model sees, so that no arithmetic is special.
@@ -62,7 +64,8 @@ static __global__ void fill_float(float* out, std::size_t count, float low, floa
     }
 }
 
-//! Device memory that frees itself.
+//! Device memory that frees itself. Small tensors share blocks, or thousands of them would each
+//! wait for cudaMalloc.
 class Pool {
   public:
     ~Pool() {
@@ -74,10 +77,19 @@ class Pool {
     Pool(const Pool&) = delete;
     Pool& operator=(const Pool&) = delete;
     void* raw(std::size_t bytes) {
-        void* block = nullptr;
-        require(cudaMalloc(&block, std::max<std::size_t>(bytes, 16)), "cudaMalloc");
-        blocks_.push_back(block);
-        return block;
+        const std::size_t wanted =
+            (std::max<std::size_t>(bytes, 1) + kAligned - 1) / kAligned * kAligned;
+        if (wanted > left_) {
+            left_ = std::max(wanted, kBlock);
+            void* block = nullptr;
+            require(cudaMalloc(&block, left_), "cudaMalloc");
+            blocks_.push_back(block);
+            next_ = static_cast<unsigned char*>(block);
+        }
+        void* const found = next_;
+        next_ += wanted;
+        left_ -= wanted;
+        return found;
     }
     void* half(std::size_t count, float low, float high) {
         auto* out = static_cast<std::uint16_t*>(raw(2 * count));
@@ -93,47 +105,71 @@ class Pool {
     }
 
   private:
+    static constexpr std::size_t kAligned = 256;  // as cudaMalloc gives it
+    static constexpr std::size_t kBlock = std::size_t{32} << 20;
+
     std::vector<void*> blocks_;
+    unsigned char* next_ = nullptr;
+    std::size_t left_ = 0;
 };
 
 using Launch = std::function<cudaError_t(cudaStream_t)>;
 
-//! Times in microseconds of single replays that walk through the launches in turn.
-inline std::vector<double> time_replays(const std::vector<Launch>& launches, int replays) {
-    cudaStream_t stream = nullptr;
-    require(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
-    std::vector<cudaGraphExec_t> graphs;
-    for (const Launch& launch : launches) {
+//! A graph of `count` launches on one stream, which walk through the given ones in turn.
+class LaunchGraph {
+  public:
+    LaunchGraph(const std::vector<Launch>& launches, std::size_t count, cudaStream_t stream)
+        : count_(count) {
         require(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capture");
-        require(launch(stream), "launch");
+        for (std::size_t i = 0; i < count; ++i) {
+            require(launches[i % launches.size()](stream), "launch");
+        }
         cudaGraph_t graph = nullptr;
         require(cudaStreamEndCapture(stream, &graph), "cudaStreamEndCapture");
-        graphs.emplace_back();
-        require(cudaGraphInstantiate(&graphs.back(), graph, 0), "cudaGraphInstantiate");
+        require(cudaGraphInstantiate(&instance_, graph, 0), "cudaGraphInstantiate");
         cudaGraphDestroy(graph);
     }
+    ~LaunchGraph() { cudaGraphExecDestroy(instance_); }
+    LaunchGraph(const LaunchGraph&) = delete;
+    LaunchGraph& operator=(const LaunchGraph&) = delete;
+
+    //! Microseconds of one replay, between two events, by the number of launches.
+    double replay(cudaEvent_t start, cudaEvent_t stop, cudaStream_t stream) const {
+        require(cudaEventRecord(start, stream), "cudaEventRecord");
+        require(cudaGraphLaunch(instance_, stream), "cudaGraphLaunch");
+        require(cudaEventRecord(stop, stream), "cudaEventRecord");
+        require(cudaEventSynchronize(stop), "cudaEventSynchronize");
+        float milliseconds = 0.0F;
+        require(cudaEventElapsedTime(&milliseconds, start, stop), "cudaEventElapsedTime");
+        return 1e3 * milliseconds / double(count_);
+    }
+
+  private:
+    std::size_t count_;
+    cudaGraphExec_t instance_ = nullptr;
+};
+
+//! Microseconds of a launch in each of so many replays of a graph of `count` launches, sorted.
+inline std::vector<double> time_replays(const std::vector<Launch>& launches, std::size_t count,
+                                        int replays) {
+    cudaStream_t stream = nullptr;
+    require(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
     cudaEvent_t start = nullptr;
     cudaEvent_t stop = nullptr;
     require(cudaEventCreate(&start), "cudaEventCreate");
     require(cudaEventCreate(&stop), "cudaEventCreate");
     std::vector<double> times;
-    for (int i = -kWarmUp; i < replays; ++i) {
-        const auto turn = std::size_t(i + kWarmUp) % graphs.size();
-        require(cudaEventRecord(start, stream), "cudaEventRecord");
-        require(cudaGraphLaunch(graphs[turn], stream), "cudaGraphLaunch");
-        require(cudaEventRecord(stop, stream), "cudaEventRecord");
-        require(cudaEventSynchronize(stop), "cudaEventSynchronize");
-        float milliseconds = 0.0F;
-        require(cudaEventElapsedTime(&milliseconds, start, stop), "cudaEventElapsedTime");
-        if (i >= 0) {
-            times.push_back(1e3 * milliseconds);
+    {
+        const LaunchGraph graph(launches, count, stream);
+        for (int i = -kWarmUp; i < replays; ++i) {
+            const double time = graph.replay(start, stop, stream);
+            if (i >= 0) {
+                times.push_back(time);
+            }
         }
     }
     cudaEventDestroy(start);
     cudaEventDestroy(stop);
-    for (const cudaGraphExec_t graph : graphs) {
-        cudaGraphExecDestroy(graph);
-    }
     cudaStreamDestroy(stream);
     std::sort(times.begin(), times.end());
     return times;

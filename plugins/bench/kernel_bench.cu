@@ -2,10 +2,13 @@
 //!
 //!     kernel_bench [--quick] [--replays N] [--output FILE]
 //!
-//! Per shape and tactic: a CUDA graph of one launch, replayed at least 50 times after warm-up, once
-//! with the same buffers every time (warm L2, where they fit) and once walking through enough sets
-//! of buffers to exceed the L2 cache (cold). Times are of single replays between events; median,
-//! p10 and p90 are given, and the median as a share of two bounds counted from the work:
+//! Per shape and tactic: a CUDA graph of many launches on one stream, replayed at least 50 times
+//! after warm-up, and its time divided by their number. So a time is that from one launch to the
+//! next, as in a network's graph: with the gap between two kernels, without what launching a graph
+//! takes. Once with the same buffers every time (warm L2, where they fit) and once walking through
+//! so many sets of buffers that L2 has none of them left (cold, where the shape is not too small
+//! for that; the row says how much it walks through). Median, p10 and p90 over the replays are
+//! given, and the median as a share of two bounds counted from the work:
 //!     MUFU    (N decays + 1 softplus) a direction and 2 for the gate, per token and channel
 //!     memory  every tensor read or written once
 //! The clock is the device's nominal maximum, so the shares are of what it could do at best.
@@ -32,6 +35,17 @@ using namespace vim_plugins;
 
 //! More than any L2 cache: that many bytes pass before a buffer is used again.
 constexpr std::size_t kColdBytes = std::size_t{256} << 20;
+//! Most sets of buffers, for shapes so small that more would be wanted.
+constexpr std::size_t kMostSets = 1024;
+//! A graph has launches of about so many microseconds by their bounds, and at most so many:
+//! launching it takes two or three microseconds, which is then below a hundredth of the sum.
+constexpr double kGraphMicroseconds = 300.0;
+constexpr double kMostLaunches = 64.0;
+//! Said in the output.
+constexpr const char* kScope =
+    "microseconds from a launch to the next in a graph of so many launches on one stream, which "
+    "walk "
+    "through so many sets of buffers; launching the graph is not in it, gaps between kernels are";
 //! Special-function results per clock and multiprocessor since compute capability 7.5.
 constexpr double kMufuPerClock = 16.0;
 
@@ -50,6 +64,7 @@ struct Row {
     Shape shape{};
     std::string tactic;
     bool cold = false;
+    std::size_t sets = 1, launches = 1, set_bytes = 0;
     double median = 0.0, p10 = 0.0, p90 = 0.0;  // microseconds
     double mufu_bound = 0.0, memory_bound = 0.0;
 };
@@ -186,10 +201,12 @@ std::string tactic_name(Tactic tactic) {
 
 void measure(const Work& work, const Shape& shape, const Device& gpu, int replays,
              std::vector<Row>& rows) {
+    const double mufu_bound = 1e6 * work.mufu / (gpu.sm_count * kMufuPerClock * gpu.clock_hz);
+    const double memory_bound = 1e6 * double(work.bytes) / gpu.bytes_per_second;
     for (const Tactic tactic : work.tactics(gpu.sm_count)) {
         for (const bool cold : {false, true}) {
             const std::size_t sets =
-                cold ? std::min<std::size_t>(kColdBytes / work.bytes + 2, 256) : 1;
+                cold ? std::min(kColdBytes / work.bytes + 2, kMostSets) : std::size_t{1};
             // Scratch and the unread half of xz come on top of what is read and written.
             std::size_t available = 0;
             std::size_t total = 0;
@@ -205,7 +222,11 @@ void measure(const Work& work, const Shape& shape, const Device& gpu, int replay
                 launches.push_back(work.bind(pool, tactic));
             }
             require(cudaDeviceSynchronize(), "fill");
-            const std::vector<double> times = time_replays(launches, replays);
+            const double bound = std::max(mufu_bound, memory_bound);
+            const auto wanted =
+                std::size_t(std::clamp(std::ceil(kGraphMicroseconds / bound), 1.0, kMostLaunches));
+            const std::size_t count = (wanted + sets - 1) / sets * sets;
+            const std::vector<double> times = time_replays(launches, count, replays);
             const auto quantile = [&](double q) {
                 return times[std::size_t(q * double(times.size() - 1) + 0.5)];
             };
@@ -217,8 +238,11 @@ void measure(const Work& work, const Shape& shape, const Device& gpu, int replay
             row.median = quantile(0.5);
             row.p10 = quantile(0.1);
             row.p90 = quantile(0.9);
-            row.mufu_bound = 1e6 * work.mufu / (gpu.sm_count * kMufuPerClock * gpu.clock_hz);
-            row.memory_bound = 1e6 * double(work.bytes) / gpu.bytes_per_second;
+            row.mufu_bound = mufu_bound;
+            row.memory_bound = memory_bound;
+            row.sets = sets;
+            row.launches = count;
+            row.set_bytes = work.bytes;
             rows.push_back(row);
             std::fprintf(
                 stderr,
@@ -231,21 +255,26 @@ void measure(const Work& work, const Shape& shape, const Device& gpu, int replay
 }
 
 std::string json(const Device& gpu, const std::vector<Row>& rows) {
-    char line[512];
+    char line[640];
     std::snprintf(line, sizeof line,
                   "{\"gpu\": \"%.200s\", \"sm_count\": %d, \"clock_hz\": %.0f, "
-                  "\"bytes_per_second\": %.4e, \"rows\": [",
-                  gpu.name.c_str(), gpu.sm_count, gpu.clock_hz, gpu.bytes_per_second);
+                  "\"bytes_per_second\": %.4e, \"l2_bytes\": %zu,\n\"scope\": \"%s\",\n\"rows\": [",
+                  gpu.name.c_str(), gpu.sm_count, gpu.clock_hz, gpu.bytes_per_second, gpu.l2_bytes,
+                  kScope);
     std::string out = line;
     const char* separator = "\n";
     for (const Row& r : rows) {
+        // Cold only where what comes between two uses of a buffer is more than L2 holds.
+        const bool cold = (r.sets - 1) * r.set_bytes > gpu.l2_bytes;
+        const char* level = !r.cold ? "warm" : cold ? "cold" : "mixed";
         std::snprintf(line, sizeof line,
                       "%s {\"op\": \"%s\", \"model\": \"%s\", \"batch\": %d, \"length\": %d, "
-                      "\"tactic\": \"%s\", \"l2\": \"%s\", \"median_us\": %.3f, \"p10_us\": %.3f, "
+                      "\"tactic\": \"%s\", \"l2\": \"%s\", \"sets\": %zu, \"set_bytes\": %zu, "
+                      "\"launches\": %zu, \"median_us\": %.3f, \"p10_us\": %.3f, "
                       "\"p90_us\": %.3f, \"mufu_bound_us\": %.3f, \"memory_bound_us\": %.3f}",
                       separator, r.op.c_str(), r.shape.model, r.shape.batch, r.shape.length,
-                      r.tactic.c_str(), r.cold ? "cold" : "warm", r.median, r.p10, r.p90,
-                      r.mufu_bound, r.memory_bound);
+                      r.tactic.c_str(), level, r.sets, r.set_bytes, r.launches, r.median, r.p10,
+                      r.p90, r.mufu_bound, r.memory_bound);
         out += line;
         separator = ",\n";
     }
