@@ -37,7 +37,9 @@ std::int32_t multiprocessor_count() noexcept {
     bool const known =
         cudaGetDevice(&device) == cudaSuccess &&
         cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) == cudaSuccess;
-    static_cast<void>(cudaGetLastError());  // a failed question must not fail a later launch
+    if (!known) {
+        static_cast<void>(cudaGetLastError());  // ours; it must not fail a later call of the host
+    }
     return known && count > 0 ? count : 1;
 }
 

@@ -7,6 +7,8 @@
 
 #include <cstddef>
 
+#include "answers.h"
+
 namespace vim_plugins {
 
 //! First compute capability with thread block clusters, as __CUDA_ARCH__ counts it, and the first
@@ -33,10 +35,8 @@ cudaError_t launch_kernel(void (*kernel)(Args), dim3 grid, dim3 block, std::size
 #else
     Args copy = args;
     void* arguments[] = {&copy};
-    const cudaError_t launched = cudaLaunchKernel(reinterpret_cast<const void*>(kernel), grid,
-                                                  block, arguments, shared_bytes, stream);
-    const cudaError_t last = cudaGetLastError();
-    return launched != cudaSuccess ? launched : last;
+    return answered(cudaLaunchKernel(reinterpret_cast<const void*>(kernel), grid, block, arguments,
+                                     shared_bytes, stream));
 #endif
 }
 
@@ -62,10 +62,7 @@ cudaError_t launch_in_clusters(void (*kernel)(Args), unsigned cluster_blocks, di
     config.stream = stream;
     config.attrs = &attribute;
     config.numAttrs = 1;
-    const cudaError_t launched =
-        cudaLaunchKernelExC(&config, reinterpret_cast<const void*>(kernel), arguments);
-    const cudaError_t last = cudaGetLastError();
-    return launched != cudaSuccess ? launched : last;
+    return answered(cudaLaunchKernelExC(&config, reinterpret_cast<const void*>(kernel), arguments));
 #else
     static_cast<void>(kernel), static_cast<void>(cluster_blocks), static_cast<void>(grid);
     static_cast<void>(block), static_cast<void>(shared_bytes), static_cast<void>(args);
@@ -88,11 +85,12 @@ bool runs_in_clusters(void (*kernel)(Args)) {
     int clusters = 0;
     cudaFuncAttributes code{};
     const bool known =
-        cudaGetDevice(&device) == cudaSuccess &&
-        cudaDeviceGetAttribute(&clusters, cudaDevAttrClusterLaunch, device) == cudaSuccess &&
+        answered(cudaGetDevice(&device)) == cudaSuccess &&
+        answered(cudaDeviceGetAttribute(&clusters, cudaDevAttrClusterLaunch, device)) ==
+            cudaSuccess &&
         clusters != 0 &&
-        cudaFuncGetAttributes(&code, reinterpret_cast<const void*>(kernel)) == cudaSuccess;
-    static_cast<void>(cudaGetLastError());  // a failed question must not fail a later launch
+        answered(cudaFuncGetAttributes(&code, reinterpret_cast<const void*>(kernel))) ==
+            cudaSuccess;
     return known && 10 * code.ptxVersion >= VIM_PLUGINS_CLUSTER_ARCH;
 #else
     static_cast<void>(kernel);

@@ -5,6 +5,7 @@
 #include <iterator>
 #include <limits>
 
+#include "answers.h"
 #include "checks.h"
 #include "kernel_args.h"
 #include "vim_plugins/ops.h"
@@ -293,8 +294,9 @@ cudaError_t launch_scan(const ScanArgs& args, DataType type, Tactic tactic, cuda
 std::int32_t current_sm_count() {
     int device = 0;
     int count = 0;
-    if (cudaGetDevice(&device) != cudaSuccess ||
-        cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) != cudaSuccess) {
+    if (answered(cudaGetDevice(&device)) != cudaSuccess ||
+        answered(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device)) !=
+            cudaSuccess) {
         return 0;
     }
     return count;
