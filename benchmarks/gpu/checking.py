@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any
 import torch
 from launches import TACTIC_NAMES, Problem
 from problems import bi_scan, conv, scan
-from results import write_json
 
+from vim_deploy.files import write_json
 from vim_deploy.plugin.cases import PLAIN
 from vim_deploy.plugin.check import TOLERANCES
 from vim_deploy.plugin.kernels import ScanLibrary, data_type
@@ -84,14 +85,15 @@ def check_problem(library: ScanLibrary, problem: Problem) -> Iterator[dict[str, 
         # As bits: NaN is not equal to itself.
         first, second = (result.view(torch.uint8) for result in results)
         same = bool(torch.equal(first, second))
-        # max() may keep the number beside a NaN; a comparison with each does not.
+        # max() may pass over a NaN, which each comparison fails on.
         ok = all(error <= limit for error in errors) and intact and same
         yield {
             "op": problem.op.name,
             "dtype": str(problem.dtype).rpartition(".")[2],
             "shape": problem.label,
             "tactic": TACTIC_NAMES[tactic],
-            "errors": errors,
+            # None where a value is not finite.
+            "errors": [error if math.isfinite(error) else None for error in errors],
             "limit": limit,
             "same_bits": same,
             "guards_intact": intact,
@@ -117,14 +119,13 @@ def check(library: ScanLibrary, device: torch.device, output: Path, *, quick: bo
             write_json(output, {"complete": False, "failures": failures, "rows": rows})
     failures = sum(not row["ok"] for row in rows)
     write_json(output, {"complete": True, "failures": failures, "rows": rows})
-    worst: dict[tuple[str, str, str], dict[str, Any]] = {}
+    worst: dict[tuple[str, str, str], tuple[float, str]] = {}
     for row in rows:
         key = (row["op"], row["dtype"], row["tactic"])
-        if key not in worst or not max(row["errors"]) <= max(worst[key]["errors"]):
-            worst[key] = row
-    for (op, dtype, tactic), row in worst.items():
-        error, limit = max(row["errors"]), row["limit"]
-        print(f"{op} {dtype} {tactic}: {error:.1e} of {limit:.1e} at {row['shape']}")
+        error = max(math.inf if one is None else one for one in row["errors"])
+        worst[key] = max(worst.get(key, (0.0, "")), (error / row["limit"], row["shape"]))
+    for key, (share, shape) in worst.items():
+        print(*key, f"{share:.0%} of the limit at {shape}")
     print(f"{len(rows)} runs, {failures} failed")
     return failures
 

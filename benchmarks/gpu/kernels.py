@@ -23,10 +23,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from results import write_json
-
 from vim_deploy.cuda import driver
 from vim_deploy.errors import VimDeployError
+from vim_deploy.files import write_json
 
 #: What each kernel is asked for: time, instructions, what limits it.
 METRICS = (

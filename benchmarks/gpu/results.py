@@ -20,6 +20,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vim_deploy.bench import environment
+from vim_deploy.files import write_json
+
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 #: Files of a call's folder that are no results by themselves.
 MACHINE, STEPS = "machine.json", "steps.tsv"
@@ -32,17 +35,8 @@ class ResultsError(Exception):
     """What cannot be joined, for the person who asked."""
 
 
-def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - anything JSON
-    """Write JSON so that a reader never sees half of it."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
-
-
 def machine_record(carried: Path, command: str) -> dict[str, Any]:
     """What a call runs on; ``prepared`` is None where prepare.py left no record."""
-    from vim_deploy.bench import environment
-
     record = carried / PREPARED
     prepared = json.loads(record.read_text(encoding="utf-8")) if record.exists() else None
     return {

@@ -10,6 +10,7 @@ a network, where the op before has just written them (``working_set_mib``).
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,8 +24,8 @@ from clocks import Replay, SmClock, copy_bandwidth
 from launches import TACTIC_NAMES, Problem
 from mamba import Extensions, TheirScan, agrees, their_conv
 from problems import bi_scan, conv, scan
-from results import write_json
 
+from vim_deploy.files import write_json
 from vim_deploy.plugin.kernels import ScanLibrary
 
 MUFU_PER_CLOCK = 16
@@ -139,7 +140,8 @@ def beside_mamba(session: Session, row: dict[str, Any], problem: Problem) -> Non
     # The row's own launches have filled the result; once more, with the default, to be sure of it.
     problem.launch(session.library, 0)()
     distance = theirs.distance(problem.result)
-    row["mamba_relative_l2"], row["mamba_agrees"] = distance, agrees(distance)
+    row["mamba_agrees"] = agrees(distance)
+    row["mamba_relative_l2"] = distance if math.isfinite(distance) else None
     row["mamba_scans_us"] = Replay([theirs.scans] * 2, session.device).microseconds(8)
     row["mamba_mixer_us"] = Replay([theirs.mixer] * 2, session.device).microseconds(8)
     row["mamba_scans_ratio"] = row["mamba_scans_us"] / row["best_us"]
@@ -164,7 +166,8 @@ def rows(session: Session) -> Iterator[dict[str, Any]]:
     half = torch.float16
     whole = [(model, batch, length, CHANNELS[model]) for model, batch, length in VIM]
     for model, batch, length, channels in _QUICK if session.quick else whole:
-        shape = {"batch": batch, "length": length, "channels": channels, "device": session.device}
+        sizes = {"batch": batch, "length": length, "channels": channels}
+        shape: dict[str, Any] = {**sizes, "device": session.device}
         both = partial(bi_scan, half, **shape, rank=channels // 32)
         forms = {
             "dt": partial(both, low_rank=False),
@@ -184,8 +187,8 @@ def rows(session: Session) -> Iterator[dict[str, Any]]:
         if session.over():
             return
         size = (1, 5) if session.quick else (batch, length)
-        fixed = {"before": before, "gated": False, "reverse": False, "device": session.device}
-        make = partial(scan, half, *size, channels, states, **fixed)
+        fixed: dict[str, Any] = {"before": before, "gated": False, "reverse": False}
+        make = partial(scan, half, *size, channels, states, device=session.device, **fixed)
         yield measure(session, model, "one direction", make)[0]
 
 
