@@ -1,0 +1,171 @@
+"""``benchmarks/gpu``: the float64, what is compared with, what is made of answers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.source import REPOSITORY
+
+torch = pytest.importorskip("torch")
+
+CPU = torch.device("cpu")
+DOUBLE = torch.float64
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _scripts() -> Iterator[None]:
+    sys.path.insert(0, str(REPOSITORY / "benchmarks" / "gpu"))
+    yield
+    sys.path.remove(str(REPOSITORY / "benchmarks" / "gpu"))
+
+
+def every_op() -> Iterator[Any]:
+    import problems
+
+    for low_rank in (False, True):
+        yield problems.bi_scan(torch.float32, 2, 7, 8, 3, low_rank=low_rank, device=CPU)
+    for reverse in (False, True):
+        for gated in (False, True):
+            way = {"before": 3, "gated": gated, "reverse": reverse}
+            yield problems.scan(torch.float32, 2, 7, 8, 5, device=CPU, **way)
+    yield problems.conv(torch.float32, 2, 7, 8, device=CPU)
+    yield problems.conv(torch.float32, 1, 2, 8, device=CPU)
+
+
+def test_the_truth_is_that_of_the_ops() -> None:
+    for problem in every_op():
+        inputs = [tensor.double().numpy() for tensor in problem.inputs.values()]
+        want = problem.op.reference(*inputs, **problem.attributes)
+        found = problem.truth().numpy()
+        assert found.shape == want.shape == problem.shape
+        assert abs(found - want).max() < 1e-12 * abs(want).max(), problem.label
+        assert list(problem.inputs) == list(problem.op.inputs)[: len(problem.inputs)]
+
+
+def test_what_a_launch_cannot_do_without() -> None:
+    import problems
+
+    both = problems.bi_scan(torch.float16, 2, 10, 16, 3, low_rank=False, device=CPU)
+    # 16 decays and a softplus in each direction, two for the gate.
+    assert both.mufu == 36 * 2 * 10 * 16
+    # u2, dt, the gate and y: 12 bytes an element; B and C of both directions; A.
+    assert both.traffic == 12 * 320 + 2 * 2 * 2 * 10 * 32 + 4 * 2 * 16 * 16
+    one = problems.scan(
+        torch.float16, 2, 10, 16, 8, before=3, gated=False, reverse=False, device=CPU
+    )
+    assert one.mufu == 9 * 320
+    conv = problems.conv(torch.float16, 2, 10, 16, device=CPU)
+    assert conv.mufu == 4 * 320
+    assert conv.traffic == 6 * 320 + 4 * (2 * 4 * 16 + 2 * 16)
+
+
+class TheirModule:
+    """``selective_scan_cuda`` by its meaning, on tensors [B,D,L]."""
+
+    @staticmethod
+    def fwd(
+        u: Any, dt: Any, a: Any, b: Any, c: Any, skip: Any, z: Any, bias: Any, softplus: bool
+    ) -> list[Any]:
+        from problems import _recurrence
+
+        assert softplus
+        assert u.is_contiguous()
+        assert dt.is_contiguous()
+        turned = [tensor.transpose(-1, -2).double() for tensor in (u, dt, b[:, 0], c[:, 0])]
+        step = torch.nn.functional.softplus(turned[1] + bias.double())
+        scanned = _recurrence(turned[0], step, a.t().double(), *turned[2:])
+        out = (scanned + turned[0] * skip.double()).transpose(1, 2)
+        return [out, None, out * torch.nn.functional.silu(z.double())]
+
+
+def test_mamba_is_given_the_same_work() -> None:
+    import mamba
+    import problems
+
+    problem = problems.bi_scan(torch.float32, 2, 9, 8, 3, low_rank=False, device=CPU)
+    problem.result.copy_(problem.truth())
+    theirs = mamba.TheirScan(TheirModule, problem)
+    distance = theirs.distance(problem.result)
+    assert distance < 1e-6
+    assert mamba.agrees(distance)
+    problem.result[0, 3, 2] += 1.0
+    assert not mamba.agrees(theirs.distance(problem.result))
+    problem.result[0, 3, 2] = float("nan")
+    assert not mamba.agrees(theirs.distance(problem.result))
+    assert [tuple(out.shape) for out in theirs.scans()] == [(2, 8, 9)] * 2
+
+
+def test_extensions_that_are_not_there(tmp_path: Path) -> None:
+    import mamba
+
+    before = list(sys.path)
+    found = mamba.Extensions(tmp_path)
+    sys.path[:] = before
+    assert found.scan is None
+    assert "selective_scan_cuda" in found.missing["selective_scan_cuda"]
+    assert "--ext" in mamba.Extensions(None).missing["causal_conv1d_cuda"]
+
+
+def test_what_nsight_compute_prints() -> None:
+    from kernels import metrics_of
+
+    text = """==PROF== Connected to process 7
+"ID","Process ID","Kernel Name","Metric Name","Metric Unit","Metric Value"
+"0","7","serial_bi_scan_kernel<a, b>","gpu__time_duration.sum","ns","95,104"
+"0","7","serial_bi_scan_kernel<a, b>","sm__inst_executed.sum","inst","12"
+"1","7","conv_vector_kernel","gpu__time_duration.sum","ns","40"
+"""
+    first, second = metrics_of(text)
+    assert first["kernel"] == "serial_bi_scan_kernel<a, b>"
+    assert first["metrics"]["gpu__time_duration.sum"] == ["95,104", "ns"]
+    assert list(second["metrics"]) == ["gpu__time_duration.sum"]
+    assert metrics_of("==ERROR== no permission\n") == []
+
+
+def test_what_is_aimed_at_is_judged_by_the_worst() -> None:
+    from timing import targets
+
+    def row(batch: int, share: float, ratio: float, length: int = 197) -> dict[str, Any]:
+        return {
+            "form": "dt",
+            "shape": f"B={batch}",
+            "batch": batch,
+            "length": length,
+            "share_of_mufu_bound": share,
+            "mamba_scans_ratio": ratio,
+        }
+
+    rows = [row(1, 0.1, 5.0), row(64, 0.8, 4.0), row(128, 0.75, 3.5), row(64, 0.2, 6.0, 730)]
+    share, ratio = targets(rows)
+    assert share["worst"] == (0.75, "B=128")
+    assert ratio["worst"] == (3.5, "B=128")
+    assert share["met"] is ratio["met"] is True
+    share, ratio = targets([*rows, row(64, 0.69, 2.9)])
+    assert share["met"] is ratio["met"] is False
+    assert [aim["met"] for aim in targets([])] == [None, None]
+
+
+def test_without_a_gpu_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import kernels
+
+    from vim_deploy.cuda import driver
+    from vim_deploy.errors import VimDeployError
+
+    def none() -> None:
+        raise VimDeployError("VIM-302", "no usable GPU")
+
+    monkeypatch.setattr(driver, "gpu", none)
+    for command in ("check", "time", "ncu"):
+        assert kernels.main([command, "library.so", str(tmp_path / "out.json")]) == 3
+        assert capsys.readouterr().err.startswith("VIM-302")
+    monkeypatch.setattr(driver, "gpu", lambda: None)
+    monkeypatch.setattr(kernels.shutil, "which", lambda name: None)
+    assert kernels.main(["ncu", "library.so", str(tmp_path / "out.json")]) == 3
+    assert "ncu is not on PATH" in capsys.readouterr().err
