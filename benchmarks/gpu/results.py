@@ -12,6 +12,7 @@ NAME.jsonl one list of its lines, and the steps of all calls steps.json.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import re
 import shlex
@@ -28,6 +29,11 @@ RESULTS = Path(__file__).resolve().parents[1] / "results"
 MACHINE, STEPS = "machine.json", "steps.tsv"
 #: What prepare.py leaves in the folder that a call carries.
 PREPARED = "prepared.json"
+#: What the steps import beside the standard library; README.md says which step wants what.
+NEEDED = (
+    *("PIL", "click", "msgspec", "numpy", "onnx", "onnx_ir", "onnxscript", "rich", "timm", "torch"),
+    "transformers",
+)
 _DEVICE = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 
@@ -44,6 +50,7 @@ def machine_record(carried: Path, command: str) -> dict[str, Any]:
         "machine": environment.machine(),
         "state": environment.state(),
         "prepared": prepared,
+        "missing_modules": [name for name in NEEDED if importlib.util.find_spec(name) is None],
     }
 
 
@@ -138,6 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         record = machine_record(options.carried, options.words)
         write_json(options.output, record)
         print(record["machine"], record["state"]["versions"])
+        print("not to be imported:", ", ".join(record["missing_modules"]) or "nothing is missing")
         return 0
     try:
         for path in join(options.device, options.folders, options.into):

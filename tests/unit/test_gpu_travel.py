@@ -120,7 +120,7 @@ def test_interrupted_before_the_list(travel: ModuleType, tree: Path) -> None:
 @pytest.mark.parametrize("how", ["changed", "staged", "new", "deleted"])
 def test_uncommitted_changes_stay(travel: ModuleType, tree: Path, how: str) -> None:
     if how == "new":
-        (tree / "docs/new.md").write_text("new")
+        (tree / "docs/new.svg").write_text("new")
     elif how == "deleted":
         (tree / "docs/figure.svg").unlink()
     else:
