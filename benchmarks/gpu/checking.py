@@ -14,7 +14,7 @@ from problems import bi_scan, conv, scan
 
 from vim_deploy.files import write_json
 from vim_deploy.plugin.cases import PLAIN
-from vim_deploy.plugin.check import TOLERANCES
+from vim_deploy.plugin.check import ARITHMETIC, GPU_ARITHMETIC, ROUNDING
 from vim_deploy.plugin.kernels import ScanLibrary, data_type
 
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -68,7 +68,8 @@ def problems(dtype: torch.dtype, device: torch.device, quick: bool) -> Iterator[
 def check_problem(library: ScanLibrary, problem: Problem) -> Iterator[dict[str, Any]]:
     """A row for each tactic: the worst error of two runs, and whether both gave the same bits."""
     want = problem.truth()
-    limit = TOLERANCES[data_type(problem.result)]
+    arithmetic = GPU_ARITHMETIC if problem.device.type == "cuda" else ARITHMETIC
+    limit = arithmetic + ROUNDING[data_type(problem.result)]
     offered = library.tactics(problem.params(), ALL_TACTICS)
     for tactic in sorted({GENERIC, *offered}):
         launch = problem.launch(library, tactic)

@@ -42,7 +42,13 @@ METRICS = (
     "launch__occupancy_limit_registers",
 )
 #: B, L and tactic of Vim-Ti's scan, each where that tactic is meant to be best.
-PROFILED = ((128, 197, "serial"), (8, 197, "chunked16"), (1, 197, "chunked8"), (1, 197, "chunked4"))
+PROFILED = (
+    (128, 197, "serial"),
+    (8, 197, "chunked16"),
+    (1, 197, "chunked8"),
+    (1, 197, "chunked4"),
+    (1, 197, "cluster8"),
+)
 
 
 def launch_profiled(library: Path) -> None:

@@ -29,8 +29,9 @@ from vim_deploy.files import write_json
 from vim_deploy.plugin.kernels import ScanLibrary
 
 MUFU_PER_CLOCK = 16
-#: Launches of one graph, and the sets of buffers that they rotate over.
-LAUNCHES, MOST_SETS = 24, 16
+#: Launches of one graph, fewer where they would move more bytes than that; and the sets of buffers
+#: that they rotate over.
+LAUNCHES, MOVED, MOST_SETS = 24, 1 << 30, 16
 #: Rotate over this many bytes where the sets suffice: more than twice the L2 cache of an H100.
 ROTATED = 128 << 20
 REPLAYS = 15
@@ -95,7 +96,8 @@ def measure(
     first = make(seed=0)
     sets = 2 if session.quick else max(2, min(MOST_SETS, ROTATED // first.traffic + 1))
     every = [first, *(make(seed=seed) for seed in range(1, sets))]
-    copies = 1 if session.quick else max(1, LAUNCHES // sets)
+    launches = min(LAUNCHES, MOVED // first.traffic)
+    copies = 1 if session.quick else max(1, launches // sets)
     offered = session.library.tactics(first.params(), ALL_TACTICS)
     default = session.library.tactics(first.params(), session.multiprocessors)[0]
     row: dict[str, Any] = {
