@@ -150,7 +150,7 @@ class DeitMaker:
     def _exported(
         self, size: str, image: tuple[int, int], attention: str, precision: str = "fp32"
     ) -> Path:
-        """DeiT through the same exporter and the same tidying as our own models."""
+        """DeiT as a file, in a precision."""
         name = f"deit-{size}-{attention}-{_size_text(image)}"
         path = self._folder / (
             f"{name}.onnx" if precision == "fp32" else f"{name}.{precision}.onnx"
@@ -163,12 +163,8 @@ class DeitMaker:
             model = Artifact.open(self._exported(size, image, attention)).model
             type_deit(model, cast(Precision, precision))
         else:
-            from vim_deploy.graph.tidy import tidy
-            from vim_deploy.graph.trace import trace_classifier
-            from vim_deploy.model.deit import build_deit
-
             self._progress(f"exporting {path.stem}")
-            model = tidy(trace_classifier(build_deit(size, image, attention), image))
+            model = deit_graph(size, image, attention)
         write_bytes(path, model.SerializeToString())
         return path
 
@@ -210,6 +206,19 @@ class DeitMaker:
         profiles = ProfileOptions(min_batch=batch, opt_batch=batch, max_batch=batch)
         build_engine(model, plan, runtime=runtime, profiles=profiles)
         return plan
+
+
+def deit_graph(size: str, image: tuple[int, int], attention: str) -> onnx.ModelProto:
+    """A DeiT through the same exporter and the same tidying as our own models, float32.
+
+    Args:
+        size, image, attention: as for ``model.deit.build_deit``, whose errors are raised.
+    """
+    from vim_deploy.graph.tidy import tidy
+    from vim_deploy.graph.trace import trace_classifier
+    from vim_deploy.model.deit import build_deit
+
+    return tidy(trace_classifier(build_deit(size, image, attention), image))
 
 
 def require_same(plain: Path, flash: Path) -> float:

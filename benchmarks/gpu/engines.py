@@ -1,14 +1,17 @@
-"""Everything a GPU has to show for the engines: kernels, builds, parity, speed, memory.
+"""Everything a GPU has to show for engines where Python has TensorRT: vim-deploy's own commands.
 
-    gpu_check.sh prepare FOLDER [--models vim-tiny,vim-small]
-    gpu_check.sh run FOLDER [--out RESULTS] [--batches 1,8,32] [--tensorrt-root DIR]
+    python benchmarks/gpu/engines.py prepare FOLDER [--models vim-tiny,vim-small]
+    python benchmarks/gpu/engines.py run FOLDER [--out RESULTS] [--plans FOLDER] [--batches 1,8,32]
+        [--tensorrt-root DIR] [--seconds 1800] [--step-seconds 600]
 
 ``prepare`` needs PyTorch and no GPU: float32 exports with seeded weights, the trained digits model,
 and for each an .npz with inputs and PyTorch's outputs. ``run`` needs a GPU, TensorRT, cuda-bindings
 and nvcc, and no PyTorch; Python 3.10 will do, so that it works beside TensorRT 8.6. Each of its
-steps is one vim-deploy command in a process of its own; a step that fails is kept with its words,
-the others go on, and the exit code is 1. Results go to RESULTS/gpu_check.json after every step, so
-that nothing is lost when the machine is.
+steps is one vim-deploy command in a process of its own, with a limit of its own and one for all
+together; a step that fails is kept with its words, the others go on, and the exit code is 1. What
+there was no time for is listed under ``left_out``. Results go to RESULTS/engines.json after every
+step, so that nothing is lost when the machine is; engines stay in --plans, with what they were
+built from.
 
 Limits: relative L2 of an engine's logits to PyTorch's at most 1e-3 in fp32 (TensorRT reorders the
 sums; TF32 is off) and 1e-2 in fp16, and at most 1 of the 360 digits with another class.
@@ -17,11 +20,9 @@ sums; TF32 is off) and 1e-2 in fp16, and at most 1 of the 360 digits with anothe
 from __future__ import annotations
 
 import argparse
-import datetime
 import importlib.util
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -29,7 +30,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY))
+
+from vim_deploy.bench import environment  # noqa: E402
+from vim_deploy.files import write_json  # noqa: E402
+
 MODELS = ("vim-tiny", "vim-small")
 PRECISIONS = ("fp32", "fp16")
 #: Relative L2 alone judges: the largest difference that --atol takes, that of float16.
@@ -38,8 +44,10 @@ RELATIVE_L2 = {"fp32": "1e-3", "fp16": "1e-2"}
 DIGITS = "vim-digits"
 #: 359 of 360 and not one less.
 DIGITS_AGREE = "0.9972"
-#: Longest step: an engine of Vim-S on a slow machine.
-TIMEOUT = 1500
+#: Seconds of all steps together, and of the longest one: an engine of Vim-S.
+SECONDS, STEP_SECONDS = 1800.0, 600.0
+#: Seconds that are left below which no step begins.
+LEAST = 5.0
 SEED = "0"
 
 
@@ -69,7 +77,7 @@ def prepare(folder: Path, models: Sequence[str]) -> None:
         arrays = {key: np.concatenate([part[key] for part in outputs]) for key in outputs[0]}
         np.savez(folder / f"{name}.npz", image=image, **arrays)
         print(f"{name}: {path.stat().st_size / 1e6:.1f} MB, {len(image)} inputs", flush=True)
-    write(folder / "prepared.json", {"models": list(models), **versions()})
+    write_json(folder / "prepared.json", {"models": list(models), **environment.state()})
 
 
 def _reference(path: Path, checkpoint: str | None) -> Any:  # noqa: ANN401 - a torch runner
@@ -82,23 +90,55 @@ def _reference(path: Path, checkpoint: str | None) -> Any:  # noqa: ANN401 - a t
     return TorchRunner(reference_model(checkpoint or info.checkpoint.name, info), threads=1)
 
 
+class OutOfTimeError(Exception):
+    """All steps together have had their time."""
+
+
 class Run:
-    """The steps done so far, and their results on disk."""
+    """The steps done so far, and their results on disk.
 
-    def __init__(self, out: Path) -> None:
-        self.path = out / "gpu_check.json"
-        out.mkdir(parents=True, exist_ok=True)
-        self.value: dict[str, Any] = {**versions(), "command": sys.argv, "steps": {}}
+    Args:
+        out: folder for results.
+        plans: folder for engines, which are larger than what is taken home.
+        seconds: for all steps together.
+        longest: for one step.
+    """
 
-    def step(self, name: str, arguments: Sequence[str], python: str = sys.executable) -> Any:  # noqa: ANN401
-        """One command; what it prints as JSON, or None when it fails."""
+    def __init__(
+        self, out: Path, plans: Path, seconds: float = SECONDS, longest: float = STEP_SECONDS
+    ) -> None:
+        self.path, self.plans = out / "engines.json", plans
+        self._end, self._longest = time.monotonic() + seconds, longest
+        state = environment.state()
+        about = {key: state[key] for key in ("date", "commit", "versions")}
+        self.value: dict[str, Any] = {**about, "command": sys.argv, "steps": {}}
+
+    def step(self, name: str, arguments: Sequence[str]) -> Any:  # noqa: ANN401
+        """One command of Python; what it prints as JSON, or None when it fails.
+
+        Raises:
+            OutOfTimeError: there is no time left for it; it is noted.
+        """
+        left = self._end - time.monotonic()
+        if left < LEAST:
+            self.leave_out(name, "and what follows: the time of all steps was over")
+            raise OutOfTimeError
+        limit = min(left, self._longest)
         started = time.monotonic()
         try:
+            # Of other interpreters too: the checkout is where the package is.
             done = subprocess.run(
-                [python, *arguments], capture_output=True, text=True, timeout=TIMEOUT, check=False
+                [sys.executable, *arguments],
+                capture_output=True,
+                text=True,
+                timeout=limit,
+                check=False,
+                env={**os.environ, "PYTHONPATH": _python_path()},
             )
             status, printed, said = done.returncode, done.stdout, done.stderr
-        except (subprocess.TimeoutExpired, OSError) as error:
+        except subprocess.TimeoutExpired:
+            status, printed, said = -1, "", f"stopped after {limit:.0f} s"
+        except OSError as error:
             status, printed, said = -1, "", f"{type(error).__name__}: {error}"
         result = _json(printed)
         ok = status == 0 and result is not None
@@ -138,13 +178,12 @@ class Run:
 
     def save(self) -> None:
         """Write what is known so far."""
-        write(self.path, self.value)
+        write_json(self.path, self.value)
 
 
 def check_engine(run: Run, folder: Path, model: str, precision: str) -> Path | None:
     """Build one engine, count its plugin layers, compare it with PyTorch."""
-    plan = run.path.parent / "engines" / f"{model}-{precision}.plan"
-    plan.parent.mkdir(exist_ok=True)
+    plan = run.plans / f"{model}-{precision}.plan"
     name = f"{model} {precision}"
     built = run.deploy(
         f"{name}: build",
@@ -185,8 +224,7 @@ def look_inside(run: Run, folder: Path, precision: str) -> None:
     if importlib.util.find_spec("onnxruntime") is None:
         run.leave_out(name, "onnxruntime, which computes the other side, is not installed")
         return
-    plan = run.path.parent / "engines" / f"{DIGITS}-{precision}-inner.plan"
-    plan.parent.mkdir(exist_ok=True)
+    plan = run.plans / f"{DIGITS}-{precision}-inner.plan"
     built = run.deploy(
         f"{name}: build",
         *("build-engine", str(model), "-o", str(plan), "--force", "--inner-tensors"),
@@ -202,7 +240,7 @@ def look_inside(run: Run, folder: Path, precision: str) -> None:
         )
 
 
-def run_all(folder: Path, out: Path, batches: str, tensorrt_root: str | None) -> int:
+def run_all(folder: Path, run: Run, batches: str, tensorrt_root: str | None) -> int:
     """All steps on the GPU; the exit code."""
     from vim_deploy.cuda import driver as cuda_driver
     from vim_deploy.errors import VimDeployError
@@ -214,10 +252,25 @@ def run_all(folder: Path, out: Path, batches: str, tensorrt_root: str | None) ->
         print(f"{error.code}: {error.message}: {error.why}", file=sys.stderr)
         return int(error.exit_code)
     except (OSError, ValueError, KeyError) as error:
-        print(f"{folder} is not prepared (gpu_check.sh prepare {folder}): {error}", file=sys.stderr)
+        print(f"{folder} is not prepared (engines.py prepare {folder}): {error}", file=sys.stderr)
         return 4
-    run = Run(out)
+    for place in (run.path.parent, run.plans):
+        place.mkdir(parents=True, exist_ok=True)
     run.value["gpu"] = {"name": gpu.name, "compute_capability": f"{gpu.major}.{gpu.minor}"}
+    in_time = True
+    try:
+        _all_steps(run, folder, models, batches, tensorrt_root)
+    except OutOfTimeError:
+        in_time = False
+    for name in run.failed:
+        print(f"failed: {name}", file=sys.stderr)
+    print(f"wrote {run.path}")
+    return 1 if run.failed or not in_time else 0
+
+
+def _all_steps(
+    run: Run, folder: Path, models: Sequence[str], batches: str, tensorrt_root: str | None
+) -> None:
     run.deploy("doctor", "doctor")
     root = () if tensorrt_root is None else ("--tensorrt-root", tensorrt_root)
     generation = ("--tensorrt", "8.6") if _is_86() else ()
@@ -230,13 +283,8 @@ def run_all(folder: Path, out: Path, batches: str, tensorrt_root: str | None) ->
         kept = [str(plan) for plan in plans if plan is not None]
         if kept and model != DIGITS:
             bench(run, model, kept, batches)
-            torch_module(run, folder / f"{model}.onnx", kept, batches, built)
     for precision in PRECISIONS:
         look_inside(run, folder, precision)
-    for name in run.failed:
-        print(f"failed: {name}", file=sys.stderr)
-    print(f"wrote {run.path}")
-    return 1 if run.failed else 0
 
 
 def bench(run: Run, model: str, plans: list[str], batches: str) -> None:
@@ -249,30 +297,6 @@ def bench(run: Run, model: str, plans: list[str], batches: str) -> None:
             *("bench", *plans, "--batches", batches, "--duration", "2", "--force"),
             *("--report", str(report), *graph),
         )
-
-
-def torch_module(
-    run: Run, model: Path, plans: list[str], batches: str, library: dict[str, Any] | None
-) -> None:
-    """The PyTorch module on the GPU with our kernels (and mamba_ssm's), engines beside it."""
-    python = os.environ.get("TORCH_PYTHON")
-    if not python or library is None:
-        why = "no plugin library" if python else "TORCH_PYTHON names no Python with CUDA PyTorch"
-        run.leave_out(f"{model.stem}: PyTorch module on the GPU", why)
-        return
-    script = REPOSITORY / "benchmarks" / "torch_cuda.py"
-    mamba = os.environ.get("MAMBA_CHECKOUT")
-    extra = [] if mamba is None else ["--mamba", mamba]
-    if mamba is None:
-        run.leave_out(f"{model.stem}: mamba_ssm's kernel", "MAMBA_CHECKOUT names no checkout of it")
-    arguments = [str(script), str(model), "--library", library["library"], "--batches", batches]
-    for plan in plans:
-        arguments += ["--engine", plan]
-    run.step(
-        f"{model.stem}: PyTorch module on the GPU",
-        [*arguments, "--engine-python", sys.executable, *extra],
-        python,
-    )
 
 
 def _is_86() -> bool:
@@ -295,35 +319,9 @@ def _json(text: str) -> Any:  # noqa: ANN401
         return None
 
 
-def versions() -> dict[str, Any]:
-    """Date, commit and versions."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {}
-    for name in ("torch", "numpy", "onnx", "tensorrt", "cuda-bindings"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = None
-    git = ["git", "-C", str(REPOSITORY), "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(git, capture_output=True, text=True, check=False)
-        commit = done.stdout.strip() or None
-    except OSError:
-        commit = None
-    return {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "commit": commit,
-        "python": platform.python_version(),
-        "versions": found,
-    }
-
-
-def write(path: Path, value: Any) -> None:  # noqa: ANN401 - anything JSON
-    """Write JSON so that a reader never sees half of it."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(value, indent=1) + "\n")
-    part.replace(path)
+def _python_path() -> str:
+    before = os.environ.get("PYTHONPATH")
+    return str(REPOSITORY) if not before else f"{REPOSITORY}{os.pathsep}{before}"
 
 
 def main() -> int:
@@ -337,19 +335,20 @@ def main() -> int:
     first.add_argument("--models", default=",".join(MODELS))
     second = commands.add_parser("run")
     second.add_argument("folder", type=Path)
-    second.add_argument("--out", type=Path, default=Path("gpu-check-results"))
+    second.add_argument("--out", type=Path, default=Path("gpu-results"))
+    second.add_argument("--plans", type=Path, help="folder for engines, OUT/plans by default")
+    second.add_argument("--seconds", type=float, default=SECONDS, help="for all steps together")
+    second.add_argument("--step-seconds", type=float, default=STEP_SECONDS, help="for one step")
     second.add_argument("--batches", default="1,8,32")
     second.add_argument("--tensorrt-root", help="headers of TensorRT 8.6, for its plugin library")
     arguments = parser.parse_args()
     if arguments.command == "prepare":
         prepare(arguments.folder, [name for name in arguments.models.split(",") if name])
         return 0
-    return run_all(
-        arguments.folder.resolve(),
-        arguments.out.resolve(),
-        arguments.batches,
-        arguments.tensorrt_root,
-    )
+    out = arguments.out.resolve()
+    plans = out / "plans" if arguments.plans is None else arguments.plans.resolve()
+    run = Run(out, plans, arguments.seconds, arguments.step_seconds)
+    return run_all(arguments.folder.resolve(), run, arguments.batches, arguments.tensorrt_root)
 
 
 if __name__ == "__main__":

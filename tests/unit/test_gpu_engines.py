@@ -19,7 +19,7 @@ from tests.support.source import REPOSITORY
 from vim_deploy.cuda import driver as cuda_driver
 from vim_deploy.cuda.driver import Gpu
 
-SCRIPT = REPOSITORY / "benchmarks" / "gpu_check.py"
+SCRIPT = REPOSITORY / "benchmarks" / "gpu" / "engines.py"
 PARTS = {"VimBiCausalConv": 24, "VimBiSelectiveScan": 24}
 ENGINE: dict[str, Any] = {
     "export": {"model_config": {"depth": 24}},
@@ -29,7 +29,7 @@ ENGINE: dict[str, Any] = {
 
 @pytest.fixture
 def check() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gpu_check", SCRIPT)
+    spec = importlib.util.spec_from_file_location("gpu_engines", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -43,10 +43,13 @@ class Machine:
     def __init__(self, **answers: Any) -> None:
         self.answers = answers
         self.commands: list[list[str]] = []
+        self.limits: list[float] = []
 
-    def run(self, command: list[str], **_options: Any) -> Any:
+    def run(self, command: list[str], **options: Any) -> Any:
         if command[0] == "git":
             return subprocess.CompletedProcess(command, 0, "abc\n", "")
+        self.limits.append(options["timeout"])
+        assert options["env"]["PYTHONPATH"].split(os.pathsep)[0] == str(REPOSITORY)
         assert command[1:3] == ["-m", "vim_deploy"]
         assert command[3] == "-q"
         arguments = command[4:]
@@ -65,17 +68,21 @@ class Machine:
 
 
 def started(
-    check: ModuleType, machine: Machine, folder: Path, monkeypatch: pytest.MonkeyPatch
+    check: ModuleType,
+    machine: Machine,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float = 60.0,
 ) -> tuple[int, dict[str, Any]]:
     (folder / "prepared.json").write_text(json.dumps({"models": ["vim-tiny"]}))
+    run = check.Run(folder / "out", folder / "plans", seconds)
     monkeypatch.setattr(check.subprocess, "run", machine.run)
     monkeypatch.setattr(cuda_driver, "gpu", lambda: Gpu("Fake H200", 9, 0, 132))
     monkeypatch.setattr(check.importlib.util, "find_spec", lambda name: object())
-    monkeypatch.delenv("TORCH_PYTHON", raising=False)
     # Set by the script for its own commands; here it must not outlive the test.
     monkeypatch.setenv("VIM_DEPLOY_PLUGIN", "")
-    status = check.run_all(folder, folder / "out", "1,8", None)
-    return status, json.loads((folder / "out" / "gpu_check.json").read_text())
+    status = check.run_all(folder, run, "1,8", None)
+    return status, json.loads((folder / "out" / "engines.json").read_text())
 
 
 def test_every_step(check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +109,8 @@ def test_every_step(check: ModuleType, tmp_path: Path, monkeypatch: pytest.Monke
     inner = [c for c in machine.commands if "--inner-tensors" in c or "--per-block" in c]
     assert [c[0] for c in inner] == ["build-engine", "verify"] * 2
     assert all("vim-digits.onnx" in " ".join(c) for c in inner)
-    assert list(value["left_out"]) == ["vim-tiny: PyTorch module on the GPU"]
+    assert "left_out" not in value
+    assert all(0 < limit <= 60 for limit in machine.limits)
 
 
 @pytest.mark.parametrize(
@@ -145,17 +153,47 @@ def refuse_builds(real: Any) -> Any:
     return run
 
 
+def test_no_step_begins_when_the_time_is_over(
+    check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine()
+    first = machine.run
+
+    def run(command: list[str], **options: Any) -> Any:
+        # Whatever is left then is too little.
+        monkeypatch.setattr(check, "LEAST", 1e9)
+        return first(command, **options)
+
+    monkeypatch.setattr(machine, "run", run)
+    status, value = started(check, machine, tmp_path, monkeypatch)
+    assert status == 1
+    assert list(value["steps"]) == ["doctor"]
+    assert list(value["left_out"]) == ["plugin: build"]
+    assert "the time of all steps was over" in value["left_out"]["plugin: build"]
+
+
+def test_a_step_has_a_limit(
+    check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = check.Run(tmp_path, tmp_path / "plans", seconds=60, longest=0.2)
+    monkeypatch.setattr(check, "_python_path", lambda: str(tmp_path))
+    assert run.step("slow", ["-c", "import time; time.sleep(30)"]) is None
+    assert run.value["steps"]["slow"]["said"] == "stopped after 0 s"
+    assert run.failed == ["slow"]
+
+
 def test_without_a_gpu_or_its_preparation(
     check: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cuda_driver, "gpu", lambda: Gpu("Fake H200", 9, 0, 132))
-    assert check.run_all(tmp_path, tmp_path / "out", "1", None) == 4
+    run = check.Run(tmp_path / "out", tmp_path / "plans")
+    assert check.run_all(tmp_path, run, "1", None) == 4
     assert not (tmp_path / "out").exists()
     monkeypatch.undo()
     try:
         cuda_driver.gpu()
     except Exception:
-        assert check.run_all(tmp_path, tmp_path / "out", "1", None) == 3
+        assert check.run_all(tmp_path, run, "1", None) == 3
     else:  # pragma: no cover - a machine with a GPU
         pytest.skip("there is a GPU here")
 
@@ -164,8 +202,8 @@ def test_without_a_gpu_or_its_preparation(
 def test_prepare(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="not checked here: torch is not installed")
     done = subprocess.run(
-        [str(SCRIPT.with_suffix(".sh")), "prepare", str(tmp_path / "new"), "--models", ""],
-        env={"PATH": "/usr/bin:/bin", "PYTHON": sys.executable, "HOME": str(tmp_path)},
+        [sys.executable, str(SCRIPT), "prepare", str(tmp_path / "new"), "--models", ""],
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,
