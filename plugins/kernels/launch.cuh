@@ -5,6 +5,7 @@
 
 #include <cuda_runtime.h>
 
+#include <atomic>
 #include <cstddef>
 
 #include "answers.h"
@@ -71,27 +72,44 @@ cudaError_t launch_in_clusters(void (*kernel)(Args), unsigned cluster_blocks, di
 #endif
 }
 
-//! Whether the current device runs this kernel in clusters: it has them, and the code that was
-//! chosen for it was compiled for such a device. PTX of an older one has no clusters in it, even
-//! where the driver compiles it for a device that has. False when no device can be asked. Neither
-//! question synchronises, so both are allowed during stream capture.
+//! What has been asked of a device.
+enum class Known : char { kNothing, kNo, kYes };
+
+//! Whether the current device runs kernels in clusters: it has them, and the code that was chosen
+//! for it was compiled for such a device. PTX of an older one has no clusters in it, even where the
+//! driver compiles it for a device that has. Any kernel answers for all, which are compiled for the
+//! same architectures. False when the device cannot be asked. The questions do not synchronise, so
+//! they are allowed during stream capture; since launches ask, answers are kept.
 template <typename Args>
 bool runs_in_clusters(void (*kernel)(Args)) {
 #ifdef VIM_PLUGINS_HOST_SHIM
     (void)kernel;
     return vim_shim_clusters() != 0;
 #elif CUDART_VERSION >= VIM_PLUGINS_CLUSTER_CUDART
+    constexpr int kKept = 64;
+    static std::atomic<Known> kept[kKept] = {};
     int device = 0;
+    if (answered(cudaGetDevice(&device)) != cudaSuccess) {
+        return false;
+    }
+    const bool keeps = device >= 0 && device < kKept;
+    const Known before = keeps ? kept[device].load(std::memory_order_relaxed) : Known::kNothing;
+    if (before != Known::kNothing) {
+        return before == Known::kYes;
+    }
     int clusters = 0;
     cudaFuncAttributes code{};
-    const bool known =
-        answered(cudaGetDevice(&device)) == cudaSuccess &&
-        answered(cudaDeviceGetAttribute(&clusters, cudaDevAttrClusterLaunch, device)) ==
-            cudaSuccess &&
-        clusters != 0 &&
-        answered(cudaFuncGetAttributes(&code, reinterpret_cast<const void*>(kernel))) ==
-            cudaSuccess;
-    return known && 10 * code.ptxVersion >= VIM_PLUGINS_CLUSTER_ARCH;
+    if (answered(cudaDeviceGetAttribute(&clusters, cudaDevAttrClusterLaunch, device)) !=
+            cudaSuccess ||
+        answered(cudaFuncGetAttributes(&code, reinterpret_cast<const void*>(kernel))) !=
+            cudaSuccess) {
+        return false;
+    }
+    const bool runs = clusters != 0 && 10 * code.ptxVersion >= VIM_PLUGINS_CLUSTER_ARCH;
+    if (keeps) {
+        kept[device].store(runs ? Known::kYes : Known::kNo, std::memory_order_relaxed);
+    }
+    return runs;
 #else
     static_cast<void>(kernel);
     return false;

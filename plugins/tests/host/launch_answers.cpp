@@ -13,7 +13,15 @@ namespace {
 cudaError_t answer = cudaSuccess;
 cudaError_t last_error = cudaSuccess;
 cudaStream_t launched_on = nullptr;
+unsigned launched_cluster = 0;
 int launches = 0;
+//! What the fake devices are: whether they have clusters, and of which PTX their code was made.
+constexpr struct {
+    int clusters;
+    int ptx;
+} kDevices[] = {{1, 90}, {1, 80}, {0, 90}, {1, 120}};
+int device_now = 0;
+int asked = 0;
 
 //! As CUDA: a failure is returned and kept, success leaves alone what is kept.
 cudaError_t told() {
@@ -56,6 +64,10 @@ cudaError_t cudaLaunchKernel(const void*, dim3, dim3, void**, size_t, cudaStream
     return launched(stream);
 }
 cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void*, void**) {
+    const bool cluster =
+        config->numAttrs == 1 && config->attrs[0].id == cudaLaunchAttributeClusterDimension;
+    const auto& size = config->attrs[0].val.clusterDim;
+    launched_cluster = cluster && size.y == 1 && size.z == 1 ? size.x : 0;
     return launched(config->stream);
 }
 cudaError_t cudaGetLastError() {
@@ -64,15 +76,16 @@ cudaError_t cudaGetLastError() {
     return kept;
 }
 cudaError_t cudaGetDevice(int* device) {
-    *device = 0;
+    *device = device_now;
     return told();
 }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
-    *value = 1;
+    ++asked;
+    *value = kDevices[device_now].clusters;
     return told();
 }
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
-    attributes->ptxVersion = 90;
+    attributes->ptxVersion = kDevices[device_now].ptx;
     return told();
 }
 
@@ -93,12 +106,23 @@ int main() {
         answer = cudaSuccess;
         CHECK(launch() == cudaSuccess);
     }
+    CHECK(launched_cluster == 2);
     last_error = cudaErrorInvalidDevicePointer;
-    CHECK(vim_plugins::runs_in_clusters<int>(kernel));
+    for (const bool again : {false, true}) {
+        asked = 0;
+        for (device_now = 0; device_now < 3; ++device_now) {
+            // Device 1 has clusters, but code made from PTX of a device that has not.
+            CHECK(vim_plugins::runs_in_clusters<int>(kernel) == (device_now == 0));
+        }
+        CHECK(asked == (again ? 0 : 3));
+    }
     CHECK(last_error == cudaErrorInvalidDevicePointer);
+    // What could not be asked is asked again.
     answer = cudaErrorNoDevice;
     CHECK(!vim_plugins::runs_in_clusters<int>(kernel));
     CHECK(last_error == cudaSuccess);
+    answer = cudaSuccess;
+    CHECK(vim_plugins::runs_in_clusters<int>(kernel));
     std::printf("ok\n");
     return 0;
 }

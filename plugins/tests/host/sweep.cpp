@@ -147,7 +147,7 @@ std::vector<Spec> cluster_sweep() {
     std::vector<Spec> specs;
     const std::vector<int> lengths = {1, 2, 5, 33, 197, 199, 200, 201, 400, 401, 730, 1025};
     for (std::size_t i = 0; i < lengths.size(); ++i) {
-        for (std::size_t j = 0; j < 2; ++j) {
+        for (std::size_t j = 0; j < (lengths[i] > 600 ? 1 : 2); ++j) {
             Spec s;
             s.op = Op::kBiScan;
             s.length = lengths[i];

@@ -2,8 +2,8 @@
 
 Two sevenths of the short sweep by default, among which are each kernel and tactic in each type,
 each length, batch, width and state size, and half of the cases for pairs of blocks, with each of
-their lengths. ``VIM_TEST_ALL=1`` runs the long sweep, which has all of these in it, and every
-channel count with every batch and length.
+their lengths but the largest. ``VIM_TEST_ALL=1`` runs the long sweep, which has all of these in it,
+and every channel count with every batch and length.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def test_pairs_of_blocks_agree_with_float64(sweep: Path) -> None:
     assert done.returncode == 0, done.stderr[-4000:]
     totals = json.loads(done.stdout)
     assert totals["failures"] == 0
-    assert totals["runs"] == 24
+    assert totals["runs"] == 22
     assert 0.0 < totals["worst_fp32"] <= 1e-6
 
 
