@@ -35,11 +35,16 @@ done
 step check 110 "$PYTHON" $HERE/kernels.py check "$LIBRARY" "$OUT/check.json"
 finish "${checks[@]}"
 
+# Code of others, where it was carried.
+ext=() official=()
+[ -d "$WORK/ext" ] && ext=(--ext "$WORK/ext")
+[ -d "$WORK/official" ] && official=(--official "$WORK/official")
+
 # Times: alone on the GPU.
 step time 75 "$PYTHON" $HERE/kernels.py time "$LIBRARY" "$OUT/times.json" --seconds 60 \
-    --clock "$WORK/libsm_clock.so" --ext "$WORK/ext"
+    --clock "$WORK/libsm_clock.so" "${ext[@]}"
 step models 110 "$PYTHON" $HERE/models.py "$LIBRARY" "$OUT/models.json" --seconds 90 \
-    --ext "$WORK/ext" --official "$WORK/official"
+    "${ext[@]}" "${official[@]}"
 step ncu 40 "$PYTHON" $HERE/kernels.py ncu "$LIBRARY" "$OUT/ncu.csv"
 
 kill "$clocks" 2>/dev/null

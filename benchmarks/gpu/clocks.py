@@ -35,7 +35,7 @@ class Replay:
         if device.type == "cuda":
             torch.cuda.synchronize()
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._one_by_one()
             self._run = graph.replay
 

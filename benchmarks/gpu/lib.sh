@@ -11,7 +11,10 @@
 # A step never ends the call. OUT/steps.tsv has a line of each: name, exit code, seconds, and, where
 # the code is not 0, why. OUT/logs.tgz has what the steps printed, packed again after every step.
 : "${OUT:?set OUT to the folder for what comes back}" "${DEADLINE:?}"
-LOGS=${LOGS:-$(mktemp -d)}
+if [ -z "${LOGS:-}" ]; then
+    LOGS=$(mktemp -d)
+    trap 'rm -rf "$LOGS"' EXIT
+fi
 LONGEST=${LONGEST:-$DEADLINE}
 mkdir -p "$LOGS" "$OUT"
 BEGAN=$(date +%s)

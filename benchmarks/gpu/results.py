@@ -87,7 +87,10 @@ def about(folder: Path) -> dict[str, Any]:
     if not (folder / MACHINE).exists():
         raise ResultsError(f"{folder} holds no {MACHINE}: its step `machine` says why in {STEPS}")
     known: dict[str, Any] = _read(folder / MACHINE)
-    commit = known["state"].get("commit") or (known.get("prepared") or {}).get("commit")
+    commit, built = known["state"].get("commit"), (known.get("prepared") or {}).get("commit")
+    # Not sent with the tree, or a tree without its test data: what prepare.py saw is what ran.
+    if commit is None or commit == f"{built}-dirty":
+        commit = built
     if commit is None:
         raise ResultsError(f"{folder / MACHINE} knows no commit: was .gpu made by prepare.py?")
     known["state"]["commit"] = commit

@@ -213,12 +213,12 @@ def test_a_path_that_holds_something_else(
     assert not (given.repository / ".gpu").exists()
 
 
-def came_back(folder: Path, commit: str | None = "abc1234") -> Path:
+def came_back(folder: Path, commit: str | None = "abc1234", seen: str | None = None) -> Path:
     folder.mkdir()
     machine = {
         "command": ["bash", "benchmarks/gpu/call1.sh"],
         "machine": {"gpu": "H200 (9.0)"},
-        "state": {"date": "2026-01-01T00:00:00+00:00", "commit": None, "versions": {"torch": "2"}},
+        "state": {"date": "2026-01-01T00:00:00+00:00", "commit": seen, "versions": {"torch": "2"}},
         "prepared": {"commit": commit},
     }
     (folder / "machine.json").write_text(json.dumps(machine))
@@ -249,6 +249,24 @@ def test_results_become_files(tmp_path: Path) -> None:
         "seconds": 0,
         "why": "ncu is not on PATH",
     }
+
+
+@pytest.mark.parametrize(
+    ("seen", "built", "written"),
+    [
+        (None, "abc", "abc"),
+        ("abc-dirty", "abc", "abc"),
+        ("abc-dirty", "abc-dirty", "abc-dirty"),
+        ("def", "abc", "def"),
+        ("def-dirty", "abc", "def-dirty"),
+        ("def", None, "def"),
+    ],
+)
+def test_the_commit_that_ran(tmp_path: Path, seen: str, built: str, written: str) -> None:
+    import results
+
+    known = results.about(came_back(tmp_path / "one", built, seen))
+    assert known["state"]["commit"] == written
 
 
 @pytest.mark.parametrize(
