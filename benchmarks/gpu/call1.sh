@@ -41,7 +41,7 @@ ext=() official=()
 [ -d "$WORK/official" ] && official=(--official "$WORK/official")
 
 # Times: alone on the GPU.
-step time 75 "$PYTHON" $HERE/kernels.py time "$LIBRARY" "$OUT/times.json" --seconds 60 \
+step time 80 "$PYTHON" $HERE/kernels.py time "$LIBRARY" "$OUT/times.json" --seconds 70 \
     --clock "$WORK/libsm_clock.so" "${ext[@]}"
 step models 110 "$PYTHON" $HERE/models.py "$LIBRARY" "$OUT/models.json" --seconds 90 \
     "${ext[@]}" "${official[@]}"

@@ -22,11 +22,11 @@ import torch
 from checking import ALL_TACTICS, GENERIC
 from clocks import Replay, SmClock, copy_bandwidth
 from launches import TACTIC_NAMES, Problem
-from mamba import Extensions, TheirScan, agrees, their_conv
+from mamba import AGREEMENT, Extensions, TheirScan, agrees, their_conv
 from problems import bi_scan, conv, scan
 
 from vim_deploy.files import write_json
-from vim_deploy.plugin.kernels import ScanLibrary
+from vim_deploy.plugin.kernels import DEFAULT_TACTIC, ScanLibrary
 
 MUFU_PER_CLOCK = 16
 #: Launches of one graph, fewer where they would move more bytes than that; and the sets of buffers
@@ -59,6 +59,15 @@ VIM = (
     ("Vim-Ti", 64, 2048),
     ("Vim-B", 8, 6085),
 )
+#: The rest of Vim's models, batches and lengths, with the tactic that the library takes and
+#: mamba_ssm's launches alone: 4097 is 1024 px.
+TABLE = tuple(
+    (model, batch, length)
+    for length in (197, 730, 1025, 4097, 6085)
+    for batch in (1, 8, 64, 128)
+    for model in CHANNELS
+    if (model, batch, length) not in VIM
+)
 #: Model, B, L, D, N and columns before B: scans of other families, without a gate.
 PLAIN = (
     ("MambaVision-T", 64, 196, 160, 8, 20),
@@ -90,16 +99,29 @@ class Session:
 
 
 def measure(
-    session: Session, model: str, form: str, make: Callable[..., Problem]
+    session: Session,
+    model: str,
+    form: str,
+    make: Callable[..., Problem],
+    *,
+    default_only: bool = False,
 ) -> tuple[dict[str, Any], Problem]:
-    """One row, and the first of the problems that it was measured on."""
+    """One row, and the first of the problems that it was measured on.
+
+    Args:
+        session: what it is measured with.
+        model, form: what the row is called.
+        make: the problem of a seed.
+        default_only: time the tactic that the library takes by itself, and no other.
+    """
     first = make(seed=0)
     sets = 2 if session.quick else max(2, min(MOST_SETS, ROTATED // first.traffic + 1))
     every = [first, *(make(seed=seed) for seed in range(1, sets))]
     launches = min(LAUNCHES, MOVED // first.traffic)
     copies = 1 if session.quick else max(1, launches // sets)
-    offered = session.library.tactics(first.params(), ALL_TACTICS)
     default = session.library.tactics(first.params(), session.multiprocessors)[0]
+    offered = set(session.library.tactics(first.params(), ALL_TACTICS)) - {GENERIC}
+    timed = [default] if default_only or not offered else sorted(offered)
     row: dict[str, Any] = {
         "model": model,
         "op": first.op.name,
@@ -112,7 +134,7 @@ def measure(
         "us": {},
     }
     replays = {}
-    for tactic in sorted(set(offered) - {GENERIC}) or [GENERIC]:
+    for tactic in timed:
         if row["us"] and session.over():
             row["incomplete"] = "out of time"
             break
@@ -134,29 +156,33 @@ def measure(
     return row, first
 
 
-def beside_mamba(session: Session, row: dict[str, Any], problem: Problem) -> None:
-    """Their two launches for the work of a row, and whether both results agree."""
+def beside_mamba(session: Session, row: dict[str, Any], problem: Problem, *, mixer: bool) -> None:
+    """Their two launches for the work of a row, whether both results agree, and, with ``mixer``,
+    what the official module does around them."""
     if session.extensions.scan is None or session.over():
         return
-    theirs = TheirScan(session.extensions.scan, problem)
-    # The row's own launches have filled the result; once more, with the default, to be sure of it.
-    problem.launch(session.library, 0)()
-    distance = theirs.distance(problem.result)
-    row["mamba_agrees"] = agrees(distance)
-    row["mamba_relative_l2"] = distance if math.isfinite(distance) else None
-    row["mamba_scans_us"] = Replay([theirs.scans] * 2, session.device).microseconds(8)
-    row["mamba_mixer_us"] = Replay([theirs.mixer] * 2, session.device).microseconds(8)
-    row["mamba_scans_ratio"] = row["mamba_scans_us"] / row["best_us"]
+    problem.launch(session.library, DEFAULT_TACTIC)()
+    try:
+        theirs = TheirScan(session.extensions.scan, problem)
+        distance = theirs.distance(problem.result)
+        row["mamba_agrees"] = agrees(distance)
+        row["mamba_relative_l2"] = distance if math.isfinite(distance) else None
+        row["mamba_scans_us"] = Replay([theirs.scans] * 2, session.device).microseconds(8)
+        row["mamba_scans_ratio"] = row["mamba_scans_us"] / row["best_us"]
+        if mixer:
+            row["mamba_mixer_us"] = Replay([theirs.mixer] * 2, session.device).microseconds(8)
+    except (RuntimeError, TypeError) as error:  # their code's; ours goes on
+        row["mamba_error"] = str(error)[:300]
 
 
 def beside_causal_conv1d(session: Session, row: dict[str, Any], problem: Problem) -> None:
     """Twice their launch for one direction."""
     if session.extensions.conv is None or session.over():
         return
-    launch = their_conv(session.extensions.conv, problem)
     try:
+        launch = their_conv(session.extensions.conv, problem)
         single = Replay([launch] * 4, session.device).microseconds(8)
-    except TypeError as error:  # another release takes other arguments
+    except (RuntimeError, TypeError) as error:  # another release takes other arguments
         row["causal_conv1d_error"] = str(error)[:300]
         return
     row["causal_conv1d_twice_us"] = 2 * single
@@ -181,7 +207,7 @@ def rows(session: Session) -> Iterator[dict[str, Any]]:
                 return
             row, problem = measure(session, model, form, make)
             if form == "dt":
-                beside_mamba(session, row, problem)
+                beside_mamba(session, row, problem, mixer=True)
             elif form == "conv":
                 beside_causal_conv1d(session, row, problem)
             yield row
@@ -192,6 +218,20 @@ def rows(session: Session) -> Iterator[dict[str, Any]]:
         fixed: dict[str, Any] = {"before": before, "gated": False, "reverse": False}
         make = partial(scan, half, *size, channels, states, device=session.device, **fixed)
         yield measure(session, model, "one direction", make)[0]
+    for model, batch, length in () if session.quick else TABLE:
+        if session.over():
+            return
+        width = CHANNELS[model]
+        both = partial(bi_scan, half, batch, length, width, width // 32, low_rank=False)
+        try:
+            row, problem = measure(
+                session, model, "dt", partial(both, device=session.device), default_only=True
+            )
+            beside_mamba(session, row, problem, mixer=False)
+        except torch.cuda.OutOfMemoryError:
+            print(f"{model} B={batch} L={length}: does not fit", flush=True)
+            continue
+        yield row
 
 
 def targets(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -206,6 +246,8 @@ def targets(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ratios = [
         (row["mamba_scans_ratio"], row["shape"]) for row in found if "mamba_scans_ratio" in row
     ]
+    differing = [row["shape"] for row in found if row.get("mamba_agrees") is False]
+    compared = any("mamba_agrees" in row for row in found)
     aims = (
         (f"share of the MUFU bound at L=197, B >= {_LARGE_BATCH}", large, LEAST_SHARE),
         ("mamba_ssm's two launches over ours", ratios, LEAST_RATIO),
@@ -214,7 +256,8 @@ def targets(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
         worst = min(values, default=None)
         met = None if worst is None else worst[0] >= least
         judged.append({"what": what, "at_least": least, "worst": worst, "met": met})
-    return judged
+    same = {"what": "results as mamba_ssm's", "at_most": AGREEMENT, "differing": differing}
+    return [*judged, {**same, "met": not differing if compared else None}]
 
 
 def say(row: dict[str, Any]) -> str:
@@ -224,6 +267,9 @@ def say(row: dict[str, Any]) -> str:
         text += f", {100 * row[key]:.0f} % of {name}" if key in row else ""
     for key in ("mamba_scans_ratio", "causal_conv1d_ratio"):
         text += f", {key} {row[key]:.1f}" if key in row else ""
+    for key in ("mamba_error", "causal_conv1d_error"):
+        text += f", {key}: {row[key]}" if key in row else ""
+    text += ", NOT AS MAMBA_SSM'S" if row.get("mamba_agrees") is False else ""
     others = ", ".join(f"{name} {us:.1f}" for name, us in row["us"].items() if name != row["best"])
     return f"{text}; default {row['default']}" + (f"; {others}" if others else "")
 
@@ -270,7 +316,7 @@ def time_all(
         write_json(output, {**about, "targets": targets(found), "rows": found})
         if on_gpu:
             torch.cuda.empty_cache()
-    wanted = 4 if quick else 3 * len(VIM) + len(PLAIN)
+    wanted = 4 if quick else 3 * len(VIM) + len(PLAIN) + len(TABLE)
     print(f"{len(found)} of {wanted} rows")
     for aim in targets(found):
         print(aim)

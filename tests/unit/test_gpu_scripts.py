@@ -141,13 +141,16 @@ def test_what_is_aimed_at_is_judged_by_the_worst() -> None:
         }
 
     rows = [row(1, 0.1, 5.0), row(64, 0.8, 4.0), row(128, 0.75, 3.5), row(64, 0.2, 6.0, 730)]
-    share, ratio = targets(rows)
+    share, ratio, same = targets(rows)
+    assert same["met"] is None
     assert share["worst"] == (0.75, "B=128")
     assert ratio["worst"] == (3.5, "B=128")
     assert share["met"] is ratio["met"] is True
-    share, ratio = targets([*rows, row(64, 0.69, 2.9)])
-    assert share["met"] is ratio["met"] is False
-    assert [aim["met"] for aim in targets([])] == [None, None]
+    other = row(64, 0.69, 2.9) | {"mamba_agrees": False}
+    share, ratio, same = targets([*rows, other])
+    assert share["met"] is ratio["met"] is same["met"] is False
+    assert same["differing"] == ["B=64"]
+    assert [aim["met"] for aim in targets([])] == [None] * 3
 
 
 def test_without_a_gpu_it_says_so(
@@ -169,3 +172,78 @@ def test_without_a_gpu_it_says_so(
     monkeypatch.setattr(kernels.shutil, "which", lambda name: None)
     assert kernels.main(["ncu", "library.so", str(tmp_path / "out.json")]) == 3
     assert "ncu is not on PATH" in capsys.readouterr().err
+
+
+class TheirConv:
+    """``causal_conv1d_cuda`` by its meaning, in the release whose arguments are given."""
+
+    def __init__(self, arguments: int) -> None:
+        self._arguments = arguments
+
+    def causal_conv1d_fwd(self, x: Any, weight: Any, bias: Any, *others: Any) -> Any:
+        if 3 + len(others) != self._arguments:
+            raise TypeError("incompatible function arguments")
+        given = torch.nn.functional.pad(x.double(), (weight.shape[1] - 1, 0))
+        channels = x.shape[1]
+        taps = weight.double()[:, None]
+        total = torch.nn.functional.conv1d(given, taps, bias.double(), groups=channels)
+        return torch.nn.functional.silu(total)
+
+
+def session(scan: Any, convolution: Any) -> Any:
+    """What ``timing`` measures with, where the library is the truth and the clock the host's."""
+    from timing import Session
+
+    class Library:
+        def __init__(self) -> None:
+            self.launched: list[int] = []
+
+        def workspace_bytes(self, params: Any, tactic: int) -> int:
+            return 0
+
+        def tactics(self, params: Any, multiprocessors: int) -> tuple[int, ...]:
+            return (2, 3) if type(params).op.name == "VimBiSelectiveScan" else (6,)
+
+        def launch(self, params: Any, *, tactic: int, **given: Any) -> None:
+            self.launched.append(tactic)
+
+    extensions = type("Extensions", (), {"scan": scan, "conv": convolution})()
+    return Session(Library(), CPU, 1, 1e9, None, extensions, float("inf"), True)
+
+
+def test_a_row_and_what_stands_beside_it() -> None:
+    import problems
+    import timing
+
+    def both(seed: int) -> Any:
+        problem = problems.bi_scan(torch.float16, 1, 5, 8, 2, low_rank=False, device=CPU, seed=seed)
+        problem.result.copy_(problem.truth())
+        return problem
+
+    def conv(seed: int) -> Any:
+        return problems.conv(torch.float16, 1, 5, 8, device=CPU, seed=seed)
+
+    given = session(TheirModule, TheirConv(7))
+    row, problem = timing.measure(given, "Vim-Ti", "dt", both)
+    assert list(row["us"]) == ["serial", "chunked4"]
+    assert row["default"] == "serial"
+    assert set(given.library.launched) == {2, 3}
+    timing.beside_mamba(given, row, problem, mixer=True)
+    assert row["mamba_agrees"], row
+    assert row["mamba_scans_ratio"] > 0
+    assert row["mamba_mixer_us"] > 0
+    only, _ = timing.measure(given, "Vim-Ti", "dt", both, default_only=True)
+    assert list(only["us"]) == ["serial"]
+    convolved, problem = timing.measure(given, "Vim-Ti", "conv", conv)
+    theirs = timing.their_conv(TheirConv(7), problem)()
+    # Their weights are rounded to float16.
+    assert (theirs.transpose(1, 2) - problem.truth()[0]).abs().max() < 5e-3
+    timing.beside_causal_conv1d(given, convolved, problem)
+    assert convolved["causal_conv1d_ratio"] > 0
+    given = session(None, TheirConv(5))
+    timing.beside_causal_conv1d(given, convolved, problem)
+    assert "incompatible" in convolved["causal_conv1d_error"]
+    assert "causal_conv1d_error: incompatible" in timing.say(convolved)
+    before = dict(only)
+    timing.beside_mamba(given, only, problem, mixer=True)
+    assert only == before
