@@ -138,8 +138,13 @@ pins:
 		--output-file build/docs/pylock.toml
 	$(BIN)/python requirements/linux_hashes.py requirements/docs.lock build/docs/pylock.toml
 	$(COMPILE) --no-deps requirements/lint.in --output-file requirements/lint.lock
+	mkdir -p build/consumers
 	set -e; for input in requirements/consumers/*.in; do \
-		$(COMPILE) --no-deps $$input --output-file $${input%.in}.lock; done
+		$(COMPILE) --no-deps $$input --output-file $${input%.in}.lock; \
+		$(COMPILE) --no-deps $$input --constraint $${input%.in}.lock --format pylock.toml \
+			--output-file build/consumers/pylock.toml; \
+		$(BIN)/python requirements/linux_hashes.py $${input%.in}.lock \
+			build/consumers/pylock.toml; done
 	set -e; for name in model server; do \
 		lock=vim_deploy/packaging/served/requirements-$$name.txt; \
 		sed -n '/^#/p' $$lock > $$lock.new; \
