@@ -284,11 +284,12 @@ def nearest(name: object, valid: Iterable[str]) -> str:
     return "valid names: " + ", ".join(names)
 
 
-def missing_package(package: str, extra: str, purpose: str) -> VimDeployError:
+def missing_package(package: str, extra: str, purpose: str, why: str = "") -> VimDeployError:
     """The error for an optional package that is not installed."""
     return VimDeployError(
         "VIM-301",
         f"{purpose} needs the Python package {package!r}, which is not installed",
+        why=why,
         fix=extra_command(extra),
     )
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,7 @@ class Runtime:
         builder: a ``building.build.Builder``; empty where it builds nothing.
         needs_gpu: it builds on a GPU only.
         chosen: why ``auto`` takes it where nothing before it lacks, with its version.
+        reduced: packages with a part of it, which is of no use here, and what each of them is.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Runtime:
     builder: str = ""
     needs_gpu: bool = False
     chosen: str = ""
+    reduced: Mapping[str, str] = field(default_factory=dict)
 
     def is_installed(self) -> bool:
         """Whether its package can be found; says nothing about whether that loads."""
@@ -65,7 +68,14 @@ class Runtime:
     def require_installed(self) -> None:
         """VIM-301 when its package cannot be found."""
         if not self.is_installed():
-            raise missing_package(self.package, self.extra, self.purpose)
+            raise missing_package(self.package, self.extra, self.purpose, self.in_its_place())
+
+    def in_its_place(self) -> str:
+        """The first of ``reduced`` that is installed, in words; empty where none is."""
+        for package, what in self.reduced.items():
+            if importlib.util.find_spec(package) is not None:
+                return f"only {package} is here, {what}"
+        return ""
 
     def load(self) -> ModuleType:
         """Its package and all that opens files: the memory of a process before it has a model.
@@ -139,6 +149,10 @@ RUNTIMES = (
         needs_gpu=True,
         chosen="TensorRT {version} and a GPU are here; --runtime tensorrt-rtx builds an engine "
         "that needs neither plugin nor GPU",
+        reduced=dict.fromkeys(
+            ("tensorrt_lean", "tensorrt_lean_bindings", "tensorrt_dispatch"),
+            "a runtime for version-compatible engines, which builds none",
+        ),
     ),
     Runtime(
         name="tensorrt-rtx",

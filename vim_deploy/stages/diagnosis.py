@@ -44,7 +44,10 @@ def diagnose() -> list[Finding]:
     # Of what builds, that which needs no GPU comes first.
     rows = sorted(runtimes.RUNTIMES, key=lambda row: row.needs_gpu)
     found = [
-        *(_asked(row.doctor, row.is_installed(), row.found, row.extra) for row in rows),
+        *(
+            _asked(row.doctor, row.is_installed(), row.found, row.extra, row.in_its_place)
+            for row in rows
+        ),
         _package("export: onnxscript", "onnxscript", "torch"),
         _package("checkpoints: safetensors", "safetensors", "torch"),
         _package("checkpoints: hub", "huggingface_hub", "hub"),
@@ -91,9 +94,16 @@ def _package(subject: str, package: str, extra: str) -> Finding:
     return _asked(subject, installed, lambda: importlib.metadata.version(package), extra)
 
 
-def _asked(subject: str, installed: bool, ask: Callable[[], str], extra: str) -> Finding:
+def _asked(
+    subject: str,
+    installed: bool,
+    ask: Callable[[], str],
+    extra: str,
+    instead: Callable[[], str] = str,
+) -> Finding:
     if not installed:
-        return Finding(subject, False, "not installed", extra_command(extra))
+        detail = "; ".join(filter(None, ("not installed", instead())))
+        return Finding(subject, False, detail, extra_command(extra))
     try:
         return Finding(subject, True, ask())
     except VimDeployError as error:

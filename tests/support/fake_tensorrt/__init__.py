@@ -2,8 +2,9 @@
 
 ``personality(version)`` makes a fresh module. Names that a version does not have are not there:
 touching one raises AttributeError, as pybind11's classes do. Every call and every attribute that
-is set is recorded in ``module.fake.calls``. Which names a version has was read off NVIDIA's Python
-bindings of the releases 8.6.1, 10.3, 10.14 and 11.1.
+is set is recorded in ``module.fake.calls``. Which names a version has, and what its methods take,
+is compared with NVIDIA's Python bindings of 8.6.1, 10.3, 10.14 and 11.1
+(``tests/integration/test_tensorrt_api.py``).
 
 Each concern has its module: ``enums``, ``builder``, ``network``, ``parser``, ``registry``,
 ``engine`` (engine, inspector, refitter), ``plan`` (the bytes of a plan).

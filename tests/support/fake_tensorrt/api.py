@@ -63,7 +63,9 @@ def only(since: Release = FIRST, until: Release = LAST) -> Callable[[Any], Any]:
     return mark
 
 
-def attribute(default: Any = None, since: Release = FIRST, until: Release = LAST) -> property:
+def attribute(
+    default: Any = None, since: Release = FIRST, until: Release = LAST, *, settable: bool = True
+) -> property:
     """A property that keeps what it is set to; setting is recorded by ``Base``."""
     key = f"_value_{id(object())}_{len(_KEYS)}"
     _KEYS.append(key)
@@ -74,8 +76,8 @@ def attribute(default: Any = None, since: Release = FIRST, until: Release = LAST
     def put(self: Any, value: Any) -> None:
         self.__dict__[key] = value
 
-    get.span = (since, until)  # type: ignore[attr-defined]
-    return property(get, put)
+    get.span, get.key = (since, until), key  # type: ignore[attr-defined]
+    return property(get, put if settable else None)
 
 
 _KEYS: list[str] = []

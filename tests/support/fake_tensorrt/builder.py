@@ -43,7 +43,7 @@ class ILogger:
     def __init__(self) -> None:
         pass
 
-    def log(self, severity: Any, message: str) -> None:
+    def log(self, severity: Any, msg: str) -> None:
         raise NotImplementedError
 
 
@@ -99,10 +99,10 @@ class IBuilderConfig(Base):
     def clear_flag(self, flag: Any) -> None:
         self._flags.discard(flag.name)
 
-    def set_memory_pool_limit(self, pool: Any, size: int) -> None:
-        self._pools[pool.name] = size
+    def set_memory_pool_limit(self, pool: Any, pool_size: int) -> None:
+        self._pools[pool.name] = pool_size
 
-    def set_tactic_sources(self, sources: int) -> bool:
+    def set_tactic_sources(self, tactic_sources: int) -> bool:
         return True
 
     def get_tactic_sources(self) -> int:
@@ -112,10 +112,11 @@ class IBuilderConfig(Base):
         self._profiles.append(profile)
         return len(self._profiles) - 1
 
-    def create_timing_cache(self, serialized: bytes) -> Any:
-        if serialized and not serialized.startswith(CACHE_MAGIC):
+    def create_timing_cache(self, serialized_timing_cache: bytes) -> Any:
+        content = bytes(serialized_timing_cache)
+        if content and not content.startswith(CACHE_MAGIC):
             return None
-        return self.fake.module.ITimingCache(bytes(serialized))
+        return self.fake.module.ITimingCache(content)
 
     def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:
         known = CACHE_MAGIC + self.fake.version.encode()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 from typing import Any
@@ -25,10 +24,10 @@ class Runtime(Base):
     def __init__(self, logger: Any) -> None:
         self._logger = logger
 
-    def deserialize_cuda_engine(self, plan: Any) -> Any:
+    def deserialize_cuda_engine(self, serialized_engine: Any) -> Any:
         fault, described = "", {}
         try:
-            described = decode_plan(bytes(plan))
+            described = decode_plan(bytes(serialized_engine))
         except ValueError as error:
             fault = str(error)
         fault = fault or self._fault_of(described)
@@ -70,7 +69,8 @@ class IDebugListener:
         pass
 
 
-class SerializationConfig(Base):
+@only(since=_TEN)
+class ISerializationConfig(Base):
     """What to leave out of a plan."""
 
     flags = attribute(0)
@@ -116,7 +116,7 @@ class ICudaEngine(Base):
 
     @only(since=_TEN)
     def create_serialization_config(self) -> Any:
-        return self.fake.module.SerializationConfig()
+        return self.fake.module.ISerializationConfig()
 
     @only(since=_TEN)
     def serialize_with_config(self, config: Any) -> bytes:
@@ -136,13 +136,20 @@ class EngineInspector(Base):
 
 
 class Weights:
-    """Values for a refitter: a type, a pointer, a number of values."""
+    """Values for a refitter, in place; 10 and later also take a type, a pointer and a number."""
 
-    def __init__(self, type: Any, ptr: int, count: int) -> None:
-        kind = np.dtype(_NUMPY_TYPES[type.name])
-        data = ctypes.string_at(ptr, count * kind.itemsize)
-        self.values = np.frombuffer(data, kind)
-        self.dtype, self.size = kind, count
+    def __init__(self, a: np.ndarray[Any, Any]) -> None:
+        if a.dtype not in _NUMPY_TYPES.values():
+            raise ValueError(f"Could not implicitly convert NumPy data type: {a.dtype}")
+        self._values = a
+
+    @property
+    def size(self) -> int:
+        return self._values.size
+
+    @property
+    def dtype(self) -> Any:
+        return self._values.dtype
 
 
 class Refitter(Base):
@@ -159,7 +166,7 @@ class Refitter(Base):
     def get_missing_weights(self) -> list[str]:
         return list(self.fake.missing_weights)
 
-    def set_named_weights(self, name: str, weights: Any, location: Any = None) -> bool:
+    def set_named_weights(self, name: str, weights: Any) -> bool:
         kind, size, _ = self._engine._described["weights"].get(name, (None, -1, ""))
         if kind is None or weights.size != size or weights.dtype != _NUMPY_TYPES[kind]:
             self._logger.log(
@@ -167,7 +174,7 @@ class Refitter(Base):
                 f"Refit weights {name} have {weights.size} values of {weights.dtype}",
             )
             return False
-        self._set[name] = [kind, size, hashlib.sha256(weights.values.tobytes()).hexdigest()]
+        self._set[name] = [kind, size, hashlib.sha256(weights._values.tobytes()).hexdigest()]
         return True
 
     def refit_cuda_engine(self) -> bool:
@@ -178,5 +185,5 @@ class Refitter(Base):
 
 
 CLASSES = (
-    Runtime, IDebugListener, SerializationConfig, ICudaEngine, EngineInspector, Weights, Refitter,
+    Runtime, IDebugListener, ISerializationConfig, ICudaEngine, EngineInspector, Weights, Refitter,
 )  # fmt: skip

@@ -13,7 +13,7 @@ class ITensor(Base):
     """A tensor; its type is that of the parsed graph."""
 
     name = attribute("")
-    dtype = attribute()
+    dtype = attribute(settable=False)
     shape = attribute(())
 
     def __init__(self, name: str, dtype: Any, shape: tuple[int, ...]) -> None:
@@ -23,14 +23,14 @@ class ITensor(Base):
 def put(item: Any, **values: Any) -> None:
     """Set attributes without recording them as the user's doing."""
     for name, value in values.items():
-        getattr(type(item), name).fset(item, value)
+        item.__dict__[getattr(type(item), name).fget.key] = value
 
 
 class ILayer(Base):
     """A layer with a name, a type, inputs and outputs."""
 
     name = attribute("")
-    type = attribute()
+    type = attribute(settable=False)
     precision = attribute(None, until=_ELEVEN)
 
     def __init__(self, name: str, kind: Any, inputs: list[Any], outputs: list[Any]) -> None:

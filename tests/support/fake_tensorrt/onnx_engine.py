@@ -75,8 +75,8 @@ class OnnxEngine:
     def __del__(self) -> None:
         self.state.made("engine", -1)
 
-    def error(self, text: str) -> bool:
-        self._runtime.say(Severity.ERROR, text)
+    def _error(self, text: str) -> bool:
+        self._runtime._say(Severity.ERROR, text)
         return False
 
     @property
@@ -99,8 +99,8 @@ class OnnxEngine:
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return (-1, *self.tails[name]) if name in self.tails else (-1, -1, -1)
 
-    def get_tensor_profile_shape(self, name: str, index: int) -> list[tuple[int, ...]]:
-        return [(batch, *self.tails[name]) for batch in self.plan["profiles"][index]]
+    def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
+        return [(batch, *self.tails[name]) for batch in self.plan["profiles"][profile_index]]
 
     def create_execution_context(self) -> Any:
         return _DebugContext(self) if self.state.release >= (10, 0) else _Context(self)
@@ -130,12 +130,12 @@ class _Context:
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return self._shapes[name]
 
-    def set_tensor_address(self, name: str, pointer: int) -> bool:
-        self._addresses[name] = pointer
+    def set_tensor_address(self, name: str, memory: int) -> bool:
+        self._addresses[name] = memory
         return True
 
-    def execute_async_v3(self, stream: int) -> bool:
-        engine = self._engine
+    def execute_async_v3(self, stream_handle: int) -> bool:
+        engine, stream = self._engine, stream_handle
         cuda = engine.state.cuda
         assert set(self._addresses) == {*engine.tails, *engine.plan["outputs"]}, "no address set"
         assert len({self._given[name][0] for name in engine.tails}) == 1, "the batches differ"
@@ -172,7 +172,7 @@ class _DebugContext(_Context):
 
     def set_tensor_debug_state(self, name: str, flag: bool) -> bool:
         if name not in self._engine.plan["debug"]:
-            return self._engine.error(f"Tensor {name} is not a debug tensor")
+            return self._engine._error(f"Tensor {name} is not a debug tensor")
         (self._on.add if flag else self._on.discard)(name)
         return True
 
@@ -187,7 +187,7 @@ class _DebugContext(_Context):
             if self._listener is not None and name not in lost:
                 engine.emitted.append(name)
                 if not self._give(name, np.ascontiguousarray(values[name]), stream):
-                    return engine.error(f"the debug listener failed on {name}")
+                    return engine._error(f"the debug listener failed on {name}")
         return True
 
     def _give(self, name: str, value: Any, stream: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import onnx
@@ -96,9 +97,15 @@ class OnnxParser(Base):
     def get_error(self, index: int) -> Any:
         return self._errors[index]
 
-    def parse_from_file(self, path: str) -> bool:
+    def parse_from_file(self, model: str) -> bool:
+        return self._parse(lambda: onnx.load(model))
+
+    def parse(self, model: bytes) -> bool:
+        return self._parse(lambda: onnx.load_from_string(model))
+
+    def _parse(self, load: Callable[[], onnx.ModelProto]) -> bool:
         try:
-            model = onnx.load(path)
+            model = load()
         except (OSError, DecodeError, ValueError):
             self._refuse("MODEL_DESERIALIZE_FAILED", "Failed to parse the ONNX model.")
             return False

@@ -25,15 +25,15 @@ def write_library(path: Path, interface: str = "V3", ops: tuple[str, ...] = OPS)
 class IPluginRegistry(Base):
     """What is registered; ``load_library`` gives None for everything that goes wrong."""
 
-    def load_library(self, path: str) -> Any:
+    def load_library(self, plugin_path: str) -> Any:
         try:
-            library = json.loads(Path(path).read_text())
+            library = json.loads(Path(plugin_path).read_text())
         except (OSError, ValueError):
             return None
         wanted = "V2" if self.fake.release < _TEN else "V3"
         if library["interface"] != wanted or set(library["ops"]) & set(self.fake.creators):
             return None
-        self.fake.creators.update(dict.fromkeys(library["ops"], path))
+        self.fake.creators.update(dict.fromkeys(library["ops"], plugin_path))
         return object()
 
     @only(until=_ELEVEN)

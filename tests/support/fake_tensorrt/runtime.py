@@ -4,7 +4,7 @@ An engine computes ``logits = image @ w`` per pixel row in NumPy, on the memory 
 ``FakeCudart``, so that results can be checked; one that takes the pictures' sizes, too, adds
 ``height + width / 4`` and counts the pixels in an output that is an integer. ``plan_bytes`` writes
 a plan of it and ``runtime_module`` makes a module of one release; names that a release does not
-have raise AttributeError, as read off NVIDIA's Python bindings of 8.6.1, 10.3, 10.14 and 11.1.
+have raise AttributeError.
 
 Like TensorRT, it refuses what is not done in order: an address before a shape, a context without a
 profile, a capture right after a change of shape.
@@ -130,7 +130,7 @@ class _Logger:
     def __init__(self) -> None:
         pass
 
-    def log(self, severity: Any, text: str) -> None:
+    def log(self, severity: Any, msg: str) -> None:
         raise NotImplementedError
 
 
@@ -148,20 +148,21 @@ class _Context:
     def __del__(self) -> None:
         self._state.made("context", -1)
 
-    def set_optimization_profile_async(self, index: int, stream: int) -> bool:
+    def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
+        index = profile_index
         self._state.calls.append(f"profile {index}")
         if "profile" in self._state.fail or not 0 <= index < self._engine.num_optimization_profiles:
             raise RuntimeError("Error in set optimization profile async.")
-        self._state.cuda.enqueue(stream, lambda: None)
+        self._state.cuda.enqueue(stream_handle, lambda: None)
         self.active_optimization_profile = index
         self._shape = self._sizes = None
         return True
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         assert name in self._engine.inputs
-        low, _, high = self._engine.profiles_of(name)[self.active_optimization_profile]
+        low, _, high = self._engine._profiles_of(name)[self.active_optimization_profile]
         if "shape" in self._state.fail or not low <= shape[0] <= high:
-            return self._engine.error(
+            return self._engine._error(
                 "Error Code 3: API Usage Error (Parameter check failed, condition: supplied shape "
                 "does not satisfy any optimization profiles)"
             )
@@ -181,14 +182,15 @@ class _Context:
             return self._shape if name == "image" else self._sizes
         return (self._shape[0], *self._engine.get_tensor_shape(name)[1:])
 
-    def set_tensor_address(self, name: str, pointer: int) -> bool:
+    def set_tensor_address(self, name: str, memory: int) -> bool:
         if "address" in self._state.fail:
-            return self._engine.error(f"No address for {name}")
-        self._addresses[name] = pointer
+            return self._engine._error(f"No address for {name}")
+        self._addresses[name] = memory
         return True
 
-    def execute_async_v3(self, stream: int) -> bool:
-        state, cuda, shape = self._state, self._state.cuda, self._shape
+    def execute_async_v3(self, stream_handle: int) -> bool:
+        stream, state, shape = stream_handle, self._state, self._shape
+        cuda = state.cuda
         state.calls.append("execute")
         assert stream != 0, "the default stream"
         inputs = self._engine.inputs
@@ -197,11 +199,10 @@ class _Context:
         assert len(inputs) == 1 or self._sizes == (shape[0], 2), "the inputs' batches differ"
         if cuda.capturing(stream) and (not self._warm or self._engine.plan.get("uncapturable")):
             cuda.break_capture(stream)
-            return self._engine.error("CUDA error 900: operation not permitted in a capture")
+            return self._engine._error("CUDA error 900: operation not permitted in a capture")
         if "execute" in state.fail:
-            return self._engine.error("Error Code 1: Cask (Cask convolution execution)")
+            return self._engine._error("Error Code 1: Cask (Cask convolution execution)")
         addresses, dtype = dict(self._addresses), self._engine.plan.get("dtype", "float32")
-
         integer = self._engine.integer
 
         def compute() -> None:
@@ -241,8 +242,8 @@ class _Engine:
         size = self.plan.get("context_bytes", 1000)
         return (lambda index: size) if name.startswith("get_") else size
 
-    def error(self, text: str) -> bool:
-        self._runtime.say(Severity.ERROR, text)
+    def _error(self, text: str) -> bool:
+        self._runtime._say(Severity.ERROR, text)
         return False
 
     @property
@@ -268,7 +269,7 @@ class _Engine:
         return kinds[self.plan.get("dtype", "float32")]
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        sizes = {size for profile in self.profiles_of(name) for size in profile}
+        sizes = {size for profile in self._profiles_of(name) for size in profile}
         batch = -1 if len(sizes) > 1 else sizes.pop()
         return (batch, *self._tail(name))
 
@@ -277,19 +278,19 @@ class _Engine:
             return (2,) if name == "size" else (1, 2, 3)
         return () if name == COUNT else (CLASSES,)
 
-    def profiles_of(self, name: str) -> list[list[int]]:
+    def _profiles_of(self, name: str) -> list[list[int]]:
         """Batch sizes of each profile; those of ``size`` may be others than the images'."""
         other = self.plan.get("size_profiles") if name == "size" else None
         found = other or self.plan["profiles"]
         return found if len(found) > 1 else found * self.num_optimization_profiles
 
-    def get_tensor_profile_shape(self, name: str, index: int) -> list[tuple[int, ...]]:
-        return [(batch, *self._tail(name)) for batch in self.profiles_of(name)[index]]
+    def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
+        return [(batch, *self._tail(name)) for batch in self._profiles_of(name)[profile_index]]
 
     def create_execution_context(self) -> Any:
         cuda = self._state.cuda
         if cuda.used + self.plan.get("context_bytes", 1000) > cuda.total:
-            self.error("Error Code 2: OutOfMemory (Requested amount of GPU memory is too much)")
+            self._error("Error Code 2: OutOfMemory (Requested amount of GPU memory is too much)")
             return None
         return _Context(self, self._state)
 
@@ -305,14 +306,15 @@ class _Runtime:
     def __del__(self) -> None:
         self.state.made("runtime", -1)
 
-    def say(self, severity: Any, text: str) -> None:
+    def _say(self, severity: Any, text: str) -> None:
         self._logger.log(severity, text)
 
-    def deserialize_cuda_engine(self, data: bytes) -> Any:
+    def deserialize_cuda_engine(self, serialized_engine: bytes) -> Any:
+        data = serialized_engine
         self.state.calls.append("deserialize")
         refusal = self._refusal(data)
         if refusal:
-            self.say(Severity.ERROR, refusal)
+            self._say(Severity.ERROR, refusal)
             return None
         plan = json.loads(data[HEADER_BYTES:])
         made = self.state.engines.get(plan.get("kind", ""), _Engine)
@@ -356,15 +358,19 @@ class _Registry:
     def __init__(self, state: State) -> None:
         self._state = state
 
-    def load_library(self, path: str) -> Any:
-        self._state.calls.append(f"load {Path(path).name}")
-        new = set(json.loads(Path(path).read_text())["ops"]) - self._state.creators
+    def load_library(self, plugin_path: str) -> Any:
+        path = Path(plugin_path)
+        self._state.calls.append(f"load {path.name}")
+        new = set(json.loads(path.read_text())["ops"]) - self._state.creators
         self._state.creators |= new
         return object() if new else None
 
-    def find(self, name: str, version: str, namespace: str = "") -> Any:
-        known = (version, namespace) == ("1", "") and name in self._state.creators
+    def _find(self, type: str, version: str, plugin_namespace: str = "") -> Any:
+        known = (version, plugin_namespace) == ("1", "") and type in self._state.creators
         return object() if known else None
+
+    def _find_old(self, type: str, version: str, plugin_namespace: str = "") -> Any:
+        return None
 
 
 def runtime_module(version: str, cuda: FakeCudart) -> ModuleType:
@@ -374,9 +380,9 @@ def runtime_module(version: str, cuda: FakeCudart) -> ModuleType:
     module = ModuleType("tensorrt")
     state = State(text, (numbers[0], numbers[1]), cuda)
     # The old name stays until 11, but finds plugins of the old interface only.
-    finders = {"get_creator": _Registry.find} if numbers >= (10, 0) else {}
+    finders = {"get_creator": _Registry._find} if numbers >= (10, 0) else {}
     if numbers < (11, 0):
-        old = _Registry.find if numbers < (10, 0) else lambda *_: None
+        old = _Registry._find if numbers < (10, 0) else _Registry._find_old
         finders["get_plugin_creator"] = old
     registry = type("IPluginRegistry", (_Registry,), finders)(state)
     module.__dict__.update(

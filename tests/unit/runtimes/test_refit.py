@@ -105,7 +105,7 @@ def test_a_stripped_engine_gets_its_weights(make, tmp_path, plan, version):
     record = refit_engine(plan, model)
     assert not record.stripped
     assert not record.refittable
-    ((flag,),) = machine.fake.arguments("SerializationConfig.clear_flag")
+    ((flag,),) = machine.fake.arguments("ISerializationConfig.clear_flag")
     assert flag.name == "EXCLUDE_WEIGHTS"
     assert not decode_plan(plan.read_bytes())["stripped"]
 

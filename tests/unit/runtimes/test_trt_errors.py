@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+from types import ModuleType
+from typing import Any
+
 import pytest
 
 from vim_deploy.errors import VimDeployError
-from vim_deploy.runtimes.tensorrt.errors import explain, notes_in
+from vim_deploy.runtimes.tensorrt.errors import explain, make_runtime, notes_in
 
 UNKNOWN = VimDeployError("VIM-904", "it did not run", fix="look at the log")
 
@@ -134,3 +138,47 @@ def test_another_model_of_gpu_is_a_note() -> None:
     )
     assert len(notes_in([text, "other"])) == 1
     assert notes_in(["other"]) == ()
+
+
+#: As the lean runtimes 10.15, 10.16 and 11.0 say it; 11.4 adds "(cudaError 35: ...)" to the last.
+NO_CUDA = (
+    "createInferRuntime: Error Code 6: API Usage Error (CUDA initialization failure with error: 35 "
+    "In checkCudaInstallation at /_src/runtime/dispatch/runtime.cpp:824)",
+    "[checkMacros.cpp::catchCudaError::229] Error Code 1: Cuda Runtime (In catchCudaError at "
+    "/_src/common/dispatch/checkMacros.cpp:229)",
+)
+
+
+def test_a_runtime_around_nothing_is_refused_and_never_given_back() -> None:
+    said: list[str] = []
+    given_back = []
+
+    class Runtime:
+        def __init__(self, logger: Any) -> None:
+            said.extend(NO_CUDA)
+
+        def __del__(self) -> None:
+            given_back.append(self)
+
+    module = ModuleType("tensorrt")
+    module.Runtime = Runtime  # type: ignore[attr-defined]
+    with pytest.raises(VimDeployError) as caught:
+        make_runtime(module, None, lambda: said, "m.plan", UNKNOWN)
+    assert (caught.value.code, caught.value.message) == ("VIM-302", "no usable GPU for m.plan")
+    del caught
+    gc.collect()
+    assert given_back == []
+
+
+def test_a_runtime_that_raises_is_refused() -> None:
+    def fails(logger: Any) -> Any:
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    module = ModuleType("tensorrt")
+    module.Runtime = fails  # type: ignore[attr-defined]
+    with pytest.raises(VimDeployError, match="it did not run") as caught:
+        make_runtime(module, None, list, "m.plan", UNKNOWN)
+    assert "returned nullptr" in caught.value.why
+    with pytest.raises(VimDeployError) as caught:
+        make_runtime(module, None, lambda: NO_CUDA, "m.plan", UNKNOWN)
+    assert caught.value.code == "VIM-302"

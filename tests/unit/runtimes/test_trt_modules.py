@@ -14,6 +14,7 @@ from vim_deploy.errors import VimDeployError
 from vim_deploy.runtimes.onnxruntime import capability as ort
 from vim_deploy.runtimes.tensorrt import capability as trt
 from vim_deploy.runtimes.tensorrt_rtx import capability as trt_rtx
+from vim_deploy.stages.diagnosis import diagnose
 
 
 class ComputeCapability(enum.Enum):
@@ -67,6 +68,21 @@ def test_not_installed(monkeypatch, ask):
         ask()
     assert caught.value.code == "VIM-301"
     assert "pip install" in caught.value.fix
+
+
+@pytest.mark.parametrize("lean", ["tensorrt_lean", "tensorrt_lean_bindings", "tensorrt_dispatch"])
+def test_a_part_of_tensorrt_is_not_tensorrt(package, monkeypatch, lean):
+    install_only(monkeypatch)
+    package(lean, "raise SystemExit('it was imported')")
+    with pytest.raises(VimDeployError) as caught:
+        trt.capabilities()
+    assert caught.value.code == "VIM-301"
+    said = f"only {lean} is here, a runtime for version-compatible engines, which builds none"
+    assert caught.value.why == said
+    (line,) = [item for item in diagnose() if item.subject == "engine: TensorRT"]
+    assert (line.ok, line.detail) == (False, f"not installed; {said}")
+    (line,) = [item for item in diagnose() if item.subject == "engine: TensorRT-RTX"]
+    assert line.detail == "not installed"
 
 
 @pytest.mark.parametrize(

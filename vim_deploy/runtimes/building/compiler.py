@@ -35,6 +35,10 @@ _BUILD_REMEDIES = (
         "no optimization profile has been defined",
         "give --minShapes, --optShapes and --maxShapes for every input with dynamic sizes",
     ),
+    (
+        "CUDA initialization failure",
+        "run this on a machine with an NVIDIA GPU and a driver for this runtime's CUDA version",
+    ),
     ("emory", "give a smaller --max-batch, or build on a machine with more memory"),
 )
 
@@ -344,7 +348,12 @@ class Compiler:
             CancelledError: it was stopped.
         """
         job, events = self.job, self.events
-        builder = self.module.Builder(self.logger)
+        try:
+            builder = self.module.Builder(self.logger)
+        # pybind11's word for a null pointer: TensorRT made none, and its log says why.
+        except TypeError as error:
+            said = [*self.errors, str(error)]
+            raise build_error(said, job.model_name, job.title) from error
         network = builder.create_network(self.network_flags())
         with events.phase("Parsing the ONNX model"):
             parse_model(self.module, network, self.logger, job)

@@ -18,7 +18,7 @@ from vim_deploy.artifact.engine_file import DATA_TYPES
 from vim_deploy.artifact.metadata import require_inputs
 from vim_deploy.artifact.profiles import Shape, ShapeRange, narrowed
 from vim_deploy.errors import VimDeployError
-from vim_deploy.runtimes.tensorrt.errors import explain, notes_in
+from vim_deploy.runtimes.tensorrt.errors import explain, make_runtime, notes_in
 from vim_deploy.specs import TensorSpec
 
 _log = logging.getLogger(__name__)
@@ -95,14 +95,10 @@ class LoadedEngine:
             f"TensorRT {self.module.__version__} does not load {self.name}",
             fix="run it again with -v to see TensorRT's whole log, or build the engine again",
         )
-
-        def runtime() -> Any:  # noqa: ANN401 - trt.Runtime
-            made = self.module.Runtime(self.log.logger)
-            if made is not None and allow_plan_code:
-                made.engine_host_code_allowed = True
-            return made
-
-        self.runtime = self._made(refused, runtime)
+        said = self.log.take_errors
+        self.runtime = make_runtime(self.module, self.log.logger, said, self.name, refused)
+        if allow_plan_code:
+            self.runtime.engine_host_code_allowed = True
         self.engine = self._made(refused, self.runtime.deserialize_cuda_engine, data)
 
     def _made(self, refused: VimDeployError, make: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401

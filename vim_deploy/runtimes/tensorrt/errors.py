@@ -6,9 +6,12 @@ to 11 and TensorRT-RTX 1.7.
 
 from __future__ import annotations
 
+import ctypes
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
 
 from vim_deploy.errors import VimDeployError
 
@@ -42,7 +45,8 @@ class _Known:
 #: The first that matches counts, so the more special come first.
 _TEXTS = (
     _Known(
-        r"cudaError 35|CUDA driver version is insufficient|no CUDA-capable device",
+        r"CUDA initialization failure|cudaError 35|CUDA driver version is insufficient|"
+        r"no CUDA-capable device",
         "VIM-302",
         "no usable GPU for {subject}",
         "run this on a machine with an NVIDIA GPU and a driver for this CUDA version",
@@ -153,6 +157,42 @@ def explain(texts: Sequence[str], subject: str, otherwise: VimDeployError) -> Vi
             return VimDeployError(known.code, message, why=f"TensorRT: {why}", fix=known.fix)
     reason = f"TensorRT: {why}" if why else "TensorRT gave no reason"
     return VimDeployError(otherwise.code, otherwise.message, why=reason, fix=otherwise.fix)
+
+
+def make_runtime(
+    module: ModuleType,
+    logger: Any,  # noqa: ANN401 - a TensorRT object
+    said: Callable[[], Sequence[str]],
+    subject: str,
+    otherwise: VimDeployError,
+) -> Any:  # noqa: ANN401
+    """A ``Runtime`` of TensorRT.
+
+    Where CUDA does not start, as with a driver older than TensorRT's CUDA, TensorRT 8.6 to 10.14
+    raise. The lean runtimes 10.15 to 11.4 log an error and give an object around no runtime, which
+    ends the process when it is used, and also when it is given back. So an error in the log counts,
+    and what was made then is kept for good.
+
+    Args:
+        module: ``tensorrt`` or ``tensorrt_rtx``.
+        logger: for it.
+        said: gives the errors of its log.
+        subject: name of the engine that it is made for.
+        otherwise: as for ``explain``.
+
+    Raises:
+        VimDeployError: VIM-302 and what else the log's errors mean.
+    """
+    try:
+        made = module.Runtime(logger)
+    # pybind11 turns any C++ exception of TensorRT into one of the built-in errors.
+    except Exception as error:
+        raise explain([*said(), str(error)], subject, otherwise) from error
+    errors = said()
+    if errors:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(made))
+        raise explain(errors, subject, otherwise)
+    return made
 
 
 def notes_in(warnings: Sequence[str]) -> tuple[str, ...]:

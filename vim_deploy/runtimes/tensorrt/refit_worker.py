@@ -31,6 +31,7 @@ from vim_deploy.runtimes.building.compiler import (
 from vim_deploy.runtimes.building.request import Job
 from vim_deploy.runtimes.building.worker import Events, serve
 from vim_deploy.runtimes.tensorrt import capability as trt
+from vim_deploy.runtimes.tensorrt.errors import make_runtime
 from vim_deploy.runtimes.tensorrt.plugins import load_plugins
 
 #: NumPy's types -> TensorRT's.
@@ -71,6 +72,20 @@ def weights_of(model: onnx.ModelProto) -> dict[str, np.ndarray[Any, Any]]:
     return weights
 
 
+def as_weights(module: ModuleType, values: np.ndarray[Any, Any]) -> Any:  # noqa: ANN401
+    """TensorRT's weights of an array, which has to outlive them; None where it lacks the type.
+
+    TensorRT 8.6 takes nothing but arrays. No release takes those of a type that is not NumPy's own,
+    as bfloat16 is; from 10 on, an address does for it.
+    """
+    member = getattr(module.DataType, _TYPES.get(values.dtype.name, ""), None)
+    if member is None:
+        return None
+    if values.dtype.isbuiltin == 1:
+        return module.Weights(values)
+    return module.Weights(member, values.ctypes.data, int(values.size))
+
+
 def set_weights(
     module: ModuleType,
     refitter: Any,  # noqa: ANN401
@@ -91,11 +106,9 @@ def set_weights(
     refused = []
     for name in wanted:
         values = weights[name]
-        member = getattr(module.DataType, _TYPES.get(values.dtype.name, ""), None)
         # The caller keeps the arrays alive until the refit is done.
-        if member is None or not refitter.set_named_weights(
-            name, module.Weights(member, values.ctypes.data, int(values.size))
-        ):
+        given = as_weights(module, values)
+        if given is None or not refitter.set_named_weights(name, given):
             refused.append(f"{name} ({values.dtype.name}, {values.size} values)")
     if refused:
         raise _refused(model, refused=refused, errors=errors)
@@ -167,18 +180,22 @@ def build(job: RefitJob, events: Events, _stop: threading.Event) -> dict[str, An
 
 
 def _load(module: ModuleType, logger: Any, job: RefitJob, errors: list[str]) -> Any:  # noqa: ANN401
-    """The engine; VIM-607 when TensorRT does not load it, or cannot refit it."""
-    runtime = module.Runtime(logger)
-    # Only an engine that says in its record that it carries our own library may run code of its.
-    runtime.engine_host_code_allowed = job.host_code
-    engine = runtime.deserialize_cuda_engine(job.plan.read_bytes())
-    if engine is None:
-        raise VimDeployError(
+    """The engine; VIM-607 when it is not loaded or cannot be refitted; as ``make_runtime``."""
+
+    def refused() -> VimDeployError:
+        return VimDeployError(
             "VIM-607",
             "TensorRT does not load the engine that is to be refitted",
             why="\n".join(errors) or "the runtime gave no reason",
             fix="refit it with the TensorRT and on the GPU that its record names",
         )
+
+    runtime = make_runtime(module, logger, lambda: errors, job.plan.name, refused())
+    # Only an engine that says in its record that it carries our own library may run code of its.
+    runtime.engine_host_code_allowed = job.host_code
+    engine = runtime.deserialize_cuda_engine(job.plan.read_bytes())
+    if engine is None:
+        raise refused()
     if not engine.refittable:
         raise VimDeployError(
             "VIM-607",

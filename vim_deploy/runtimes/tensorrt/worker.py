@@ -21,6 +21,7 @@ from vim_deploy.runtimes.building.compiler import Compiler
 from vim_deploy.runtimes.building.request import HARDWARE_LEVELS, BuildJob
 from vim_deploy.runtimes.building.worker import Events, serve
 from vim_deploy.runtimes.tensorrt import capability as trt
+from vim_deploy.runtimes.tensorrt.errors import make_runtime
 from vim_deploy.runtimes.tensorrt.plugins import load_plugins
 from vim_deploy.runtimes.tensorrt.timing_cache import read_cache, save_cache
 
@@ -113,21 +114,27 @@ class TrtCompiler(Compiler):
         """Load the new plan on this GPU and ask TensorRT what is in it.
 
         Raises:
-            VimDeployError: VIM-603 when TensorRT does not load what it has just built.
+            VimDeployError: VIM-603 when TensorRT does not load what it has just built; as
+                ``make_runtime``.
         """
         self.errors.clear()
-        runtime = self.module.Runtime(self.logger)
+        name = self.job.model_name
+
+        def refused() -> VimDeployError:
+            return VimDeployError(
+                "VIM-603",
+                f"TensorRT built an engine from {name} that it does not load",
+                why="\n".join(self.errors) or "the runtime gave no reason",
+                fix="report this with the version of TensorRT; nothing was written",
+            )
+
+        runtime = make_runtime(self.module, self.logger, lambda: self.errors, name, refused())
         # The plan was made in this process from a library that the user named or that was built
         # here.
         runtime.engine_host_code_allowed = True
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
-            raise VimDeployError(
-                "VIM-603",
-                f"TensorRT built an engine from {self.job.model_name} that it does not load",
-                why="\n".join(self.errors) or "the runtime gave no reason",
-                fix="report this with the version of TensorRT; nothing was written",
-            )
+            raise refused()
         inspector = engine.create_engine_inspector()
         form = self.module.LayerInformationFormat.JSON
         return {
