@@ -168,10 +168,10 @@ def make_runtime(
 ) -> Any:  # noqa: ANN401
     """A ``Runtime`` of TensorRT.
 
-    Where CUDA does not start, as with a driver older than TensorRT's CUDA, TensorRT 8.6 to 10.14
-    raise. The lean runtimes 10.15 to 11.4 log an error and give an object around no runtime, which
-    ends the process when it is used, and also when it is given back. So an error in the log counts,
-    and what was made then is kept for good.
+    Bindings raise when TensorRT gives them a null pointer. But where CUDA does not start, as with a
+    driver older than TensorRT's CUDA, the lean runtimes 10.15 to 11.4 log an error and give an
+    object around no runtime, which ends the process when it is used, and also when it is given
+    back. So an error in the log counts, and what was made then is kept for good.
 
     Args:
         module: ``tensorrt`` or ``tensorrt_rtx``.
