@@ -22,6 +22,9 @@ from tests.support.fake_tensorrt import PARTS, enums, onnx_engine, personality, 
 from tests.support.source import PACKAGE
 from tests.support.tensorrt_api import Api, differences, is_public
 from tests.support.tensorrt_wheels import FULL, LEAN, LEAN_MORE, run_full, run_lean
+from vim_deploy.artifact.engine_file import DATA_TYPES
+from vim_deploy.runtimes.building.request import HARDWARE_LEVELS
+from vim_deploy.runtimes.tensorrt import build
 from vim_deploy.runtimes.tensorrt.capability import capabilities_of, generation_of
 
 pytestmark = pytest.mark.xdist_group("registries")
@@ -135,6 +138,21 @@ def test_the_tool_finds_the_same_capabilities(version: str, name: str, real: Rea
     assert found.pop("version") == version
     del fake["version"]
     assert {**fake, "network_flags": list(fake["network_flags"])} == found
+
+
+@pytest.mark.parametrize("version", FULL)
+def test_names_came_with_the_release_that_messages_say(version: str, real: Real) -> None:
+    api = real(version)["api"]
+    here = tuple(map(int, version.split(".")[:2]))
+    enums_of_names = ("BuilderFlag", "HardwareCompatibilityLevel", "DataType")
+    found = {key for enum in enums_of_names for key in real_members(api, enum)}
+    for name, since in build._SINCE.items():
+        # 8.6 names FP8, and has nothing of that type.
+        there = name in found and (name != "FP8" or here >= (10, 0))
+        assert there == (here >= tuple(map(int, since.split(".")))), name
+    assert {*HARDWARE_LEVELS.values()} - found <= build._SINCE.keys()
+    if here >= (10, 0):
+        assert DATA_TYPES.keys() <= real_members(api, "DataType")
 
 
 @pytest.mark.parametrize("version", FULL)
