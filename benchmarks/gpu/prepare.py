@@ -15,7 +15,8 @@ path, and left out where it is not:
                  them: the first goes with the first call, the others with the second
 --ext            built extensions (selective_scan_cuda, causal_conv1d_cuda) for the machine's Python
 --official       a checkout of the official Vim; its Python files alone are packed
---wheel          a package that the machine's Python lacks (README.md says which)
+--wheel          a package that the machine's Python lacks, or a folder of them (README.md says
+                 which)
 
 ``unpack`` is the first step of each call.
 """
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import lzma
 import os
 import shutil
@@ -109,7 +111,8 @@ def gather(stage: Path, options: argparse.Namespace) -> None:
             target = stage / "official" / path.relative_to(options.official)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
-    for wheel in options.wheel:
+    wheels = [sorted(path.glob("*.whl")) if path.is_dir() else [path] for path in options.wheel]
+    for wheel in itertools.chain.from_iterable(wheels):
         try:
             with zipfile.ZipFile(wheel) as opened:
                 for item in opened.namelist():

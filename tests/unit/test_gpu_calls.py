@@ -131,8 +131,10 @@ def given(tmp_path: Path) -> argparse.Namespace:
     }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(data)
-    with zipfile.ZipFile(tmp_path / "a.whl", "w") as wheel:
+    (tmp_path / "wheels").mkdir()
+    with zipfile.ZipFile(tmp_path / "wheels" / "a.whl", "w") as wheel:
         wheel.writestr("package/__init__.py", "")
+    with zipfile.ZipFile(tmp_path / "b.whl", "w") as wheel:
         wheel.writestr("../../outside.py", "")
     repository = tmp_path / "repository"
     repository.mkdir()
@@ -145,7 +147,7 @@ def given(tmp_path: Path) -> argparse.Namespace:
         parts=tmp_path / "parts",
         ext=tmp_path / "ext",
         official=tmp_path / "official",
-        wheel=[tmp_path / "a.whl"],
+        wheel=[tmp_path / "wheels", tmp_path / "b.whl"],
         limit=64.0,
     )
 
