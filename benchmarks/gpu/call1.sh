@@ -26,13 +26,13 @@ clocks=$!
 # call need processors only, and have until the end of this one.
 CUDA_VISIBLE_DEVICES='' start export 280 "$PYTHON" $HERE/export_models.py "$WORK/models"
 checks=(gpu_check plugin_test)
-start gpu_check 110 "$WORK/gpu_check" --output "$OUT/gpu_check.json"
-start plugin_test 110 "$PYTHON" -m vim_deploy plugin test "$LIBRARY"
+start gpu_check 85 "$WORK/gpu_check" --output "$OUT/gpu_check.json"
+start plugin_test 85 "$PYTHON" -m vim_deploy plugin test "$LIBRARY"
 for tool in memcheck racecheck initcheck synccheck; do
-    start "$tool" 110 plugins/tests/gpu/sanitize.sh "$WORK/gpu_check" "$tool"
+    start "$tool" 85 plugins/tests/gpu/sanitize.sh "$WORK/gpu_check" "$tool"
     checks+=("$tool")
 done
-step check 110 "$PYTHON" $HERE/kernels.py check "$LIBRARY" "$OUT/check.json"
+step check 85 "$PYTHON" $HERE/kernels.py check "$LIBRARY" "$OUT/check.json"
 finish "${checks[@]}"
 
 # Code of others, where it was carried.
@@ -41,11 +41,11 @@ ext=() official=()
 [ -d "$WORK/official" ] && official=(--official "$WORK/official")
 
 # Times: alone on the GPU.
-step time 80 "$PYTHON" $HERE/kernels.py time "$LIBRARY" "$OUT/times.json" --seconds 70 \
+step time 70 "$PYTHON" $HERE/kernels.py time "$LIBRARY" "$OUT/times.json" --seconds 60 \
     --clock "$WORK/libsm_clock.so" "${ext[@]}"
-step models 110 "$PYTHON" $HERE/models.py "$LIBRARY" "$OUT/models.json" --seconds 90 \
+step models 105 "$PYTHON" $HERE/models.py "$LIBRARY" "$OUT/models.json" --seconds 90 \
     "${ext[@]}" "${official[@]}"
-step ncu 40 "$PYTHON" $HERE/kernels.py ncu "$LIBRARY" "$OUT/ncu.csv"
+step ncu 30 "$PYTHON" $HERE/kernels.py ncu "$LIBRARY" "$OUT/ncu.json"
 
 kill "$clocks" 2>/dev/null
 finish export
