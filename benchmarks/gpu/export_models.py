@@ -1,6 +1,6 @@
 """The models that ``call2.sh`` builds with TensorRT 8.6, made on the machine itself; no GPU needed.
 
-    python benchmarks/gpu/export_models.py FOLDER [--sizes 224,1248] [--model vim-tiny] [--no-deit]
+    python benchmarks/gpu/export_models.py FOLDER [--sizes 224,1248] [--jobs 4] [--no-deit]
 
 Of the Vim with seeded weights, by this project's own export and the lowering that build-engine has
 for 8.6 (``runtimes/tensorrt/lower.py``), at each size: ``vim-SIZE-fp32.onnx`` and
@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -68,6 +70,8 @@ TENSORRT_8_6 = Capabilities(
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 DEIT, ATTENTION = "tiny", "eager"
 SEED = 0
+#: Processes: at 1248 px a model takes longer than the others together.
+JOBS = max(1, min(4, environment.available_cpus() // 2))
 #: Images that are compared: several where one takes little time.
 MANY, SMALL_IMAGE = 8, 256
 
@@ -126,6 +130,11 @@ def _store(place: Path, runner: Runner) -> None:
         write_bytes(place.with_name(place.name + end), array.astype(np.float32).tobytes())
 
 
+def _timed(job: Callable[[str], dict[str, Any]], stem: str) -> tuple[dict[str, Any], float]:
+    began = time.monotonic()
+    return job(stem), time.monotonic() - began
+
+
 def main() -> int:
     """Export everything; 1 when something could not be."""
     parser = argparse.ArgumentParser(
@@ -135,28 +144,35 @@ def main() -> int:
     parser.add_argument("--sizes", default="224,1248")
     parser.add_argument("--model", default="vim-tiny", help="a named variant, its weights seeded")
     parser.add_argument("--no-deit", action="store_true")
+    parser.add_argument("--jobs", type=int, default=JOBS, help="models that are made at a time")
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    made: dict[str, Any] = {}
-    failed: list[str] = []
+    jobs: dict[str, Callable[[str], dict[str, Any]]] = {}
     for size in (int(text) for text in arguments.sizes.split(",")):
         request = ModelRequest(arguments.model, random_weights=SEED, image_size=size)
-        jobs = {f"vim-{size}": partial(export_vim, folder, request)}
+        jobs[f"vim-{size}"] = partial(export_vim, folder, request)
         if not arguments.no_deit:
             jobs[f"deit-{size}"] = partial(export_deit, folder, size)
-        for stem, job in jobs.items():
-            began = time.monotonic()
+    made: dict[str, Any] = {}
+    failed: list[str] = []
+    # Processes of their own, and not forks: PyTorch has threads.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(arguments.jobs, spawn) as pool:
+        running = {pool.submit(_timed, job, stem): stem for stem, job in jobs.items()}
+        for done in as_completed(running):
+            stem = running[done]
             try:
-                made |= job(stem)
-                said = "made"
+                facts, seconds = done.result()
+                made |= facts
+                said = f"made, {seconds:.0f} s"
             except Exception as error:
                 # The others are of use without it; the last line says what is missing.
                 said = f"{type(error).__name__}: {str(error).splitlines()[0]}"
                 failed.append(f"{stem}: {said}")
                 made[stem] = {"error": f"{type(error).__name__}: {error}"}
             write_bytes(folder / "models.json", (json.dumps(made, indent=1) + "\n").encode())
-            print(f"{stem}: {said}, {time.monotonic() - began:.0f} s", flush=True)
+            print(f"{stem}: {said}", flush=True)
     if failed:
         print("; ".join(failed))
     return 1 if failed else 0

@@ -226,8 +226,8 @@ def _images(plan: Plan, batch: int, size: int) -> Tensor:
 
 
 def _free(plan: Plan) -> None:
-    gc.collect()
     if plan.on_gpu:
+        gc.collect()
         torch.cuda.empty_cache()
 
 
