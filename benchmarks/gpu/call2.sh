@@ -17,8 +17,8 @@ LIBRARY=$WORK/libvim_plugins.so
 #: Plugin layers of Vim-Ti: one of each a block.
 PLUGINS=VimBiCausalConv=24,VimBiSelectiveScan=24
 
-# Every JSON object that a step printed is a line of trt.jsonl.
-keep() { grep -h '^{' "$LOGS/$1.log" >>"$OUT/trt.jsonl"; }
+# Every JSON object that a step printed is a line of trt.jsonl, under the step's name.
+keep() { sed -n "s/^{/{\"step\": \"$1\", /p" "$LOGS/$1.log" >>"$OUT/trt.jsonl"; }
 
 # NAME MODEL SECONDS OPTIONS...
 build() {
