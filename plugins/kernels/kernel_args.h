@@ -29,6 +29,8 @@ inline constexpr int kGenericFewStates = 16;
 inline constexpr int kSerialBothStates = 16;
 //! So many states the pairs of blocks scan, which always run both directions.
 inline constexpr int kClusterStates = 16;
+//! Channels of a warp of the serial kernel; of both directions, of a block.
+inline constexpr int kSerialWarpChannels = 64;
 //! Largest rank of dt_w for which the serial kernel keeps the weight in shared memory.
 inline constexpr int kSerialMaxRank = 64;
 //! Tokens a chunked block holds at once; longer sequences are walked in such segments.
@@ -48,7 +50,8 @@ struct ScanArgs {
     DirectionArgs direction[2];
     const void* z;   //!< T[batch, length, z_columns] at the gate's first column, or nullptr
     void* y;         //!< T[batch, length, channels]
-    float* partial;  //!< f[batch, length, channels] scratch for two directions, or nullptr
+    float* partial;  //!< scratch for two directions, or nullptr: f[batch, length, channels]; of the
+                     //!< serial kernel f[batch, ceil(channels / 64), length, 64], in its own order
     float scale;
     std::int32_t batch;
     std::int32_t length;

@@ -130,8 +130,8 @@ bool is_cluster(Tactic tactic) {
 
 //! Thread blocks of a fast tactic's grid.
 std::int64_t grid_blocks(const ScanShape& s, Tactic tactic) {
-    // A serial block owns 64 channels in two directions, or 128 in one.
-    const std::int64_t serial = s.both ? 64 : 128;
+    // A serial block is two warps: the two directions, or twice as many channels of one.
+    const std::int64_t serial = s.both ? kSerialWarpChannels : 2 * kSerialWarpChannels;
     const std::int64_t owned = tactic == Tactic::kSerial ? serial : block_channels(tactic);
     const std::int64_t blocks = s.batch * ((s.channels + owned - 1) / owned);
     return is_cluster(tactic) ? 2 * blocks : blocks;
@@ -198,15 +198,18 @@ std::int32_t scan_tactics(const ScanShape& s, std::int32_t sm_count, Tactic* out
     return list_tactics(default_scan(s, sm_count), kFastScans, worthwhile, out, capacity);
 }
 
-//! Scratch for the outputs of the first direction, in fp32.
+//! Scratch for the outputs of the first direction, in fp32. The serial kernel has whole warps there.
 std::size_t scan_workspace(const ScanShape& s, Tactic tactic) {
     const bool in_registers = block_channels(tactic) > 0 && s.length <= kChunkedSegment;
     if (!s.both || in_registers) {
         return 0;
     }
+    const bool warps = (tactic == Tactic::kSerial || tactic == Tactic::kDefault) && serial_scan(s);
+    const auto channels = static_cast<std::size_t>(s.channels);
+    const std::size_t width = warps ? std::size_t{kSerialWarpChannels} : 1;
     const std::size_t bytes = sizeof(float) * static_cast<std::size_t>(s.batch) *
                               static_cast<std::size_t>(s.length) *
-                              static_cast<std::size_t>(s.channels);
+                              ((channels + width - 1) / width * width);
     return (bytes + kWorkspaceAlignment - 1) / kWorkspaceAlignment * kWorkspaceAlignment;
 }
 

@@ -7,7 +7,9 @@
 //! unit that bounds the kernel. A warp never waits for another one inside its walk.
 //!
 //! Every tensor has a running pointer and a signed row step, so that an address costs one
-//! instruction and both directions share their code.
+//! instruction and both directions share their code. The warp's number comes from a shuffle: with
+//! it the compiler knows the warp to agree on steps and lengths, keeps those in uniform registers,
+//! and drops what a warp that had fallen apart would need at a barrier.
 //!
 //! delta is kept in units of log2 (delta / ln 2), which saves a multiplication an element: the
 //! decay is then exp2(delta2 * A), the outputs come out divided by ln 2, and the gate's reciprocal
@@ -15,8 +17,11 @@
 //!
 //! Both directions: warp 0 of a block runs forward and warp 1 in reverse over the same channels.
 //! Each leaves the fp32 outputs of its first half in scratch; after one barrier each walks the half
-//! the other has done, adds the other's output, applies gate and scale, and writes y. Nothing is
-//! added atomically and no token is finished twice.
+//! the other has done, adds to the other's output, applies gate and scale, and writes y. Nothing is
+//! added atomically and no token is finished twice. Both cut the sequence into the same tiles,
+//! from its beginning, and the scratch holds a tile as it was walked: a lane moves 16 bytes of two
+//! tokens, at addresses that no row of the tensors has a part in. The tokens left over at the end
+//! are the reverse walk's first and the forward walk's last.
 #pragma once
 
 #include "serial_walk.cuh"
@@ -30,7 +35,7 @@ __global__ void __launch_bounds__(kSerialWarps* kWarp, kSerialBlocksPerSm<kState
     constexpr int kBlockChannels = kSerialWarps * kSerialWarpChannels;
     const int blocks_per_row = (args.channels + kBlockChannels - 1) / kBlockChannels;
     const int batch = static_cast<int>(blockIdx.x) / blocks_per_row;
-    const int warp = static_cast<int>(threadIdx.x) / kWarp;
+    const int warp = warp_number();
     const int first_channel = (static_cast<int>(blockIdx.x) % blocks_per_row) * kBlockChannels +
                               warp * kSerialWarpChannels;
     if (first_channel >= args.channels) {
@@ -38,8 +43,12 @@ __global__ void __launch_bounds__(kSerialWarps* kWarp, kSerialBlocksPerSm<kState
     }
     SerialChannels<T, kStates, false> own;
     serial_init(args, args.reverse, batch, first_channel, warp, own);
+    serial_output(args, args.reverse, batch, 0, own);
+    own.scratch = nullptr;
     constexpr Finish kFinish = kGate ? Finish::kGate : Finish::kStore;
-    SerialWalk<T, kStates, false, kFinish>{own}.run(0, args.length, kLog2E);
+    const SerialWalk<T, kStates, false, kFinish> walk{own};
+    walk.tiles(args.length / kSerialTile, kLog2E, 0);
+    walk.singles(args.length % kSerialTile, kLog2E, 0);
 }
 
 //! Both directions meeting in the middle; a block owns 64 channels. The gate is always there.
@@ -49,16 +58,30 @@ __global__ void __launch_bounds__(kSerialWarps* kWarp, kSerialBlocksPerSm<kState
     const int blocks_per_row = (args.channels + kSerialWarpChannels - 1) / kSerialWarpChannels;
     const int batch = static_cast<int>(blockIdx.x) / blocks_per_row;
     const int first_channel = (static_cast<int>(blockIdx.x) % blocks_per_row) * kSerialWarpChannels;
-    const int warp = static_cast<int>(threadIdx.x) / kWarp;
+    const int warp = warp_number();
     const bool reverse = warp == 1;
-    const int half = args.length / 2;
     SerialChannels<T, kStates, kLowRank> own;
     serial_init(args, reverse, batch, first_channel, warp, own);
-    const int own_half = reverse ? args.length - half : half;
-    SerialWalk<T, kStates, kLowRank, Finish::kPartial>{own}.run(0, own_half, 1.0F);
+    own.scratch = args.partial + std::int64_t{blockIdx.x} * args.length * kSerialWarpChannels;
+    // Forward: half of the tiles, then the others and what is left. Reverse: the same backwards.
+    const int tiles = args.length / kSerialTile;
+    const int left = args.length % kSerialTile;
+    const int middle = (tiles + 1) / 2;
+    const int own_tiles = reverse ? tiles - middle : middle;
+    const int own_left = reverse ? left : 0;
+    {
+        const SerialWalk<T, kStates, kLowRank, Finish::kPartial> walk{own};
+        walk.singles(own_left, 1.0F, tiles * kSerialTile);
+        walk.tiles(own_tiles, 1.0F, reverse ? middle : 0);
+    }
     __syncthreads();
-    SerialWalk<T, kStates, kLowRank, Finish::kCombine>{own}.run(own_half, args.length - own_half,
-                                                                kLog2E / args.scale);
+    serial_output(args, reverse, batch, own_tiles * kSerialTile + own_left, own);
+    {
+        const float divisor = kLog2E / args.scale;
+        const SerialWalk<T, kStates, kLowRank, Finish::kCombine> walk{own};
+        walk.tiles(tiles - own_tiles, divisor, reverse ? middle - 1 : tiles - 1);
+        walk.singles(left - own_left, divisor, args.length - 1);
+    }
 }
 
 template <typename T, int kStates>

@@ -14,7 +14,9 @@ inline constexpr int kWarp = 32;
 inline constexpr int kSerialTile = 4;
 inline constexpr int kSerialChannels = 2;
 inline constexpr int kSerialWarps = 2;
-inline constexpr int kSerialWarpChannels = kWarp * kSerialChannels;
+static_assert(kSerialWarpChannels == kWarp * kSerialChannels);
+//! Values of a tile in the scratch.
+inline constexpr int kSerialTileValues = kSerialTile * kSerialWarpChannels;
 //! Blocks of two warps an SM: six are what about 168 registers a thread allow, eight 128, ten 96.
 template <int kStates>
 inline constexpr int kSerialBlocksPerSm = kStates == 16  ? 6
@@ -29,6 +31,30 @@ template <int kStates>
 inline constexpr int kBcTokens = kWarp / kStates < kSerialTile ? kWarp / kStates : kSerialTile;
 template <int kStates>
 inline constexpr int kBcLoads = kSerialTile / kBcTokens<kStates>;
+
+//! The warp's number in its block, read from one lane: then the compiler knows that a warp agrees.
+__device__ __forceinline__ int warp_number() {
+    const int warp = static_cast<int>(threadIdx.x) / kWarp;
+#ifdef VIM_PLUGINS_HOST_SHIM
+    return warp;
+#else
+    return __shfl_sync(0xFFFFFFFFU, warp, 0);
+#endif
+}
+
+//! The pointer so many tokens on. The product stays a 32-bit multiplication, which ptxas makes one
+//! instruction with the addition (IMAD.WIDE); from C++ comes a 64-bit step, added in two halves.
+template <typename T>
+__device__ __forceinline__ T* moved(T* at, int step, int tokens) {
+#ifdef VIM_PLUGINS_HOST_SHIM
+    return at + step * tokens;
+#else
+    std::int64_t bytes;
+    asm("mul.wide.s32 %0, %1, %2;" : "=l"(bytes) : "r"(step), "r"(tokens * int(sizeof(T))));
+    using Byte = std::conditional_t<std::is_const_v<T>, const char, char>;
+    return reinterpret_cast<T*>(reinterpret_cast<Byte*>(at) + bytes);
+#endif
+}
 
 //! What becomes of a token's output.
 enum class Finish {
@@ -77,41 +103,35 @@ struct SerialTile {
     Pair u[kSerialTile];
     Pair dt[kLowRank ? 1 : kSerialTile];
     Pair z[kReadsGate<kFinish> ? kSerialTile : 1];
-    float2 partial[kReadsPartial<kFinish> ? kSerialTile : 1];
+    float4 partial[kReadsPartial<kFinish> ? kSerialTile / 2 : 1];  //!< of two tokens each
     ColumnPair<T, kStates> bc[kBcLoads<kStates>];
     Pair columns[kLowRank ? kSerialTile : 1];
 };
 
-//! Where a walk reads and writes next: this lane's channels (or columns) of one token.
-template <typename T>
-struct SerialCursor {
-    const T* u;
-    const T* dt;
-    const T* z;
-    const T* bc;
-    const T* columns;
-    const float* partial;
-};
-
-//! What both directions of a warp share.
+//! What both directions of a warp share, and where a walk is: each pointer at this lane's channels
+//! (or columns) of the token that is read, or written, next.
 template <typename T, int kStates, bool kLowRank>
 struct SerialChannels {
     float state[kSerialChannels][kStates];
     float rate[kSerialChannels][kStates];
-    float2 skip;             //!< divided by ln 2, as the outputs are
-    float2 bias;             //!< divided by ln 2
-    SerialCursor<T> origin;  //!< the direction's first token
-    T* y;                    //!< at that token
-    float* partial;          //!< at that token
+    float2 skip;  //!< divided by ln 2, as the outputs are
+    float2 bias;  //!< divided by ln 2
+    const T* u;
+    const T* dt;
+    const T* bc;  //!< of the token of a tile that this lane stages
+    const T* columns;
+    const T* z;
+    T* y;
+    float* scratch;  //!< of the warp's channels
     SerialStage<kStates>* stage;
     SerialLowRank* low_rank;
-    int row_step;   //!< elements from a token to the next in u, dt, y and partial; negative in
-                    //!< reverse
+    int row_step;   //!< elements from a token to the next in u, dt and y; negative in reverse
     int gate_step;  //!< the same in z
     int bc_step;    //!< the same in the B/C rows
     int bc_gap;     //!< from B to C of a single state; not set with more, whose pairs are adjacent
     int rank;
     int lane;
+    int channel;
     bool active;  //!< false for lanes past the last channel: they load, but never store
 };
 
@@ -138,6 +158,19 @@ __device__ __forceinline__ void serial_load_weight(const ScanArgs& args, const T
     __syncwarp();
 }
 
+//! The row of a direction's token, counted from the direction's start.
+__device__ __forceinline__ std::int64_t serial_row(const ScanArgs& args, bool reverse, int batch,
+                                                   int token) {
+    return std::int64_t{batch} * args.length + (reverse ? args.length - 1 - token : token);
+}
+
+//! Which of a tile's first tokens a lane stages. Lanes that have none read the last of them.
+template <int kStates>
+__device__ __forceinline__ int bc_token(int lane) {
+    const int token = lane / kBcLanes<kStates>;
+    return token < kBcTokens<kStates> ? token : kBcTokens<kStates> - 1;
+}
+
 template <typename T, int kStates, bool kLowRank>
 __device__ __forceinline__ void serial_init(const ScanArgs& args, bool reverse, int batch,
                                             int first_channel, int warp,
@@ -146,32 +179,25 @@ __device__ __forceinline__ void serial_init(const ScanArgs& args, bool reverse, 
     own.lane = static_cast<int>(threadIdx.x) % kWarp;
     const int step = reverse ? -1 : 1;
     own.row_step = step * args.channels;
-    own.gate_step = step * args.z_columns;
     own.bc_step = step * args.bc_columns;
     own.rank = args.rank;
     const int wanted = first_channel + own.lane * kSerialChannels;
     own.active = wanted < args.channels;
-    const int channel = own.active ? wanted : args.channels - kSerialChannels;
+    own.channel = own.active ? wanted : args.channels - kSerialChannels;
 
-    const std::int64_t first_row =
-        std::int64_t{batch} * args.length + (reverse ? args.length - 1 : 0);
-    const std::int64_t first = first_row * args.channels + channel;
-    const T* rows = static_cast<const T*>(in.bc) + first_row * args.bc_columns;
+    const std::int64_t row = serial_row(args, reverse, batch, 0);
+    const std::int64_t first = row * args.channels + own.channel;
+    const T* rows = static_cast<const T*>(in.bc) + row * args.bc_columns;
+    own.u = static_cast<const T*>(in.u) + first;
+    own.dt = static_cast<const T*>(in.dt) + (kLowRank ? 0 : first);
     // Of 16 states, lanes 0-15 stage the 16 column pairs (8 of B, 8 of C) of one token, lanes 16-31
     // of the next.
     const int pair = own.lane % kBcLanes<kStates>;
-    own.origin.u = static_cast<const T*>(in.u) + first;
-    own.origin.dt = static_cast<const T*>(in.dt) + (kLowRank ? 0 : first);
-    own.origin.z =
-        static_cast<const T*>(args.z) + (args.z ? first_row * args.z_columns + channel : 0);
-    own.origin.bc = rows + first_column<kStates>(args, pair);
+    own.bc = rows + first_column<kStates>(args, pair) + bc_token<kStates>(own.lane) * own.bc_step;
     if constexpr (kStates == 1) {
         own.bc_gap = args.c_off - args.b_off;
     }
-    own.origin.columns = rows + args.dt_off + (2 * own.lane < args.rank ? 2 * own.lane : 0);
-    own.partial = args.partial + (args.partial ? first : 0);
-    own.origin.partial = own.partial;
-    own.y = static_cast<T*>(args.y) + first;
+    own.columns = rows + args.dt_off + (2 * own.lane < args.rank ? 2 * own.lane : 0);
 
     unsigned char* shared = &shared_storage<unsigned char>();
     own.stage = reinterpret_cast<SerialStage<kStates>*>(shared) + warp;
@@ -180,7 +206,7 @@ __device__ __forceinline__ void serial_init(const ScanArgs& args, bool reverse, 
                                          (kLowRank ? warp * serial_low_rank_bytes(args.rank) : 0));
 #pragma unroll
     for (int n = 0; n < kStates; ++n) {
-        const float2 a = *reinterpret_cast<const float2*>(in.A + n * args.channels + channel);
+        const float2 a = *reinterpret_cast<const float2*>(in.A + n * args.channels + own.channel);
         own.rate[0][n] = finite_decay(a.x);
         own.rate[1][n] = finite_decay(a.y);
         keep(own.rate[0][n]);
@@ -188,13 +214,25 @@ __device__ __forceinline__ void serial_init(const ScanArgs& args, bool reverse, 
         own.state[0][n] = 0.0F;
         own.state[1][n] = 0.0F;
     }
-    const float2 skip = *reinterpret_cast<const float2*>(in.d_skip + channel);
-    const float2 bias = *reinterpret_cast<const float2*>(in.dt_bias + channel);
+    const float2 skip = *reinterpret_cast<const float2*>(in.d_skip + own.channel);
+    const float2 bias = *reinterpret_cast<const float2*>(in.dt_bias + own.channel);
     own.skip = make_float2(skip.x * kLog2E, skip.y * kLog2E);
     own.bias = make_float2(bias.x * kLog2E, bias.y * kLog2E);
     if constexpr (kLowRank) {
         serial_load_weight(args, static_cast<const T*>(in.dt), first_channel, own);
     }
+}
+
+//! Before a walk that writes y: where the gate is read and y written from this token on.
+template <typename T, int kStates, bool kLowRank>
+__device__ __forceinline__ void serial_output(const ScanArgs& args, bool reverse, int batch,
+                                              int token,
+                                              SerialChannels<T, kStates, kLowRank>& own) {
+    const std::int64_t row = serial_row(args, reverse, batch, token);
+    own.gate_step = reverse ? -args.z_columns : args.z_columns;
+    own.z =
+        static_cast<const T*>(args.z) + (args.z ? row * args.z_columns + own.channel : 0);
+    own.y = static_cast<T*>(args.y) + row * args.channels + own.channel;
 }
 
 }  // namespace vim_plugins

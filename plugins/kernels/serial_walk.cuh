@@ -20,30 +20,34 @@ __device__ __forceinline__ void read_staged(const float* at, float (&out)[kCount
     }
 }
 
-//! One warp's walk over a range of tokens.
+//! One warp's walk over a range of tokens, from where `own` is.
 template <typename T, int kStates, bool kLowRank, Finish kFinish>
 struct SerialWalk {
     using Pair = typename Numeric<T>::Pair;
     using Tile = SerialTile<T, kStates, kFinish, kLowRank>;
-    static constexpr bool kWritesPartial = kFinish == Finish::kPartial;
 
     SerialChannels<T, kStates, kLowRank>& own;
 
-    __device__ __forceinline__ void run(int first, int count, float divisor) const;
+    //! `count` tiles. In the scratch, the first is the `slot`th; from there upwards when written,
+    //! and downwards when read, since the other direction wrote it.
+    __device__ __forceinline__ void tiles(int count, float divisor, int slot) const;
+    //! `count` tokens, fewer than a tile, one at a time and without prefetch; in the scratch from
+    //! the `token`th on, upwards or downwards as above.
+    __device__ __forceinline__ void singles(int count, float divisor, int token) const;
 
   private:
-    __device__ __forceinline__ void move(SerialCursor<T>& at, int tokens) const;
-    __device__ __forceinline__ void load_token(const SerialCursor<T>& at, int t, Tile& tile) const;
-    __device__ __forceinline__ int bc_token() const;
-    __device__ __forceinline__ void load_bc(const SerialCursor<T>& at, Tile& tile) const;
+    __device__ __forceinline__ void move(int tokens) const;
+    __device__ __forceinline__ void load_token(int t, Tile& tile) const;
+    __device__ __forceinline__ void load_bc(Tile& tile) const;
+    __device__ __forceinline__ int scratch_lane() const;
+    __device__ __forceinline__ void load_partial(const float* at, int t, Tile& tile) const;
+    __device__ __forceinline__ float2 partner(const Tile& tile, int t) const;
     __device__ __forceinline__ void stage_tile(const Tile& tile, int buffer) const;
     template <int kTokens>
     __device__ __forceinline__ void low_rank_dt(float2 (&dt_out)[kTokens]) const;
-    __device__ __forceinline__ float2 scan_token(float2 u_in, float2 dt_in,
+    __device__ __forceinline__ float2 scan_token(float2 u_in, float2 dt_in, float2 partner_in,
                                                  const float* bc_row) const;
-    __device__ __forceinline__ void finish(float2 y_out, Pair z_in, float2 partner, float divisor,
-                                           T* y_at, float* partial_at) const;
-    __device__ __forceinline__ void run_tail(int first, int count, float divisor) const;
+    __device__ __forceinline__ void store(float2 y_out, Pair z_in, float divisor, T* y_at) const;
 };
 
 #define VIM_SERIAL_WALK                                               \
@@ -51,58 +55,63 @@ struct SerialWalk {
     __device__ __forceinline__
 #define VIM_SERIAL_WALK_CLASS SerialWalk<T, kStates, kLowRank, kFinish>
 
-//! Advance by `tokens` of this direction.
-VIM_SERIAL_WALK void VIM_SERIAL_WALK_CLASS::move(SerialCursor<T>& at, int tokens) const {
-    at.u += tokens * own.row_step;
-    at.bc += tokens * own.bc_step;
+//! So many tokens on in what is read.
+VIM_SERIAL_WALK void VIM_SERIAL_WALK_CLASS::move(int tokens) const {
+    own.u = moved(own.u, own.row_step, tokens);
+    own.bc = moved(own.bc, own.bc_step, tokens);
     if constexpr (kLowRank) {
-        at.columns += tokens * own.bc_step;
+        own.columns = moved(own.columns, own.bc_step, tokens);
     } else {
-        at.dt += tokens * own.row_step;
+        own.dt = moved(own.dt, own.row_step, tokens);
     }
     if constexpr (kReadsGate<kFinish>) {
-        at.z += tokens * own.gate_step;
-    }
-    if constexpr (kReadsPartial<kFinish>) {
-        at.partial += tokens * own.row_step;
+        own.z = moved(own.z, own.gate_step, tokens);
     }
 }
 
 //! This lane's share of token `t` of a tile.
-VIM_SERIAL_WALK void VIM_SERIAL_WALK_CLASS::load_token(const SerialCursor<T>& at, int t,
-                                                       Tile& tile) const {
-    tile.u[t] = load_pair(at.u + t * own.row_step);
+VIM_SERIAL_WALK void VIM_SERIAL_WALK_CLASS::load_token(int t, Tile& tile) const {
+    tile.u[t] = load_pair(moved(own.u, own.row_step, t));
     if constexpr (!kLowRank) {
-        tile.dt[t] = load_pair(at.dt + t * own.row_step);
+        tile.dt[t] = load_pair(moved(own.dt, own.row_step, t));
     }
     if constexpr (kReadsGate<kFinish>) {
-        tile.z[t] = load_pair(at.z + t * own.gate_step);
-    }
-    if constexpr (kReadsPartial<kFinish>) {
-        tile.partial[t] = *reinterpret_cast<const float2*>(at.partial + t * own.row_step);
+        tile.z[t] = load_pair(moved(own.z, own.gate_step, t));
     }
 }
 
-//! Which of a tile's first tokens this lane stages. Lanes that have none read the last of them.
-VIM_SERIAL_WALK int VIM_SERIAL_WALK_CLASS::bc_token() const {
-    const int token = own.lane / kBcLanes<kStates>;
-    if constexpr (kBcLanes<kStates> * kBcTokens<kStates> < kWarp) {
-        return token < kBcTokens<kStates> ? token : kBcTokens<kStates> - 1;
+//! This lane's place in the scratch, in pairs of channels; idle lanes read the last one's.
+VIM_SERIAL_WALK int VIM_SERIAL_WALK_CLASS::scratch_lane() const {
+    return own.channel % kSerialWarpChannels / kSerialChannels;
+}
+
+//! The other direction's outputs of two tokens, before the first of them; it wrote its last token
+//! last.
+VIM_SERIAL_WALK void VIM_SERIAL_WALK_CLASS::load_partial(const float* at, int t, Tile& tile) const {
+    if constexpr (kReadsPartial<kFinish>) {
+        if (t % 2 == 0) {
+            tile.partial[t / 2] =
+                *reinterpret_cast<const float4*>(at + (1 - t / 2) * (kSerialTileValues / 2));
+        }
     }
-    return token;
+}
+
+VIM_SERIAL_WALK float2 VIM_SERIAL_WALK_CLASS::partner(const Tile& tile, int t) const {
+    const float4 two = tile.partial[kReadsPartial<kFinish> ? t / 2 : 0];
+    return t % 2 == 0 ? make_float2(two.z, two.w) : make_float2(two.x, two.y);
 }
 
 //! What is staged for the whole warp: B, C and the low-rank columns of a tile.
-VIM_SERIAL_WALK void VIM_SERIAL_WALK_CLASS::load_bc(const SerialCursor<T>& at, Tile& tile) const {
+VIM_SERIAL_WALK void VIM_SERIAL_WALK_CLASS::load_bc(Tile& tile) const {
 #pragma unroll
     for (int i = 0; i < kBcLoads<kStates>; ++i) {
         tile.bc[i] =
-            load_columns<T, kStates>(at.bc + kBcTokens<kStates> * i * own.bc_step, own.bc_gap);
+            load_columns<T, kStates>(moved(own.bc, own.bc_step, kBcTokens<kStates> * i), own.bc_gap);
     }
     if constexpr (kLowRank) {
 #pragma unroll
         for (int t = 0; t < kSerialTile; ++t) {
-            tile.columns[t] = load_pair(at.columns + t * own.bc_step);
+            tile.columns[t] = load_pair(moved(own.columns, own.bc_step, t));
         }
     }
 }
@@ -112,10 +121,10 @@ VIM_SERIAL_WALK void VIM_SERIAL_WALK_CLASS::stage_tile(const Tile& tile, int buf
     // Fewer lanes than a warp's stage the columns of few states.
     if (kBcLanes<kStates> * kBcTokens<kStates> == kWarp ||
         lane < kBcLanes<kStates> * kBcTokens<kStates>) {
+        float* at = own.stage->bc[0][0] + (buffer + 2 * lane);
 #pragma unroll
         for (int i = 0; i < kBcLoads<kStates>; ++i) {
-            float* row = own.stage->bc[buffer][kBcTokens<kStates> * i + lane / kBcLanes<kStates>];
-            *reinterpret_cast<float2*>(row + 2 * (lane % kBcLanes<kStates>)) =
+            *reinterpret_cast<float2*>(at + i * (kBcTokens<kStates> * 2 * kStates)) =
                 to_floats<T, kStates>(tile.bc[i]);
         }
     }
@@ -160,14 +169,22 @@ __device__ __forceinline__ void VIM_SERIAL_WALK_CLASS::low_rank_dt(
     }
 }
 
-//! The recurrence for one token of two channels; the result is y / ln 2.
+//! The recurrence for one token of two channels; the result is y / ln 2, on top of the other
+//! direction's where there is one.
 VIM_SERIAL_WALK float2 VIM_SERIAL_WALK_CLASS::scan_token(float2 u_in, float2 dt_in,
+                                                         float2 partner_in,
                                                          const float* bc_row) const {
     const float delta_x = softplus_log2(fmaf(dt_in.x, kLog2E, own.bias.x));
     const float delta_y = softplus_log2(fmaf(dt_in.y, kLog2E, own.bias.y));
     const float delta_u_x = delta_x * u_in.x;
     const float delta_u_y = delta_y * u_in.y;
-    float2 out = make_float2(own.skip.x * u_in.x, own.skip.y * u_in.y);
+    float2 out;
+    if constexpr (kReadsPartial<kFinish>) {
+        out.x = fmaf(own.skip.x, u_in.x, partner_in.x);
+        out.y = fmaf(own.skip.y, u_in.y, partner_in.y);
+    } else {
+        out = make_float2(own.skip.x * u_in.x, own.skip.y * u_in.y);
+    }
     constexpr int kAtOnce = kStates < 4 ? kStates : 4;
 #pragma unroll
     for (int first = 0; first < kStates; first += kAtOnce) {
@@ -189,130 +206,134 @@ VIM_SERIAL_WALK float2 VIM_SERIAL_WALK_CLASS::scan_token(float2 u_in, float2 dt_
     return out;
 }
 
-VIM_SERIAL_WALK void VIM_SERIAL_WALK_CLASS::finish(float2 y_out, Pair z_in, float2 partner,
-                                                   float divisor, T* y_at,
-                                                   float* partial_at) const {
-    if constexpr (kReadsPartial<kFinish>) {
-        y_out.x += partner.x;
-        y_out.y += partner.y;
-    }
+VIM_SERIAL_WALK void VIM_SERIAL_WALK_CLASS::store(float2 y_out, Pair z_in, float divisor,
+                                                  T* y_at) const {
     if constexpr (kReadsGate<kFinish>) {
         const float2 gate = Numeric<T>::to_float(z_in);
         y_out.x *= silu_over(gate.x, divisor);
         y_out.y *= silu_over(gate.y, divisor);
-    } else if constexpr (kFinish == Finish::kStore) {
+    } else {
         y_out.x *= kLn2;
         y_out.y *= kLn2;
     }
     if (own.active) {
-        if constexpr (kFinish == Finish::kPartial) {
-            *reinterpret_cast<float2*>(partial_at) = y_out;
-        } else {
-            store_pair(y_at, y_out);
-        }
+        store_pair(y_at, y_out);
     }
 }
 
-//! Fewer tokens than a tile, one at a time and without prefetch.
-VIM_SERIAL_WALK void VIM_SERIAL_WALK_CLASS::run_tail(int first, int count, float divisor) const {
-    const int partial_step = kWritesPartial ? own.row_step : 0;
-    SerialCursor<T> at = own.origin;
-    move(at, first);
-    T* y_at = own.y + first * own.row_step;
-    float* partial_at = own.partial + (kWritesPartial ? first * own.row_step : 0);
+VIM_SERIAL_WALK void VIM_SERIAL_WALK_CLASS::singles(int count, float divisor, int token) const {
+    float* scratch = own.scratch + token * kSerialWarpChannels + 2 * scratch_lane();
 #pragma unroll 1
     for (int t = 0; t < count; ++t) {
         // The row staged last may still be in use by a slower lane.
         __syncwarp();
+        // These lanes stage a tile's first token, so they are at this one.
         if (own.lane < kBcLanes<kStates>) {
             *reinterpret_cast<float2*>(&own.stage->bc[0][0][2 * own.lane]) =
-                to_floats<T, kStates>(load_columns<T, kStates>(at.bc, own.bc_gap));
+                to_floats<T, kStates>(load_columns<T, kStates>(own.bc, own.bc_gap));
         }
+        Tile tile;
+        load_token(0, tile);
         float2 dt_in[1];
         if constexpr (kLowRank) {
             if (2 * own.lane < own.rank) {
                 *reinterpret_cast<float2*>(&own.low_rank->columns[0][2 * own.lane]) =
-                    Numeric<T>::to_float(load_pair(at.columns));
+                    Numeric<T>::to_float(load_pair(own.columns));
             }
         } else {
-            dt_in[0] = Numeric<T>::to_float(load_pair(at.dt));
+            dt_in[0] = Numeric<T>::to_float(tile.dt[0]);
         }
-        Pair z_in{};
-        if constexpr (kReadsGate<kFinish>) {
-            z_in = load_pair(at.z);
-        }
-        float2 partner{};
+        float2 partner_in{};
         if constexpr (kReadsPartial<kFinish>) {
-            partner = *reinterpret_cast<const float2*>(at.partial);
+            partner_in = *reinterpret_cast<const float2*>(scratch);
+            scratch -= kSerialWarpChannels;
         }
-        const float2 u_in = Numeric<T>::to_float(load_pair(at.u));
         __syncwarp();
         if constexpr (kLowRank) {
             low_rank_dt(dt_in);
         }
-        const float2 out = scan_token(u_in, dt_in[0], own.stage->bc[0][0]);
-        finish(out, z_in, partner, divisor, y_at, partial_at);
-        move(at, 1);
-        y_at += own.row_step;
-        partial_at += partial_step;
+        const float2 out =
+            scan_token(Numeric<T>::to_float(tile.u[0]), dt_in[0], partner_in, own.stage->bc[0][0]);
+        if constexpr (kFinish == Finish::kPartial) {
+            if (own.active) {
+                *reinterpret_cast<float2*>(scratch) = out;
+            }
+            scratch += kSerialWarpChannels;
+        } else {
+            store(out, tile.z[0], divisor, own.y);
+            own.y = moved(own.y, own.row_step, 1);
+        }
+        move(1);
     }
 }
 
-//! `count` tokens, `first` tokens after the start. Each token's successor in the next tile is
-//! loaded as soon as its registers are free; during the last tile the cursor stands still, so no
-//! address outside the sequence is ever formed.
-VIM_SERIAL_WALK void VIM_SERIAL_WALK_CLASS::run(int first, int count, float divisor) const {
-    const int tiles = count / kSerialTile;
-    const int partial_step = kWritesPartial ? own.row_step : 0;
-    if (tiles > 0) {
-        SerialCursor<T> at = own.origin;
-        move(at, first);
-        at.bc += bc_token() * own.bc_step;
-        T* y_at = own.y + first * own.row_step;
-        float* partial_at = own.partial + (kWritesPartial ? first * own.row_step : 0);
-        Tile tile;
-        load_bc(at, tile);
+//! Each token's successor in the next tile is loaded as soon as its registers are free; during the
+//! last tile the pointers stand still, so nothing outside the sequence is read.
+VIM_SERIAL_WALK void VIM_SERIAL_WALK_CLASS::tiles(int count, float divisor, int slot) const {
+    if (count == 0) {
+        return;
+    }
+    float* scratch = own.scratch + slot * kSerialTileValues + 4 * scratch_lane();
+    Tile tile;
+    load_bc(tile);
+#pragma unroll
+    for (int t = 0; t < kSerialTile; ++t) {
+        load_token(t, tile);
+        load_partial(scratch, t, tile);
+    }
+    // What was staged last may still be in use by a slower lane.
+    __syncwarp();
+    int buffer = 0;
+#pragma unroll 1
+    for (int left = count; left > 0; --left) {
+        if constexpr (kLowRank) {
+            // The dt columns have one buffer: wait until the last tile's are read.
+            __syncwarp();
+        }
+        stage_tile(tile, buffer);
+        __syncwarp();
+        if (left > 1) {
+            move(kSerialTile);
+            if constexpr (kReadsPartial<kFinish>) {
+                scratch -= kSerialTileValues;
+            }
+        }
+        load_bc(tile);
+        float2 dt_in[kSerialTile];
+        if constexpr (kLowRank) {
+            low_rank_dt(dt_in);
+        }
+        float2 earlier{};
 #pragma unroll
         for (int t = 0; t < kSerialTile; ++t) {
-            load_token(at, t, tile);
-        }
-        int buffer = 0;
-#pragma unroll 1
-        for (int left = tiles; left > 0; --left) {
-            if constexpr (kLowRank) {
-                // The dt columns have one buffer: wait until the last tile's are read.
-                __syncwarp();
+            if constexpr (!kLowRank) {
+                dt_in[t] = Numeric<T>::to_float(tile.dt[t]);
             }
-            stage_tile(tile, buffer);
-            __syncwarp();
-            if (left > 1) {
-                move(at, kSerialTile);
-            }
-            load_bc(at, tile);
-            float2 dt_in[kSerialTile];
-            if constexpr (kLowRank) {
-                low_rank_dt(dt_in);
-            }
-#pragma unroll
-            for (int t = 0; t < kSerialTile; ++t) {
-                if constexpr (!kLowRank) {
-                    dt_in[t] = Numeric<T>::to_float(tile.dt[t]);
+            const Pair z_in = tile.z[kReadsGate<kFinish> ? t : 0];
+            const float2 out = scan_token(Numeric<T>::to_float(tile.u[t]), dt_in[t],
+                                          partner(tile, t), own.stage->bc[0][t] + buffer);
+            if constexpr (kFinish == Finish::kPartial) {
+                if (t % 2 == 1 && own.active) {
+                    *reinterpret_cast<float4*>(scratch + t / 2 * (kSerialTileValues / 2)) =
+                        float4{earlier.x, earlier.y, out.x, out.y};
                 }
-                const float2 u_in = Numeric<T>::to_float(tile.u[t]);
-                const Pair z_in = tile.z[kReadsGate<kFinish> ? t : 0];
-                const float2 partner = tile.partial[kReadsPartial<kFinish> ? t : 0];
-                const float2 out = scan_token(u_in, dt_in[t], own.stage->bc[buffer][t]);
-                finish(out, z_in, partner, divisor, y_at + t * own.row_step,
-                       partial_at + t * partial_step);
-                load_token(at, t, tile);
+                earlier = out;
+            } else {
+                store(out, z_in, divisor, moved(own.y, own.row_step, t));
             }
-            y_at += kSerialTile * own.row_step;
-            partial_at += kSerialTile * partial_step;
-            buffer ^= 1;
+            load_token(t, tile);
+            if (t % 2 == 1) {
+                load_partial(scratch, t - 1, tile);
+            }
         }
+        if constexpr (kFinish == Finish::kPartial) {
+            scratch += kSerialTileValues;
+        } else {
+            own.y = moved(own.y, own.row_step, kSerialTile);
+        }
+        buffer ^= kSerialTile * 2 * kStates;
     }
-    const int done = tiles * kSerialTile;
-    run_tail(first + done, count - done, divisor);
+    move(kSerialTile);
 }
 
 #undef VIM_SERIAL_WALK
