@@ -75,7 +75,8 @@ struct alignas(16) SerialStage {
     float bc[2][kSerialTile][2 * kStates];
 };
 
-//! The low-rank part of it, behind the stages: dt columns of a tile, and the weight, rank-major.
+//! The low-rank part of it, behind the stages: dt columns of a tile, and the weight, rank-major and
+//! divided by ln 2, as the bias is.
 struct alignas(16) SerialLowRank {
     float columns[kSerialTile][kSerialMaxRank];
     float weight[1][kSerialWarpChannels];  //!< [rank rounded up to 4][64]
@@ -135,24 +136,73 @@ struct SerialChannels {
     bool active;  //!< false for lanes past the last channel: they load, but never store
 };
 
-//! Weight rows of a warp's channels into shared memory, transposed; rows up to the next multiple of
-//! four are zero, and so are the dt columns they meet.
+//! Pieces of a weight row that a lane has under way at once, in each of two rows.
+inline constexpr int kWeightPieces = 8;
+
+//! A warp's 64 weight rows into shared memory, transposed. Each lane reads two rows, a piece at a
+//! time: the loads of a round are independent, nothing of the adjacent rows is fetched in vain, and
+//! every lane writes to a bank of its own.
+template <typename Piece, typename T, int kStates>
+__device__ __forceinline__ void serial_load_rows(const ScanArgs& args, const T* weight,
+                                                 int first_channel,
+                                                 SerialChannels<T, kStates, true>& own) {
+    constexpr int kElements = sizeof(Piece) / sizeof(T);
+    constexpr int kHalves = kSerialWarpChannels / kWarp;
+    static_assert(kElements * kSerialWarpChannels <= kSerialTile * kSerialMaxRank);
+    const T* rows[kHalves];
+#pragma unroll
+    for (int h = 0; h < kHalves; ++h) {
+        const int channel = first_channel + own.lane + h * kWarp;
+        rows[h] = weight + (channel < args.channels ? channel : args.channels - 1) * args.rank;
+    }
+#pragma unroll 1
+    for (int first = 0; first < args.rank; first += kWeightPieces * kElements) {
+        Piece pieces[kWeightPieces][kHalves];
+#pragma unroll
+        for (int i = 0; i < kWeightPieces; ++i) {
+            const int j = first + i * kElements;
+#pragma unroll
+            for (int h = 0; h < kHalves; ++h) {
+                pieces[i][h] = *reinterpret_cast<const Piece*>(rows[h] + (j < args.rank ? j : 0));
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < kWeightPieces; ++i) {
+            const int j = first + i * kElements;
+            // Behind the last column, into the room of the dt columns, which are not there yet: a
+            // branch would let the compiler put each load behind the stores before it.
+            float* to = j < args.rank ? own.low_rank->weight[j] : own.low_rank->columns[0];
+#pragma unroll
+            for (int h = 0; h < kHalves; ++h) {
+                const T* elements = reinterpret_cast<const T*>(&pieces[i][h]);
+#pragma unroll
+                for (int k = 0; k < kElements; ++k) {
+                    to[k * kSerialWarpChannels + own.lane + h * kWarp] =
+                        Numeric<T>::to_float(elements[k]) * kLog2E;
+                }
+            }
+        }
+    }
+    __syncwarp();
+}
+
+//! The weight of a warp's channels; rows up to the next multiple of four are zero, and so are the
+//! dt columns they meet. The rank is even.
 template <typename T, int kStates>
 __device__ __forceinline__ void serial_load_weight(const ScanArgs& args, const T* weight,
                                                    int first_channel,
                                                    SerialChannels<T, kStates, true>& own) {
-    const int padded = padded_rank(args.rank);
-    for (int c = 0; c < kSerialWarpChannels; ++c) {
-        const int channel =
-            first_channel + c < args.channels ? first_channel + c : args.channels - 1;
-        for (int j = own.lane; j < padded; j += kWarp) {
-            own.low_rank->weight[j][c] =
-                j < args.rank ? Numeric<T>::to_float(weight[channel * args.rank + j]) : 0.0F;
-        }
+    if (sizeof(T) == 4 || args.rank % 4 == 0) {
+        serial_load_rows<uint2>(args, weight, first_channel, own);
+    } else {
+        serial_load_rows<unsigned>(args, weight, first_channel, own);
     }
-    for (int j = args.rank + own.lane; j < padded; j += kWarp) {
-        for (int t = 0; t < kSerialTile; ++t) {
-            own.low_rank->columns[t][j] = 0.0F;
+#pragma unroll 1
+    for (int j = args.rank; j < padded_rank(args.rank); ++j) {
+        own.low_rank->weight[j][own.lane] = 0.0F;
+        own.low_rank->weight[j][own.lane + kWarp] = 0.0F;
+        if (own.lane < kSerialTile) {
+            own.low_rank->columns[own.lane][j] = 0.0F;
         }
     }
     __syncwarp();

@@ -139,14 +139,14 @@ VIM_SERIAL_WALK void VIM_SERIAL_WALK_CLASS::stage_tile(const Tile& tile, int buf
     }
 }
 
-//! dt of this lane's channels for the first kTokens staged tokens.
+//! dt with its bias, divided by ln 2, of this lane's channels for the first kTokens staged tokens.
 template <typename T, int kStates, bool kLowRank, Finish kFinish>
 template <int kTokens>
 __device__ __forceinline__ void VIM_SERIAL_WALK_CLASS::low_rank_dt(
     float2 (&dt_out)[kTokens]) const {
 #pragma unroll
     for (int t = 0; t < kTokens; ++t) {
-        dt_out[t] = make_float2(0.0F, 0.0F);
+        dt_out[t] = own.bias;
     }
 #pragma unroll 1
     for (int j = 0; j < own.rank; j += 4) {
@@ -169,13 +169,17 @@ __device__ __forceinline__ void VIM_SERIAL_WALK_CLASS::low_rank_dt(
     }
 }
 
-//! The recurrence for one token of two channels; the result is y / ln 2, on top of the other
+//! The recurrence for one token of two channels, from dt, or low-rank dt with its bias; the result is y / ln 2, on top of the other
 //! direction's where there is one.
 VIM_SERIAL_WALK float2 VIM_SERIAL_WALK_CLASS::scan_token(float2 u_in, float2 dt_in,
                                                          float2 partner_in,
                                                          const float* bc_row) const {
-    const float delta_x = softplus_log2(fmaf(dt_in.x, kLog2E, own.bias.x));
-    const float delta_y = softplus_log2(fmaf(dt_in.y, kLog2E, own.bias.y));
+    if constexpr (!kLowRank) {
+        dt_in.x = fmaf(dt_in.x, kLog2E, own.bias.x);
+        dt_in.y = fmaf(dt_in.y, kLog2E, own.bias.y);
+    }
+    const float delta_x = softplus_log2(dt_in.x);
+    const float delta_y = softplus_log2(dt_in.y);
     const float delta_u_x = delta_x * u_in.x;
     const float delta_u_y = delta_y * u_in.y;
     float2 out;

@@ -110,18 +110,30 @@ def test_pairs_of_blocks_are_there_from_9_0_on(arch: str) -> None:
 
 
 @pytest.mark.parametrize("data_type", ["fp32", "fp16", "bf16"])
-def test_serial_scan_with_gate_needs_at_most_115_instructions(data_type: str) -> None:
+def test_serial_scan_with_gate_needs_at_most_114_instructions(data_type: str) -> None:
     counts = BUDGET["kernels"]["90"][f"serial_scan_kernel {data_type} 16 1"]
-    assert kernel_budget.serial_instructions_per_element(counts) <= 115
+    assert kernel_budget.serial_instructions_per_element(counts) < 114.5
     # 16 decays, softplus, and two for the gate.
     assert counts["loop_mufu"] == 19 * kernel_budget.SERIAL_ELEMENTS
 
 
 @pytest.mark.parametrize("data_type", ["fp32", "fp16", "bf16"])
-def test_serial_scan_of_8_states_needs_at_most_70_instructions(data_type: str) -> None:
+@pytest.mark.parametrize(("low_rank", "limit"), [(0, 115), (1, 123.5)])
+def test_both_directions_meet_in_few_instructions(
+    data_type: str, low_rank: int, limit: float
+) -> None:
+    """The loop with sum and gate; dt of rank four, as the loop over the rank counts once."""
+    counts = BUDGET["kernels"]["90"][f"serial_bi_scan_kernel {data_type} 16 {low_rank}"]
+    assert kernel_budget.serial_instructions_per_element(counts) <= limit
+    assert counts["loop_mufu"] == 19 * kernel_budget.SERIAL_ELEMENTS
+    assert counts["spill"] <= 32
+
+
+@pytest.mark.parametrize("data_type", ["fp32", "fp16", "bf16"])
+def test_serial_scan_of_8_states_needs_at_most_65_instructions(data_type: str) -> None:
     """No gate, as MambaVision's mixers have none: 8 decays and softplus."""
     counts = BUDGET["kernels"]["90"][f"serial_scan_kernel {data_type} 8 0"]
-    assert kernel_budget.serial_instructions_per_element(counts) <= 70
+    assert kernel_budget.serial_instructions_per_element(counts) <= 65
     assert counts["loop_mufu"] == 9 * kernel_budget.SERIAL_ELEMENTS
     assert counts["spill"] == 0
 

@@ -31,6 +31,9 @@ inline float __uint_as_float(unsigned bits) {
     return value;
 }
 
+struct alignas(8) uint2 {
+    unsigned x, y;
+};
 struct uint3 {
     unsigned x, y, z;
 };
