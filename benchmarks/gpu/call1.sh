@@ -26,7 +26,7 @@ clocks=$!
 # call need processors only, and have until the end of this one.
 CUDA_VISIBLE_DEVICES='' start export 280 "$PYTHON" $HERE/export_models.py "$WORK/models"
 checks=(gpu_check plugin_test)
-start gpu_check 85 "$WORK/gpu_check" --output "$OUT/gpu_check.json"
+start gpu_check 85 "$WORK/gpu_check" --seconds 70 --output "$OUT/gpu_check.json"
 start plugin_test 85 "$PYTHON" -m vim_deploy plugin test "$LIBRARY"
 for tool in memcheck racecheck initcheck synccheck; do
     start "$tool" 85 plugins/tests/gpu/sanitize.sh "$WORK/gpu_check" "$tool"

@@ -51,7 +51,7 @@ def test_every_tactic_passes(program: Path, layout: tuple[str, ...], tmp_path: P
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     result = json.loads(written.read_text(encoding="utf-8"))
-    assert result["failures"] == 0
+    assert result["failures"] == result["cases_left_out"] == 0
     ran = {name.split()[0] for name in result["kernels"]}
     assert ran == {"scan", "bi_scan", "conv"}
     # What runs under compute-sanitizer has every fast tactic in it.
@@ -64,7 +64,18 @@ def test_every_tactic_passes(program: Path, layout: tuple[str, ...], tmp_path: P
         assert kernel["worst_relative_l2"] <= 1e-6 + rounding, name
 
 
-def test_refuses_what_it_does_not_know(program: Path) -> None:
-    done = subprocess.run([program, "--large"], capture_output=True, text=True, check=False)
+def test_says_what_it_had_no_time_for(program: Path) -> None:
+    command = [program, "--small", "--seconds", "0.001"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    result = json.loads(done.stdout)
+    assert result["cases_left_out"] > 100
+    assert f"{result['cases_left_out']} of " in done.stderr
+    assert result["kernels"]
+
+
+@pytest.mark.parametrize("arguments", [["--large"], ["--seconds"], ["--seconds", "soon"]])
+def test_refuses_what_it_does_not_know(program: Path, arguments: list[str]) -> None:
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "usage" in done.stderr
