@@ -7,7 +7,8 @@ for 8.6 (``runtimes/tensorrt/lower.py``), at each size: ``vim-SIZE-fp32.onnx`` a
 ``vim-SIZE-fp16.onnx`` with our ops as nodes for the plugin, and ``.types``, a line "tensor float16"
 or "tensor float32" for each tensor, which layers have to obey. Vim-Ti is exported with low-rank dt,
 as it always is unless asked otherwise. Of DeiT-Ti, the baseline of ``vim-deploy bench`` with plain
-attention: ``deit-SIZE.onnx`` in float32, whose types TensorRT may choose.
+attention: ``deit-SIZE.onnx`` in float32, whose types TensorRT may choose, without the mask of
+tokens times tokens that the exporter writes down and PyTorch never makes.
 
 Beside each ``.in`` and ``.out``: images and the module's logits on the CPU, raw float32, what the
 engines are compared with. ``models.json`` says how each file came about.
@@ -36,6 +37,7 @@ from vim_deploy.artifact import Artifact  # noqa: E402
 from vim_deploy.bench import environment  # noqa: E402
 from vim_deploy.bench.subject import PYTORCH, PYTORCH_DEIT, open_runner  # noqa: E402
 from vim_deploy.files import write_bytes  # noqa: E402
+from vim_deploy.graph.flash_attention import drop_idle_masks  # noqa: E402
 from vim_deploy.parity.cases import random_case  # noqa: E402
 from vim_deploy.precisions import Precision  # noqa: E402
 from vim_deploy.recipe.schema import ModelRequest  # noqa: E402
@@ -106,11 +108,14 @@ def export_vim(folder: Path, request: ModelRequest, stem: str) -> dict[str, Any]
 
 def export_deit(folder: Path, size: int, stem: str) -> dict[str, Any]:
     """One DeiT: model, images and logits; what was done to it."""
-    lowered = lower(deit_graph(DEIT, (size, size), ATTENTION), TENSORRT_8_6, use_plugin=False)
+    model = deit_graph(DEIT, (size, size), ATTENTION)
+    masks = drop_idle_masks(model)
+    lowered = lower(model, TENSORRT_8_6, use_plugin=False)
     write_bytes(folder / f"{stem}.onnx", lowered.model.SerializeToString())
     source = {"size": DEIT, "image": (size, size), "attention": ATTENTION}
     _store(folder / stem, open_runner(PYTORCH_DEIT, source, threads=environment.available_cpus()))
-    return {stem: {"attention": ATTENTION, "steps": list(lowered.steps)}}
+    steps = [f"{masks} masks that hide nothing left out", *lowered.steps]
+    return {stem: {"attention": ATTENTION, "steps": steps}}
 
 
 def type_lines(types: Mapping[str, str]) -> str:

@@ -51,6 +51,29 @@ def use_flash_attention(model: onnx.ModelProto, blocks: int) -> None:
         model.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
 
 
+def drop_idle_masks(model: onnx.ModelProto) -> int:
+    """Leave out, in place, masks that are added to scores and hide nothing; how many there were.
+
+    The exporter writes down a mask of [B, 1, T, T] that the same model does not have when PyTorch
+    runs it. A runtime that does not see through it holds and adds such a matrix in every layer.
+
+    Args:
+        model: with attentions as above; one that hides something stays.
+    """
+    rewriter = Rewriter(model.graph)
+    dropped = 0
+    for softmax in [node for node in model.graph.node if node.op_type == "Softmax"]:
+        added = rewriter.producer(softmax.input[0], "Add")
+        if added is None or not _hides_nothing(rewriter, added.input[1]):
+            continue
+        name = rewriter.node_name(f"{softmax.name}_scores")
+        same = node_of("Identity", name, [added.input[0]], added.output[0])
+        rewriter.replace([added.output[0]], [same])
+        dropped += 1
+    rewriter.finish()
+    return dropped
+
+
 class _Attention:
     """What stands around one softmax."""
 
@@ -92,7 +115,7 @@ class _Attention:
         added = graph.producer(tensor, "Add")
         if added is not None:
             product, mask = added.input
-            if not self._hides_nothing(mask):
+            if not _hides_nothing(graph, mask):
                 raise self._differs("its mask hides something, or cannot be told to hide nothing")
             tensor = product
         for op_type in ("Mul", "Div"):
@@ -109,21 +132,6 @@ class _Attention:
         if scores is None or not math.isfinite(self._scale):
             raise self._differs("its scores are not a product of queries and keys, scaled")
         return scores
-
-    def _hides_nothing(self, mask: str) -> bool:
-        """Whether ``mask`` is zeros, or ``Where`` everywhere takes them."""
-        constant = self._graph.constant(mask)
-        if constant is not None:
-            return not np.asarray(constant).any()
-        chosen = self._graph.producer(mask, "Where")
-        if chosen is None:
-            return False
-        condition, kept = chosen.input[0], self._graph.constant(chosen.input[1])
-        spread = self._graph.producer(condition, "Expand")
-        seen = self._graph.constant(condition if spread is None else spread.input[0])
-        if seen is None or kept is None:
-            return False
-        return bool(np.asarray(seen).all()) and not np.asarray(kept).any()
 
     def _heads(self, tensor: str, order: list[int]) -> tuple[str, int, int]:
         """The projection behind ``tensor``, number of heads and their width."""
@@ -146,6 +154,22 @@ class _Attention:
 
     def _differs(self, why: str) -> VimDeployError:
         return _refused(f"{self._softmax.name}: {why}")
+
+
+def _hides_nothing(graph: Rewriter, mask: str) -> bool:
+    """Whether ``mask`` is zeros, or ``Where`` everywhere takes them."""
+    constant = graph.constant(mask)
+    if constant is not None:
+        return not np.asarray(constant).any()
+    chosen = graph.producer(mask, "Where")
+    if chosen is None:
+        return False
+    condition, kept = chosen.input[0], graph.constant(chosen.input[1])
+    spread = graph.producer(condition, "Expand")
+    seen = graph.constant(condition if spread is None else spread.input[0])
+    if seen is None or kept is None:
+        return False
+    return bool(np.asarray(seen).all()) and not np.asarray(kept).any()
 
 
 def _refused(why: str) -> VimDeployError:

@@ -11,7 +11,7 @@ import pytest
 from onnx import parser
 
 from vim_deploy.errors import VimDeployError
-from vim_deploy.graph.flash_attention import use_flash_attention
+from vim_deploy.graph.flash_attention import drop_idle_masks, use_flash_attention
 from vim_deploy.runtimes.onnxruntime import capability as ort
 
 _TOKENS, _HEADS, _WIDTH = 5, 2, 4
@@ -88,6 +88,21 @@ def test_it_computes_the_same(change: Callable[[str], str]) -> None:
     ]
     assert not model.graph.initializer
     np.testing.assert_allclose(outputs(model), expected, atol=2e-6)
+
+
+def test_masks_that_hide_nothing_are_left_out() -> None:
+    model = attention()
+    expected = outputs(model)
+    assert drop_idle_masks(model) == 1
+    assert not {"Where", "Add"} & {node.op_type for node in model.graph.node}
+    assert drop_idle_masks(model) == 0
+    np.testing.assert_array_equal(outputs(model), expected)
+    late = replace("Add(scaled, mask)", "Add(scaled, late)")
+    for kept in (attention(hidden=1), attention(late)):
+        before = outputs(kept)
+        assert drop_idle_masks(kept) == 0
+        assert "Add" in {node.op_type for node in kept.graph.node}
+        np.testing.assert_array_equal(outputs(kept), before)
 
 
 def refused(model: Callable[[], onnx.ModelProto], why: str) -> None:
