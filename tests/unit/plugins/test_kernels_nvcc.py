@@ -81,6 +81,7 @@ class TestCompiled:
         "bench/kernel_bench.cu",
         "tests/common/launches.cpp",
         "tests/common/problem.cpp",
+        "../benchmarks/gpu/sm_clock.cu",
     ],
 )
 def test_gpu_programs_compile(program: str, tmp_path: Path) -> None:
