@@ -167,7 +167,10 @@ Status TensorRtEngine::load(std::vector<char> const& plan, EngineOptions const& 
                           bool has_plugin) {
     LogCapture const log;
     runtime.reset(nvinfer1::createInferRuntime(tensorrt_logger()));
-    if (runtime == nullptr) {
+    // Where CUDA does not start, lean runtimes of 10.15 to 11.4 log errors and give a pointer that
+    // is not null and leads to nothing.
+    if (runtime == nullptr || !log.text("").empty()) {
+        static_cast<void>(runtime.release());
         return Error{"VIM-901", "TensorRT does not start", log.text("it gave no reason"),
                      "check that TensorRT, CUDA and the driver fit together"};
     }

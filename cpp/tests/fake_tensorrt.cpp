@@ -283,6 +283,12 @@ class FakeRuntime : public VRuntimeBase, public IRuntime {
 }  // namespace
 
 extern "C" void* createInferRuntime_INTERNAL(void* logger, std::int32_t) noexcept {
+    if (std::getenv("FAKE_TENSORRT_NO_CUDA") != nullptr) {
+        static_cast<ILogger*>(logger)->log(
+            ILogger::Severity::kERROR, "createInferRuntime: CUDA initialization failure");
+        // What lean runtimes of 10.15 to 11.4 give then: neither null nor a runtime.
+        return reinterpret_cast<void*>(std::uintptr_t{0x228});
+    }
     return static_cast<IRuntime*>(new FakeRuntime(*static_cast<ILogger*>(logger)));
 }
 

@@ -188,6 +188,11 @@ def test_engines_for_later_releases_and_without_weights(picture: Path) -> None:
     assert "without weights" in refused(413, plan, picture)
 
 
+def test_a_tensorrt_that_does_not_start(picture: Path) -> None:
+    plan = cpp.FakeEngine().write(picture.parent)
+    assert "does not start" in refused(901, plan, picture, FAKE_TENSORRT_NO_CUDA="1")
+
+
 #: What TensorRT logs when it does not load an engine.
 DESERIALISE = [
     "Serialization assertion plan.header.size == blobSize failed.",
