@@ -29,7 +29,7 @@ checks=(gpu_check plugin_test)
 start gpu_check 85 "$WORK/gpu_check" --seconds 70 --output "$OUT/gpu_check.json"
 start plugin_test 85 "$PYTHON" -m vim_deploy plugin test "$LIBRARY"
 for tool in memcheck racecheck initcheck synccheck; do
-    start "$tool" 85 plugins/tests/gpu/sanitize.sh "$WORK/gpu_check" "$tool"
+    start "$tool" 85 sh plugins/tests/gpu/sanitize.sh "$WORK/gpu_check" "$tool"
     checks+=("$tool")
 done
 step check 85 "$PYTHON" $HERE/kernels.py check "$LIBRARY" "$OUT/check.json"

@@ -288,12 +288,19 @@ def time_all(
     end = time.monotonic() + seconds
     on_gpu = device.type == "cuda"
     count = torch.cuda.get_device_properties(device).multi_processor_count if on_gpu else 1
+    counter, how = None, "not counted: no --clock was given, or no GPU"
+    if clock is not None and on_gpu:
+        try:
+            counter = SmClock(clock)
+            how = "clock64 against globaltimer, in a thread beside the replayed launches"
+        except (OSError, AttributeError) as error:  # the times are worth having without it
+            how = f"not counted: {error}"
     session = Session(
         library,
         device,
         count,
         copy_bandwidth(device),
-        SmClock(clock) if clock is not None and on_gpu else None,
+        counter,
         Extensions(extensions),
         end,
         quick,
@@ -303,9 +310,7 @@ def time_all(
         "torch": torch.__version__,
         "multiprocessors": count,
         "copy_bytes_per_second": session.bytes_per_second,
-        "sm_clock": "clock64 against globaltimer, in a thread beside the replayed launches"
-        if session.clock is not None
-        else None,
+        "sm_clock": how,
         "extensions_missing": session.extensions.missing,
         "dtype": "float16",
     }

@@ -247,3 +247,63 @@ def test_a_row_and_what_stands_beside_it() -> None:
     before = dict(only)
     timing.beside_mamba(given, only, problem, mixer=True)
     assert only == before
+
+
+def test_replays_and_cycles_as_a_gpu_would_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The calls that need a GPU, in their order, on stand-ins of PyTorch's own."""
+    import contextlib
+    import types
+
+    import clocks
+
+    said: list[str] = []
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            said.append("event")
+
+        def synchronize(self) -> None:
+            pass
+
+        def elapsed_time(self, other: Event) -> float:
+            return 0.5  # milliseconds
+
+    @contextlib.contextmanager
+    def graph(given: Any, capture_error_mode: str) -> Iterator[None]:
+        assert capture_error_mode == "thread_local"
+        said.append("capture")
+        yield
+        said.append("captured")
+
+    replay = types.SimpleNamespace(replay=lambda: said.append("replay"))
+    cuda = {
+        "CUDAGraph": lambda: replay,
+        "graph": graph,
+        "Event": Event,
+        "synchronize": lambda: said.append("synchronize"),
+        "Stream": lambda: types.SimpleNamespace(cuda_stream=7),
+    }
+    for name, value in cuda.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    work = clocks.Replay([lambda: said.append("launch")] * 2, torch.device("cuda"))
+    once = ["launch", "launch"]
+    assert said == [*once, "synchronize", "capture", *once, "captured"]
+    said.clear()
+    assert work.microseconds(4) == 250.0
+    assert said == ["replay"] * 3 + ["event", "replay", "event"] * 4
+
+    def count(nanoseconds: int, counted: int, stream: int) -> int:
+        assert (nanoseconds, stream) == (2_000_000, 7)
+        said.append("count")
+        return 0
+
+    counted = torch.tensor([3_600_000, 2_000_000])
+    library = types.SimpleNamespace(vim_count_cycles=count)
+    monkeypatch.setattr(clocks.ctypes, "CDLL", lambda path: library)
+    monkeypatch.setattr(torch, "zeros", lambda *size, **given: counted)
+    said.clear()
+    assert clocks.SmClock(Path("lib.so")).hertz(work, 10_000.0) == 1.8e9
+    assert said == ["replay", "replay", "count", "replay", "replay", "synchronize"]
