@@ -40,6 +40,9 @@ FORMS: dict[str, dict[str, Any]] = {
     "unrolled-17": {"standalone": True, "scan_body": "unrolled", "opset": 17},
 }
 
+#: Locks that could not be installed, and why; pip, which waits for a network, is asked once.
+_LACKING: dict[Path, str] = {}
+
 
 def files_of(base: Path, form: str) -> Path:
     """The folder with NAME.onnx and NAME.npz of every case in this form."""
@@ -87,11 +90,13 @@ def environment_of_lock(config: pytest.Config, lock: Path) -> Path:
     base = config.cache.mkdir("consumers")
     place = base / f"{name}-{short}"
     with alone(base / f"{name}.lock"):
-        if not place.exists():
+        if not place.exists() and lock not in _LACKING:
             try:
                 install(locked(lock), place)
             except NotToBeHadError as error:
-                pytest.skip(f"{name} is not to be had here: {error}")
+                _LACKING[lock] = str(error)
+    if lock in _LACKING:
+        pytest.skip(f"{name} is not to be had here: {_LACKING[lock]}")
     return place
 
 
