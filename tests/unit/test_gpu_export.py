@@ -14,6 +14,8 @@ import pytest
 
 from tests.support.fake_tensorrt import personality
 from tests.support.source import REPOSITORY
+from vim_deploy.recipe.schema import ModelRequest
+from vim_deploy.runtimes.onnxruntime.runner import OrtRunner
 from vim_deploy.runtimes.tensorrt.capability import capabilities_of
 
 GPU = REPOSITORY / "benchmarks" / "gpu"
@@ -123,31 +125,55 @@ def test_judging_as_a_command(
 
 
 @pytest.mark.skipif(not os.environ.get("VIM_TEST_ALL"), reason="VIM_TEST_ALL=1 runs this")
-def test_models_are_made(
+def test_a_vim_is_made(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript", reason="pip install 'vim-deploy[torch]'")
+    from export_models import export_vim
+
+    config = {"img_size": 32, "depth": 2, "embed_dim": 32, "num_classes": 10}
+    config |= {"bimamba_type": "v2", "final_pool_type": "mean"}
+    request = ModelRequest("tiny", config=config, random_weights=0)
+    made = export_vim(tmp_path, request, "vim-32")
+    for precision in ("fp32", "fp16"):
+        name = f"vim-32-{precision}"
+        assert made[name]["graph"] == "fused-low-rank"
+        nodes = list(made[name]["plugin_nodes"].values())
+        assert nodes.count("VimBiCausalConv") == nodes.count("VimBiSelectiveScan") == 2
+        model = onnx.load(tmp_path / f"{name}.onnx")
+        assert not model.functions
+        assert {node.op_type for node in model.graph.node if node.domain} == set(EXPECTED)
+        assert next(entry.version for entry in model.opset_import if not entry.domain) == 17
+        kinds = {line.split()[1] for line in (tmp_path / f"{name}.types").read_text().splitlines()}
+        assert kinds == ({"float32"} if precision == "fp32" else {"float16", "float32"})
+    assert (tmp_path / "vim-32.in").stat().st_size == 8 * 3 * 32 * 32 * 4
+    assert np.isfinite(np.fromfile(tmp_path / "vim-32.out", np.float32)).sum() == 8 * 10
+
+
+@pytest.mark.skipif(not os.environ.get("VIM_TEST_ALL"), reason="VIM_TEST_ALL=1 runs this")
+def test_a_deit_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("transformers", reason="pip install 'vim-deploy[deit]'")
+    from export_models import export_deit
+
+    monkeypatch.setattr("vim_deploy.model.deit.DEPTH", 1)
+    made = export_deit(tmp_path, 32, "deit-32")
+    assert "1 masks that hide nothing left out" in made["deit-32"]["steps"]
+    with OrtRunner(tmp_path / "deit-32.onnx") as runner:
+        image = np.fromfile(tmp_path / "deit-32.in", np.float32).reshape(8, 3, 32, 32)
+        logits = runner.run(image)["logits"]
+    expected = np.fromfile(tmp_path / "deit-32.out", np.float32).reshape(8, 1000)
+    assert np.linalg.norm(logits - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
+@pytest.mark.skipif(not os.environ.get("VIM_TEST_ALL"), reason="VIM_TEST_ALL=1 runs this")
+def test_what_cannot_be_made_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("transformers", reason="pip install 'vim-deploy[deit]'")
     from export_models import main
 
-    given = ["export_models.py", str(tmp_path), "--sizes", "32,8"]
-    monkeypatch.setattr(sys, "argv", given)
     # Eight pixels are less than a patch of either model.
+    monkeypatch.setattr(sys, "argv", ["export_models.py", str(tmp_path), "--sizes", "8"])
     assert main() == 1
     last = capsys.readouterr().out.splitlines()[-1]
-    assert "vim-8: VimDeployError: VIM-4" in last
+    assert "vim-8: VimDeployError: VIM-406" in last
     assert "deit-8: VimDeployError: VIM-406" in last
-    made = json.loads((tmp_path / "models.json").read_text())
-    for precision in ("fp32", "fp16"):
-        name = f"vim-32-{precision}"
-        assert made[name]["graph"] == "fused-low-rank"
-        nodes = list(made[name]["plugin_nodes"].values())
-        assert nodes.count("VimBiCausalConv") == nodes.count("VimBiSelectiveScan") == 24
-        model = onnx.load(tmp_path / f"{name}.onnx")
-        assert not model.functions
-        assert {node.op_type for node in model.graph.node if node.domain} == set(EXPECTED)
-        assert next(entry.version for entry in model.opset_import if not entry.domain) == 17
-    assert (tmp_path / "vim-32.in").stat().st_size == 8 * 3 * 32 * 32 * 4
-    for stem in ("vim-32", "deit-32"):
-        logits = np.fromfile(tmp_path / f"{stem}.out", np.float32)
-        assert logits.size == 8 * 1000
-        assert np.isfinite(logits).all()
+    assert set(json.loads((tmp_path / "models.json").read_text())) == {"vim-8", "deit-8"}
