@@ -163,6 +163,7 @@ def main() -> int:
     failed: list[str] = []
     # Processes of their own, and not forks: PyTorch has threads.
     spawn = multiprocessing.get_context("spawn")
+    print(f"making {', '.join(jobs)}, {arguments.jobs} at a time", flush=True)
     with ProcessPoolExecutor(arguments.jobs, spawn) as pool:
         running = {pool.submit(_timed, job, stem): stem for stem, job in jobs.items()}
         for done in as_completed(running):
