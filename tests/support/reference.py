@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.data.drawn import NOISE, drawn
 from tests.data.unpack import unpacked
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -201,6 +202,8 @@ def full_case(name: str) -> ReferenceCase:
 def _case_in(folder: Path, name: str) -> ReferenceCase:
     record = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     arrays = arrays_of(folder / f"{name}.npz")
+    known = {"image", *record.get("output_shapes", ())}
+    arrays |= {key: drawn(record, key) for key in NOISE if key in known - arrays.keys()}
     file, image = _checkpoint_file(name), arrays.pop("image")
     outputs = {key: arrays.pop(key) for key in sorted(arrays) if key.startswith("output")}
     return ReferenceCase(

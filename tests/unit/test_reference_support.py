@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import zipfile
 from fnmatch import fnmatch
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from tests.data import pack_reference, round_mambavision, unpack
+from tests.data.drawn import drawn
 from tests.support import reference
 
 
@@ -155,22 +157,33 @@ def test_full_size_case_is_skipped_with_its_reason(
 def test_packing_gives_the_same_bytes_and_keeps_the_contents(tmp_path: Path) -> None:
     source, packed = tmp_path / "source", tmp_path / "packed"
     source.mkdir()
-    stored = {"image": np.zeros((1, 4, 4), np.float32), "output": np.arange(3)[None]}
+    record = {"seed": 7, "input_shape": [2, 3, 8, 8], "output_shapes": {}}
+    stored = {"image": drawn(record, "image"), "output": np.arange(3)[None]}
     np.savez(source / "A99_case.npz", **stored)
     np.savez(source / "vim_digits.npz", **stored)
-    (source / "A99_case.json").write_text("{}")
+    (source / "A99_case.json").write_text(json.dumps(record))
     (source / "B01_other.json").write_text("{}")
     pack_reference.pack(source, packed)
     first = {path.name: path.read_bytes() for path in packed.iterdir()}
     pack_reference.pack(source, packed)
     assert {path.name: path.read_bytes() for path in packed.iterdir()} == first
     assert set(first) == {"A99_case.npz.xz", "A99_case.json", "vim_digits.npz"}
-    for case in ("A99_case", "vim_digits"):
-        for key, array in reference.arrays_of(packed / f"{case}.npz").items():
+    for case, kept in (("A99_case", {"output"}), ("vim_digits", {"image", "output"})):
+        arrays = reference.arrays_of(packed / f"{case}.npz")
+        assert arrays.keys() == kept
+        for key, array in arrays.items():
             np.testing.assert_array_equal(array, stored[key])
     with zipfile.ZipFile(packed / "vim_digits.npz") as archive:
         kinds = {entry.compress_type for entry in archive.infolist()}
     assert kinds == {zipfile.ZIP_DEFLATED}
+
+
+def test_a_picture_that_is_no_noise_of_the_seed_is_not_left_out(tmp_path: Path) -> None:
+    record = {"seed": 8, "input_shape": [2, 3, 8, 8], "output_shapes": {}}
+    np.savez(tmp_path / "A99_case.npz", image=drawn(record | {"seed": 7}, "image"))
+    (tmp_path / "A99_case.json").write_text(json.dumps(record))
+    with pytest.raises(SystemExit, match="A99_case: image is not the noise of seed 8"):
+        pack_reference.pack(tmp_path, tmp_path / "packed")
 
 
 def test_a_packed_checkpoint_is_smaller_and_means_the_same(
