@@ -18,149 +18,210 @@
 
 namespace vim_plugins {
 
-//! Scan over the chunks of a warp. On return `own` includes this lane's chunk and all before it in
-//! the direction; the result covers only those before it.
-template <typename T, typename Shape>
+//! The value of the lane so many places before in the direction; of the own one outside the warp.
 template <bool kReverse>
-__device__ __forceinline__ float2 ChunkedBlock<T, Shape>::combine_lanes(float2& own) const {
-    const int order = kReverse ? Shape::kWarpChunks - 1 - warp_chunk : warp_chunk;
-#pragma unroll
-    for (int step = 1; step < Shape::kWarpChunks; step *= 2) {
-        const int distance = step * Shape::kLaneChannels;
-        float2 other;
-        other.x = kReverse ? __shfl_down_sync(~0U, own.x, distance)
-                           : __shfl_up_sync(~0U, own.x, distance);
-        other.y = kReverse ? __shfl_down_sync(~0U, own.y, distance)
-                           : __shfl_up_sync(~0U, own.y, distance);
-        if (order >= step) {
-            own = compose(other, own);
-        }
-    }
-    float2 before;
-    before.x = kReverse ? __shfl_down_sync(~0U, own.x, Shape::kLaneChannels)
-                        : __shfl_up_sync(~0U, own.x, Shape::kLaneChannels);
-    before.y = kReverse ? __shfl_down_sync(~0U, own.y, Shape::kLaneChannels)
-                        : __shfl_up_sync(~0U, own.y, Shape::kLaneChannels);
-    return order > 0 ? before : make_float2(1.0F, 0.0F);
+__device__ __forceinline__ float from_before(float value, int distance) {
+    return kReverse ? __shfl_down_sync(~0U, value, distance)
+                    : __shfl_up_sync(~0U, value, distance);
 }
 
-//! State n at the start of this warp's stretch: the segment's, and the warps before in direction.
-template <typename T, typename Shape>
+//! Puts the stretch of the lane so many places before in the direction before `own`, as (decay,
+//! state); nothing where the warp has no such lane.
 template <bool kReverse>
-__device__ __forceinline__ float ChunkedBlock<T, Shape>::warp_entry(int n, int group_state,
-                                                                    int buffer, int parity,
-                                                                    int c) const {
-    float entry = shared.carry[parity][n][lane_first + c];
-#pragma unroll
-    for (int i = 0; i < Shape::kWarps - 1; ++i) {
-        const int other = kReverse ? Shape::kWarps - 1 - i : i;
-        if (kReverse ? other > warp : other < warp) {
-            const float2 total = shared.total[buffer][group_state][other][lane_first + c];
-            entry = fmaf(total.x, entry, total.y);
-        }
+__device__ __forceinline__ void compose_before(float2& own, int distance) {
+#ifdef VIM_PLUGINS_HOST_SHIM
+    const float2 other =
+        make_float2(from_before<kReverse>(own.x, distance), from_before<kReverse>(own.y, distance));
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    if (kReverse ? lane + distance < 32 : lane >= distance) {
+        own = make_float2(own.x * other.x, fmaf(own.x, other.y, own.y));
     }
-    return entry;
+#else
+    // The shuffle itself says whether there is such a lane, and both results stay in their
+    // registers: from C++ come a comparison, and a move for each of them.
+#define VIM_COMPOSE_BEFORE(shuffle, bound)                                          \
+    asm volatile("{ .reg .pred p; .reg .f32 x, y;\n\t"                              \
+                 "shfl.sync." shuffle ".b32 x|p, %0, %2, " bound ", -1;\n\t"        \
+                 "shfl.sync." shuffle ".b32 y, %1, %2, " bound ", -1;\n\t"          \
+                 "@p fma.rn.f32 %1, %0, y, %1;\n\t"                                 \
+                 "@p mul.rn.f32 %0, %0, x; }"                                       \
+                 : "+f"(own.x), "+f"(own.y)                                         \
+                 : "r"(distance))
+    if constexpr (kReverse) {
+        VIM_COMPOSE_BEFORE("down", "31");
+    } else {
+        VIM_COMPOSE_BEFORE("up", "0");
+    }
+#undef VIM_COMPOSE_BEFORE
+#endif
 }
 
+//! Adds the states' share of one direction's outputs of a segment to `y`. What a lane reads lies at
+//! addresses that step from pass to pass, and which of its results count is decided before the
+//! loop, so that the loop has little else in it than arithmetic.
 template <typename T, typename Shape>
 template <bool kReverse>
 __device__ __forceinline__ void ChunkedBlock<T, Shape>::scan_states(
-    const Outputs& delta, const Outputs& delta_u, const float (&delta_sum)[kPerLane], int first,
-    int segment, int parity, Outputs& y) const {
-    constexpr int kGroup = Shape::kGroup;
-    const int slot = first - segment * kChunkedSegment;
+    const Outputs& delta, const Outputs& delta_u, const float (&delta_sum)[kPerLane], int parity,
+    Outputs& y) const {
+    const bool first_chunk = warp_chunk == (kReverse ? Shape::kWarpChunks - 1 : 0);
     const bool last_chunk = warp_chunk == (kReverse ? 0 : Shape::kWarpChunks - 1);
     const bool last_warp = warp == (kReverse ? 0 : Shape::kWarps - 1);
+    const bool last = last_warp && last_chunk;
+    const int warps_before = kReverse ? Shape::kWarps - 1 - warp : warp;
+    const float* rows = shared.bc[0] + first_token(0) * kGroup;
+    const Values* rate = &shared.rate[0][place()];
+    const Values* carry = &shared.carry[parity][0][place()];
+    Values* next_carry = &shared.carry[parity ^ 1][0][place()];
+    Maps* totals = &shared.total[0][warps_before][place()];
+    Maps* next_totals = &shared.total[1][warps_before][place()];
 #pragma unroll 1
-    for (int n = 0; n < Shape::kStates; n += kGroup) {
-        const int buffer = n / kGroup % 2;
+    for (int pass = 0; pass < Shape::kPasses; ++pass) {
         float decay[kGroup][kPerLane][kTokens];
         float input[kGroup][kPerLane][kTokens];
-        float2 own[kGroup][kPerLane];
-        float2 before[kGroup][kPerLane];
+        Maps own;
+        float b[kTokens][kGroup];
+        load_chunk(rows, b);
+        const Values rates = *rate;
 #pragma unroll
         for (int g = 0; g < kGroup; ++g) {
-            float b[kTokens];
-            load_chunk<kTokens>(&shared.bc[n + g][slot], b);
 #pragma unroll
             for (int c = 0; c < kPerLane; ++c) {
-                const float rate = shared.rate[n + g][lane_first + c];
                 float h = 0.0F;
 #pragma unroll
                 for (int i = 0; i < kTokens; ++i) {
                     const int t = kReverse ? kTokens - 1 - i : i;
-                    decay[g][c][t] = exp2_fast(delta[c][t] * rate);
-                    input[g][c][t] = delta_u[c][t] * b[t];
-                    h = fmaf(decay[g][c][t], h, input[g][c][t]);
+                    decay[g][c][t] = exp2_fast(delta[c][t] * rates.of[c][g]);
+                    input[g][c][t] = delta_u[c][t] * b[t][g];
+                    h = i == 0 ? input[g][c][t] : fmaf(decay[g][c][t], h, input[g][c][t]);
                 }
-                own[g][c] = make_float2(exp2_fast(delta_sum[c] * rate), h);
-                before[g][c] = combine_lanes<kReverse>(own[g][c]);
-                if (last_chunk) {
-                    shared.total[buffer][g][warp][lane_first + c] = own[g][c];
+                float2& stretch = own.of[c][g];
+                stretch = make_float2(exp2_fast(delta_sum[c] * rates.of[c][g]), h);
+#pragma unroll
+                for (int d = Shape::kLaneChannels; d < 32; d *= 2) {
+                    compose_before<kReverse>(stretch, d);
                 }
             }
         }
+        if (last_chunk) {
+            totals[(Shape::kWarps - 1) * Shape::kLaneChannels] = own;
+        }
         __syncthreads();
+        // State at the start of this warp's stretch: the segment's, and the warps before.
+        Values entry = *carry;
+#pragma unroll
+        for (int w = 0; w < Shape::kWarps - 1; ++w) {
+            const Maps total = totals[w * Shape::kLaneChannels];
+#pragma unroll
+            for (int g = 0; g < kGroup; ++g) {
+#pragma unroll
+                for (int c = 0; c < kPerLane; ++c) {
+                    entry.of[c][g] =
+                        fmaf(total.of[c][g].x, entry.of[c][g], total.of[c][g].y);
+                }
+            }
+        }
+        Values end;
 #pragma unroll
         for (int g = 0; g < kGroup; ++g) {
-            float c_row[kTokens];
-            load_chunk<kTokens>(&shared.bc[Shape::kStates + n + g][slot], c_row);
 #pragma unroll
             for (int c = 0; c < kPerLane; ++c) {
-                const float entry = warp_entry<kReverse>(n + g, g, buffer, parity, c);
-                if (last_warp && last_chunk) {
-                    shared.carry[parity ^ 1][n + g][lane_first + c] =
-                        fmaf(own[g][c].x, entry, own[g][c].y);
-                }
-                float h = fmaf(before[g][c].x, entry, before[g][c].y);
+                end.of[c][g] = fmaf(own.of[c][g].x, entry.of[c][g], own.of[c][g].y);
+            }
+        }
+        if (last) {
+            *next_carry = end;
+        }
+        float c_rows[kTokens][kGroup];
+        load_chunk(rows + Shape::kPasses * ChunkedShared<Shape>::kRow, c_rows);
+#pragma unroll
+        for (int g = 0; g < kGroup; ++g) {
+#pragma unroll
+            for (int c = 0; c < kPerLane; ++c) {
+                const float before = from_before<kReverse>(end.of[c][g], Shape::kLaneChannels);
+                float h = first_chunk ? entry.of[c][g] : before;
 #pragma unroll
                 for (int i = 0; i < kTokens; ++i) {
                     const int t = kReverse ? kTokens - 1 - i : i;
                     h = fmaf(decay[g][c][t], h, input[g][c][t]);
-                    y[c][t] = fmaf(c_row[t], h, y[c][t]);
+                    y[c][t] = fmaf(c_rows[t][g], h, y[c][t]);
                 }
             }
         }
+        rows += ChunkedShared<Shape>::kRow;
+        rate += Shape::kLaneChannels;
+        carry += Shape::kLaneChannels;
+        next_carry += Shape::kLaneChannels;
+        Maps* const used = totals;
+        totals = next_totals;
+        next_totals = used;
     }
 }
 
-//! Adds this direction's outputs of one segment to `y`. Slots past the end of the sequence have
-//! delta = 0 and u = 0: they keep the state.
+//! Adds this direction's outputs of one segment to `y`, after `done` others of the direction. Slots
+//! past the end of the sequence have delta = 0 and an input of 0: they keep the state.
 template <typename T, typename Shape>
 template <bool kReverse>
-__device__ __forceinline__ void ChunkedBlock<T, Shape>::scan_segment(int segment, int parity,
-                                                                     Outputs& y) const {
+__device__ __forceinline__ void ChunkedBlock<T, Shape>::scan_segment(Outputs& y, int segment,
+                                                                     int done) const {
     const DirectionArgs& in = args.direction[kReverse ? 1 : 0];
     const int first = first_token(segment);
-    // The segment before may still be read, and the carry must be seen.
-    __syncthreads();
-    stage_bc(in, segment);
+    const int thread = static_cast<int>(threadIdx.x);
+    const auto lane_of = [this](const float* all) {
+        return *reinterpret_cast<const Raw<float>*>(all + channel);
+    };
+    Raw<T> raw_u[kTokens];
+    Staged staged;
+    Rates rates;
+    load_rows<T>(in.u, args.channels, first, raw_u);
+    load_bc(in, segment, staged);
+    if (done == 0) {
+        load_rates(in, thread, rates);
+    }
+    float bias[kPerLane];
+    float skip[kPerLane];
+    to_lane(lane_of(in.dt_bias), bias);
+    to_lane(lane_of(in.d_skip), skip);
     Outputs delta;
-    Outputs delta_u;
-    float delta_sum[kPerLane];
-    load_dt(in, first, delta);
-#pragma unroll
-    for (int c = 0; c < kPerLane; ++c) {
-        const float bias = in.dt_bias[channel + c];
-        const float skip = in.d_skip[channel + c];
-        delta_sum[c] = 0.0F;
+    if (args.rank != 0) {
+        low_rank_dt(in, first, delta);
+    } else {
+        Raw<T> raw_dt[kTokens];
+        load_rows<T>(in.dt, args.channels, first, raw_dt);
 #pragma unroll
         for (int t = 0; t < kTokens; ++t) {
-            float u = 0.0F;
-            float value = 0.0F;
-            if (first + t < args.length) {
-                u = Numeric<T>::to_float(
-                    static_cast<const T*>(in.u)[row(first + t) * args.channels + channel + c]);
-                value = softplus(delta[c][t] + bias);
+            float value[kPerLane];
+            to_lane(Numeric<T>::to_float(raw_dt[t]), value);
+#pragma unroll
+            for (int c = 0; c < kPerLane; ++c) {
+                delta[c][t] = value[c];
             }
-            delta[c][t] = value;
-            delta_u[c][t] = value * u;
-            delta_sum[c] += value;
-            y[c][t] = fmaf(skip, u, y[c][t]);
+        }
+    }
+    // The segment or direction before may still be read, and the carry must be seen.
+    __syncthreads();
+    if (done == 0) {
+        store_rates(rates, thread);
+    }
+    store_bc(staged, segment);
+    Outputs delta_u;
+    float delta_sum[kPerLane] = {};
+#pragma unroll
+    for (int t = 0; t < kTokens; ++t) {
+        float u[kPerLane];
+        to_lane(Numeric<T>::to_float(raw_u[t]), u);
+#pragma unroll
+        for (int c = 0; c < kPerLane; ++c) {
+            const float step = softplus(delta[c][t] + bias[c]);
+            const bool used = first + t < args.length;
+            delta[c][t] = used ? step : 0.0F;
+            delta_u[c][t] = used ? step * u[c] : 0.0F;
+            delta_sum[c] += delta[c][t];
+            y[c][t] = fmaf(skip[c], u[c], y[c][t]);
         }
     }
     __syncthreads();
-    scan_states<kReverse>(delta, delta_u, delta_sum, first, segment, parity, y);
+    scan_states<kReverse>(delta, delta_u, delta_sum, done % 2, y);
 }
 
 //! All segments of one direction. With one segment `y` stays in registers between the directions;
@@ -171,9 +232,10 @@ __device__ __forceinline__ void ChunkedBlock<T, Shape>::run(Outputs& y) const {
     const bool finishes = kReverse || !args.reverse;
     const bool resumes = kReverse && args.forward;
     const int count = segments();
-    // The direction before may still read the rates and the carry.
-    __syncthreads();
-    load_rates(args.direction[kReverse ? 1 : 0]);
+    if (resumes && count > 1) {
+        // Tokens past the end read what the last one's thread left in scratch.
+        __syncthreads();
+    }
 #pragma unroll 1
     for (int i = 0; i < count; ++i) {
         const int segment = kReverse ? count - 1 - i : i;
@@ -190,7 +252,7 @@ __device__ __forceinline__ void ChunkedBlock<T, Shape>::run(Outputs& y) const {
         if (resumes && count > 1) {
             read_partial(first, y);
         }
-        scan_segment<kReverse>(segment, i % 2, y);
+        scan_segment<kReverse>(y, segment, i);
         if (finishes) {
             write_outputs(first, y);
         } else if (count > 1) {
@@ -212,7 +274,6 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocksPerSm)
                                        block_first + lane_first,
                                        lane_first,
                                        static_cast<int>(threadIdx.x) / 32,
-                                       lane,
                                        lane / Shape::kLaneChannels};
     float y[Shape::kPerLane][Shape::kTokens];
     if (args.forward) {

@@ -73,7 +73,6 @@ __device__ __forceinline__ void run_direction(const ChunkedBlock<T, Shape>& bloc
     const int count = block.segments();
     const int half = count / 2;
     float y[1][Shape::kTokens];
-    block.load_rates(block.args.direction[kReverse ? 1 : 0]);
 #pragma unroll 1
     for (int i = 0; i < count; ++i) {
         const int segment = kReverse ? count - 1 - i : i;
@@ -87,7 +86,7 @@ __device__ __forceinline__ void run_direction(const ChunkedBlock<T, Shape>& bloc
                 y[0][t] = 0.0F;
             }
         }
-        block.template scan_segment<kReverse>(segment, i % 2, y);
+        block.template scan_segment<kReverse>(y, segment, i);
         if (resumes) {
             block.write_outputs(first, y);
         } else if (i < half) {
@@ -121,7 +120,6 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocksPerSm)
                                        pair % pairs_per_row * Shape::kChannels + lane_first,
                                        lane_first,
                                        static_cast<int>(threadIdx.x) / 32,
-                                       lane,
                                        lane / Shape::kLaneChannels};
     if (cluster_rank() == 0) {
         run_direction<false>(block, shared);
