@@ -195,7 +195,7 @@ Work conv(const Shape& s) {
 
 std::string tactic_name(Tactic tactic) {
     static const char* const names[] = {"default",   "generic", "serial",   "chunked4", "chunked8",
-                                        "chunked16", "vector",  "cluster4", "cluster8"};
+                                        "chunked16", "vector",  "cluster4", "cluster8", "serial1"};
     return names[static_cast<int>(tactic)];
 }
 

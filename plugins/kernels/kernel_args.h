@@ -29,8 +29,11 @@ inline constexpr int kGenericFewStates = 16;
 inline constexpr int kSerialBothStates = 16;
 //! So many states the pairs of blocks scan, which always run both directions.
 inline constexpr int kClusterStates = 16;
-//! Channels of a warp of the serial kernel; of both directions, of a block.
-inline constexpr int kSerialWarpChannels = 64;
+//! Channels of a block of the serial kernel in both directions, with two channels a thread.
+inline constexpr int kSerialBlockChannels = 64;
+//! Blocks a multiprocessor runs of it, with two channels a thread and with one.
+inline constexpr int kSerialBlocksOfTwo = 6;
+inline constexpr int kSerialBlocksOfOne = 8;
 //! Largest rank of dt_w for which the serial kernel keeps the weight in shared memory.
 inline constexpr int kSerialMaxRank = 64;
 //! Tokens a chunked block holds at once; longer sequences are walked in such segments.
@@ -52,6 +55,7 @@ struct ScanArgs {
     void* y;         //!< T[batch, length, channels]
     float* partial;  //!< scratch for two directions, or nullptr: f[batch, length, channels]; of the
                      //!< serial kernel f[batch, ceil(channels / 64), length, 64], in its own order
+                     //!< (32 for 64 with a channel a thread)
     float scale;
     std::int32_t batch;
     std::int32_t length;
@@ -66,6 +70,7 @@ struct ScanArgs {
     bool forward;       //!< direction[0] runs
     bool reverse;       //!< direction[1] runs
     bool delta_softplus;
+    bool one_channel;  //!< a channel a thread: the serial kernel in both directions
 };
 
 struct ConvArgs {

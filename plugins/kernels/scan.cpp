@@ -8,6 +8,7 @@
 #include "answers.h"
 #include "checks.h"
 #include "kernel_args.h"
+#include "serial_choice.h"
 #include "vim_plugins/ops.h"
 
 namespace vim_plugins {
@@ -128,11 +129,21 @@ bool is_cluster(Tactic tactic) {
     return tactic == Tactic::kCluster4 || tactic == Tactic::kCluster8;
 }
 
+bool is_serial(Tactic tactic) {
+    return tactic == Tactic::kSerial || tactic == Tactic::kSerial1;
+}
+
+//! Channels of a serial block, which is two warps: the two directions, or twice as many channels of
+//! one.
+std::int64_t serial_channels(const ScanShape& s, Tactic tactic) {
+    const std::int64_t both = kSerialBlockChannels / (tactic == Tactic::kSerial1 ? 2 : 1);
+    return s.both ? both : 2 * both;
+}
+
 //! Thread blocks of a fast tactic's grid.
 std::int64_t grid_blocks(const ScanShape& s, Tactic tactic) {
-    // A serial block is two warps: the two directions, or twice as many channels of one.
-    const std::int64_t serial = s.both ? kSerialWarpChannels : 2 * kSerialWarpChannels;
-    const std::int64_t owned = tactic == Tactic::kSerial ? serial : block_channels(tactic);
+    const std::int64_t owned =
+        is_serial(tactic) ? serial_channels(s, tactic) : block_channels(tactic);
     const std::int64_t blocks = s.batch * ((s.channels + owned - 1) / owned);
     return is_cluster(tactic) ? 2 * blocks : blocks;
 }
@@ -144,6 +155,8 @@ bool supports_scan(const ScanShape& s, Tactic tactic) {
             return true;
         case Tactic::kSerial:
             return serial_scan(s);
+        case Tactic::kSerial1:
+            return serial_scan(s) && s.both;
         case Tactic::kChunked4:
         case Tactic::kChunked8:
         case Tactic::kChunked16:
@@ -167,7 +180,8 @@ Tactic default_scan(const ScanShape& s, std::int32_t sm_count) {
     const std::int64_t walks = s.both ? 2 * rows : rows;
     if (supports_scan(s, Tactic::kSerial) && s.length >= kSerialMinLength &&
         walks >= kSerialMinWalks * std::max(sm_count, 1)) {
-        return Tactic::kSerial;
+        const bool one = s.both && one_channel_pays(s.batch, s.channels, sm_count);
+        return one ? Tactic::kSerial1 : Tactic::kSerial;
     }
     for (const Tactic tactic : {Tactic::kCluster8, Tactic::kCluster4}) {
         const std::int64_t blocks = grid_blocks(s, tactic);
@@ -184,9 +198,9 @@ Tactic default_scan(const ScanShape& s, std::int32_t sm_count) {
     return supports_scan(s, Tactic::kChunked4) ? Tactic::kChunked4 : Tactic::kGeneric;
 }
 
-constexpr std::array<Tactic, 6> kFastScans = {Tactic::kSerial,   Tactic::kChunked16,
-                                              Tactic::kCluster8, Tactic::kChunked8,
-                                              Tactic::kCluster4, Tactic::kChunked4};
+constexpr std::array<Tactic, 7> kFastScans = {
+    Tactic::kSerial,   Tactic::kSerial1,  Tactic::kChunked16, Tactic::kCluster8,
+    Tactic::kChunked8, Tactic::kCluster4, Tactic::kChunked4};
 
 //! Worth timing: the default, and what runs the shape on at least a third of the multiprocessors.
 //! The generic kernel is left out wherever a fast one runs.
@@ -198,18 +212,17 @@ std::int32_t scan_tactics(const ScanShape& s, std::int32_t sm_count, Tactic* out
     return list_tactics(default_scan(s, sm_count), kFastScans, worthwhile, out, capacity);
 }
 
-//! Scratch for the outputs of the first direction, in fp32. The serial kernel has whole warps there.
+//! Scratch for the outputs of the first direction, in fp32; the serial kernel's is of whole blocks.
 std::size_t scan_workspace(const ScanShape& s, Tactic tactic) {
     const bool in_registers = block_channels(tactic) > 0 && s.length <= kChunkedSegment;
     if (!s.both || in_registers) {
         return 0;
     }
-    const bool warps = (tactic == Tactic::kSerial || tactic == Tactic::kDefault) && serial_scan(s);
-    const auto channels = static_cast<std::size_t>(s.channels);
-    const std::size_t width = warps ? std::size_t{kSerialWarpChannels} : 1;
+    const bool blocks = is_serial(tactic) || (tactic == Tactic::kDefault && serial_scan(s));
+    const std::int64_t width = blocks ? serial_channels(s, tactic) : 1;
     const std::size_t bytes = sizeof(float) * static_cast<std::size_t>(s.batch) *
                               static_cast<std::size_t>(s.length) *
-                              ((channels + width - 1) / width * width);
+                              static_cast<std::size_t>((s.channels + width - 1) / width * width);
     return (bytes + kWorkspaceAlignment - 1) / kWorkspaceAlignment * kWorkspaceAlignment;
 }
 
@@ -269,10 +282,11 @@ ScanArgs args_of(const BiSelectiveScanParams& p, void* workspace) {
     return args;
 }
 
-cudaError_t launch_scan(const ScanArgs& args, DataType type, Tactic tactic, cudaStream_t stream) {
+cudaError_t launch_scan(ScanArgs args, DataType type, Tactic tactic, cudaStream_t stream) {
     const bool fp32 = type == DataType::kFloat32;
     const bool fp16 = type == DataType::kFloat16;
-    if (tactic == Tactic::kSerial) {
+    if (is_serial(tactic)) {
+        args.one_channel = tactic == Tactic::kSerial1;
         return fp32   ? launch_serial_fp32(args, stream)
                : fp16 ? launch_serial_fp16(args, stream)
                       : launch_serial_bf16(args, stream);

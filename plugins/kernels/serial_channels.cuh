@@ -12,16 +12,19 @@ namespace vim_plugins {
 inline constexpr int kWarp = 32;
 //! Tokens staged and prefetched together: the arithmetic of four tokens covers a DRAM access.
 inline constexpr int kSerialTile = 4;
-inline constexpr int kSerialChannels = 2;
 inline constexpr int kSerialWarps = 2;
-static_assert(kSerialWarpChannels == kWarp * kSerialChannels);
+//! Channels of a warp, of so many a lane.
+template <int kChannels>
+inline constexpr int kSerialWarpChannels = kWarp * kChannels;
+static_assert(kSerialWarpChannels<2> == kSerialBlockChannels);
 //! Values of a tile in the scratch.
-inline constexpr int kSerialTileValues = kSerialTile * kSerialWarpChannels;
+template <int kChannels>
+inline constexpr int kSerialTileValues = kSerialTile * kSerialWarpChannels<kChannels>;
 //! Blocks of two warps an SM: six are what about 168 registers a thread allow, eight 128, ten 96.
-template <int kStates>
-inline constexpr int kSerialBlocksPerSm = kStates == 16  ? 6
-                                          : kStates == 8 ? 8
-                                                         : 10;
+template <int kStates, int kChannels>
+inline constexpr int kSerialBlocksPerSm = kStates * kChannels == 32   ? kSerialBlocksOfTwo
+                                          : kStates * kChannels == 16 ? kSerialBlocksOfOne
+                                                                      : 10;
 
 //! Two columns of the B/C rows are a lane's share of a token: lanes that a token takes, tokens that
 //! a warp reads at once, and how often it has to for a tile.
@@ -77,55 +80,90 @@ struct alignas(16) SerialStage {
 
 //! The low-rank part of it, behind the stages: dt columns of a tile, and the weight, rank-major and
 //! divided by ln 2, as the bias is.
+template <int kChannels>
 struct alignas(16) SerialLowRank {
     float columns[kSerialTile][kSerialMaxRank];
-    float weight[1][kSerialWarpChannels];  //!< [rank rounded up to 4][64]
+    float weight[1][kSerialWarpChannels<kChannels>];  //!< [rank rounded up to 4][...]
 };
 
 __host__ __device__ constexpr int padded_rank(int rank) {
     return (rank + 3) / 4 * 4;
 }
 
+template <int kChannels>
 __host__ __device__ constexpr std::size_t serial_low_rank_bytes(int rank) {
-    return sizeof(float) * (kSerialTile * kSerialMaxRank +
-                            static_cast<std::size_t>(padded_rank(rank)) * kSerialWarpChannels);
+    return sizeof(float) *
+           (kSerialTile * kSerialMaxRank +
+            static_cast<std::size_t>(padded_rank(rank)) * kSerialWarpChannels<kChannels>);
 }
 
-template <int kStates>
+template <int kStates, int kChannels>
 __host__ __device__ constexpr std::size_t serial_shared_bytes(int rank) {
     return kSerialWarps *
-           (sizeof(SerialStage<kStates>) + (rank > 0 ? serial_low_rank_bytes(rank) : 0));
+           (sizeof(SerialStage<kStates>) + (rank > 0 ? serial_low_rank_bytes<kChannels>(rank) : 0));
+}
+
+//! A lane's channels of a token, as they lie in memory and as fp32.
+template <typename T, int kChannels>
+using Adjacent = std::conditional_t<kChannels == 2, typename Numeric<T>::Pair, T>;
+template <int kChannels>
+struct Channels {
+    float of[kChannels];
+};
+
+template <int kChannels, typename T>
+__device__ __forceinline__ Adjacent<T, kChannels> load_channels(const T* at) {
+    return *reinterpret_cast<const Adjacent<T, kChannels>*>(at);
+}
+
+template <typename T, int kChannels>
+__device__ __forceinline__ Channels<kChannels> to_channels(Adjacent<T, kChannels> raw) {
+    if constexpr (kChannels == 2) {
+        const float2 two = Numeric<T>::to_float(raw);
+        return {{two.x, two.y}};
+    } else {
+        return {{Numeric<T>::to_float(raw)}};
+    }
+}
+
+template <typename T, int kChannels>
+__device__ __forceinline__ void store_channels(T* at, Channels<kChannels> values) {
+    if constexpr (kChannels == 2) {
+        store_pair(at, make_float2(values.of[0], values.of[1]));
+    } else {
+        *at = Numeric<T>::from_float(values.of[0]);
+    }
 }
 
 //! Raw activations of one tile, on their way from memory.
-template <typename T, int kStates, Finish kFinish, bool kLowRank>
+template <typename T, int kStates, Finish kFinish, bool kLowRank, int kChannels>
 struct SerialTile {
-    using Pair = typename Numeric<T>::Pair;
-    Pair u[kSerialTile];
-    Pair dt[kLowRank ? 1 : kSerialTile];
-    Pair z[kReadsGate<kFinish> ? kSerialTile : 1];
-    float4 partial[kReadsPartial<kFinish> ? kSerialTile / 2 : 1];  //!< of two tokens each
+    using Raw = Adjacent<T, kChannels>;
+    Raw u[kSerialTile];
+    Raw dt[kLowRank ? 1 : kSerialTile];
+    Raw z[kReadsGate<kFinish> ? kSerialTile : 1];
+    float4 partial[kReadsPartial<kFinish> ? kChannels : 1];
     ColumnPair<T, kStates> bc[kBcLoads<kStates>];
-    Pair columns[kLowRank ? kSerialTile : 1];
+    typename Numeric<T>::Pair columns[kLowRank ? kSerialTile : 1];
 };
 
 //! What both directions of a warp share, and where a walk is: each pointer at this lane's channels
 //! (or columns) of the token that is read, or written, next.
-template <typename T, int kStates, bool kLowRank>
+template <typename T, int kStates, bool kLowRank, int kChannels>
 struct SerialChannels {
-    float state[kSerialChannels][kStates];
-    float rate[kSerialChannels][kStates];
-    float2 skip;  //!< divided by ln 2, as the outputs are
-    float2 bias;  //!< divided by ln 2
+    float state[kChannels][kStates];
+    float rate[kChannels][kStates];
+    Channels<kChannels> skip;  //!< divided by ln 2, as the outputs are
+    Channels<kChannels> bias;  //!< divided by ln 2
     const T* u;
     const T* dt;
     const T* bc;  //!< of the token of a tile that this lane stages
     const T* columns;
     const T* z;
     T* y;
-    float* scratch;  //!< of the warp's channels
+    float* scratch;  //!< of the warp's channels, in both directions
     SerialStage<kStates>* stage;
-    SerialLowRank* low_rank;
+    SerialLowRank<kChannels>* low_rank;
     int row_step;   //!< elements from a token to the next in u, dt and y; negative in reverse
     int gate_step;  //!< the same in z
     int bc_step;    //!< the same in the B/C rows
@@ -136,33 +174,32 @@ struct SerialChannels {
     bool active;  //!< false for lanes past the last channel: they load, but never store
 };
 
-//! Pieces of a weight row that a lane has under way at once, in each of two rows.
+//! Pieces of a weight row that a lane has under way at once, in each of its rows.
 inline constexpr int kWeightPieces = 8;
 
-//! A warp's 64 weight rows into shared memory, transposed. Each lane reads two rows, a piece at a
+//! The weight rows of a warp into shared memory, transposed. Each lane reads its rows a piece at a
 //! time: the loads of a round are independent, nothing of the adjacent rows is fetched in vain, and
 //! every lane writes to a bank of its own.
-template <typename Piece, typename T, int kStates>
+template <typename Piece, typename T, int kStates, int kChannels>
 __device__ __forceinline__ void serial_load_rows(const ScanArgs& args, const T* weight,
                                                  int first_channel,
-                                                 SerialChannels<T, kStates, true>& own) {
+                                                 SerialChannels<T, kStates, true, kChannels>& own) {
     constexpr int kElements = sizeof(Piece) / sizeof(T);
-    constexpr int kHalves = kSerialWarpChannels / kWarp;
-    static_assert(kElements * kSerialWarpChannels <= kSerialTile * kSerialMaxRank);
-    const T* rows[kHalves];
+    static_assert(kElements * kSerialWarpChannels<kChannels> <= kSerialTile * kSerialMaxRank);
+    const T* rows[kChannels];
 #pragma unroll
-    for (int h = 0; h < kHalves; ++h) {
+    for (int h = 0; h < kChannels; ++h) {
         const int channel = first_channel + own.lane + h * kWarp;
         rows[h] = weight + (channel < args.channels ? channel : args.channels - 1) * args.rank;
     }
 #pragma unroll 1
     for (int first = 0; first < args.rank; first += kWeightPieces * kElements) {
-        Piece pieces[kWeightPieces][kHalves];
+        Piece pieces[kWeightPieces][kChannels];
 #pragma unroll
         for (int i = 0; i < kWeightPieces; ++i) {
             const int j = first + i * kElements;
 #pragma unroll
-            for (int h = 0; h < kHalves; ++h) {
+            for (int h = 0; h < kChannels; ++h) {
                 pieces[i][h] = *reinterpret_cast<const Piece*>(rows[h] + (j < args.rank ? j : 0));
             }
         }
@@ -173,11 +210,11 @@ __device__ __forceinline__ void serial_load_rows(const ScanArgs& args, const T* 
             // branch would let the compiler put each load behind the stores before it.
             float* to = j < args.rank ? own.low_rank->weight[j] : own.low_rank->columns[0];
 #pragma unroll
-            for (int h = 0; h < kHalves; ++h) {
+            for (int h = 0; h < kChannels; ++h) {
                 const T* elements = reinterpret_cast<const T*>(&pieces[i][h]);
 #pragma unroll
                 for (int k = 0; k < kElements; ++k) {
-                    to[k * kSerialWarpChannels + own.lane + h * kWarp] =
+                    to[k * kSerialWarpChannels<kChannels> + own.lane + h * kWarp] =
                         Numeric<T>::to_float(elements[k]) * kLog2E;
                 }
             }
@@ -188,10 +225,10 @@ __device__ __forceinline__ void serial_load_rows(const ScanArgs& args, const T* 
 
 //! The weight of a warp's channels; rows up to the next multiple of four are zero, and so are the
 //! dt columns they meet. The rank is even.
-template <typename T, int kStates>
-__device__ __forceinline__ void serial_load_weight(const ScanArgs& args, const T* weight,
-                                                   int first_channel,
-                                                   SerialChannels<T, kStates, true>& own) {
+template <typename T, int kStates, int kChannels>
+__device__ __forceinline__ void serial_load_weight(
+    const ScanArgs& args, const T* weight, int first_channel,
+    SerialChannels<T, kStates, true, kChannels>& own) {
     if (sizeof(T) == 4 || args.rank % 4 == 0) {
         serial_load_rows<uint2>(args, weight, first_channel, own);
     } else {
@@ -199,8 +236,10 @@ __device__ __forceinline__ void serial_load_weight(const ScanArgs& args, const T
     }
 #pragma unroll 1
     for (int j = args.rank; j < padded_rank(args.rank); ++j) {
-        own.low_rank->weight[j][own.lane] = 0.0F;
-        own.low_rank->weight[j][own.lane + kWarp] = 0.0F;
+#pragma unroll
+        for (int h = 0; h < kChannels; ++h) {
+            own.low_rank->weight[j][own.lane + h * kWarp] = 0.0F;
+        }
         if (own.lane < kSerialTile) {
             own.low_rank->columns[own.lane][j] = 0.0F;
         }
@@ -221,19 +260,19 @@ __device__ __forceinline__ int bc_token(int lane) {
     return token < kBcTokens<kStates> ? token : kBcTokens<kStates> - 1;
 }
 
-template <typename T, int kStates, bool kLowRank>
+template <typename T, int kStates, bool kLowRank, int kChannels>
 __device__ __forceinline__ void serial_init(const ScanArgs& args, bool reverse, int batch,
                                             int first_channel, int warp,
-                                            SerialChannels<T, kStates, kLowRank>& own) {
+                                            SerialChannels<T, kStates, kLowRank, kChannels>& own) {
     const DirectionArgs& in = args.direction[reverse ? 1 : 0];
     own.lane = static_cast<int>(threadIdx.x) % kWarp;
     const int step = reverse ? -1 : 1;
     own.row_step = step * args.channels;
     own.bc_step = step * args.bc_columns;
     own.rank = args.rank;
-    const int wanted = first_channel + own.lane * kSerialChannels;
+    const int wanted = first_channel + own.lane * kChannels;
     own.active = wanted < args.channels;
-    own.channel = own.active ? wanted : args.channels - kSerialChannels;
+    own.channel = own.active ? wanted : args.channels - kChannels;
 
     const std::int64_t row = serial_row(args, reverse, batch, 0);
     const std::int64_t first = row * args.channels + own.channel;
@@ -251,37 +290,42 @@ __device__ __forceinline__ void serial_init(const ScanArgs& args, bool reverse, 
 
     unsigned char* shared = &shared_storage<unsigned char>();
     own.stage = reinterpret_cast<SerialStage<kStates>*>(shared) + warp;
-    own.low_rank =
-        reinterpret_cast<SerialLowRank*>(shared + kSerialWarps * sizeof(SerialStage<kStates>) +
-                                         (kLowRank ? warp * serial_low_rank_bytes(args.rank) : 0));
+    own.low_rank = reinterpret_cast<SerialLowRank<kChannels>*>(
+        shared + kSerialWarps * sizeof(SerialStage<kStates>) +
+        (kLowRank ? warp * serial_low_rank_bytes<kChannels>(args.rank) : 0));
+    const auto load = [&](const float* at) {
+        return to_channels<float, kChannels>(load_channels<kChannels>(at + own.channel));
+    };
 #pragma unroll
     for (int n = 0; n < kStates; ++n) {
-        const float2 a = *reinterpret_cast<const float2*>(in.A + n * args.channels + own.channel);
-        own.rate[0][n] = finite_decay(a.x);
-        own.rate[1][n] = finite_decay(a.y);
-        keep(own.rate[0][n]);
-        keep(own.rate[1][n]);
-        own.state[0][n] = 0.0F;
-        own.state[1][n] = 0.0F;
+        const Channels<kChannels> a = load(in.A + n * args.channels);
+#pragma unroll
+        for (int c = 0; c < kChannels; ++c) {
+            own.rate[c][n] = finite_decay(a.of[c]);
+            keep(own.rate[c][n]);
+            own.state[c][n] = 0.0F;
+        }
     }
-    const float2 skip = *reinterpret_cast<const float2*>(in.d_skip + own.channel);
-    const float2 bias = *reinterpret_cast<const float2*>(in.dt_bias + own.channel);
-    own.skip = make_float2(skip.x * kLog2E, skip.y * kLog2E);
-    own.bias = make_float2(bias.x * kLog2E, bias.y * kLog2E);
+    own.skip = load(in.d_skip);
+    own.bias = load(in.dt_bias);
+#pragma unroll
+    for (int c = 0; c < kChannels; ++c) {
+        own.skip.of[c] *= kLog2E;
+        own.bias.of[c] *= kLog2E;
+    }
     if constexpr (kLowRank) {
         serial_load_weight(args, static_cast<const T*>(in.dt), first_channel, own);
     }
 }
 
 //! Before a walk that writes y: where the gate is read and y written from this token on.
-template <typename T, int kStates, bool kLowRank>
-__device__ __forceinline__ void serial_output(const ScanArgs& args, bool reverse, int batch,
-                                              int token,
-                                              SerialChannels<T, kStates, kLowRank>& own) {
+template <typename T, int kStates, bool kLowRank, int kChannels>
+__device__ __forceinline__ void serial_output(
+    const ScanArgs& args, bool reverse, int batch, int token,
+    SerialChannels<T, kStates, kLowRank, kChannels>& own) {
     const std::int64_t row = serial_row(args, reverse, batch, token);
     own.gate_step = reverse ? -args.z_columns : args.z_columns;
-    own.z =
-        static_cast<const T*>(args.z) + (args.z ? row * args.z_columns + own.channel : 0);
+    own.z = static_cast<const T*>(args.z) + (args.z ? row * args.z_columns + own.channel : 0);
     own.y = static_cast<T*>(args.y) + row * args.channels + own.channel;
 }
 

@@ -21,12 +21,16 @@ __device__ __forceinline__ void read_staged(const float* at, float (&out)[kCount
 }
 
 //! One warp's walk over a range of tokens, from where `own` is.
-template <typename T, int kStates, bool kLowRank, Finish kFinish>
+template <typename T, int kStates, bool kLowRank, int kChannels, Finish kFinish>
 struct SerialWalk {
-    using Pair = typename Numeric<T>::Pair;
-    using Tile = SerialTile<T, kStates, kFinish, kLowRank>;
+    using Raw = Adjacent<T, kChannels>;
+    using Values = Channels<kChannels>;
+    using Tile = SerialTile<T, kStates, kFinish, kLowRank, kChannels>;
+    static constexpr bool kHasScratch = kFinish == Finish::kPartial || kReadsPartial<kFinish>;
+    static constexpr int kTileValues = kSerialTileValues<kChannels>;
+    static constexpr int kTokenValues = kSerialWarpChannels<kChannels>;
 
-    SerialChannels<T, kStates, kLowRank>& own;
+    SerialChannels<T, kStates, kLowRank, kChannels>& own;
 
     //! `count` tiles. In the scratch, the first is the `slot`th; from there upwards when written,
     //! and downwards when read, since the other direction wrote it.
@@ -41,19 +45,19 @@ struct SerialWalk {
     __device__ __forceinline__ void load_bc(Tile& tile) const;
     __device__ __forceinline__ int scratch_lane() const;
     __device__ __forceinline__ void load_partial(const float* at, int t, Tile& tile) const;
-    __device__ __forceinline__ float2 partner(const Tile& tile, int t) const;
+    __device__ __forceinline__ Values partner(const Tile& tile, int t) const;
     __device__ __forceinline__ void stage_tile(const Tile& tile, int buffer) const;
     template <int kTokens>
-    __device__ __forceinline__ void low_rank_dt(float2 (&dt_out)[kTokens]) const;
-    __device__ __forceinline__ float2 scan_token(float2 u_in, float2 dt_in, float2 partner_in,
+    __device__ __forceinline__ void low_rank_dt(Values (&dt_out)[kTokens]) const;
+    __device__ __forceinline__ Values scan_token(Values u_in, Values dt_in, Values partner_in,
                                                  const float* bc_row) const;
-    __device__ __forceinline__ void store(float2 y_out, Pair z_in, float divisor, T* y_at) const;
+    __device__ __forceinline__ void store(Values out, Raw z_in, float divisor, T* y_at) const;
 };
 
-#define VIM_SERIAL_WALK                                               \
-    template <typename T, int kStates, bool kLowRank, Finish kFinish> \
+#define VIM_SERIAL_WALK                                                              \
+    template <typename T, int kStates, bool kLowRank, int kChannels, Finish kFinish> \
     __device__ __forceinline__
-#define VIM_SERIAL_WALK_CLASS SerialWalk<T, kStates, kLowRank, kFinish>
+#define VIM_SERIAL_WALK_CLASS SerialWalk<T, kStates, kLowRank, kChannels, kFinish>
 
 //! So many tokens on in what is read.
 VIM_SERIAL_WALK void VIM_SERIAL_WALK_CLASS::move(int tokens) const {
@@ -71,42 +75,54 @@ VIM_SERIAL_WALK void VIM_SERIAL_WALK_CLASS::move(int tokens) const {
 
 //! This lane's share of token `t` of a tile.
 VIM_SERIAL_WALK void VIM_SERIAL_WALK_CLASS::load_token(int t, Tile& tile) const {
-    tile.u[t] = load_pair(moved(own.u, own.row_step, t));
+    tile.u[t] = load_channels<kChannels>(moved(own.u, own.row_step, t));
     if constexpr (!kLowRank) {
-        tile.dt[t] = load_pair(moved(own.dt, own.row_step, t));
+        tile.dt[t] = load_channels<kChannels>(moved(own.dt, own.row_step, t));
     }
     if constexpr (kReadsGate<kFinish>) {
-        tile.z[t] = load_pair(moved(own.z, own.gate_step, t));
+        tile.z[t] = load_channels<kChannels>(moved(own.z, own.gate_step, t));
     }
 }
 
-//! This lane's place in the scratch, in pairs of channels; idle lanes read the last one's.
+//! This lane's place among those of its warp; idle lanes read the last one's values.
 VIM_SERIAL_WALK int VIM_SERIAL_WALK_CLASS::scratch_lane() const {
-    return own.channel % kSerialWarpChannels / kSerialChannels;
+    return own.channel % kTokenValues / kChannels;
 }
 
-//! The other direction's outputs of two tokens, before the first of them; it wrote its last token
-//! last.
+//! A lane's values of a tile are kChannels times 16 bytes in the scratch, token by token. The other
+//! direction wrote them, so that its last token is the first here: what token `t` is the last to
+//! need of a tile, its successor's is loaded.
 VIM_SERIAL_WALK void VIM_SERIAL_WALK_CLASS::load_partial(const float* at, int t, Tile& tile) const {
     if constexpr (kReadsPartial<kFinish>) {
-        if (t % 2 == 0) {
-            tile.partial[t / 2] =
-                *reinterpret_cast<const float4*>(at + (1 - t / 2) * (kSerialTileValues / 2));
+        const int value = (kSerialTile - 1 - t) * kChannels;
+        if (value % 4 == 0) {
+            tile.partial[value / 4] = *reinterpret_cast<const float4*>(at + value * kWarp);
         }
     }
 }
 
-VIM_SERIAL_WALK float2 VIM_SERIAL_WALK_CLASS::partner(const Tile& tile, int t) const {
-    const float4 two = tile.partial[kReadsPartial<kFinish> ? t / 2 : 0];
-    return t % 2 == 0 ? make_float2(two.z, two.w) : make_float2(two.x, two.y);
+VIM_SERIAL_WALK Channels<kChannels> VIM_SERIAL_WALK_CLASS::partner(const Tile& tile, int t) const {
+    Values out{};
+    if constexpr (kReadsPartial<kFinish>) {
+#pragma unroll
+        for (int c = 0; c < kChannels; ++c) {
+            const int value = (kSerialTile - 1 - t) * kChannels + c;
+            const float4 four = tile.partial[value / 4];
+            out.of[c] = value % 4 == 0   ? four.x
+                        : value % 4 == 1 ? four.y
+                        : value % 4 == 2 ? four.z
+                                         : four.w;
+        }
+    }
+    return out;
 }
 
 //! What is staged for the whole warp: B, C and the low-rank columns of a tile.
 VIM_SERIAL_WALK void VIM_SERIAL_WALK_CLASS::load_bc(Tile& tile) const {
 #pragma unroll
     for (int i = 0; i < kBcLoads<kStates>; ++i) {
-        tile.bc[i] =
-            load_columns<T, kStates>(moved(own.bc, own.bc_step, kBcTokens<kStates> * i), own.bc_gap);
+        tile.bc[i] = load_columns<T, kStates>(moved(own.bc, own.bc_step, kBcTokens<kStates> * i),
+                                              own.bc_gap);
     }
     if constexpr (kLowRank) {
 #pragma unroll
@@ -140,21 +156,21 @@ VIM_SERIAL_WALK void VIM_SERIAL_WALK_CLASS::stage_tile(const Tile& tile, int buf
 }
 
 //! dt with its bias, divided by ln 2, of this lane's channels for the first kTokens staged tokens.
-template <typename T, int kStates, bool kLowRank, Finish kFinish>
+template <typename T, int kStates, bool kLowRank, int kChannels, Finish kFinish>
 template <int kTokens>
 __device__ __forceinline__ void VIM_SERIAL_WALK_CLASS::low_rank_dt(
-    float2 (&dt_out)[kTokens]) const {
+    Values (&dt_out)[kTokens]) const {
 #pragma unroll
     for (int t = 0; t < kTokens; ++t) {
         dt_out[t] = own.bias;
     }
 #pragma unroll 1
     for (int j = 0; j < own.rank; j += 4) {
-        float2 weight[4];
+        Values weight[4];
 #pragma unroll
         for (int k = 0; k < 4; ++k) {
-            weight[k] =
-                *reinterpret_cast<const float2*>(&own.low_rank->weight[j + k][2 * own.lane]);
+            weight[k] = to_channels<float, kChannels>(
+                load_channels<kChannels>(&own.low_rank->weight[j + k][kChannels * own.lane]));
         }
 #pragma unroll
         for (int t = 0; t < kTokens; ++t) {
@@ -162,71 +178,76 @@ __device__ __forceinline__ void VIM_SERIAL_WALK_CLASS::low_rank_dt(
             const float column[4] = {x.x, x.y, x.z, x.w};
 #pragma unroll
             for (int k = 0; k < 4; ++k) {
-                dt_out[t].x = fmaf(weight[k].x, column[k], dt_out[t].x);
-                dt_out[t].y = fmaf(weight[k].y, column[k], dt_out[t].y);
+#pragma unroll
+                for (int c = 0; c < kChannels; ++c) {
+                    dt_out[t].of[c] = fmaf(weight[k].of[c], column[k], dt_out[t].of[c]);
+                }
             }
         }
     }
 }
 
-//! The recurrence for one token of two channels, from dt, or low-rank dt with its bias; the result is y / ln 2, on top of the other
-//! direction's where there is one.
-VIM_SERIAL_WALK float2 VIM_SERIAL_WALK_CLASS::scan_token(float2 u_in, float2 dt_in,
-                                                         float2 partner_in,
-                                                         const float* bc_row) const {
-    if constexpr (!kLowRank) {
-        dt_in.x = fmaf(dt_in.x, kLog2E, own.bias.x);
-        dt_in.y = fmaf(dt_in.y, kLog2E, own.bias.y);
-    }
-    const float delta_x = softplus_log2(dt_in.x);
-    const float delta_y = softplus_log2(dt_in.y);
-    const float delta_u_x = delta_x * u_in.x;
-    const float delta_u_y = delta_y * u_in.y;
-    float2 out;
-    if constexpr (kReadsPartial<kFinish>) {
-        out.x = fmaf(own.skip.x, u_in.x, partner_in.x);
-        out.y = fmaf(own.skip.y, u_in.y, partner_in.y);
-    } else {
-        out = make_float2(own.skip.x * u_in.x, own.skip.y * u_in.y);
+//! The recurrence for one token, from dt, or low-rank dt with its bias; the result is y / ln 2, on
+//! top of the other direction's where there is one.
+VIM_SERIAL_WALK Channels<kChannels> VIM_SERIAL_WALK_CLASS::scan_token(Values u_in, Values dt_in,
+                                                                      Values partner_in,
+                                                                      const float* bc_row) const {
+    float delta[kChannels];
+    float delta_u[kChannels];
+    Values out;
+#pragma unroll
+    for (int c = 0; c < kChannels; ++c) {
+        delta[c] =
+            softplus_log2(kLowRank ? dt_in.of[c] : fmaf(dt_in.of[c], kLog2E, own.bias.of[c]));
+        delta_u[c] = delta[c] * u_in.of[c];
+        out.of[c] = kReadsPartial<kFinish> ? fmaf(own.skip.of[c], u_in.of[c], partner_in.of[c])
+                                           : own.skip.of[c] * u_in.of[c];
     }
     constexpr int kAtOnce = kStates < 4 ? kStates : 4;
 #pragma unroll
     for (int first = 0; first < kStates; first += kAtOnce) {
         float b[kAtOnce];
-        float c[kAtOnce];
+        float c_row[kAtOnce];
         read_staged<kAtOnce>(bc_row + first, b);
-        read_staged<kAtOnce>(bc_row + kStates + first, c);
+        read_staged<kAtOnce>(bc_row + kStates + first, c_row);
 #pragma unroll
         for (int i = 0; i < kAtOnce; ++i) {
             const int n = first + i;
-            float& x = own.state[0][n];
-            float& y = own.state[1][n];
-            x = fmaf(exp2_fast(delta_x * own.rate[0][n]), x, delta_u_x * b[i]);
-            y = fmaf(exp2_fast(delta_y * own.rate[1][n]), y, delta_u_y * b[i]);
-            out.x = fmaf(c[i], x, out.x);
-            out.y = fmaf(c[i], y, out.y);
+#pragma unroll
+            for (int c = 0; c < kChannels; ++c) {
+                float& x = own.state[c][n];
+                x = fmaf(exp2_fast(delta[c] * own.rate[c][n]), x, delta_u[c] * b[i]);
+                out.of[c] = fmaf(c_row[i], x, out.of[c]);
+            }
         }
     }
     return out;
 }
 
-VIM_SERIAL_WALK void VIM_SERIAL_WALK_CLASS::store(float2 y_out, Pair z_in, float divisor,
+VIM_SERIAL_WALK void VIM_SERIAL_WALK_CLASS::store(Values out, Raw z_in, float divisor,
                                                   T* y_at) const {
     if constexpr (kReadsGate<kFinish>) {
-        const float2 gate = Numeric<T>::to_float(z_in);
-        y_out.x *= silu_over(gate.x, divisor);
-        y_out.y *= silu_over(gate.y, divisor);
+        const Values gate = to_channels<T, kChannels>(z_in);
+#pragma unroll
+        for (int c = 0; c < kChannels; ++c) {
+            out.of[c] *= silu_over(gate.of[c], divisor);
+        }
     } else {
-        y_out.x *= kLn2;
-        y_out.y *= kLn2;
+#pragma unroll
+        for (int c = 0; c < kChannels; ++c) {
+            out.of[c] *= kLn2;
+        }
     }
     if (own.active) {
-        store_pair(y_at, y_out);
+        store_channels<T, kChannels>(y_at, out);
     }
 }
 
 VIM_SERIAL_WALK void VIM_SERIAL_WALK_CLASS::singles(int count, float divisor, int token) const {
-    float* scratch = own.scratch + token * kSerialWarpChannels + 2 * scratch_lane();
+    float* scratch = nullptr;
+    if constexpr (kHasScratch) {
+        scratch = own.scratch + token * kTokenValues + kChannels * scratch_lane();
+    }
 #pragma unroll 1
     for (int t = 0; t < count; ++t) {
         // The row staged last may still be in use by a slower lane.
@@ -238,31 +259,31 @@ VIM_SERIAL_WALK void VIM_SERIAL_WALK_CLASS::singles(int count, float divisor, in
         }
         Tile tile;
         load_token(0, tile);
-        float2 dt_in[1];
+        Values dt_in[1];
         if constexpr (kLowRank) {
             if (2 * own.lane < own.rank) {
                 *reinterpret_cast<float2*>(&own.low_rank->columns[0][2 * own.lane]) =
                     Numeric<T>::to_float(load_pair(own.columns));
             }
         } else {
-            dt_in[0] = Numeric<T>::to_float(tile.dt[0]);
+            dt_in[0] = to_channels<T, kChannels>(tile.dt[0]);
         }
-        float2 partner_in{};
+        Values partner_in{};
         if constexpr (kReadsPartial<kFinish>) {
-            partner_in = *reinterpret_cast<const float2*>(scratch);
-            scratch -= kSerialWarpChannels;
+            partner_in = to_channels<float, kChannels>(load_channels<kChannels, float>(scratch));
+            scratch -= kTokenValues;
         }
         __syncwarp();
         if constexpr (kLowRank) {
             low_rank_dt(dt_in);
         }
-        const float2 out =
-            scan_token(Numeric<T>::to_float(tile.u[0]), dt_in[0], partner_in, own.stage->bc[0][0]);
+        const Values out = scan_token(to_channels<T, kChannels>(tile.u[0]), dt_in[0], partner_in,
+                                      own.stage->bc[0][0]);
         if constexpr (kFinish == Finish::kPartial) {
             if (own.active) {
-                *reinterpret_cast<float2*>(scratch) = out;
+                store_channels<float, kChannels>(scratch, out);
             }
-            scratch += kSerialWarpChannels;
+            scratch += kTokenValues;
         } else {
             store(out, tile.z[0], divisor, own.y);
             own.y = moved(own.y, own.row_step, 1);
@@ -277,8 +298,11 @@ VIM_SERIAL_WALK void VIM_SERIAL_WALK_CLASS::tiles(int count, float divisor, int 
     if (count == 0) {
         return;
     }
-    float* scratch = own.scratch + slot * kSerialTileValues + 4 * scratch_lane();
-    Tile tile;
+    float* scratch = nullptr;
+    if constexpr (kHasScratch) {
+        scratch = own.scratch + slot * kTileValues + 4 * scratch_lane();
+    }
+    Tile tile{};
     load_bc(tile);
 #pragma unroll
     for (int t = 0; t < kSerialTile; ++t) {
@@ -299,39 +323,41 @@ VIM_SERIAL_WALK void VIM_SERIAL_WALK_CLASS::tiles(int count, float divisor, int 
         if (left > 1) {
             move(kSerialTile);
             if constexpr (kReadsPartial<kFinish>) {
-                scratch -= kSerialTileValues;
+                scratch -= kTileValues;
             }
         }
         load_bc(tile);
-        float2 dt_in[kSerialTile];
+        Values dt_in[kSerialTile];
         if constexpr (kLowRank) {
             low_rank_dt(dt_in);
         }
-        float2 earlier{};
+        float outputs[kSerialTile * kChannels];
 #pragma unroll
         for (int t = 0; t < kSerialTile; ++t) {
             if constexpr (!kLowRank) {
-                dt_in[t] = Numeric<T>::to_float(tile.dt[t]);
+                dt_in[t] = to_channels<T, kChannels>(tile.dt[t]);
             }
-            const Pair z_in = tile.z[kReadsGate<kFinish> ? t : 0];
-            const float2 out = scan_token(Numeric<T>::to_float(tile.u[t]), dt_in[t],
+            const Raw z_in = tile.z[kReadsGate<kFinish> ? t : 0];
+            const Values out = scan_token(to_channels<T, kChannels>(tile.u[t]), dt_in[t],
                                           partner(tile, t), own.stage->bc[0][t] + buffer);
             if constexpr (kFinish == Finish::kPartial) {
-                if (t % 2 == 1 && own.active) {
-                    *reinterpret_cast<float4*>(scratch + t / 2 * (kSerialTileValues / 2)) =
-                        float4{earlier.x, earlier.y, out.x, out.y};
+#pragma unroll
+                for (int c = 0; c < kChannels; ++c) {
+                    outputs[t * kChannels + c] = out.of[c];
                 }
-                earlier = out;
+                const int value = (t + 1) * kChannels - 4;
+                if (value >= 0 && value % 4 == 0 && own.active) {
+                    *reinterpret_cast<float4*>(scratch + value * kWarp) = float4{
+                        outputs[value], outputs[value + 1], outputs[value + 2], outputs[value + 3]};
+                }
             } else {
                 store(out, z_in, divisor, moved(own.y, own.row_step, t));
             }
             load_token(t, tile);
-            if (t % 2 == 1) {
-                load_partial(scratch, t - 1, tile);
-            }
+            load_partial(scratch, t, tile);
         }
         if constexpr (kFinish == Finish::kPartial) {
-            scratch += kSerialTileValues;
+            scratch += kTileValues;
         } else {
             own.y = moved(own.y, own.row_step, kSerialTile);
         }

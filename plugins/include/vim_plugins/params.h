@@ -28,13 +28,14 @@ enum class Tactic : std::int32_t {
     kCluster4 =
         7,  //!< chunked, a pair of blocks (one a direction) owns 4 channels; sm_90 and newer
     kCluster8 = 8,  //!< the same, 8 channels
+    kSerial1 = 9,   //!< serial in both directions, one channel a thread: twice as many blocks
 };
 
 //! The last of the ids.
-inline constexpr Tactic kLastTactic = Tactic::kCluster8;
+inline constexpr Tactic kLastTactic = Tactic::kSerial1;
 
 //! Upper bound of what tactics() writes.
-inline constexpr std::int32_t kMaxTactics = 6;
+inline constexpr std::int32_t kMaxTactics = 7;
 
 //! VimSelectiveScan: one direction.
 struct SelectiveScanParams {

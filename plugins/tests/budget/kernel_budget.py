@@ -203,9 +203,12 @@ def save(release: str, measured: dict[str, dict[str, Counts]]) -> None:
     BUDGET.write_text(text + "\n", encoding="utf-8")
 
 
-def serial_instructions_per_element(counts: Counts) -> float:
-    """Instructions of a serial kernel per token and channel of one direction."""
-    return counts["loop"] / SERIAL_ELEMENTS
+def serial_instructions_per_element(counts: Counts, channels: int = 2) -> float:
+    """Instructions of a serial kernel per token and channel of one direction.
+
+    A thread of it has so many ``channels``.
+    """
+    return counts["loop"] / (SERIAL_ELEMENTS / 2 * channels)
 
 
 def table(budget: dict[str, dict[str, Counts]], architectures: list[str]) -> str:

@@ -357,7 +357,7 @@ double gpu_tolerance(const Spec& spec) {
 
 std::string name_of(Tactic tactic) {
     static const char* const names[] = {"default",   "generic", "serial",   "chunked4", "chunked8",
-                                        "chunked16", "vector",  "cluster4", "cluster8"};
+                                        "chunked16", "vector",  "cluster4", "cluster8", "serial1"};
     return names[static_cast<int>(tactic)];
 }
 

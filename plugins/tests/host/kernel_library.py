@@ -30,6 +30,7 @@ TACTICS = {
     "vector": 6,
     "cluster4": 7,
     "cluster8": 8,
+    "serial1": 9,
 }
 
 #: g++ on kernel source: type punning of float pairs is what CUDA code does everywhere.

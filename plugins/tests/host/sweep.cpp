@@ -50,6 +50,7 @@ void check(const Spec& spec, std::uint32_t seed, Totals& totals, Chosen&& chosen
         totals.fail(describe(spec), fault);
         return;
     }
+    std::vector<double> serial;
     for (const Tactic tactic : bound.tactics()) {
         if (!chosen(tactic)) {
             continue;
@@ -62,6 +63,11 @@ void check(const Spec& spec, std::uint32_t seed, Totals& totals, Chosen&& chosen
             continue;
         }
         totals.compare(spec, what, got, want);
+        if (tactic == Tactic::kSerial) {
+            serial = got;
+        } else if (tactic == Tactic::kSerial1 && !same_bits(got, serial)) {
+            totals.fail(what, "one channel a thread gives another result than two");
+        }
         const auto schedule =
             seed % 2 == 0 ? vim_shim::Schedule::kDescending : vim_shim::Schedule::kShuffled;
         const auto again = launch(bound, tactic, schedule, status);

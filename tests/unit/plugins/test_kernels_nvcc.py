@@ -124,10 +124,27 @@ def test_both_directions_meet_in_few_instructions(
     data_type: str, low_rank: int, limit: float
 ) -> None:
     """The loop with sum and gate; dt of rank four, as the loop over the rank counts once."""
-    counts = BUDGET["kernels"]["90"][f"serial_bi_scan_kernel {data_type} 16 {low_rank}"]
+    counts = BUDGET["kernels"]["90"][f"serial_bi_scan_kernel {data_type} 16 {low_rank} 2"]
     assert kernel_budget.serial_instructions_per_element(counts) <= limit
     assert counts["loop_mufu"] == 19 * kernel_budget.SERIAL_ELEMENTS
     assert counts["spill"] <= 32
+
+
+@pytest.mark.parametrize("arch", kernel_budget.ARCHITECTURES)
+@pytest.mark.parametrize("data_type", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("low_rank", [0, 1])
+def test_one_channel_a_thread_pays_for_its_grid(data_type: str, low_rank: int, arch: str) -> None:
+    """What serial_choice.h counts with: eight blocks of two warps, and few more instructions."""
+    name = f"serial_bi_scan_kernel {data_type} 16 {low_rank}"
+    two, one = (BUDGET["kernels"][arch][f"{name} {channels}"] for channels in (2, 1))
+    assert one["registers"] <= 128
+    assert one["spill"] <= 16
+    assert one["loop_mufu"] * 2 == two["loop_mufu"]
+    per_element = [
+        kernel_budget.serial_instructions_per_element(counts, channels)
+        for counts, channels in ((one, 1), (two, 2))
+    ]
+    assert per_element[0] <= 1.16 * per_element[1]
 
 
 @pytest.mark.parametrize("data_type", ["fp32", "fp16", "bf16"])

@@ -145,10 +145,10 @@ def test_null_params(library: kernel_library.KernelLibrary) -> None:
 def test_missing_or_misaligned_workspace(library: kernel_library.KernelLibrary) -> None:
     params = params_of(BiSelectiveScanParams)
     params.length = 500
-    for tactic in ("serial", "chunked4", "cluster4", "cluster8", "generic"):
+    for tactic in ("serial", "serial1", "chunked4", "cluster4", "cluster8", "generic"):
         need = library.workspace_bytes(params, TACTICS[tactic])
-        # The serial kernel's scratch is of whole warps, which own 64 channels.
-        channels = 64 if tactic == "serial" else params.channels
+        # The serial kernel's scratch is of whole warps, which own 64 channels or 32.
+        channels = {"serial": 64, "serial1": 32}.get(tactic, params.channels)
         assert need == 4 * params.batch * params.length * channels
         assert library.launch(params, TACTICS[tactic]) == CUDA_ERROR_INVALID_VALUE
         assert library.launch(params, TACTICS[tactic], (1 << 20) + 4) == CUDA_ERROR_INVALID_VALUE
@@ -178,7 +178,12 @@ def test_contract_version(library: kernel_library.KernelLibrary) -> None:
         (1, 1536, 197, "cluster8"),
         (8, 384, 197, "chunked16"),
         (16, 384, 197, "chunked16"),
-        (17, 384, 197, "serial"),  # 49 rows a multiprocessor
+        (17, 384, 197, "serial1"),  # 49 rows a multiprocessor
+        (23, 384, 197, "serial"),
+        (44, 384, 197, "serial"),  # two blocks a multiprocessor, a warp a scheduler
+        (45, 384, 197, "serial1"),
+        (66, 384, 197, "serial1"),
+        (67, 384, 197, "serial"),
         (128, 384, 197, "serial"),
         (64, 768, 6085, "serial"),
         (128, 384, 49, "serial"),
@@ -207,9 +212,10 @@ def test_the_serial_kernel_is_taken_by_rows_a_multiprocessor(
     for name in ("z_off", "z_columns", "xz_columns"):
         if hasattr(params, name):
             setattr(params, name, 8 if name == "z_off" else 16)
-    assert library.default_tactic(params, sm_count) == TACTICS["serial"]
+    serial = {TACTICS["serial"], TACTICS["serial1"]}
+    assert library.default_tactic(params, sm_count) in serial
     params.batch -= 1
-    assert library.default_tactic(params, sm_count) != TACTICS["serial"]
+    assert library.default_tactic(params, sm_count) not in serial
 
 
 @pytest.mark.parametrize(
@@ -265,10 +271,11 @@ def test_tactics_that_leave_most_of_the_gpu_idle_are_not_offered(
     params = params_of(BiSelectiveScanParams)
     params.length = 197
     params.channels, params.z_off, params.xz_columns = 384, 384, 768
-    # Blocks on 132 multiprocessors: serial 6, chunked16 24, chunked8 48, chunked4 and cluster8 96.
+    # Blocks on 132 multiprocessors: serial 6, serial1 12, chunked16 24, chunked8 48, chunked4
+    # and cluster8 96.
     few = ["cluster4", "cluster8", "chunked8", "chunked4"]
     assert library.tactics(params) == [TACTICS[name] for name in few]
-    every = ["chunked16", "serial", "cluster8", "chunked8", "cluster4", "chunked4"]
+    every = ["chunked16", "serial", "serial1", "cluster8", "chunked8", "cluster4", "chunked4"]
     assert library.tactics(params, sm_count=16) == [TACTICS[name] for name in every]
 
 
