@@ -221,8 +221,8 @@ VIM_CHUNKED void ChunkedBlock<T, Shape>::load_bc(const DirectionArgs& in, int se
     constexpr int kStates = Shape::kStates;
     const int pair = static_cast<int>(threadIdx.x) % kStates;
     const int first = segment * kChunkedSegment + static_cast<int>(threadIdx.x) / kStates;
-    const T* at = static_cast<const T*>(in.bc) + row(0) * args.bc_columns +
-                  first_column<kStates>(args, pair);
+    const T* at =
+        static_cast<const T*>(in.bc) + row(0) * args.bc_columns + first_column<kStates>(args, pair);
 #pragma unroll
     for (int i = 0; i < kStagedRounds; ++i) {
         staged[i] = load_columns<T, kStates>(
@@ -254,9 +254,9 @@ VIM_CHUNKED void ChunkedBlock<T, Shape>::store_bc(const Staged& staged, int segm
     }
 }
 
-//! dt of the chunk before bias and softplus, from the low-rank columns, two at a time. The first one
-//! is taken by itself where pairs of columns then begin at even offsets, and the last one where it
-//! is left over.
+//! dt of the chunk before bias and softplus, from the low-rank columns, two at a time. The first
+//! one is taken by itself where pairs of columns then begin at even offsets, and the last one where
+//! it is left over.
 VIM_CHUNKED void ChunkedBlock<T, Shape>::low_rank_dt(const DirectionArgs& in, int first,
                                                      Outputs& dt) const {
     constexpr int kStates = Shape::kStates;

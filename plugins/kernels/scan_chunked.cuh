@@ -21,8 +21,7 @@ namespace vim_plugins {
 //! The value of the lane so many places before in the direction; of the own one outside the warp.
 template <bool kReverse>
 __device__ __forceinline__ float from_before(float value, int distance) {
-    return kReverse ? __shfl_down_sync(~0U, value, distance)
-                    : __shfl_up_sync(~0U, value, distance);
+    return kReverse ? __shfl_down_sync(~0U, value, distance) : __shfl_up_sync(~0U, value, distance);
 }
 
 //! Puts the stretch of the lane so many places before in the direction before `own`, as (decay,
@@ -39,14 +38,17 @@ __device__ __forceinline__ void compose_before(float2& own, int distance) {
 #else
     // The shuffle itself says whether there is such a lane, and both results stay in their
     // registers: from C++ come a comparison, and a move for each of them.
-#define VIM_COMPOSE_BEFORE(shuffle, bound)                                          \
-    asm volatile("{ .reg .pred p; .reg .f32 x, y;\n\t"                              \
-                 "shfl.sync." shuffle ".b32 x|p, %0, %2, " bound ", -1;\n\t"        \
-                 "shfl.sync." shuffle ".b32 y, %1, %2, " bound ", -1;\n\t"          \
-                 "@p fma.rn.f32 %1, %0, y, %1;\n\t"                                 \
-                 "@p mul.rn.f32 %0, %0, x; }"                                       \
-                 : "+f"(own.x), "+f"(own.y)                                         \
-                 : "r"(distance))
+#define VIM_COMPOSE_BEFORE(shuffle, bound)              \
+    asm volatile(                                       \
+        "{ .reg .pred p; .reg .f32 x, y;\n\t"           \
+        "shfl.sync." shuffle ".b32 x|p, %0, %2, " bound \
+        ", -1;\n\t"                                     \
+        "shfl.sync." shuffle ".b32 y, %1, %2, " bound   \
+        ", -1;\n\t"                                     \
+        "@p fma.rn.f32 %1, %0, y, %1;\n\t"              \
+        "@p mul.rn.f32 %0, %0, x; }"                    \
+        : "+f"(own.x), "+f"(own.y)                      \
+        : "r"(distance))
     if constexpr (kReverse) {
         VIM_COMPOSE_BEFORE("down", "31");
     } else {
@@ -116,8 +118,7 @@ __device__ __forceinline__ void ChunkedBlock<T, Shape>::scan_states(
             for (int g = 0; g < kGroup; ++g) {
 #pragma unroll
                 for (int c = 0; c < kPerLane; ++c) {
-                    entry.of[c][g] =
-                        fmaf(total.of[c][g].x, entry.of[c][g], total.of[c][g].y);
+                    entry.of[c][g] = fmaf(total.of[c][g].x, entry.of[c][g], total.of[c][g].y);
                 }
             }
         }
