@@ -37,7 +37,6 @@ from vim_deploy.artifact import Artifact  # noqa: E402
 from vim_deploy.bench import environment  # noqa: E402
 from vim_deploy.bench.subject import PYTORCH, PYTORCH_DEIT, open_runner  # noqa: E402
 from vim_deploy.files import write_bytes  # noqa: E402
-from vim_deploy.graph.flash_attention import drop_idle_masks  # noqa: E402
 from vim_deploy.parity.cases import random_case  # noqa: E402
 from vim_deploy.precisions import Precision  # noqa: E402
 from vim_deploy.recipe.schema import ModelRequest  # noqa: E402
@@ -109,13 +108,11 @@ def export_vim(folder: Path, request: ModelRequest, stem: str) -> dict[str, Any]
 def export_deit(folder: Path, size: int, stem: str) -> dict[str, Any]:
     """One DeiT: model, images and logits; what was done to it."""
     model = deit_graph(DEIT, (size, size), ATTENTION)
-    masks = drop_idle_masks(model)
     lowered = lower(model, TENSORRT_8_6, use_plugin=False)
     write_bytes(folder / f"{stem}.onnx", lowered.model.SerializeToString())
     source = {"size": DEIT, "image": (size, size), "attention": ATTENTION}
     _store(folder / stem, open_runner(PYTORCH_DEIT, source, threads=environment.available_cpus()))
-    steps = [f"{masks} masks that hide nothing left out", *lowered.steps]
-    return {stem: {"attention": ATTENTION, "steps": steps}}
+    return {stem: {"attention": ATTENTION, "steps": list(lowered.steps)}}
 
 
 def type_lines(types: Mapping[str, str]) -> str:

@@ -44,6 +44,7 @@ METRICS = (
 #: B, L and tactic of Vim-Ti's scan, each where that tactic is meant to be best.
 PROFILED = (
     (128, 197, "serial"),
+    (64, 197, "serial1"),
     (8, 197, "chunked16"),
     (1, 197, "chunked8"),
     (1, 197, "chunked4"),

@@ -18,8 +18,9 @@ constexpr std::size_t kWorkspaceAlignment = 16;
 
 //! From this many walks a multiprocessor on (channels of one direction, over the whole batch) the
 //! serial kernel is taken: 48 rows of both directions. It leaves schedulers idle below 256 walks,
-//! of which a warp has 64, but issues about a third of a chunked kernel's instructions (115 an
-//! element against 300 to 520). From counts; to be calibrated on a GPU.
+//! of which a warp has 64, but issues about half of a chunked kernel's instructions (115 an element
+//! against 207 to 328). Between 64 and 90 rows the two are even by counts; to be calibrated on a
+//! GPU.
 constexpr std::int64_t kSerialMinWalks = 96;
 //! Shorter sequences do not pay for the serial kernel's prologue. MambaVision's windows of 49
 //! tokens do: of a chunked block's 200 slots they leave 151 idle.

@@ -133,6 +133,7 @@ def test_sliding_windows_give_the_official_output(tmp_path):
     assert relative_to_largest((total / seen)[..., ::2, ::2], expected) <= BOUND
 
 
+@LONG
 def test_heads_of_a_segmentation_network(tmp_path):
     case = reference.dense_case("E01")
     logits = runner_of(traced("E01", "logits").finished().model, tmp_path)

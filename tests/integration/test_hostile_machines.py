@@ -51,9 +51,10 @@ MACHINES: dict[str, Callable[[Path], object]] = {
     "ten open files": limit(resource.RLIMIT_NOFILE, 10),
     "no thread": limit(resource.RLIMIT_NPROC, 0),
 }
-#: Machines on which also ``export`` is tried by default: where it ends at once, and two where it
-#: ends within its trace. VIM_TEST_ALL=1 tries all, and ``inspect``, which reads what ``run`` does.
-EXPORTING = ("a folder that is gone", "no byte of a file", "400 MB", "ten open files")
+#: What writes is tried by default where ``export`` ends at once, and on two machines where it ends
+#: within its trace. VIM_TEST_ALL=1 tries all, and ``inspect``, which reads what ``run`` does.
+WRITING = ("export", "verify", "package")
+WRITTEN_ON = ("a folder that is gone", "no byte of a file", "400 MB", "ten open files")
 #: Answers that carry a code and are no defect of ours.
 ANSWERS = (0, 3, 4)
 
@@ -114,7 +115,7 @@ def told(
 def test_a_machine_that_refuses(machine: str, name: str, given: Path, tmp_path: Path) -> None:
     if machine == "no thread" and os.geteuid() == 0:
         pytest.skip("the system gives root as many threads as it likes")
-    is_rest = name == "inspect" or (name == "export" and machine not in EXPORTING)
+    is_rest = name == "inspect" or (name in WRITING and machine not in WRITTEN_ON)
     if is_rest and not os.environ.get("VIM_TEST_ALL"):
         pytest.skip("VIM_TEST_ALL=1 tries every command on every machine")
     folder = tmp_path / "work"

@@ -1,8 +1,4 @@
-"""OpenVINO: every reference case within ONNX Runtime's bound, and the commands that take it.
-
-By default every third case, the trained digits and a detector's backbone among them; all with
-VIM_TEST_ALL=1.
-"""
+"""OpenVINO: reference cases (``consumers.TRIED``) within ONNX Runtime's bound, and the commands."""
 
 from __future__ import annotations
 
@@ -28,13 +24,12 @@ from vim_deploy.stages.exporting import export
 
 pytest.importorskip("openvino")
 
-THIRD = (*reference.cases()[::-3], *reference.dense_cases()[1::3])
 OPENVINO = RunnerOptions(runtime="openvino")
 
 
-def test_every_reference_case(folder_of_traces: Path) -> None:
+def test_reference_cases(folder_of_traces: Path) -> None:
     files = consumers.files_of(folder_of_traces.parent, "scan")
-    for name in consumers.CASES if os.environ.get("VIM_TEST_ALL") else THIRD:
+    for name in consumers.TRIED:
         stored = reference.arrays_of(files / f"{name}.npz")
         with open_runner(Artifact.open(files / f"{name}.onnx"), OPENVINO) as runner:
             found = list(runner.run(stored["image"]).values())

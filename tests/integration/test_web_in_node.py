@@ -1,4 +1,4 @@
-"""Models in onnxruntime-web under node, as pages run them; all reference cases in one process."""
+"""Models in onnxruntime-web under node, as pages run them; reference cases in one process."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def in_node(page: Path, tmp_path: Path) -> InNode:
 def reference_runs(
     page: Path, tmp_path_factory: pytest.TempPathFactory, folder_of_traces: Path
 ) -> dict[str, list[tuple[Array, Array]]]:
-    """What onnxruntime-web gives for every case's standalone file, beside the official outputs."""
+    """What onnxruntime-web gives for standalone files of cases, beside the official outputs."""
     folder = tmp_path_factory.mktemp("cases")
     wanted: dict[str, tuple[Array, ...]] = {}
     jobs = []
     files = consumers.files_of(folder_of_traces.parent, "scan")
-    for name in consumers.CASES:
+    for name in consumers.TRIED:
         stored = reference.arrays_of(files / f"{name}.npz")
         wanted[name] = tuple(stored[f"output_{number}"] for number in range(len(stored) - 1))
         jobs.append(web.infer_job(folder, name, files / f"{name}.onnx", stored["image"]))
@@ -67,7 +67,7 @@ def reference_runs(
     return found
 
 
-@pytest.mark.parametrize("name", [*reference.cases(), *reference.dense_cases()])
+@pytest.mark.parametrize("name", consumers.TRIED)
 def test_standalone_files_give_the_official_outputs(
     name: str, reference_runs: dict[str, list[tuple[Array, Array]]]
 ) -> None:

@@ -1,4 +1,4 @@
-"""Other runtimes in tests: files of every reference case in each form, and environments.
+"""Other runtimes in tests: files of reference cases in each form, and environments.
 
 Files are made once a run, for all workers; ``python -m tests.support.consumers FOLDER`` makes those
 that ``benchmarks/consumers.py`` runs. An environment is made once, in pytest's cache folder, from a
@@ -9,8 +9,10 @@ why.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,10 @@ from vim_deploy.stages.export_options import ExportOptions
 from vim_deploy.stages.exporting import export
 
 CASES = (*reference.cases(), *reference.dense_cases())
+_THIRD = (*reference.cases()[::-3], *reference.dense_cases()[1::3])
+#: What tests run: every third case, the trained digits and a detector's backbone among them; all
+#: with VIM_TEST_ALL=1.
+TRIED = tuple(name for name in CASES if os.environ.get("VIM_TEST_ALL") or name in _THIRD)
 #: Pictures of the digits; of the other cases all that are stored.
 DIGITS = 20
 #: By name, the options of an export that make a form.
@@ -44,8 +50,8 @@ FORMS: dict[str, dict[str, Any]] = {
 _LACKING: dict[Path, str] = {}
 
 
-def files_of(base: Path, form: str) -> Path:
-    """The folder with NAME.onnx and NAME.npz of every case in this form."""
+def files_of(base: Path, form: str, cases: Sequence[str] = TRIED) -> Path:
+    """The folder with NAME.onnx and NAME.npz of each case in this form."""
     folder = base / form
     with alone(base / f"{form}.lock"):
         if not folder.exists():
@@ -54,7 +60,7 @@ def files_of(base: Path, form: str) -> Path:
             part.mkdir()
             # From behind: the other worker traces the same cases for other tests, in their order,
             # and each takes what the other has traced.
-            for name in reversed(CASES):
+            for name in reversed(cases):
                 _write(part, name, FORMS[form])
             part.rename(folder)
     return folder
@@ -108,7 +114,7 @@ def main(base: Path) -> None:
         for name, kept in traces.replaced(export_graph, place).items():
             patch.setattr(export_graph, name, kept)
         for form in FORMS:
-            files_of(base, form)
+            files_of(base, form, CASES)
 
 
 if __name__ == "__main__":

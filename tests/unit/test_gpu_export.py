@@ -154,8 +154,7 @@ def test_a_deit_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     from export_models import export_deit
 
     monkeypatch.setattr("vim_deploy.model.deit.DEPTH", 1)
-    made = export_deit(tmp_path, 32, "deit-32")
-    assert "1 masks that hide nothing left out" in made["deit-32"]["steps"]
+    export_deit(tmp_path, 32, "deit-32")
     with OrtRunner(tmp_path / "deit-32.onnx") as runner:
         image = np.fromfile(tmp_path / "deit-32.in", np.float32).reshape(8, 3, 32, 32)
         logits = runner.run(image)["logits"]

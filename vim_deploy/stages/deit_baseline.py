@@ -211,14 +211,19 @@ class DeitMaker:
 def deit_graph(size: str, image: tuple[int, int], attention: str) -> onnx.ModelProto:
     """A DeiT through the same exporter and the same tidying as our own models, float32.
 
+    Without the mask of T x T that the exporter writes down and PyTorch never makes.
+
     Args:
         size, image, attention: as for ``model.deit.build_deit``, whose errors are raised.
     """
+    from vim_deploy.graph.flash_attention import drop_idle_masks
     from vim_deploy.graph.tidy import tidy
     from vim_deploy.graph.trace import trace_classifier
     from vim_deploy.model.deit import build_deit
 
-    return tidy(trace_classifier(build_deit(size, image, attention), image))
+    model = tidy(trace_classifier(build_deit(size, image, attention), image))
+    drop_idle_masks(model)
+    return model
 
 
 def require_same(plain: Path, flash: Path) -> float:
