@@ -32,7 +32,7 @@ pytestmark = [
 ]
 ALL = os.environ.get("VIM_TEST_ALL") == "1"
 #: Moments of all commands together.
-MOMENTS = 200 if ALL else 4
+MOMENTS = 200 if ALL else 2
 #: Seconds from the signal to the end. On a quiet machine it is below 5; this is for loaded ones.
 LIMIT = 5.0 if ALL else 30.0
 #: The interpreter's own start: before it, Python's own handlers are in place.

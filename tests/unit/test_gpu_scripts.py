@@ -100,12 +100,14 @@ def test_mamba_is_given_the_same_work() -> None:
     assert [tuple(out.shape) for out in theirs.scans()] == [(2, 8, 9)] * 2
 
 
-def test_extensions_that_are_not_there(tmp_path: Path) -> None:
+def test_extensions_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import mamba
 
-    before = list(sys.path)
+    # Those that another test has made and imported.
+    for name in ("selective_scan_cuda", "causal_conv1d_cuda"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(sys, "path", list(sys.path))
     found = mamba.Extensions(tmp_path)
-    sys.path[:] = before
     assert found.scan is None
     assert "selective_scan_cuda" in found.missing["selective_scan_cuda"]
     assert "--ext" in mamba.Extensions(None).missing["causal_conv1d_cuda"]

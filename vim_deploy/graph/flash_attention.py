@@ -66,9 +66,10 @@ def drop_idle_masks(model: onnx.ModelProto) -> int:
         added = rewriter.producer(softmax.input[0], "Add")
         if added is None or not _hides_nothing(rewriter, added.input[1]):
             continue
-        name = rewriter.node_name(f"{softmax.name}_scores")
-        same = node_of("Identity", name, [added.input[0]], added.output[0])
-        rewriter.replace([added.output[0]], [same])
+        without = NodeProto()
+        without.CopyFrom(softmax)
+        without.input[0] = added.input[0]
+        rewriter.replace(softmax.output, [without])
         dropped += 1
     rewriter.finish()
     return dropped

@@ -54,7 +54,7 @@ void check_provider() {
     vim_tests::Spec spec;
     spec.op = vim_tests::Op::kBiScan;
     spec.length = 257;  // past what chunked blocks hold in registers: scratch is wanted
-    spec.channels = 32;
+    spec.channels = 64;  // whole blocks of the serial kernel, whose scratch is of such
     vim_tests::Problem const problem = make_problem(spec, 11);
     NodeCase node(problem);
     fake_ort().scratches = 0;
@@ -66,7 +66,7 @@ void check_provider() {
         CHECK(seen.launches == 1);
         CHECK(seen.stream == context.stream);
         CHECK(fake_ort().scratches == 1);
-        CHECK(fake_ort().scratch_bytes == 4U * 257U * 32U);
+        CHECK(fake_ort().scratch_bytes == 4U * 257U * 64U);
         CHECK(seen.workspace != nullptr && seen.workspace == fake_ort().scratch);
         CHECK(vim_tests::relative_l2(node.result(), vim_tests::reference(problem)) <=
               vim_tests::tolerance(spec.type));

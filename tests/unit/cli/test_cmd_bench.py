@@ -97,7 +97,7 @@ def test_checkpoint_at_several_sizes_keeps_its_exports(capsys: Any) -> None:
         "bench",
         "vim-digits",
         "--image-sizes",
-        "25,32x40",
+        "16,25,32x40",
         "--export-dir",
         "kept",
         "--plot",
@@ -106,13 +106,14 @@ def test_checkpoint_at_several_sizes_keeps_its_exports(capsys: Any) -> None:
     )
     value = answer(capsys, *arguments)
     assert "vim-digits, onnxruntime, batch 1" in Path("sizes.svg").read_text()
-    assert [r["image"] for r in value["results"]] == [[25, 25], [32, 40]]
-    assert [r["facts"]["weights"] for r in value["results"]] == ["vim_digits.pth"] * 2
-    assert value["scaling"][0]["tokens"] == [37, 81]
+    assert [r["image"] for r in value["results"]] == [[16, 16], [25, 25], [32, 40]]
+    assert [r["facts"]["weights"] for r in value["results"]] == ["vim_digits.pth"] * 3
+    assert value["scaling"][0]["tokens"] == [17, 37, 81]
     unread = [note for note in value["notes"] if "not read" in note]
     assert len(unread) == 1
     assert unread[0].startswith("vim-digits at 25x25: 1 row of pixels at the bottom and 1 column")
     assert sorted(path.name for path in Path("kept").iterdir()) == [
+        "vim-digits-16.onnx",
         "vim-digits-25.onnx",
         "vim-digits-32x40.onnx",
     ]
