@@ -2,9 +2,9 @@
 
 The person's files are put where the pages say, and the pages' commands are given in their order:
 from the file to a server, to a choice between fp32 and fp16, to a program in C++. The model is a
-small one, and the program is built and run where a compiler is. With VIM_TEST_ALL=1 the same once
-more with the pages' own stand-in, a whole Vim-Ti, where whatever the pages show of the answers is
-compared.
+small one. With VIM_TEST_ALL=1 the program is built and run where a compiler is, and all is done
+once more with the pages' own stand-in, a whole Vim-Ti, where whatever the pages show of the answers
+is compared.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def test_from_a_checkpoint_to_every_place(person: Person) -> None:
     assert "golden output │ passed" in " ".join(person.said("package --check").split())
     person.follow("precision")
     assert "advice: " in person.said("vim-deploy compare")
-    builds = all(map(shutil.which, ("cmake", "c++")))
+    builds = ALL and all(map(shutil.which, ("cmake", "c++")))
     person.follow("cpp", COMPILER if builds else "")
     if builds:
         (answer,) = [

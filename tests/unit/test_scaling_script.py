@@ -121,6 +121,7 @@ def test_more_threads_come_after_the_first_model_on_the_fewest(script: ModuleTyp
         assert tasks.index(made) < tasks.index(task)
 
 
+@pytest.mark.skipif(not os.environ.get("VIM_TEST_ALL"), reason="VIM_TEST_ALL=1 runs the script")
 @pytest.mark.usefixtures("_quiet")
 def test_what_is_kept_of_a_measurement(script: ModuleType) -> None:
     entry = run_all(script, threads=(1, 2))[1]

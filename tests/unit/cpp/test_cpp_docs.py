@@ -48,7 +48,7 @@ def workplace(folder: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.skipif(
     not os.environ.get("VIM_TEST_ALL"),
-    reason="VIM_TEST_ALL=1 runs this page; a tutorial is run always",
+    reason="VIM_TEST_ALL=1 runs this page",
 )
 def test_from_an_exported_file_to_a_program(tmp_path: Path, folder_of_traces: Path) -> None:
     pytest.importorskip("torch")
