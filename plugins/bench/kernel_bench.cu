@@ -44,8 +44,8 @@ constexpr double kMostLaunches = 64.0;
 //! Said in the output.
 constexpr const char* kScope =
     "microseconds from a launch to the next in a graph of so many launches on one stream, which "
-    "walk "
-    "through so many sets of buffers; launching the graph is not in it, gaps between kernels are";
+    "walk through so many sets of buffers; launching the graph is not in it, gaps between kernels "
+    "are";
 //! Special-function results per clock and multiprocessor since compute capability 7.5.
 constexpr double kMufuPerClock = 16.0;
 
